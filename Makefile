@@ -1,0 +1,50 @@
+# Everything runs in .venv, which is made from the python3 at hand and the pinned versions of
+# requirements.lock. A second run finds it there and goes on at once.
+
+PYTHON ?= python3
+BIN := .venv/bin
+JOBS ?= 2
+
+.PHONY: demo test test-long lint format docs bench lock clean
+
+demo: .venv/ready  ## the main job, on granules in real formats
+	$(BIN)/l2view demo
+
+test: .venv/ready  ## every test
+	$(BIN)/pytest -n $(JOBS) --dist worksteal
+
+test-long: .venv/ready  ## every test, with many more examples
+	L2VIEW_EXAMPLES=2000 $(BIN)/pytest -n $(JOBS) --dist worksteal
+
+lint: .venv/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+docs: .venv/ready
+	$(BIN)/mkdocs build --strict
+
+bench: .venv/ready  ## a table of ratios, and JSON in benchmarks/results
+	$(BIN)/python -m benchmarks
+
+.venv/ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || { \
+	  echo "l2view needs Python 3.12 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1); \
+	name one: make PYTHON=python3.13"; exit 1; }
+	@echo "setting up .venv (a minute or two, the first time)"
+	@$(PYTHON) -m venv .venv
+	@$(BIN)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch .venv/ready
+
+# Needs uv on the path, and writes no address.
+lock:
+	uv pip compile --quiet --generate-hashes --universal --python-version 3.12 --no-header \
+	  --no-annotate --extra dev --extra docs --extra build --output-file requirements.lock pyproject.toml
+
+clean:
+	rm -rf .venv site l2view-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,1 @@
+"""Ratios against doing the same without l2view: ``make bench``."""

@@ -1,0 +1,49 @@
+"""Search a collection of Level 2 granules with SQL, get a Zarr group of those that match.
+
+>>> import l2view
+>>> view = l2view.open("s3://bucket/collection", where="cloud_cover < 10")  # doctest: +SKIP
+>>> view["S2A_T31UDQ_20250614/red"][:512]  # doctest: +SKIP
+
+`open` returns a `View`, which is a `zarr.Group`; `search` returns the rows alone, `sql` runs
+any query over them, and a `Collection` does all three on one opened store.
+"""
+
+from importlib.metadata import version
+
+from l2view.api import open, search, sql
+from l2view.collection import Collection
+from l2view.errors import (
+    AuthorizationError,
+    ChunkError,
+    FieldError,
+    L2ViewError,
+    L2ViewWarning,
+    MissingGranuleWarning,
+    QueryError,
+    ReadOnlyViewError,
+    SkippedArrayWarning,
+    SkippedFieldWarning,
+    StoreError,
+)
+from l2view.view.group import View
+
+__version__ = version("l2view")
+
+__all__ = [
+    "AuthorizationError",
+    "ChunkError",
+    "Collection",
+    "FieldError",
+    "L2ViewError",
+    "L2ViewWarning",
+    "MissingGranuleWarning",
+    "QueryError",
+    "ReadOnlyViewError",
+    "SkippedArrayWarning",
+    "SkippedFieldWarning",
+    "StoreError",
+    "View",
+    "open",
+    "search",
+    "sql",
+]

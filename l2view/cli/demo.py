@@ -1,0 +1,146 @@
+"""``l2view demo``: the main job on granules in real formats, from files to values."""
+
+from __future__ import annotations
+
+import shutil
+import time
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+import xarray as xr
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from l2view.collection import Collection
+from l2view.errors import L2ViewError
+from l2view.view.group import View
+
+MARK = ".l2view-demo"
+"""The file by which the demo knows a folder as its own."""
+
+CLOUDS = "cloud_cover IS NULL OR cloud_cover < $most"
+BBOX = (-20, 30, 30, 60)
+DATETIME = "2025-06-01/2025-06-08"
+
+
+def demo(
+    folder: Annotated[
+        Path, typer.Argument(help="A folder for the granules, the repository and the picture.")
+    ] = Path("l2view-demo"),
+) -> None:
+    """Write granules in real formats, search them, read them back and check every value.
+
+    No network is used. The folder is made anew when the demo runs again.
+    """
+    from l2view.demo.check import check_granule
+    from l2view.demo.files import write_granules
+    from l2view.demo.picture import draw
+    from l2view.demo.repository import build_repository, container
+
+    started = time.perf_counter()
+    console = Console(highlight=False)
+    warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
+    files = _prepare(folder)
+
+    _step(console, 1, "Granules, as their providers write them")
+    errors = Console(stderr=True)
+    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
+        task = progress.add_task("writing granules", total=22)
+        granules = []
+        for granule in write_granules(files):
+            granules.append(granule)
+            progress.advance(task)
+    size = sum(granule.path.stat().st_size for granule in granules)
+    kinds = {".nc": "netCDF-3 swaths", ".h5": "HDF5 swaths", ".tif": "GeoTIFF scenes (two zones)"}
+    for suffix, kind in kinds.items():
+        count = sum(granule.path.suffix == suffix for granule in granules)
+        console.print(f"    {count} {kind}")
+    console.print(f"    {size / 1e6:.1f} MB in {files}")
+
+    _step(
+        console, 2, "Virtualised into one Icechunk repository, with their metadata, in one commit"
+    )
+    repository = folder / "collection"
+    snapshot = build_repository(files, granules, repository)
+    held = sum(path.stat().st_size for path in repository.rglob("*") if path.is_file())
+    console.print(f"    snapshot {snapshot}, {held / 1e3:.0f} kB: references, no copies")
+
+    _step(console, 3, "Searched")
+    console.print(
+        f'    l2view.open({str(repository)!r}, "{CLOUDS}", params={{"most": 60}},\n'
+        f"                bbox={BBOX}, datetime={DATETIME!r},\n"
+        f'                authorize=["{container(files)}"])',
+        markup=False,
+        soft_wrap=True,
+    )
+    collection = Collection(str(repository), authorize=[container(files)])
+    view = collection.open(CLOUDS, params={"most": 60}, bbox=BBOX, datetime=DATETIME)
+    _show_rows(console, view)
+
+    _step(console, 4, "Opened in xarray")
+    dataset = xr.open_zarr(view.store)
+    console.print(f"    xr.open_zarr(view.store): {dict(dataset.sizes)}, {len(dataset)} fields")
+    tree = view.to_datatree()
+    for name in view.names.to_pylist():
+        node = tree[name]
+        if "sea_surface_temperature" in node:
+            temperature = node.dataset["sea_surface_temperature"]
+            mean, scale = float(temperature.mean()), temperature.encoding["scale_factor"]
+            console.print(f"    {name}: scale_factor {scale}, mean {mean:.2f} K")
+
+    _step(console, 5, "Checked against the files, read by other libraries")
+    paths = {granule.path.stem: granule.path for granule in granules}
+    everything = collection.open()
+    totals: dict[str, list[int]] = {}
+    wrong: list[str] = []
+    for name in everything.names.to_pylist():
+        checked = check_granule(everything.get_group(name), paths[name])
+        counted = totals.setdefault(checked.reader, [0, 0, 0])
+        for index, value in enumerate((1, checked.arrays, checked.values)):
+            counted[index] += value
+        wrong.extend(f"{name}/{array}" for array in checked.different)
+    for reader, (granule_count, arrays, values) in totals.items():
+        console.print(
+            f"    {reader:<9} {granule_count} granules, {arrays} arrays, {values:,} values: "
+            f"{'the same' if not wrong else 'compared'}"
+        )
+    picture = folder / "demo.png"
+    draw(everything.table, view, picture)
+
+    _step(console, 6, "Done")
+    console.print(f"    picture: {picture}", soft_wrap=True)
+    console.print(f"    {time.perf_counter() - started:.1f} s")
+    if wrong:
+        raise L2ViewError(f"these arrays differ from their files: {', '.join(wrong)}")
+
+
+def _prepare(folder: Path) -> Path:
+    """Make the demo's folder anew, unless something else is in it."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
+        raise L2ViewError(f"{folder} is not empty, and not the demo's; name another folder")
+    for name in ("granules", "collection"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    files = folder / "granules"
+    files.mkdir(parents=True)
+    (folder / MARK).touch()
+    return files
+
+
+def _step(console: Console, number: int, title: str) -> None:
+    console.print(f"[bold]{number}  {title}[/]")
+
+
+def _show_rows(console: Console, view: View) -> None:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("   granule", "product", "start", "cloud cover"):
+        table.add_column(name)
+    found = view.table.select(["product", "start_datetime", "cloud_cover"]).to_pylist()
+    for name, row in zip(view.names.to_pylist(), found, strict=True):
+        cover = "" if row["cloud_cover"] is None else f"{row['cloud_cover']:.0f} %"
+        table.add_row(f"   {name}", row["product"], f"{row['start_datetime']:%d %B %H:%M}", cover)
+    console.print(table)
+    total = len(view.table)
+    console.print(f"    {total} granules found")

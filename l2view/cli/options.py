@@ -1,0 +1,78 @@
+"""The options that commands share."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any
+
+import typer
+
+from l2view.errors import QueryError
+from l2view.stores import Authorize
+
+Store = Annotated[
+    str, typer.Argument(help="Path or URL of an Icechunk repository or a Zarr store.")
+]
+Where = Annotated[str | None, typer.Option(help="One SQL condition, such as 'cloud_cover < 10'.")]
+Params = Annotated[
+    list[str] | None,
+    typer.Option("--param", "-p", metavar="NAME=VALUE", help="A value for $NAME. Repeatable."),
+]
+BBox = Annotated[
+    str | None,
+    typer.Option(
+        metavar="W,S,E,N",
+        help="Degrees. West > east crosses the antimeridian.",
+    ),
+]
+Intersects = Annotated[str | None, typer.Option(help="GeoJSON or WKT in EPSG:4326.")]
+Datetime = Annotated[
+    str | None, typer.Option(help="An instant or interval, such as 2025-06 or 2025-06-01/..")
+]
+Ids = Annotated[list[str] | None, typer.Option("--id", help="An id. Repeatable.")]
+OrderBy = Annotated[str | None, typer.Option(help="Such as 'cloud_cover DESC, date'.")]
+Branch = Annotated[str | None, typer.Option(help="A branch of the repository.")]
+Tag = Annotated[str | None, typer.Option(help="A tag of the repository.")]
+Snapshot = Annotated[str | None, typer.Option(help="A snapshot of the repository.")]
+Group = Annotated[str, typer.Option(help="The group with the fields.")]
+Authorized = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--authorize",
+        metavar="PREFIX[=env]",
+        help="A virtual chunk container that may be read, with the environment's credentials "
+        "after =env. Repeatable.",
+    ),
+]
+
+
+def params(said: list[str] | None) -> dict[str, Any]:
+    """Return the values of ``--param``: JSON where they are JSON, else text."""
+    found = {}
+    for text in said or ():
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise QueryError(f"--param {text} is not NAME=VALUE")
+        try:
+            found[name] = json.loads(value)
+        except json.JSONDecodeError:
+            found[name] = value
+    return found
+
+
+def bbox(said: str | None) -> tuple[float, ...] | None:
+    """Return the numbers of ``--bbox``."""
+    if said is None:
+        return None
+    try:
+        return tuple(float(part) for part in said.replace(",", " ").split())
+    except ValueError as error:
+        raise QueryError(f"--bbox {said} is not W,S,E,N in degrees") from error
+
+
+def authorize(said: list[str] | None) -> Authorize | None:
+    """Return what ``--authorize`` allows, None where it says nothing."""
+    if not said:
+        return None
+    parts = (text.partition("=") for text in said)
+    return {prefix: credentials or None for prefix, _, credentials in parts}

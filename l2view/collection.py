@@ -1,0 +1,470 @@
+"""A collection: a store, its ``/meta`` and the layout of its granules, tied together."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from datafusion import DataFrame
+from zarr.core.sync import sync
+
+from l2view.errors import (
+    FieldError,
+    L2ViewError,
+    L2ViewWarning,
+    MissingGranuleWarning,
+    QueryError,
+    SkippedArrayWarning,
+    SkippedFieldWarning,
+    StoreError,
+    listed,
+    unknown,
+    warn,
+)
+from l2view.hierarchy import Hierarchy, join
+from l2view.layout import Layout
+from l2view.layout.groups import GroupsLayout, location_field
+from l2view.meta.dataset import MetaDataset
+from l2view.meta.schema import ROW, Field, read_fields
+from l2view.query.context import Session
+from l2view.query.where import ENDS, STARTS, Search, find, geometry_field, time_field
+from l2view.stores import (
+    Authorize,
+    Source,
+    StoreLike,
+    open_source,
+    require_authorization,
+    unreadable,
+)
+from l2view.view.granules import Granules, group_names
+from l2view.view.group import View
+from l2view.view.store import ViewStore
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+LOOKED_AT = 32
+"""A view of at most so many granules is looked at for missing ones when it is opened."""
+
+
+class Collection:
+    """Granules that can be searched with SQL.
+
+    Parameters
+    ----------
+    store
+        An Icechunk repository, session or store; a Zarr store or group; an obstore store; a
+        path; a URL.
+    branch, tag, snapshot
+        Which state of an Icechunk repository to search, the branch ``main`` by default.
+    group
+        The group with the fields.
+    location
+        The field with the paths of the granules' groups or arrays; by default the first of
+        ``group_path``, ``array_location``, ``path`` and ``id``.
+    geometry_field
+        The field with footprints (WKB or WKT, EPSG:4326); by default ``bbox`` or ``geometry``.
+    time_field
+        The field with times; by default the first of ``datetime``, ``date``,
+        ``start_datetime`` and ``time``.
+    authorize
+        Which virtual chunk containers of a repository may be read: a list of URL prefixes, a
+        mapping from prefix to credentials (Icechunk's, or ``"env"`` for the environment's),
+        True for all that the repository lists, False for none.
+
+    Raises
+    ------
+    StoreError
+        Where there is no store, or it is no collection.
+    FieldError
+        Where the fields differ in length, or a named field isn't there.
+    """
+
+    def __init__(
+        self,
+        store: StoreLike,
+        *,
+        branch: str | None = None,
+        tag: str | None = None,
+        snapshot: str | None = None,
+        group: str = "meta",
+        location: str | None = None,
+        geometry_field: str | None = None,
+        time_field: str | None = None,
+        authorize: Authorize | None = None,
+    ) -> None:
+        self._source: Source = open_source(
+            store, branch=branch, tag=tag, snapshot=snapshot, authorize=authorize
+        )
+        self._hierarchy = Hierarchy(self._source.store, self._source.path)
+        self._group = group.strip("/")
+        self._geometry_field = geometry_field
+        self._time_field = time_field
+        fields, skipped = sync(self._open(geometry_field))
+        if skipped:
+            reasons = "; ".join(f'"{name}": {why}' for name, why in skipped.items())
+            warn(f"left out of the table meta: {reasons}", SkippedFieldWarning)
+        self._fields: dict[str, Field] = {field.name: field for field in fields}
+        for named in (geometry_field, time_field):
+            if named is not None and named not in self._fields:
+                raise FieldError(unknown("field", named, self._fields))
+        self._layout: Layout = GroupsLayout(
+            self._hierarchy, location_field(tuple(self._fields), location)
+        )
+        self.meta = MetaDataset(self._source.store, tuple(self._fields.values()))
+        """The table ``meta`` as a `pyarrow.dataset.Dataset`, for DuckDB, Polars and others."""
+
+    async def _open(self, geometry: str | None) -> tuple[tuple[Field, ...], dict[str, str]]:
+        """Read the fields, or say what keeps the store from being a collection."""
+        try:
+            document = await self._hierarchy.read(self._group)
+            if document is not None and document["node_type"] == "group":
+                await self._hierarchy.consolidated()
+                fields, skipped = await read_fields(self._hierarchy, self._group, geometry)
+                if fields:
+                    return fields, skipped
+        except L2ViewError:
+            raise
+        except Exception as error:  # every store has errors of its own
+            raise unreadable(self._source.label, error) from error
+        raise StoreError(
+            f"{self._source.label} is not a collection: a collection has a group "
+            f'"{self._group}" of 1-D arrays of one length, one for each field; '
+            f"{await self._seen()}"
+        )
+
+    async def _seen(self) -> str:
+        try:
+            names = await self._hierarchy.children("")
+        except Exception as error:  # a store may refuse to list in ways of its own
+            return f"its root can't be listed ({type(error).__name__})"
+        documents = await asyncio.gather(*(self._hierarchy.read(name) for name in names))
+        groups = [
+            name
+            for name, found in zip(names, documents, strict=True)
+            if found and found["node_type"] == "group"
+        ]
+        if groups:
+            return f"groups at its root: {listed(groups)}. Name another with group="
+        if "repo" in names and "snapshots" in names:
+            return (
+                "it looks like an Icechunk repository: pass its path or URL, or "
+                "icechunk.Repository.open(storage)"
+            )
+        return "there is no Zarr hierarchy at its root"
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The Arrow schema of the table ``meta``."""
+        return self.meta.schema
+
+    @property
+    def label(self) -> str:
+        """What a person calls the store."""
+        return self._source.label
+
+    @property
+    def snapshot(self) -> str | None:
+        """The Icechunk snapshot that is searched, None where there is none."""
+        return self._source.snapshot
+
+    @property
+    def time_fields(self) -> tuple[str, ...]:
+        """The fields that a search by time looks at, none where there is no time."""
+        try:
+            name = time_field(self.schema, self._time_field)
+        except FieldError:
+            return ()
+        both = (STARTS.get(name), name, ENDS.get(name))
+        return tuple(field for field in both if field in self._fields)
+
+    def __len__(self) -> int:
+        """Return the number of granules."""
+        return self.meta.rows
+
+    def __repr__(self) -> str:
+        from l2view.pictures.text import collection_text
+
+        return collection_text(self)
+
+    def _repr_html_(self) -> str:
+        from l2view.pictures.html import collection_html
+
+        return collection_html(self)
+
+    def search(
+        self,
+        where: str | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        bbox: Sequence[float] | None = None,
+        intersects: Any = None,
+        datetime: Any = None,
+        ids: Iterable[Any] | None = None,
+        fields: Sequence[str] | str | None = None,
+        order_by: str | Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> pa.Table:
+        """Find granules and return their rows, without their arrays.
+
+        Parameters
+        ----------
+        where
+            One SQL boolean expression in DataFusion's dialect, with the ``ST_*`` functions.
+        params
+            Values for its ``$name`` placeholders.
+        bbox
+            West, south, east, north in degrees (EPSG:4326); west > east crosses the
+            antimeridian.
+        intersects
+            A geometry in EPSG:4326: shapely, GeoJSON or WKT.
+        datetime
+            A STAC interval: ``"2025-06"``, ``"2025-06-01/.."``, datetimes, or a pair of them.
+        ids
+            Values of the field ``id``.
+        fields
+            The fields to return, all by default.
+        order_by
+            SQL sort expressions, such as ``"cloud_cover DESC"``; ties and everything else in
+            the order of the rows.
+        limit
+            The most granules.
+
+        Returns
+        -------
+        pyarrow.Table
+            The row number ``idx`` and the fields, one row a granule.
+
+        Raises
+        ------
+        QueryError, FieldError
+            Where the search can't be asked of this collection.
+        """
+        names = self._selected(fields)
+        search = self._search(where, params, bbox, intersects, datetime, ids, order_by, limit)
+        return self.meta.take(self._find(search), [ROW, *names])
+
+    def sql(
+        self,
+        query: str,
+        params: Mapping[str, Any] | None = None,
+        tables: Mapping[str, Any] | None = None,
+    ) -> DataFrame:
+        """Run an SQL query over the table ``meta``.
+
+        Parameters
+        ----------
+        query
+            One statement that reads, in DataFusion's dialect, with the ``ST_*`` functions.
+        params
+            Values for its ``$name`` placeholders.
+        tables
+            Tables of your own to join with, by name: whatever speaks Arrow.
+
+        Returns
+        -------
+        datafusion.DataFrame
+            Not run yet: ``to_arrow_table()``, ``to_pandas()``, ``to_polars()``, ``show()`` do.
+
+        Raises
+        ------
+        QueryError, FieldError
+            Where the query isn't valid, or would do more than read.
+        """
+        return self.session(tables).run(query, params)
+
+    def session(self, tables: Mapping[str, Any] | None = None) -> Session:
+        """Return a DataFusion session with the table ``meta`` and `tables`."""
+        return Session(self.meta.with_sql_nulls(), dict(tables or {}))
+
+    def open(
+        self,
+        where: str | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        bbox: Sequence[float] | None = None,
+        intersects: Any = None,
+        datetime: Any = None,
+        ids: Iterable[Any] | None = None,
+        fields: Sequence[str] | str | None = None,
+        variables: Sequence[str] | str | None = None,
+        order_by: str | Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> View:
+        """Find granules and return them as a Zarr group.
+
+        Parameters
+        ----------
+        where, params, bbox, intersects, datetime, ids, fields, order_by, limit
+            As for `search`.
+        variables
+            Globs for the arrays to show, all by default. One without a slash is matched with
+            an array's name, one with a slash with its path below the granule.
+
+        Returns
+        -------
+        View
+            A `zarr.Group`; empty where nothing was found.
+
+        Raises
+        ------
+        AuthorizationError
+            Where the repository's virtual chunks may not be read yet.
+        QueryError, FieldError
+            Where the search can't be asked of this collection.
+        """
+        require_authorization(self._source)
+        names = self._selected(fields)
+        globs = _texts("variables", variables)
+        search = self._search(where, params, bbox, intersects, datetime, ids, order_by, limit)
+        rows = self._find(search)
+        hidden = [name for name in ("id", *self._layout.fields) if name in self._fields]
+        found = self.meta.take(rows, list(dict.fromkeys([ROW, *names, *hidden])))
+        store = ViewStore(
+            source=self._source.store,
+            layout=self._layout,
+            granules=self._granules(found, names),
+            description=self._description(search, names, globs, len(found)),
+            variables=globs,
+            field_attributes={name: self._fields[name].attributes for name in names},
+        )
+        if len(found) and not self._layout.fields:
+            reason = self._layout.missing(())
+            message = f"the granules of {self._source.label} have no arrays: {reason}"
+            warn(message, MissingGranuleWarning)
+        elif 0 < len(found) <= LOOKED_AT:
+            for message, category in sync(_look(store)):
+                warn(message, category)
+        return View.of(store)
+
+    def plot(self, ax: Axes | None = None, **style: Any) -> Axes:
+        """Draw the footprints of the collection on a map with coastlines."""
+        from l2view.pictures.plot import plot_footprints
+
+        name = geometry_field(self.schema, self._geometry_field)
+        return plot_footprints(self.meta.to_table([name]), ax, **style)
+
+    def _selected(self, fields: Sequence[str] | str | None) -> list[str]:
+        asked = _texts("fields", fields)
+        if asked is None:
+            return list(self._fields)
+        names = list(dict.fromkeys(asked))
+        for name in names:
+            if name not in self._fields and name != ROW:
+                raise FieldError(unknown("field", name, self._fields))
+        return [name for name in names if name != ROW]
+
+    def _search(
+        self,
+        where: str | None,
+        params: Mapping[str, Any] | None,
+        bbox: Sequence[float] | None,
+        intersects: Any,
+        datetime: Any,
+        ids: Iterable[Any] | None,
+        order_by: str | Sequence[str] | None,
+        limit: int | None,
+    ) -> Search:
+        return Search(
+            where=where,
+            params=params,
+            bbox=bbox,
+            intersects=intersects,
+            datetime=datetime,
+            # Kept: an iterable of ids is read once, here.
+            ids=tuple(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else ids,
+            order_by=order_by,
+            limit=limit,
+            geometry_field=self._geometry_field,
+            time_field=self._time_field,
+        )
+
+    def _find(self, search: Search) -> Any:
+        return find(self.session(), search)
+
+    def _granules(self, found: pa.Table, names: Sequence[str]) -> Granules:
+        ids = found.column("id").combine_chunks() if "id" in found.schema.names else None
+        rows = found.column(ROW).combine_chunks()
+        locations = found.select(list(self._layout.fields))
+        return Granules(
+            table=found.select([ROW, *names]),
+            names=group_names(rows, ids, {ROW, *names}),
+            locations=locations,
+        )
+
+    def _description(
+        self, search: Search, names: Sequence[str], variables: Sequence[str] | None, count: int
+    ) -> dict[str, Any]:
+        said: dict[str, Any] = {
+            "version": 1,
+            "collection": self._source.label,
+            "snapshot": self._source.snapshot,
+            "query": search.asked(),
+            "fields": list(names),
+            "count": count,
+        }
+        if variables is not None:
+            said["variables"] = list(variables)
+        if self._group != "meta":
+            said["group"] = self._group
+        return said
+
+
+def _texts(name: str, said: Sequence[str] | str | None) -> tuple[str, ...] | None:
+    """Return an argument that is a text, or several."""
+    if said is None:
+        return None
+    texts = tuple(said) if isinstance(said, Iterable) and not isinstance(said, str) else (said,)
+    if not all(isinstance(text, str) for text in texts):
+        raise QueryError(f"{name}= is a text or a list of texts, not {said!r}")
+    return texts
+
+
+async def _look(store: ViewStore) -> list[tuple[str, type[L2ViewWarning]]]:
+    """Return warnings of granules without arrays, and of variables that the first has none of."""
+    said: list[tuple[str, type[L2ViewWarning]]] = []
+    names = store.granules.names.to_pylist()
+    locations = [store.granules.location(row) for row in range(len(names))]
+    await store.layout.prefetch([(location, "") for location in locations])
+    missing = {
+        name: store.layout.missing(location)
+        for name, location in zip(names, locations, strict=True)
+        if await store.layout.document(location, "") is None
+    }
+    if missing:
+        reasons = list(dict.fromkeys(missing.values()))
+        text = (
+            f"{len(missing)} of {len(names)} granules have no arrays in "
+            f"{store.description['collection']}: {listed(missing)}: "
+            f"{'; '.join(reasons[:3])}{'; …' if len(reasons) > 3 else ''}"
+        )
+        said.append((text, MissingGranuleWarning))
+    if store.variables is None or names[0] in missing:
+        return said
+    shown, hidden = await _arrays(store, names[0], "")
+    if hidden and not shown:
+        text = (
+            f"no array of {names[0]}, the first granule, matches "
+            f"variables={list(store.variables)}; it has {listed(hidden)}"
+        )
+        said.append((text, SkippedArrayWarning))
+    return said
+
+
+async def _arrays(store: ViewStore, name: str, path: str) -> tuple[list[str], list[str]]:
+    """Return the arrays below a granule's group that are shown, and those that aren't."""
+    location = store.granules.location(store.granules.row(name) or 0)
+    shown: list[str] = []
+    hidden: list[str] = []
+    for child in await store.layout.children(location, path):
+        inner = join(path, child)
+        document = await store.layout.document(location, inner)
+        if document is not None and document["node_type"] == "group":
+            below = await _arrays(store, name, inner)
+            shown.extend(below[0])
+            hidden.extend(below[1])
+        elif document is not None:
+            (shown if store.shows(inner) else hidden).append(inner)
+    return shown, hidden

@@ -1,0 +1,1 @@
+"""Granules in real formats, made on the spot, for the command ``l2view demo``."""

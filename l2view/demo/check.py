@@ -1,0 +1,72 @@
+"""A view's values against the files themselves, read by other libraries."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What was compared of one granule.
+
+    Attributes
+    ----------
+    reader
+        What read the file.
+    arrays, values
+        How many arrays and values are the same.
+    different
+        The arrays that are not.
+    """
+
+    reader: str
+    arrays: int
+    values: int
+    different: tuple[str, ...]
+
+
+def check_granule(group: zarr.Group, path: Path) -> Checked:
+    """Compare every array of a granule's group with its file, as they are stored."""
+    reader, arrays = _read(path)
+    same, values, different = 0, 0, []
+    for name, expected in arrays.items():
+        array = group[name]
+        assert isinstance(array, zarr.Array)
+        found = np.asarray(array[...])
+        if found.shape == expected.shape and np.array_equal(
+            found, expected, equal_nan=found.dtype.kind == "f"
+        ):
+            same, values = same + 1, values + found.size
+        else:
+            different.append(name)
+    return Checked(reader, same, values, tuple(different))
+
+
+def _read(path: Path) -> tuple[str, dict[str, NDArray[Any]]]:
+    """Read a file's arrays without unpacking them."""
+    if path.suffix == ".nc":
+        from scipy.io import netcdf_file
+
+        with netcdf_file(path, mmap=False, maskandscale=False) as file:
+            return "SciPy", {name: np.array(v[...]) for name, v in file.variables.items()}
+    if path.suffix == ".h5":
+        import h5py
+
+        with h5py.File(path) as file:
+            return "h5py", {name: file[name][...] for name in file if file[name].ndim == 2}
+    import rasterio
+
+    arrays = {}
+    with rasterio.open(path) as full:
+        arrays["0/0"] = full.read(1)
+        levels = len(full.overviews(1))
+    for level in range(levels):
+        with rasterio.open(path, overview_level=level) as overview:
+            arrays[f"{level + 1}/{level + 1}"] = overview.read(1)
+    return "rasterio", arrays

@@ -1,0 +1,100 @@
+"""The errors and warnings of l2view, and the words they share.
+
+Every message says what was asked, what was found and what to do next.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import warnings
+from collections.abc import Iterable
+
+PACKAGE = os.path.dirname(__file__)  # noqa: PTH120 (what `warnings` compares is text)
+
+
+class L2ViewError(Exception):
+    """Base of every error that l2view raises on purpose."""
+
+
+class StoreError(L2ViewError):
+    """A store can't be opened, or isn't a collection."""
+
+
+class AuthorizationError(L2ViewError):
+    """Virtual chunks lie in a container that the caller hasn't authorised."""
+
+
+class FieldError(L2ViewError):
+    """A field of ``/meta`` is missing, or its data can't be used as asked."""
+
+
+class UnreadableGeometryError(FieldError):
+    """A footprint is not what its field says it is."""
+
+
+class QueryError(L2ViewError, ValueError):
+    """A search or an SQL statement can't be run as it was written."""
+
+
+class ReadOnlyViewError(L2ViewError, ValueError):
+    """Something tried to write to a view."""
+
+
+class ChunkError(L2ViewError, OSError):
+    """The bytes of a chunk can't be read from where they lie."""
+
+
+class UnsupportedArrayError(L2ViewError):
+    """An array of the source store has no Zarr v3 form."""
+
+
+class L2ViewWarning(UserWarning):
+    """Base of every warning of l2view."""
+
+
+class SkippedFieldWarning(L2ViewWarning):
+    """An array of ``/meta`` is not a column of the table."""
+
+
+class MissingGranuleWarning(L2ViewWarning):
+    """A granule of ``/meta`` has no arrays in the store."""
+
+
+class SkippedArrayWarning(L2ViewWarning):
+    """An array of a granule is not shown by the view."""
+
+
+def listed(names: Iterable[str], *, most: int = 12) -> str:
+    """Join `names` for a message, the first `most` of them."""
+    names = list(names)
+    if not names:
+        return "(none)"
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown}, … ({len(names):,} in all)"
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Return the one of `names` that `name` was most likely meant to be."""
+    folded = {other.casefold(): other for other in names}
+    found = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.6)
+    return folded[found[0]] if found else None
+
+
+def warn(message: str, category: type[L2ViewWarning]) -> None:
+    """Warn at the line of whoever called l2view."""
+    warnings.warn(message, category, skip_file_prefixes=(PACKAGE,), stacklevel=2)
+
+
+def unknown(kind: str, name: str, names: Iterable[str], plural: str | None = None) -> str:
+    """Say that there is no `name` among `names`, and which one may have been meant.
+
+    Examples
+    --------
+    >>> unknown("field", "cloudcover", ["id", "cloud_cover"])
+    'no field "cloudcover"; did you mean "cloud_cover"? fields: id, cloud_cover'
+    """
+    names = list(names)
+    close = nearest(name, names)
+    hint = f'; did you mean "{close}"?' if close else ";"
+    return f'no {kind} "{name}"{hint} {plural or kind + "s"}: {listed(names)}'

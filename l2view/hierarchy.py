@@ -1,0 +1,248 @@
+"""The groups and arrays of a Zarr store, as Zarr v3 documents.
+
+One reader for Zarr v2 and v3, consolidated or not, so that nothing above this module
+asks which of them a store is. Documents are plain JSON: a view passes most of them on,
+and composing them as zarr's classes would cost more than reading them.
+
+Not good for chunks: those go from the source store to the reader untouched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeGuard
+
+from zarr.abc.store import Store, SupportsGetSync
+from zarr.core.buffer import Buffer, default_buffer_prototype
+
+from l2view import zarr_v2
+
+JSON = dict[str, Any]
+
+METADATA_KEYS = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
+"""Names under which Zarr keeps metadata: they are never chunks, groups or arrays."""
+
+CACHED_DOCUMENTS = 4096
+"""How many documents a hierarchy remembers (they are read again once forgotten)."""
+
+
+def join(*parts: str) -> str:
+    """Join paths of a hierarchy, leaving empty ones out."""
+    return "/".join(part.strip("/") for part in parts if part.strip("/"))
+
+
+def resolve(path: str) -> str | None:
+    """Return `path` without needless slashes, or None where it isn't a path inside a store.
+
+    Examples
+    --------
+    >>> resolve("/granules//a/")
+    'granules/a'
+    >>> resolve("../secret") is None, resolve("s3://other/store") is None
+    (True, True)
+    """
+    if "://" in path or "\\" in path or "\0" in path:
+        return None
+    names = [name for name in path.split("/") if name]
+    if any(name in (".", "..") or name in METADATA_KEYS for name in names):
+        return None
+    return "/".join(names)
+
+
+class Hierarchy:
+    """The nodes of a Zarr store below `root`.
+
+    Parameters
+    ----------
+    store
+        The Zarr store.
+    root
+        The path of the group that is taken as the root.
+    """
+
+    def __init__(self, store: Store, root: str = "") -> None:
+        self.store = store
+        self.root = root
+        self._cache: OrderedDict[str, JSON | None] = OrderedDict()
+        self._consolidated: Mapping[str, JSON] | None = None
+        self._format = 3
+
+    def __getstate__(self) -> JSON:
+        return {"store": self.store, "root": self.root}
+
+    def __setstate__(self, state: JSON) -> None:
+        self.__init__(state["store"], state["root"])  # type: ignore[misc]
+
+    def key(self, path: str) -> str:
+        """Return the store's key for `path`."""
+        return join(self.root, path)
+
+    async def read(self, path: str, *, masked: bool = False) -> JSON | None:
+        """Read the document of the node at `path` from the store itself.
+
+        Consolidated metadata is left aside, which may be older than what it describes.
+
+        Parameters
+        ----------
+        path
+            The node's path.
+        masked
+            See `zarr_v2.array_document`.
+        """
+        if self._format == 3:
+            return await self._read_v3(path) or await self._read_v2(path, masked)
+        return await self._read_v2(path, masked) or await self._read_v3(path)
+
+    async def document(self, path: str) -> JSON | None:
+        """Return the v3 document of the node at `path`, or None where there is none.
+
+        Raises
+        ------
+        UnsupportedArrayError
+            Where a Zarr v2 array has no v3 form.
+        """
+        if path in self._cache:
+            self._cache.move_to_end(path)
+            return self._cache[path]
+        consolidated = await self.consolidated()
+        return self._remember(path, consolidated.get(path) or await self.read(path, masked=True))
+
+    def _remember(self, path: str, document: JSON | None) -> JSON | None:
+        self._cache[path] = document
+        if len(self._cache) > CACHED_DOCUMENTS:
+            self._cache.popitem(last=False)
+        return document
+
+    async def prefetch(self, paths: Sequence[str]) -> None:
+        """Read the documents of several nodes together, as `document` will want them.
+
+        Icechunk answers many keys in the time of a few, where they are asked in one call.
+        """
+        consolidated = await self.consolidated()
+        wanted = [
+            path
+            for path in dict.fromkeys(paths)
+            if path not in self._cache and path not in consolidated
+        ]
+        if self._format == 3:
+            found = await _read_many(self.store, [self.key(join(p, "zarr.json")) for p in wanted])
+            for path, buffer in zip(wanted, found, strict=True):
+                if buffer is not None:
+                    self._remember(path, _v3_document(buffer))
+        else:
+            await asyncio.gather(*(self.document(path) for path in wanted))
+
+    def remembered(self, path: str) -> JSON | None:
+        """Return the document of the node at `path` if it was read lately, else None."""
+        return self._cache.get(path)
+
+    async def children(self, path: str) -> list[str]:
+        """Return the names of what lies directly below the group at `path`, sorted.
+
+        They are groups and arrays, but nothing has looked whether each is one.
+        """
+        consolidated = await self.consolidated()
+        if path in consolidated or (not path and consolidated):
+            prefix = f"{path}/" if path else ""
+            below = (name[len(prefix) :] for name in consolidated if name.startswith(prefix))
+            return sorted({name.split("/", 1)[0] for name in below if name})
+        names = {name.rstrip("/") async for name in self.store.list_dir(self.key(path))}
+        return sorted(names - METADATA_KEYS)
+
+    async def consolidated(self) -> Mapping[str, JSON]:
+        """Return the consolidated metadata by path, empty where there is none."""
+        if self._consolidated is None:
+            known = self.store.supports_consolidated_metadata
+            self._consolidated = await self._read_consolidated() if known else {}
+        return self._consolidated
+
+    async def _get(self, path: str, name: str) -> JSON | None:
+        buffer = await self.store.get(join(self.root, path, name), default_buffer_prototype())
+        return None if buffer is None else json.loads(buffer.to_bytes())
+
+    async def _read_v3(self, path: str) -> JSON | None:
+        buffer = await self.store.get(
+            join(self.root, path, "zarr.json"), default_buffer_prototype()
+        )
+        if buffer is None:
+            return None
+        self._format = 3
+        return _v3_document(buffer)
+
+    async def _read_v2(self, path: str, masked: bool) -> JSON | None:
+        zarray, zgroup, zattrs = await asyncio.gather(
+            self._get(path, ".zarray"), self._get(path, ".zgroup"), self._get(path, ".zattrs")
+        )
+        if zarray is None and zgroup is None:
+            return None
+        self._format = 2
+        return _v2_document(zarray, zattrs, masked)
+
+    async def _read_consolidated(self) -> Mapping[str, JSON]:
+        document, zmetadata = await asyncio.gather(
+            self._get("", "zarr.json"), self._get("", ".zmetadata")
+        )
+        if document is not None:
+            inline = document.get("consolidated_metadata") or {}
+            return dict(inline.get("metadata") or {})
+        if zmetadata is None:
+            return {}
+        return _ConsolidatedV2(zmetadata["metadata"])
+
+
+async def _read_many(store: Store, keys: Sequence[str]) -> Sequence[Buffer | None]:
+    """Read many small values in the way that costs `store` the least."""
+    prototype = default_buffer_prototype()
+    if reads_sync(store):
+        return await asyncio.to_thread(
+            lambda: [store.get_sync(key, prototype=prototype) for key in keys]
+        )
+    try:
+        return await store.get_partial_values(prototype, [(key, None) for key in keys])
+    except TypeError:  # Icechunk's answer where one of the keys isn't there
+        return await asyncio.gather(*(store.get(key, prototype) for key in keys))
+
+
+def reads_sync(store: Store) -> TypeGuard[SupportsGetSync]:
+    """Return whether `store` can be read without an event loop."""
+    # The second half is zarr's convention for stores that can only if another can.
+    return isinstance(store, SupportsGetSync) and getattr(store, "_supports_sync_io", True)
+
+
+def _v3_document(buffer: Buffer) -> JSON:
+    document: JSON = json.loads(buffer.to_bytes())
+    document.pop("consolidated_metadata", None)
+    return document
+
+
+def _v2_document(zarray: JSON | None, zattrs: JSON | None, masked: bool) -> JSON:
+    if zarray is not None:
+        return zarr_v2.array_document(zarray, zattrs or {}, masked=masked)
+    return zarr_v2.group_document(zattrs or {})
+
+
+class _ConsolidatedV2(Mapping[str, JSON]):
+    """The nodes of a ``.zmetadata``, told as v3 when they are asked for."""
+
+    def __init__(self, metadata: Mapping[str, JSON]) -> None:
+        self._metadata = metadata
+        self._paths = {
+            key.rpartition("/")[0]: None
+            for key in metadata
+            if key.rpartition("/")[2] in (".zarray", ".zgroup")
+        }
+
+    def __getitem__(self, path: str) -> JSON:
+        if path not in self._paths:
+            raise KeyError(path)
+        array, attributes = join(path, ".zarray"), join(path, ".zattrs")
+        return _v2_document(self._metadata.get(array), self._metadata.get(attributes), masked=True)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)

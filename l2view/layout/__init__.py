@@ -1,0 +1,56 @@
+"""Where a granule's arrays lie in the source store.
+
+A layout turns a granule's location (its values of the fields `Layout.fields`) and a path
+below the granule into the source store's documents, names and keys. It is one of the two
+places made to be extended; `groups` is the layout that others write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from l2view.hierarchy import JSON
+
+type Location = tuple[object, ...]
+"""A granule's values of a layout's fields."""
+
+
+class UnreadError(LookupError):
+    """A granule's document must be read before its keys can be told."""
+
+
+class Layout(Protocol):
+    """What a view asks of the place where granules lie."""
+
+    fields: tuple[str, ...]
+    """The fields of ``/meta`` that locate a granule."""
+
+    async def document(self, location: Location, path: str) -> JSON | None:
+        """Return the Zarr v3 document of the node at `path` below the granule.
+
+        The path ``""`` is the granule itself, always a group. None where there is no node.
+        """
+        ...
+
+    async def prefetch(self, nodes: Sequence[tuple[Location, str]]) -> None:
+        """Read the documents of several nodes together, so that they are at hand."""
+        ...
+
+    async def children(self, location: Location, path: str) -> list[str]:
+        """Return the names of the nodes directly below the group at `path`."""
+        ...
+
+    def source_key(self, location: Location, path: str) -> str | None:
+        """Return the source store's key for a key below the granule that isn't metadata.
+
+        Raises
+        ------
+        UnreadError
+            Where that takes the granule's document, which hasn't been read yet.
+        """
+        ...
+
+    def missing(self, location: Location) -> str:
+        """Say what is not there, for a granule without a document."""
+        ...

@@ -1,0 +1,1 @@
+"""The fields of ``/meta`` as one Arrow table."""

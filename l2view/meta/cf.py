@@ -1,0 +1,65 @@
+"""Fields that are packed by the CF conventions, as xarray writes them.
+
+A time may be a number "since" an instant, and a number may be scaled and shifted. Such a
+field is a column of what its numbers mean.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import xarray as xr
+from numpy.typing import NDArray
+
+from l2view.hierarchy import JSON
+
+PACKING = ("units", "calendar", "dtype", "scale_factor", "add_offset")
+"""The attributes that say how a field is packed."""
+
+
+def unpacked_type(kind: pa.DataType, attributes: JSON) -> pa.DataType | None:
+    """Return the type of what a field's numbers mean, None where they mean themselves.
+
+    Parameters
+    ----------
+    kind
+        The type of the numbers as they are stored.
+    attributes
+        The array's attributes.
+
+    Raises
+    ------
+    ValueError
+        Where they are times of a calendar that timestamps don't have.
+    """
+    if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
+        return None
+    units = attributes.get("units")
+    if isinstance(units, str) and " since " in units:
+        sample = unpack(np.zeros(1, dtype=np.int64), attributes, pa.timestamp(_unit(units)))
+        return pa.timestamp(np.datetime_data(sample.dtype)[0])
+    if str(attributes.get("dtype", "")).startswith("timedelta64") and isinstance(units, str):
+        return pa.duration(_unit(units))
+    if "scale_factor" in attributes or "add_offset" in attributes:
+        return pa.float64()
+    return None
+
+
+def unpack(values: NDArray[Any], attributes: JSON, kind: pa.DataType) -> NDArray[Any]:
+    """Return what packed numbers mean, as NumPy's values of the Arrow type `kind`."""
+    packing = {name: attributes[name] for name in PACKING if name in attributes}
+    if pa.types.is_floating(kind):
+        scale, offset = packing.get("scale_factor", 1), packing.get("add_offset", 0)
+        return values.astype(np.float64) * float(scale) + float(offset)
+    variable = xr.Variable(("row",), values, packing)
+    if pa.types.is_timestamp(kind):
+        coder = xr.coders.CFDatetimeCoder(use_cftime=False, time_unit=kind.unit)
+        return np.asarray(coder.decode(variable).values)
+    return np.asarray(xr.coders.CFTimedeltaCoder(time_unit=kind.unit).decode(variable).values)
+
+
+def _unit(units: str) -> Any:
+    """Return the Arrow unit that holds CF's `units` exactly."""
+    return "ns" if units.casefold().startswith(("nano", "ns")) else "us"

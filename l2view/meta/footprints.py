@@ -1,0 +1,91 @@
+"""Footprints that are none: what keeps one bad geometry from spoiling a search.
+
+Geometries reach the ``ST_*`` functions as they are stored. Those functions fail as a whole on
+bytes that aren't WKB, and a coordinate that is NaN or infinite ends the process they run in, so
+neither gets there: such a footprint is NULL, and a warning names its row.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import shapely
+from numpy.typing import NDArray
+
+from l2view.meta.schema import Field
+
+
+def read_geometries(column: pa.Array, field: Field) -> NDArray[Any]:
+    """Return a column's geometries, None where it is NULL or isn't what `field` says.
+
+    Parameters
+    ----------
+    column
+        WKB or WKT, of shape (n,).
+    field
+        The field that it is of.
+    """
+    read = shapely.from_wkb if field.geometry == "WKB" else shapely.from_wkt
+    values = np.array(column.to_pylist(), dtype=object)
+    return np.asarray(read(values, on_invalid="ignore"))
+
+
+def unreadable(column: pa.Array, field: Field) -> NDArray[np.int64]:
+    """Return the positions of values that aren't NULL and aren't geometries either."""
+    held = column.is_valid().to_numpy(zero_copy_only=False)
+    return np.flatnonzero(shapely.is_missing(read_geometries(column, field)) & held)
+
+
+def not_finite(column: pa.Array, field: Field) -> NDArray[np.int64]:
+    """Return the positions of geometries with a NaN or infinite coordinate.
+
+    Nearly all columns have none, and are not parsed to find that out: the exponent of such a
+    double is all ones, which the bytes around it tell.
+    """
+    if field.geometry == "WKB":
+        suspects = _suspects(column)
+    else:
+        found = pc.match_substring_regex(column, "(?i)nan|inf")
+        suspects = np.flatnonzero(pc.fill_null(found, False).to_numpy(zero_copy_only=False))
+    if len(suspects) == 0:
+        return suspects
+    geometries = read_geometries(column.take(pa.array(suspects)), field)
+    coordinates, owners = shapely.get_coordinates(geometries, include_z=True, return_index=True)
+    # A geometry without a third dimension has NaN there, which is as it should be.
+    flat = ~shapely.has_z(geometries)[owners]
+    good = np.isfinite(coordinates[:, :2]).all(axis=1) & (flat | np.isfinite(coordinates[:, 2]))
+    bad = set(owners[~good].tolist())
+    # WKB has no empty point but one at NaN, NaN.
+    bad |= set(np.flatnonzero(shapely.is_empty(geometries)).tolist())
+    return suspects[sorted(bad)]
+
+
+def _suspects(column: pa.Array) -> NDArray[np.int64]:
+    """Return the positions of WKB in which a double's exponent may be all ones."""
+    _, offsets, data = column.buffers()
+    if data is None:
+        return np.empty(0, dtype=np.int64)
+    width = np.int64 if pa.types.is_large_binary(column.type) else np.int32
+    bounds = np.frombuffer(offsets, dtype=width)[column.offset : column.offset + len(column) + 1]
+    raw = np.frombuffer(data, dtype=np.uint8)[bounds[0] : bounds[-1]]
+    # Sign and the first seven bits of the exponent; the other four stand in the byte beside.
+    ones = np.flatnonzero((raw & 0x7F) == 0x7F)
+    beside = [ones - 1, ones + 1]  # little-endian, big-endian
+    hit = np.zeros(len(ones), dtype=bool)
+    for places in beside:
+        inside = (places >= 0) & (places < len(raw))
+        hit[inside] |= (raw[places[inside]] & 0xF0) == 0xF0
+    owners = np.searchsorted(bounds - bounds[0], ones[hit], side="right") - 1
+    return np.unique(owners).astype(np.int64)
+
+
+def without(column: pa.Array, positions: NDArray[np.int64]) -> pa.Array:
+    """Return `column` with NULL at `positions`."""
+    if len(positions) == 0:
+        return column
+    dropped = np.zeros(len(column), dtype=bool)
+    dropped[positions] = True
+    return pc.if_else(pa.array(dropped), pa.scalar(None, column.type), column)

@@ -1,0 +1,261 @@
+"""The fields of ``/meta`` and their Arrow types."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from l2view.errors import FieldError, UnsupportedArrayError, listed
+from l2view.hierarchy import JSON, Hierarchy, join
+from l2view.meta.cf import unpacked_type
+
+ROW = "idx"
+"""The granule's row number, in every query without being stored."""
+
+GEOMETRIES = ("bbox", "geometry")
+"""Fields that are taken as geometries by their names."""
+
+CRS = {"crs": "EPSG:4326", "crs_type": "authority_code"}
+"""GeoArrow's description of longitude and latitude on WGS 84."""
+
+NUMBERS: dict[str, pa.DataType] = {
+    "bool": pa.bool_(),
+    "int8": pa.int8(),
+    "int16": pa.int16(),
+    "int32": pa.int32(),
+    "int64": pa.int64(),
+    "uint8": pa.uint8(),
+    "uint16": pa.uint16(),
+    "uint32": pa.uint32(),
+    "uint64": pa.uint64(),
+    "float16": pa.float32(),  # query engines compare singles, and a half is one exactly
+    "float32": pa.float32(),
+    "float64": pa.float64(),
+}
+STRINGS = ("string", "fixed_length_utf32", "null_terminated_bytes")
+BINARIES = ("bytes", "variable_length_bytes", "raw_bytes")
+TIME_UNITS = {"W": "s", "D": "s", "h": "s", "m": "s", "s": "s", "ms": "ms", "us": "us", "ns": "ns"}
+"""NumPy's units and the Arrow units that hold them exactly."""
+
+CALENDAR_UNITS = {"Y": "s", "M": "s"}
+"""Units that name an instant exactly, but no duration."""
+
+
+@dataclass(frozen=True)
+class Field:
+    """One column: a 1-D array of ``/meta``.
+
+    Attributes
+    ----------
+    name
+        The array's name.
+    path
+        Its path in the store.
+    document
+        Its Zarr v3 document.
+    type
+        The Arrow type of its values.
+    null
+        The value that stands for NULL beside NaN and NaT, None where there is none.
+    geometry
+        How it holds geometries, None where it doesn't.
+    packed
+        Whether it is packed by the CF conventions; `type` is what it means.
+    """
+
+    name: str
+    path: str
+    document: JSON
+    type: pa.DataType
+    null: Any = None
+    geometry: Literal["WKB", "WKT"] | None = None
+    packed: bool = False
+
+    @property
+    def length(self) -> int:
+        """The number of rows."""
+        return int(self.document["shape"][0])
+
+    @property
+    def chunk_length(self) -> int:
+        """The number of rows in a chunk, at least 1."""
+        return max(1, int(self.document["chunk_grid"]["configuration"]["chunk_shape"][0]))
+
+    @property
+    def attributes(self) -> JSON:
+        """The array's own attributes."""
+        return dict(self.document.get("attributes") or {})
+
+    def chunk_key(self, index: int) -> str:
+        """Return the store's key of the chunk number `index`."""
+        encoding = self.document["chunk_key_encoding"]
+        separator = encoding.get("configuration", {}).get("separator", "/")
+        default = encoding["name"] == "default"
+        return join(self.path, f"c{separator}{index}" if default else str(index))
+
+    def arrow(self) -> pa.Field:
+        """Return the field's place in the Arrow schema.
+
+        A geometry carries GeoArrow's extension name, so that the readers that know it
+        (GeoPandas, DuckDB, lonboard) see geometries.
+        """
+        if self.geometry is None:
+            return pa.field(self.name, self.type)
+        extension = {
+            "ARROW:extension:name": f"geoarrow.{self.geometry.lower()}",
+            "ARROW:extension:metadata": json.dumps(CRS),
+        }
+        return pa.field(self.name, self.type, metadata=extension)
+
+
+def type_name(data_type: str | JSON) -> str:
+    """Return the name of a Zarr v3 data type."""
+    return data_type if isinstance(data_type, str) else str(data_type["name"])
+
+
+def raw_bits(data_type: str | JSON) -> int | None:
+    """Return the number of bits of a raw data type (``r16``), None for any other."""
+    name = type_name(data_type)
+    return int(name[1:]) if name[:1] == "r" and name[1:].isdigit() else None
+
+
+def arrow_type(data_type: str | JSON) -> pa.DataType:
+    """Return the Arrow type for a Zarr v3 data type.
+
+    Raises
+    ------
+    ValueError
+        Saying why there is none.
+    """
+    name = type_name(data_type)
+    configuration = {} if isinstance(data_type, str) else data_type.get("configuration", {})
+    if name in NUMBERS:
+        return NUMBERS[name]
+    if name in STRINGS:
+        return pa.string()
+    if name in BINARIES or raw_bits(data_type) is not None:
+        return pa.binary()
+    if name.startswith("complex"):
+        raise ValueError("SQL has no complex numbers")
+    unit = configuration.get("unit")
+    if name == "numpy.datetime64" and unit in TIME_UNITS | CALENDAR_UNITS:
+        return pa.timestamp((TIME_UNITS | CALENDAR_UNITS)[unit])
+    if name == "numpy.timedelta64" and unit in TIME_UNITS:
+        return pa.duration(TIME_UNITS[unit])
+    raise ValueError(f"the data type {name}{f' in {unit}' if unit else ''} has no Arrow type here")
+
+
+async def read_fields(
+    hierarchy: Hierarchy, group: str, geometry: str | None = None
+) -> tuple[tuple[Field, ...], dict[str, str]]:
+    """Read the fields of the group at `group`, sorted by name.
+
+    Parameters
+    ----------
+    hierarchy
+        The store.
+    group
+        The path of the group, ``meta`` by default everywhere.
+    geometry
+        A field to take as a geometry beside those named in `GEOMETRIES`.
+
+    Returns
+    -------
+    tuple of Field, dict
+        The fields, and why each of the other arrays can't be one.
+
+    Raises
+    ------
+    FieldError
+        Where fields differ in length, or `geometry` can't be one.
+    """
+    names = await hierarchy.children(group)
+    paths = [join(group, name) for name in names]
+    # Not from consolidated metadata, which keeps the shape that a field had when it was
+    # consolidated.
+    documents = await asyncio.gather(
+        *(hierarchy.read(path) for path in paths), return_exceptions=True
+    )
+    fields: list[Field] = []
+    skipped: dict[str, str] = {}
+    for name, path, document in zip(names, paths, documents, strict=True):
+        if isinstance(document, UnsupportedArrayError):
+            skipped[name] = str(document)
+        elif isinstance(document, BaseException):
+            raise document
+        elif document is not None and document["node_type"] == "array":
+            try:
+                fields.append(_field(name, hierarchy.key(path), document, geometry))
+            except ValueError as error:
+                skipped[name] = str(error)
+    _require_one_length(fields)
+    return tuple(fields), skipped
+
+
+def _field(name: str, path: str, document: JSON, geometry: str | None) -> Field:
+    if name == ROW:
+        raise ValueError(f'"{ROW}" is the row number, and a stored field can\'t take its name')
+    if len(document["shape"]) != 1:
+        raise ValueError(f"it has {len(document['shape'])} dimensions, a field has one")
+    if document["chunk_grid"]["name"] != "regular":
+        raise ValueError(f"its chunk grid is {document['chunk_grid']['name']}, not regular")
+    attributes = document.get("attributes") or {}
+    kind = arrow_type(document["data_type"])
+    meant = unpacked_type(kind, attributes)
+    encoding: Literal["WKB", "WKT"] | None = None
+    if name in GEOMETRIES or name == geometry:
+        encoding = "WKB" if pa.types.is_binary(kind) else "WKT"
+        if not (pa.types.is_binary(kind) or pa.types.is_string(kind)):
+            if name == geometry:
+                raise FieldError(f'the field "{name}" is {kind}; a geometry is WKB or WKT')
+            encoding = None
+    null = _null_value(attributes.get("_FillValue"), kind)
+    return Field(name, path, document, meant or kind, null, encoding, meant is not None)
+
+
+def _null_value(value: Any, kind: pa.DataType) -> Any:
+    """Return the value of a CF ``_FillValue`` attribute as Python has it.
+
+    xarray writes that of a float as base64 of a little-endian double
+    (`xarray.backends.zarr.FillValueCoder`), others write a number.
+    """
+    if value is None or isinstance(value, list | dict):
+        return None
+    if pa.types.is_floating(kind):
+        if isinstance(value, str):
+            try:
+                return float(value)
+            except ValueError:
+                return struct.unpack("<d", base64.standard_b64decode(value))[0]
+        return float(value)
+    convert: Callable[[Any], Any]
+    if pa.types.is_binary(kind):
+        convert = base64.standard_b64decode
+    elif pa.types.is_string(kind):
+        convert = str
+    else:
+        convert = bool if pa.types.is_boolean(kind) else int
+    return convert(value)
+
+
+def _require_one_length(fields: list[Field]) -> None:
+    lengths: dict[int, list[str]] = {}
+    for field in fields:
+        lengths.setdefault(field.length, []).append(field.name)
+    if len(lengths) > 1:
+        said = "; ".join(
+            f"{length:,} rows in {listed(names)}" for length, names in sorted(lengths.items())
+        )
+        raise FieldError(f"the fields of meta differ in length: {said}")
+
+
+def table_schema(fields: tuple[Field, ...]) -> pa.Schema:
+    """Return the table's schema: the row number, then the fields."""
+    return pa.schema([pa.field(ROW, pa.int64(), nullable=False), *(f.arrow() for f in fields)])

@@ -1,0 +1,1 @@
+"""What a person sees of a collection or a view: text, HTML, maps."""

@@ -1,0 +1,1 @@
+"""A search, as SQL over ``/meta``, to the rows it finds."""

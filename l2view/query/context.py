@@ -1,0 +1,186 @@
+"""DataFusion with the table ``meta`` and the ``ST_*`` functions.
+
+Nothing here can write, or read anything but the tables that were registered: no DDL, DML,
+COPY or SET is planned, and no name is ever taken for a file or URL.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any
+
+import geodatafusion
+import pyarrow as pa
+import pyarrow.dataset as pads
+import shapely
+from datafusion import DataFrame, Expr, SessionContext, SQLOptions, col
+
+from l2view.errors import (
+    FieldError,
+    L2ViewError,
+    QueryError,
+    UnreadableGeometryError,
+    nearest,
+    unknown,
+)
+from l2view.meta.dataset import MetaDataset, NullSafe
+from l2view.meta.footprints import unreadable
+
+TABLE = "meta"
+"""The name of the table in SQL."""
+
+
+@dataclass(frozen=True)
+class Session:
+    """DataFusion over one collection's ``/meta``.
+
+    Parameters
+    ----------
+    meta
+        The fields.
+    tables
+        The caller's own tables by name: whatever speaks Arrow (``pyarrow``, pandas, Polars,
+        datasets).
+    """
+
+    meta: MetaDataset
+    tables: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def context(self) -> SessionContext:
+        """DataFusion's own session."""
+        context = SessionContext()
+        geodatafusion.register_all(context)
+        context.register_dataset(TABLE, self.meta)
+        for name, table in self.tables.items():
+            if name == TABLE:
+                raise QueryError(f'"{TABLE}" is the table of granules; name yours otherwise')
+            if isinstance(table, pads.Dataset):
+                context.register_dataset(name, NullSafe(table))
+            else:
+                context.from_arrow(table if _speaks_arrow(table) else pa.table(table), name)
+        return context
+
+    def run(self, query: str, params: Mapping[str, Any] | None = None) -> DataFrame:
+        """Plan an SQL query that only reads.
+
+        Parameters
+        ----------
+        query
+            One statement in DataFusion's dialect, with ``$name`` for each of `params`.
+        params
+            Values: numbers, strings, bytes, booleans, dates and times, shapely geometries,
+            ``pyarrow`` scalars, and lists of them.
+
+        Raises
+        ------
+        QueryError
+            Where the query isn't valid, isn't one statement, or would write.
+        """
+        reads = SQLOptions().with_allow_ddl(False).with_allow_dml(False)
+        with self.explained():
+            return self.context.sql(
+                query, reads.with_allow_statements(False), param_values=parameters(params)
+            )
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Turn DataFusion's errors into l2view's, with the name that was meant."""
+        self.meta.failure = None
+        try:
+            yield
+        except L2ViewError:
+            raise
+        except Exception as error:  # DataFusion raises bare Exceptions
+            if self.meta.failure is not None:
+                raise self.meta.failure from None
+            if "FFI error: External error" in str(error):  # of an ST_* function
+                _require_geometries(self.meta)
+            raise _explain(str(error), self.meta.schema.names, [TABLE, *self.tables]) from error
+
+
+def _require_geometries(meta: MetaDataset) -> None:
+    """Raise where footprints aren't what their field says.
+
+    Raises
+    ------
+    UnreadableGeometryError
+        Naming the field and the first of the rows.
+    """
+    for field in meta.fields.values():
+        if field.geometry is None:
+            continue
+        for rows in meta.ranges():
+            column = meta.read(rows, [field.name]).column(0)
+            bad = unreadable(column, field)
+            if len(bad):
+                value = column[int(bad[0])].as_py()
+                text = value.hex() if isinstance(value, bytes) else value
+                raise UnreadableGeometryError(
+                    f'the field "{field.name}" of idx {rows.start + bad[0]} is not '
+                    f"{field.geometry}: {text[:60]}"
+                )
+
+
+def column(name: str) -> Expr:
+    """Return the column called exactly `name`."""
+    return col('"' + name.replace('"', '""') + '"')
+
+
+def _explain(message: str, names: list[str], tables: list[str]) -> QueryError | FieldError:
+    message = message.removeprefix("DataFusion error: ")
+    if found := re.search(r"No field named (?:meta\.)?(?:\"([^\"]+)\"|([^\s.]+))\.", message):
+        name = found.group(1) or found.group(2)
+        return FieldError(unknown("field", name, names) + _capitals(name, names))
+    if found := re.search(r"[Pp]laceholder (?:with name )?'?(\$\w+)", message):
+        return QueryError(f"the placeholder {found.group(1)} has no value; pass it in params=")
+    if found := re.search(r"(?:DDL|DML|Statement) not supported: (\w+)", message):
+        return QueryError(f"only queries that read are allowed, not {found.group(1)}")
+    if found := re.search(r"table 'datafusion\.public\.(.+)' not found", message):
+        return QueryError(unknown("table", found.group(1), tables))
+    if found := re.search(r'(?:Parser|Tokenizer)Error\("(.*)"\)', message):
+        return QueryError(f"not valid SQL: {found.group(1)}")
+    if "logical expression WindowFunction" in message:
+        return QueryError("a condition on rows can't have a window function; use sql()")
+    causes = [line for line in message.splitlines() if line.strip() and line != "caused by"]
+    return QueryError(causes[-1] if "caused by" in message else causes[0])
+
+
+def _speaks_arrow(table: Any) -> bool:
+    return hasattr(table, "__arrow_c_stream__") or hasattr(table, "__arrow_c_array__")
+
+
+def parameters(params: Mapping[str, Any] | None) -> dict[str, pa.Scalar]:
+    """Return the values of a query's placeholders as Arrow scalars."""
+    return {name: scalar(name, value) for name, value in (params or {}).items()}
+
+
+def scalar(name: str, value: Any) -> pa.Scalar:
+    """Return one value as an Arrow scalar: a geometry as WKB, an instant in UTC."""
+    if isinstance(value, pa.Scalar):
+        return value
+    if isinstance(value, shapely.Geometry):
+        return pa.scalar(shapely.to_wkb(value), pa.binary())
+    if isinstance(value, datetime):
+        if value.tzinfo is not None:
+            value = value.astimezone(tz=UTC).replace(tzinfo=None)
+        return pa.scalar(value, pa.timestamp("us"))
+    try:
+        return pa.scalar(value)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+        raise QueryError(
+            f"the parameter ${name} is a {type(value).__name__}, which SQL has no value for"
+        ) from error
+
+
+def _capitals(name: str, names: list[str]) -> str:
+    """Tell that SQL folds unquoted names, where that may be what went wrong."""
+    close = nearest(name, names)
+    if close is None or close == close.lower():
+        return ""
+    return f'. SQL reads unquoted names in lower case: write "{close}" in double quotes'

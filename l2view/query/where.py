@@ -1,0 +1,285 @@
+"""What a search asks, and the rows that it finds.
+
+``where`` is parsed as one SQL expression on its own before it goes anywhere near a query.
+Everything else becomes DataFusion expressions over literals: no value is ever put into
+SQL text.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import shapely
+from datafusion import DataFrame, Expr, col
+from numpy.typing import NDArray
+
+from l2view.errors import (
+    FieldError,
+    L2ViewWarning,
+    QueryError,
+    UnreadableGeometryError,
+    listed,
+    warn,
+)
+from l2view.meta.schema import ROW
+from l2view.query.context import TABLE, Session, parameters
+from l2view.query.interval import interval, meets
+from l2view.query.place import box, geometry, geometry_field, touches
+
+RANDOM = re.compile(r"\b(random|uuid)\(\)")
+"""Functions that answer otherwise each time."""
+
+MOMENTARY = re.compile(r"\b(now|today|current_(?:date|time|timestamp))\b", re.IGNORECASE)
+"""Functions that answer otherwise from moment to moment."""
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search asks of the rows; its parts are combined with AND.
+
+    Attributes
+    ----------
+    where
+        One SQL boolean expression in DataFusion's dialect.
+    params
+        Values for its ``$name`` placeholders.
+    bbox
+        West, south, east, north in degrees (EPSG:4326); west > east crosses the
+        antimeridian.
+    intersects
+        A geometry in EPSG:4326.
+    datetime
+        A STAC interval, closed; None for an open end.
+    ids
+        Values of the field ``id``.
+    order_by
+        SQL sort expressions (``"cloud_cover DESC"``), ties in the order of the rows.
+    limit
+        The most rows.
+    geometry_field, time_field
+        The fields that `bbox`, `intersects` and `datetime` look at, where they haven't one of
+        the usual names.
+    """
+
+    where: str | None = None
+    params: Mapping[str, Any] | None = None
+    bbox: Sequence[float] | None = None
+    intersects: Any = None
+    datetime: Any = None
+    ids: Iterable[Any] | None = None
+    order_by: str | Sequence[str] | None = None
+    limit: int | None = None
+    geometry_field: str | None = None
+    time_field: str | None = None
+
+    def asked(self) -> dict[str, Any]:
+        """Return what was asked as JSON, so that it can be asked again."""
+        said: dict[str, Any] = {}
+        if self.where is not None:
+            said["where"] = self.where
+        if self.params:
+            said["params"] = {name: _json(value) for name, value in self.params.items()}
+        if self.bbox is not None:
+            said["bbox"] = [float(value) for value in self.bbox]
+        if self.intersects is not None:
+            said["intersects"] = shapely.to_wkt(geometry(self.intersects), rounding_precision=-1)
+        if self.datetime is not None:
+            said["datetime"] = str(interval(self.datetime))
+        if self.ids is not None:
+            said["ids"] = [_json(value) for value in self.ids]
+        for name in ("order_by", "limit", "geometry_field", "time_field"):
+            if getattr(self, name) is not None:
+                said[name] = getattr(self, name)
+        return said
+
+    @property
+    def momentary(self) -> bool:
+        """Whether the answer depends on when it was asked."""
+        return self.where is not None and MOMENTARY.search(self.where) is not None
+
+
+def find(session: Session, search: Search) -> NDArray[np.int64]:
+    """Return the row numbers that `search` finds, in its order.
+
+    Raises
+    ------
+    QueryError, FieldError
+        Where the search can't be asked of this table.
+    """
+    _check(search)
+    try:
+        return _find(session, search)
+    except UnreadableGeometryError as error:
+        warn(f"{error}. Such rows are not found by place", L2ViewWarning)
+        return _find(Session(session.meta.with_checked_geometries()), search)
+
+
+def _find(session: Session, search: Search) -> NDArray[np.int64]:
+    schema, table = session.meta.schema, session.context.table(TABLE)
+    frame = table
+    if search.where is not None:
+        frame = _where(session, table, search.where, search.params)
+    elif search.params:
+        raise QueryError("params= are values for the placeholders of where=, which is missing")
+    found = conditions(session, search)
+    with session.explained():
+        for condition in found:
+            frame = frame.filter(condition)
+        if search.ids is not None:
+            frame = _only(session, frame, schema, search.ids)
+        order = _order(table, search.order_by)
+        frame = frame.sort(*order, col(ROW).sort()) if order or search.limit else frame
+        if search.limit is not None:
+            frame = frame.limit(search.limit)
+        batches = frame.select(ROW).collect()
+    rows = np.concatenate(
+        [batch.column(0).to_numpy() for batch in batches] or [np.empty(0, dtype=np.int64)]
+    )
+    return rows if order or search.limit is not None else np.sort(rows)
+
+
+def conditions(session: Session, search: Search) -> list[Expr]:
+    """Return the conditions for place and time as DataFusion expressions."""
+    schema = session.meta.schema
+    found = []
+    shapes = []
+    if search.bbox is not None:
+        shapes.append(box(search.bbox))
+    if search.intersects is not None:
+        shapes.append(geometry(search.intersects))
+    for shape in shapes:
+        field = session.meta.fields[geometry_field(schema, search.geometry_field)]
+        found.extend(touches(session.context, field, shape))
+    if search.datetime is not None:
+        found.extend(meets(schema, interval(search.datetime), search.time_field))
+    return found
+
+
+def _check(search: Search) -> None:
+    if search.limit is not None and (
+        isinstance(search.limit, bool) or not isinstance(search.limit, int) or search.limit < 0
+    ):
+        raise QueryError(f"limit={search.limit!r} is not a number of granules")
+    if search.where is not None and not isinstance(search.where, str):
+        raise QueryError(f"where= is one SQL expression as text, not {type(search.where).__name__}")
+    if search.ids is not None and (
+        isinstance(search.ids, str) or not isinstance(search.ids, Iterable)
+    ):
+        raise QueryError("ids= is a list of ids; for one, pass a list of one")
+
+
+def _where(
+    session: Session, table: DataFrame, where: str, params: Mapping[str, Any] | None
+) -> DataFrame:
+    """Return the rows of `table` that pass the expression `where`.
+
+    Parsing it alone is what refuses a second statement, a clause or a table: only a text that
+    is one expression from its first to its last word reaches the query.
+    """
+    if not where.strip():
+        raise QueryError("where= is empty; leave it out to find every granule")
+    try:
+        with session.explained():
+            expression = table.parse_sql_expr(where).canonical_name()
+    except QueryError as error:
+        if "no table" in str(error):
+            raise QueryError(
+                "where= is one expression over the rows of meta, without tables of its own; "
+                "a query with a subquery is for sql()"
+            ) from error
+        raise
+    plain = re.sub(r'Utf8\("[^"]*"\)', "", expression)
+    if found := RANDOM.search(plain):
+        raise QueryError(f"{found.group(1)}() answers otherwise each time; a view can't")
+    placeholders = set(re.findall(r"\$(\w+)", expression))
+    unused = sorted(set(parameters(params)) - placeholders)
+    if unused:
+        raise QueryError(f"where= has no placeholder for {listed('$' + name for name in unused)}")
+    # The line break ends a comment that the expression may end with.
+    return session.run(f"SELECT * FROM {TABLE} WHERE (\n{where}\n)", params)  # noqa: S608
+
+
+def _only(session: Session, frame: DataFrame, schema: pa.Schema, ids: Iterable[Any]) -> DataFrame:
+    """Return the rows of `frame` whose ``id`` is one of `ids`."""
+    if "id" not in schema.names:
+        raise FieldError(
+            f'ids= looks at the field "id", and there is none; fields: {listed(schema.names)}'
+        )
+    kind = schema.field("id").type
+    try:
+        wanted = pa.array(list(ids), kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+        raise QueryError(f"ids= must be of the type of the field id, {kind}: {error}") from error
+    other = session.context.from_arrow(pa.table({"_wanted": wanted.unique()}))
+    return frame.join(other, left_on="id", right_on="_wanted", how="semi")
+
+
+def _order(table: DataFrame, order_by: str | Sequence[str] | None) -> list[Any]:
+    """Return the sort expressions for `order_by`."""
+    if order_by is None:
+        return []
+    texts = _split(order_by) if isinstance(order_by, str) else list(order_by)
+    return [_sort_key(table, text) for text in texts]
+
+
+def _split(text: str) -> list[str]:
+    """Split at the commas that stand outside quotes and brackets."""
+    parts, depth, quote, start = [], 0, "", 0
+    for position, char in enumerate(text):
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        elif char in "([":
+            depth += 1
+        elif char in ")]":
+            depth -= 1
+        elif char == "," and depth == 0:
+            parts.append(text[start:position])
+            start = position + 1
+    return [*parts, text[start:]]
+
+
+def _sort_key(table: DataFrame, text: str) -> Any:
+    pattern = r"(?is)^\s*(.+?)(?:\s+(asc|desc))?(?:\s+nulls\s+(first|last))?\s*$"
+    match = re.match(pattern, text)
+    if match is None:
+        raise QueryError(f'order_by={text!r} is not a sort expression such as "date DESC"')
+    expression, direction, nulls = match.groups()
+    descending = (direction or "").lower() == "desc"
+    # NULL last unless it is asked for: whoever sorts by cloud cover wants granules with one.
+    first = (nulls or "last").lower() == "first"
+    return table.parse_sql_expr(expression).sort(ascending=not descending, nulls_first=first)
+
+
+def _json(value: Any) -> Any:
+    """Return a parameter as JSON."""
+    if isinstance(value, shapely.Geometry):
+        return shapely.to_wkt(value, rounding_precision=-1)
+    if isinstance(value, np.datetime64):
+        return f"{value}Z"
+    if isinstance(value, pa.Scalar):
+        value = value.as_py()
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, datetime) and value.tzinfo is not None:
+        value = value.astimezone(UTC)
+    if isinstance(value, datetime | date):
+        return value.isoformat()
+    if isinstance(value, timedelta):
+        return value.total_seconds()
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, list | tuple):
+        return [_json(part) for part in value]
+    if isinstance(value, Decimal) or (isinstance(value, float) and not math.isfinite(value)):
+        return str(value)
+    return value

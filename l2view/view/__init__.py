@@ -1,0 +1,1 @@
+"""The answer to a search: a Zarr group over a read-only store."""

@@ -1,0 +1,176 @@
+"""A view as an xarray DataTree, without asking the store for each node on its own.
+
+The documents of all granules are read side by side; an array becomes a `zarr.Array` only
+when its values are first wanted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import warnings
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from xarray.backends.common import BackendArray
+from xarray.backends.zarr import FillValueCoder, ZarrArrayWrapper
+from xarray.conventions import decode_cf_variables
+from xarray.core import indexing
+from zarr import AsyncArray
+from zarr.core.metadata.v3 import ArrayV3Metadata
+from zarr.core.sync import sync
+from zarr.dtype import parse_dtype
+from zarr.storage import StorePath
+
+from l2view.hierarchy import JSON, join
+from l2view.view.fields import DIMENSION
+from l2view.view.store import ViewStore
+
+CONCURRENCY = 128
+"""How many granules are read at a time."""
+
+
+def datatree(store: ViewStore) -> xr.DataTree:
+    """Return the tree of the view over `store`."""
+    datasets = {"/": fields_dataset(store)}
+    for path, attributes, arrays in sync(_groups(store)):
+        datasets[path] = _dataset(store, path, attributes, arrays)
+    return xr.DataTree.from_dict(datasets)
+
+
+def fields_dataset(store: ViewStore) -> xr.Dataset:
+    """Return the fields of a view as a Dataset over the dimension ``granule``."""
+    variables = {}
+    for name, array in store.fields.items():
+        values = array.encode(array.column.combine_chunks())
+        if values.dtype == object:
+            values = values.astype(np.dtypes.StringDType())
+        variables[name] = xr.Variable((DIMENSION,), values, _attributes(array.document))
+    return xr.decode_cf(xr.Dataset(variables, attrs=store.root["attributes"]))
+
+
+async def _groups(store: ViewStore) -> list[tuple[str, JSON, dict[str, JSON]]]:
+    """Return the path, attributes and arrays of every group, parents before children."""
+    names = store.granules.names.to_pylist()
+    found: list[tuple[str, JSON, dict[str, JSON]]] = []
+    for first in range(0, len(names), CONCURRENCY):
+        level = names[first : first + CONCURRENCY]
+        while level:
+            groups, level = await _level(store, level)
+            found.extend(groups)
+    return found
+
+
+async def _level(
+    store: ViewStore, paths: list[str]
+) -> tuple[list[tuple[str, JSON, dict[str, JSON]]], list[str]]:
+    """Read the groups at `paths` with their arrays; also return the paths of their groups."""
+    documents = await store.documents(paths)
+    names = await asyncio.gather(*(store.names(path) for path in paths))
+    children = [
+        join(path, name) for path, below in zip(paths, names, strict=True) for name in below
+    ]
+    nodes = iter(await store.documents(children))
+    groups, nested = [], []
+    for path, document, below in zip(paths, documents, names, strict=True):
+        arrays: dict[str, JSON] = {}
+        for name in below:
+            node = next(nodes)
+            if node is not None and node["node_type"] == "array":
+                arrays[name] = node
+            elif node is not None:
+                nested.append(join(path, name))
+        if document is not None:
+            groups.append((path, document["attributes"], arrays))
+    return groups, nested
+
+
+def _dataset(store: ViewStore, path: str, attributes: JSON, arrays: dict[str, JSON]) -> xr.Dataset:
+    """Return one group as a Dataset, decoded as xarray's own Zarr backend decodes it."""
+    variables = {
+        name: _variable(store, join(path, name), document) for name, document in arrays.items()
+    }
+    kept = {name: value for name, value in attributes.items() if not name.lower().startswith("_nc")}
+    decoded, rest, coordinates = decode_cf_variables(variables, kept)
+    dataset = xr.Dataset(decoded, attrs=rest)
+    return dataset.set_coords(coordinates.intersection(decoded))
+
+
+def _variable(store: ViewStore, path: str, document: JSON) -> xr.Variable:
+    dimensions = document.get("dimension_names") or ()
+    if len(dimensions) != len(document["shape"]):
+        raise KeyError(
+            f"the array {path} has no dimension names, which xarray needs; leave it out with "
+            "variables=, or read it from the view itself"
+        )
+    array: Any = indexing.LazilyIndexedArray(LazyArray(store, path, document))
+    data = indexing.MemoryCachedArray(indexing.CopyOnWriteArray(array))  # type: ignore[no-untyped-call]
+    return xr.Variable(dimensions, data, _attributes(document), _encoding(document))
+
+
+def _attributes(document: JSON) -> JSON:
+    attributes = dict(document["attributes"])
+    if "_FillValue" in attributes:
+        attributes["_FillValue"] = FillValueCoder.decode(
+            attributes["_FillValue"], _dtype(json.dumps(document["data_type"]))
+        )
+    return attributes
+
+
+def _encoding(document: JSON) -> JSON:
+    grid = document["chunk_grid"]
+    if grid["name"] != "regular":
+        return {}
+    chunks = tuple(grid["configuration"]["chunk_shape"])
+    encoding: JSON = {"chunks": chunks}
+    if document["codecs"][0]["name"] == "sharding_indexed":
+        inner = tuple(document["codecs"][0]["configuration"]["chunk_shape"])
+        encoding = {"chunks": inner, "shards": chunks}
+    names = document.get("dimension_names") or ()
+    return encoding | {"preferred_chunks": dict(zip(names, encoding["chunks"], strict=True))}
+
+
+@lru_cache(maxsize=256)
+def _dtype(data_type: str) -> np.dtype[Any]:
+    """Return NumPy's dtype for a Zarr data type given as JSON text."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
+        return parse_dtype(json.loads(data_type), zarr_format=3).to_native_dtype()
+
+
+class LazyArray(BackendArray):
+    """An array of a view that is opened when its values are first wanted.
+
+    Parameters
+    ----------
+    store
+        The view's store.
+    path
+        The array's path in it.
+    document
+        Its Zarr v3 document.
+    """
+
+    def __init__(self, store: ViewStore, path: str, document: JSON) -> None:
+        self.store = store
+        self.path = path
+        self.document = document
+        self.shape = tuple(document["shape"])
+        self.dtype = _dtype(json.dumps(document["data_type"]))
+
+    @cached_property
+    def _array(self) -> ZarrArrayWrapper:
+        metadata = ArrayV3Metadata.from_dict(dict(self.document))
+        array = AsyncArray(metadata=metadata, store_path=StorePath(self.store, self.path))
+        return ZarrArrayWrapper(zarr.Array(array))  # type: ignore[no-untyped-call]
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        """Return the values at `key`, as `ZarrArrayWrapper` does."""
+        return self._array[key]
+
+    async def async_getitem(self, key: indexing.ExplicitIndexer) -> Any:
+        """Return the values at `key` from within an event loop."""
+        return await self._array.async_getitem(key)  # type: ignore[no-untyped-call]

@@ -1,0 +1,199 @@
+"""The fields of a search result as 1-D Zarr arrays over the dimension ``granule``.
+
+They are encoded by the CF conventions, so that any reader of Zarr sees times as times and
+NULL as missing. No array is named like the dimension, so xarray makes no index of it, and
+the children of a DataTree inherit nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numcodecs.vlen import VLenUTF8
+from numpy.typing import NDArray
+
+from l2view.hierarchy import JSON
+from l2view.view.attributes import DECODING, is_geometry, json_values
+
+DIMENSION = "granule"
+"""The dimension of the root's arrays."""
+
+CHUNK_ROWS = 65_536
+"""The most granules in a chunk of a root array."""
+
+CF_UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
+NULL_TIME = -(2**63)
+"""NumPy's NaT as an integer."""
+
+DESCRIPTIVE = frozenset({"units", "standard_name", "flag_values", "flag_masks", "flag_meanings"})
+"""Of the attributes that may decode, those that don't change a plain number."""
+
+
+@dataclass(frozen=True)
+class FieldArray:
+    """One field as a Zarr array.
+
+    Attributes
+    ----------
+    document
+        The Zarr v3 document.
+    column
+        The values, of shape (n,).
+    encode
+        What turns a slice of the column into numbers or strings of the array's data type.
+    """
+
+    document: JSON
+    column: pa.ChunkedArray
+    encode: Callable[[pa.Array], NDArray[Any]]
+
+    @property
+    def chunk_length(self) -> int:
+        """The number of granules in a chunk."""
+        return int(self.document["chunk_grid"]["configuration"]["chunk_shape"][0])
+
+    @property
+    def chunk_count(self) -> int:
+        """The number of chunks."""
+        return -(-len(self.column) // self.chunk_length)
+
+    def chunk(self, index: int) -> bytes | None:
+        """Return one encoded chunk, None beyond the end."""
+        length = self.chunk_length
+        part = self.column.slice(index * length, length)
+        if index < 0 or len(part) == 0:
+            return None
+        values = self.encode(part.combine_chunks())
+        padded = np.full(length, "" if values.dtype == object else 0, dtype=values.dtype)
+        padded[: len(values)] = values
+        if padded.dtype == object:
+            return bytes(VLenUTF8().encode(padded))
+        return padded.tobytes()
+
+
+def field_array(field: pa.Field, column: pa.ChunkedArray, attributes: JSON) -> FieldArray:
+    """Return the Zarr array for one column.
+
+    Parameters
+    ----------
+    field
+        The column's place in the schema.
+    column
+        Its values.
+    attributes
+        The attributes of the array of ``/meta`` that the column came from.
+    """
+    kind = field.type
+    added: JSON = {}
+    dtype, fill = "int64", cast("Any", 0)
+    encode: Callable[[pa.Array], NDArray[Any]] = _numbers
+    if pa.types.is_timestamp(kind) or pa.types.is_duration(kind):
+        unit = CF_UNITS[kind.unit]
+        added["_FillValue"] = NULL_TIME
+        if pa.types.is_timestamp(kind):
+            added |= {"units": f"{unit} since 1970-01-01", "calendar": "proleptic_gregorian"}
+        else:
+            added |= {"units": unit, "dtype": f"timedelta64[{kind.unit}]"}
+        encode = _filled(NULL_TIME, pa.int64())
+    elif pa.types.is_floating(kind):
+        dtype, fill = str(kind.to_pandas_dtype()().dtype), "NaN"
+        encode = _filled(float("nan"), kind)
+    elif pa.types.is_boolean(kind):
+        dtype, fill = "bool", False
+        if column.null_count:
+            dtype, fill, added["_FillValue"] = "int8", 0, -1
+            encode = _filled(-1, pa.int8())
+    elif pa.types.is_integer(kind):
+        dtype = str(kind)
+        if column.null_count:
+            added["_FillValue"] = _unused_number(column)
+            encode = _filled(added["_FillValue"], kind)
+    else:
+        dtype, fill = "string", ""
+        null = _unused_text(column) if column.null_count else ""
+        if column.null_count:  # xarray knows no _FillValue of a string
+            added["missing_value"] = null
+        encode = _texts(is_geometry(field), null)
+    document = _document(len(column), dtype, fill, _kept(attributes) | added)
+    return FieldArray(document, column, encode)
+
+
+def _document(length: int, dtype: str, fill: Any, attributes: JSON) -> JSON:
+    serializer: JSON = {"name": "bytes", "configuration": {"endian": "little"}}
+    if dtype in ("bool", "int8", "uint8"):
+        serializer = {"name": "bytes"}
+    elif dtype == "string":
+        serializer = {"name": "vlen-utf8"}
+    chunk = max(1, min(length, CHUNK_ROWS))
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [length],
+        "data_type": dtype,
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [chunk]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": fill,
+        "codecs": [serializer],
+        "attributes": attributes,
+        "dimension_names": [DIMENSION],
+    }
+
+
+def _kept(attributes: JSON) -> JSON:
+    """Return the attributes of a field that describe its values as they are in the table."""
+    kept = {
+        name: value
+        for name, value in attributes.items()
+        if name not in DECODING or name in DESCRIPTIVE
+    }
+    units = str(kept.get("units", ""))
+    if " since " in units or units.rstrip("s") in {unit.rstrip("s") for unit in TIME_WORDS}:
+        del kept["units"]  # xarray would make times of plain numbers
+    return kept
+
+
+TIME_WORDS = frozenset({*CF_UNITS.values(), "minutes", "hours", "days", "weeks"})
+
+
+def _numbers(part: pa.Array) -> NDArray[Any]:
+    return np.asarray(part.to_numpy(zero_copy_only=False))
+
+
+def _filled(null: Any, kind: pa.DataType) -> Callable[[pa.Array], NDArray[Any]]:
+    def encode(part: pa.Array) -> NDArray[Any]:
+        plain = part.cast(kind)
+        return np.asarray(pc.fill_null(plain, pa.scalar(null, kind)).to_numpy())
+
+    return encode
+
+
+def _texts(geometry: bool, null: str) -> Callable[[pa.Array], NDArray[Any]]:
+    def encode(part: pa.Array) -> NDArray[Any]:
+        texts = json_values(part, geometry)
+        return np.array([null if text is None else text for text in texts], dtype=object)
+
+    return encode
+
+
+def _unused_number(column: pa.ChunkedArray) -> int:
+    """Return a number of the column's type that isn't one of its values."""
+    info = np.iinfo(column.type.to_pandas_dtype())
+    for candidate in (int(info.max), int(info.min)):
+        if pc.index(column, pa.scalar(candidate, column.type)).as_py() < 0:
+            return candidate
+    values = pc.unique(column.drop_null()).to_numpy()
+    free = np.setdiff1d(np.arange(len(values) + 1) + int(info.min), values)
+    return int(free[0])
+
+
+def _unused_text(column: pa.ChunkedArray) -> str:
+    """Return a text that isn't one of the column's values, the empty one if it may be."""
+    candidate = ""
+    while pa.types.is_string(column.type) and pc.index(column, candidate).as_py() >= 0:
+        candidate += "NULL"
+    return candidate

@@ -1,0 +1,116 @@
+"""The granules that a search found, held as Arrow columns.
+
+Nothing here is a Python object per granule: a name is found by bisection, and a row
+becomes a dictionary when its attributes are asked for, a block of rows at a time.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from l2view.hierarchy import JSON, METADATA_KEYS
+from l2view.layout import Location
+from l2view.view.attributes import json_columns
+
+BLOCK = 256
+"""How many rows are turned into attributes at once."""
+
+
+class Granules:
+    """What a view knows of its granules.
+
+    Parameters
+    ----------
+    table
+        The row number and the selected fields, one row a granule.
+    names
+        The name of each granule's group, all different, of shape (n,).
+    locations
+        The fields that a layout locates granules by, one row a granule.
+    """
+
+    def __init__(self, table: pa.Table, names: pa.Array, locations: pa.Table) -> None:
+        self.table = table
+        self.names = names
+        self.locations = locations
+        self._order: NDArray[np.uint64] | None = None
+        self._block = lru_cache(maxsize=32)(self._read_block)
+        self.row = lru_cache(maxsize=4096)(self._find)
+
+    def __getstate__(self) -> JSON:
+        return {"table": self.table, "names": self.names, "locations": self.locations}
+
+    def __setstate__(self, state: JSON) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
+
+    def _find(self, name: str) -> int | None:
+        """Return the row of the granule called `name`, None where there is none."""
+        if self._order is None:
+            self._order = pc.sort_indices(self.names).to_numpy()
+        low, high = 0, len(self._order)
+        wanted = name.encode()
+        while low < high:
+            middle = (low + high) // 2
+            if self.names[int(self._order[middle])].as_py().encode() < wanted:
+                low = middle + 1
+            else:
+                high = middle
+        row = int(self._order[low]) if low < len(self._order) else -1
+        return row if row >= 0 and self.names[row].as_py() == name else None
+
+    def attributes(self, row: int) -> JSON:
+        """Return the fields of one granule as JSON attributes."""
+        block, position = divmod(row, BLOCK)
+        columns = self._block(block)
+        return {name: values[position] for name, values in columns.items()}
+
+    def location(self, row: int) -> Location:
+        """Return where one granule's arrays lie."""
+        return tuple(column[row].as_py() for column in self.locations.columns)
+
+    def _read_block(self, block: int) -> dict[str, list[Any]]:
+        return json_columns(self.table.slice(block * BLOCK, BLOCK))
+
+
+def group_names(rows: pa.Array, ids: pa.Array | None, taken: set[str]) -> pa.Array:
+    """Return a name for each granule's group.
+
+    They are the ids, with ``_`` for what can't stand in a path; or the row numbers, where
+    there are no ids, two are alike, or one is `taken`.
+
+    Parameters
+    ----------
+    rows
+        Row numbers, of shape (n,).
+    ids
+        Ids, of shape (n,), None where there are none.
+    taken
+        Names of the view's root arrays.
+    """
+    if ids is not None and ids.null_count == 0:
+        names = pc.replace_substring_regex(ids.cast(pa.string()), r"[/\\\x00-\x1f\x7f]", "_")
+        # Zarr keeps these for itself.
+        names = pc.replace_substring_regex(names, r"^(\.{1,2}|__.*|zarr\.json|\.z\w+)$", r"id\1")
+        if _usable(names, taken):
+            return names
+    prefix = ""
+    while True:
+        names = pc.binary_join_element_wise(prefix, rows.cast(pa.string()), "")
+        if _usable(names, taken):
+            return names
+        prefix += "_"
+
+
+def _usable(names: pa.Array, taken: set[str]) -> bool:
+    reserved = pa.array([*taken, *METADATA_KEYS, ""], pa.string())
+    alone = len(names) == pc.count_distinct(names).as_py()
+    return bool(alone and not pc.any(pc.is_in(names, reserved)).as_py())

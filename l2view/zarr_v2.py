@@ -1,0 +1,200 @@
+"""Zarr v2 metadata, told as Zarr v3.
+
+A view is a Zarr v3 hierarchy whatever its source is. The chunks of a v2 array are
+read where they lie, so its v3 document must describe the same keys, bytes and values:
+the ``v2`` chunk key encoding, filters and compressor as codecs, ``order="F"`` as a
+transposition, ``_ARRAY_DIMENSIONS`` as dimension names.
+
+Not good for writing: nothing here makes v2 documents.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import warnings
+from typing import Any
+
+import numpy as np
+from xarray.backends.zarr import FillValueCoder
+from zarr.abc.codec import ArrayArrayCodec, BytesBytesCodec, Codec
+from zarr.core.metadata.v2 import ArrayV2Metadata
+from zarr.errors import UnknownCodecError
+from zarr.registry import get_codec_class
+
+from l2view.errors import UnsupportedArrayError
+
+DIMENSIONS = "_ARRAY_DIMENSIONS"
+"""Where xarray keeps the dimension names of a v2 array."""
+
+NCZARR = ("_NCZARR_ARRAY", "_nczarr_array")
+"""Where netCDF-C keeps them, as paths under ``dimrefs``."""
+
+JSON = dict[str, Any]
+
+
+def group_document(attributes: JSON) -> JSON:
+    """Return the v3 document of a v2 group that has `attributes`."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+
+
+def array_document(zarray: JSON, attributes: JSON, *, masked: bool) -> JSON:
+    """Return the v3 document of a v2 array.
+
+    Parameters
+    ----------
+    zarray, attributes
+        The contents of ``.zarray`` and ``.zattrs``.
+    masked
+        Whether to write the fill value as the attribute by which xarray masks a v3 array,
+        as it masks a v2 array by the fill value itself.
+
+    Raises
+    ------
+    UnsupportedArrayError
+        Where a filter, compressor or dtype has no v3 form.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
+        try:
+            metadata = ArrayV2Metadata.from_dict({**zarray, "attributes": {}})
+            codecs = _codecs(metadata)
+            data_type = metadata.dtype.to_json(zarr_format=3)
+            scalar: Any = metadata.fill_value
+            if scalar is None:
+                scalar = metadata.dtype.default_scalar()
+            fill_value = metadata.dtype.to_json_scalar(scalar, zarr_format=3)
+        except (ValueError, TypeError, KeyError, UnknownCodecError, NotImplementedError) as error:
+            raise UnsupportedArrayError(f"this Zarr v2 array has no v3 form: {error}") from error
+    dimensions, attributes = _dimension_names(attributes, len(metadata.shape))
+    document: JSON = {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(metadata.shape),
+        "data_type": data_type,
+        "chunk_grid": {
+            "name": "regular",
+            "configuration": {"chunk_shape": list(metadata.chunks)},
+        },
+        "chunk_key_encoding": {
+            "name": "v2",
+            "configuration": {"separator": metadata.dimension_separator},
+        },
+        "fill_value": fill_value,
+        "codecs": codecs,
+        "attributes": _fill_value_attribute(metadata, attributes) if masked else attributes,
+    }
+    if dimensions is not None:
+        document["dimension_names"] = dimensions
+    return document
+
+
+def _dimension_names(attributes: JSON, rank: int) -> tuple[list[str] | None, JSON]:
+    """Take the dimension names out of `attributes`."""
+    attributes = dict(attributes)
+    names = attributes.pop(DIMENSIONS, None)
+    for key in NCZARR:
+        if names is None and key in attributes:
+            references = attributes[key].get("dimrefs", attributes[key].get("dimension_references"))
+            names = references and [str(path).rsplit("/", 1)[-1] for path in references]
+    usable = isinstance(names, list) and len(names) == rank
+    return ([str(name) for name in names] if usable else None), attributes
+
+
+def _fill_value_attribute(metadata: ArrayV2Metadata, attributes: JSON) -> JSON:
+    """Put the v2 fill value where xarray looks for a mask in v3.
+
+    xarray masks by the array's own fill value in v2, and by the attribute ``_FillValue``
+    (encoded by its `FillValueCoder`) in v3. Read either way, the values stay the same.
+    """
+    dtype = metadata.dtype.to_native_dtype()
+    value = metadata.fill_value
+    if value is None:
+        value = attributes.get("_FillValue")
+    if value is None or dtype.kind not in "biufc":  # xarray masks no other v3 array
+        return {name: kept for name, kept in attributes.items() if name != "_FillValue"}
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        if dtype.kind == "f" and isinstance(value, str):
+            value = float(value)
+        return {**attributes, "_FillValue": FillValueCoder.encode(value, np.dtype(dtype))}
+    # An attribute that can't be a value of the array masks nothing in v2 either.
+    return {name: value for name, value in attributes.items() if name != "_FillValue"}
+
+
+def _codecs(metadata: ArrayV2Metadata) -> list[JSON]:
+    """Return the v3 codecs that decode what the v2 filters and compressor encoded."""
+    steps = [*(metadata.filters or ()), *([metadata.compressor] if metadata.compressor else [])]
+    transpose: list[JSON] = []
+    if metadata.order == "F" and len(metadata.shape) > 1:
+        axes = list(range(len(metadata.shape)))[::-1]
+        transpose = [{"name": "transpose", "configuration": {"order": axes}}]
+    if steps and steps[0].codec_id in ("vlen-utf8", "vlen-bytes"):
+        serializer: JSON = {"name": steps.pop(0).codec_id, "configuration": {}}
+        return [*transpose, serializer, *(_bytes_codec(step) for step in steps)]
+    arrays: list[JSON] = []
+    while steps and (converted := _array_codec(steps[0])) is not None:
+        arrays.append(converted)
+        steps.pop(0)
+    dtype = metadata.dtype.to_native_dtype()
+    if dtype.hasobject:
+        raise ValueError("objects are only supported as vlen-utf8 and vlen-bytes")
+    orders = _byte_orders(dtype)
+    if len(orders) > 1:
+        raise ValueError("its fields differ in byte order")
+    serializer = {"name": "bytes"}
+    if orders:
+        serializer["configuration"] = {"endian": orders.pop()}
+    return [*transpose, *arrays, serializer, *(_bytes_codec(step) for step in steps)]
+
+
+def _byte_orders(dtype: np.dtype[Any]) -> set[str]:
+    """Return the byte orders of the numbers in `dtype`, none where all are single bytes."""
+    if dtype.fields is not None:
+        return {order for field in dtype.fields.values() for order in _byte_orders(field[0])}
+    if dtype.subdtype is not None:
+        return _byte_orders(dtype.subdtype[0])
+    if dtype.byteorder == "|":
+        return set()
+    native = "=<" if sys.byteorder == "little" else "<"
+    return {"little" if dtype.byteorder in native else "big"}
+
+
+def _find(step: Any) -> tuple[type[Codec], JSON]:
+    """Return the class and the document of zarr's wrapper of a numcodecs codec."""
+    config = dict(step.get_config())
+    name = "numcodecs." + config.pop("id")
+    return get_codec_class(name), {"name": name, "configuration": config}
+
+
+def _array_codec(step: Any) -> JSON | None:
+    """Return the v3 form of a filter that maps arrays to arrays, else None."""
+    kind, document = _find(step)
+    return document if issubclass(kind, ArrayArrayCodec) else None
+
+
+def _bytes_codec(step: Any) -> JSON:
+    """Return the v3 form of a filter or compressor that maps bytes to bytes.
+
+    Those that the v3 specification knows are written by its names, so that every reader
+    has them. What they say only an encoder heeds (level, shuffle, item size) is then
+    set to something valid.
+    """
+    match step.codec_id:
+        case "zstd":
+            configuration: JSON = {"level": step.level, "checksum": bool(step.checksum)}
+        case "gzip":
+            configuration = {"level": step.level}
+        case "blosc":
+            configuration = {
+                "cname": step.cname,
+                "clevel": step.clevel,
+                "shuffle": {0: "noshuffle", 2: "bitshuffle"}.get(step.shuffle, "shuffle"),
+                "typesize": 1,
+                "blocksize": step.blocksize,
+            }
+        case _:
+            kind, document = _find(step)
+            if not issubclass(kind, BytesBytesCodec):
+                raise ValueError(f"the filter {step.codec_id} follows one that makes bytes")
+            return document
+    return {"name": step.codec_id, "configuration": configuration}

@@ -1,0 +1,127 @@
+"""Collections as others write them: granules as groups, fields as 1-D arrays."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import icechunk
+import numpy as np
+import shapely
+import zarr
+from zarr.dtype import VariableLengthBytes
+
+GRANULES = 20
+MISSING = 3
+"""The granule whose arrays are not in the store."""
+
+STRING = np.dtypes.StringDType()
+
+
+def texts(values: Any) -> np.ndarray[Any, Any]:
+    return np.array(list(values), dtype=STRING)
+
+
+def boxes(count: int) -> Any:
+    """Footprints from west to east, the last ones beyond the antimeridian's west."""
+    west = np.arange(count) * 15.0 - 150
+    return shapely.box(west, west / 4, west + 10, west / 4 + 8)
+
+
+def put(group: zarr.Group, name: str, values: Any, dtype: Any = None, **options: Any) -> Any:
+    """Write one field."""
+    values = np.asarray(values)
+    if dtype is None:
+        dtype = "string" if values.dtype.kind == "T" else values.dtype
+    options.setdefault("chunks", tuple(max(1, min(length, 7)) for length in values.shape))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        array = group.create_array(name, shape=values.shape, dtype=dtype, **options)
+        array[...] = values
+    return array
+
+
+def put_wkb(group: zarr.Group, name: str, shapes: Any, **options: Any) -> Any:
+    values = np.array(list(shapely.to_wkb(shapes)), dtype=object)
+    return put(group, name, values, VariableLengthBytes(), **options)
+
+
+def write_granule(group: zarr.Group, number: int) -> None:
+    """Write two packed bands of a length of their own, and a nested group."""
+    rows = 10 + number
+    named = group.metadata.zarr_format == 3
+    for band, name in enumerate(("red", "nir")):
+        attributes: dict[str, Any] = {"scale_factor": 0.1 * (1 + number), "units": "1"}
+        options: dict[str, Any] = {"dimension_names": ("y", "x")} if named else {}
+        if not named:
+            attributes["_ARRAY_DIMENSIONS"] = ["y", "x"]
+        array = group.create_array(
+            name,
+            shape=(rows, 8),
+            chunks=(4, 4),
+            dtype="int16",
+            attributes=attributes,
+            fill_value=-1,
+            **options,
+        )
+        array[:] = np.arange(rows * 8).reshape(rows, 8) + 1000 * band + number
+    quality = group.create_group("quality", attributes={"method": "made up"})
+    options = {"dimension_names": ("z",)} if named else {"attributes": {"_ARRAY_DIMENSIONS": ["z"]}}
+    flag = quality.create_array("flag", shape=(3,), chunks=(2,), dtype="uint8", **options)
+    flag[:] = [1, 2, number]
+
+
+def write_collection(
+    store: zarr.abc.store.Store, count: int = GRANULES, *, zarr_format: Any = 3
+) -> zarr.Group:
+    """Write `count` granules and their fields."""
+    root = zarr.create_group(store, zarr_format=zarr_format)
+    granules = root.create_group("granules")
+    for number in range(count):
+        if number != MISSING:
+            attributes = {"title": f"granule {number}", "platform": "of the file"}
+            group = granules.create_group(f"g{number:03d}", attributes=attributes)
+            write_granule(group, number)
+    numbers = np.arange(count)
+    meta = root.create_group("meta")
+    put(meta, "id", texts(f"S2A/{number:03d}" for number in numbers))
+    put(meta, "group_path", texts(f"granules/g{number:03d}" for number in numbers))
+    put(meta, "datetime", np.datetime64("2025-06-01T10:00", "ms") + numbers.astype("m8[D]"))
+    put(meta, "cloud_cover", np.where(numbers % 7 == 0, np.nan, numbers * 5.0), chunks=(5,))
+    put(meta, "eo:cloud_cover", (numbers * 3).astype("int16"))
+    put(meta, "platform", texts("AB"[number % 2] for number in numbers))
+    orbit_attributes = {"_FillValue": 5, "long_name": "absolute orbit"}
+    put(meta, "orbit", numbers.astype("int32"), attributes=orbit_attributes)
+    if zarr_format == 3:
+        put_wkb(meta, "bbox", boxes(count))
+    else:
+        put(meta, "bbox", texts(shapely.to_wkt(boxes(count), rounding_precision=-1)))
+    return root
+
+
+def virtual_repository(folder: Any, **options: Any) -> tuple[icechunk.Repository, str]:
+    """Write one granule whose chunk lies in a file of `folder`; return it and the prefix."""
+    files = folder / "files"
+    files.mkdir()
+    np.arange(12, dtype="<f4").tofile(files / "a.bin")
+    prefix = f"{files.as_uri()}/"
+    config = icechunk.RepositoryConfig.default()
+    store = icechunk.local_filesystem_store(str(files))
+    config.set_virtual_chunk_container(icechunk.VirtualChunkContainer(prefix, store))
+    repository = icechunk.Repository.create(
+        icechunk.local_filesystem_storage(str(folder / "repository")), config=config, **options
+    )
+    session = repository.writable_session("main")
+    root = zarr.create_group(session.store)
+    granule = root.create_group("granules/a")
+    granule.create_array(
+        "x", shape=(12,), chunks=(12,), dtype="float32", compressors=None, dimension_names=("i",)
+    )
+    session.store.set_virtual_ref(
+        "granules/a/x/c/0", f"{prefix}a.bin", offset=0, length=48, validate_container=True
+    )
+    meta = root.create_group("meta")
+    put(meta, "id", texts(["a"]))
+    put(meta, "group_path", texts(["granules/a"]))
+    session.commit("one virtual granule")
+    return repository, prefix

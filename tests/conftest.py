@@ -1,0 +1,71 @@
+"""What tests share: small collections, real data, servers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import icechunk
+import pytest
+import zarr
+from builders import write_collection
+from hypothesis import HealthCheck, settings
+
+icechunk.set_logs_filter("error")
+
+settings.register_profile(
+    "default",
+    deadline=None,
+    max_examples=int(os.environ.get("L2VIEW_EXAMPLES", "40")),
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+settings.load_profile("default")
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder with real granules, STAC and CMR records."""
+    root = Path(__file__).parent.parent
+    folder = Path(os.environ.get("L2VIEW_DATA", root.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"needs the real granules, which are not at {folder} (set L2VIEW_DATA)")
+    return folder
+
+
+@pytest.fixture(params=[3, 2], ids=["v3", "v2"])
+def store(request: pytest.FixtureRequest) -> zarr.storage.MemoryStore:
+    """A plain Zarr store with twenty granules, in both formats."""
+    store = zarr.storage.MemoryStore()
+    write_collection(store, zarr_format=request.param)
+    return store
+
+
+@pytest.fixture
+def v3_store() -> zarr.storage.MemoryStore:
+    store = zarr.storage.MemoryStore()
+    write_collection(store)
+    return store
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> icechunk.Repository:
+    """An Icechunk repository with the same granules, in native chunks."""
+    storage = icechunk.local_filesystem_storage(str(tmp_path / "repository"))
+    repository = icechunk.Repository.create(storage)
+    session = repository.writable_session("main")
+    write_collection(session.store)
+    session.commit("twenty granules")
+    return repository
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The URL of an S3-compatible server on the loopback interface."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
