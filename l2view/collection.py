@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC
+from datetime import datetime as instant
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -29,7 +31,9 @@ from l2view.layout.groups import GroupsLayout, location_field
 from l2view.meta.dataset import MetaDataset
 from l2view.meta.schema import ROW, Field, read_fields
 from l2view.query.context import Session
-from l2view.query.where import ENDS, STARTS, Search, find, geometry_field, time_field
+from l2view.query.interval import ENDS, STARTS, time_field
+from l2view.query.place import geometry_field
+from l2view.query.where import Search, find
 from l2view.stores import (
     Authorize,
     Source,
@@ -100,6 +104,7 @@ class Collection:
         )
         self._hierarchy = Hierarchy(self._source.store, self._source.path)
         self._group = group.strip("/")
+        self._location = location
         self._geometry_field = geometry_field
         self._time_field = time_field
         fields, skipped = sync(self._open(geometry_field))
@@ -140,19 +145,21 @@ class Collection:
             names = await self._hierarchy.children("")
         except Exception as error:  # a store may refuse to list in ways of its own
             return f"its root can't be listed ({type(error).__name__})"
-        documents = await asyncio.gather(*(self._hierarchy.read(name) for name in names))
-        groups = [
-            name
-            for name, found in zip(names, documents, strict=True)
-            if found and found["node_type"] == "group"
-        ]
-        if groups:
-            return f"groups at its root: {listed(groups)}. Name another with group="
-        if "repo" in names and "snapshots" in names:
+        if {"repo", "snapshots"} <= set(names):
             return (
                 "it looks like an Icechunk repository: pass its path or URL, or "
                 "icechunk.Repository.open(storage)"
             )
+        documents = await asyncio.gather(
+            *(self._hierarchy.read(name) for name in names), return_exceptions=True
+        )
+        groups = [
+            name
+            for name, found in zip(names, documents, strict=True)
+            if isinstance(found, dict) and found["node_type"] == "group"
+        ]
+        if groups:
+            return f"groups at its root: {listed(groups)}. Name another with group="
         return "there is no Zarr hierarchy at its root"
 
     @property
@@ -277,7 +284,7 @@ class Collection:
 
     def session(self, tables: Mapping[str, Any] | None = None) -> Session:
         """Return a DataFusion session with the table ``meta`` and `tables`."""
-        return Session(self.meta.with_sql_nulls(), dict(tables or {}))
+        return Session(self.meta, dict(tables or {}))
 
     def open(
         self,
@@ -385,12 +392,11 @@ class Collection:
         return find(self.session(), search)
 
     def _granules(self, found: pa.Table, names: Sequence[str]) -> Granules:
-        ids = found.column("id").combine_chunks() if "id" in found.schema.names else None
-        rows = found.column(ROW).combine_chunks()
+        ids = found.column("id") if "id" in found.schema.names else None
         locations = found.select(list(self._layout.fields))
         return Granules(
             table=found.select([ROW, *names]),
-            names=group_names(rows, ids, {ROW, *names}),
+            names=group_names(found.column(ROW), ids, {ROW, *names}),
             locations=locations,
         )
 
@@ -409,6 +415,10 @@ class Collection:
             said["variables"] = list(variables)
         if self._group != "meta":
             said["group"] = self._group
+        if self._location is not None:
+            said["location"] = self._location
+        if search.momentary:
+            said["opened"] = f"{instant.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         return said
 
 

@@ -10,15 +10,19 @@ Not good for chunks: those go from the source store to the reader untouched.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, TypeGuard
 
+import icechunk
 from zarr.abc.store import Store, SupportsGetSync
 from zarr.core.buffer import Buffer, default_buffer_prototype
 
 from l2view import zarr_v2
+from l2view.errors import UnsupportedArrayError
 
 JSON = dict[str, Any]
 
@@ -66,7 +70,8 @@ class Hierarchy:
     def __init__(self, store: Store, root: str = "") -> None:
         self.store = store
         self.root = root
-        self._cache: OrderedDict[str, JSON | None] = OrderedDict()
+        self._cache: OrderedDict[str, JSON] = OrderedDict()
+        self._lock = threading.Lock()
         self._consolidated: Mapping[str, JSON] | None = None
         self._format = 3
 
@@ -104,16 +109,19 @@ class Hierarchy:
         UnsupportedArrayError
             Where a Zarr v2 array has no v3 form.
         """
-        if path in self._cache:
-            self._cache.move_to_end(path)
-            return self._cache[path]
+        with self._lock:
+            if path in self._cache:
+                self._cache.move_to_end(path)
+                return self._cache[path]
         consolidated = await self.consolidated()
         return self._remember(path, consolidated.get(path) or await self.read(path, masked=True))
 
     def _remember(self, path: str, document: JSON | None) -> JSON | None:
-        self._cache[path] = document
-        if len(self._cache) > CACHED_DOCUMENTS:
-            self._cache.popitem(last=False)
+        if document is not None:  # what isn't there yet may be there later
+            with self._lock:
+                self._cache[path] = document
+                if len(self._cache) > CACHED_DOCUMENTS:
+                    self._cache.popitem(last=False)
         return document
 
     async def prefetch(self, paths: Sequence[str]) -> None:
@@ -128,12 +136,17 @@ class Hierarchy:
             if path not in self._cache and path not in consolidated
         ]
         if self._format == 3:
-            found = await _read_many(self.store, [self.key(join(p, "zarr.json")) for p in wanted])
-            for path, buffer in zip(wanted, found, strict=True):
+            keys = [self.key(join(path, "zarr.json")) for path in wanted]
+            for path, buffer in zip(wanted, await _read_many(self.store, keys), strict=True):
                 if buffer is not None:
                     self._remember(path, _v3_document(buffer))
         else:
-            await asyncio.gather(*(self.document(path) for path in wanted))
+            found = await asyncio.gather(
+                *(self.document(path) for path in wanted), return_exceptions=True
+            )
+            for error in found:  # an array without a v3 form says so when it is asked for
+                if isinstance(error, Exception) and not isinstance(error, UnsupportedArrayError):
+                    raise error
 
     def remembered(self, path: str) -> JSON | None:
         """Return the document of the node at `path` if it was read lately, else None."""
@@ -200,10 +213,10 @@ async def _read_many(store: Store, keys: Sequence[str]) -> Sequence[Buffer | Non
         return await asyncio.to_thread(
             lambda: [store.get_sync(key, prototype=prototype) for key in keys]
         )
-    try:
-        return await store.get_partial_values(prototype, [(key, None) for key in keys])
-    except TypeError:  # Icechunk's answer where one of the keys isn't there
-        return await asyncio.gather(*(store.get(key, prototype) for key in keys))
+    if isinstance(store, icechunk.IcechunkStore):
+        with contextlib.suppress(TypeError):  # its answer where one of the keys isn't there
+            return await store.get_partial_values(prototype, [(key, None) for key in keys])
+    return await asyncio.gather(*(store.get(key, prototype) for key in keys))
 
 
 def reads_sync(store: Store) -> TypeGuard[SupportsGetSync]:

@@ -60,8 +60,8 @@ class Source:
     label
         What a person calls it. It holds no credentials.
     snapshot
-        The Icechunk snapshot that is read, None where it isn't Icechunk or has
-        uncommitted changes: only a snapshot stays what it is.
+        The Icechunk snapshot that is read, None where it isn't Icechunk or can be written
+        to: only a snapshot stays what it is.
     unauthorized
         The virtual chunk containers that the caller said nothing about.
     """
@@ -115,7 +115,10 @@ def open_source(
     else:
         label = _describe(store)
     if isinstance(store, icechunk.Storage):
-        store = icechunk.Repository.open(store)
+        try:
+            store = icechunk.Repository.open(store)
+        except icechunk.IcechunkError as error:
+            raise unreadable(label, error) from error
     if isinstance(store, icechunk.Repository):
         return _from_repository(store, label, version, authorize)
     if version:
@@ -181,7 +184,7 @@ def _from_session(
     return Source(
         store=session.store if store is None else store,
         label=label,
-        snapshot=None if session.has_uncommitted_changes else session.snapshot_id,
+        snapshot=session.snapshot_id if session.read_only else None,
     )
 
 
@@ -229,18 +232,23 @@ def _describe(store: Any) -> str:
     return without_credentials(str(store)) if isinstance(store, Store) else type(store).__name__
 
 
-def without_credentials(url: str) -> str:
-    """Return `url` without user, password, query and fragment.
+_URLS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^\s\"'<>()]+")
+
+
+def without_credentials(text: str) -> str:
+    """Return `text` with every URL in it without user, password, query and fragment.
 
     Examples
     --------
-    >>> without_credentials("https://me:secret@host/a?sig=secret")
-    'https://host/a'
+    >>> without_credentials("can't read https://me:secret@host/a?sig=secret")
+    "can't read https://host/a"
     """
-    if not URL.match(url):
-        return url
-    parts = urlsplit(url)
-    return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+    def bare(match: re.Match[str]) -> str:
+        parts = urlsplit(match.group())
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+    return _URLS.sub(bare, text)
 
 
 def _locate(place: str) -> tuple[Any, str]:
@@ -265,6 +273,7 @@ def unreadable(label: str, error: Exception) -> StoreError:
     """Return what to say where a store can't be read, in one line and with a way on."""
     said = str(error).strip() or type(error).__name__
     line = re.sub(r"\s+", " ", re.split(r"\n\s*\n|Debug source:", said)[0]).strip()
+    line = without_credentials(line)
     hint = ""
     if label.startswith(("s3://", "s3a://")):
         hint = (

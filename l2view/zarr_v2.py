@@ -132,10 +132,10 @@ def _codecs(metadata: ArrayV2Metadata) -> list[JSON]:
         serializer: JSON = {"name": steps.pop(0).codec_id, "configuration": {}}
         return [*transpose, serializer, *(_bytes_codec(step) for step in steps)]
     arrays: list[JSON] = []
+    dtype = metadata.dtype.to_native_dtype()
     while steps and (converted := _array_codec(steps[0])) is not None:
         arrays.append(converted)
-        steps.pop(0)
-    dtype = metadata.dtype.to_native_dtype()
+        dtype = _encoded_dtype(steps.pop(0), dtype)
     if dtype.hasobject:
         raise ValueError("objects are only supported as vlen-utf8 and vlen-bytes")
     orders = _byte_orders(dtype)
@@ -145,6 +145,29 @@ def _codecs(metadata: ArrayV2Metadata) -> list[JSON]:
     if orders:
         serializer["configuration"] = {"endian": orders.pop()}
     return [*transpose, *arrays, serializer, *(_bytes_codec(step) for step in steps)]
+
+
+def _encoded_dtype(step: Any, dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return the dtype, with its byte order, of what a filter makes of an array of `dtype`.
+
+    Raises
+    ------
+    ValueError
+        Where the filter expects another dtype, or zarr can't follow it to the next.
+    """
+    configuration = step.get_config()
+    takes = np.dtype(configuration.get("decode_dtype") or configuration.get("dtype") or dtype)
+    if takes != dtype:
+        raise ValueError(f"the filter {step.codec_id} is for {takes.str}, not {dtype.str}")
+    match step.codec_id:
+        case "packbits":
+            return np.dtype("u1")
+        case "astype":
+            return np.dtype(configuration["encode_dtype"])
+        case "quantize" if np.dtype(configuration.get("astype") or takes) != takes:
+            raise ValueError("zarr has no v3 form of the filter quantize with astype")
+    made: np.dtype[Any] = np.dtype(configuration.get("astype") or takes)
+    return made
 
 
 def _byte_orders(dtype: np.dtype[Any]) -> set[str]:
@@ -183,7 +206,7 @@ def _bytes_codec(step: Any) -> JSON:
         case "zstd":
             configuration: JSON = {"level": step.level, "checksum": bool(step.checksum)}
         case "gzip":
-            configuration = {"level": step.level}
+            configuration = {"level": min(max(step.level, 0), 9)}
         case "blosc":
             configuration = {
                 "cname": step.cname,

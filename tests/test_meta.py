@@ -22,8 +22,9 @@ from zarr.storage import MemoryStore, WrapperStore
 
 import l2view
 from l2view.errors import FieldError, SkippedFieldWarning
-from l2view.meta.dataset import MetaDataset, with_sql_nulls
+from l2view.meta.dataset import MetaDataset
 from l2view.meta.decode import decode_with_python, decode_with_rust
+from l2view.meta.nulls import with_sql_nulls
 
 
 def collection_of(
@@ -504,9 +505,7 @@ def test_fields_that_xarray_wrote() -> None:
         view = collection.open()
     again = view.to_dataset()
     np.testing.assert_array_equal(again["cloud_cover"], [10.5, np.nan, 99.0])
-    np.testing.assert_array_equal(
-        again["datetime"].values.astype("M8[ms]"), times.astype("M8[ms]")
-    )
+    np.testing.assert_array_equal(again["datetime"].values.astype("M8[ms]"), times.astype("M8[ms]"))
 
 
 def test_times_of_other_calendars_are_left_out_by_name() -> None:

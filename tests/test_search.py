@@ -19,7 +19,8 @@ from zarr.storage import MemoryStore
 
 import l2view
 from l2view.errors import FieldError, QueryError
-from l2view.query.where import box, geometry, interval
+from l2view.query.interval import interval
+from l2view.query.place import box, geometry
 
 
 @pytest.fixture

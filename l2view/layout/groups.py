@@ -46,15 +46,15 @@ class GroupsLayout:
 
     async def document(self, location: Location, path: str) -> JSON | None:
         """Return the document of the node at `path` below the granule."""
-        base = _resolved(location)
-        if base is None:
+        base, inside = _resolved(location), resolve(path)
+        if base is None or inside is None:
             return None
         top = await self.hierarchy.document(base)
         if top is None or top["node_type"] == "group":
-            return await self.hierarchy.document(join(base, path)) if path else top
-        if not path:
+            return await self.hierarchy.document(join(base, inside)) if inside else top
+        if not inside:
             return {"zarr_format": 3, "node_type": "group", "attributes": {}}
-        return top if path == _name(base) else None
+        return top if inside == _name(base) else None
 
     async def prefetch(self, nodes: Sequence[tuple[Location, str]]) -> None:
         """Read the documents of several nodes together."""
@@ -63,15 +63,15 @@ class GroupsLayout:
 
     async def children(self, location: Location, path: str) -> list[str]:
         """Return the names directly below the group at `path`."""
-        base = _resolved(location)
-        if base is None:
+        base, inside = _resolved(location), resolve(path)
+        if base is None or inside is None:
             return []
         top = await self.hierarchy.document(base)
         if top is None:
             return []
         if top["node_type"] == "array":
-            return [_name(base)] if not path else []
-        return await self.hierarchy.children(join(base, path))
+            return [_name(base)] if not inside else []
+        return await self.hierarchy.children(join(base, inside))
 
     def source_key(self, location: Location, path: str) -> str | None:
         """Return the source store's key for the key `path` below the granule."""

@@ -19,6 +19,15 @@ PACKING = ("units", "calendar", "dtype", "scale_factor", "add_offset")
 """The attributes that say how a field is packed."""
 
 
+UNSIGNED = {
+    pa.int8(): pa.uint8(),
+    pa.int16(): pa.uint16(),
+    pa.int32(): pa.uint32(),
+    pa.int64(): pa.uint64(),
+}
+"""The unsigned type of each size, by the signed one."""
+
+
 def unpacked_type(kind: pa.DataType, attributes: JSON) -> pa.DataType | None:
     """Return the type of what a field's numbers mean, None where they mean themselves.
 
@@ -45,6 +54,20 @@ def unpacked_type(kind: pa.DataType, attributes: JSON) -> pa.DataType | None:
     if "scale_factor" in attributes or "add_offset" in attributes:
         return pa.float64()
     return None
+
+
+def signed_as_said(kind: pa.DataType, attributes: JSON) -> pa.DataType:
+    """Return the integer type that a field's bytes are to be read as.
+
+    netCDF's older formats have only one kind of integers of each size, and say of the other
+    by the attribute ``_Unsigned`` (netCDF Users Guide, "Best practices").
+    """
+    said = str(attributes.get("_Unsigned", "")).casefold()
+    if said == "true" and pa.types.is_signed_integer(kind):
+        return UNSIGNED[kind]
+    if said == "false" and pa.types.is_unsigned_integer(kind):
+        return {unsigned: signed for signed, unsigned in UNSIGNED.items()}[kind]
+    return kind
 
 
 def unpack(values: NDArray[Any], attributes: JSON, kind: pa.DataType) -> NDArray[Any]:

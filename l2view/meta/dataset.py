@@ -4,6 +4,8 @@ DataFusion, DuckDB and Polars all scan such a dataset and hand it their projecti
 filter. A scan goes through the rows in ranges of whole chunks; the fields of the filter
 are read first, the others only where a row of the range passed.
 
+NULL is SQL's: ``IN`` over a NULL is NULL, and so is its inversion, whichever engine asks.
+
 Not good for what needs a dataset of Arrow's own C++ (`pyarrow.dataset.write_dataset`,
 `Scanner.from_dataset`, `sort_by`, `join`): those fail with a file-not-found error that
 says so. ``scanner().to_reader()`` or ``to_table()`` give them something to work on.
@@ -20,15 +22,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
-import pyarrow.fs
-import pyarrow.ipc
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
-from l2view.errors import FieldError, unknown
+from l2view.errors import FieldError, L2ViewWarning, listed, unknown, warn
 from l2view.hierarchy import reads_sync
 from l2view.meta.decode import decode
+from l2view.meta.footprints import not_finite, unreadable, without
+from l2view.meta.nulls import hollow, with_sql_nulls
 from l2view.meta.schema import ROW, Field, table_schema
 
 RANGE_ROWS = 65_536
@@ -36,9 +38,8 @@ RANGE_ROWS = 65_536
 
 BATCH_ROWS = 65_536
 """The most rows in a batch, unless a caller asks for another number."""
-
-INCONCLUSIVE = 3
-"""Arrow's ``SetLookupOptions::INCONCLUSIVE``: NULL IN (…) is NULL, as SQL has it."""
+WIDE = 2**31
+"""Bytes of a column from which its offsets don't fit in 32 bits."""
 
 
 class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
@@ -53,27 +54,29 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
     rows
         The number of rows. It is the fields' length, and is asked for where there are
         no fields.
-    sql
-        Whether ``IN`` over a NULL is NULL, as SQL has it, rather than false, as pyarrow has it.
+    checked
+        Whether footprints are parsed, and NULL where they can't be.
     """
 
     def __init__(
-        self, store: Store, fields: Sequence[Field], rows: int | None = None, *, sql: bool = False
+        self,
+        store: Store,
+        fields: Sequence[Field],
+        rows: int | None = None,
+        *,
+        checked: bool = False,
     ) -> None:
         self.store = store
         self.fields = {field.name: field for field in fields}
         self.rows = fields[0].length if fields else rows or 0
-        self.sql = sql
+        self.checked = checked
         self.failure: Exception | None = None
         """What stopped the last scan, for engines that report only its text."""
         self._schema = table_schema(tuple(fields))
-        # C++ needs a dataset to point at: one that fails by a name which says why.
-        files, ipc = pyarrow.fs.LocalFileSystem(), pads.IpcFileFormat()
-        nothing = ipc.make_fragment("(a MetaDataset is read by its own methods)", files)
-        super().__init__([nothing], self._schema, ipc, files)
+        super().__init__(*hollow(self._schema))
 
     def __reduce__(self) -> tuple[Callable[..., MetaDataset], tuple[Any, ...]]:
-        return _rebuild, (self.store, tuple(self.fields.values()), self.rows, self.sql)
+        return _rebuild, (self.store, tuple(self.fields.values()), self.rows, self.checked)
 
     def __repr__(self) -> str:
         return (
@@ -85,9 +88,9 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         """The schema: ``idx``, then the fields by name."""
         return self._schema
 
-    def with_sql_nulls(self) -> MetaDataset:
-        """Return the same dataset for an engine that leaves NULL to the dataset."""
-        return MetaDataset(self.store, tuple(self.fields.values()), self.rows, sql=True)
+    def with_checked_geometries(self) -> MetaDataset:
+        """Return the same dataset with NULL for every footprint that isn't one."""
+        return MetaDataset(self.store, tuple(self.fields.values()), self.rows, checked=True)
 
     def scanner(
         self,
@@ -109,6 +112,10 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         for first in range(0, len(ranges), share):
             part = ranges[first : first + share]
             yield MetaFragment(self, range(part[0].start, part[-1].stop))
+
+    def filter(self, expression: pc.Expression) -> Any:
+        """Refuse: a condition is given where rows are asked for."""
+        raise NotImplementedError("pass filter= to scanner, to_table or count_rows instead")
 
     def count_rows(self, filter: pc.Expression | None = None, **options: Any) -> int:
         """Return the number of rows; without a filter nothing is read."""
@@ -146,7 +153,8 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
             return table
         position = np.empty_like(order)
         position[order] = np.arange(len(order))
-        return table.take(pa.array(position))
+        columns = [_taken(column, pa.array(position)) for column in table.columns]
+        return pa.table(columns, schema=schema)
 
     def ranges(self) -> Iterator[range]:
         """Yield the runs of rows that a scan reads at a time.
@@ -169,13 +177,30 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
                 chunk = decode(field, chunks[field.chunk_key(index)])
                 start = max(rows.start - index * length, 0)
                 parts.append(chunk[start : min(rows.stop - index * length, length)])
-            columns[field.name] = parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
+            column = parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
+            columns[field.name] = self._usable(column, field, rows)
         if ROW in names:
             columns[ROW] = pa.array(np.arange(rows.start, rows.stop, dtype=np.int64))
         if not names:  # a batch of no columns still has a length
             return pa.record_batch({ROW: pa.nulls(len(rows))}).select([])
         schema = pa.schema([self._schema.field(name) for name in names])
         return pa.RecordBatch.from_arrays([columns[name] for name in names], schema=schema)
+
+    def _usable(self, column: pa.Array, field: Field, rows: range) -> pa.Array:
+        """Return footprints with NULL for those that would stop the functions of SQL."""
+        if field.geometry is None:
+            return column
+        if self.checked:
+            column = without(column, unreadable(column, field))
+        bad = not_finite(column, field)
+        if len(bad):
+            named = listed(map(str, bad + rows.start), most=5)
+            warn(
+                f'the field "{field.name}" has a coordinate that is NaN or infinite in idx {named}; '
+                "such a footprint is NULL",
+                L2ViewWarning,
+            )
+        return without(column, bad)
 
     def _scanner(
         self,
@@ -184,7 +209,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         condition: pc.Expression | None,
         batch_size: int | None,
     ) -> pads.Scanner:
-        if condition is not None and self.sql:
+        if condition is not None:
             condition = with_sql_nulls(condition)
         first = self._used(condition)
         if columns is None:
@@ -287,38 +312,24 @@ class MetaFragment:
         return self.dataset._scanner(self.rows, columns, filter, batch_size)
 
 
-def _rebuild(store: Store, fields: Sequence[Field], rows: int, sql: bool) -> MetaDataset:
-    return MetaDataset(store, fields, rows, sql=sql)
+def _rebuild(store: Store, fields: Sequence[Field], rows: int, checked: bool) -> MetaDataset:
+    return MetaDataset(store, fields, rows, checked=checked)
 
 
-def with_sql_nulls(condition: pc.Expression) -> pc.Expression:
-    """Return `condition` with every ``is_in`` giving NULL for NULL.
+def _taken(column: pa.ChunkedArray, positions: pa.Array) -> pa.ChunkedArray:
+    """Return the values at `positions`.
 
-    DataFusion hands ``x NOT IN (…)`` to a dataset as the inversion of pyarrow's ``is_in``
-    and doesn't look at the answer again; pyarrow's is false for NULL, so its inversion
-    would let NULL pass. The options of an expression's functions are columns of the Arrow
-    batch that it pickles to, and the option in question is one of them.
+    Arrow joins a column's pieces for that, which fails where strings or bytes are more than
+    2 GiB unless their offsets are wide.
     """
-    rebuild, (buffer, *rest) = condition.__reduce__()
-    reader = pyarrow.ipc.open_file(buffer)
-    batch = reader.get_batch(0)
-    columns = [_inconclusive(column) for column in batch.columns]
-    if all(new is old for new, old in zip(columns, batch.columns, strict=True)):
-        return condition
-    sink = pa.BufferOutputStream()
-    with pyarrow.ipc.new_file(sink, batch.schema) as writer:
-        writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=batch.schema))
-    return rebuild(sink.getvalue(), *rest)
-
-
-def _inconclusive(column: pa.Array) -> pa.Array:
-    option = "null_matching_behavior"
-    if not pa.types.is_struct(column.type) or column.type.get_field_index(option) < 0:
-        return column
-    names = [column.type.field(i).name for i in range(column.type.num_fields)]
-    changed = pa.array([INCONCLUSIVE] * len(column), column.type.field(option).type)
-    parts = [changed if name == option else column.field(name) for name in names]
-    return pa.StructArray.from_arrays(parts, fields=list(column.type))
+    wide = {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}.get(column.type)
+    if wide is None or column.nbytes < WIDE:
+        return column.take(positions)
+    whole = column.cast(wide).combine_chunks()
+    blocks = (
+        positions[start : start + BATCH_ROWS] for start in range(0, len(positions), BATCH_ROWS)
+    )
+    return pa.chunked_array([whole.take(block).cast(column.type) for block in blocks], column.type)
 
 
 def _chunk_range(field: Field, rows: range) -> range:

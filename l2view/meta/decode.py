@@ -21,7 +21,7 @@ from zarr.storage import MemoryStore
 
 from l2view.errors import FieldError
 from l2view.hierarchy import JSON
-from l2view.meta.cf import unpack
+from l2view.meta.cf import signed_as_said, unpack
 from l2view.meta.schema import NUMBERS, Field, raw_bits, type_name
 
 RUST_TYPES = frozenset(
@@ -100,52 +100,53 @@ def decode_with_python(document: JSON, raw: Any) -> NDArray[Any]:
 
 def _normalised(values: NDArray[Any] | pa.Array, field: Field) -> pa.Array:
     """Return `values` as an Arrow array of the field's type, with its NULLs."""
-    nulls = field.null
-    if isinstance(values, np.ndarray) and field.packed:
-        values, nulls = _unpacked(values, field), None
-    if isinstance(values, pa.Array):
-        array = values.cast(field.type)
-    elif values.dtype.kind == "f":
-        # Adding zero makes -0.0 one with 0.0, which engines otherwise tell apart.
-        single = values.astype(field.type.to_pandas_dtype(), copy=False) + 0
-        array = pa.array(single, from_pandas=True)
-    elif values.dtype.kind in "mM":
-        array = pa.array(values.astype(f"{values.dtype.kind}8[{field.type.unit}]"))
-    elif values.dtype.kind == "S":
-        array = pa.array(values.astype(object), pa.binary()).cast(pa.string())
-    elif values.dtype.kind in "UT":
-        array = pa.array(values.astype(np.dtypes.StringDType()), pa.string())
-    elif values.dtype.kind == "V":
-        array = pa.array(values.astype(object), pa.binary())
-    elif values.dtype.kind == "O":
-        array = pa.array(values, field.type)
+    if isinstance(values, np.ndarray) and values.dtype.kind in "biufmM":
+        array = _numbers(values, field)
     else:
-        array = pa.array(values.astype(values.dtype.newbyteorder("="), copy=False))
-    if nulls is not None:
-        array = _with_null(array, nulls)
+        array = _with_nulls(_texts(values, field.type), field.nulls)
     if field.geometry is not None:  # Zarr's strings have no NULL, and nothing has no outline
-        array = _with_null(array, b"" if field.geometry == "WKB" else "")
+        array = _with_nulls(array, (b"" if field.geometry == "WKB" else "",))
     return array
 
 
-def _unpacked(values: NDArray[Any], field: Field) -> NDArray[Any]:
-    """Return what packed numbers mean, with NaN or NaT for NULL."""
+def _numbers(values: NDArray[Any], field: Field) -> pa.Array:
+    """Return numbers and times; which of them are NULL is told by the values as stored."""
+    kind = field.type
+    plain = values.view(f"i{values.dtype.itemsize}") if values.dtype.kind in "mM" else values
     missing = np.zeros(len(values), dtype=bool)
-    if field.null is not None:
-        missing |= values == field.null
-    if values.dtype.kind == "f":
+    for null in field.nulls:
+        missing |= plain == null
+    if field.attributes.get("_Unsigned") is not None and values.dtype.kind in "iu":
+        values = values.view(
+            signed_as_said(pa.from_numpy_dtype(values.dtype), field.attributes).to_pandas_dtype()
+        )
+    if field.packed:
         missing |= np.isnan(values)
-    meant = np.array(unpack(np.where(missing, 0, values), field.attributes, field.type))
-    meant[missing] = "NaT" if meant.dtype.kind in "mM" else np.nan
-    return meant
-
-
-def _with_null(array: pa.Array, null: Any) -> pa.Array:
-    """Return `array` with NULL wherever it holds `null`."""
-    if pa.types.is_temporal(array.type):
-        held = pc.equal(array.cast(pa.int64()), pa.scalar(null, pa.int64()))
-    elif isinstance(null, float) and null != null:
-        return array  # NaN is NULL already
+        values = unpack(np.where(missing, 0, values), field.attributes, kind)
+    if values.dtype.kind in "mM":
+        values = values.astype(f"{values.dtype.kind}8[{kind.unit}]")
+    elif values.dtype.kind == "f":
+        # Adding zero makes -0.0 one with 0.0, which engines otherwise tell apart.
+        values = values.astype(kind.to_pandas_dtype(), copy=False) + 0
     else:
-        held = pc.equal(array, pa.scalar(null, array.type))
-    return pc.if_else(pc.fill_null(held, False), pa.scalar(None, array.type), array)
+        values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    return pa.array(values, mask=missing if missing.any() else None, from_pandas=True)
+
+
+def _texts(values: NDArray[Any] | pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return strings and bytes."""
+    if isinstance(values, pa.Array):
+        return values.cast(kind)
+    if values.dtype.kind == "S":
+        return pa.array(values.astype(object), pa.binary()).cast(kind)
+    if values.dtype.kind in "UT":
+        return pa.array(values.astype(np.dtypes.StringDType()), kind)
+    return pa.array(values.astype(object), kind)
+
+
+def _with_nulls(array: pa.Array, nulls: tuple[Any, ...]) -> pa.Array:
+    """Return `array` with NULL wherever it holds one of `nulls`."""
+    if not nulls:
+        return array
+    held = pc.is_in(array, pa.array(nulls, array.type))
+    return pc.if_else(held, pa.scalar(None, array.type), array)

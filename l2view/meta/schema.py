@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import json
 import struct
 from collections.abc import Callable
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 from l2view.errors import FieldError, UnsupportedArrayError, listed
 from l2view.hierarchy import JSON, Hierarchy, join
-from l2view.meta.cf import unpacked_type
+from l2view.meta.cf import signed_as_said, unpacked_type
 
 ROW = "idx"
 """The granule's row number, in every query without being stored."""
@@ -62,8 +63,8 @@ class Field:
         Its Zarr v3 document.
     type
         The Arrow type of its values.
-    null
-        The value that stands for NULL beside NaN and NaT, None where there is none.
+    nulls
+        The stored values that stand for NULL beside NaN and NaT.
     geometry
         How it holds geometries, None where it doesn't.
     packed
@@ -74,7 +75,7 @@ class Field:
     path: str
     document: JSON
     type: pa.DataType
-    null: Any = None
+    nulls: tuple[Any, ...] = ()
     geometry: Literal["WKB", "WKT"] | None = None
     packed: bool = False
 
@@ -207,7 +208,7 @@ def _field(name: str, path: str, document: JSON, geometry: str | None) -> Field:
     if document["chunk_grid"]["name"] != "regular":
         raise ValueError(f"its chunk grid is {document['chunk_grid']['name']}, not regular")
     attributes = document.get("attributes") or {}
-    kind = arrow_type(document["data_type"])
+    kind = signed_as_said(arrow_type(document["data_type"]), attributes)
     meant = unpacked_type(kind, attributes)
     encoding: Literal["WKB", "WKT"] | None = None
     if name in GEOMETRIES or name == geometry:
@@ -216,33 +217,52 @@ def _field(name: str, path: str, document: JSON, geometry: str | None) -> Field:
             if name == geometry:
                 raise FieldError(f'the field "{name}" is {kind}; a geometry is WKB or WKT')
             encoding = None
-    null = _null_value(attributes.get("_FillValue"), kind)
-    return Field(name, path, document, meant or kind, null, encoding, meant is not None)
+    return Field(
+        name=name,
+        path=path,
+        document=document,
+        type=meant or kind,
+        nulls=_null_values(attributes, kind),
+        geometry=encoding,
+        packed=meant is not None,
+    )
 
 
-def _null_value(value: Any, kind: pa.DataType) -> Any:
-    """Return the value of a CF ``_FillValue`` attribute as Python has it.
+def _null_values(attributes: JSON, kind: pa.DataType) -> tuple[Any, ...]:
+    """Return the values of CF's ``_FillValue`` and ``missing_value`` as Python has them.
 
-    xarray writes that of a float as base64 of a little-endian double
-    (`xarray.backends.zarr.FillValueCoder`), others write a number.
+    xarray writes the first of a float as base64 of a little-endian double
+    (`xarray.backends.zarr.FillValueCoder`), others write a number. What can't be a value of
+    the field is none of its values, and left out.
     """
-    if value is None or isinstance(value, list | dict):
-        return None
-    if pa.types.is_floating(kind):
-        if isinstance(value, str):
-            try:
-                return float(value)
-            except ValueError:
-                return struct.unpack("<d", base64.standard_b64decode(value))[0]
-        return float(value)
     convert: Callable[[Any], Any]
-    if pa.types.is_binary(kind):
+    if pa.types.is_floating(kind):
+        convert = _float
+    elif pa.types.is_binary(kind):
         convert = base64.standard_b64decode
     elif pa.types.is_string(kind):
         convert = str
     else:
         convert = bool if pa.types.is_boolean(kind) else int
-    return convert(value)
+    found = []
+    for name in ("_FillValue", "missing_value"):
+        said = attributes.get(name)
+        for value in said if isinstance(said, list) else [said]:
+            with contextlib.suppress(ValueError, TypeError, OverflowError, struct.error):
+                converted = None if value is None else convert(value)
+                # 2.5 is no integer, though int() makes one of it.
+                if converted is not None and (isinstance(value, str) or converted == value):
+                    found.append(converted)
+    return tuple(found)
+
+
+def _float(value: Any) -> float:
+    if not isinstance(value, str):
+        return float(value)
+    try:
+        return float(value)
+    except ValueError:
+        return float(struct.unpack("<d", base64.b64decode(value, validate=True))[0])
 
 
 def _require_one_length(fields: list[Field]) -> None:

@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 
 from l2view.errors import FieldError
-from l2view.query.where import ENDS, STARTS, time_field
+from l2view.query.interval import ENDS, STARTS, time_field
 from l2view.view.attributes import is_geometry, json_values
 
 DRAWN = 400

@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 import geodatafusion
+import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 import shapely
@@ -28,8 +29,9 @@ from l2view.errors import (
     nearest,
     unknown,
 )
-from l2view.meta.dataset import MetaDataset, NullSafe
+from l2view.meta.dataset import MetaDataset
 from l2view.meta.footprints import unreadable
+from l2view.meta.nulls import NullSafe
 
 TABLE = "meta"
 """The name of the table in SQL."""
@@ -161,20 +163,30 @@ def parameters(params: Mapping[str, Any] | None) -> dict[str, pa.Scalar]:
 
 
 def scalar(name: str, value: Any) -> pa.Scalar:
-    """Return one value as an Arrow scalar: a geometry as WKB, an instant in UTC."""
+    """Return one value as an Arrow scalar: a geometry as WKB, an instant in UTC.
+
+    Raises
+    ------
+    QueryError
+        Where SQL has no value for it.
+    """
     if isinstance(value, pa.Scalar):
         return value
     if isinstance(value, shapely.Geometry):
+        if not np.isfinite(shapely.get_coordinates(value)).all():
+            raise QueryError(f"the parameter ${name} has a coordinate that is NaN or infinite")
         return pa.scalar(shapely.to_wkb(value), pa.binary())
-    if isinstance(value, datetime):
-        if value.tzinfo is not None:
-            value = value.astimezone(tz=UTC).replace(tzinfo=None)
-        return pa.scalar(value, pa.timestamp("us"))
     try:
+        if isinstance(value, datetime):
+            if value.tzinfo is not None:
+                value = value.astimezone(tz=UTC).replace(tzinfo=None)
+            # pandas has nanoseconds, which a datetime would lose.
+            return pa.scalar(value, pa.timestamp("ns" if hasattr(value, "asm8") else "us"))
         return pa.scalar(value)
-    except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
+    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise QueryError(
-            f"the parameter ${name} is a {type(value).__name__}, which SQL has no value for"
+            f"the parameter ${name} is a {type(value).__name__}, which SQL has no value for: "
+            f"{error}"
         ) from error
 
 

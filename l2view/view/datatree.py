@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 import zarr
 from xarray.backends.common import BackendArray
-from xarray.backends.zarr import FillValueCoder, ZarrArrayWrapper
+from xarray.backends.zarr import FillValueCoder, ZarrArrayWrapper, _compact_chunk_sizes
 from xarray.conventions import decode_cf_variables
 from xarray.core import indexing
 from zarr import AsyncArray
@@ -26,7 +26,6 @@ from zarr.dtype import parse_dtype
 from zarr.storage import StorePath
 
 from l2view.hierarchy import JSON, join
-from l2view.view.fields import DIMENSION
 from l2view.view.store import ViewStore
 
 CONCURRENCY = 128
@@ -45,10 +44,12 @@ def fields_dataset(store: ViewStore) -> xr.Dataset:
     """Return the fields of a view as a Dataset over the dimension ``granule``."""
     variables = {}
     for name, array in store.fields.items():
-        values = array.encode(array.column.combine_chunks())
+        # Not combined first: Arrow's strings end at 2 GiB in one piece.
+        values = np.concatenate([array.encode(part) for part in array.parts])
         if values.dtype == object:
             values = values.astype(np.dtypes.StringDType())
-        variables[name] = xr.Variable((DIMENSION,), values, _attributes(array.document))
+        dimensions = array.document["dimension_names"]
+        variables[name] = xr.Variable(dimensions, values, _attributes(array.document))
     return xr.decode_cf(xr.Dataset(variables, attrs=store.root["attributes"]))
 
 
@@ -106,9 +107,10 @@ def _variable(store: ViewStore, path: str, document: JSON) -> xr.Variable:
             f"the array {path} has no dimension names, which xarray needs; leave it out with "
             "variables=, or read it from the view itself"
         )
-    array: Any = indexing.LazilyIndexedArray(LazyArray(store, path, document))
+    lazy = LazyArray(store, path, document)
+    array: Any = indexing.LazilyIndexedArray(lazy)
     data = indexing.MemoryCachedArray(indexing.CopyOnWriteArray(array))  # type: ignore[no-untyped-call]
-    return xr.Variable(dimensions, data, _attributes(document), _encoding(document))
+    return xr.Variable(dimensions, data, _attributes(document), _encoding(lazy))
 
 
 def _attributes(document: JSON) -> JSON:
@@ -120,10 +122,13 @@ def _attributes(document: JSON) -> JSON:
     return attributes
 
 
-def _encoding(document: JSON) -> JSON:
+def _encoding(array: LazyArray) -> JSON:
+    document = array.document
     grid = document["chunk_grid"]
     if grid["name"] != "regular":
-        return {}
+        sizes = _compact_chunk_sizes(array.zarr.read_chunk_sizes)
+        preferred = dict(zip(document["dimension_names"], sizes, strict=True))
+        return {"chunks": sizes, "preferred_chunks": preferred}
     chunks = tuple(grid["configuration"]["chunk_shape"])
     encoding: JSON = {"chunks": chunks}
     if document["codecs"][0]["name"] == "sharding_indexed":
@@ -162,10 +167,15 @@ class LazyArray(BackendArray):
         self.dtype = _dtype(json.dumps(document["data_type"]))
 
     @cached_property
-    def _array(self) -> ZarrArrayWrapper:
+    def zarr(self) -> zarr.Array[Any]:
+        """The array as zarr has it."""
         metadata = ArrayV3Metadata.from_dict(dict(self.document))
         array = AsyncArray(metadata=metadata, store_path=StorePath(self.store, self.path))
-        return ZarrArrayWrapper(zarr.Array(array))  # type: ignore[no-untyped-call]
+        return zarr.Array(array)
+
+    @cached_property
+    def _array(self) -> ZarrArrayWrapper:
+        return ZarrArrayWrapper(self.zarr)  # type: ignore[no-untyped-call]
 
     def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
         """Return the values at `key`, as `ZarrArrayWrapper` does."""

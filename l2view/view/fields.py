@@ -7,9 +7,9 @@ the children of a DataTree inherit nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +21,7 @@ from l2view.hierarchy import JSON
 from l2view.view.attributes import DECODING, is_geometry, json_values
 
 DIMENSION = "granule"
-"""The dimension of the root's arrays."""
+"""The dimension of the root's arrays, where no field has that name."""
 
 CHUNK_ROWS = 65_536
 """The most granules in a chunk of a root array."""
@@ -29,6 +29,9 @@ CHUNK_ROWS = 65_536
 CF_UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 NULL_TIME = -(2**63)
 """NumPy's NaT as an integer."""
+
+IN_A_NANOSECOND = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+"""Arrow's units of time in nanoseconds."""
 
 DESCRIPTIVE = frozenset({"units", "standard_name", "flag_values", "flag_masks", "flag_meanings"})
 """Of the attributes that may decode, those that don't change a plain number."""
@@ -51,6 +54,11 @@ class FieldArray:
     document: JSON
     column: pa.ChunkedArray
     encode: Callable[[pa.Array], NDArray[Any]]
+
+    @property
+    def parts(self) -> list[pa.Array]:
+        """The values in pieces, at least one."""
+        return self.column.chunks or [pa.array([], self.column.type)]
 
     @property
     def chunk_length(self) -> int:
@@ -76,7 +84,31 @@ class FieldArray:
         return padded.tobytes()
 
 
-def field_array(field: pa.Field, column: pa.ChunkedArray, attributes: JSON) -> FieldArray:
+def field_arrays(table: pa.Table, attributes: Mapping[str, JSON]) -> dict[str, FieldArray]:
+    """Return the Zarr arrays for the columns of `table`, by name.
+
+    Parameters
+    ----------
+    table
+        The rows.
+    attributes
+        The attributes of the arrays of ``/meta`` that the columns came from, by name.
+    """
+    # An array named like its dimension would be an index.
+    dimension = DIMENSION
+    while dimension in table.schema.names:
+        dimension += "_"
+    return {
+        field.name: _field_array(
+            field, table.column(field.name), attributes.get(field.name, {}), dimension
+        )
+        for field in table.schema
+    }
+
+
+def _field_array(
+    field: pa.Field, column: pa.ChunkedArray, attributes: JSON, dimension: str
+) -> FieldArray:
     """Return the Zarr array for one column.
 
     Parameters
@@ -87,12 +119,21 @@ def field_array(field: pa.Field, column: pa.ChunkedArray, attributes: JSON) -> F
         Its values.
     attributes
         The attributes of the array of ``/meta`` that the column came from.
+    dimension
+        The name of the array's dimension.
     """
     kind = field.type
     added: JSON = {}
-    dtype, fill = "int64", cast("Any", 0)
+    dtype: str | JSON = "int64"
+    fill: Any = 0
     encode: Callable[[pa.Array], NDArray[Any]] = _numbers
-    if pa.types.is_timestamp(kind) or pa.types.is_duration(kind):
+    if pa.types.is_temporal(kind) and not _in_nanoseconds(column):
+        # xarray decodes CF times by way of nanoseconds, and would fail for all of them.
+        name = "datetime64" if pa.types.is_timestamp(kind) else "timedelta64"
+        configuration = {"unit": kind.unit, "scale_factor": 1}
+        dtype, fill = {"name": f"numpy.{name}", "configuration": configuration}, NULL_TIME
+        encode = _native(f"{name}[{kind.unit}]")
+    elif pa.types.is_temporal(kind):
         unit = CF_UNITS[kind.unit]
         added["_FillValue"] = NULL_TIME
         if pa.types.is_timestamp(kind):
@@ -119,11 +160,11 @@ def field_array(field: pa.Field, column: pa.ChunkedArray, attributes: JSON) -> F
         if column.null_count:  # xarray knows no _FillValue of a string
             added["missing_value"] = null
         encode = _texts(is_geometry(field), null)
-    document = _document(len(column), dtype, fill, _kept(attributes) | added)
+    document = _document(len(column), dtype, fill, _kept(attributes) | added, dimension)
     return FieldArray(document, column, encode)
 
 
-def _document(length: int, dtype: str, fill: Any, attributes: JSON) -> JSON:
+def _document(length: int, dtype: str | JSON, fill: Any, attributes: JSON, dimension: str) -> JSON:
     serializer: JSON = {"name": "bytes", "configuration": {"endian": "little"}}
     if dtype in ("bool", "int8", "uint8"):
         serializer = {"name": "bytes"}
@@ -140,8 +181,20 @@ def _document(length: int, dtype: str, fill: Any, attributes: JSON) -> JSON:
         "fill_value": fill,
         "codecs": [serializer],
         "attributes": attributes,
-        "dimension_names": [DIMENSION],
+        "dimension_names": [dimension],
     }
+
+
+def _in_nanoseconds(column: pa.ChunkedArray) -> bool:
+    """Return whether every time of a column is one in nanoseconds too."""
+    extremes = pc.min_max(column.cast(pa.int64())).as_py().values()
+    most = 2**63 // IN_A_NANOSECOND[column.type.unit]
+    return all(value is None or -most < value < most for value in extremes)
+
+
+def _native(dtype: str) -> Callable[[pa.Array], NDArray[Any]]:
+    encode = _filled(NULL_TIME, pa.int64())
+    return lambda part: encode(part).view(dtype)
 
 
 def _kept(attributes: JSON) -> JSON:

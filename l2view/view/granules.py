@@ -81,36 +81,39 @@ class Granules:
         return json_columns(self.table.slice(block * BLOCK, BLOCK))
 
 
-def group_names(rows: pa.Array, ids: pa.Array | None, taken: set[str]) -> pa.Array:
+def group_names(
+    rows: pa.ChunkedArray, ids: pa.ChunkedArray | None, taken: set[str]
+) -> pa.LargeStringArray:
     """Return a name for each granule's group.
 
     They are the ids, with ``_`` for what can't stand in a path; or the row numbers, where
-    there are no ids, two are alike, or one is `taken`.
+    there are no ids, they are bytes, two are alike, or one is `taken`.
 
     Parameters
     ----------
     rows
-        Row numbers, of shape (n,).
+        Row numbers, of shape (n,), in one piece or several.
     ids
         Ids, of shape (n,), None where there are none.
     taken
         Names of the view's root arrays.
     """
-    if ids is not None and ids.null_count == 0:
-        names = pc.replace_substring_regex(ids.cast(pa.string()), r"[/\\\x00-\x1f\x7f]", "_")
+    texts = None if ids is None or pa.types.is_binary(ids.type) else ids.cast(pa.large_string())
+    if texts is not None and texts.null_count == 0:
+        names = pc.replace_substring_regex(texts, r"[/\\\x00-\x1f\x7f]", "_")
         # Zarr keeps these for itself.
         names = pc.replace_substring_regex(names, r"^(\.{1,2}|__.*|zarr\.json|\.z\w+)$", r"id\1")
         if _usable(names, taken):
-            return names
+            return names.combine_chunks()
     prefix = ""
     while True:
-        names = pc.binary_join_element_wise(prefix, rows.cast(pa.string()), "")
+        names = pc.binary_join_element_wise(prefix, rows.cast(pa.large_string()), "")
         if _usable(names, taken):
-            return names
+            return names.combine_chunks()
         prefix += "_"
 
 
-def _usable(names: pa.Array, taken: set[str]) -> bool:
-    reserved = pa.array([*taken, *METADATA_KEYS, ""], pa.string())
+def _usable(names: pa.ChunkedArray, taken: set[str]) -> bool:
+    reserved = pa.array([*taken, *METADATA_KEYS, ""], pa.large_string())
     alone = len(names) == pc.count_distinct(names).as_py()
     return bool(alone and not pc.any(pc.is_in(names, reserved)).as_py())

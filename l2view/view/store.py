@@ -19,6 +19,7 @@ from functools import cached_property
 from typing import Any, NoReturn
 
 import icechunk
+import obstore.exceptions
 from zarr.abc.store import (
     ByteRequest,
     OffsetByteRequest,
@@ -40,8 +41,9 @@ from l2view.errors import (
 )
 from l2view.hierarchy import JSON, METADATA_KEYS, join, reads_sync
 from l2view.layout import Layout, Location, UnreadError
+from l2view.stores import without_credentials
 from l2view.view.attributes import OWN, array_attributes, group_attributes
-from l2view.view.fields import FieldArray, field_array
+from l2view.view.fields import FieldArray, field_arrays
 from l2view.view.granules import Granules
 
 METADATA = "zarr.json"
@@ -125,13 +127,7 @@ class ViewStore(Store):
     @cached_property
     def fields(self) -> dict[str, FieldArray]:
         """The root's arrays, by name."""
-        table = self.granules.table
-        return {
-            field.name: field_array(
-                field, table.column(field.name), self.field_attributes.get(field.name, {})
-            )
-            for field in table.schema
-        }
+        return field_arrays(self.granules.table, self.field_attributes)
 
     @property
     def root(self) -> JSON:
@@ -500,10 +496,11 @@ def raise_explained(error: Exception, key: str) -> NoReturn:
     ChunkError
         Where the object that holds it is gone, has changed, or can't be read.
     """
-    if not isinstance(error, icechunk.IcechunkError):
+    if not isinstance(error, icechunk.IcechunkError | obstore.exceptions.BaseError):
         raise error
-    reason = str(error).split("\n\ncontext:")[0].strip()
-    if error.kind == icechunk.ErrorKind.UNAUTHORIZED_VIRTUAL_CHUNK_CONTAINER:
+    reason = without_credentials(re.split(r"\n\n(?:context|Debug source):", str(error))[0].strip())
+    kind = getattr(error, "kind", None)
+    if kind == icechunk.ErrorKind.UNAUTHORIZED_VIRTUAL_CHUNK_CONTAINER:
         found = re.search(r"url prefix (\S+?),", reason)
         prefix = found.group(1) if found else "…"
         raise AuthorizationError(
