@@ -163,10 +163,11 @@ def _encoded_dtype(step: Any, dtype: np.dtype[Any]) -> np.dtype[Any]:
         case "packbits":
             return np.dtype("u1")
         case "astype":
-            return np.dtype(configuration["encode_dtype"])
+            made: np.dtype[Any] = np.dtype(configuration["encode_dtype"])
         case "quantize" if np.dtype(configuration.get("astype") or takes) != takes:
             raise ValueError("zarr has no v3 form of the filter quantize with astype")
-    made: np.dtype[Any] = np.dtype(configuration.get("astype") or takes)
+        case _:
+            made = np.dtype(configuration.get("astype") or takes)
     return made
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
+from pathlib import Path
 from typing import Any
 
 import duckdb
@@ -16,7 +17,7 @@ import pyarrow.dataset as pads
 import pytest
 import shapely
 import zarr
-from builders import boxes, put, put_wkb, texts, write_collection
+from builders import put, texts, write_collection
 from zarr.core.buffer import cpu
 from zarr.storage import MemoryStore, WrapperStore
 
@@ -427,9 +428,31 @@ def test_not_in_leaves_null_out() -> None:
     assert collection.search("x NOT IN (1, 2, 3, 4, 5)")["idx"].to_pylist() == [2]
     assert collection.search("x IN (1, 2, 3, 4, 5)")["idx"].to_pylist() == [0]
     assert collection.search("NOT (x IN (1, 2, 3, 4, 5) AND s = 'a')")["idx"].to_pylist() == [1, 2]
-    # pyarrow's own meaning stays its own.
     wanted = ~pc.field("x").isin([1.0, 2.0, 3.0])
-    assert collection.meta.to_table(filter=wanted)["idx"].to_pylist() == [1, 2]
+    assert collection.meta.to_table(filter=wanted)["idx"].to_pylist() == [2]
+    meta = collection.meta
+    for condition in ("NOT IN (1, 2, 3, 4, 5)", "<> ALL ([1, 2, 3])", "NOT IN (1, 2)"):
+        assert duckdb.sql(f"SELECT idx FROM meta WHERE x {condition}").fetchall() == [(2,)]
+    lazy = pl.scan_pyarrow_dataset(meta).filter(~pl.col("x").is_in([1.0, 2.0, 3.0, 4.0]))
+    assert lazy.collect()["idx"].to_list() == [2]
+
+
+def test_not_in_leaves_null_out_of_the_users_datasets(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    mine = pa.table({"x": [1.0, None, 7.0], "part": ["a", "b", None]})
+    pq.write_to_dataset(mine, tmp_path, partition_cols=["part"])
+    collection = collection_of({"n": np.arange(3)})
+    found = collection.sql(
+        "SELECT x FROM mine WHERE x NOT IN (1, 2, 3, 4, 5)",
+        tables={"mine": pads.dataset(tmp_path, partitioning="hive")},
+    )
+    assert found.to_pydict() == {"x": [7.0]}
+    found = collection.sql(
+        "SELECT x FROM mine WHERE part NOT IN ('b', 'c', 'd', 'e')",
+        tables={"mine": pads.dataset(tmp_path, partitioning="hive")},
+    )
+    assert found.to_pydict() == {"x": [1.0]}
 
 
 def test_expressions_without_lists_stay_as_they_are() -> None:
@@ -444,19 +467,6 @@ def test_the_store_of_zarr_datafusion_search(shared_data: Any) -> None:
     found = collection.search(bbox=(15, 15, 18, 18), datetime="2023")
     assert found["collection"].to_pylist() == ["collection_b", "collection_c"]
     assert len(duckdb.sql("SELECT * FROM found").fetchall()) == 2
-
-
-def test_geometry_fields_by_name(v3_store: MemoryStore) -> None:
-    root = zarr.open_group(v3_store)
-    put_wkb(root["meta"], "footprint", boxes(20))
-    collection = l2view.Collection(v3_store, geometry_field="footprint")
-    field = collection.schema.field("footprint")
-    assert field.metadata[b"ARROW:extension:name"] == b"geoarrow.wkb"
-    assert collection.search(bbox=(-150, -90, -145, 90))["idx"].to_pylist() == [0]
-    with pytest.raises(FieldError, match='the field "orbit" is int32; a geometry is WKB or WKT'):
-        l2view.Collection(v3_store, geometry_field="orbit")
-    with pytest.raises(FieldError, match='no field "footprnt"; did you mean "footprint"'):
-        l2view.Collection(v3_store, geometry_field="footprnt")
 
 
 def test_write_collection_has_both_formats() -> None:
@@ -532,11 +542,21 @@ def test_empty_geometries_are_null(encoding: str) -> None:
     assert collection.search("bbox IS NULL")["idx"].to_pylist() == [1]
 
 
-def test_bad_geometries_name_field_and_row() -> None:
+def test_nulls_that_no_value_has() -> None:
     root = zarr.create_group(MemoryStore())
-    shapes = ["POINT (1 1)", "POLYGON((0 0, 1", "POINT (9 9)"]
-    put(root.create_group("meta"), "bbox", texts(shapes))
-    collection = l2view.Collection(root.store)
-    with pytest.raises(FieldError, match='the field "bbox" of idx 1 is not WKT: POLYGON'):
-        collection.search(bbox=(0, 0, 2, 2))
-    assert collection.search("idx = 0")["idx"].to_pylist() == [0]
+    meta = root.create_group("meta")
+    put(meta, "u", np.array([255, 1], "u1"), attributes={"_FillValue": -1})
+    put(meta, "i", np.array([2, 1]), attributes={"_FillValue": "NaN", "missing_value": 2.5})
+    put(meta, "l", np.array([2, 1]), attributes={"missing_value": [2, 9]})
+    put(meta, "f", np.array([2.0, 1.0]), attributes={"_FillValue": "no base64!"})
+    put(meta, "d", np.array([2, 1], "M8[D]"), attributes={"_FillValue": 2})
+    put(meta, "b", np.array([-2, -1], "i1"), attributes={"_Unsigned": "true", "_FillValue": -1})
+    table = l2view.search(root.store)
+    assert table.select(list("uilfb")).to_pydict() == {
+        "u": [255, 1],
+        "i": [2, 1],
+        "l": [None, 1],
+        "f": [2.0, 1.0],
+        "b": [254, None],
+    }
+    assert table["d"].is_null().to_pylist() == [True, False]

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pytest
 import shapely
@@ -347,8 +348,14 @@ def test_intervals_are_closed_in_every_unit(
 
 def test_interval_is_stac() -> None:
     span = interval("2025-06-01/..")
-    assert span.start == np.datetime64("2025-06-01", "us")
+    assert span.start == np.datetime64("2025-06-01", "ns").astype(int)
     assert span.stop is None
+    assert interval("9999-12-31").stop == 253_402_300_800 * 10**9
+    assert str(interval("2025-06-01T12:00:00.5+02:00")) == "/".join(["2025-06-01T10:00:00.5Z"] * 2)
+    assert interval(pd.Timestamp("2025-06-01T00:00:00.000000001")).start == span.start + 1
+    day = interval(np.datetime64("2025-06-01"))
+    assert day == interval("2025-06-01") == interval(date(2025, 6, 1))
+    assert interval("2025-06") == interval(("2025-06-01", "2025-06-30"))
 
 
 def test_ids(collection: l2view.Collection) -> None:

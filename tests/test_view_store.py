@@ -147,7 +147,7 @@ class TestViewStore(StoreTests[GranuleStore, cpu.Buffer]):
     test_set_many = test_set_if_not_exists = test_set  # type: ignore[assignment]
 
     async def test_clear(self, store: GranuleStore) -> None:
-        with pytest.raises(NotImplementedError):
+        with pytest.raises(ReadOnlyViewError):
             await store.clear()
 
     def test_set_sync(self, store: GranuleStore) -> None:

@@ -196,8 +196,8 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         if len(bad):
             named = listed(map(str, bad + rows.start), most=5)
             warn(
-                f'the field "{field.name}" has a coordinate that is NaN or infinite in idx {named}; '
-                "such a footprint is NULL",
+                f'the field "{field.name}" of idx {named} has a coordinate that is NaN or '
+                "infinite; such a footprint is NULL",
                 L2ViewWarning,
             )
         return without(column, bad)

@@ -120,8 +120,9 @@ def _numbers(values: NDArray[Any], field: Field) -> pa.Array:
         values = values.view(
             signed_as_said(pa.from_numpy_dtype(values.dtype), field.attributes).to_pandas_dtype()
         )
+    # With a mask, Arrow takes only what is masked for NULL.
+    missing |= np.isnat(values) if values.dtype.kind in "mM" else np.isnan(values)
     if field.packed:
-        missing |= np.isnan(values)
         values = unpack(np.where(missing, 0, values), field.attributes, kind)
     if values.dtype.kind in "mM":
         values = values.astype(f"{values.dtype.kind}8[{kind.unit}]")
@@ -130,7 +131,7 @@ def _numbers(values: NDArray[Any], field: Field) -> pa.Array:
         values = values.astype(kind.to_pandas_dtype(), copy=False) + 0
     else:
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
-    return pa.array(values, mask=missing if missing.any() else None, from_pandas=True)
+    return pa.array(values, mask=missing if missing.any() else None)
 
 
 def _texts(values: NDArray[Any] | pa.Array, kind: pa.DataType) -> pa.Array:

@@ -82,7 +82,9 @@ class NullSafe(pads.FileSystemDataset):  # type: ignore[misc]
         condition = None if filter is None else with_sql_nulls(filter)
         return (NullSafe(part) for part in self.parts.get_fragments(condition))
 
-    def scanner(self, *, filter: pc.Expression | None = None, **options: Any) -> pads.Scanner:
-        """Return a scanner, as `pyarrow.dataset.Dataset.scanner` does."""
+    def scanner(
+        self, *schema: pa.Schema, filter: pc.Expression | None = None, **options: Any
+    ) -> pads.Scanner:
+        """Return a scanner, as `pyarrow.dataset.Dataset.scanner` or its fragments' does."""
         condition = None if filter is None else with_sql_nulls(filter)
-        return self.parts.scanner(filter=condition, **options)
+        return self.parts.scanner(*schema, filter=condition, **options)

@@ -114,18 +114,18 @@ def _require_geometries(meta: MetaDataset) -> None:
     UnreadableGeometryError
         Naming the field and the first of the rows.
     """
-    for field in meta.fields.values():
-        if field.geometry is None:
+    for stored in meta.fields.values():
+        if stored.geometry is None:
             continue
         for rows in meta.ranges():
-            column = meta.read(rows, [field.name]).column(0)
-            bad = unreadable(column, field)
+            column = meta.read(rows, [stored.name]).column(0)
+            bad = unreadable(column, stored)
             if len(bad):
                 value = column[int(bad[0])].as_py()
                 text = value.hex() if isinstance(value, bytes) else value
                 raise UnreadableGeometryError(
-                    f'the field "{field.name}" of idx {rows.start + bad[0]} is not '
-                    f"{field.geometry}: {text[:60]}"
+                    f'the field "{stored.name}" of idx {rows.start + bad[0]} is not '
+                    f"{stored.geometry}: {text[:60]}"
                 )
 
 

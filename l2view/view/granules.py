@@ -105,9 +105,10 @@ def group_names(
         names = pc.replace_substring_regex(names, r"^(\.{1,2}|__.*|zarr\.json|\.z\w+)$", r"id\1")
         if _usable(names, taken):
             return names.combine_chunks()
-    prefix = ""
+    prefix, empty = "", pa.scalar("", pa.large_string())
     while True:
-        names = pc.binary_join_element_wise(prefix, rows.cast(pa.large_string()), "")
+        first = pa.scalar(prefix, pa.large_string())
+        names = pc.binary_join_element_wise(first, rows.cast(pa.large_string()), empty)
         if _usable(names, taken):
             return names.combine_chunks()
         prefix += "_"

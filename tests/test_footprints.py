@@ -1,0 +1,66 @@
+"""Footprints: which field they are, and those that are none."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import shapely
+import zarr
+from builders import boxes, put, put_wkb, texts
+from zarr.storage import MemoryStore
+
+import l2view
+from l2view.errors import FieldError, L2ViewWarning
+
+
+def test_geometry_fields_by_name(v3_store: MemoryStore) -> None:
+    root = zarr.open_group(v3_store)
+    put_wkb(root["meta"], "footprint", boxes(20))
+    collection = l2view.Collection(v3_store, geometry_field="footprint")
+    field = collection.schema.field("footprint")
+    assert field.metadata[b"ARROW:extension:name"] == b"geoarrow.wkb"
+    assert collection.search(bbox=(-150, -90, -145, 90))["idx"].to_pylist() == [0]
+    with pytest.raises(FieldError, match='the field "orbit" is int32; a geometry is WKB or WKT'):
+        l2view.Collection(v3_store, geometry_field="orbit")
+    with pytest.raises(FieldError, match='no field "footprnt"; did you mean "footprint"'):
+        l2view.Collection(v3_store, geometry_field="footprnt")
+
+
+def test_bad_geometries_name_field_and_row() -> None:
+    root = zarr.create_group(MemoryStore())
+    shapes = ["POINT (1 1)", "POLYGON((0 0, 1", "POINT (9 9)"]
+    put(root.create_group("meta"), "bbox", texts(shapes))
+    collection = l2view.Collection(root.store)
+    said = 'the field "bbox" of idx 1 is not WKT: POLYGON'
+    with pytest.warns(L2ViewWarning, match=f"{said}.*Such rows are not found by place"):
+        assert collection.search(bbox=(0, 0, 2, 2))["idx"].to_pylist() == [0]
+    session = collection.session()
+    with pytest.raises(FieldError, match=said), session.explained():
+        session.run("SELECT ST_Area(ST_GeomFromText(bbox)) FROM meta").to_arrow_table()
+    assert collection.search("idx = 0")["idx"].to_pylist() == [0]
+
+
+@pytest.mark.parametrize("kind", ["WKB", "big-endian WKB", "WKT"])
+def test_footprints_that_are_not_finite_are_null(kind: str) -> None:
+    """A NaN in a footprint would end the process inside the functions of SQL."""
+    shapes = [
+        shapely.box(0, 0, 1, 1),
+        shapely.Polygon([(0, 0), (1, math.inf), (1, 1)]),
+        shapely.Point(math.nan, 1),
+        shapely.Polygon(),
+        shapely.Point(0.5, 0.5),
+        shapely.Point(-1.7976931348623157e308, 1),
+    ]
+    root = zarr.create_group(MemoryStore())
+    meta = root.create_group("meta")
+    if kind == "WKT":
+        texts_of = ["POINT (nan 1)" if s.is_empty else shapely.to_wkt(s) for s in shapes]
+        put(meta, "bbox", texts(texts_of))
+    else:
+        order = 0 if kind.startswith("big") else 1
+        wkb = np.array([shapely.to_wkb(s, byte_order=order) for s in shapes], dtype=object)
+        put(meta, "bbox", wkb, zarr.dtype.VariableLengthBytes())
+    with pytest.warns(L2ViewWarning, match='"bbox" of idx 1, 2.*a NaN|NaN or infinite'):
+        assert l2view.search(root.store, bbox=(0, 0, 2, 2))["idx"].to_pylist() == [0, 4]
