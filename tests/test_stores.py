@@ -123,6 +123,11 @@ def test_uncommitted_changes_have_no_snapshot(repository: icechunk.Repository) -
     zarr.open_group(session.store)["meta/eo:cloud_cover"][5] = 3
     assert l2view.open(session, WHERE).attrs["l2view"]["snapshot"] is None
     assert found(session) == [1, 5]
+    # What can be written to doesn't stay what its snapshot says.
+    clean = repository.writable_session("main")
+    assert l2view.open(clean, WHERE).attrs["l2view"]["snapshot"] is None
+    read = repository.readonly_session("main")
+    assert l2view.open(read, WHERE).attrs["l2view"]["snapshot"] == read.snapshot_id
 
 
 def test_versions_that_are_not_there(repository: icechunk.Repository) -> None:
@@ -288,6 +293,23 @@ def test_credentials_are_not_shown() -> None:
     assert shown == "https://host:80/a/b"
     assert without_credentials("a/path?with#odd@names") == "a/path?with#odd@names"
     assert "home" not in without_credentials(os.fspath(Path("x")))
+    store = obstore.store.HTTPStore.from_url("http://me:s3cret@127.0.0.1:9/?sig=s3cret")
+    with pytest.raises(StoreError, match="can't be read") as error:
+        l2view.Collection(store)
+    assert "s3cret" not in str(error.value)
+    with pytest.raises(StoreError) as error:
+        l2view.Collection(ObjectStore(store))
+    assert "s3cret" not in str(error.value)
+
+
+def test_a_chunk_that_the_server_refuses(tmp_path: Path) -> None:
+    write_collection(LocalStore(tmp_path), 2)
+    view = l2view.open(obstore.store.LocalStore(tmp_path))
+    chunk = tmp_path / "granules/g001/red/c/0/0"
+    chunk.unlink()
+    chunk.symlink_to(chunk)  # an error that is not "not found"
+    with pytest.raises(ChunkError, match="the chunk S2A_001/red/c/0/0 can't be read: "):
+        view["S2A_001/red"][:]
 
 
 @pytest.fixture

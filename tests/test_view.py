@@ -23,6 +23,7 @@ from zarr.storage import LocalStore, MemoryStore
 import l2view
 from l2view.errors import (
     MissingGranuleWarning,
+    QueryError,
     ReadOnlyViewError,
     SkippedArrayWarning,
 )
@@ -356,6 +357,15 @@ def test_the_same_query_on_the_same_snapshot_is_the_same_view(
     for name in view.names.to_pylist():
         assert dict(again[name].attrs) == dict(view[name].attrs)
         np.testing.assert_array_equal(again[f"{name}/red"][:], view[f"{name}/red"][:])
+
+
+def test_the_time_of_a_momentary_search_is_told(v3_store: MemoryStore) -> None:
+    assert "opened" not in l2view.open(v3_store, "idx < 2").attrs["l2view"]
+    view = l2view.open(v3_store, "datetime < now()", limit=1)
+    assert view.attrs["l2view"]["opened"].endswith("Z")
+    with pytest.raises(QueryError, match="random.. answers otherwise each time"):
+        l2view.open(v3_store, "random() < 0.5")
+    assert len(l2view.open(v3_store, "id <> 'random()'", limit=1).table) == 1
 
 
 def test_nothing_found_is_an_empty_view(store: MemoryStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import warnings
 from typing import Any
 
@@ -17,6 +18,7 @@ from hypothesis import given, note
 from hypothesis import strategies as st
 from zarr.codecs import BloscCodec, BytesCodec, Crc32cCodec, GzipCodec, TransposeCodec, ZstdCodec
 from zarr.codecs import numcodecs as znumcodecs
+from zarr.core.buffer import cpu
 from zarr.storage import MemoryStore
 from zarr.testing.strategies import basic_indices, orthogonal_indices
 
@@ -74,9 +76,15 @@ def v2_arrays(draw: st.DrawFn) -> zarr.Array[Any]:
     compressors += [numcodecs.Blosc(shuffle=2), numcodecs.LZ4(), numcodecs.BZ2()]
     options["compressors"] = draw(st.sampled_from(compressors))
     filters: list[Any] = []
+    # Each filter hands the next a dtype and byte order of its own.
+    order, last = draw(st.sampled_from(ORDERS)), data.dtype
     if data.dtype.kind in "iu" and draw(st.booleans()):
-        filters.append(numcodecs.Delta(dtype=data.dtype.str))
-    if data.dtype.kind in "iuf" and draw(st.booleans()):
+        filters.append(numcodecs.Delta(dtype=last.str, astype=last.newbyteorder(order).str))
+    if data.dtype.kind == "f" and draw(st.booleans()):
+        filters.append(numcodecs.AsType(encode_dtype=f"{order}f8", decode_dtype=last.str))
+    elif data.dtype.kind == "b" and draw(st.booleans()):
+        filters.append(numcodecs.PackBits())
+    if data.dtype.kind in "iu" and draw(st.booleans()):
         filters.append(numcodecs.Shuffle(data.dtype.itemsize))
     options["filters"] = filters or None
     attributes = {"_ARRAY_DIMENSIONS": [f"dim{axis}" for axis in range(data.ndim)]}
@@ -201,6 +209,27 @@ def test_v2_filters_that_change_the_dtype() -> None:
         put(root.create_group("meta"), "group_path", texts(["a"]))
         same(l2view.open(root.store)["0/x"][:], array[:])
         assert array[:].tolist() == data.tolist(), name
+
+
+@pytest.mark.parametrize(
+    ("filters", "reason"),
+    [
+        ([{"id": "delta", "dtype": ">f8", "astype": ">f8"}], "delta is for >f8, not <f8"),
+        ([{"id": "quantize", "digits": 3, "dtype": "<f8", "astype": "<f4"}], "with astype"),
+        ([{"id": "shuffle", "elementsize": 8}, {"id": "delta", "dtype": "<f8"}], "makes bytes"),
+    ],
+)
+def test_v2_filters_without_a_v3_form(filters: list[Any], reason: str) -> None:
+    root = zarr.create_group(MemoryStore(), zarr_format=2)
+    root.create_array("a/x", shape=(4,), chunks=(3,), dtype="<f8", compressors=None)
+    path = "a/x/.zarray"
+    store = root.store
+    assert isinstance(store, MemoryStore)
+    document = json.loads(store._store_dict[path].to_bytes()) | {"filters": filters}
+    store._store_dict[path] = cpu.Buffer.from_bytes(json.dumps(document).encode())
+    put(root.create_group("meta"), "group_path", texts(["a"]))
+    with pytest.warns(SkippedArrayWarning, match=reason):
+        assert l2view.open(store).to_datatree()["0"].to_dataset().sizes == {}
 
 
 @pytest.mark.parametrize("value", [0, -7, None])

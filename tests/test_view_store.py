@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import obstore.store
 import pyarrow as pa
 import pytest
 import zarr
-from builders import write_collection
+from builders import write_collection, write_granule
 from zarr.abc.store import ByteRequest, OffsetByteRequest, RangeByteRequest, SuffixByteRequest
 from zarr.core.buffer import Buffer, cpu, default_buffer_prototype
 from zarr.core.sync import _collect_aiterator, sync
@@ -19,7 +20,7 @@ from zarr.storage import LocalStore, MemoryStore, WrapperStore
 from zarr.testing.store import StoreTests
 
 import l2view
-from l2view.errors import ReadOnlyViewError
+from l2view.errors import MissingGranuleWarning, ReadOnlyViewError
 from l2view.hierarchy import Hierarchy
 from l2view.layout.groups import GroupsLayout
 from l2view.view.granules import Granules
@@ -307,6 +308,28 @@ def test_keys_do_not_climb_out_of_a_folder(tmp_path: Path) -> None:
     for key in ("S2A_001/../../../secret", "S2A_001/red/../../../../secret", "../secret"):
         assert sync(store.get(key, PROTOTYPE)) is None
         assert store.get_sync(key) is None
+    write_collection(LocalStore(tmp_path / "outside"), 1)
+    for path in ("S2A_001/../../../outside", "S2A_001/red/../../../../outside/meta/id"):
+        assert sync(store.get(f"{path}/zarr.json", PROTOTYPE)) is None
+        assert sync(_collect_aiterator(store.list_dir(path))) == ()
+
+
+@pytest.mark.parametrize("kind", ["obstore", "folder"])
+def test_a_missing_granule_of_any_store(tmp_path: Path, kind: str) -> None:
+    write_collection(LocalStore(tmp_path), 5)  # without the arrays of one
+    store = obstore.store.LocalStore(tmp_path) if kind == "obstore" else tmp_path
+    with pytest.warns(MissingGranuleWarning, match="1 of 5 granules have no arrays.*S2A_003"):
+        view = l2view.open(store)
+    with pytest.warns(MissingGranuleWarning, match="S2A_003"):
+        tree = view.to_datatree()
+    assert tree["S2A_004/red"].shape == (14, 8)
+
+
+def test_what_is_written_later_is_seen(v3_store: MemoryStore) -> None:
+    with pytest.warns(MissingGranuleWarning):
+        view = l2view.open(v3_store, "idx = 3")
+    write_granule(zarr.open_group(v3_store).create_group("granules/g003"), 3)
+    assert view["S2A_003/red"].shape == (13, 8)
 
 
 @pytest.mark.parametrize(
