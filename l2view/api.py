@@ -64,8 +64,16 @@ def open(
         The most granules.
     branch, tag, snapshot
         Which state of an Icechunk repository to search, the branch ``main`` by default.
-    group, location, geometry_field, time_field
-        Where the collection departs from the usual names; see `Collection`.
+    group
+        The group with the fields.
+    location
+        The field with the paths of the granules' groups or arrays; by default the first of
+        ``group_path``, ``array_location``, ``path`` and ``id``.
+    geometry_field
+        The field with footprints (WKB or WKT, EPSG:4326); by default ``bbox`` or ``geometry``.
+    time_field
+        The field with times; by default the first of ``datetime``, ``date``,
+        ``start_datetime`` and ``time``.
     authorize
         Which virtual chunk containers may be read; see `Collection`.
 
@@ -124,12 +132,14 @@ def search(
     tag: str | None = None,
     snapshot: str | None = None,
     group: str = "meta",
+    location: str | None = None,
     geometry_field: str | None = None,
     time_field: str | None = None,
+    authorize: Authorize | None = None,
 ) -> pa.Table:
     """Find granules and return their rows, without their arrays.
 
-    The parameters are those of `open`.
+    The parameters are those of `open`; no array is read, so nothing has to be authorised.
 
     Returns
     -------
@@ -142,8 +152,10 @@ def search(
         tag=tag,
         snapshot=snapshot,
         group=group,
+        location=location,
         geometry_field=geometry_field,
         time_field=time_field,
+        authorize=authorize,
     )
     return collection.search(
         where,
@@ -168,13 +180,15 @@ def sql(
     tag: str | None = None,
     snapshot: str | None = None,
     group: str = "meta",
+    geometry_field: str | None = None,
+    authorize: Authorize | None = None,
 ) -> DataFrame:
     """Run an SQL query over the table ``meta`` of a collection.
 
     Parameters
     ----------
-    store, branch, tag, snapshot, group
-        As for `open`.
+    store, branch, tag, snapshot, group, geometry_field, authorize
+        As for `open`; no array is read, so nothing has to be authorised.
     query
         One statement that reads, in DataFusion's dialect, with the ``ST_*`` functions.
     params
@@ -187,5 +201,13 @@ def sql(
     datafusion.DataFrame
         Not run yet: ``to_arrow_table()``, ``to_pandas()``, ``to_polars()``, ``show()`` do.
     """
-    collection = Collection(store, branch=branch, tag=tag, snapshot=snapshot, group=group)
+    collection = Collection(
+        store,
+        branch=branch,
+        tag=tag,
+        snapshot=snapshot,
+        group=group,
+        geometry_field=geometry_field,
+        authorize=authorize,
+    )
     return collection.sql(query, params, tables)

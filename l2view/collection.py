@@ -8,8 +8,10 @@ from datetime import UTC
 from datetime import datetime as instant
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 from datafusion import DataFrame
+from numpy.typing import NDArray
 from zarr.core.sync import sync
 
 from l2view.errors import (
@@ -284,6 +286,8 @@ class Collection:
 
     def session(self, tables: Mapping[str, Any] | None = None) -> Session:
         """Return a DataFusion session with the table ``meta`` and `tables`."""
+        if tables is not None and not isinstance(tables, Mapping):
+            raise QueryError(f"tables= maps names to tables, and is no {type(tables).__name__}")
         return Session(self.meta, dict(tables or {}))
 
     def open(
@@ -388,8 +392,13 @@ class Collection:
             time_field=self._time_field,
         )
 
-    def _find(self, search: Search) -> Any:
-        return find(self.session(), search)
+    def _find(self, search: Search) -> NDArray[np.int64]:
+        rows = find(self.session(), search)
+        if search.ids is not None and search.only_ids:
+            found = set(self.meta.take(rows, ["id"]).column(0).to_pylist())
+            if absent := [str(one) for one in dict.fromkeys(search.ids) if one not in found]:
+                warn(f"no granule has the id {listed(absent)}", L2ViewWarning)
+        return rows
 
     def _granules(self, found: pa.Table, names: Sequence[str]) -> Granules:
         ids = found.column("id") if "id" in found.schema.names else None

@@ -6,7 +6,6 @@ COPY or SET is planned, and no name is ever taken for a file or URL.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,17 +20,11 @@ import pyarrow.dataset as pads
 import shapely
 from datafusion import DataFrame, Expr, SessionContext, SQLOptions, col
 
-from l2view.errors import (
-    FieldError,
-    L2ViewError,
-    QueryError,
-    UnreadableGeometryError,
-    nearest,
-    unknown,
-)
+from l2view.errors import L2ViewError, QueryError, UnreadableGeometryError
 from l2view.meta.dataset import MetaDataset
 from l2view.meta.footprints import unreadable
 from l2view.meta.nulls import NullSafe
+from l2view.query.explanation import explain
 
 TABLE = "meta"
 """The name of the table in SQL."""
@@ -103,7 +96,7 @@ class Session:
                 raise self.meta.failure from None
             if "FFI error: External error" in str(error):  # of an ST_* function
                 _require_geometries(self.meta)
-            raise _explain(str(error), self.meta.schema.names, [TABLE, *self.tables]) from error
+            raise explain(str(error), self.meta.schema.names, [TABLE, *self.tables]) from error
 
 
 def _require_geometries(meta: MetaDataset) -> None:
@@ -134,31 +127,20 @@ def column(name: str) -> Expr:
     return col('"' + name.replace('"', '""') + '"')
 
 
-def _explain(message: str, names: list[str], tables: list[str]) -> QueryError | FieldError:
-    message = message.removeprefix("DataFusion error: ")
-    if found := re.search(r"No field named (?:meta\.)?(?:\"([^\"]+)\"|([^\s.]+))\.", message):
-        name = found.group(1) or found.group(2)
-        return FieldError(unknown("field", name, names) + _capitals(name, names))
-    if found := re.search(r"[Pp]laceholder (?:with name )?'?(\$\w+)", message):
-        return QueryError(f"the placeholder {found.group(1)} has no value; pass it in params=")
-    if found := re.search(r"(?:DDL|DML|Statement) not supported: (\w+)", message):
-        return QueryError(f"only queries that read are allowed, not {found.group(1)}")
-    if found := re.search(r"table 'datafusion\.public\.(.+)' not found", message):
-        return QueryError(unknown("table", found.group(1), tables))
-    if found := re.search(r'(?:Parser|Tokenizer)Error\("(.*)"\)', message):
-        return QueryError(f"not valid SQL: {found.group(1)}")
-    if "logical expression WindowFunction" in message:
-        return QueryError("a condition on rows can't have a window function; use sql()")
-    causes = [line for line in message.splitlines() if line.strip() and line != "caused by"]
-    return QueryError(causes[-1] if "caused by" in message else causes[0])
-
-
 def _speaks_arrow(table: Any) -> bool:
     return hasattr(table, "__arrow_c_stream__") or hasattr(table, "__arrow_c_array__")
 
 
 def parameters(params: Mapping[str, Any] | None) -> dict[str, pa.Scalar]:
-    """Return the values of a query's placeholders as Arrow scalars."""
+    """Return the values of a query's placeholders as Arrow scalars.
+
+    Raises
+    ------
+    QueryError
+        Where they are no mapping, or SQL has no value for one.
+    """
+    if params is not None and not isinstance(params, Mapping):
+        raise QueryError(f"params= maps names to values, and is no {type(params).__name__}")
     return {name: scalar(name, value) for name, value in (params or {}).items()}
 
 
@@ -188,11 +170,3 @@ def scalar(name: str, value: Any) -> pa.Scalar:
             f"the parameter ${name} is a {type(value).__name__}, which SQL has no value for: "
             f"{error}"
         ) from error
-
-
-def _capitals(name: str, names: list[str]) -> str:
-    """Tell that SQL folds unquoted names, where that may be what went wrong."""
-    close = nearest(name, names)
-    if close is None or close == close.lower():
-        return ""
-    return f'. SQL reads unquoted names in lower case: write "{close}" in double quotes'

@@ -101,6 +101,12 @@ class Search:
         return said
 
     @property
+    def only_ids(self) -> bool:
+        """Whether nothing but the ids says which granules are wanted."""
+        others = (self.where, self.bbox, self.intersects, self.datetime, self.limit)
+        return self.ids is not None and all(other is None for other in others)
+
+    @property
     def momentary(self) -> bool:
         """Whether the answer depends on when it was asked."""
         return self.where is not None and MOMENTARY.search(self.where) is not None
