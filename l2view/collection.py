@@ -180,6 +180,14 @@ class Collection:
         return self._source.snapshot
 
     @property
+    def geometry_fields(self) -> tuple[str, ...]:
+        """The fields of footprints, the one that a search by place looks at first."""
+        names = [field.name for field in self._fields.values() if field.geometry is not None]
+        if self._geometry_field is not None:
+            names.insert(0, self._geometry_field)
+        return tuple(dict.fromkeys(names))
+
+    @property
     def time_fields(self) -> tuple[str, ...]:
         """The fields that a search by time looks at, none where there is no time."""
         try:
@@ -350,12 +358,27 @@ class Collection:
                 warn(message, category)
         return View.of(store)
 
-    def plot(self, ax: Axes | None = None, **style: Any) -> Axes:
-        """Draw the footprints of the collection on a map with coastlines."""
-        from l2view.pictures.plot import plot_footprints
+    def plot(
+        self,
+        column: str | None = None,
+        ax: Axes | None = None,
+        *,
+        figsize: tuple[float, float] = (9, 5),
+        **style: Any,
+    ) -> Axes:
+        """Draw the footprints of the collection on a map with coastlines.
+
+        The parameters are those of `View.plot`.
+        """
+        from l2view.pictures.plot import OUTLINES, plot_footprints
+        from l2view.pictures.summary import spread
 
         name = geometry_field(self.schema, self._geometry_field)
-        return plot_footprints(self.meta.to_table([name]), ax, **style)
+        names = [name] if column is None else [name, *self._selected(column)]
+        rows = spread(self.meta.rows, OUTLINES)
+        table = self.meta.take(rows, list(dict.fromkeys(names)))
+        total = self.meta.rows
+        return plot_footprints(table, column, ax, figsize=figsize, total=total, **style)
 
     def _selected(self, fields: Sequence[str] | str | None) -> list[str]:
         asked = _texts("fields", fields)

@@ -6,15 +6,19 @@ import csv
 import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import icechunk
 import pyarrow.parquet as pq
 import pytest
-from builders import virtual_repository, write_collection
+import shapely
+import zarr
+from builders import put, texts, virtual_repository, write_collection
 from zarr.storage import LocalStore
 
 
@@ -63,8 +67,13 @@ def test_search_as_a_table(store: str) -> None:
     assert len(lines) == 4
     # A pipe gets every column whole.
     wide = run("search", store, "--limit", "1").stdout.splitlines()
-    assert "POLYGON" in wide[1]
+    assert wide[1].split()[-1] == "A"
     assert "…" not in wide[1]
+    assert "POLYGON" not in wide[1]  # too long for a table, unless it is asked for
+    asked = run("search", store, "--limit", "1", "--fields", "id", "--fields", "bbox").stdout
+    assert "S2A/000  POLYGON" in asked
+    empty = run("search", store, "--where", "idx < 0", "--fields", "id").stdout
+    assert empty == "idx  id\n"
 
 
 def test_search_as_json(store: str) -> None:
@@ -96,8 +105,13 @@ def test_search_as_geojson(store: str) -> None:
     assert first["id"] == first["properties"]["id"] == "S2A/000"
     assert first["geometry"]["type"] == "Polygon"
     assert "bbox" not in first["properties"]
-    done = run("search", store, "--fields", "id", "-f", "geojson", code=1)
-    assert "error: no geometry field" in done.stderr
+    done = run("search", store, "--fields", "id", "-f", "geojson")
+    feature = json.loads(done.stdout)["features"][0]
+    assert feature["geometry"]["type"] == "Polygon"
+    assert feature["properties"] == {"idx": 0, "id": "S2A/000"}
+    done = run("sql", store, "SELECT id FROM meta", "-f", "geojson", code=1)
+    assert "error: GeoJSON needs footprints, and no field of the rows" in done.stderr
+    assert "fields: id" in done.stderr
 
 
 def test_search_as_parquet(store: str, tmp_path: Path) -> None:
@@ -106,9 +120,55 @@ def test_search_as_parquet(store: str, tmp_path: Path) -> None:
     table = pq.read_table(path)
     assert table["idx"].to_pylist() == [0, 1, 2]
     assert table.schema.field("bbox").metadata[b"ARROW:extension:name"] == b"geoarrow.wkb"
+    geo = json.loads(table.schema.metadata[b"geo"])
+    assert geo["primary_column"] == "bbox"
+    assert geo["columns"]["bbox"]["encoding"] == "WKB"
+    assert duckdb.sql(f"SELECT typeof(bbox) FROM '{path}' LIMIT 1").fetchall() != [("BLOB",)]
     command = [str(Path(sys.executable).parent / "l2view"), "search", store, "-f", "parquet"]
     raw = subprocess.run(command, capture_output=True, check=True).stdout
     assert pq.read_table(io.BytesIO(raw)).num_rows == 20
+
+
+def test_a_store_with_wkt_as_parquet(tmp_path: Path) -> None:
+    root = zarr.create_group(LocalStore(tmp_path / "c.zarr"))
+    put(root.create_group("meta"), "bbox", texts(["POINT (1 2)", "", "POINT (3 4)"]))
+    run("search", str(tmp_path / "c.zarr"), "-o", str(tmp_path / "c.parquet"))
+    column = pq.read_table(tmp_path / "c.parquet")["bbox"].to_pylist()
+    assert [None if raw is None else shapely.from_wkb(raw).wkt for raw in column] == [
+        "POINT (1 2)",
+        None,
+        "POINT (3 4)",
+    ]
+
+
+def test_footprints_that_are_none_as_geojson(tmp_path: Path) -> None:
+    root = zarr.create_group(LocalStore(tmp_path / "c.zarr"))
+    put(root.create_group("meta"), "bbox", texts(["POINT (1 2)", "", "damaged"]))
+    said = json.loads(run("search", str(tmp_path / "c.zarr"), "-f", "geojson").stdout)
+    kinds = [feature["geometry"] and feature["geometry"]["type"] for feature in said["features"]]
+    assert kinds == ["Point", None, None]
+
+
+def test_text_that_looks_like_markup(tmp_path: Path) -> None:
+    root = zarr.create_group(LocalStore(tmp_path / "c.zarr"))
+    put(root.create_group("meta"), "[red]", texts(["[bold]x[/]", "[/]"]))
+    path = str(tmp_path / "c.zarr")
+    assert run("search", path).stdout.split() == ["idx", "[red]", "0", "[bold]x[/]", "1", "[/]"]
+    assert "[red]" in run("info", path).stdout
+    if shutil.which("script"):  # a terminal
+        command = f"{Path(sys.executable).parent / 'l2view'} search {path}"
+        shown = subprocess.run(
+            ["script", "-qec", command, "/dev/null"], capture_output=True, text=True, check=True
+        ).stdout
+        assert "[bold]x[/]" in shown
+
+
+def test_the_name_of_a_file_tells_its_format(store: str, tmp_path: Path) -> None:
+    path = tmp_path / "found.geojson"
+    run("search", store, "--where", "idx < 3", "-o", str(path))
+    assert len(json.loads(path.read_text())["features"]) == 3
+    run("sql", store, "SELECT 1 AS a", "-o", str(tmp_path / "found.csv"))
+    assert (tmp_path / "found.csv").read_text() == '"a"\n1\n'
 
 
 @pytest.mark.parametrize("form", ["table", "json", "csv", "geojson"])
@@ -151,6 +211,11 @@ def test_tree(store: str) -> None:
     assert "nir" not in shown
     done = run("tree", store, "--limit", "2")
     assert "the first 2 granules" in done.stderr
+    assert "the first" not in run("tree", store, "--limit", "20").stderr
+    ordered = run("tree", store, "--order-by", "idx DESC", "--limit", "1").stdout
+    assert "S2A_019" in ordered
+    area = "POLYGON((-150 -90,-140 -90,-140 90,-150 90,-150 -90))"
+    assert "S2A_000" in run("tree", store, "--intersects", area).stdout
 
 
 def test_tree_needs_no_authorisation(tmp_path: Path) -> None:
@@ -182,6 +247,8 @@ def test_versions(tmp_path: Path) -> None:
         (["search"], 2, "Missing argument 'store'"),
         (["sql", "STORE", "DROP TABLE meta"], 1, "error: only queries that read are allowed"),
         (["sql", "STORE", "SELECT 1/0"], 1, "error: "),
+        (["search", "STORE", "-o", "no/such/folder.csv"], 1, "error: [Errno 2]"),
+        (["search", "STORE", "-o", "no/such/folder.json"], 1, "error: [Errno 2]"),
         (["nothing"], 2, "No such command 'nothing'"),
     ],
 )

@@ -59,7 +59,7 @@ def test_the_check_would_notice(tmp_path: Path) -> None:
     granules = [g for g in write_granules(files) if g.path.suffix == ".h5"][:1]
     build_repository(files, granules, tmp_path / "collection")
     view = l2view.open(tmp_path / "collection", authorize=True)
-    (name,) = view.names.to_pylist()
+    (name,) = view.names
     assert check_granule(view.get_group(name), granules[0].path).different == ()
     other = tmp_path / "other.h5"
     other.write_bytes(granules[0].path.read_bytes())

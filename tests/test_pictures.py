@@ -81,7 +81,9 @@ def test_repr_of_a_view(v3_store: MemoryStore) -> None:
         "  granules    S2A_016, S2A_017, S2A_018, …",
     ]
     asked = l2view.open(v3_store, ids=["S2A/001"], fields=[])
-    assert "query       ids='1 ids'" in repr(asked)
+    assert "query       ids=['S2A/001']" in repr(asked)
+    many = l2view.open(v3_store, ids=[f"S2A/{n:03d}" for n in range(4, 8)], fields=[])
+    assert "query       ids=(4 ids)" in repr(many)
     assert "View of 1 granule>" in repr(asked)
 
 
@@ -186,12 +188,47 @@ def test_plots(v3_store: MemoryStore) -> None:
     assert len(outlines.get_paths()) == 3
     assert outlines.get_facecolor()[0][:3].tolist() == [0, 0, 1]
     assert water.get_zorder() < outlines.get_zorder()
-    assert view.plot(drawn) is drawn
+    assert view.plot(ax=drawn) is drawn
     west, east = drawn.get_xlim()
     assert west < -150 < -110 < east
     assert collection.open("idx > 100").plot().get_title() == "0 footprints"
     with pytest.raises(FieldError, match="no geometry field"):
         collection.open(fields=["id"], ids=["S2A/001"]).plot()
+    mpl.pyplot.close("all")
+
+
+@pytest.mark.parametrize("name", ["cloud_cover", "datetime", "orbit", "platform", "id"])
+def test_plots_by_a_field(v3_store: MemoryStore, name: str) -> None:
+    collection = l2view.Collection(v3_store)
+    axes = collection.plot(name, figsize=(4, 3))
+    assert axes.figure.get_size_inches().tolist() == [4, 3]
+    drawn = axes.collections[1]
+    if name in ("platform", "id"):
+        legend = axes.get_legend()
+        assert legend.get_title().get_text() == name
+        labels = [text.get_text() for text in legend.get_texts()]
+        assert labels == (["A", "B"] if name == "platform" else [*labels[:8], "… (20 in all)"])
+        assert len({tuple(color) for color in drawn.get_facecolor()}) == (
+            2 if len(labels) < 3 else 8
+        )
+    else:
+        assert len(drawn.get_array()) == 20
+        assert axes.figure.axes[1].get_ylabel() == name
+        axes.figure.canvas.draw()
+    with pytest.raises(FieldError, match="no field .platfrm.; did you mean .platform."):
+        collection.plot("platfrm")
+    with pytest.raises(FieldError, match="no field .platfrm.; did you mean .platform."):
+        collection.open("idx < 2").plot("platfrm")
+    mpl.pyplot.close("all")
+
+
+def test_a_plot_of_many_says_how_many(
+    v3_store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("l2view.pictures.plot.OUTLINES", 10)
+    collection = l2view.Collection(v3_store)
+    assert collection.plot().get_title() == "10 of 20 footprints"
+    assert collection.open("idx <> 3").plot().get_title() == "10 of 19 footprints"
     mpl.pyplot.close("all")
 
 

@@ -47,7 +47,8 @@ def test_it_is_a_zarr_group(view: l2view.View) -> None:
     assert "S2A_001" in view
     assert "S2A_001/red" in view
     assert "S2A_003" not in view
-    assert view.names.to_pylist() == ["S2A_001", "S2A_002", "S2A_004"]
+    assert view.names == ["S2A_001", "S2A_002", "S2A_004"]
+    assert view.read_only
     assert view.table["idx"].to_pylist() == [1, 2, 4]
 
 
@@ -353,8 +354,8 @@ def test_the_same_query_on_the_same_snapshot_is_the_same_view(
     )
     assert again.table.equals(view.table)
     assert again.attrs == view.attrs
-    assert again.names.equals(view.names)
-    for name in view.names.to_pylist():
+    assert again.names == view.names
+    for name in view.names:
         assert dict(again[name].attrs) == dict(view[name].attrs)
         np.testing.assert_array_equal(again[f"{name}/red"][:], view[f"{name}/red"][:])
 

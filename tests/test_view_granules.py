@@ -27,7 +27,7 @@ def test_location_fields(name: str, slash: str) -> None:
     put(root.create_group("meta"), name, texts([f"{slash}g/a{slash}"]))
     options = {"location": name} if name == "where_it_is" else {}
     view = l2view.open(root.store, **options)
-    (granule,) = view.names.to_pylist()
+    (granule,) = view.names
     assert view[f"{granule}/x"][:].tolist() == [1, 2]
 
 
@@ -119,3 +119,45 @@ def test_duplicate_ids_do_not_hide_granules() -> None:
     view = l2view.open(root.store)
     assert sorted(view.group_keys()) == ["0", "1"]
     assert view["1"].attrs["path"] == "b"
+
+
+def test_names_are_a_sequence(v3_store: MemoryStore) -> None:
+    names = l2view.open(v3_store, "idx <> 3").names
+    assert len(names) == len(list(names)) == 19
+    assert names[0] == "S2A_000"
+    assert names[-1] == "S2A_019"
+    assert list(names[1:3]) == ["S2A_001", "S2A_002"]
+    assert "S2A_001" in names
+    assert "S2A_003" not in names
+    assert 1 not in names
+    assert names.index("S2A_004") == 3
+    assert names != ["S2A_000"]
+    assert repr(names) == "<19 names: S2A_000, S2A_001, S2A_002, …>"
+    with pytest.raises(IndexError):
+        names[19]
+
+
+def test_head_is_the_view_with_a_limit(v3_store: MemoryStore) -> None:
+    view = l2view.open(v3_store, "idx <> 3", order_by="idx DESC")
+    first = view.head(2)
+    assert first.names == ["S2A_019", "S2A_018"]
+    assert first["S2A_019/red"].shape == (29, 8)
+    assert "S2A_017" not in first
+    again = l2view.open(v3_store, "idx <> 3", order_by="idx DESC", limit=2)
+    assert first.store == again.store
+    assert first.attrs["l2view"] == again.attrs["l2view"]
+    assert view.head(99) is view
+    assert view.head(0).names == []
+
+
+def test_a_tree_shows_the_first_of_many_granules() -> None:
+    store = MemoryStore()
+    root = zarr.create_group(store)
+    root.create_array("a/x", shape=(2,), chunks=(2,), dtype="int8")
+    put(root.create_group("meta"), "path", texts(["a"] * 2000))
+    view = l2view.open(store)
+    shown = repr(view.tree())
+    assert shown.startswith("the first 249 of 2,000 granules; max_nodes= shows more\n")
+    assert shown.count("x (2,) int8") == 249
+    assert repr(view.tree(level=0)).count("──") == 500
+    assert "first" not in repr(view.head(3).tree())

@@ -52,10 +52,10 @@ def main() -> None:
     warnings.showwarning = show  # type: ignore[assignment]
     try:
         app()
-    except L2ViewError as error:
-        errors.print("[red]error:[/]", end=" ")
-        errors.print(str(error), markup=False)
-        sys.exit(1)
     except BrokenPipeError:  # the reader of the pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
+    except (L2ViewError, OSError) as error:
+        errors.print("[red]error:[/]", end=" ")
+        errors.print(str(error), markup=False)
+        sys.exit(1)

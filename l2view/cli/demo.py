@@ -84,7 +84,7 @@ def demo(
     dataset = xr.open_zarr(view.store)
     console.print(f"    xr.open_zarr(view.store): {dict(dataset.sizes)}, {len(dataset)} fields")
     tree = view.to_datatree()
-    for name in view.names.to_pylist():
+    for name in view.names:
         node = tree[name]
         if "sea_surface_temperature" in node:
             temperature = node.dataset["sea_surface_temperature"]
@@ -96,7 +96,7 @@ def demo(
     everything = collection.open()
     totals: dict[str, list[int]] = {}
     wrong: list[str] = []
-    for name in everything.names.to_pylist():
+    for name in everything.names:
         checked = check_granule(everything.get_group(name), paths[name])
         counted = totals.setdefault(checked.reader, [0, 0, 0])
         for index, value in enumerate((1, checked.arrays, checked.values)):
@@ -138,7 +138,7 @@ def _show_rows(console: Console, view: View) -> None:
     for name in ("   granule", "product", "start", "cloud cover"):
         table.add_column(name)
     found = view.table.select(["product", "start_datetime", "cloud_cover"]).to_pylist()
-    for name, row in zip(view.names.to_pylist(), found, strict=True):
+    for name, row in zip(view.names, found, strict=True):
         cover = "" if row["cloud_cover"] is None else f"{row['cloud_cover']:.0f} %"
         table.add_row(f"   {name}", row["product"], f"{row['start_datetime']:%d %B %H:%M}", cover)
     console.print(table)

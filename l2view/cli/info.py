@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from l2view.cli import options
 from l2view.collection import Collection
@@ -21,9 +22,19 @@ def info(
     tag: options.Tag = None,
     snapshot: options.Snapshot = None,
     group: options.Group = "meta",
+    geometry_field: options.GeometryField = None,
+    time_field: options.TimeField = None,
 ) -> None:
     """Say what a collection holds: granules, time span, fields."""
-    collection = Collection(store, branch=branch, tag=tag, snapshot=snapshot, group=group)
+    collection = Collection(
+        store,
+        branch=branch,
+        tag=tag,
+        snapshot=snapshot,
+        group=group,
+        geometry_field=geometry_field,
+        time_field=time_field,
+    )
     summary = collection_summary(collection)
     fields = {field.name: str(field.type) for field in collection.schema}
     facts = {name: value for name, value in summary.facts.items() if name != "fields"}
@@ -39,5 +50,5 @@ def info(
     table.add_column("field")
     table.add_column("type")
     for name, kind in fields.items():
-        table.add_row(name, kind)
+        table.add_row(Text(name), Text(kind))
     console.print(table)

@@ -8,7 +8,6 @@ from typing import Annotated, Any
 import typer
 
 from l2view.errors import QueryError
-from l2view.stores import Authorize
 
 Store = Annotated[
     str, typer.Argument(help="Path or URL of an Icechunk repository or a Zarr store.")
@@ -16,13 +15,18 @@ Store = Annotated[
 Where = Annotated[str | None, typer.Option(help="One SQL condition, such as 'cloud_cover < 10'.")]
 Params = Annotated[
     list[str] | None,
-    typer.Option("--param", "-p", metavar="NAME=VALUE", help="A value for $NAME. Repeatable."),
+    typer.Option(
+        "--param",
+        "-p",
+        metavar="NAME=VALUE",
+        help="A value for $NAME: JSON where it is JSON, else text. Repeatable.",
+    ),
 ]
 BBox = Annotated[
     str | None,
     typer.Option(
         metavar="W,S,E,N",
-        help="Degrees. West > east crosses the antimeridian.",
+        help="Degrees. West > east crosses the antimeridian. Write --bbox=-10,… for a west < 0.",
     ),
 ]
 Intersects = Annotated[str | None, typer.Option(help="GeoJSON or WKT in EPSG:4326.")]
@@ -30,20 +34,18 @@ Datetime = Annotated[
     str | None, typer.Option(help="An instant or interval, such as 2025-06 or 2025-06-01/..")
 ]
 Ids = Annotated[list[str] | None, typer.Option("--id", help="An id. Repeatable.")]
+Fields = Annotated[
+    list[str] | None,
+    typer.Option(help="The fields to write, with commas between, or repeated. All by default."),
+]
 OrderBy = Annotated[str | None, typer.Option(help="Such as 'cloud_cover DESC, date'.")]
 Branch = Annotated[str | None, typer.Option(help="A branch of the repository.")]
 Tag = Annotated[str | None, typer.Option(help="A tag of the repository.")]
 Snapshot = Annotated[str | None, typer.Option(help="A snapshot of the repository.")]
 Group = Annotated[str, typer.Option(help="The group with the fields.")]
-Authorized = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--authorize",
-        metavar="PREFIX[=env]",
-        help="A virtual chunk container that may be read, with the environment's credentials "
-        "after =env. Repeatable.",
-    ),
-]
+Location = Annotated[str | None, typer.Option(help="The field with the paths of granules.")]
+GeometryField = Annotated[str | None, typer.Option(help="The field with footprints.")]
+TimeField = Annotated[str | None, typer.Option(help="The field with times.")]
 
 
 def params(said: list[str] | None) -> dict[str, Any]:
@@ -70,9 +72,8 @@ def bbox(said: str | None) -> tuple[float, ...] | None:
         raise QueryError(f"--bbox {said} is not W,S,E,N in degrees") from error
 
 
-def authorize(said: list[str] | None) -> Authorize | None:
-    """Return what ``--authorize`` allows, None where it says nothing."""
-    if not said:
+def fields(said: list[str] | None) -> list[str] | None:
+    """Return the names of ``--fields``."""
+    if said is None:
         return None
-    parts = (text.partition("=") for text in said)
-    return {prefix: credentials or None for prefix, _, credentials in parts}
+    return [name.strip() for text in said for name in text.split(",") if name.strip()]

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 import shapely
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from l2view.errors import FieldError, L2ViewError, unknown
+from l2view.errors import FieldError, L2ViewError, listed
 from l2view.view.attributes import is_geometry, json_columns
 
 TABLE_ROWS = 100
@@ -37,54 +40,103 @@ class Format(StrEnum):
     parquet = "parquet"
 
 
-AsFormat = Annotated[Format, typer.Option("--format", "-f", help="How to write the rows.")]
+AsFormat = Annotated[
+    Format | None,
+    typer.Option(
+        "--format", "-f", help="How to write the rows; by default as --output ends, else a table."
+    ),
+]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Write here instead of standard output.")
 ]
 
 
+def format_of(said: Format | None, output: Path | None) -> Format:
+    """Return the format that was asked for, or that the name of the file tells."""
+    if said is not None:
+        return said
+    suffix = "" if output is None else output.suffix.removeprefix(".").casefold()
+    return Format(suffix) if suffix in set(Format) else Format.table
+
+
 def write(table: pa.Table, form: Format, output: Path | None = None) -> None:
-    """Write the rows of `table`."""
-    if form is Format.table:
-        _write_table(table, output)
-    elif form is Format.parquet:
+    """Write the rows of `table`.
+
+    Parameters
+    ----------
+    table
+        The rows.
+    form
+        How to write them.
+    output
+        Where, standard output by default.
+    """
+    if form is Format.parquet:
         if output is None and sys.stdout.isatty():
             raise L2ViewError("Parquet is not for a terminal: pass --output, or a pipe")
-        pyarrow.parquet.write_table(table, output or sys.stdout.buffer)
+        pyarrow.parquet.write_table(_geoparquet(table), output or sys.stdout.buffer)
     elif form is Format.csv:
         pyarrow.csv.write_csv(_texts(table), output or sys.stdout.buffer)
+    elif form is Format.table and output is None and sys.stdout.isatty():
+        _show(table)
     else:
-        parts = _json(table) if form is Format.json else _geojson(table)
-        if output is not None:
-            with output.open("w") as file:
-                file.writelines(parts)
+        lines = {Format.table: _aligned, Format.json: _json, Format.geojson: _geojson}[form](table)
+        if output is None:
+            sys.stdout.writelines(lines)
         else:
-            sys.stdout.writelines(parts)
+            with output.open("w", encoding="utf-8") as file:
+                file.writelines(lines)
     sys.stdout.flush()
 
 
-def _write_table(table: pa.Table, output: Path | None) -> None:
-    shown = table.slice(0, TABLE_ROWS) if sys.stdout.isatty() and output is None else table
+def _show(table: pa.Table) -> None:
+    """Show the first rows on the terminal."""
     drawn = Table(header_style="bold", box=None, pad_edge=False)
     for field in table.schema:
-        number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
-        drawn.add_column(field.name, justify="right" if number else "left", overflow="ellipsis")
-    for row in _rows(shown):
-        drawn.add_row(*("" if value is None else str(value) for value in row.values()))
-    if output is not None:
-        with output.open("w") as file:
-            _wide(file).print(drawn)
-    elif sys.stdout.isatty():
-        Console(highlight=False).print(drawn)
-    else:
-        _wide(sys.stdout).print(drawn)
-    if len(shown) < len(table):
-        Console(stderr=True).print(f"{len(shown)} of {len(table):,} rows; --format csv has all")
+        drawn.add_column(
+            Text(field.name),
+            justify="right" if _is_number(field) else "left",
+            no_wrap=True,
+            overflow="ellipsis",
+        )
+    for row in _rows(table.slice(0, TABLE_ROWS)):
+        drawn.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+    Console().print(drawn)
+    if len(table) > TABLE_ROWS:
+        Console(stderr=True).print(f"{TABLE_ROWS} of {len(table):,} rows; --format csv has all")
 
 
-def _wide(file: Any) -> Console:
-    """Return a console that cuts nothing off, for what isn't a terminal."""
-    return Console(file=file, width=10_000, highlight=False, no_color=True)
+def _aligned(table: pa.Table) -> Iterator[str]:
+    """Yield a table's lines with every column as wide as its widest value."""
+    texts = [_column_texts(table, field) for field in table.schema]
+    names = table.schema.names
+    widths = [
+        max(len(name), pc.max(pc.utf8_length(column)).as_py() or 0)
+        for name, column in zip(names, texts, strict=True)
+    ]
+    pads = [pc.utf8_lpad if _is_number(field) else pc.utf8_rpad for field in table.schema]
+
+    def lines(columns: Iterable[Any]) -> Iterator[str]:
+        padded = [pad(c, w) for pad, c, w in zip(pads, columns, widths, strict=True)]
+        for line in pc.binary_join_element_wise(*padded, "  ").to_pylist():
+            yield line.rstrip() + "\n"
+
+    yield from lines(pa.array([name]) for name in names)
+    for start in range(0, len(table), BATCH):
+        yield from lines(column.slice(start, BATCH) for column in texts)
+
+
+def _is_number(field: pa.Field) -> bool:
+    return bool(pa.types.is_integer(field.type) or pa.types.is_floating(field.type))
+
+
+def _column_texts(table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
+    """Return a column as strings, empty where it is NULL."""
+    column = table.column(field.name)
+    if not pa.types.is_integer(field.type):
+        values = json_columns(table.select([field.name]))[field.name]
+        column = pa.chunked_array([[None if v is None else str(v) for v in values]], pa.string())
+    return pc.fill_null(column.cast(pa.string()), "")
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
@@ -115,15 +167,54 @@ def _json(table: pa.Table) -> Iterator[str]:
 
 
 def _geojson(table: pa.Table) -> Iterator[str]:
-    field = next((field for field in table.schema if is_geometry(field)), None)
+    """Yield the lines of a FeatureCollection (RFC 7946)."""
+    field = geometry_of(table)
     if field is None:
-        raise FieldError(unknown("geometry field", "bbox", table.schema.names))
+        raise FieldError(
+            f"GeoJSON needs footprints, and no field of the rows is a geometry; fields: "
+            f"{listed(table.schema.names)}"
+        )
     yield '{"type": "FeatureCollection", "features": ['
-    for index, row in enumerate(_rows(table)):
-        text = row.pop(field.name)
-        shape = None if text is None else json.loads(shapely.to_geojson(shapely.from_wkt(text)))
-        feature: dict[str, Any] = {"type": "Feature", "geometry": shape, "properties": row}
-        if row.get("id") is not None:
-            feature["id"] = row["id"]
-        yield (",\n" if index else "\n") + json.dumps(feature)
+    comma = "\n"
+    for start in range(0, len(table), BATCH):
+        part = table.slice(start, BATCH)
+        shapes = shapely.to_geojson(_shapes(part, field))
+        for row, shape in zip(_rows(part.drop_columns([field.name])), shapes, strict=True):
+            named = "" if row.get("id") is None else f' "id": {json.dumps(row["id"])},'
+            yield (
+                f'{comma}{{"type": "Feature",{named} "geometry": {shape or "null"}, '
+                f'"properties": {json.dumps(row)}}}'
+            )
+            comma = ",\n"
     yield "\n]}\n"
+
+
+def geometry_of(table: pa.Table) -> pa.Field | None:
+    """Return the first field of geometries, None where there is none."""
+    return next((field for field in table.schema if is_geometry(field)), None)
+
+
+def _shapes(table: pa.Table, field: pa.Field) -> Any:
+    """Return a field's geometries, None where it is NULL or none."""
+    read = shapely.from_wkb if pa.types.is_binary(field.type) else shapely.from_wkt
+    values = np.array(table.column(field.name).to_pylist(), dtype=object)
+    return read(values, on_invalid="ignore")
+
+
+def _geoparquet(table: pa.Table) -> pa.Table:
+    """Return `table` as GeoParquet 1.1 has it: geometries as WKB, and what they are."""
+    columns = {}
+    for field in table.schema:
+        if is_geometry(field):
+            columns[field.name] = {"encoding": "WKB", "geometry_types": []}
+            if not pa.types.is_binary(field.type):
+                wkb = pa.array(shapely.to_wkb(_shapes(table, field)), pa.binary())
+                metadata = field.metadata | {b"ARROW:extension:name": b"geoarrow.wkb"}
+                index = table.schema.get_field_index(field.name)
+                table = table.set_column(
+                    index, pa.field(field.name, pa.binary(), metadata=metadata), wkb
+                )
+    if not columns:
+        return table
+    described = {"version": "1.1.0", "primary_column": next(iter(columns)), "columns": columns}
+    return table.replace_schema_metadata({"geo": json.dumps(described)})

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from l2view.cli import options
-from l2view.cli.output import AsFormat, Format, Output, write
+from l2view.cli.output import AsFormat, Format, Output, format_of, write
 from l2view.collection import Collection
 
 
@@ -19,20 +19,29 @@ def search(
     intersects: options.Intersects = None,
     datetime: options.Datetime = None,
     ids: options.Ids = None,
-    fields: Annotated[
-        str | None, typer.Option(help="The fields to write, with commas between. All by default.")
-    ] = None,
+    fields: options.Fields = None,
     order_by: options.OrderBy = None,
     limit: Annotated[int | None, typer.Option(min=0, help="The most granules.")] = None,
-    form: AsFormat = Format.table,
+    form: AsFormat = None,
     output: Output = None,
     branch: options.Branch = None,
     tag: options.Tag = None,
     snapshot: options.Snapshot = None,
     group: options.Group = "meta",
+    geometry_field: options.GeometryField = None,
+    time_field: options.TimeField = None,
 ) -> None:
     """Find granules and write their rows. Conditions are combined with AND."""
-    collection = Collection(store, branch=branch, tag=tag, snapshot=snapshot, group=group)
+    collection = Collection(
+        store,
+        branch=branch,
+        tag=tag,
+        snapshot=snapshot,
+        group=group,
+        geometry_field=geometry_field,
+        time_field=time_field,
+    )
+    form = format_of(form, output)
     found = collection.search(
         where,
         params=options.params(param) or None,
@@ -40,8 +49,18 @@ def search(
         intersects=intersects,
         datetime=datetime,
         ids=ids or None,
-        fields=None if fields is None else [name.strip() for name in fields.split(",")],
+        fields=_shown(collection, options.fields(fields), form),
         order_by=order_by,
         limit=limit,
     )
     write(found, form, output)
+
+
+def _shown(collection: Collection, asked: list[str] | None, form: Format) -> list[str] | None:
+    """Return the fields to write: an outline is for maps, and too long for a table."""
+    outlines = collection.geometry_fields
+    if form is Format.geojson and asked is not None:
+        return asked if set(asked) & set(outlines) else [*asked, *outlines[:1]]
+    if form is Format.table and asked is None:
+        return [name for name in collection.schema.names if name not in outlines]
+    return asked

@@ -41,9 +41,9 @@ def draw(everything: pa.Table, view: View, path: Path) -> None:
     parts: Any = figure.subfigures(2, 1, height_ratios=(5, 4))
     above, below = parts
     ax = above.add_subplot()
-    plot_footprints(everything, ax, facecolor="none", edgecolor="#777777", alpha=0.9)
+    plot_footprints(everything, ax=ax, facecolor="none", edgecolor="#777777", alpha=0.9)
     limits = ax.get_xlim(), ax.get_ylim()
-    plot_footprints(view.table, ax, alpha=0.45)
+    plot_footprints(view.table, ax=ax, alpha=0.45)
     ax.set(xlim=limits[0], ylim=limits[1])
     ax.set_title(f"{view.table.num_rows} of {everything.num_rows} granules found (red)")
     shown = _first_of_each(view)
@@ -60,8 +60,7 @@ def _first_of_each(view: View) -> Sequence[tuple[str, str]]:
     """Return the name and product of the first granule found of each product."""
     products = view.table.column("product").to_pylist()
     first = {
-        product: name
-        for name, product in reversed(list(zip(view.names.to_pylist(), products, strict=True)))
+        product: name for name, product in reversed(list(zip(view.names, products, strict=True)))
     }
     return [(name, product) for product, name in sorted(first.items())]
 

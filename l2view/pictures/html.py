@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from l2view.view.group import View
 
 CELL = 'style="text-align:left;padding:1px 10px 1px 0;vertical-align:top"'
+ONE_LINE = 'style="text-align:left;padding:1px 10px 1px 0;white-space:nowrap"'
 
 
 def view_html(view: View) -> str:
@@ -33,7 +34,7 @@ def _html(summary: Summary) -> str:
     )
     head = "".join(f"<th {CELL}>{escape(name)}</th>" for name in summary.names)
     rows = "".join(
-        "<tr>" + "".join(f"<td {CELL}>{escape(text)}</td>" for text in row) + "</tr>"
+        "<tr>" + "".join(f"<td {ONE_LINE}>{escape(text)}</td>" for text in row) + "</tr>"
         for row in summary.rows
     )
     footprints = ""
@@ -44,7 +45,8 @@ def _html(summary: Summary) -> str:
         f'<div class="l2view"><div><strong>l2view {escape(summary.title)}</strong></div>'
         '<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start">'
         f"<table>{facts}</table>{footprints}</div>"
-        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
+        '<div style="overflow-x:auto">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></div>"
     )
 
 

@@ -36,7 +36,7 @@ class Summary:
     facts
         Lines of name and value.
     names
-        The columns of `rows`.
+        The columns of `rows`, "…" where there are more.
     rows
         The first rows, as text.
     footprints
@@ -59,16 +59,27 @@ def footprints(table: pa.Table, most: int | None = None) -> NDArray[Any]:
     NULLs, what isn't a geometry, and empty ones are left out. With `most`, as many of them
     spread evenly over the rows.
     """
+    return outlines(table, most)[0]
+
+
+def outlines(table: pa.Table, most: int | None = None) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the same geometries, and the rows that they are of."""
     field = next((field for field in table.schema if is_geometry(field)), None)
     if field is None:
-        return np.empty(0, dtype=object)
-    column = table.column(field.name)
-    if most is not None and len(column) > most:
-        column = column.take(pa.array(np.linspace(0, len(column) - 1, most).astype(np.int64)))
-    raw = np.array(column.to_pylist(), dtype=object)
+        return np.empty(0, dtype=object), np.empty(0, dtype=np.int64)
+    rows = spread(len(table), most)
+    raw = np.array(table.column(field.name).take(pa.array(rows)).to_pylist(), dtype=object)
     read = shapely.from_wkb if pa.types.is_binary(field.type) else shapely.from_wkt
-    shapes = read(raw, on_invalid="ignore")
-    return np.asarray(shapes[~(shapely.is_missing(shapes) | shapely.is_empty(shapes))])
+    shapes = np.asarray(read(raw, on_invalid="ignore"))
+    there = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
+    return shapes[there], rows[there]
+
+
+def spread(count: int, most: int | None = None) -> NDArray[np.int64]:
+    """Return the numbers of `count` rows, or of `most` of them at even distances."""
+    if most is None or count <= most:
+        return np.arange(count)
+    return np.linspace(0, count - 1, most).astype(np.int64)
 
 
 def time_span(table: pa.Table) -> str | None:
@@ -94,10 +105,12 @@ def _extreme(table: pa.Table, name: str, which: str) -> str | None:
 def first_rows(table: pa.Table) -> tuple[list[str], list[list[str]]]:
     """Return the names and texts of the first rows and columns."""
     head = table.slice(0, ROWS_SHOWN)
-    shown = [field for field in head.schema if not is_geometry(field)][:FIELDS_SHOWN]
+    plain = [field for field in head.schema if not is_geometry(field)]
+    shown = plain[:FIELDS_SHOWN]
     columns = [json_values(head.column(field.name).combine_chunks()) for field in shown]
     texts = [[_text(column[row]) for column in columns] for row in range(head.num_rows)]
-    return [field.name for field in shown], texts
+    more = ["…"] if len(shown) < len(plain) else []
+    return [field.name for field in shown] + more, [row + more for row in texts]
 
 
 def _text(value: Any) -> str:

@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from l2view.collection import Collection
     from l2view.view.group import View
 
+SHOWN_IDS = 3
+"""The most ids of a query that are told one by one."""
+
 SCANNED_ROWS = 2_000_000
 """Above so many rows a collection's time span is not looked for."""
 
@@ -22,16 +25,16 @@ def view_summary(view: View) -> Summary:
     facts = {"collection": said["collection"]}
     if said["snapshot"]:
         facts["snapshot"] = said["snapshot"]
-    query = {name: value for name, value in said["query"].items() if name != "ids"}
-    if "ids" in said["query"]:
-        query["ids"] = f"{len(said['query']['ids']):,} ids"
-    facts["query"] = ", ".join(f"{name}={value!r}" for name, value in query.items()) or "all"
+    query = {name: repr(value) for name, value in said["query"].items()}
+    if "ids" in query and len(said["query"]["ids"]) > SHOWN_IDS:
+        query["ids"] = f"({len(said['query']['ids']):,} ids)"
+    facts["query"] = ", ".join(f"{name}={value}" for name, value in query.items()) or "all"
     if span := time_span(table):
         facts["time"] = span
     facts["fields"] = listed(table.schema.names)
     if "variables" in said:
         facts["variables"] = listed(said["variables"])
-    facts["granules"] = listed(view.names.slice(0, 3).to_pylist())
+    facts["granules"] = listed(view.names[:3])
     if said["count"] > 3:
         facts["granules"] += ", …"
     names, rows = first_rows(table)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import uuid
 import warnings
+from collections.abc import Mapping
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -32,12 +34,39 @@ CONCURRENCY = 128
 """How many granules are read at a time."""
 
 
-def datatree(store: ViewStore) -> xr.DataTree:
-    """Return the tree of the view over `store`."""
+def datatree(store: ViewStore, chunks: Any = None) -> xr.DataTree:
+    """Return the tree of the view over `store`.
+
+    Parameters
+    ----------
+    store
+        The view's store.
+    chunks
+        As for `xarray.open_datatree`; the root's fields are in memory either way.
+    """
     datasets = {"/": fields_dataset(store)}
     for path, attributes, arrays in sync(_groups(store)):
         datasets[path] = _dataset(store, path, attributes, arrays)
+    if chunks is not None:
+        # Dask's own name for an array would be a hash of the whole view, for each of them.
+        token = uuid.uuid4().hex
+        for path in datasets.keys() - {"/"}:
+            datasets[path] = _chunked(datasets[path], chunks, f"{path}-{token}")
     return xr.DataTree.from_dict(datasets)
+
+
+def _chunked(dataset: xr.Dataset, chunks: Any, token: str) -> xr.Dataset:
+    """Return a Dataset of Dask arrays, with the stored chunks where `chunks` says nothing."""
+    arrays = {}
+    for name, variable in dataset.variables.items():
+        sizes = chunks
+        if isinstance(chunks, Mapping):
+            said = {dim: chunks[dim] for dim in variable.dims if dim in chunks}
+            sizes = {**variable.encoding.get("preferred_chunks", {}), **said}
+        arrays[name] = variable.chunk(sizes, name=f"{name}-{token}")
+    return dataset.assign({name: arrays[name] for name in dataset.data_vars}).assign_coords(
+        {name: arrays[name] for name in dataset.coords if name not in dataset.xindexes}
+    )
 
 
 def fields_dataset(store: ViewStore) -> xr.Dataset:

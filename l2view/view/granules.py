@@ -6,20 +6,70 @@ becomes a dictionary when its attributes are asked for, a block of rows at a tim
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from l2view.errors import listed
 from l2view.hierarchy import JSON, METADATA_KEYS
 from l2view.layout import Location
 from l2view.view.attributes import json_columns
 
 BLOCK = 256
 """How many rows are turned into attributes at once."""
+
+
+class Names(Sequence[str]):
+    """The names of groups, as a sequence of strings over an Arrow array.
+
+    Parameters
+    ----------
+    array
+        The names, of shape (n,).
+    """
+
+    def __init__(self, array: pa.LargeStringArray) -> None:
+        self.array = array
+
+    def __len__(self) -> int:
+        """Return the number of names."""
+        return len(self.array)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Names: ...
+    def __getitem__(self, index: int | slice) -> str | Names:
+        """Return one name, or the names of a slice."""
+        found = self.array[index]
+        return Names(found) if isinstance(index, slice) else str(found)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names, turning a block of them into Python's strings at a time."""
+        for start in range(0, len(self.array), BLOCK):
+            yield from self.array[start : start + BLOCK].to_pylist()
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether there is such a name."""
+        wanted = pa.scalar(name, self.array.type) if isinstance(name, str) else None
+        return wanted is not None and pc.index(self.array, wanted).as_py() >= 0
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether `other` holds the same strings in the same order."""
+        if isinstance(other, Names):
+            return bool(self.array.equals(other.array))
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Return the first names, and how many there are."""
+        return f"<{len(self):,} names: {listed(self[:3])}{', …' if len(self) > 3 else ''}>"
 
 
 class Granules:
@@ -51,6 +101,11 @@ class Granules:
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
+
+    def head(self, count: int) -> Granules:
+        """Return the first `count` of the granules."""
+        tables = (self.table.slice(0, count), self.names.slice(0, count))
+        return Granules(*tables, self.locations.slice(0, count))
 
     def _find(self, name: str) -> int | None:
         """Return the row of the granule called `name`, None where there is none."""

@@ -11,10 +11,14 @@ from zarr import AsyncGroup
 from zarr.core.group import GroupMetadata
 from zarr.storage import StorePath
 
+from l2view.view.granules import Names
 from l2view.view.store import ViewStore
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+
+COMPLETED = 1000
+"""How many names tab completion offers."""
 
 
 class View(zarr.Group):
@@ -44,9 +48,14 @@ class View(zarr.Group):
         return self._view_store.granules.table
 
     @property
-    def names(self) -> pa.Array:
-        """The name of each granule's group, in the order of `table`."""
-        return self._view_store.granules.names
+    def names(self) -> Names:
+        """The name of each granule's group, in the order of `table`: a sequence of strings."""
+        return Names(self._view_store.granules.names)
+
+    @property
+    def read_only(self) -> bool:
+        """Always True, though its store doesn't call itself so (see `ViewStore`)."""
+        return True
 
     @property
     def description(self) -> dict[str, Any]:
@@ -72,7 +81,50 @@ class View(zarr.Group):
         return view_html(self)
 
     def _ipython_key_completions_(self) -> list[str]:
-        return [*self._view_store.fields, *self.names.slice(0, 1000).to_pylist()]
+        return [*self._view_store.fields, *self.names[:COMPLETED]]
+
+    def head(self, count: int = 5) -> View:
+        """Return the view of the first granules, as ``limit=`` would have made it.
+
+        Parameters
+        ----------
+        count
+            How many.
+        """
+        if len(self.names) <= count:
+            return self
+        return View.of(self._view_store.head(max(count, 0)))
+
+    def tree(
+        self,
+        expand: bool | None = None,
+        level: int | None = None,
+        *,
+        max_nodes: int = 500,
+        plain: bool = False,
+    ) -> Any:
+        """Show the groups and arrays, of the first granules where there are many.
+
+        Parameters
+        ----------
+        expand, level, plain
+            See `zarr.Group.tree`.
+        max_nodes
+            About as many groups and arrays are shown; the rest isn't read either.
+        """
+        room, each = max_nodes - len(self._view_store.fields), 1
+        if level != 0 and len(self.names):
+            below = self.get_group(self.names[0]).members(None if level is None else level - 1)
+            each += len(below)
+        shown = self.head(max(room // each, 1))
+        drawn = super(View, shown).tree(expand, level, max_nodes=max_nodes, plain=plain)
+        if shown is not self:
+            # zarr's own place for saying that it isn't all.
+            drawn._truncated = (
+                f"the first {len(shown.names):,} of {len(self.names):,} granules; "
+                "max_nodes= shows more\n"
+            )
+        return drawn
 
     def to_dataset(self) -> xr.Dataset:
         """Return the fields as a Dataset over the dimension ``granule``.
@@ -83,26 +135,48 @@ class View(zarr.Group):
 
         return fields_dataset(self._view_store)
 
-    def to_datatree(self) -> xr.DataTree:
+    def to_datatree(self, chunks: Any = None) -> xr.DataTree:
         """Return the view as a DataTree: the fields in its root, a node for each granule.
 
         The same as ``xr.open_datatree(view.store, engine="zarr")``, only faster. Arrays stay
         where they are until they are computed.
+
+        Parameters
+        ----------
+        chunks
+            As for `xarray.open_datatree`: ``{}`` for Dask arrays with the chunks that are
+            stored, ``"auto"`` for larger ones, None for no Dask.
         """
         from l2view.view.datatree import datatree
 
-        return datatree(self._view_store)
+        return datatree(self._view_store, chunks)
 
-    def plot(self, ax: Axes | None = None, **style: Any) -> Axes:
+    def plot(
+        self,
+        column: str | None = None,
+        ax: Axes | None = None,
+        *,
+        figsize: tuple[float, float] = (9, 5),
+        **style: Any,
+    ) -> Axes:
         """Draw the footprints on a map with coastlines.
 
         Parameters
         ----------
+        column
+            A field to colour them by.
         ax
             Matplotlib axes to draw on, new ones by default.
+        figsize
+            The size of new axes in inches.
         style
-            Passed to the `matplotlib.collections.PatchCollection` of the footprints.
+            Passed to the `matplotlib.collections.PathCollection` of the footprints.
+
+        Raises
+        ------
+        FieldError
+            Where there is no geometry field, or no field called `column`.
         """
         from l2view.pictures.plot import plot_footprints
 
-        return plot_footprints(self.table, ax, **style)
+        return plot_footprints(self.table, column, ax, figsize=figsize, **style)

@@ -106,6 +106,13 @@ class ViewStore(Store):
     def __setstate__(self, state: JSON) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
+    def head(self, count: int) -> ViewStore:
+        """Return the store of the first `count` granules, as the limit of a search makes it."""
+        query = {**self.description["query"], "limit": count}
+        granules = self.granules.head(count)
+        said = {**self.description, "query": query, "count": len(granules)}
+        return ViewStore(**self.__getstate__() | {"granules": granules, "description": said})
+
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, ViewStore)
