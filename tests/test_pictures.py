@@ -215,6 +215,7 @@ def test_plots_by_a_field(v3_store: MemoryStore, name: str) -> None:
         assert len(drawn.get_array()) == 20
         assert axes.figure.axes[1].get_ylabel() == name
         axes.figure.canvas.draw()
+        assert len({tuple(color) for color in drawn.get_facecolor()}) > 9
     with pytest.raises(FieldError, match="no field .platfrm.; did you mean .platform."):
         collection.plot("platfrm")
     with pytest.raises(FieldError, match="no field .platfrm.; did you mean .platform."):

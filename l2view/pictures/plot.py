@@ -83,6 +83,8 @@ def plot_footprints(
         "zorder": 2,
         "alpha": max(0.15, min(0.6, 8 / max(len(shapes), 1))),
     }
+    if column is not None:
+        look |= {"edgecolor": "#444444", "linewidth": 0.4, "alpha": 0.75}
     drawn = PathCollection(paths, **look | style)
     ax.add_collection(drawn, autolim=False)
     if column is not None:
@@ -105,7 +107,6 @@ def _color(ax: Axes, drawn: PathCollection, values: pa.ChunkedArray, name: str) 
     if timed or pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
         numbers = values.to_numpy()
         known = dates.date2num(numbers) if timed else numbers.astype(float)
-        drawn.set_facecolor("none")
         drawn.set_array(np.ma.masked_invalid(known))
         locator: Any = dates.AutoDateLocator() if timed else AutoLocator()
         form: Any = dates.AutoDateFormatter(locator) if timed else ScalarFormatter()
