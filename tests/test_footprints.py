@@ -7,8 +7,11 @@ import math
 import numpy as np
 import pytest
 import shapely
+import shapely.affinity
 import zarr
 from builders import boxes, put, put_wkb, texts
+from hypothesis import given
+from hypothesis import strategies as st
 from zarr.storage import MemoryStore
 
 import l2view
@@ -64,3 +67,41 @@ def test_footprints_that_are_not_finite_are_null(kind: str) -> None:
         put(meta, "bbox", wkb, zarr.dtype.VariableLengthBytes())
     with pytest.warns(L2ViewWarning, match='"bbox" of idx 1, 2.*a NaN|NaN or infinite'):
         assert l2view.search(root.store, bbox=(0, 0, 2, 2))["idx"].to_pylist() == [0, 4]
+
+
+@st.composite
+def polygons(draw: st.DrawFn) -> shapely.Geometry:
+    """A polygon anywhere on the map, or across one of its edges."""
+    x, y = draw(st.integers(-400, 400)), draw(st.integers(-70, 70))
+    angles = sorted(draw(st.sets(st.integers(0, 35), min_size=3, max_size=9)))
+    reach = draw(st.integers(1, 19))
+    turns = np.radians(np.array(angles) * 10)
+    outline = shapely.Polygon(np.c_[x + reach * np.cos(turns), y + reach * np.sin(turns)])
+    return draw(st.sampled_from([outline, outline.exterior, shapely.Point(x, y)]))
+
+
+@pytest.fixture(scope="module", params=["WKB", "WKT"])
+def tiles(request: pytest.FixtureRequest) -> l2view.Collection:
+    root = zarr.create_group(MemoryStore())
+    meta = root.create_group("meta")
+    if request.param == "WKB":
+        put_wkb(meta, "bbox", TILES)
+    else:
+        put(meta, "bbox", texts(shapely.to_wkt(TILES, rounding_precision=-1)))
+    return l2view.Collection(root.store)
+
+
+west, south = (edge.ravel() for edge in np.mgrid[-180:180:15, -90:90:15])
+TILES = [*shapely.box(west, south, west + 12.5, south + 12.5), shapely.Point(0.5, 0.5)]
+
+
+@given(shape=polygons())
+def test_places_are_those_that_shapely_finds(
+    tiles: l2view.Collection, shape: shapely.Geometry
+) -> None:
+    wanted = np.zeros(len(TILES), dtype=bool)
+    for turn in range(-2, 3):
+        moved = shapely.affinity.translate(shape, xoff=360 * turn)
+        wanted |= shapely.intersects(moved, np.array(TILES))
+    found = tiles.search(intersects=shape)["idx"].to_pylist()
+    assert found == np.flatnonzero(wanted).tolist()

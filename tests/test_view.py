@@ -464,6 +464,28 @@ def test_sharded_arrays_and_rectilinear_grids() -> None:
         assert view["a/ragged"][2:9].tolist() == list(range(2, 9))
 
 
+@pytest.mark.parametrize("chunks", [{}, {"x": 20}, "auto", -1])
+def test_datatrees_of_dask_arrays(chunks: Any) -> None:
+    root = zarr.create_group(MemoryStore())
+    group = root.create_group("a")
+    names = {"dimension_names": ["x"]}
+    sharded = group.create_array("s", shape=(20,), chunks=(3,), shards=(12,), dtype="i2", **names)
+    sharded[:] = np.arange(20)
+    group.create_array("x", shape=(20,), chunks=(7,), dtype="i2", **names)[:] = np.arange(20)
+    with zarr.config.set({"array.rectilinear_chunks": True}):
+        ragged = group.create_array("r", shape=(20,), chunks=[[3, 5, 12]], dtype="i2", **names)
+        ragged[:] = np.arange(20)
+        put(root.create_group("meta"), "id", texts(["a"]))
+        view = l2view.open(root.store)
+        ours = view.to_datatree(chunks)["a"].to_dataset()
+        theirs = xr.open_zarr(view.store, group="a", chunks=chunks)
+        for name in ("s", "r"):
+            assert ours[name].chunks == theirs[name].chunks
+            for said in ("chunks", "preferred_chunks", "shards"):
+                assert ours[name].encoding.get(said) == theirs[name].encoding.get(said)
+        xr.testing.assert_identical(ours, theirs)
+
+
 def test_an_array_without_a_v3_form_is_left_out_by_name() -> None:
     root = zarr.create_group(MemoryStore(), zarr_format=2)
     group = root.create_group("a")
