@@ -32,6 +32,9 @@ bench: .venv/ready  ## a table of ratios, and JSON in benchmarks/results
 	$(BIN)/python -m benchmarks
 
 .venv/ready: requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "l2view needs Python 3.12 or newer, and there is no $(PYTHON); \
+	name one: make PYTHON=/path/to/python3"; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || { \
 	  echo "l2view needs Python 3.12 or newer, and $(PYTHON) is $$($(PYTHON) -V 2>&1); \
 	name one: make PYTHON=python3.13"; exit 1; }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import h5py
@@ -12,6 +13,7 @@ from test_cli import run
 import l2view
 from l2view.demo.check import check_granule
 from l2view.demo.files import write_granules
+from l2view.demo.packages import require_packages
 from l2view.demo.repository import build_repository, container
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -89,7 +91,13 @@ def test_granules_differ_in_packing_shape_and_zone(tmp_path: Path) -> None:
         assert np.all(np.abs(granule.footprint.bounds[::2]) <= 180)
 
 
-def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "rasterio", None)
-    with pytest.raises(l2view.L2ViewError, match=r"pip install 'l2view\[demo\]'"):
-        list(write_granules(tmp_path))
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rasterio", None)
+    with pytest.raises(l2view.L2ViewError, match=r"the demo needs rasterio: pip install 'l2view\["):
+        require_packages()
+
+
+def test_a_file_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    done = run("demo", str(tmp_path / "mine.txt"), code=1)
+    assert "mine.txt is a file; name a folder for the demo" in done.stderr

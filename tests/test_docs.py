@@ -6,10 +6,11 @@ import contextlib
 import doctest
 import importlib
 import io
-import os
 import pkgutil
 import re
 import runpy
+import subprocess
+import sys
 import warnings
 from pathlib import Path
 
@@ -34,7 +35,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_pages(page: Path, demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = BLOCK.findall(page.read_text())
-    if page.stem in ("README", "quickstart", "store", "view"):
+    if page.stem in ("README", "quickstart", "search", "store", "view"):
         assert blocks
     monkeypatch.chdir(demo)
     names: dict[str, object] = {}
@@ -54,8 +55,8 @@ def test_commands_of_the_pages(demo: Path) -> None:
     }
     assert len(lines) >= 6
     for line in sorted(lines):
-        command = ["sh", "-c", f"PATH={Path(os.sys.executable).parent}:$PATH {line}"]
-        done = __import__("subprocess").run(command, cwd=demo, capture_output=True, text=True)
+        command = ["sh", "-c", f"PATH={Path(sys.executable).parent}:$PATH {line}"]
+        done = subprocess.run(command, cwd=demo, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
 
 

@@ -15,6 +15,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from l2view.collection import Collection
+from l2view.demo.packages import require_packages
 from l2view.errors import L2ViewError
 from l2view.view.group import View
 
@@ -35,6 +36,7 @@ def demo(
 
     No network is used. The folder is made anew when the demo runs again.
     """
+    require_packages()
     from l2view.demo.check import check_granule
     from l2view.demo.files import write_granules
     from l2view.demo.picture import draw
@@ -119,6 +121,8 @@ def demo(
 
 def _prepare(folder: Path) -> Path:
     """Make the demo's folder anew, unless something else is in it."""
+    if folder.exists() and not folder.is_dir():
+        raise L2ViewError(f"{folder} is a file; name a folder for the demo")
     if folder.exists() and any(folder.iterdir()) and not (folder / MARK).exists():
         raise L2ViewError(f"{folder} is not empty, and not the demo's; name another folder")
     for name in ("granules", "collection"):

@@ -19,12 +19,8 @@ import shapely
 import xarray as xr
 from numpy.typing import NDArray
 
-from l2view.errors import L2ViewError
-
 FIRST = datetime(2025, 6, 1, 9, 30)
 """When the first granule was taken, in UTC."""
-
-EXTRA = "pip install 'l2view[demo]'"
 
 
 @dataclass(frozen=True)
@@ -129,7 +125,9 @@ def _wind(folder: Path, number: int) -> GranuleFile:
     )
     packing = {"dtype": "int16", "scale_factor": 0.01, "_FillValue": -32767}
     path = folder / f"{name}.nc"
-    _to_netcdf(dataset, path, "scipy", {"wind_speed": packing}, format="NETCDF3_64BIT")
+    dataset.to_netcdf(
+        path, engine="scipy", format="NETCDF3_64BIT", encoding={"wind_speed": packing}
+    )
     fields = _fields(name, start, end, platform="Metop-B", product="wind")
     return GranuleFile(path, _outline(latitude, longitude), fields)
 
@@ -161,31 +159,18 @@ def _temperature(folder: Path, number: int) -> GranuleFile:
         "shuffle": True,
     }
     path = folder / f"{name}.h5"
-    _to_netcdf(dataset, path, "h5netcdf", {"sea_surface_temperature": packing})
+    dataset.to_netcdf(path, engine="h5netcdf", encoding={"sea_surface_temperature": packing})
     fields = _fields(name, start, end, platform="Aqua", product="sst")
     return GranuleFile(path, _outline(latitude, longitude), fields)
 
 
-def _to_netcdf(
-    dataset: xr.Dataset, path: Path, engine: Any, packing: dict[str, Any], **options: Any
-) -> None:
-    try:
-        dataset.to_netcdf(path, engine=engine, encoding=packing, **options)
-    except (ImportError, ValueError) as error:
-        if isinstance(error, ImportError) or "unrecognized engine" in str(error):
-            raise L2ViewError(f"the demo writes files with {engine}: {EXTRA}") from error
-        raise
-
-
 def _scene(folder: Path, number: int) -> GranuleFile:
     """Write a GeoTIFF scene, tiled and compressed, with overviews."""
-    try:
-        import rasterio
-        from rasterio.enums import Resampling
-        from rasterio.transform import from_origin
-        from rasterio.warp import transform_geom
-    except ImportError as error:
-        raise L2ViewError(f"the demo writes files with rasterio: {EXTRA}") from error
+    import rasterio
+    from rasterio.enums import Resampling
+    from rasterio.transform import from_origin
+    from rasterio.warp import transform_geom
+
     start = FIRST + timedelta(days=1 + 2 * number, hours=1)
     zone = 31 if number % 2 == 0 else 32
     size, resolution = 1024, 100.0

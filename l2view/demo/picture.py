@@ -10,8 +10,6 @@ import numpy as np
 import pyarrow as pa
 import zarr
 
-from l2view.demo.files import EXTRA
-from l2view.errors import L2ViewError
 from l2view.pictures.plot import plot_footprints
 from l2view.view.group import View
 
@@ -33,10 +31,8 @@ def draw(everything: pa.Table, view: View, path: Path) -> None:
     path
         Where the picture is written, as PNG.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise L2ViewError(f"the demo draws with matplotlib: {EXTRA}") from error
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(11, 8), layout="constrained")
     parts: Any = figure.subfigures(2, 1, height_ratios=(5, 4))
     above, below = parts

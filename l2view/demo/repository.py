@@ -14,8 +14,7 @@ from obspec_utils.registry import ObjectStoreRegistry
 from obstore.store import LocalStore
 from zarr.dtype import VariableLengthBytes
 
-from l2view.demo.files import EXTRA, GranuleFile
-from l2view.errors import L2ViewError
+from l2view.demo.files import GranuleFile
 
 
 def container(folder: Path) -> str:
@@ -61,20 +60,17 @@ def build_repository(folder: Path, granules: Sequence[GranuleFile], path: Path) 
 
 def _parser(path: Path) -> Any:
     """Return VirtualiZarr's parser for a file of the demo."""
-    try:
-        if path.suffix == ".nc":
-            from virtualizarr.parsers import NetCDF3Parser
+    if path.suffix == ".nc":
+        from virtualizarr.parsers import NetCDF3Parser
 
-            return NetCDF3Parser()
-        if path.suffix == ".h5":
-            from virtualizarr.parsers import HDFParser
+        return NetCDF3Parser()
+    if path.suffix == ".h5":
+        from virtualizarr.parsers import HDFParser
 
-            return HDFParser()
-        from virtual_tiff import VirtualTIFF
+        return HDFParser()
+    from virtual_tiff import VirtualTIFF
 
-        return VirtualTIFF(ifd_layout="nested")
-    except ImportError as error:
-        raise L2ViewError(f"no parser for {path.name}: {EXTRA}") from error
+    return VirtualTIFF(ifd_layout="nested")
 
 
 def _write_meta(root: zarr.Group, granules: Sequence[GranuleFile]) -> None:
