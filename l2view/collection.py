@@ -28,8 +28,9 @@ from l2view.errors import (
     warn,
 )
 from l2view.hierarchy import Hierarchy, join
-from l2view.layout import Layout
+from l2view.layout import Layout, packed
 from l2view.layout.groups import GroupsLayout, location_field
+from l2view.layout.packed import PackedLayout
 from l2view.meta.dataset import MetaDataset
 from l2view.meta.schema import ROW, Field, read_fields
 from l2view.query.context import Session
@@ -117,9 +118,12 @@ class Collection:
         for named in (geometry_field, time_field):
             if named is not None and named not in self._fields:
                 raise FieldError(unknown("field", named, self._fields))
-        self._layout: Layout = GroupsLayout(
-            self._hierarchy, location_field(tuple(self._fields), location)
-        )
+        self._layout: Layout
+        if location is None and set(packed.FIELDS) <= set(self._fields):
+            self._layout = PackedLayout(self._hierarchy)
+        else:
+            named = location_field(tuple(self._fields), location)
+            self._layout = GroupsLayout(self._hierarchy, named)
         self.meta = MetaDataset(self._source.store, tuple(self._fields.values()))
         """The table ``meta`` as a `pyarrow.dataset.Dataset`, for DuckDB, Polars and others."""
 

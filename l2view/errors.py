@@ -37,6 +37,10 @@ class QueryError(L2ViewError, ValueError):
     """A search or an SQL statement can't be run as it was written."""
 
 
+class IngestError(L2ViewError):
+    """Granules can't be written to a collection."""
+
+
 class ReadOnlyViewError(L2ViewError, ValueError):
     """Something tried to write to a view."""
 

@@ -129,6 +129,8 @@ def _numbers(values: NDArray[Any], field: Field) -> pa.Array:
     elif values.dtype.kind == "f":
         # Adding zero makes -0.0 one with 0.0, which engines otherwise tell apart.
         values = values.astype(kind.to_pandas_dtype(), copy=False) + 0
+    elif pa.types.is_boolean(kind):
+        values = values.astype(bool)
     else:
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
     return pa.array(values, mask=missing if missing.any() else None)

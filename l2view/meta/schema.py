@@ -209,6 +209,8 @@ def _field(name: str, path: str, document: JSON, geometry: str | None) -> Field:
         raise ValueError(f"its chunk grid is {document['chunk_grid']['name']}, not regular")
     attributes = document.get("attributes") or {}
     kind = signed_as_said(arrow_type(document["data_type"]), attributes)
+    if kind == pa.int8() and attributes.get("dtype") == "bool":  # as xarray stores booleans
+        kind = pa.bool_()
     meant = unpacked_type(kind, attributes)
     encoding: Literal["WKB", "WKT"] | None = None
     if name in GEOMETRIES or name == geometry:
@@ -222,7 +224,7 @@ def _field(name: str, path: str, document: JSON, geometry: str | None) -> Field:
         path=path,
         document=document,
         type=meant or kind,
-        nulls=_null_values(attributes, kind),
+        nulls=_null_values(attributes, arrow_type(document["data_type"])),
         geometry=encoding,
         packed=meant is not None,
     )

@@ -1,0 +1,1 @@
+"""Files in: granules of many formats, virtualised into one collection."""

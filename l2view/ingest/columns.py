@@ -1,0 +1,254 @@
+"""Rows of metadata as the arrays of ``/meta``: their types, their NULLs, their growth."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from l2view.errors import FieldError
+from l2view.meta.schema import GEOMETRIES, ROW
+
+type Kind = Literal["string", "int", "float", "bool", "time", "bytes"]
+"""What a field holds."""
+
+type Value = str | int | float | bool | datetime | bytes | None
+"""What a field holds of one granule."""
+
+INT_NULL = -(2**63)
+"""The integer that stands for NULL."""
+
+BOOL_NULL = -1
+"""The same of a field of booleans, which is stored as int8, as xarray stores it."""
+
+CHUNK_ROWS = 65_536
+"""The rows in a chunk of a field."""
+
+DTYPES: dict[Kind, Any] = {
+    "string": "string",
+    "int": "int64",
+    "float": "float64",
+    "bool": "int8",
+    "time": "datetime64[us]",
+    "bytes": zarr.dtype.VariableLengthBytes(),
+}
+NULLS: dict[Kind, Any] = {
+    "string": "",
+    "int": INT_NULL,
+    "float": math.nan,
+    "bool": BOOL_NULL,
+    "time": np.datetime64("NaT", "us"),
+    "bytes": b"",
+}
+ATTRIBUTES: dict[Kind, dict[str, Any]] = {
+    "string": {"_FillValue": ""},
+    "int": {"_FillValue": INT_NULL},
+    "float": {},
+    "bool": {"_FillValue": BOOL_NULL, "dtype": "bool"},
+    "time": {},
+    "bytes": {},
+}
+
+
+def plain(name: str, value: Any) -> Value:
+    """Return a value as a field can hold it: lists and objects as JSON, times in UTC.
+
+    Raises
+    ------
+    FieldError
+        Where no field can hold it.
+    """
+    if isinstance(value, np.datetime64):
+        value = None if np.isnat(value) else value.astype("datetime64[us]").item()
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, datetime):
+        if value.tzinfo is not None:
+            value = value.astimezone(UTC).replace(tzinfo=None)
+        return None if value != value else value
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day)
+    if isinstance(value, int) and not INT_NULL < int(value) < 2**63:
+        raise FieldError(f'the field "{name}" is {value}, which needs more than 64 bits')
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple | dict):
+        return json.dumps(value, sort_keys=True, default=str)
+    if value is None or isinstance(value, str | int | float | bool | bytes):
+        return value
+    raise FieldError(f'the field "{name}" is a {type(value).__name__}, which no field can hold')
+
+
+def kind_of(value: Value) -> Kind | None:
+    """Return what kind of field holds `value`, None for NULL."""
+    kinds: dict[type, Kind] = {
+        str: "string",
+        bool: "bool",
+        int: "int",
+        float: "float",
+        datetime: "time",
+        bytes: "bytes",
+    }
+    return next((kinds[known] for known in type(value).__mro__ if known in kinds), None)
+
+
+def kind_of_array(array: zarr.Array[Any]) -> Kind:
+    """Return the kind of an existing field.
+
+    Raises
+    ------
+    FieldError
+        Where it is none that is written here.
+    """
+    dtype = array.dtype
+    if array.attrs.get("dtype") == "bool":
+        return "bool"
+    if dtype.kind == "O":
+        return "bytes"
+    kinds: dict[str, Kind] = {"T": "string", "i": "int", "f": "float", "M": "time"}
+    if dtype.kind not in kinds:
+        raise FieldError(f'the field "{array.basename}" is {dtype}, which ingest can\'t add to')
+    return kinds[dtype.kind]
+
+
+def merged(known: Kind | None, new: Kind | None) -> Kind | None:
+    """Return the kind that holds both, where there is one.
+
+    Raises
+    ------
+    ValueError
+        Where there is none.
+    """
+    if known is None or new is None or known == new:
+        return known or new
+    if {known, new} == {"int", "float"}:
+        return "float"
+    raise ValueError(f"{new}, and {known} so far")
+
+
+class Kinds:
+    """The kinds of a collection's fields, as granules come in.
+
+    Parameters
+    ----------
+    known
+        The kinds of the fields that there are.
+    """
+
+    def __init__(self, known: Mapping[str, Kind]) -> None:
+        self.known: dict[str, Kind] = dict(known)
+
+    def add(self, row: Mapping[str, Value]) -> None:
+        """Take in one granule's row, all of it or nothing.
+
+        Raises
+        ------
+        FieldError
+            Naming the field and both kinds.
+        """
+        found: dict[str, Kind] = {}
+        for name, value in row.items():
+            if name == ROW or not name or "/" in name or name.startswith("__"):
+                raise FieldError(f'a field can\'t be called "{name}"')
+            if name in GEOMETRIES and not isinstance(value, bytes | None):
+                raise FieldError(f'the field "{name}" is a footprint, as WKB, and not {value!r}')
+            try:
+                kind = merged(self.known.get(name), kind_of(value))
+            except ValueError as error:
+                raise FieldError(f'the field "{name}" is {error}') from None
+            if kind is not None:
+                found[name] = kind
+        self.known.update(found)
+
+
+def column(kind: Kind, values: Iterable[Value]) -> NDArray[Any]:
+    """Return values as the NumPy array that is stored."""
+    null = NULLS[kind]
+    filled = [null if value is None else value for value in values]
+    match kind:
+        case "string":
+            return np.array(filled, dtype=np.dtypes.StringDType())
+        case "bytes":
+            array = np.empty(len(filled), dtype=object)
+            array[:] = filled
+            return array
+        case "time":
+            return np.array(filled, dtype="datetime64[us]")
+    return np.array(filled, dtype=DTYPES[kind])
+
+
+def create(group: zarr.Group, name: str, kind: Kind, rows: int) -> zarr.Array[Any]:
+    """Create a field of `rows` rows, all of them NULL."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
+        return group.create_array(
+            name,
+            shape=(rows,),
+            chunks=(CHUNK_ROWS,),
+            dtype=DTYPES[kind],
+            fill_value=NULLS[kind],
+            attributes=ATTRIBUTES[kind],
+        )
+
+
+def widened(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """Make a field of integers one of floats, and return it."""
+    old = group[name]
+    assert isinstance(old, zarr.Array)
+    values = np.asarray(old[:])
+    floats = np.where(values == INT_NULL, math.nan, values.astype(np.float64))
+    attributes = {key: value for key, value in old.attrs.items() if key != "_FillValue"}
+    del group[name]
+    array = create(group, name, "float", len(floats))
+    array.attrs.update(attributes)
+    array[:] = floats
+    return array
+
+
+def write(
+    group: zarr.Group,
+    kinds: Mapping[str, Kind],
+    start: int,
+    added: Sequence[Mapping[str, Value]],
+    replaced: Mapping[int, Mapping[str, Value]],
+) -> None:
+    """Write rows of ``/meta``.
+
+    Parameters
+    ----------
+    group
+        The group ``/meta``.
+    kinds
+        The kind of every field there shall be.
+    start
+        The number of rows so far.
+    added
+        The rows to add.
+    replaced
+        Rows to put in the place of others, by their numbers.
+    """
+    stop = start + len(added)
+    numbers = sorted(replaced)
+    for name, kind in sorted(kinds.items()):
+        if name not in group:
+            array = create(group, name, kind, start)
+        else:
+            found = group[name]
+            assert isinstance(found, zarr.Array)
+            array = found
+            if kind == "float" and kind_of_array(array) == "int":
+                array = widened(group, name)
+        if added:
+            array.resize((stop,))
+            values = column(kind, (row.get(name) for row in added))
+            array[start:stop] = values
+        if numbers:
+            values = column(kind, (replaced[number].get(name) for number in numbers))
+            array.oindex[np.array(numbers)] = values
