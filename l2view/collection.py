@@ -412,7 +412,7 @@ class Collection:
             intersects=intersects,
             datetime=datetime,
             # Kept: an iterable of ids is read once, here.
-            ids=tuple(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else ids,
+            ids=_kept(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else ids,
             order_by=order_by,
             limit=limit,
             geometry_field=self._geometry_field,
@@ -456,6 +456,11 @@ class Collection:
         if search.momentary:
             said["opened"] = f"{instant.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         return said
+
+
+def _kept(ids: Iterable[Any]) -> tuple[Any, ...]:
+    """Return ids as Python has them, of whatever holds them."""
+    return tuple(one.as_py() if isinstance(one, pa.Scalar) else one for one in ids)
 
 
 def _texts(name: str, said: Sequence[str] | str | None) -> tuple[str, ...] | None:

@@ -233,6 +233,7 @@ def _v3_document(buffer: Buffer) -> JSON:
 
 def _v2_document(zarray: JSON | None, zattrs: JSON | None, masked: bool) -> JSON:
     if zarray is not None:
+        masked = masked or zarr_v2.says_null(zarray, zattrs or {})
         return zarr_v2.array_document(zarray, zattrs or {}, masked=masked)
     return zarr_v2.group_document(zattrs or {})
 

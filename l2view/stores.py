@@ -293,7 +293,9 @@ def _locate_file(place: str) -> Any:
         raise StoreError("the path of the store is empty")
     path = Path(place).expanduser()
     if not path.exists():
-        raise StoreError(f"there is nothing at {path}")
+        # What was meant for a URL may have credentials in it.
+        shown = re.sub(r"^(\w+:/*)[^/]*@", r"\1", str(path))
+        raise StoreError(f"there is nothing at {shown}")
     if path.suffix == ".zip" and path.is_file():
         return ZipStore(path, mode="r", read_only=True)
     if not path.is_dir():
@@ -338,7 +340,9 @@ def _icechunk_storage(url: str) -> icechunk.Storage | None:
         case "az" | "azure" | "abfs" | "abfss":
             account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
             if account is None:
-                raise StoreError(f"set AZURE_STORAGE_ACCOUNT_NAME to open {url}")
+                raise StoreError(
+                    f"set AZURE_STORAGE_ACCOUNT_NAME to open {without_credentials(url)}"
+                )
             return icechunk.azure_storage(
                 account=account, container=parts.netloc, prefix=prefix, from_env=True
             )

@@ -89,6 +89,15 @@ def array_document(zarray: JSON, attributes: JSON, *, masked: bool) -> JSON:
     return document
 
 
+def says_null(zarray: JSON, attributes: JSON) -> bool:
+    """Return whether the fill value of a v2 array was chosen to stand for what is missing.
+
+    xarray writes no other sign of it in v2. zarr-python fills with zero where it was told
+    nothing, which is a number like any other.
+    """
+    return DIMENSIONS in attributes or zarray.get("fill_value") not in (None, 0, "", False)
+
+
 def _dimension_names(attributes: JSON, rank: int) -> tuple[list[str] | None, JSON]:
     """Take the dimension names out of `attributes`."""
     attributes = dict(attributes)

@@ -77,7 +77,11 @@ def polygons(draw: st.DrawFn) -> shapely.Geometry:
     reach = draw(st.integers(1, 19))
     turns = np.radians(np.array(angles) * 10)
     outline = shapely.Polygon(np.c_[x + reach * np.cos(turns), y + reach * np.sin(turns)])
-    return draw(st.sampled_from([outline, outline.exterior, shapely.Point(x, y)]))
+    corners = shapely.MultiPoint(outline.exterior.coords)
+    along = shapely.MultiLineString([[(x, y), (x + 9, y)], [(x + 20, y), (x + 20, y + 9)]])
+    mixed = shapely.GeometryCollection([shapely.Point(x + 50, y), outline])
+    kinds = [outline, outline.exterior, shapely.Point(x, y), corners, along, mixed]
+    return draw(st.sampled_from(kinds))
 
 
 @pytest.fixture(scope="module", params=["WKB", "WKT"])
@@ -105,3 +109,17 @@ def test_places_are_those_that_shapely_finds(
         wanted |= shapely.intersects(moved, np.array(TILES))
     found = tiles.search(intersects=shape)["idx"].to_pylist()
     assert found == np.flatnonzero(wanted).tolist()
+
+
+def test_a_bbox_that_is_the_antimeridian() -> None:
+    root = zarr.create_group(MemoryStore())
+    put_wkb(root.create_group("meta"), "bbox", shapely.box([170, -180, 0], 0, [180, -170, 9], 9))
+    assert l2view.search(root.store, bbox=(180, 0, -180, 5))["idx"].to_pylist() == [0, 1]
+
+
+@pytest.mark.parametrize("shape", ["POINT EMPTY", "POINT Z EMPTY", "CIRCULARSTRING(0 0,1 1,2 0)"])
+def test_wkt_that_the_functions_of_sql_cannot_read(shape: str) -> None:
+    root = zarr.create_group(MemoryStore())
+    put(root.create_group("meta"), "bbox", texts([shapely.box(0, 0, 1, 1).wkt, shape]))
+    with pytest.warns(L2ViewWarning, match="idx 1"):
+        assert l2view.search(root.store, bbox=(0, 0, 1, 1))["idx"].to_pylist() == [0]

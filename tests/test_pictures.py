@@ -60,7 +60,7 @@ def test_repr_of_a_collection(v3_store: MemoryStore) -> None:
         "  fields  idx: int64",
         "          bbox: binary",
         "          cloud_cover: double",
-        "          datetime: timestamp[ms]",
+        "          datetime: timestamp[us]",
         "          eo:cloud_cover: int16",
         "          group_path: string",
         "          id: string",
@@ -90,7 +90,7 @@ def test_repr_of_a_view(v3_store: MemoryStore) -> None:
 def test_html(v3_store: MemoryStore) -> None:
     collection = l2view.Collection(v3_store)
     shown = text_of(collection._repr_html_())
-    for words in ("Collection of 20 granules", "2025-06-20T10:00:00Z", "S2A/004", "timestamp[ms]"):
+    for words in ("Collection of 20 granules", "2025-06-20T10:00:00Z", "S2A/004", "timestamp[us]"):
         assert words in shown
     assert "NULL" in shown
     view = collection.open("platform = 'A' AND cloud_cover < 30")

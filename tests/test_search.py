@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, date, datetime, timedelta, timezone
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,13 @@ import pytest
 import shapely
 import zarr
 from builders import boxes, put, put_wkb, texts
-from hypothesis import given
-from hypothesis import strategies as st
 from zarr.storage import MemoryStore
 
 import l2view
 from l2view.errors import FieldError, L2ViewWarning, QueryError
-from l2view.query.interval import interval
+from l2view.query.parameters import scalar, to_json
 from l2view.query.place import box, geometry
+from l2view.query.where import Search
 
 
 @pytest.fixture
@@ -229,135 +229,6 @@ def test_no_geometry_field() -> None:
         l2view.search(root.store, datetime="2025")
 
 
-@pytest.mark.parametrize(
-    ("said", "expected"),
-    [
-        ("2025-06-03", [2]),
-        ("2025-06", list(range(20))),
-        ("2025", list(range(20))),
-        ("2024", []),
-        ("2025-06-03T10:00:00Z", [2]),
-        ("2025-06-03T10", [2]),
-        ("2025-06-03T12:00+02:00", [2]),
-        ("2025-06-03T10:00:00.000Z", [2]),
-        ("2025-06-03T10:00:01Z", []),
-        ("2025-06-03/2025-06-04", [2, 3]),
-        ("2025-06-03T10:00:00Z/2025-06-04T10:00:00Z", [2, 3]),
-        ("2025-06-03T10:00:01Z/2025-06-04T09:59:59Z", []),
-        ("../2025-06-02", [0, 1]),
-        ("2025-06-19/..", [18, 19]),
-        ("/2025-06-02", [0, 1]),
-        ("2025-06-19T00:00:00Z/9999-12-31T00:00:00Z", [18, 19]),
-        ("0001-01-01/2025-06-02", [0, 1]),
-        (date(2025, 6, 3), [2]),
-        (datetime(2025, 6, 3, 10), [2]),
-        (datetime(2025, 6, 3, 10, tzinfo=UTC), [2]),
-        (np.datetime64("2025-06-03T10:00"), [2]),
-        ((date(2025, 6, 3), None), list(range(2, 20))),
-        ((None, datetime(2025, 6, 3, 10)), [0, 1, 2]),
-        (["2025-06-03", "2025-06-03"], [2]),
-    ],
-)
-def test_datetime(v3_store: MemoryStore, said: Any, expected: list[int]) -> None:
-    assert rows(l2view.search(v3_store, datetime=said)) == expected
-
-
-@pytest.mark.parametrize(
-    ("said", "why"),
-    [
-        ("yesterday", "no instant such as 2025-06-01"),
-        ("2025-13-01", "2025-13-01"),
-        ("2025-06-03/2025-06-01", "ends before it begins"),
-        ("../..", "open at both ends"),
-        ("a/b/c", "has 3 parts"),
-        (7, "no instant such as"),
-        ("", "open at both ends"),
-    ],
-)
-def test_datetime_that_is_none(v3_store: MemoryStore, said: Any, why: str) -> None:
-    with pytest.raises(QueryError, match=why):
-        l2view.search(v3_store, datetime=said)
-
-
-def intervals(unit: str, **fields: list[str | None]) -> l2view.Collection:
-    root = zarr.create_group(MemoryStore())
-    meta = root.create_group("meta")
-    for name, values in fields.items():
-        put(meta, name, np.array([v or "NaT" for v in values], dtype=f"datetime64[{unit}]"))
-    return l2view.Collection(root.store)
-
-
-@pytest.mark.parametrize("unit", ["s", "ms", "us", "ns"])
-def test_granules_that_take_time(unit: str) -> None:
-    collection = intervals(
-        unit,
-        datetime=["2025-06-01T12:00", None, "2025-06-05T00:00"],
-        start_datetime=["2025-06-01T00:00", "2025-06-02T00:00", None],
-        end_datetime=["2025-06-03T00:00", "2025-06-02T06:00", None],
-    )
-    assert rows(collection.search(datetime="2025-06-02")) == [0, 1]
-    assert rows(collection.search(datetime="2025-06-03T00:00:00Z/..")) == [0, 2]
-    assert rows(collection.search(datetime="../2025-05")) == []
-    assert rows(collection.search(datetime="2025-06-05")) == [2]
-
-
-def test_the_end_belongs_to_its_field() -> None:
-    collection = intervals("ms", date=["2025-06-01"], end_date=["2025-06-04"])
-    assert rows(collection.search(datetime="2025-06-03")) == [0]
-    collection = intervals("ms", start_datetime=["2025-06-01"], end_datetime=["2025-06-04"])
-    assert rows(collection.search(datetime="2025-06-03")) == [0]
-    collection = intervals("ms", time=["2025-06-01"])
-    assert rows(collection.search(datetime="2025-06-01")) == [0]
-
-
-def test_time_fields_by_name() -> None:
-    root = zarr.create_group(MemoryStore())
-    meta = root.create_group("meta")
-    put(meta, "sensed", np.array(["2025-06-01", "2025-07-01"], "M8[s]"))
-    put(meta, "datetime", texts(["2025-06-01", "2025-07-01"]))
-    with pytest.raises(FieldError, match='the field "datetime" is string, not a timestamp'):
-        l2view.search(root.store, datetime="2025-07")
-    assert rows(l2view.search(root.store, datetime="2025-07", time_field="sensed")) == [1]
-    with pytest.raises(FieldError, match='no field "sensd"; did you mean "sensed"'):
-        l2view.search(root.store, datetime="2025-07", time_field="sensd")
-
-
-@given(
-    st.lists(st.integers(-5, 5), min_size=1, max_size=6),
-    st.integers(-8, 8),
-    st.integers(-8, 8),
-    st.sampled_from(["s", "ms", "us", "ns"]),
-)
-def test_intervals_are_closed_in_every_unit(
-    offsets: list[int], first: int, last: int, unit: str
-) -> None:
-    """Against plain comparisons, around instants that the unit may not hold."""
-    base = np.datetime64("2025-06-01T00:00:00", unit)
-    times = base + np.array(offsets).astype(f"m8[{unit}]")
-    root = zarr.create_group(MemoryStore())
-    put(root.create_group("meta"), "date", times)
-    low, high = (np.datetime64("2025-06-01", "us") + np.timedelta64(n, "us") for n in (first, last))
-    if low > high:
-        low, high = high, low
-    precise = times.astype("M8[ns]")
-    # An instant in microseconds stands for the whole of that microsecond.
-    after = (high + np.timedelta64(1, "us")).astype("M8[ns]")
-    expected = np.flatnonzero((precise >= low.astype("M8[ns]")) & (precise < after)).tolist()
-    assert rows(l2view.search(root.store, datetime=(low, high))) == expected
-
-
-def test_interval_is_stac() -> None:
-    span = interval("2025-06-01/..")
-    assert span.start == np.datetime64("2025-06-01", "ns").astype(int)
-    assert span.stop is None
-    assert interval("9999-12-31").stop == 253_402_300_800 * 10**9
-    assert str(interval("2025-06-01T12:00:00.5+02:00")) == "/".join(["2025-06-01T10:00:00.5Z"] * 2)
-    assert interval(pd.Timestamp("2025-06-01T00:00:00.000000001")).start == span.start + 1
-    day = interval(np.datetime64("2025-06-01"))
-    assert day == interval("2025-06-01") == interval(date(2025, 6, 1))
-    assert interval("2025-06") == interval(("2025-06-01", "2025-06-30"))
-
-
 def test_ids(collection: l2view.Collection) -> None:
     assert rows(collection.search(ids=["S2A/005", "S2A/001", "S2A/001"])) == [1, 5]
     with pytest.warns(L2ViewWarning, match=r"no granule has the id other, S2B/001$"):
@@ -536,3 +407,81 @@ def test_functions_take_the_options_of_a_collection(v3_store: MemoryStore) -> No
         l2view.open(v3_store, time_field="orbt")
     assert l2view.sql(v3_store, "SELECT count(*) n FROM meta").to_pydict() == {"n": [20]}
     assert len(l2view.Collection(v3_store)) == 20
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"\x01\x02",
+        datetime(2025, 6, 1, 0, 0, 0, 250_000),
+        datetime(2025, 6, 1, tzinfo=UTC),
+        date(2025, 6, 1),
+        timedelta(days=2, microseconds=3),
+        Decimal("0.50"),
+        np.datetime64("2025-06-03"),
+        np.datetime64("2025-06-03T01:02", "m"),
+        np.timedelta64(5, "s"),
+        np.float32(0.5),
+        float("inf"),
+        [1, 2],
+        ["a", None],
+        None,
+        shapely.Point(1, 2),
+        "text",
+        True,
+    ],
+)
+def test_parameters_can_be_asked_again(value: Any) -> None:
+    said = json.loads(json.dumps(to_json(value)))
+    once, again = scalar("x", value), scalar("x", said)
+    if isinstance(value, timedelta | np.generic | date | datetime):
+        assert once.as_py() == again.as_py()
+    else:
+        assert once.equals(again)
+    assert to_json(said) == said
+
+
+def test_a_recorded_query_finds_the_same() -> None:
+    root = zarr.create_group(MemoryStore())
+    times = np.array(["2025-06-01T00:00:00", "2025-06-01T00:00:01"], "M8[ms]")
+    put(root.create_group("meta"), "datetime", times)
+    collection = l2view.Collection(root.store)
+    params = {"x": datetime(2025, 6, 1, 0, 0, 1), "d": timedelta(seconds=1)}
+    where = "datetime > $x - $d"
+    said = json.loads(json.dumps(Search(where=where, params=params).asked()))
+    assert rows(collection.search(**said)) == rows(collection.search(where, params=params)) == [1]
+
+
+@pytest.mark.parametrize("order_by", ["'cloud_cover'", "1", "NULL", "1.5", "true"])
+def test_order_by_what_is_the_same_for_all(collection: l2view.Collection, order_by: str) -> None:
+    with pytest.raises(QueryError, match="is the same for all; a field's name goes without"):
+        collection.search(order_by=order_by, limit=5)
+
+
+def test_order_by_chance(collection: l2view.Collection) -> None:
+    with pytest.raises(QueryError, match="answers otherwise each time"):
+        collection.search(order_by="random()")
+
+
+@pytest.mark.parametrize(
+    "where", ["idx IN (SELECT 1)", "EXISTS (SELECT 1)", "idx = (SELECT max(1))"]
+)
+def test_where_has_no_subquery(collection: l2view.Collection, where: str) -> None:
+    with pytest.raises(QueryError, match="has a subquery, which is for sql"):
+        collection.search(where)
+    assert rows(collection.search("id <> '<subquery>'")) == list(range(20))
+
+
+def test_null_in_a_condition(collection: l2view.Collection) -> None:
+    for where in ("cloud_cover < NULL", "cloud_cover = $x", "NULL"):
+        assert rows(collection.search(where, params={"x": None} if "$" in where else None)) == []
+    with pytest.raises(QueryError, match="a comparison with NULL is never true; write IS NULL"):
+        collection.search("cloud_cover < $x AND platform = 'A'", params={"x": None})
+
+
+def test_habits(collection: l2view.Collection) -> None:
+    assert rows(collection.search(limit=np.int64(3))) == [0, 1, 2]
+    assert rows(collection.search(ids=pa.array(["S2A/002"]))) == [2]
+    assert rows(collection.search(datetime="2025-06-02t00:00:00z/2025-06-02t12:00:00z")) == [1]
+    with pytest.raises(QueryError, match="is no instant"):
+        collection.search(datetime=pd.NaT)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import warnings
 from typing import Any
@@ -52,9 +51,6 @@ def main() -> None:
     warnings.showwarning = show  # type: ignore[assignment]
     try:
         app()
-    except BrokenPipeError:  # the reader of the pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
     except (L2ViewError, OSError) as error:
         errors.print("[red]error:[/]", end=" ")
         errors.print(str(error), markup=False)

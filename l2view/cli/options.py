@@ -7,8 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from l2view.errors import QueryError
-
 Store = Annotated[
     str, typer.Argument(help="Path or URL of an Icechunk repository or a Zarr store.")
 ]
@@ -54,7 +52,7 @@ def params(said: list[str] | None) -> dict[str, Any]:
     for text in said or ():
         name, equals, value = text.partition("=")
         if not equals:
-            raise QueryError(f"--param {text} is not NAME=VALUE")
+            raise typer.BadParameter(f"{text} is not NAME=VALUE", param_hint="--param")
         try:
             found[name] = json.loads(value)
         except json.JSONDecodeError:
@@ -69,7 +67,9 @@ def bbox(said: str | None) -> tuple[float, ...] | None:
     try:
         return tuple(float(part) for part in said.replace(",", " ").split())
     except ValueError as error:
-        raise QueryError(f"--bbox {said} is not W,S,E,N in degrees") from error
+        raise typer.BadParameter(
+            f"{said} is not W,S,E,N in degrees", param_hint="--bbox"
+        ) from error
 
 
 def fields(said: list[str] | None) -> list[str] | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
@@ -20,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from l2view.errors import FieldError, L2ViewError, listed
+from l2view.errors import FieldError, L2ViewError, QueryError, listed
 from l2view.view.attributes import is_geometry, json_columns
 
 TABLE_ROWS = 100
@@ -71,6 +72,17 @@ def write(table: pa.Table, form: Format, output: Path | None = None) -> None:
     output
         Where, standard output by default.
     """
+    try:
+        _write(table, form, output)
+        sys.stdout.flush()
+    except BrokenPipeError:  # the reader of the pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit from None
+
+
+def _write(table: pa.Table, form: Format, output: Path | None) -> None:
+    if twice := {name for name in table.schema.names if table.schema.names.count(name) > 1}:
+        raise QueryError(f"there are several columns {listed(sorted(twice))}; name them with AS")
     if form is Format.parquet:
         if output is None and sys.stdout.isatty():
             raise L2ViewError("Parquet is not for a terminal: pass --output, or a pipe")
@@ -86,7 +98,6 @@ def write(table: pa.Table, form: Format, output: Path | None = None) -> None:
         else:
             with output.open("w", encoding="utf-8") as file:
                 file.writelines(lines)
-    sys.stdout.flush()
 
 
 def _show(table: pa.Table) -> None:

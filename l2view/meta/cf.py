@@ -19,6 +19,9 @@ PACKING = ("units", "calendar", "dtype", "scale_factor", "add_offset")
 """The attributes that say how a field is packed."""
 
 
+SCALE, OFFSET = ("scale_factor", 1), ("add_offset", 0)
+"""Attributes of packed numbers, and what they are where they aren't given."""
+
 UNSIGNED = {
     pa.int8(): pa.uint8(),
     pa.int16(): pa.uint16(),
@@ -52,6 +55,7 @@ def unpacked_type(kind: pa.DataType, attributes: JSON) -> pa.DataType | None:
     if str(attributes.get("dtype", "")).startswith("timedelta64") and isinstance(units, str):
         return pa.duration(_unit(units))
     if "scale_factor" in attributes or "add_offset" in attributes:
+        unpack(np.zeros(1), attributes, pa.float64())
         return pa.float64()
     return None
 
@@ -73,14 +77,30 @@ def signed_as_said(kind: pa.DataType, attributes: JSON) -> pa.DataType:
 def unpack(values: NDArray[Any], attributes: JSON, kind: pa.DataType) -> NDArray[Any]:
     """Return what packed numbers mean, as NumPy's values of the Arrow type `kind`."""
     packing = {name: attributes[name] for name in PACKING if name in attributes}
+    scale, offset = (_number(packing.pop(name, n)) for name, n in (SCALE, OFFSET))
+    if pa.types.is_floating(kind) or (scale, offset) != (1, 0):
+        values = values.astype(np.float64) * scale + offset
     if pa.types.is_floating(kind):
-        scale, offset = packing.get("scale_factor", 1), packing.get("add_offset", 0)
-        return values.astype(np.float64) * float(scale) + float(offset)
+        return values
     variable = xr.Variable(("row",), values, packing)
     if pa.types.is_timestamp(kind):
         coder = xr.coders.CFDatetimeCoder(use_cftime=False, time_unit=kind.unit)
         return np.asarray(coder.decode(variable).values)
     return np.asarray(xr.coders.CFTimedeltaCoder(time_unit=kind.unit).decode(variable).values)
+
+
+def _number(value: Any) -> float:
+    """Return an attribute that is a number, or a list of one.
+
+    Raises
+    ------
+    ValueError
+        Where it is neither.
+    """
+    try:
+        return float(np.asarray(value).item())
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"its scale_factor or add_offset is {value!r}") from error
 
 
 def _unit(units: str) -> Any:

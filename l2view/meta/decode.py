@@ -125,7 +125,7 @@ def _numbers(values: NDArray[Any], field: Field) -> pa.Array:
     if field.packed:
         values = unpack(np.where(missing, 0, values), field.attributes, kind)
     if values.dtype.kind in "mM":
-        values = values.astype(f"{values.dtype.kind}8[{kind.unit}]")
+        values = _in_unit(values, kind.unit)
     elif values.dtype.kind == "f":
         # Adding zero makes -0.0 one with 0.0, which engines otherwise tell apart.
         values = values.astype(kind.to_pandas_dtype(), copy=False) + 0
@@ -134,6 +134,21 @@ def _numbers(values: NDArray[Any], field: Field) -> pa.Array:
     else:
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
     return pa.array(values, mask=missing if missing.any() else None)
+
+
+def _in_unit(values: NDArray[Any], unit: Any) -> NDArray[Any]:
+    """Return times in another unit.
+
+    Raises
+    ------
+    OverflowError
+        Where one of them lies beyond what 64 bits of that unit hold.
+    """
+    found = values.astype(f"{values.dtype.kind}8[{unit}]")
+    back = found.astype(values.dtype)
+    if not np.array_equal(back[~np.isnat(values)], values[~np.isnat(values)]):
+        raise OverflowError(f"a time is beyond what {unit} can tell")
+    return found
 
 
 def _texts(values: NDArray[Any] | pa.Array, kind: pa.DataType) -> pa.Array:

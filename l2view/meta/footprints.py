@@ -7,6 +7,7 @@ neither gets there: such a footprint is NULL, and a warning names its row.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,17 @@ def read_geometries(column: pa.Array, field: Field) -> NDArray[Any]:
     """
     read = shapely.from_wkb if field.geometry == "WKB" else shapely.from_wkt
     values = np.array(column.to_pylist(), dtype=object)
-    return np.asarray(read(values, on_invalid="ignore"))
+    try:
+        return np.asarray(read(values, on_invalid="ignore"))
+    except NotImplementedError:  # of a curve, for all of them
+        return np.array([_one(read, value) for value in values], dtype=object)
+
+
+def _one(read: Callable[..., Any], value: Any) -> Any:
+    try:
+        return read(value, on_invalid="ignore")
+    except NotImplementedError:
+        return None
 
 
 def unreadable(column: pa.Array, field: Field) -> NDArray[np.int64]:
@@ -48,7 +59,7 @@ def not_finite(column: pa.Array, field: Field) -> NDArray[np.int64]:
     if field.geometry == "WKB":
         suspects = _suspects(column)
     else:
-        found = pc.match_substring_regex(column, "(?i)nan|inf")
+        found = pc.match_substring_regex(column, "(?i)nan|inf|point[ a-z]*empty")
         suspects = np.flatnonzero(pc.fill_null(found, False).to_numpy(zero_copy_only=False))
     if len(suspects) == 0:
         return suspects

@@ -26,6 +26,8 @@ def with_sql_nulls(condition: pc.Expression) -> pc.Expression:
     The options of an expression's functions are columns of the Arrow batch that it pickles
     to, and the option in question is one of them.
     """
+    if isinstance(condition, pa.Scalar):  # as DataFusion hands on what is always the same
+        return pc.scalar(condition)
     rebuild, (buffer, *rest) = condition.__reduce__()
     reader = pyarrow.ipc.open_file(buffer)
     batch = reader.get_batch(0)

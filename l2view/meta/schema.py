@@ -45,8 +45,9 @@ BINARIES = ("bytes", "variable_length_bytes", "raw_bytes")
 TIME_UNITS = {"W": "s", "D": "s", "h": "s", "m": "s", "s": "s", "ms": "ms", "us": "us", "ns": "ns"}
 """NumPy's units and the Arrow units that hold them exactly."""
 
-CALENDAR_UNITS = {"Y": "s", "M": "s"}
-"""Units that name an instant exactly, but no duration."""
+TIMESTAMP_UNITS = {**dict.fromkeys(("Y", "M", *TIME_UNITS), "us"), "ns": "ns"}
+"""The same of instants. None is coarser than a microsecond: DataFusion cuts what a column is
+compared with to the column's unit, and Python's datetimes have microseconds."""
 
 
 @dataclass(frozen=True)
@@ -146,8 +147,8 @@ def arrow_type(data_type: str | JSON) -> pa.DataType:
     if name.startswith("complex"):
         raise ValueError("SQL has no complex numbers")
     unit = configuration.get("unit")
-    if name == "numpy.datetime64" and unit in TIME_UNITS | CALENDAR_UNITS:
-        return pa.timestamp((TIME_UNITS | CALENDAR_UNITS)[unit])
+    if name == "numpy.datetime64" and unit in TIMESTAMP_UNITS:
+        return pa.timestamp(TIMESTAMP_UNITS[unit])
     if name == "numpy.timedelta64" and unit in TIME_UNITS:
         return pa.duration(TIME_UNITS[unit])
     raise ValueError(f"the data type {name}{f' in {unit}' if unit else ''} has no Arrow type here")

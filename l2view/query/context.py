@@ -9,15 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 import geodatafusion
-import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
-import shapely
 from datafusion import DataFrame, Expr, SessionContext, SQLOptions, col
 
 from l2view.errors import L2ViewError, QueryError, UnreadableGeometryError
@@ -25,6 +22,7 @@ from l2view.meta.dataset import MetaDataset
 from l2view.meta.footprints import unreadable
 from l2view.meta.nulls import NullSafe
 from l2view.query.explanation import explain
+from l2view.query.parameters import parameters
 
 TABLE = "meta"
 """The name of the table in SQL."""
@@ -129,44 +127,3 @@ def column(name: str) -> Expr:
 
 def _speaks_arrow(table: Any) -> bool:
     return hasattr(table, "__arrow_c_stream__") or hasattr(table, "__arrow_c_array__")
-
-
-def parameters(params: Mapping[str, Any] | None) -> dict[str, pa.Scalar]:
-    """Return the values of a query's placeholders as Arrow scalars.
-
-    Raises
-    ------
-    QueryError
-        Where they are no mapping, or SQL has no value for one.
-    """
-    if params is not None and not isinstance(params, Mapping):
-        raise QueryError(f"params= maps names to values, and is no {type(params).__name__}")
-    return {name: scalar(name, value) for name, value in (params or {}).items()}
-
-
-def scalar(name: str, value: Any) -> pa.Scalar:
-    """Return one value as an Arrow scalar: a geometry as WKB, an instant in UTC.
-
-    Raises
-    ------
-    QueryError
-        Where SQL has no value for it.
-    """
-    if isinstance(value, pa.Scalar):
-        return value
-    if isinstance(value, shapely.Geometry):
-        if not np.isfinite(shapely.get_coordinates(value)).all():
-            raise QueryError(f"the parameter ${name} has a coordinate that is NaN or infinite")
-        return pa.scalar(shapely.to_wkb(value), pa.binary())
-    try:
-        if isinstance(value, datetime):
-            if value.tzinfo is not None:
-                value = value.astimezone(tz=UTC).replace(tzinfo=None)
-            # pandas has nanoseconds, which a datetime would lose.
-            return pa.scalar(value, pa.timestamp("ns" if hasattr(value, "asm8") else "us"))
-        return pa.scalar(value)
-    except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:
-        raise QueryError(
-            f"the parameter ${name} is a {type(value).__name__}, which SQL has no value for: "
-            f"{error}"
-        ) from error

@@ -53,6 +53,10 @@ def explain(message: str, fields: Sequence[str], tables: Sequence[str]) -> Query
             f"where= is a condition, true or false for each granule; {found.group(1)} is "
             f"{found.group(2)}"
         )
+    if "BooleanScalar" in message:
+        return QueryError(
+            "a comparison with NULL is never true; write IS NULL, or leave NULL out of the list"
+        )
     if "logical expression WindowFunction" in message or "Aggregate functions are not" in message:
         return QueryError(
             "a condition on rows can't have an aggregate or window function; use sql()"
@@ -67,8 +71,12 @@ def explain(message: str, fields: Sequence[str], tables: Sequence[str]) -> Query
 def _last_cause(message: str) -> str:
     """Return the innermost cause in one line."""
     cause = re.split(r"\ncaused by\n", message)[-1]
-    if found := re.search(r"Python error: (?:PyErr \{ type: .*?, value: )?(.+)", cause):
-        cause = found.group(1).split(", traceback:")[0]
+    if found := re.search(
+        r"Python error: (?:PyErr \{ type: .*?, value: )?(.+?)(?:, traceback: .*)?$",
+        cause,
+        re.DOTALL,
+    ):
+        cause = found.group(1)
     first = next((line for line in cause.splitlines() if line.strip()), message)
     return without_credentials(LAYERS.sub("", first.strip()))
 

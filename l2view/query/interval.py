@@ -9,7 +9,7 @@ from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
-from datafusion import Expr, functions, literal
+from datafusion import Expr, literal
 
 from l2view.errors import FieldError, QueryError, listed, unknown
 from l2view.query.context import column
@@ -101,11 +101,11 @@ def _instant(said: Any) -> Interval:
         return Interval(None, None)
     if isinstance(said, np.datetime64):
         return _whole(said, np.datetime_data(said.dtype)[0])
-    if isinstance(said, datetime):
+    if isinstance(said, datetime) and said == said:  # which pandas' NaT is not
         at = nanoseconds(said)
         return Interval(at, at + 1)
-    text = said.isoformat() if isinstance(said, date) else said
-    match = _INSTANT.match(text.strip()) if isinstance(text, str) else None
+    text = said.isoformat() if type(said) is date else said
+    match = _INSTANT.match(text.strip().upper()) if isinstance(text, str) else None
     if match is None:
         raise QueryError(
             f"datetime={said!r} is no instant such as 2025-06-01 or 2025-06-01T12:00:00Z"
@@ -211,18 +211,25 @@ def _timestamps(schema: pa.Schema, *names: str | None) -> list[str]:
 
 
 def _compared(schema: pa.Schema, names: list[str], at: int, how: str) -> Expr:
-    """Return the comparison of the first of `names` that isn't NULL with the instant `at`.
+    """Return the comparison of the first of `names` that isn't NULL with the instant `at`."""
+    found, before = literal(False), literal(True)
+    for name in dict.fromkeys(names):
+        value = column(name)
+        passes = _side(value, schema.field(name).type.unit, at, how)
+        found = found | (before & value.is_not_null() & passes)
+        before = before & value.is_null()
+    return found
 
-    The instant is rounded up to the columns' own unit: a multiple of that unit is at or
-    after it, or before it, just when it is so of the instant itself.
+
+def _side(value: Expr, unit: str, at: int, how: str) -> Expr:
+    """Return the comparison of one column with the instant `at`.
+
+    The instant is rounded up to the column's own unit: a multiple of that unit is at or after
+    it, or before it, just when it is so of the instant itself.
     """
-    unit = min((schema.field(name).type.unit for name in names), key=UNITS.__getitem__)
     ticks = -(-at // UNITS[unit])
-    columns = [column(name) for name in dict.fromkeys(names)]
-    value = columns[0] if len(columns) == 1 else functions.coalesce(*columns)
     if not -(2**63) < ticks < 2**63:  # every instant of the column lies on one side of it
-        passes = (ticks < 0) == (how == "__ge__")
-        return value.is_not_null() if passes else literal(False)
+        return literal((ticks < 0) == (how == "__ge__"))
     instant = pa.scalar(ticks, pa.int64()).cast(pa.timestamp(unit))
     found: Expr = getattr(value, how)(literal(instant))
     return found

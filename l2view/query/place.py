@@ -143,10 +143,11 @@ def touches(context: SessionContext, field: Field, shape: shapely.Geometry) -> l
         In EPSG:4326, within ±180°.
     """
     parts = shapely.get_parts(shape)
-    around = shapely.union_all(shapely.box(*shapely.bounds(parts).T))
+    # Not their union, which would drop those of points and of lines along an axis.
+    around = shapely.multipolygons(shapely.box(*shapely.bounds(parts).T))
     intersects = context.udf("st_intersects")
     found = [intersects(column(field.name), literal(pa.scalar(shapely.to_wkb(around))))]
-    if shape.equals(around):
+    if shape.geom_type.endswith("Polygon") and shape.is_valid and shape.equals(around):
         return found
     shapely.prepare(shape)
 

@@ -7,13 +7,11 @@ SQL text.
 
 from __future__ import annotations
 
-import math
+import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from decimal import Decimal
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 import pyarrow as pa
@@ -30,8 +28,9 @@ from l2view.errors import (
     warn,
 )
 from l2view.meta.schema import ROW
-from l2view.query.context import TABLE, Session, parameters
+from l2view.query.context import TABLE, Session
 from l2view.query.interval import interval, meets
+from l2view.query.parameters import parameters, to_json
 from l2view.query.place import box, geometry, geometry_field, touches
 
 RANDOM = re.compile(r"\b(random|uuid)\(\)")
@@ -86,7 +85,7 @@ class Search:
         if self.where is not None:
             said["where"] = self.where
         if self.params:
-            said["params"] = {name: _json(value) for name, value in self.params.items()}
+            said["params"] = {name: to_json(value) for name, value in self.params.items()}
         if self.bbox is not None:
             said["bbox"] = [float(value) for value in self.bbox]
         if self.intersects is not None:
@@ -94,8 +93,10 @@ class Search:
         if self.datetime is not None:
             said["datetime"] = str(interval(self.datetime))
         if self.ids is not None:
-            said["ids"] = [_json(value) for value in self.ids]
-        for name in ("order_by", "limit", "geometry_field", "time_field"):
+            said["ids"] = [to_json(value) for value in self.ids]
+        if self.limit is not None:
+            said["limit"] = operator.index(self.limit)
+        for name in ("order_by", "geometry_field", "time_field"):
             if getattr(self, name) is not None:
                 said[name] = getattr(self, name)
         return said
@@ -109,7 +110,8 @@ class Search:
     @property
     def momentary(self) -> bool:
         """Whether the answer depends on when it was asked."""
-        return self.where is not None and MOMENTARY.search(self.where) is not None
+        order = [self.order_by] if isinstance(self.order_by, str) else self.order_by or ()
+        return any(MOMENTARY.search(text) for text in (self.where or "", *order))
 
 
 def find(session: Session, search: Search) -> NDArray[np.int64]:
@@ -144,7 +146,7 @@ def _find(session: Session, search: Search) -> NDArray[np.int64]:
         order = _order(table, search.order_by)
         frame = frame.sort(*order, col(ROW).sort()) if order or search.limit else frame
         if search.limit is not None:
-            frame = frame.limit(search.limit)
+            frame = frame.limit(operator.index(search.limit))
         batches = frame.select(ROW).collect()
     rows = np.concatenate(
         [batch.column(0).to_numpy() for batch in batches] or [np.empty(0, dtype=np.int64)]
@@ -171,7 +173,9 @@ def conditions(session: Session, search: Search) -> list[Expr]:
 
 def _check(search: Search) -> None:
     if search.limit is not None and (
-        isinstance(search.limit, bool) or not isinstance(search.limit, int) or search.limit < 0
+        isinstance(search.limit, bool)
+        or not isinstance(search.limit, SupportsIndex)
+        or operator.index(search.limit) < 0
     ):
         raise QueryError(f"limit={search.limit!r} is not a number of granules")
     if search.where is not None and not isinstance(search.where, str):
@@ -202,15 +206,22 @@ def _where(
                 "a query with a subquery is for sql()"
             ) from error
         raise
-    plain = re.sub(r'Utf8\("[^"]*"\)', "", expression)
-    if found := RANDOM.search(plain):
-        raise QueryError(f"{found.group(1)}() answers otherwise each time; a view can't")
+    _require_plain(expression, "where=")
     placeholders = set(re.findall(r"\$(\w+)", expression))
     unused = sorted(set(parameters(params)) - placeholders)
     if unused:
         raise QueryError(f"where= has no placeholder for {listed('$' + name for name in unused)}")
     # The line break ends a comment that the expression may end with.
     return session.run(f"SELECT * FROM {TABLE} WHERE (\n{where}\n)", params)  # noqa: S608
+
+
+def _require_plain(expression: str, name: str) -> None:
+    """Raise where an expression's canonical name has in it what no condition may have."""
+    plain = re.sub(r'Utf8\("[^"]*"\)', "", expression)
+    if found := RANDOM.search(plain):
+        raise QueryError(f"{found.group(1)}() answers otherwise each time; a view can't")
+    if "<subquery>" in plain:
+        raise QueryError(f"{name} has a subquery, which is for sql()")
 
 
 def _only(session: Session, frame: DataFrame, schema: pa.Schema, ids: Iterable[Any]) -> DataFrame:
@@ -263,29 +274,11 @@ def _sort_key(table: DataFrame, text: str) -> Any:
     descending = (direction or "").lower() == "desc"
     # NULL last unless it is asked for: whoever sorts by cloud cover wants granules with one.
     first = (nulls or "last").lower() == "first"
-    return table.parse_sql_expr(expression).sort(ascending=not descending, nulls_first=first)
-
-
-def _json(value: Any) -> Any:
-    """Return a parameter as JSON."""
-    if isinstance(value, shapely.Geometry):
-        return shapely.to_wkt(value, rounding_precision=-1)
-    if isinstance(value, np.datetime64):
-        return f"{value}Z"
-    if isinstance(value, pa.Scalar):
-        value = value.as_py()
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, datetime) and value.tzinfo is not None:
-        value = value.astimezone(UTC)
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    if isinstance(value, timedelta):
-        return value.total_seconds()
-    if isinstance(value, bytes):
-        return value.hex()
-    if isinstance(value, list | tuple):
-        return [_json(part) for part in value]
-    if isinstance(value, Decimal) or (isinstance(value, float) and not math.isfinite(value)):
-        return str(value)
-    return value
+    key = table.parse_sql_expr(expression)
+    _require_plain(key.canonical_name(), "order_by=")
+    if re.fullmatch(r'\w+\((?:[^()"]*|"[^"]*")\)|NULL', key.canonical_name()):
+        raise QueryError(
+            f"order_by={text!r} is the same for all; a field's name goes without quotes, or in "
+            "double quotes"
+        )
+    return key.sort(ascending=not descending, nulls_first=first)

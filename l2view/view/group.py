@@ -84,7 +84,7 @@ class View(zarr.Group):
         return [*self._view_store.fields, *self.names[:COMPLETED]]
 
     def head(self, count: int = 5) -> View:
-        """Return the view of the first granules, as ``limit=`` would have made it.
+        """Return the view of the first granules, which says so in its attributes.
 
         Parameters
         ----------

@@ -1,0 +1,239 @@
+"""Files, wherever they are: one object store for each bucket, server or disk.
+
+Nothing here writes.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
+
+import obstore
+import obstore.store
+from obspec_utils.registry import ObjectStoreRegistry
+
+from l2view.errors import IngestError
+from l2view.ingest.formats import HEAD
+from l2view.stores import URL, without_credentials
+
+WILD = re.compile(r"[*?\[]")
+ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
+"""Files by which a folder is a Zarr hierarchy, and one granule."""
+
+
+@dataclass(frozen=True)
+class FileInfo:
+    """What is known of a file before it is read.
+
+    Attributes
+    ----------
+    url
+        Where it is.
+    size
+        In bytes.
+    etag
+        By which its store tells one content from another, None where it has none.
+    modified
+        When it was written last.
+    """
+
+    url: str
+    size: int
+    etag: str | None
+    modified: datetime
+
+
+def url_of(place: str | os.PathLike[str]) -> str:
+    """Return the URL of a path or URL.
+
+    Examples
+    --------
+    >>> url_of("s3://bucket/a.nc")
+    's3://bucket/a.nc'
+    """
+    text = os.fspath(place)
+    if URL.match(text):
+        return text
+    # Not resolved: a link's own name is what its owner keeps in place.
+    return f"file://{quote(os.path.abspath(os.path.expanduser(text)))}"  # noqa: PTH100, PTH111
+
+
+def root_of(url: str) -> str:
+    """Return the part of a URL that names a bucket, a server or a disk."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+@lru_cache(maxsize=64)
+def store_of(root: str) -> Any:
+    """Return the object store of `root`; settings and credentials come from the environment.
+
+    Raises
+    ------
+    IngestError
+        Where there is no such kind of store.
+    """
+    if root == "file://":
+        return obstore.store.LocalStore()
+    options: Any = {"allow_http": True} if root.startswith("http://") else None
+    try:
+        return obstore.store.from_url(root, client_options=options)
+    except (ValueError, obstore.exceptions.BaseError) as error:
+        raise IngestError(f"{without_credentials(root)} can't be opened: {error}") from error
+
+
+def key_of(url: str) -> str:
+    """Return the key of a file in its store."""
+    return unquote(urlsplit(url).path).lstrip("/")
+
+
+def registry(*urls: str) -> ObjectStoreRegistry[Any]:
+    """Return VirtualiZarr's registry with the stores of `urls`."""
+    roots = {root_of(url) for url in urls}
+    return ObjectStoreRegistry({root: store_of(root) for root in roots})
+
+
+def head(url: str) -> FileInfo:
+    """Return what a file's store says of it.
+
+    Raises
+    ------
+    IngestError
+        Where there is no such file, or it can't be read.
+    """
+    try:
+        meta = obstore.head(store_of(root_of(url)), key_of(url))
+    except FileNotFoundError:
+        raise IngestError("there is no such file") from None
+    except obstore.exceptions.BaseError as error:
+        said = str(error).split("\n")[0]
+        raise IngestError(f"it can't be read: {without_credentials(said)}") from error
+    return FileInfo(url, meta["size"], meta["e_tag"], meta["last_modified"])
+
+
+def first_bytes(file: FileInfo) -> bytes:
+    """Return the beginning of a file.
+
+    Raises
+    ------
+    IngestError
+        Where it can't be read.
+    """
+    if file.size == 0:
+        return b""
+    try:
+        store, key = store_of(root_of(file.url)), key_of(file.url)
+        return bytes(obstore.get_range(store, key, start=0, end=min(HEAD, file.size)))
+    except (obstore.exceptions.BaseError, OSError) as error:
+        said = str(error).split("\n")[0]
+        raise IngestError(f"it can't be read: {without_credentials(said)}") from error
+
+
+def is_zarr(url: str) -> bool:
+    """Return whether there is a Zarr hierarchy at `url`."""
+    store, prefix = store_of(root_of(url)), key_of(url)
+    for mark in ZARR_MARKS:
+        try:
+            obstore.head(store, f"{prefix}/{mark}" if prefix else mark)
+        except (FileNotFoundError, obstore.exceptions.BaseError):
+            continue
+        return True
+    return False
+
+
+def expanded(place: str | os.PathLike[str]) -> Iterator[str]:
+    """Yield the URLs of the files that a path, URL, folder, prefix or glob names, in order.
+
+    Raises
+    ------
+    IngestError
+        Where a folder, prefix or glob names none.
+    """
+    text = os.fspath(place)
+    wild = WILD.search(text)
+    if wild and not (not URL.match(text) and Path(text).exists()):
+        yield from _matching(url_of(text[: wild.start()].rpartition("/")[0] or "."), text)
+        return
+    url = url_of(text)
+    folder = text.endswith("/") or (url.startswith("file://") and Path("/" + key_of(url)).is_dir())
+    if not folder:
+        yield url
+    elif is_zarr(url.rstrip("/")):
+        yield url.rstrip("/")
+    else:
+        yield from _below(url.rstrip("/"), text)
+
+
+def _matching(base: str, pattern: str) -> Iterator[str]:
+    """Yield the URLs of files below `base` that match `pattern`."""
+    whole = urlsplit(pattern).path if URL.match(pattern) else os.path.abspath(pattern)  # noqa: PTH100
+    match = re.compile(_regex(whole.lstrip("/"))).fullmatch
+    found = False
+    for url in _listed(base):
+        if match(key_of(url)):
+            found = True
+            yield url
+    if not found:
+        raise IngestError(f"{without_credentials(pattern)} names no file")
+
+
+def _regex(pattern: str) -> str:
+    """Return a glob as a regular expression: ``*`` stays within a folder, ``**`` doesn't."""
+    meanings = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", pattern)
+    return "".join(
+        meanings.get(part, part.replace("[!", "[^") if part.startswith("[") else re.escape(part))
+        for part in parts
+    )
+
+
+def _below(base: str, said: str) -> Iterator[str]:
+    found = False
+    for url in _listed(base):
+        if not any(part.startswith(".") for part in key_of(url)[len(key_of(base)) :].split("/")):
+            found = True
+            yield url
+    if not found:
+        raise IngestError(f"there is no file below {without_credentials(said)}")
+
+
+def _listed(base: str) -> Iterator[str]:
+    """Yield the URLs of all files below `base`, a page of them in memory, sorted by page."""
+    root, prefix = root_of(base), key_of(base)
+    try:
+        for page in obstore.list(store_of(root), prefix=prefix or None):
+            for path in sorted(meta["path"] for meta in page):
+                yield f"{root}/{quote(path) if root == 'file://' else path}"
+    except obstore.exceptions.BaseError as error:
+        said = str(error).split("\n")[0]
+        raise IngestError(f"{without_credentials(base)} can't be listed: {said}") from error
+
+
+def folder_of(urls: set[str]) -> dict[str, str]:
+    """Return, for each store, the deepest folder that all of its `urls` lie in.
+
+    Examples
+    --------
+    >>> folder_of({"s3://b/x/1.nc", "s3://b/x/y/2.nc", "file:///data/3.nc"})
+    {'file://': 'file:///data/', 's3://b': 's3://b/x/'}
+    """
+    folders: dict[str, list[list[str]]] = {}
+    for url in urls:
+        root = root_of(url)
+        folders.setdefault(root, []).append(urlsplit(url).path.lstrip("/").split("/")[:-1])
+    found = {}
+    for root in sorted(folders):
+        first, last = min(folders[root]), max(folders[root])
+        shared = next(
+            (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b),
+            min(len(first), len(last)),
+        )
+        found[root] = "/".join([root, *first[:shared], ""])
+    return found

@@ -1,0 +1,340 @@
+"""A granule's footprint on the globe, as a polygon in EPSG:4326.
+
+From the attributes that bound it, else from its arrays of latitude and longitude, else from
+its coordinate reference system. What crosses the antimeridian or holds a pole is cut as
+GeoJSON (RFC 7946, 3.1.9) asks for, by the package antimeridian.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+import antimeridian
+import numpy as np
+import shapely
+import zarr
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+from xarray.backends.zarr import FillValueCoder
+
+BOUNDS = (
+    ("geospatial_lon_min", "geospatial_lat_min", "geospatial_lon_max", "geospatial_lat_max"),
+    (
+        "westernmost_longitude",
+        "southernmost_latitude",
+        "easternmost_longitude",
+        "northernmost_latitude",
+    ),
+    (
+        "WestBoundingCoordinate",
+        "SouthBoundingCoordinate",
+        "EastBoundingCoordinate",
+        "NorthBoundingCoordinate",
+    ),
+)
+"""Attributes for west, south, east and north, in degrees."""
+
+RIBS = 48
+"""The most rows of a swath that its outline is taken from."""
+
+POINTS = 9
+"""The most points of a row that it is taken from."""
+
+TRACK_WIDTH = 0.05
+"""Half the width in degrees that a track of single points is given."""
+
+
+def harvest_footprint(group: zarr.Group, url: str) -> dict[str, Any]:
+    """Return the field ``bbox`` as WKB, nothing where the granule doesn't say where it is."""
+    shape = of_bounds(dict(group.attrs)) or of_coordinates(group) or of_raster(group)
+    return {} if shape is None else {"bbox": shapely.to_wkb(shape)}
+
+
+def of_bounds(attributes: Mapping[str, Any]) -> shapely.Geometry | None:
+    """Return the rectangle that attributes bound, None where they don't."""
+    for names in BOUNDS:
+        try:
+            west, south, east, north = (float(attributes[name]) for name in names)
+        except (KeyError, TypeError, ValueError):
+            continue
+        if -90 <= south <= north <= 90 and all(-180 <= x <= 360 for x in (west, east)):
+            return rectangle(west, south, east, north)
+    return None
+
+
+def rectangle(west: float, south: float, east: float, north: float) -> shapely.Geometry:
+    """Return a rectangle; west > east, or east > 180, crosses the antimeridian."""
+    if east - west >= 360 - 1e-9:
+        return shapely.box(-180, south, 180, north)
+    west, east = _wrapped(west), _wrapped(east) if east != 180 else 180.0
+    if west <= east:
+        return shapely.box(west, south, east, north)
+    return shapely.MultiPolygon(
+        [shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)]
+    )
+
+
+def _wrapped(longitude: float) -> float:
+    return (longitude + 180) % 360 - 180
+
+
+def of_coordinates(group: zarr.Group) -> shapely.Geometry | None:
+    """Return the outline of a granule's arrays of latitude and longitude, None without them."""
+    for latitude, longitude in _pairs(group):
+        lat, lon = _decoded(latitude), _decoded(longitude)
+        if lat.ndim == 1 and lon.ndim == 1 and _dimension(latitude) != _dimension(longitude):
+            shape = of_grid(lat, lon)
+        elif lat.shape == lon.shape and lat.ndim == 1:
+            shape = of_track(lat, lon)
+        elif lat.shape == lon.shape and lat.ndim == 2:
+            shape = of_swath(lat, lon)
+        else:
+            continue
+        if shape is not None and not shape.is_empty:
+            return shape
+    return None
+
+
+def of_grid(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
+    """Return the rectangle that a grid covers, with half a cell around its centres."""
+    lat, lon = lat[np.isfinite(lat)], lon[np.isfinite(lon)]
+    if len(lat) == 0 or len(lon) == 0:
+        return None
+    dy, dx = (_step(values) / 2 for values in (lat, lon))
+    south, north = max(lat.min() - dy, -90.0), min(lat.max() + dy, 90.0)
+    return rectangle(lon.min() - dx, south, lon.max() + dx, north)
+
+
+def _step(values: NDArray[Any]) -> float:
+    return float(np.median(np.abs(np.diff(values)))) if len(values) > 1 else 0.0
+
+
+def of_track(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
+    """Return a narrow polygon along a track of points."""
+    valid = _valid(lat, lon)
+    lat, lon = lat[valid], lon[valid]
+    if len(lat) == 0:
+        return None
+    chosen = np.unique(np.linspace(0, len(lat) - 1, min(len(lat), RIBS * POINTS)).astype(int))
+    points = np.column_stack([lon[chosen], lat[chosen]])
+    if len(points) == 1:
+        line: shapely.Geometry = shapely.Point(_wrapped(points[0, 0]), points[0, 1])
+    else:
+        line = antimeridian.fix_line_string(shapely.LineString(_near(points)), great_circle=False)
+    wide = line.buffer(TRACK_WIDTH, quad_segs=1)
+    return shapely.intersection(wide, shapely.box(-180, -90, 180, 90))
+
+
+def of_swath(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
+    """Return the outline of a swath.
+
+    It is put together of strips between some of its rows, each of which is small on the globe:
+    a whole orbit has no outline that is one ring on a map.
+
+    Parameters
+    ----------
+    lat, lon
+        In degrees, of shape (rows, columns), NaN where there is none.
+    """
+    ribs = list(_ribs(lat, lon))
+    if not ribs:
+        return None
+    if len(ribs) == 1:
+        return of_track(ribs[0][:, 1], ribs[0][:, 0])
+    strips = []
+    for one, other in pairwise(ribs):
+        ring = _near(np.concatenate([one, other[::-1], one[:1]]))
+        strip = _fixed(ring)
+        if strip is not None:
+            strips.append(strip)
+    if not strips:
+        return of_track(lat[_valid(lat, lon)], lon[_valid(lat, lon)])
+    # Strips share their edges but for rounding, which a hair's breadth closes.
+    outline = shapely.union_all(strips).buffer(1e-6, join_style="mitre")
+    return shapely.make_valid(
+        shapely.intersection(outline.simplify(0.01), shapely.box(-180, -90, 180, 90))
+    )
+
+
+def _ribs(lat: NDArray[Any], lon: NDArray[Any]) -> Iterator[NDArray[Any]]:
+    """Yield points of some rows as (longitude, latitude), the first and last row among them."""
+    valid = _valid(lat, lon)
+    rows = np.flatnonzero(valid.any(axis=1))
+    if len(rows) == 0:
+        return
+    for row in rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), RIBS)).astype(int))]:
+        columns = np.flatnonzero(valid[row])
+        picked = np.linspace(0, len(columns) - 1, min(len(columns), POINTS)).astype(int)
+        chosen = columns[np.unique(picked)]
+        yield np.column_stack([lon[row, chosen], lat[row, chosen]])
+
+
+def _fixed(ring: NDArray[Any]) -> shapely.Geometry | None:
+    """Return a small ring as a polygon that is cut where the map is; None where it is a line."""
+    if abs(ring[-1, 0] - ring[0, 0]) > 180:  # it goes around a pole
+        cap = math.copysign(90, ring[:, 1].mean())
+        edge = [(ring[-1, 0], cap), (ring[0, 0], cap)]
+        polygon = shapely.Polygon([*map(tuple, ring), *edge])
+    else:
+        polygon = shapely.Polygon(ring)
+    if polygon.area < 1e-12:
+        return None
+    polygon = shapely.make_valid(polygon)
+    parts = []
+    west, _, east, _ = polygon.bounds
+    for turn in range(math.floor((west + 180) / 360), math.floor((east + 180) / 360) + 1):
+        window = shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90)
+        part = shapely.intersection(polygon, window)
+        parts.append(shapely.transform(part, lambda xy, turn=turn: xy - [360 * turn, 0]))
+    return shapely.union_all(parts)
+
+
+def _near(points: NDArray[Any]) -> NDArray[Any]:
+    """Return points with longitudes that never jump by more than half a turn."""
+    longitudes = np.unwrap(points[:, 0], period=360)
+    return np.column_stack([longitudes, points[:, 1]])
+
+
+def _valid(lat: NDArray[Any], lon: NDArray[Any]) -> NDArray[np.bool_]:
+    with np.errstate(invalid="ignore"):
+        return np.asarray((np.abs(lat) <= 90) & (lon >= -180) & (lon <= 360))
+
+
+def _pairs(group: zarr.Group) -> Iterator[tuple[zarr.Array[Any], zarr.Array[Any]]]:
+    """Yield the latitudes and longitudes of the granule's groups, its own first."""
+    groups = [group]
+    while groups:
+        below: list[zarr.Group] = []
+        for current in groups:
+            arrays = [array for _, array in sorted(current.arrays()) if array.size]
+            latitudes = [array for array in arrays if _is(array, "latitude", "lat", "north")]
+            longitudes = [array for array in arrays if _is(array, "longitude", "lon", "east")]
+            if latitudes and longitudes:
+                yield latitudes[0], longitudes[0]
+            below.extend(child for _, child in sorted(current.groups()))
+        groups = below
+
+
+def _is(array: zarr.Array[Any], name: str, short: str, side: str) -> bool:
+    """Return whether an array holds coordinates, by the CF conventions or by its name."""
+    if array.dtype.kind not in "iuf":
+        return False
+    if array.attrs.get("standard_name") == name:
+        return True
+    units = str(array.attrs.get("units", "")).lower().replace("_", "").replace(" ", "")
+    degrees = units in (f"degrees{side}", f"degree{side}", "degrees", "degree", "")
+    return degrees and array.basename.lower() in (name, short, f"{short}s", f"{name}s")
+
+
+def _decoded(array: zarr.Array[Any]) -> NDArray[np.float64]:
+    """Return an array's values in degrees, NaN where there is none."""
+    raw = np.asarray(array[...])
+    values = raw.astype(np.float64)
+    for name in ("_FillValue", "missing_value"):
+        fill = array.attrs.get(name)
+        if isinstance(fill, str):
+            fill = FillValueCoder.decode(fill, raw.dtype)
+        if fill is not None:
+            values[raw == fill] = np.nan
+    scale, offset = (
+        float(np.ravel(np.asarray(array.attrs.get(name, default), dtype=float))[0])
+        for name, default in (("scale_factor", 1), ("add_offset", 0))
+    )
+    return values * scale + offset
+
+
+def _dimension(array: zarr.Array[Any]) -> str | None:
+    names = array.metadata.dimension_names  # type: ignore[union-attr]
+    return None if not names else names[0]
+
+
+def of_raster(group: zarr.Group) -> shapely.Geometry | None:
+    """Return the outline of a GeoTIFF, None where it doesn't say where it is."""
+    for holder in (group, *(child for _, child in sorted(group.groups()))):
+        attributes = dict(holder.attrs)
+        images = [array for _, array in sorted(holder.arrays()) if array.ndim >= 2]
+        if "model_tiepoint" not in attributes and images:
+            attributes = dict(images[0].attrs)
+        crs = crs_of(attributes)
+        if crs is None or not images:
+            continue
+        height, width = images[0].shape[-2:]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            box = GeoBox((height, width), transform_of(attributes), crs)
+            outline = box.footprint("EPSG:4326", npoints=64).geom
+        return antimeridian.fix_shape(outline) if outline.is_valid else None
+    return None
+
+
+def transform_of(attributes: Mapping[str, Any]) -> Affine:
+    """Return the transform from pixels to coordinates of a GeoTIFF (OGC 19-008r4, B.6)."""
+    if "model_transformation" in attributes:
+        a, b, _, c, d, e, _, f = attributes["model_transformation"][:8]
+        return Affine(a, b, c, d, e, f)
+    scale_x, scale_y = attributes["model_pixel_scale"][:2]
+    column, row, _, x, y = attributes["model_tiepoint"][:5]
+    if attributes.get("raster_type") == 2:  # the point is a pixel's centre
+        column, row = column + 0.5, row + 0.5
+    return Affine(scale_x, 0, x - column * scale_x, 0, -scale_y, y + row * scale_y)
+
+
+USER_DEFINED = 32767
+PROJECTIONS = {
+    1: "tmerc",
+    7: "merc",
+    8: "lcc",
+    10: "laea",
+    11: "aea",
+    12: "aeqd",
+    15: "stere",
+    24: "sinu",
+}
+"""GeoTIFF's codes of coordinate transformations (OGC 19-008r4, GeoKey 3075) in PROJ's names."""
+
+PARAMETERS = {
+    "proj_std_parallel1": "lat_1",
+    "proj_std_parallel2": "lat_2",
+    "proj_nat_origin_lat": "lat_0",
+    "proj_false_origin_lat": "lat_0",
+    "proj_center_lat": "lat_0",
+    "proj_nat_origin_long": "lon_0",
+    "proj_false_origin_long": "lon_0",
+    "proj_center_long": "lon_0",
+    "proj_straight_vert_pole_long": "lon_0",
+    "proj_scale_at_nat_origin": "k_0",
+    "proj_false_easting": "x_0",
+    "proj_false_northing": "y_0",
+    "proj_false_origin_easting": "x_0",
+    "proj_false_origin_northing": "y_0",
+}
+
+
+def crs_of(attributes: Mapping[str, Any]) -> str | None:
+    """Return the coordinate reference system of GeoTIFF keys, None where there is none."""
+    if "model_tiepoint" not in attributes and "model_transformation" not in attributes:
+        return None
+    projected, geographic = attributes.get("projected_type"), attributes.get("geographic_type")
+    if attributes.get("model_type") == 2:
+        return f"EPSG:{geographic}" if geographic not in (None, USER_DEFINED) else "EPSG:4326"
+    if projected not in (None, USER_DEFINED):
+        return f"EPSG:{projected}"
+    name = PROJECTIONS.get(int(attributes.get("proj_coord_trans", 0)))
+    if name is None:
+        return None
+    said = [f"+proj={name}"]
+    for key, parameter in PARAMETERS.items():
+        if key in attributes:
+            said.append(f"+{parameter}={attributes[key]}")
+    axis, flattening = attributes.get("geog_semi_major_axis"), attributes.get("geog_inv_flattening")
+    if axis and flattening:
+        said.append(f"+a={axis} +rf={flattening}")
+    else:
+        said.append("+datum=WGS84")
+    unit = attributes.get("proj_linear_units")
+    return " ".join([*said, "+units=us-ft" if unit == 9003 else "+units=m", "+no_defs"])
