@@ -43,11 +43,11 @@ def reading(folder: Path) -> Iterator[Row]:
         assert isinstance(through, zarr.Array)
         assert (through[:2, :2] == direct[:2, :2]).all()
         yield paired(
-            f"reading 256 MiB in 2 MiB chunks, {name} ÷ directly",
+            f"reading 64 MiB in 2 MiB chunks, {name} ÷ directly",
             _read(through),
             _read(direct),
             1.05,
-            runs=11,
+            runs=100,
         )
 
 
@@ -77,7 +77,7 @@ def opening(folder: Path) -> Iterator[Row]:
                 root[f"granules/g{number:05d}"]
 
         what = f"open with 10,000 matches, {name} ÷ opening the groups one by one"
-        yield paired(what, ours, theirs, 0.01, runs=3)
+        yield paired(what, ours, theirs, 0.01, runs=2)
 
 
 def trees(folder: Path) -> Iterator[Row]:
@@ -98,7 +98,7 @@ def trees(folder: Path) -> Iterator[Row]:
             assert len(xr.open_datatree(source, engine="zarr", **options).children) == 1_000
 
         what = f"to_datatree of 1,000 granules × 2 arrays, {name} ÷ xr.open_datatree of the source"
-        yield paired(what, ours, theirs, 0.3, runs=3)
+        yield paired(what, ours, theirs, 0.3, runs=2)
 
 
 def holding(folder: Path) -> Iterator[Row]:

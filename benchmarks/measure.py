@@ -52,16 +52,19 @@ def paired(
     *,
     runs: int = 5,
 ) -> Row:
-    """Run two sides in turn, and return the median of the ratios of each pair.
+    """Run two sides in turn, and return the median of the ratios.
 
-    Each side runs once before it counts.
+    Each side runs once before it counts, and twice for a ratio: first and last, or both in
+    between, so that what the run before leaves behind counts for neither.
     """
     ours(), theirs()
     pairs = []
     for turn in range(runs):
-        sides = (ours, theirs) if turn % 2 == 0 else (theirs, ours)
-        taken = {side: seconds(side) for side in sides}
-        pairs.append((taken[ours], taken[theirs]))
+        outer, inner = (ours, theirs) if turn % 2 == 0 else (theirs, ours)
+        around, between = seconds(outer), seconds(inner)
+        between = (between + seconds(inner)) / 2
+        around = (around + seconds(outer)) / 2
+        pairs.append((around, between) if outer is ours else (between, around))
     ratio = statistics.median(a / b for a, b in pairs)
     medians = [statistics.median(side) for side in zip(*pairs, strict=True)]
     return Row(what, ratio, most, ours=medians[0], theirs=medians[1])

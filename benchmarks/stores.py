@@ -18,6 +18,9 @@ TEXT = np.dtypes.StringDType()
 CHUNK = (1024, 512)
 """A chunk of float32 of 2 MiB."""
 
+GRID = (8, 4)
+"""Chunks along each axis of the array that is read: 64 MiB."""
+
 
 def put(group: zarr.Group, name: str, values: Any, dtype: Any = None, chunk: int = 65_536) -> None:
     """Write one field."""
@@ -43,11 +46,11 @@ def write_meta(root: zarr.Group, paths: list[str]) -> None:
 
 
 def large_array(store: Store, *, compressed: bool) -> None:
-    """Write one granule with one array of 256 MiB in chunks of 2 MiB."""
+    """Write one granule with one array of 64 MiB in chunks of 2 MiB."""
     root = zarr.create_group(store)
     group = root.create_group("granules/a")
     options: dict[str, Any] = {} if compressed else {"compressors": None}
-    shape = (16 * CHUNK[0], 8 * CHUNK[1])
+    shape = (GRID[0] * CHUNK[0], GRID[1] * CHUNK[1])
     array = group.create_array("x", shape=shape, chunks=CHUNK, dtype="float32", **options)
     generator = np.random.default_rng(0)
     values = generator.integers(0, 4000, shape).astype("float32")
@@ -72,14 +75,14 @@ def virtual_array(folder: Path) -> Store:
     )
     session = repository.writable_session("main")
     root = zarr.create_group(session.store)
-    shape = (16 * CHUNK[0], 8 * CHUNK[1])
+    shape = (GRID[0] * CHUNK[0], GRID[1] * CHUNK[1])
     root.create_group("granules/a").create_array(
         "x", shape=shape, chunks=CHUNK, dtype="float32", compressors=None
     )
     size = CHUNK[0] * CHUNK[1] * 4
     with (files / "a.bin").open("wb") as file:
-        for row in range(16):
-            for column in range(8):
+        for row in range(GRID[0]):
+            for column in range(GRID[1]):
                 key = f"granules/a/x/c/{row}/{column}"
                 session.store.set_virtual_ref(
                     key, f"{prefix}a.bin", offset=file.tell(), length=size
