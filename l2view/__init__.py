@@ -10,12 +10,14 @@ any query over them, and a `Collection` does all three on one opened store.
 
 from importlib.metadata import version
 
-from l2view.api import open, search, sql
+import l2view.ingest  # noqa: F401 (the package first: the function takes its place below)
+from l2view.api import ingest, open, search, sql
 from l2view.collection import Collection
 from l2view.errors import (
     AuthorizationError,
     ChunkError,
     FieldError,
+    IngestError,
     L2ViewError,
     L2ViewWarning,
     MissingGranuleWarning,
@@ -34,6 +36,7 @@ __all__ = [
     "ChunkError",
     "Collection",
     "FieldError",
+    "IngestError",
     "L2ViewError",
     "L2ViewWarning",
     "MissingGranuleWarning",
@@ -43,6 +46,7 @@ __all__ = [
     "SkippedFieldWarning",
     "StoreError",
     "View",
+    "ingest",
     "open",
     "search",
     "sql",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from datafusion import DataFrame
@@ -11,6 +11,13 @@ from datafusion import DataFrame
 from l2view.collection import Collection
 from l2view.stores import Authorize, StoreLike
 from l2view.view.group import View
+
+if TYPE_CHECKING:
+    from l2view.ingest.formats import Parser
+    from l2view.ingest.harvest import Harvester
+    from l2view.ingest.pipeline import Parallel
+    from l2view.ingest.report import IngestReport
+    from l2view.ingest.writer import OnConflict
 
 
 def open(
@@ -211,3 +218,79 @@ def sql(
         authorize=authorize,
     )
     return collection.sql(query, params, tables)
+
+
+def ingest(
+    granules: Any,
+    store: Any,
+    *,
+    on_conflict: OnConflict = "skip",
+    harvest: Harvester | None = None,
+    parser: Parser | None = None,
+    collection: str | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    parallel: Parallel = False,
+    batch: int = 1_000,
+    strict: bool = False,
+    branch: str = "main",
+    progress: Callable[[IngestReport], None] | None = None,
+) -> IngestReport:
+    """Add granules to a collection, without copying their data.
+
+    Parameters
+    ----------
+    granules
+        A path or URL of a file, folder, prefix or glob; or an iterable of them, of any length.
+    store
+        A path or URL, where a repository is made if there is none; or an Icechunk repository.
+    on_conflict
+        What becomes of a granule whose id is there already: ``"skip"`` leaves it as it is,
+        ``"replace"`` takes the new one in its place, ``"error"`` counts it as failed.
+    harvest
+        Your own fields: called with each granule as a `zarr.Group` and its URL, it returns
+        fields, which win over those that are found in the file.
+    parser
+        A VirtualiZarr parser for all files, instead of telling each by its content.
+    collection
+        The field ``collection``.
+    defaults
+        Fields of granules that don't say, such as ``datetime``.
+    parallel
+        How files are parsed: False one after another, a number of processes, ``"threads"``,
+        ``"dask"``, ``"lithops"``, or an executor. What processes run must pickle.
+    batch
+        The granules in a commit.
+    strict
+        Whether the first granule that fails is an error.
+    branch
+        The branch to commit to.
+    progress
+        Called with the report as granules come in.
+
+    Returns
+    -------
+    IngestReport
+        What became of each. Granules that fail are left out whole, and the rest go on.
+
+    Raises
+    ------
+    IngestError
+        Where the store can't be written to, or a granule fails with `strict`.
+    """
+    # Whoever only searches doesn't wait for VirtualiZarr to load.
+    from l2view.ingest import pipeline
+
+    return pipeline.ingest(
+        granules,
+        store,
+        on_conflict=on_conflict,
+        harvest=harvest,
+        parser=parser,
+        collection=collection,
+        defaults=defaults,
+        parallel=parallel,
+        batch=batch,
+        strict=strict,
+        branch=branch,
+        progress=progress,
+    )

@@ -25,6 +25,7 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, Stor
 
 from l2view.errors import AuthorizationError, StoreError, listed, unknown
 from l2view.hierarchy import join
+from l2view.trust import trusted
 
 type StoreLike = (
     icechunk.Repository
@@ -149,6 +150,14 @@ def _from_repository(
         repository = repository.reopen(authorize_virtual_chunk_access=credentials)
     containers = repository.config.virtual_chunk_containers or {}
     missing = sorted(set(containers) - set(repository.authorized_virtual_container_prefixes))
+    mine = trusted(repository.storage) if authorize is None and missing else frozenset()
+    if mine & set(missing):
+        wanted = {prefix: "env" for prefix in containers if prefix in mine}
+        given = dict.fromkeys(repository.authorized_virtual_container_prefixes)
+        if not given:  # what the caller opened it with stays as it is
+            credentials = _credentials(repository, wanted)
+            repository = repository.reopen(authorize_virtual_chunk_access=credentials)
+            missing = sorted(set(missing) - mine)
     source = _from_session(_session(repository, label, version), label)
     return Source(
         store=source.store,
@@ -258,7 +267,7 @@ def _locate(place: str) -> tuple[Any, str]:
         place = unquote(urlsplit(place).path)
     if not URL.match(place):
         return _locate_file(place), label
-    storage = _icechunk_storage(place)
+    storage = icechunk_storage(place)
     try:
         if storage is not None and icechunk.Repository.exists(storage):
             return icechunk.Repository.open(storage), label
@@ -308,7 +317,7 @@ def _locate_file(place: str) -> Any:
     return LocalStore(path, read_only=True)
 
 
-def _icechunk_storage(url: str) -> icechunk.Storage | None:
+def icechunk_storage(url: str) -> icechunk.Storage | None:
     """Return Icechunk's storage for `url`, None for a scheme that it doesn't know.
 
     Settings come from the environment, by the same names as obstore reads them.
@@ -318,19 +327,19 @@ def _icechunk_storage(url: str) -> icechunk.Storage | None:
     match parts.scheme:
         case "s3" | "s3a":
             endpoint = os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT")
-            anonymous = _flag("AWS_SKIP_SIGNATURE")
+            anonymous = flag("AWS_SKIP_SIGNATURE")
             return icechunk.s3_storage(
                 bucket=parts.netloc,
                 prefix=prefix,
                 region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
                 endpoint_url=endpoint,
-                allow_http=_flag("AWS_ALLOW_HTTP"),
+                allow_http=flag("AWS_ALLOW_HTTP"),
                 force_path_style=endpoint is not None,
                 anonymous=anonymous or None,
                 from_env=None if anonymous else True,
             )
         case "gs" | "gcs":
-            anonymous = _flag("GOOGLE_SKIP_SIGNATURE")
+            anonymous = flag("GOOGLE_SKIP_SIGNATURE")
             return icechunk.gcs_storage(
                 bucket=parts.netloc,
                 prefix=prefix,
@@ -351,7 +360,8 @@ def _icechunk_storage(url: str) -> icechunk.Storage | None:
     return None
 
 
-def _flag(name: str) -> bool:
+def flag(name: str) -> bool:
+    """Return whether a variable of the environment is set to true."""
     return os.environ.get(name, "").casefold() in ("1", "true", "yes", "on")
 
 

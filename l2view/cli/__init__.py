@@ -10,7 +10,7 @@ import icechunk
 import typer
 from rich.console import Console
 
-from l2view.cli import demo, info, search, sql, tree
+from l2view.cli import demo, info, ingest, search, sql, tree
 from l2view.errors import L2ViewError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command()(info.info)
 app.command()(search.search)
 app.command()(sql.sql)
 app.command()(tree.tree)
+app.command()(ingest.ingest)
 app.command()(demo.demo)
 
 

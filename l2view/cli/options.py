@@ -46,13 +46,13 @@ GeometryField = Annotated[str | None, typer.Option(help="The field with footprin
 TimeField = Annotated[str | None, typer.Option(help="The field with times.")]
 
 
-def params(said: list[str] | None) -> dict[str, Any]:
-    """Return the values of ``--param``: JSON where they are JSON, else text."""
+def params(said: list[str] | None, option: str = "--param") -> dict[str, Any]:
+    """Return the values of an option NAME=VALUE: JSON where they are JSON, else text."""
     found = {}
     for text in said or ():
         name, equals, value = text.partition("=")
         if not equals:
-            raise typer.BadParameter(f"{text} is not NAME=VALUE", param_hint="--param")
+            raise typer.BadParameter(f"{text} is not NAME=VALUE", param_hint=option)
         try:
             found[name] = json.loads(value)
         except json.JSONDecodeError:

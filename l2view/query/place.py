@@ -7,18 +7,17 @@ is cut there. Footprints are expected to be cut the same way.
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import shapely
-import shapely.affinity
 import shapely.geometry
 from datafusion import Expr, SessionContext, literal, udf
 
 from l2view.errors import FieldError, QueryError, listed, unknown
+from l2view.globe import within
 from l2view.meta.schema import GEOMETRIES, Field
 from l2view.query.context import column
 
@@ -93,20 +92,7 @@ def geometry(said: Any) -> shapely.Geometry:
     _, south, _, north = shape.bounds
     if south < -90 or north > 90:
         raise QueryError("intersects= reaches beyond ±90°; is it longitude, latitude?")
-    return _within_the_globe(shape)
-
-
-def _within_the_globe(shape: shapely.Geometry) -> shapely.Geometry:
-    """Return `shape` with every part of it moved to where longitudes go from -180 to 180."""
-    west, _, east, _ = shape.bounds
-    if west >= -180 and east <= 180:
-        return shape
-    parts = []
-    for turn in range(math.floor((west + 180) / 360), math.ceil((east + 180) / 360) or 1):
-        strip = shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90)
-        part = shapely.intersection(shape, strip)
-        parts.append(shapely.affinity.translate(part, xoff=-360 * turn))
-    return shapely.union_all(parts)
+    return within(shape)
 
 
 def _read(said: Any) -> shapely.Geometry:

@@ -34,7 +34,14 @@ TIMES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 """The attributes that hold a beginning and an end, joined where there are two of each."""
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
-    "platform": ("platform", "platform_name", "source_platform", "spacecraft", "satellite"),
+    "platform": (
+        "platform",
+        "platform_name",
+        "source_platform",
+        "spacecraft",
+        "satellite",
+        "mission_name",
+    ),
     "instrument": ("instrument", "sensor", "altimeter_sensor_name", "instrument_name"),
     "processing_level": ("processing_level",),
     "product_version": ("product_version",),
@@ -43,6 +50,7 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "cycle": ("cycle_number",),
     "pass": ("pass_number",),
     "orbit": ("orbit_number", "start_orbit_number", "absolute_orbit_number"),
+    "source": ("source",),
     "day_night": ("day_night_flag", "day_or_night"),
 }
 """Fields, and the attributes that they are taken from, the first that there is."""

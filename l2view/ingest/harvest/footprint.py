@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from xarray.backends.zarr import FillValueCoder
 
+from l2view.globe import within
+
 BOUNDS = (
     ("geospatial_lon_min", "geospatial_lat_min", "geospatial_lon_max", "geospatial_lat_max"),
     (
@@ -122,12 +124,8 @@ def of_track(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
         return None
     chosen = np.unique(np.linspace(0, len(lat) - 1, min(len(lat), RIBS * POINTS)).astype(int))
     points = np.column_stack([lon[chosen], lat[chosen]])
-    if len(points) == 1:
-        line: shapely.Geometry = shapely.Point(_wrapped(points[0, 0]), points[0, 1])
-    else:
-        line = antimeridian.fix_line_string(shapely.LineString(_near(points)), great_circle=False)
-    wide = line.buffer(TRACK_WIDTH, quad_segs=1)
-    return shapely.intersection(wide, shapely.box(-180, -90, 180, 90))
+    line = shapely.Point(points[0]) if len(points) == 1 else shapely.LineString(_near(points))
+    return _on_the_map(line.simplify(TRACK_WIDTH / 5).buffer(TRACK_WIDTH, quad_segs=1))
 
 
 def of_swath(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
@@ -156,9 +154,14 @@ def of_swath(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
         return of_track(lat[_valid(lat, lon)], lon[_valid(lat, lon)])
     # Strips share their edges but for rounding, which a hair's breadth closes.
     outline = shapely.union_all(strips).buffer(1e-6, join_style="mitre")
-    return shapely.make_valid(
-        shapely.intersection(outline.simplify(0.01), shapely.box(-180, -90, 180, 90))
-    )
+    return _on_the_map(shapely.make_valid(outline.simplify(0.01)))
+
+
+def _on_the_map(shape: shapely.Geometry) -> shapely.Geometry:
+    """Return the polygons of a shape, cut at the map's edges."""
+    inside = shapely.intersection(within(shape), shapely.box(-180, -90, 180, 90))
+    areas = [part for part in shapely.get_parts(inside) if part.geom_type == "Polygon"]
+    return areas[0] if len(areas) == 1 else shapely.MultiPolygon(areas)
 
 
 def _ribs(lat: NDArray[Any], lon: NDArray[Any]) -> Iterator[NDArray[Any]]:
@@ -184,14 +187,7 @@ def _fixed(ring: NDArray[Any]) -> shapely.Geometry | None:
         polygon = shapely.Polygon(ring)
     if polygon.area < 1e-12:
         return None
-    polygon = shapely.make_valid(polygon)
-    parts = []
-    west, _, east, _ = polygon.bounds
-    for turn in range(math.floor((west + 180) / 360), math.floor((east + 180) / 360) + 1):
-        window = shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90)
-        part = shapely.intersection(polygon, window)
-        parts.append(shapely.transform(part, lambda xy, turn=turn: xy - [360 * turn, 0]))
-    return shapely.union_all(parts)
+    return within(shapely.make_valid(polygon))
 
 
 def _near(points: NDArray[Any]) -> NDArray[Any]:
@@ -268,7 +264,9 @@ def of_raster(group: zarr.Group) -> shapely.Geometry | None:
             warnings.simplefilter("ignore")
             box = GeoBox((height, width), transform_of(attributes), crs)
             outline = box.footprint("EPSG:4326", npoints=64).geom
-        return antimeridian.fix_shape(outline) if outline.is_valid else None
+        if outline.geom_type == "Polygon":
+            return antimeridian.fix_polygon(outline)
+        return antimeridian.fix_multi_polygon(outline)
     return None
 
 

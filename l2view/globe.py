@@ -1,0 +1,27 @@
+"""The map of longitude and latitude, and its seam at ±180°."""
+
+from __future__ import annotations
+
+import math
+
+import shapely
+import shapely.affinity
+
+
+def within(shape: shapely.Geometry) -> shapely.Geometry:
+    """Return a geometry with every part of it moved to where longitudes go from -180 to 180.
+
+    Parameters
+    ----------
+    shape
+        In degrees, in one piece across the antimeridian: its longitudes go on beyond ±180.
+    """
+    west, _, east, _ = shape.bounds
+    if west >= -180 and east <= 180:
+        return shape
+    parts = []
+    for turn in range(math.floor((west + 180) / 360), math.ceil((east + 180) / 360) or 1):
+        strip = shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90)
+        part = shapely.intersection(shape, strip)
+        parts.append(shapely.affinity.translate(part, xoff=-360 * turn))
+    return shapely.union_all(parts)
