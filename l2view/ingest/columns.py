@@ -234,6 +234,18 @@ def write(
     replaced
         Rows to put in the place of others, by their numbers.
     """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
+        _write(group, kinds, start, added, replaced)
+
+
+def _write(
+    group: zarr.Group,
+    kinds: Mapping[str, Kind],
+    start: int,
+    added: Sequence[Mapping[str, Value]],
+    replaced: Mapping[int, Mapping[str, Value]],
+) -> None:
     stop = start + len(added)
     numbers = sorted(replaced)
     for name, kind in sorted(kinds.items()):

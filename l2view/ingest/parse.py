@@ -13,6 +13,7 @@ import numpy as np
 import zarr
 from obspec_utils.readers import BlockStoreReader
 from virtualizarr.manifests import ManifestStore
+from xarray.backends.zarr import FillValueCoder
 from zarr.core.buffer import default_buffer_prototype
 from zarr.storage import MemoryStore
 
@@ -255,6 +256,8 @@ def _empty(path: str, shape: tuple[int, ...], dtype: Any, attributes: JSON) -> A
         for name, value in attributes.items()
         if name not in HDF5_OWN and not name.startswith("_Netcdf4")
     }
+    if "_FillValue" in kept:
+        kept["_FillValue"] = FillValueCoder.encode(kept["_FillValue"], np.dtype(dtype))
     store = MemoryStore()
     names = [path.rpartition("/")[2]] if len(shape) == 1 else None
     array = zarr.create_array(
@@ -277,5 +280,6 @@ def _json(value: Any) -> Any:
     if isinstance(value, bytes):
         return value.decode(errors="replace")
     if isinstance(value, np.ndarray):
-        return [_json(part) for part in value.tolist()]
+        parts = [_json(part) for part in value.tolist()]
+        return parts[0] if len(parts) == 1 else parts
     return value.item() if isinstance(value, np.generic) else value

@@ -75,7 +75,7 @@ class IngestReport:
         self.added.add(written.added)
         self.replaced.add(written.replaced)
         self.skipped.add(written.skipped)
-        for name, reason in written.failed.items():
+        for name, reason in written.failed:
             self.fail(Failure(name, urls.get(name, ""), reason))
         if written.snapshot is not None:
             self.snapshots.append(written.snapshot)

@@ -12,6 +12,7 @@ import hashlib
 import json
 import random
 import time
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -86,7 +87,7 @@ class Written:
     added, replaced, skipped
         Ids.
     failed
-        Why, by id.
+        Ids, each with its reason.
     snapshot
         The commit, None where nothing was written.
     """
@@ -94,7 +95,7 @@ class Written:
     added: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    failed: dict[str, str] = field(default_factory=dict)
+    failed: list[tuple[str, str]] = field(default_factory=list)
     snapshot: str | None = None
 
 
@@ -202,7 +203,9 @@ class _Batch:
         if "l2view" not in self.root.attrs:
             self.root.attrs["l2view"] = {"version": VERSION}
         self.meta = self.root.require_group(META)
-        arrays = dict(self.meta.arrays())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of dtypes without a v3 specification
+            arrays = dict(self.meta.arrays())
         self.kinds = Kinds({name: kind_of_array(array) for name, array in arrays.items()})
         self.rows = int(arrays["id"].shape[0]) if "id" in arrays else 0
         if arrays and "slot" not in arrays:
@@ -216,7 +219,7 @@ class _Batch:
         written = Written()
         chosen = self._chosen(granules, on_conflict, written)
         by_profile: dict[str, tuple[Profile, list[int]]] = {}
-        rows: list[dict[str, Value]] = []
+        rows: list[dict[str, Value] | None] = []
         for index, granule in enumerate(chosen):
             try:
                 profile = profile_of(granule.references)
@@ -224,15 +227,17 @@ class _Batch:
                 row["profile"], row["slot"] = profile.name, 0
                 self.kinds.add(row)
             except (FieldError, ValueError) as error:
-                written.failed[granule.id] = str(error)
-                rows.append({})
+                written.failed.append((granule.id, str(error)))
+                rows.append(None)
                 continue
             rows.append(row)
             by_profile.setdefault(profile.name, (profile, []))[1].append(index)
         for profile, members in by_profile.values():
             first = self._write_profile(profile, [chosen[i].references for i in members])
             for slot, index in enumerate(members, start=first):
-                rows[index]["slot"] = slot
+                row_of = rows[index]
+                assert row_of is not None
+                row_of["slot"] = slot
         self._write_rows(chosen, rows, written)
         return written
 
@@ -247,15 +252,15 @@ class _Batch:
                     written.skipped.append(granule.id)
                 unique[granule.id] = granule
             elif on_conflict == "error":
-                written.failed[granule.id] = "its id is twice in this ingest"
+                written.failed.append((granule.id, "its id is twice in this ingest"))
             else:
                 written.skipped.append(granule.id)
         self.present = self._present(list(unique))
         if on_conflict == "skip":
             written.skipped.extend(name for name in unique if name in self.present)
         elif on_conflict == "error":
-            for name in self.present:
-                written.failed[name] = "its id is in the collection already"
+            said = "its id is in the collection already"
+            written.failed.extend((name, said) for name in self.present)
         if on_conflict != "replace":
             unique = {n: g for n, g in unique.items() if n not in self.present}
         return list(unique.values())
@@ -267,11 +272,11 @@ class _Batch:
         return rows_of(self.root, ids)
 
     def _write_rows(
-        self, chosen: Sequence[Granule], rows: Sequence[dict[str, Value]], written: Written
+        self, chosen: Sequence[Granule], rows: Sequence[dict[str, Value] | None], written: Written
     ) -> None:
         added, replaced = [], {}
         for granule, row in zip(chosen, rows, strict=True):
-            if granule.id in written.failed:
+            if row is None:
                 continue
             if granule.id in self.present:
                 replaced[self.present[granule.id]] = row
