@@ -100,13 +100,17 @@ def test_a_folder_becomes_a_collection(swaths: Path, tmp_path: Path) -> None:
     )
 
 
+def read_without_l2view(path: Path, files: Path) -> icechunk.IcechunkStore:
+    """A collection's store as Icechunk opens it."""
+    access = {f"{files.as_uri()}/": icechunk.credentials.LocalFileSystemAccess}
+    storage = icechunk.local_filesystem_storage(str(path))
+    repository = icechunk.Repository.open(storage, authorize_virtual_chunk_access=access)
+    return repository.readonly_session("main").store
+
+
 def test_nodes_depend_on_product_versions_alone(swaths: Path, tmp_path: Path) -> None:
     l2view.ingest(swaths, tmp_path / "c")
-    store = (
-        icechunk.Repository.open(icechunk.local_filesystem_storage(str(tmp_path / "c")))
-        .readonly_session("main")
-        .store
-    )
+    store = read_without_l2view(tmp_path / "c", swaths)
     granules = zarr.open_group(store, path="granules", mode="r")
     assert len(list(granules.group_keys())) == 1
     (profile,) = granules.groups()
@@ -120,12 +124,7 @@ def test_one_grid_is_an_array_that_anyone_reads(tmp_path: Path) -> None:
     for number in range(3):
         write_swath(tmp_path / f"s{number}.h5", number, 12, chunk=5)
     l2view.ingest(tmp_path / "*.h5", tmp_path / "c")
-    prefix = f"{tmp_path.as_uri()}/"
-    repository = icechunk.Repository.open(
-        icechunk.local_filesystem_storage(str(tmp_path / "c")),
-        authorize_virtual_chunk_access={prefix: icechunk.credentials.LocalFileSystemAccess},
-    )
-    root = zarr.open_group(repository.readonly_session("main").store, mode="r")
+    root = zarr.open_group(read_without_l2view(tmp_path / "c", tmp_path), mode="r")
     ((_, profile),) = root["granules"].groups()
     with h5py.File(tmp_path / "s2.h5") as file:
         np.testing.assert_array_equal(profile["sst"][2], file["sst"][:])
@@ -429,7 +428,7 @@ def test_what_goes_in_comes_out(
                 assert found.metadata.to_dict() | {"attributes": {}} == (
                     source.metadata.to_dict() | {"attributes": {}}
                 )
-                assert dict(found.attrs) == made["attributes"]
+                assert dict(found.attrs) == made["attributes"] | {"idx": number}
                 assert np.asarray(found[...]).tobytes() == np.asarray(source[...]).tobytes()
     shutil.rmtree(folder)
 

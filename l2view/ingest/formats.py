@@ -82,8 +82,10 @@ TIFF = Format(
 FITS = Format("FITS", (_PARSERS, "FITSParser"), needs=("kerchunk", "astropy"), extra="fits")
 DMRPP = Format("DMR++", (_PARSERS, "DMRPPParser"))
 KERCHUNK = Format("Kerchunk JSON", (_PARSERS, "KerchunkJSONParser"))
-ZARR = Format("Zarr", (_PARSERS, "ZarrParser"))
-ZIPPED_ZARR = Format("zipped Zarr", (_PARSERS, "ZippedZarrParser"))
+ZARR = Format("Zarr", (_PARSERS, "ZarrParser"), needs=("arro3.core",), extra="zarr")
+ZIPPED_ZARR = Format(
+    "zipped Zarr", (_PARSERS, "ZippedZarrParser"), needs=("arro3.core",), extra="zarr"
+)
 
 MAGIC: tuple[tuple[bytes, Format], ...] = (
     (b"CDF\x01", NETCDF3),
