@@ -8,6 +8,7 @@ from datetime import UTC
 from datetime import datetime as instant
 from typing import TYPE_CHECKING, Any
 
+import icechunk
 import numpy as np
 import pyarrow as pa
 from datafusion import DataFrame
@@ -102,6 +103,7 @@ class Collection:
         time_field: str | None = None,
         authorize: Authorize | None = None,
     ) -> None:
+        self._asked = (store, branch)
         self._source: Source = open_source(
             store, branch=branch, tag=tag, snapshot=snapshot, authorize=authorize
         )
@@ -361,6 +363,49 @@ class Collection:
             for message, category in sync(_look(store)):
                 warn(message, category)
         return View.of(store)
+
+    def delete(
+        self,
+        where: str | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        ids: Iterable[Any] | None = None,
+    ) -> int:
+        """Delete granules in one commit: no search finds them any more, but the past has them.
+
+        This collection goes on showing the state that it was opened on.
+
+        Parameters
+        ----------
+        where, params, ids
+            Which granules, as for `search`.
+
+        Returns
+        -------
+        int
+            How many there were.
+
+        Raises
+        ------
+        QueryError
+            Where nothing says which granules.
+        IngestError
+            Where the store is no Icechunk repository.
+        """
+        from l2view.ingest.deletion import delete
+        from l2view.ingest.repository import open_repository
+
+        if where is None and ids is None:
+            raise QueryError("name the granules to delete: where= or ids=; all are where='true'")
+        store, branch = self._asked
+        kept = None if ids is None else _kept(ids)
+
+        def find(session: icechunk.Session) -> NDArray[np.int64]:
+            now = Collection(session, group=self._group)
+            search = now._search(where, params, None, None, None, kept, None, None)
+            return now._find(search)
+
+        return delete(open_repository(store), find, branch=branch or "main")[0]
 
     def plot(
         self,

@@ -311,7 +311,7 @@ def _locate_file(place: str) -> Any:
         raise StoreError(f"{path} is a file; a store is a folder, a .zip or a URL")
     # A glance first: Icechunk would warn of what writing to a folder lacks.
     if (path / "repo").exists() or (path / "refs").exists():
-        storage = icechunk.local_filesystem_storage(str(path))
+        storage = icechunk.local_filesystem_storage(str(path.absolute()))
         if icechunk.Repository.exists(storage):
             return icechunk.Repository.open(storage)
     return LocalStore(path, read_only=True)

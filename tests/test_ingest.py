@@ -26,7 +26,14 @@ from hypothesis import strategies as st
 from test_cli import run
 
 import l2view
-from l2view.errors import AuthorizationError, ChunkError, IngestError, UnsupportedArrayError
+from l2view.errors import (
+    AuthorizationError,
+    ChunkError,
+    IngestError,
+    L2ViewWarning,
+    QueryError,
+    UnsupportedArrayError,
+)
 from l2view.ingest.formats import format_of
 
 
@@ -229,6 +236,43 @@ def test_a_file_that_changed_is_an_error_not_wrong_data(tmp_path: Path) -> None:
     write_swath(path, 2)
     with pytest.raises(ChunkError, match=r"checksum .* has changed .*s\.h5"):
         l2view.open(tmp_path / "c")["s/sst"][:]
+
+
+def test_verify_finds_what_changed_and_what_is_gone(tmp_path: Path) -> None:
+    for number in range(4):
+        write_swath(tmp_path / f"s{number}.h5", number)
+    l2view.ingest(tmp_path / "*.h5", tmp_path / "c")
+    assert l2view.open(tmp_path / "c").verify() == {}
+    write_swath(tmp_path / "s1.h5", 9)
+    (tmp_path / "s2.h5").unlink()
+    found = l2view.open(tmp_path / "c").verify()
+    assert set(found) == {"s1", "s2"}
+    assert "has changed" in found["s1"]
+    done = run("verify", str(tmp_path / "c"), code=1)
+    assert "2 of 4 granules have files that changed or are gone" in done.stdout
+    assert run("verify", str(tmp_path / "c"), "--where", "id = 's0'").stdout.startswith("0 of 1")
+
+
+def test_deleted_granules_are_found_in_the_past_alone(swaths: Path, tmp_path: Path) -> None:
+    l2view.ingest(swaths, tmp_path / "c")
+    collection = l2view.Collection(tmp_path / "c")
+    assert collection.delete("orbit % 2 = 1 AND orbit < $most", params={"most": 10}) == 5
+    left = l2view.search(tmp_path / "c")
+    assert left["orbit"].to_pylist() == [0, 2, 4, 6, 8, *range(10, 20)]
+    assert_as_in_files(l2view.open(tmp_path / "c"), swaths)
+    assert len(collection) == 20
+    with pytest.warns(L2ViewWarning, match="no granule has the id nothing"):
+        assert collection.delete(ids=["nothing"]) == 0
+    with pytest.raises(QueryError, match="name the granules to delete"):
+        collection.delete()
+    shown = run("delete", str(tmp_path / "c"), "--where", "orbit > 17", "--yes").stdout
+    assert shown == "2 granules deleted\n"
+    assert run("delete", str(tmp_path / "c"), "--where", "orbit > 10", code=1).stdout.strip() == ""
+    report = l2view.ingest(swaths, tmp_path / "c")
+    assert (report.added.count, report.skipped.count) == (7, 13)
+    again = l2view.search(tmp_path / "c")
+    assert sorted(again["orbit"].to_pylist()) == list(range(20))
+    assert_as_in_files(l2view.open(tmp_path / "c"), swaths)
 
 
 def test_what_one_ingested_needs_no_authorisation(

@@ -10,7 +10,7 @@ import icechunk
 import typer
 from rich.console import Console
 
-from l2view.cli import demo, info, ingest, search, sql, tree
+from l2view.cli import delete, demo, info, ingest, search, sql, tree, verify
 from l2view.errors import L2ViewError
 
 app = typer.Typer(
@@ -25,6 +25,8 @@ app.command()(search.search)
 app.command()(sql.sql)
 app.command()(tree.tree)
 app.command()(ingest.ingest)
+app.command()(verify.verify)
+app.command()(delete.delete)
 app.command()(demo.demo)
 
 

@@ -41,6 +41,10 @@ Branch = Annotated[str | None, typer.Option(help="A branch of the repository.")]
 Tag = Annotated[str | None, typer.Option(help="A tag of the repository.")]
 Snapshot = Annotated[str | None, typer.Option(help="A snapshot of the repository.")]
 Group = Annotated[str, typer.Option(help="The group with the fields.")]
+Authorized = Annotated[
+    list[str] | None,
+    typer.Option("--authorize", metavar="PREFIX", help="A container that may be read. Repeatable."),
+]
 Location = Annotated[str | None, typer.Option(help="The field with the paths of granules.")]
 GeometryField = Annotated[str | None, typer.Option(help="The field with footprints.")]
 TimeField = Annotated[str | None, typer.Option(help="The field with times.")]
