@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
 
-.PHONY: demo test test-long lint format docs bench lock clean
+.PHONY: demo test test-long lint format docs bench bench-scale lock clean
 
 demo: .venv/ready  ## the main job, on granules in real formats
 	$(BIN)/l2view demo
@@ -30,6 +30,9 @@ docs: .venv/ready
 
 bench: .venv/ready  ## a table of ratios, and JSON in benchmarks/results
 	$(BIN)/python -m benchmarks
+
+bench-scale: .venv/ready  ## the same for a million granules, in about 15 minutes
+	$(BIN)/python -m benchmarks.scale
 
 .venv/ready: requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { \

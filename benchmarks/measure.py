@@ -78,11 +78,11 @@ def seconds(side: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def report(rows: list[Row]) -> None:
+def report(rows: list[Row], name: str = "bench") -> None:
     """Print the rows, and write them as JSON."""
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("what", "figure", "at most", "l2view", "without"):
-        table.add_column(name, justify="left" if name == "what" else "right")
+    for column in ("what", "figure", "at most", "l2view", "without"):
+        table.add_column(column, justify="left" if column == "what" else "right")
     for row in rows:
         color = "green" if row.value <= row.most else "red"
         times = ["" if t is None else f"{t * 1e3:,.1f} ms" for t in (row.ours, row.theirs)]
@@ -93,9 +93,9 @@ def report(rows: list[Row]) -> None:
     names = ("zarr", "icechunk", "xarray", "datafusion", "pyarrow", "zarrista")
     said = {
         "machine": f"{platform.machine()}, Python {platform.python_version()}",
-        "versions": {name: version(name) for name in names},
+        "versions": {package: version(package) for package in names},
         "rows": [asdict(row) for row in rows],
     }
-    path = RESULTS / "bench.json"
+    path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(said, indent=2) + "\n")
     Console().print(f"written to {path}", soft_wrap=True)
