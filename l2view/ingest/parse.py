@@ -138,12 +138,12 @@ def _parse(entry: Entry, reading: Reading) -> Granule:
         if form is HDF5:
             found.extend(empty_arrays(url, {array.path for array in found}))
         if form is TIFF:
-            found, said = flattened(found, said)
+            found, said = flattened(found, said, alone=bool(asset))
         arrays.extend(_below(asset, array) for array in found)
         attributes.update({join(asset, path): value for path, value in said.items()})
         if file is not None and file.etag is not None:
             checksums[url] = _checksum(file)
-        if not row:
+        if not row and not {"datetime", "bbox"} <= entry.fields.keys():
             row = _harvested(store, url, form)
         if reading.harvest is not None:
             row.update(reading.harvest(zarr.open_group(store, mode="r"), url))
@@ -197,12 +197,17 @@ def _below(asset: str, array: ArrayReferences) -> ArrayReferences:
 
 
 def flattened(
-    arrays: list[ArrayReferences], attributes: JSON
+    arrays: list[ArrayReferences], attributes: JSON, *, alone: bool = False
 ) -> tuple[list[ArrayReferences], JSON]:
     """Return a TIFF's images as arrays ``0``, ``1``, … of one group, the full one first.
 
-    Its parser makes a group of each, with an array of the same name.
+    Its parser makes a group of each, with an array of the same name. With `alone`, a single
+    image is the asset's own array.
     """
+    if alone and len(arrays) == 1:
+        one = arrays[0]
+        kept = (one.document, one.locations, one.offsets, one.lengths, one.inlined)
+        return [ArrayReferences("", *kept)], {}
     renamed = []
     for array in arrays:
         group, _, name = array.path.rpartition("/")

@@ -12,17 +12,16 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from contextlib import contextmanager
 from itertools import batched
 from multiprocessing import get_context
-from os import PathLike, fspath
 from typing import Any
 
 import icechunk
 import zarr
 
 from l2view.errors import IngestError
-from l2view.ingest.files import expanded
+from l2view.ingest.entries import entries_of
 from l2view.ingest.formats import Parser
 from l2view.ingest.harvest import Harvester
-from l2view.ingest.parse import Entry, Failure, Reading, entry_of_file, parse
+from l2view.ingest.parse import Entry, Failure, Reading, parse
 from l2view.ingest.report import IngestReport
 from l2view.ingest.repository import open_repository, with_containers
 from l2view.ingest.writer import IDS, Granule, OnConflict, rows_of, write_batch
@@ -64,7 +63,7 @@ def ingest(
     repository = open_repository(store)
     report = IngestReport()
     reading = Reading(parser, harvest, collection, dict(defaults or {}))
-    entries: Iterable[Entry] = entries_of(granules)
+    entries: Iterable[Entry] = _sound(entries_of(granules), report)
     if on_conflict == "skip":
         entries = _unknown(repository, entries, report, branch)
     told = progress or (lambda _: None)
@@ -104,27 +103,13 @@ def _stop(report: IngestReport) -> None:
     )
 
 
-def entries_of(granules: Any) -> Iterator[Entry]:
-    """Yield an entry for each granule that a caller named.
-
-    Raises
-    ------
-    IngestError
-        Where something names no granule.
-    """
-    if isinstance(granules, Entry):
-        yield granules
-    elif isinstance(granules, str | PathLike):
-        for url in expanded(fspath(granules)):
-            yield entry_of_file(url)
-    elif isinstance(granules, Iterable) and not isinstance(granules, Mapping | bytes):
-        for one in granules:
-            yield from entries_of(one)
-    else:
-        raise IngestError(
-            f"granules are paths, URLs, globs, or an iterable of them, not "
-            f"{type(granules).__name__}"
-        )
+def _sound(entries: Iterable[Entry | Failure], report: IngestReport) -> Iterator[Entry]:
+    """Yield the entries that are some, and report the others."""
+    for entry in entries:
+        if isinstance(entry, Failure):
+            report.fail(entry)
+        else:
+            yield entry
 
 
 def _unknown(

@@ -1,0 +1,105 @@
+"""Granule records of NASA's Common Metadata Repository (UMM-G 1.6) as granules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import shapely
+
+from l2view.errors import IngestError
+from l2view.globe import within
+from l2view.ingest.harvest.attributes import instant
+from l2view.ingest.harvest.footprint import rectangle
+
+SIDES = (
+    "WestBoundingCoordinate",
+    "SouthBoundingCoordinate",
+    "EastBoundingCoordinate",
+    "NorthBoundingCoordinate",
+)
+
+
+def umm_of(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the UMM-G part of a record, None where it isn't one."""
+    umm = record.get("umm", record)
+    return umm if isinstance(umm, Mapping) and "GranuleUR" in umm else None
+
+
+def record_of(umm: Mapping[str, Any]) -> tuple[str, dict[str, str], dict[str, Any]]:
+    """Return the id, file and fields of a UMM-G record.
+
+    Raises
+    ------
+    IngestError
+        Where it names no file.
+    """
+    name = str(umm["GranuleUR"])
+    urls = [
+        str(link["URL"])
+        for kind in ("GET DATA", "GET DATA VIA DIRECT ACCESS")
+        for link in umm.get("RelatedUrls", ())
+        if link.get("Type") == kind
+    ]
+    if not urls:
+        raise IngestError(f"the record {name} names no file to get")
+    fields: dict[str, Any] = {"href": urls[0]}
+    temporal = umm.get("TemporalExtent", {})
+    span = temporal.get("RangeDateTime", {})
+    start = span.get("BeginningDateTime") or temporal.get("SingleDateTime")
+    if start:
+        fields["datetime"] = fields["start_datetime"] = instant(start)
+        fields["end_datetime"] = instant(span.get("EndingDateTime") or start)
+    shape = outline_of(umm)
+    if shape is not None:
+        fields["bbox"] = shapely.to_wkb(shape)
+    reference = umm.get("CollectionReference", {})
+    if reference.get("ShortName"):
+        fields["collection"] = reference["ShortName"]
+        fields["product_version"] = reference.get("Version")
+    platforms = umm.get("Platforms") or ()
+    if platforms:
+        fields["platform"] = platforms[0].get("ShortName")
+        instruments = platforms[0].get("Instruments") or ()
+        fields["instrument"] = instruments[0].get("ShortName") if instruments else None
+    fields["day_night"] = umm.get("DataGranule", {}).get("DayNightFlag")
+    cover = umm.get("CloudCover")
+    fields["cloud_cover"] = None if cover is None else float(cover)
+    orbits = umm.get("OrbitCalculatedSpatialDomains") or ()
+    if orbits:
+        fields["orbit"] = orbits[0].get("OrbitNumber") or orbits[0].get("BeginOrbitNumber")
+    return name, {"": urls[0]}, {k: v for k, v in fields.items() if v is not None}
+
+
+def outline_of(umm: Mapping[str, Any]) -> shapely.Geometry | None:
+    """Return the footprint of a UMM-G record, None where it has only an orbit."""
+    domain = umm.get("SpatialExtent", {}).get("HorizontalSpatialDomain", {})
+    shapes = list(_shapes(domain.get("Geometry", {})))
+    return shapely.union_all(shapes) if shapes else None
+
+
+def _shapes(geometry: Mapping[str, Any]) -> Iterator[shapely.Geometry]:
+    for polygon in geometry.get("GPolygons", ()):
+        outer = _points(polygon["Boundary"])
+        holes = polygon.get("ExclusiveZone", {}).get("Boundaries", ())
+        shape = shapely.Polygon(_near(outer), [_near(_points(hole)) for hole in holes])
+        yield within(shapely.make_valid(shape))
+    for box in geometry.get("BoundingRectangles", ()):
+        yield rectangle(*(float(box[side]) for side in SIDES))
+    for line in geometry.get("Lines", ()):
+        yield within(shapely.LineString(_near(_points(line))).buffer(0.05, quad_segs=1))
+    for point in geometry.get("Points", ()):
+        yield shapely.Point(point["Longitude"], point["Latitude"]).buffer(0.05, quad_segs=1)
+
+
+def _points(boundary: Mapping[str, Any]) -> list[tuple[float, float]]:
+    return [(float(p["Longitude"]), float(p["Latitude"])) for p in boundary["Points"]]
+
+
+def _near(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Return points with longitudes that never jump by more than half a turn."""
+    found = points[:1]
+    for longitude, latitude in points[1:]:
+        turns = round((longitude - found[-1][0]) / 360)
+        found.append((longitude - 360 * turns, latitude))
+    return found

@@ -1,0 +1,108 @@
+"""STAC Items as granules: their properties as fields, their assets as files.
+
+Names are kept as they are (``eo:cloud_cover``, ``proj:epsg``). Beside them stand the fields by
+which zarr-datafusion-search and lazymerge place a scene: ``transform_0`` to ``transform_5``,
+``shape_x``, ``shape_y`` and ``asset_<key>``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import urljoin
+
+import shapely
+import shapely.geometry
+
+from l2view.errors import IngestError
+from l2view.ingest.files import url_of
+from l2view.ingest.harvest.attributes import instant
+
+MEDIA = ("tiff", "geotiff", "netcdf", "hdf", "zarr", "fits", "grib")
+"""What the media type of an asset with arrays has in it."""
+
+TIMES = ("datetime", "start_datetime", "end_datetime", "created", "updated")
+
+
+def is_item(record: Mapping[str, Any]) -> bool:
+    """Return whether a record is a STAC Item."""
+    return record.get("type") == "Feature" and "assets" in record
+
+
+def item_of(item: Mapping[str, Any], base: str = "") -> tuple[str, dict[str, str], dict[str, Any]]:
+    """Return the id, files and fields of a STAC Item.
+
+    Parameters
+    ----------
+    item
+        The Item.
+    base
+        The URL that it was read from, for assets with relative paths.
+
+    Raises
+    ------
+    IngestError
+        Where it has no asset with arrays.
+    """
+    links = {link.get("rel"): link.get("href") for link in item.get("links", ())}
+    base = base or str(links.get("self") or "")
+    assets = dict(_assets(item, base))
+    if not assets:
+        raise IngestError(f"the STAC Item {item.get('id')} has no asset with arrays")
+    fields: dict[str, Any] = dict(item.get("properties") or {})
+    for name in TIMES:
+        if isinstance(fields.get(name), str):
+            fields[name] = instant(fields[name])
+    if fields.get("datetime") is None:
+        fields["datetime"] = fields.get("start_datetime")
+    fields |= placing_of(fields)
+    fields |= {
+        f"asset_{key}": _absolute(str(asset["href"]), base)
+        for key, asset in item["assets"].items()
+        if asset.get("href")
+    }
+    fields["bbox"] = shapely.to_wkb(_outline(item))
+    if item.get("collection"):
+        fields["collection"] = item["collection"]
+    fields["href"] = links.get("self") or next(iter(assets.values()))
+    return str(item["id"]), assets, {k: v for k, v in fields.items() if v is not None}
+
+
+def _assets(item: Mapping[str, Any], base: str) -> Iterator[tuple[str, str]]:
+    for key, asset in item.get("assets", {}).items():
+        kind, roles = str(asset.get("type") or "").lower(), asset.get("roles") or ()
+        shown = {"thumbnail", "overview", "metadata"} & set(roles) and "data" not in roles
+        if asset.get("href") and not shown and any(name in kind for name in MEDIA):
+            yield key, _absolute(str(asset["href"]), base)
+
+
+def _absolute(href: str, base: str) -> str:
+    return url_of(urljoin(base, href) if base and "://" not in href else href)
+
+
+def _outline(item: Mapping[str, Any]) -> shapely.Geometry:
+    if item.get("geometry"):
+        return shapely.force_2d(shapely.geometry.shape(item["geometry"]))
+    if not item.get("bbox"):
+        raise IngestError(f"the STAC Item {item.get('id')} has neither geometry nor bbox")
+    values = item["bbox"]
+    west, south, east, north = values if len(values) == 4 else (*values[:2], *values[3:5])
+    if west <= east:
+        return shapely.box(west, south, east, north)
+    return shapely.MultiPolygon(
+        [shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)]
+    )
+
+
+def placing_of(properties: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that place a scene on its grid (STAC's Projection extension)."""
+    found: dict[str, Any] = {}
+    code = properties.get("proj:code")
+    if isinstance(code, str) and code.upper().startswith("EPSG:") and code[5:].isdigit():
+        found["proj:epsg"] = int(code[5:])
+    for index, value in enumerate((properties.get("proj:transform") or ())[:6]):
+        found[f"transform_{index}"] = float(value)
+    shape = properties.get("proj:shape")
+    if shape:
+        found["shape_y"], found["shape_x"] = int(shape[0]), int(shape[1])
+    return found
