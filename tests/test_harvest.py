@@ -61,9 +61,8 @@ def test_outlines_of_swaths(longitude: float, latitude: float, heading: float) -
     inside = shapely.points(((lon + 180) % 360 - 180).ravel(), lat.ravel())
     kept = np.abs(lat.ravel()) < 85
     assert shapely.distance(outline, inside)[kept].max() < 0.7
-    grid_lon, grid_lat = (
-        x.ravel() for x in np.meshgrid(np.arange(-178, 180, 6), range(-84, 85, 6))
-    )
+    grid = np.meshgrid(np.arange(-178, 180, 6), np.arange(-84, 85, 6))
+    grid_lon, grid_lat = (values.ravel() for values in grid)
     far = np.ones(len(grid_lon), dtype=bool)
     for row in range(0, len(lat), 10):
         ones = np.ones(len(grid_lon))

@@ -99,7 +99,14 @@ def test_an_item_with_several_assets(shared_data: Path, tmp_path: Path) -> None:
     shutil.copy(source, tmp_path / "red.tif")
     with rasterio.open(source) as file:
         values = file.read(1)
-        profile = {"driver": "GTiff", "height": 500, "width": 500, "count": 1, "dtype": "int16"}
+        profile = {
+            "driver": "GTiff",
+            "height": 500,
+            "width": 500,
+            "count": 1,
+            "dtype": "int16",
+            "transform": file.transform,
+        }
         with rasterio.open(tmp_path / "mask.tif", "w", **profile) as mask:
             mask.write(values > 0, 1)
     one = item(tmp_path / "one.json", red="red.tif", mask="./mask.tif")
