@@ -19,6 +19,7 @@ from zarr.storage import LocalStore
 import l2view
 
 from . import memory, stores
+from .ingest import ingesting
 from .measure import Row, paired, report
 
 
@@ -112,7 +113,9 @@ def holding(folder: Path) -> Iterator[Row]:
     yield Row("memory of a view of 1,000,000, beyond its Arrow table", beyond, 300, " B/granule")
 
 
-BENCHMARKS = {function.__name__: function for function in (reading, opening, trees, holding)}
+BENCHMARKS = {
+    function.__name__: function for function in (reading, opening, trees, holding, ingesting)
+}
 
 
 def main(names: list[str]) -> None:

@@ -125,7 +125,10 @@ def scale(total: int) -> list[Row]:
                 appended[len(appended)] = statistics.median(taken)
                 held[len(held)] = resident()
                 written += len(taken)
-            if len(seconds) % 50 == 0:
+                # As before, a batch fills the slots of one manifest.
+                written += BATCH - len(taken)
+                batch_seconds(repository, written - BATCH + len(taken), BATCH - len(taken))
+            if len(seconds) % 25 == 0:
                 print(
                     f"{written:,} granules, {seconds[-1]:.2f} s, {resident():.2f} GiB", flush=True
                 )

@@ -152,7 +152,8 @@ def _from_repository(
     missing = sorted(set(containers) - set(repository.authorized_virtual_container_prefixes))
     mine = trusted(repository.storage) if authorize is None and missing else frozenset()
     if mine & set(missing):
-        wanted = {prefix: "env" for prefix in containers if prefix in mine}
+        how = None if flag("AWS_SKIP_SIGNATURE") or flag("GOOGLE_SKIP_SIGNATURE") else "env"
+        wanted = {prefix: how for prefix in containers if prefix in mine}
         given = dict.fromkeys(repository.authorized_virtual_container_prefixes)
         if not given:  # what the caller opened it with stays as it is
             credentials = _credentials(repository, wanted)

@@ -301,7 +301,25 @@ def test_the_command(swaths: Path, tmp_path: Path) -> None:
     assert "3 granules" in run("info", store).stdout
 
 
-@pytest.mark.parametrize("parallel", [2, "threads", "dask"])
+PARALLEL = [2, "threads", "dask"]
+
+
+def test_names_of_files_that_are_odd(tmp_path: Path) -> None:
+    folder = tmp_path / "my files"
+    folder.mkdir()
+    for name in ("plain", "with space", "per%20cent", "ümlaut", "hash#1", "quest?"):
+        write_swath(folder / f"{name}.h5", 1)
+    report = l2view.ingest(folder, tmp_path / "c")
+    assert sorted(one.id for one in report.failed) == ["hash#1", "quest?"]
+    assert "has # or ? in it" in report.failed[0].reason
+    assert report.containers == [f"file://{folder}/"]
+    view = l2view.open(tmp_path / "c")
+    assert len(view.names) == 4
+    assert_as_in_files(view, folder)
+    assert view.verify() == {}
+
+
+@pytest.mark.parametrize("parallel", PARALLEL)
 def test_parsing_side_by_side(swaths: Path, tmp_path: Path, parallel: Any) -> None:
     report = l2view.ingest(swaths, tmp_path / "c", parallel=parallel)
     assert report.added.count == 20

@@ -106,6 +106,9 @@ def test_an_item_with_several_assets(shared_data: Path, tmp_path: Path) -> None:
             "count": 1,
             "dtype": "int16",
             "transform": file.transform,
+            "tiled": True,
+            "blockxsize": 256,
+            "blockysize": 256,
         }
         with rasterio.open(tmp_path / "mask.tif", "w", **profile) as mask:
             mask.write(values > 0, 1)

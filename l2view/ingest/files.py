@@ -94,6 +94,11 @@ def key_of(url: str) -> str:
     return unquote(urlsplit(url).path).lstrip("/")
 
 
+def unquoted(url: str) -> str:
+    """Return a URL with its key as it is, as VirtualiZarr's parsers take it."""
+    return f"{root_of(url)}/{key_of(url)}"
+
+
 def registry(*urls: str) -> ObjectStoreRegistry[Any]:
     """Return VirtualiZarr's registry with the stores of `urls`."""
     roots = {root_of(url) for url in urls}
@@ -210,7 +215,7 @@ def _listed(base: str) -> Iterator[str]:
     try:
         for page in obstore.list(store_of(root), prefix=prefix or None):
             for path in sorted(meta["path"] for meta in page):
-                yield f"{root}/{quote(path) if root == 'file://' else path}"
+                yield f"{root}/{quote(path)}"
     except obstore.exceptions.BaseError as error:
         said = str(error).split("\n")[0]
         raise IngestError(f"{without_credentials(base)} can't be listed: {said}") from error

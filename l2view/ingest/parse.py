@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 import zarr
@@ -28,6 +28,7 @@ from l2view.ingest.files import (
     registry,
     root_of,
     store_of,
+    unquoted,
 )
 from l2view.ingest.formats import HDF5, TIFF, ZARR, Format, Parser, format_of
 from l2view.ingest.harvest import Harvester
@@ -117,9 +118,16 @@ def parse(entry: Entry, reading: Reading) -> Granule | Failure:
     except L2ViewError as error:
         return Failure(entry.id, entry.url, str(error))
     except Exception as error:  # parsers and codecs have errors of their own
-        lines = str(error).strip().splitlines()
-        said = without_credentials(lines[0]) if lines else "no reason given"
-        return Failure(entry.id, entry.url, f"{type(error).__name__}: {said}")
+        return Failure(entry.id, entry.url, _said(error))
+
+
+def _said(error: Exception) -> str:
+    """Return what an error says, in one line and without credentials."""
+    if isinstance(error, L2ViewError):
+        return str(error)
+    lines = str(error).strip().splitlines()
+    said = without_credentials(lines[0]) if lines else "no reason given"
+    return f"{type(error).__name__}: {said}"
 
 
 def _parse(entry: Entry, reading: Reading) -> Granule:
@@ -128,17 +136,13 @@ def _parse(entry: Entry, reading: Reading) -> Granule:
     checksums: dict[str, str] = {}
     row: dict[str, Any] = {}
     for asset, url in entry.assets.items():
-        file = None if is_folder(url) else head(url)
-        form = ZARR if file is None else None
-        if reading.parser is None and file is not None:
-            form = format_of(first_bytes(file))
-        parser = reading.parser or (form or ZARR).make()
-        store = parser(url, registry(url))
-        found, said = of_manifest(store._group)
-        if form is HDF5:
-            found.extend(empty_arrays(url, {array.path for array in found}))
-        if form is TIFF:
-            found, said = flattened(found, said, alone=bool(asset))
+        try:
+            opened = _opened(asset, url, reading)
+        except Exception as error:
+            if not asset:
+                raise
+            raise IngestError(f"its asset {asset} ({url}): {_said(error)}") from error
+        store, file, form, found, said = opened
         arrays.extend(_below(asset, array) for array in found)
         attributes.update({join(asset, path): value for path, value in said.items()})
         if file is not None and file.etag is not None:
@@ -155,6 +159,45 @@ def _parse(entry: Entry, reading: Reading) -> Granule:
         row["datetime"] = instant(row["datetime"])
     _require(row, references)
     return Granule({k: v for k, v in row.items() if v is not None}, references)
+
+
+def _opened(
+    asset: str, url: str, reading: Reading
+) -> tuple[ManifestStore, FileInfo | None, Format | None, list[ArrayReferences], JSON]:
+    """Parse one file."""
+    file = None if is_folder(url) else head(url)
+    form = ZARR if file is None else None
+    if reading.parser is None and file is not None:
+        form = format_of(first_bytes(file))
+    if set("#?") & set(key_of(url)):
+        raise IngestError("its name has # or ? in it, which VirtualiZarr's parsers can't take")
+    parser = reading.parser or (form or ZARR).make()
+    store = parser(unquoted(url), registry(url))
+    found, said = of_manifest(store._group)
+    found = [_with_quotes(array, url) for array in found]
+    if form is HDF5:
+        found.extend(empty_arrays(url, {array.path for array in found}))
+    if form is TIFF:
+        found, said = flattened(found, said, alone=bool(asset))
+    return store, file, form, found, said
+
+
+def _with_quotes(array: ArrayReferences, url: str) -> ArrayReferences:
+    """Return an array whose references name its file as Icechunk wants it, percent-encoded."""
+    raw, root = unquoted(url), root_of(url)
+    if raw == url:
+        return array
+    places = [
+        url
+        if place == raw
+        else f"{root}/{quote(place[len(root) + 1 :])}"
+        if place.startswith(f"{raw}/")
+        else place
+        for place in array.locations
+    ]
+    return ArrayReferences(
+        array.path, array.document, places, array.offsets, array.lengths, array.inlined
+    )
 
 
 def is_folder(url: str) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import icechunk
 
@@ -91,7 +91,10 @@ def with_containers(
     A new one is the deepest folder that its files share, of those that no container covers.
     """
     known = set(repository.config.virtual_chunk_containers or {})
-    uncovered = {url for url in urls if not any(url.startswith(prefix) for prefix in known)}
+    # Icechunk's containers have names as they are, and its references percent-encoded ones.
+    uncovered = {
+        url for url in urls if not any(unquote(url).startswith(prefix) for prefix in known)
+    }
     if not uncovered:
         return repository, []
     prefixes = []
@@ -101,6 +104,7 @@ def with_containers(
             prefixes.extend(sorted({url.rpartition("/")[0] + "/" for url in mine}))
         else:
             prefixes.append(folder)
+    prefixes = [unquote(prefix) for prefix in prefixes]
     wanted = repository.config
     for prefix in prefixes:
         container = icechunk.VirtualChunkContainer(prefix, _store(prefix))
