@@ -14,7 +14,7 @@ test: .venv/ready  ## every test
 	$(BIN)/pytest -n $(JOBS) --dist worksteal
 
 test-long: .venv/ready  ## every test, with many more examples
-	L2VIEW_EXAMPLES=2000 $(BIN)/pytest -n $(JOBS) --dist worksteal
+	L2VIEW_EXAMPLES=2000 L2VIEW_KILLS=50 $(BIN)/pytest -n $(JOBS) --dist worksteal
 
 lint: .venv/ready
 	$(BIN)/ruff check .

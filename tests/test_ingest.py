@@ -344,7 +344,7 @@ def committed(path: Path) -> list[str]:
 
 def test_killed_at_any_moment_it_goes_on(swaths: Path, tmp_path: Path) -> None:
     """Nothing is lost, nothing is there twice, and what is there is whole."""
-    moments = int(os.environ.get("L2VIEW_KILLS", "4"))
+    moments = int(os.environ.get("L2VIEW_KILLS", "2"))
     generator = random.Random(0)
     for moment in range(moments):
         path = tmp_path / f"c{moment}"
@@ -453,7 +453,7 @@ def arrays(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(granules=st.lists(st.tuples(arrays(), arrays()), min_size=1, max_size=4))
-@settings(max_examples=int(os.environ.get("L2VIEW_EXAMPLES", "15")))
+@settings(max_examples=int(os.environ.get("L2VIEW_EXAMPLES", "8")))
 def test_what_goes_in_comes_out(
     granules: list[tuple[dict[str, Any], dict[str, Any]]],
     tmp_path_factory: pytest.TempPathFactory,
