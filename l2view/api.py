@@ -13,11 +13,11 @@ from l2view.stores import Authorize, StoreLike
 from l2view.view.group import View
 
 if TYPE_CHECKING:
+    from l2view.ingest.executors import Parallel
     from l2view.ingest.formats import Parser
     from l2view.ingest.harvest import Harvester
-    from l2view.ingest.pipeline import Parallel
     from l2view.ingest.report import IngestReport
-    from l2view.ingest.writer import OnConflict
+    from l2view.ingest.writer import LayoutName, OnConflict
 
 
 def open(
@@ -233,6 +233,9 @@ def ingest(
     batch: int = 1_000,
     strict: bool = False,
     branch: str = "main",
+    layout: LayoutName | None = None,
+    load_below: int = 2**20,
+    dry_run: bool = False,
     progress: Callable[[IngestReport], None] | None = None,
 ) -> IngestReport:
     """Add granules to a collection, without copying their data.
@@ -240,30 +243,40 @@ def ingest(
     Parameters
     ----------
     granules
-        A path or URL of a file, folder, prefix or glob; or an iterable of them, of any length.
+        A path or URL of a file, folder, prefix or glob; a STAC Item, ItemCollection or search;
+        a CMR record; or an iterable of them, of any length.
     store
         A path or URL, where a repository is made if there is none; or an Icechunk repository.
     on_conflict
         What becomes of a granule whose id is there already: ``"skip"`` leaves it as it is,
         ``"replace"`` takes the new one in its place, ``"error"`` counts it as failed.
     harvest
-        Your own fields: called with each granule as a `zarr.Group` and its URL, it returns
-        fields, which win over those that are found in the file.
+        Your own fields: called with each of a granule's files as a `zarr.Group` and its URL, it
+        returns fields, which win over all others.
     parser
         A VirtualiZarr parser for all files, instead of telling each by its content.
     collection
-        The field ``collection``.
+        The field ``collection``, which wins over what STAC and CMR say.
     defaults
         Fields of granules that don't say, such as ``datetime``.
     parallel
-        How files are parsed: False one after another, a number of processes, ``"threads"``,
-        ``"dask"``, ``"lithops"``, or an executor. What processes run must pickle.
+        How files are parsed: False one after another, a number of processes, True for one a
+        processor, ``"threads"``, ``"dask"``, ``"lithops"``, or an executor. What processes run
+        must pickle.
     batch
         The granules in a commit.
     strict
         Whether the first granule that fails is an error.
     branch
         The branch to commit to.
+    layout
+        Where the arrays go: ``"packed"``, by product version, or ``"groups"``, a group for each
+        granule, which is not for many; as in the collection by default, and packed in a new one.
+    load_below
+        The most bytes of an array that are copied where they can't be referred to, such as
+        strings of varying length. An array with more is left out and stands in the report.
+    dry_run
+        Whether to parse all and write nothing; the report then says which fields there are.
     progress
         Called with the report as granules come in.
 
@@ -292,5 +305,8 @@ def ingest(
         batch=batch,
         strict=strict,
         branch=branch,
+        layout=layout,
+        load_below=load_below,
+        dry_run=dry_run,
         progress=progress,
     )

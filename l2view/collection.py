@@ -17,6 +17,7 @@ from zarr.core.sync import sync
 
 from l2view.errors import (
     FieldError,
+    IngestError,
     L2ViewError,
     L2ViewWarning,
     MissingGranuleWarning,
@@ -103,7 +104,7 @@ class Collection:
         time_field: str | None = None,
         authorize: Authorize | None = None,
     ) -> None:
-        self._asked = (store, branch)
+        self._asked = (store, branch, tag is not None or snapshot is not None)
         self._source: Source = open_source(
             store, branch=branch, tag=tag, snapshot=snapshot, authorize=authorize
         )
@@ -390,14 +391,21 @@ class Collection:
         QueryError
             Where nothing says which granules.
         IngestError
-            Where the store is no Icechunk repository.
+            Where the store is no Icechunk repository, or its state can't be added to: that of a
+            tag or snapshot, or of a group other than ``meta``.
         """
         from l2view.ingest.deletion import delete
-        from l2view.ingest.repository import open_repository
+        from l2view.ingest.repository import find_repository
+        from l2view.ingest.writer import META
 
         if where is None and ids is None:
             raise QueryError("name the granules to delete: where= or ids=; all are where='true'")
-        store, branch = self._asked
+        store, branch, fixed = self._asked
+        if fixed or self._group != META:
+            raise IngestError(
+                "granules are deleted from a branch and its group meta; open the collection "
+                "without tag=, snapshot= and group="
+            )
         kept = None if ids is None else _kept(ids)
 
         def find(session: icechunk.Session) -> NDArray[np.int64]:
@@ -405,7 +413,10 @@ class Collection:
             search = now._search(where, params, None, None, None, kept, None, None)
             return now._find(search)
 
-        return delete(open_repository(store), find, branch=branch or "main")[0]
+        repository = find_repository(store)
+        if repository is None:
+            raise IngestError(f"{self.label} is no Icechunk repository, which deleting takes")
+        return delete(repository, find, branch=branch or "main")[0]
 
     def plot(
         self,

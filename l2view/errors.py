@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 import warnings
 from collections.abc import Iterable
+from urllib.parse import urlsplit, urlunsplit
 
 PACKAGE = os.path.dirname(__file__)  # noqa: PTH120 (what `warnings` compares is text)
 
@@ -102,3 +104,31 @@ def unknown(kind: str, name: str, names: Iterable[str], plural: str | None = Non
     close = nearest(name, names)
     hint = f'; did you mean "{close}"?' if close else ";"
     return f'no {kind} "{name}"{hint} {plural or kind + "s"}: {listed(names)}'
+
+
+_URLS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^\s\"'<>()]+")
+
+
+def without_credentials(text: str) -> str:
+    """Return `text` with every URL in it without user, password, query and fragment.
+
+    Examples
+    --------
+    >>> without_credentials("can't read https://me:secret@host/a?sig=secret")
+    "can't read https://host/a"
+    """
+
+    def bare(match: re.Match[str]) -> str:
+        parts = urlsplit(match.group())
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+    return _URLS.sub(bare, text)
+
+
+def said(error: Exception) -> str:
+    """Return what an error says, in one line and without credentials."""
+    if isinstance(error, L2ViewError):
+        return str(error)
+    lines = str(error).strip().splitlines()
+    text = without_credentials(lines[0]) if lines else "no reason given"
+    return f"{type(error).__name__}: {text}"

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit
 
 import icechunk
 import obstore.store
@@ -23,7 +23,7 @@ import zarr
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, StorePath, ZipStore
 
-from l2view.errors import AuthorizationError, StoreError, listed, unknown
+from l2view.errors import AuthorizationError, StoreError, listed, unknown, without_credentials
 from l2view.hierarchy import join
 from l2view.trust import trusted
 
@@ -150,7 +150,7 @@ def _from_repository(
         repository = repository.reopen(authorize_virtual_chunk_access=credentials)
     containers = repository.config.virtual_chunk_containers or {}
     missing = sorted(set(containers) - set(repository.authorized_virtual_container_prefixes))
-    mine = trusted(repository.storage) if authorize is None and missing else frozenset()
+    mine = trusted(repository.storage, containers) if authorize is None and missing else frozenset()
     if mine & set(missing):
         how = None if flag("AWS_SKIP_SIGNATURE") or flag("GOOGLE_SKIP_SIGNATURE") else "env"
         wanted = {prefix: how for prefix in containers if prefix in mine}
@@ -240,25 +240,6 @@ def _describe(store: Any) -> str:
     if isinstance(store, MemoryStore | dict):
         return "memory"
     return without_credentials(str(store)) if isinstance(store, Store) else type(store).__name__
-
-
-_URLS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^\s\"'<>()]+")
-
-
-def without_credentials(text: str) -> str:
-    """Return `text` with every URL in it without user, password, query and fragment.
-
-    Examples
-    --------
-    >>> without_credentials("can't read https://me:secret@host/a?sig=secret")
-    "can't read https://host/a"
-    """
-
-    def bare(match: re.Match[str]) -> str:
-        parts = urlsplit(match.group())
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
-
-    return _URLS.sub(bare, text)
 
 
 def _locate(place: str) -> tuple[Any, str]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 
 import icechunk
@@ -26,30 +27,46 @@ def identity(storage: icechunk.Storage) -> str:
     return "; ".join(line for line in lines if "credential" not in line.lower())
 
 
-def trusted(storage: icechunk.Storage) -> frozenset[str]:
-    """Return the containers that this user made for a repository."""
-    return frozenset(_read().get(identity(storage), ()))
+def trusted(
+    storage: icechunk.Storage, containers: Mapping[str, icechunk.VirtualChunkContainer]
+) -> frozenset[str]:
+    """Return those of a repository's containers, by prefix, that this user made for it.
+
+    One whose settings are no longer what the user made, such as another endpoint, isn't among
+    them: whoever writes to the repository could otherwise have credentials sent elsewhere.
+    """
+    known = _read().get(identity(storage), {})
+    return frozenset(
+        prefix for prefix, made in containers.items() if known.get(prefix) == _settings(made)
+    )
 
 
-def trust(storage: icechunk.Storage, prefixes: set[str]) -> None:
-    """Remember containers that this user made for a repository."""
-    path, said = state_file(), _read()
-    name = identity(storage)
-    known = set(said.get(name, ()))
-    if prefixes <= known:
+def trust(
+    storage: icechunk.Storage, containers: Mapping[str, icechunk.VirtualChunkContainer]
+) -> None:
+    """Remember containers, by prefix, that this user made for a repository."""
+    path, known = state_file(), _read()
+    mine = known.setdefault(identity(storage), {})
+    made = {prefix: _settings(container) for prefix, container in containers.items()}
+    if made.items() <= mine.items():
         return
-    said[name] = sorted(known | prefixes)
+    mine.update(made)
     path.parent.mkdir(parents=True, exist_ok=True)
     # Put in place whole: two ingests may end at once.
     handle, temporary = tempfile.mkstemp(dir=path.parent, text=True)
     with os.fdopen(handle, "w") as file:
-        json.dump(said, file, indent=1)
+        json.dump(known, file, indent=1)
     Path(temporary).replace(path)
 
 
-def _read() -> dict[str, list[str]]:
+def _settings(container: icechunk.VirtualChunkContainer) -> str:
+    """Return how a container reaches its files, on one line; no credentials are in it."""
+    return " ".join(repr(container.store).split())
+
+
+def _read() -> dict[str, dict[str, str]]:
     try:
-        found: dict[str, list[str]] = json.loads(state_file().read_text())
+        found = json.loads(state_file().read_text())
     except (OSError, ValueError):
         return {}
-    return found
+    return {name: said for name, said in found.items() if isinstance(said, dict)}

@@ -2,18 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import Thread
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.filesize import decimal
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from l2view.cli import options
+from l2view.errors import L2ViewError
+
+if TYPE_CHECKING:
+    from l2view.ingest.report import IngestReport
 
 
 def ingest(
     files: Annotated[
-        list[str], typer.Argument(help="Files, folders, prefixes or globs; paths or URLs.")
+        list[str],
+        typer.Argument(
+            help="Files, folders, prefixes or globs, paths or URLs; or STAC or CMR records."
+        ),
     ],
     store: Annotated[
         str, typer.Option("--store", "-s", help="The repository; it is made where there is none.")
@@ -32,6 +50,17 @@ def ingest(
         str, typer.Option(help="Processes that parse, or: threads, dask, lithops.")
     ] = "1",
     batch: Annotated[int, typer.Option(min=1, help="The granules in a commit.")] = 1000,
+    layout: Annotated[
+        str | None,
+        typer.Option(help="packed (by product version, the default) or groups (one a granule)."),
+    ] = None,
+    load_below: Annotated[
+        int,
+        typer.Option(min=0, help="The most bytes of an array to copy that can't be referred to."),
+    ] = 2**20,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Parse, say what would be written, write nothing.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first that fails.")] = False,
     branch: Annotated[str, typer.Option(help="The branch to commit to.")] = "main",
 ) -> None:
@@ -40,18 +69,8 @@ def ingest(
     Run again, it goes on where it ended. The exit code is 1 where a granule was left out.
     """
     from l2view.ingest.pipeline import ingest as run
-    from l2view.ingest.report import IngestReport
 
-    errors = Console(stderr=True)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        task = bar.add_task("ingesting", total=None)
-
-        def show(report: IngestReport) -> None:
-            done = report.added.count + report.replaced.count
-            size = f"{report.bytes / 1e9:.1f} GB referred to"
-            bar.update(task, description=f"{done:,} written, {report.failures:,} failed, {size}")
-
+    with shown(files) as show:
         report = run(
             files,
             store,
@@ -62,8 +81,55 @@ def ingest(
             batch=batch,
             strict=strict,
             branch=branch,
+            layout=layout,  # type: ignore[arg-type]
+            load_below=load_below,
+            dry_run=dry_run,
             progress=show,
         )
     typer.echo(str(report))
     if report.failures:
         raise typer.Exit(1)
+
+
+@contextmanager
+def shown(files: list[str]) -> Iterator[Callable[[IngestReport], None] | None]:
+    """Give what shows a report as a bar with rate, bytes and time left; None off a terminal."""
+    errors = Console(stderr=True)
+    if not errors.is_terminal:
+        yield None
+        return
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=errors, transient=True) as bar:
+        task = bar.add_task("looking for granules", total=None)
+        counting = Thread(
+            target=lambda: bar.update(task, total=_count(files)), name="count", daemon=True
+        )
+        counting.start()
+
+        def show(report: IngestReport) -> None:
+            done = report.parsed + report.skipped.count + report.failures
+            speed = bar.tasks[0].speed or 0.0
+            written = report.added.count + report.replaced.count
+            text = f"{written:,} written, {decimal(report.bytes)}, {speed:,.0f}/s"
+            if report.failures:
+                text += f", {report.failures:,} failed"
+            bar.update(task, completed=done, description=text)
+
+        yield show
+
+
+def _count(files: list[str]) -> int | None:
+    """Return how many granules there are, None where that can't be told."""
+    from l2view.ingest.entries import entries_of
+
+    try:
+        return sum(1 for _ in entries_of(files))
+    except L2ViewError:  # which the ingest itself says
+        return None

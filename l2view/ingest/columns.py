@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, Literal
 
@@ -27,6 +27,11 @@ INT_NULL = -(2**63)
 
 BOOL_NULL = -1
 """The same of a field of booleans, which is stored as int8, as xarray stores it."""
+
+EXACT = 2**53
+"""The largest integer up to which a float holds every one (IEEE 754 binary64)."""
+
+TOO_LARGE = "has integers beyond 2⁵³, which a float can't hold; make all of them texts"
 
 CHUNK_ROWS = 65_536
 """The rows in a chunk of a field."""
@@ -107,15 +112,24 @@ def kind_of_array(array: zarr.Array[Any]) -> Kind:
     FieldError
         Where it is none that is written here.
     """
-    dtype = array.dtype
+    name, dtype = array.basename, array.dtype
     if array.attrs.get("dtype") == "bool":
-        return "bool"
-    if dtype.kind == "O":
-        return "bytes"
-    kinds: dict[str, Kind] = {"T": "string", "i": "int", "f": "float", "M": "time"}
-    if dtype.kind not in kinds:
-        raise FieldError(f'the field "{array.basename}" is {dtype}, which ingest can\'t add to')
-    return kinds[dtype.kind]
+        kind: Kind | None = "bool" if dtype == np.int8 else None
+    elif dtype.kind in "TO":
+        kind = "string" if dtype.kind == "T" else "bytes"
+    else:
+        exact: dict[str, Kind] = {"int64": "int", "float64": "float", "datetime64[us]": "time"}
+        kind = exact.get(str(dtype))
+    if kind is None:
+        # Another width would cut values short without a word.
+        raise FieldError(f'the field "{name}" is {dtype}, to which ingest can\'t add')
+    null = ATTRIBUTES[kind].get("_FillValue")
+    if array.attrs.get("_FillValue") != null:
+        raise FieldError(
+            f'the field "{name}" has {array.attrs.get("_FillValue")!r} for NULL, where ingest '
+            f"writes {null!r}"
+        )
+    return kind
 
 
 def merged(known: Kind | None, new: Kind | None) -> Kind | None:
@@ -140,10 +154,16 @@ class Kinds:
     ----------
     known
         The kinds of the fields that there are.
+    is_exact
+        Whether the integers that a field holds are the same as floats.
     """
 
-    def __init__(self, known: Mapping[str, Kind]) -> None:
+    def __init__(
+        self, known: Mapping[str, Kind], is_exact: Callable[[str], bool] = lambda name: True
+    ) -> None:
         self.known: dict[str, Kind] = dict(known)
+        self._is_exact = is_exact
+        self._large: set[str] = set()
 
     def add(self, row: Mapping[str, Value]) -> None:
         """Take in one granule's row, all of it or nothing.
@@ -154,6 +174,7 @@ class Kinds:
             Naming the field and both kinds.
         """
         found: dict[str, Kind] = {}
+        large: set[str] = set()
         for name, value in row.items():
             if name == ROW or not name or "/" in name or name.startswith("__"):
                 raise FieldError(f'a field can\'t be called "{name}"')
@@ -165,7 +186,15 @@ class Kinds:
                 raise FieldError(f'the field "{name}" is {error}') from None
             if kind is not None:
                 found[name] = kind
+            if isinstance(value, int) and abs(value) > EXACT:
+                large.add(name)
+            widened = kind == "float" and self.known.get(name) == "int"
+            if widened and (name in self._large or not self._is_exact(name)):
+                raise FieldError(f'the field "{name}" is {value!r}, and {TOO_LARGE}')
+            if kind == "float" and name in large:
+                raise FieldError(f'the field "{name}" is {value!r}: {TOO_LARGE}')
         self.known.update(found)
+        self._large |= large
 
 
 def column(kind: Kind, values: Iterable[Value]) -> NDArray[Any]:
@@ -196,6 +225,12 @@ def create(group: zarr.Group, name: str, kind: Kind, rows: int) -> zarr.Array[An
             fill_value=NULLS[kind],
             attributes=ATTRIBUTES[kind],
         )
+
+
+def are_exact(values: NDArray[np.int64]) -> bool:
+    """Return whether integers, NULL left out, are the same as floats."""
+    some = values[values != INT_NULL]
+    return bool(some.size == 0 or (some.min() >= -EXACT and some.max() <= EXACT))
 
 
 def widened(group: zarr.Group, name: str) -> zarr.Array[Any]:
@@ -234,29 +269,10 @@ def write(
     replaced
         Rows to put in the place of others, by their numbers.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
-        _write(group, kinds, start, added, replaced)
-
-
-def _write(
-    group: zarr.Group,
-    kinds: Mapping[str, Kind],
-    start: int,
-    added: Sequence[Mapping[str, Value]],
-    replaced: Mapping[int, Mapping[str, Value]],
-) -> None:
     stop = start + len(added)
     numbers = sorted(replaced)
     for name, kind in sorted(kinds.items()):
-        if name not in group:
-            array = create(group, name, kind, start)
-        else:
-            found = group[name]
-            assert isinstance(found, zarr.Array)
-            array = found
-            if kind == "float" and kind_of_array(array) == "int":
-                array = widened(group, name)
+        array = _field(group, name, kind, start)
         if added:
             array.resize((stop,))
             values = column(kind, (row.get(name) for row in added))
@@ -264,3 +280,16 @@ def _write(
         if numbers:
             values = column(kind, (replaced[number].get(name) for number in numbers))
             array.oindex[np.array(numbers)] = values
+
+
+def _field(group: zarr.Group, name: str, kind: Kind, rows: int) -> zarr.Array[Any]:
+    """Return a field as it is to be, made or widened where it isn't so yet."""
+    if name not in group:
+        return create(group, name, kind, rows)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
+        array = group[name]
+    assert isinstance(array, zarr.Array)
+    if kind == "float" and array.dtype.kind == "i":
+        return widened(group, name)
+    return array

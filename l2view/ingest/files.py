@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import os
 import re
+from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -19,13 +20,18 @@ import obstore
 import obstore.store
 from obspec_utils.registry import ObjectStoreRegistry
 
-from l2view.errors import IngestError
+from l2view.errors import IngestError, without_credentials
 from l2view.ingest.formats import HEAD
-from l2view.stores import URL, without_credentials
+from l2view.ingest.references import Checksum
+from l2view.stores import URL
 
 WILD = re.compile(r"[*?\[]")
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 """Files by which a folder is a Zarr hierarchy, and one granule."""
+CHUNK = re.compile(r"c|\d+(\.\d+)*")
+"""The names of a hierarchy's chunks (Zarr v2 and v3)."""
+REMEMBERED = 1_000
+"""The hierarchies whose files are passed over, the last ones of a listing."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +54,18 @@ class FileInfo:
     size: int
     etag: str | None
     modified: datetime
+
+    @property
+    def checksum(self) -> Checksum:
+        """What Icechunk compares with the file before it reads from it.
+
+        The ETag, or where there is none that is strong (RFC 9110, 8.8.1) the time of the last
+        change, to the second that Icechunk compares.
+        """
+        if self.etag and not self.etag.startswith("W/"):
+            return f'"{self.etag}"'  # Icechunk takes one pair of quotes off
+        whole = self.modified.replace(microsecond=0)
+        return whole if whole == self.modified else whole + timedelta(seconds=1)
 
 
 def url_of(place: str | os.PathLike[str]) -> str:
@@ -105,21 +123,25 @@ def registry(*urls: str) -> ObjectStoreRegistry[Any]:
     return ObjectStoreRegistry({root: store_of(root) for root in roots})
 
 
-def head(url: str) -> FileInfo:
-    """Return what a file's store says of it.
+def head(url: str) -> FileInfo | None:
+    """Return what a file's store says of it, None where there is no such file.
 
     Raises
     ------
     IngestError
-        Where there is no such file, or it can't be read.
+        Where it can't be read.
     """
     try:
         meta = obstore.head(store_of(root_of(url)), key_of(url))
     except FileNotFoundError:
-        raise IngestError("there is no such file") from None
+        return None
     except obstore.exceptions.BaseError as error:
         said = str(error).split("\n")[0]
         raise IngestError(f"it can't be read: {without_credentials(said)}") from error
+    return _info(url, meta)
+
+
+def _info(url: str, meta: obstore.ObjectMeta) -> FileInfo:
     return FileInfo(url, meta["size"], meta["e_tag"], meta["last_modified"])
 
 
@@ -177,11 +199,13 @@ def expanded(place: str | os.PathLike[str]) -> Iterator[str]:
 
 
 def _matching(base: str, pattern: str) -> Iterator[str]:
-    """Yield the URLs of files below `base` that match `pattern`."""
-    whole = urlsplit(pattern).path if URL.match(pattern) else os.path.abspath(pattern)  # noqa: PTH100
-    match = re.compile(_regex(whole.lstrip("/"))).fullmatch
+    """Yield the URLs of granules below `base` that match `pattern`."""
+    # Not taken apart as a URL, which would end at a question mark.
+    inside = URL.match(pattern) and pattern.partition("://")[2].partition("/")[2]
+    whole = inside or os.path.abspath(pattern).lstrip("/")  # noqa: PTH100
+    match = re.compile(_regex(whole)).fullmatch
     found = False
-    for url in _listed(base):
+    for url in _granules(base):
         if match(key_of(url)):
             found = True
             yield url
@@ -199,23 +223,50 @@ def _regex(pattern: str) -> str:
     )
 
 
-def _below(base: str, said: str) -> Iterator[str]:
+def _below(base: str, asked: str) -> Iterator[str]:
     found = False
-    for url in _listed(base):
-        if not any(part.startswith(".") for part in key_of(url)[len(key_of(base)) :].split("/")):
+    for url in _granules(base):
+        inside = key_of(url)[len(key_of(base)) :]
+        if not any(part.startswith(".") for part in inside.split("/")):
             found = True
             yield url
     if not found:
-        raise IngestError(f"there is no file below {without_credentials(said)}")
+        raise IngestError(f"there is no file below {without_credentials(asked)}")
 
 
-def _listed(base: str) -> Iterator[str]:
-    """Yield the URLs of all files below `base`, a page of them in memory, sorted by page."""
+def _granules(base: str) -> Iterator[str]:
+    """Yield the URLs of the files below `base`; a Zarr hierarchy among them is one."""
+    hierarchies: OrderedDict[str, None] = OrderedDict()
+    for file in below(base):
+        parts = file.url[len(base) + 1 :].split("/")
+        folders = ["/".join([base, *parts[:end]]) for end in range(1, len(parts))]
+        if any(folder in hierarchies for folder in folders):
+            continue
+        # Only what may be a part of a hierarchy is worth asking for.
+        if parts[-1] in ZARR_MARKS or CHUNK.fullmatch(parts[-1]):
+            root = next((folder for folder in folders if is_zarr(folder)), None)
+            if root is not None:
+                hierarchies[root] = None
+                if len(hierarchies) > REMEMBERED:
+                    hierarchies.popitem(last=False)
+                yield root
+                continue
+        yield file.url
+
+
+def below(base: str) -> Iterator[FileInfo]:
+    """Yield the files below `base`, a page of them in memory, sorted by page.
+
+    Raises
+    ------
+    IngestError
+        Where they can't be listed.
+    """
     root, prefix = root_of(base), key_of(base)
     try:
         for page in obstore.list(store_of(root), prefix=prefix or None):
-            for path in sorted(meta["path"] for meta in page):
-                yield f"{root}/{quote(path)}"
+            for meta in sorted(page, key=lambda meta: meta["path"]):
+                yield _info(f"{root}/{quote(meta['path'])}", meta)
     except obstore.exceptions.BaseError as error:
         said = str(error).split("\n")[0]
         raise IngestError(f"{without_credentials(base)} can't be listed: {said}") from error

@@ -46,8 +46,8 @@ class Format:
     needs: tuple[str, ...] = ()
     extra: str = ""
 
-    def make(self) -> Parser:
-        """Return the parser.
+    def check(self) -> None:
+        """Raise where a package that the format takes is missing.
 
         Raises
         ------
@@ -61,6 +61,16 @@ class Format:
                 raise IngestError(
                     f"{self.name} needs {name}: pip install 'l2view[{self.extra}]'"
                 ) from error
+
+    def make(self) -> Parser:
+        """Return the parser.
+
+        Raises
+        ------
+        IngestError
+            Naming the extra, where a package is missing.
+        """
+        self.check()
         module, name = self.parser
         made: Parser = getattr(importlib.import_module(module), name)(**dict(self.options))
         return made

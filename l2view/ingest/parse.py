@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import date
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 import zarr
-from obspec_utils.readers import BlockStoreReader
 from virtualizarr.manifests import ManifestStore
-from xarray.backends.zarr import FillValueCoder
-from zarr.core.buffer import default_buffer_prototype
-from zarr.storage import MemoryStore
 
-from l2view.errors import IngestError, L2ViewError
+from l2view.errors import IngestError, said, without_credentials
 from l2view.hierarchy import JSON, join
 from l2view.ingest.files import (
     FileInfo,
+    below,
     first_bytes,
     head,
     is_zarr,
     key_of,
     registry,
     root_of,
-    store_of,
     unquoted,
 )
 from l2view.ingest.formats import HDF5, TIFF, ZARR, Format, Parser, format_of
 from l2view.ingest.harvest import Harvester
 from l2view.ingest.harvest.attributes import harvest_attributes, instant
 from l2view.ingest.harvest.footprint import harvest_footprint
-from l2view.ingest.references import ArrayReferences, GranuleReferences, of_manifest
+from l2view.ingest.references import ArrayReferences, Checksum, GranuleReferences, of_manifest
 from l2view.ingest.writer import Granule
-from l2view.stores import without_credentials
+
+TIMES = ("datetime", "start_datetime", "end_datetime")
+"""The fields that every collection has as times."""
+
+LOAD_BELOW = 2**20
+"""The most bytes of an array that are copied where they can't be referred to."""
 
 
 @dataclass(frozen=True)
@@ -96,12 +97,15 @@ class Reading:
         The field ``collection``.
     defaults
         Fields of granules that don't say.
+    load_below
+        The most bytes of an array that are copied where they can't be referred to.
     """
 
     parser: Parser | None = None
     harvest: Harvester | None = None
     collection: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    load_below: int = LOAD_BELOW
 
 
 def entry_of_file(url: str) -> Entry:
@@ -114,75 +118,113 @@ def entry_of_file(url: str) -> Entry:
 def parse(entry: Entry, reading: Reading) -> Granule | Failure:
     """Return the granule, or why it is left out; no error of one file stops the others."""
     try:
-        return _parse(entry, reading)
-    except L2ViewError as error:
-        return Failure(entry.id, entry.url, str(error))
-    except Exception as error:  # parsers and codecs have errors of their own
-        return Failure(entry.id, entry.url, _said(error))
+        parts = [_part(asset, url, reading) for asset, url in entry.assets.items()]
+        references = GranuleReferences(
+            tuple(array for part in parts for array in part.arrays),
+            {"": {}} | {path: kept for part in parts for path, kept in part.attributes.items()},
+            {url: checksum for part in parts for url, checksum in part.checksums.items()},
+            {path: reason for part in parts for path, reason in part.omitted.items()},
+        )
+        row = _row(entry, reading, parts)
+        _require(row, references)
+        return Granule({k: v for k, v in row.items() if v is not None}, references)
+    except Exception as error:  # parsers, codecs and harvesters have errors of their own
+        return Failure(entry.id, entry.url, said(error))
 
 
-def _said(error: Exception) -> str:
-    """Return what an error says, in one line and without credentials."""
-    if isinstance(error, L2ViewError):
-        return str(error)
-    lines = str(error).strip().splitlines()
-    said = without_credentials(lines[0]) if lines else "no reason given"
-    return f"{type(error).__name__}: {said}"
+@dataclass(frozen=True)
+class _Part:
+    """One of a granule's files, parsed: paths are below the granule."""
+
+    url: str
+    arrays: list[ArrayReferences]
+    attributes: dict[str, JSON]
+    checksums: dict[str, Checksum]
+    omitted: dict[str, str]
+    store: ManifestStore
+
+    @property
+    def group(self) -> zarr.Group:
+        """The file as a Zarr group whose chunks can be read."""
+        return zarr.open_group(self.store, mode="r")
 
 
-def _parse(entry: Entry, reading: Reading) -> Granule:
-    arrays: list[ArrayReferences] = []
-    attributes: dict[str, JSON] = {}
-    checksums: dict[str, str] = {}
-    row: dict[str, Any] = {}
-    for asset, url in entry.assets.items():
-        try:
-            opened = _opened(asset, url, reading)
-        except Exception as error:
-            if not asset:
-                raise
-            raise IngestError(f"its asset {asset} ({url}): {_said(error)}") from error
-        store, file, form, found, said = opened
-        arrays.extend(_below(asset, array) for array in found)
-        attributes.update({join(asset, path): value for path, value in said.items()})
-        if file is not None and file.etag is not None:
-            checksums[url] = _checksum(file)
-        if not row and not {"datetime", "bbox"} <= entry.fields.keys():
-            row = _harvested(store, url, form)
-        if reading.harvest is not None:
-            row.update(reading.harvest(zarr.open_group(store, mode="r"), url))
-    references = GranuleReferences(tuple(arrays), {"": {}, **attributes}, checksums)
-    row = {"href": entry.url, "collection": reading.collection, "id": entry.id, **row}
-    row.update(entry.fields)
-    row.update({name: v for name, v in reading.defaults.items() if row.get(name) is None})
-    if isinstance(row.get("datetime"), str):
-        row["datetime"] = instant(row["datetime"])
-    _require(row, references)
-    return Granule({k: v for k, v in row.items() if v is not None}, references)
+def _part(asset: str, url: str, reading: Reading) -> _Part:
+    try:
+        return _parsed(asset, url, reading)
+    except Exception as error:  # each parser's library has errors of its own
+        if not asset:
+            raise
+        raise IngestError(f"its asset {asset} ({url}): {said(error)}") from error
 
 
-def _opened(
-    asset: str, url: str, reading: Reading
-) -> tuple[ManifestStore, FileInfo | None, Format | None, list[ArrayReferences], JSON]:
-    """Parse one file."""
-    file = None if is_folder(url) else head(url)
-    form = ZARR if file is None else None
-    if reading.parser is None and file is not None:
-        form = format_of(first_bytes(file))
+def _parsed(asset: str, url: str, reading: Reading) -> _Part:
     if set("#?") & set(key_of(url)):
         raise IngestError("its name has # or ? in it, which VirtualiZarr's parsers can't take")
-    parser = reading.parser or (form or ZARR).make()
-    store = parser(unquoted(url), registry(url))
-    found, said = of_manifest(store._group)
-    found = [_with_quotes(array, url) for array in found]
-    if form is HDF5:
-        found.extend(empty_arrays(url, {array.path for array in found}))
+    file = head(url)
+    # What changes from here on until the granule is written is found by its checksum.
+    files = [file] if file is not None else below(url)
+    form = _format(url, file)
+    omitted: dict[str, str] = {}
+    if form is HDF5 and reading.parser is None:
+        form.check()
+        from l2view.ingest.hdf5 import parse_hdf5  # for its extra alone
+
+        store, omitted = parse_hdf5(unquoted(url), key_of(url), registry(url), reading.load_below)
+    else:
+        parser = reading.parser or form.make()
+        store = parser(unquoted(url), registry(url))
+    found, attributes = of_manifest(store._group)
     if form is TIFF:
-        found, said = flattened(found, said, alone=bool(asset))
-    return store, file, form, found, said
+        from l2view.ingest.tiff import images
+
+        found, attributes = images(found, attributes, alone=bool(asset))
+    kept = []
+    for array in found:
+        if array.copied > reading.load_below:
+            omitted[array.path] = (
+                f"it can't be referred to, and its {array.copied:,} bytes are more than "
+                f"load_below={reading.load_below:,}"
+            )
+        else:
+            kept.append(_quoted(array, url).at(join(asset, array.path)))
+    checksums = {one.url: one.checksum for one in files}
+    for other in sorted({place for array in kept for place in array.files} - checksums.keys()):
+        referred = head(other)
+        if referred is None:
+            raise IngestError(f"it refers to {without_credentials(other)}, where there is no file")
+        checksums[other] = referred.checksum
+    return _Part(
+        url,
+        kept,
+        {join(asset, path): value for path, value in attributes.items()},
+        checksums,
+        {join(asset, path): reason for path, reason in omitted.items()},
+        store,
+    )
 
 
-def _with_quotes(array: ArrayReferences, url: str) -> ArrayReferences:
+def _format(url: str, file: FileInfo | None) -> Format:
+    """Return the format of what is at `url`, a file or a Zarr hierarchy.
+
+    Raises
+    ------
+    IngestError
+        Where there is nothing, or it is of no known format.
+    """
+    try:
+        if file is not None:
+            return format_of(first_bytes(file))
+    except IngestError:
+        if not is_zarr(url):  # a server may answer for a folder with a page
+            raise
+        return ZARR
+    if not is_zarr(url):
+        raise IngestError("there is no such file")
+    return ZARR
+
+
+def _quoted(array: ArrayReferences, url: str) -> ArrayReferences:
     """Return an array whose references name its file as Icechunk wants it, percent-encoded."""
     raw, root = unquoted(url), root_of(url)
     if raw == url:
@@ -195,24 +237,48 @@ def _with_quotes(array: ArrayReferences, url: str) -> ArrayReferences:
         else place
         for place in array.locations
     ]
-    return ArrayReferences(
-        array.path, array.document, places, array.offsets, array.lengths, array.inlined
-    )
+    return replace(array, locations=places)
 
 
-def is_folder(url: str) -> bool:
-    """Return whether a granule is a Zarr hierarchy rather than a file."""
-    return not PurePosixPath(urlsplit(url).path).suffix.lower().endswith("zip") and is_zarr(url)
+def _row(entry: Entry, reading: Reading, parts: list[_Part]) -> dict[str, Any]:
+    """Return a granule's fields: what each source says wins over those before it."""
+    row: dict[str, Any] = {}
+    for part in parts:
+        if {"datetime", "bbox"} <= row.keys() | entry.fields.keys():
+            break
+        group = part.group
+        row = {
+            **harvest_footprint(group, part.url),
+            **harvest_attributes(group, part.url),
+            **row,
+        }
+    row = {"href": entry.url, **row, **entry.fields, "id": entry.id}
+    if reading.collection is not None:
+        row["collection"] = reading.collection
+    if reading.harvest is not None:
+        for part in parts:
+            row.update(reading.harvest(part.group, part.url))
+    row.update({name: v for name, v in reading.defaults.items() if row.get(name) is None})
+    for name in TIMES:
+        row[name] = _time(name, row.get(name))
+    if row["datetime"] is None:
+        row["datetime"] = row["start_datetime"]
+    return row
 
 
-def _checksum(file: FileInfo) -> str:
-    # Icechunk takes one pair of quotes off, and stores compare what is within.
-    return f'"{file.etag}"'
+def _time(name: str, value: Any) -> Any:
+    """Return a field of times as a time.
 
-
-def _harvested(store: ManifestStore, url: str, form: Format | None) -> dict[str, Any]:
-    group = zarr.open_group(store, mode="r")
-    return {**harvest_attributes(group, url), **harvest_footprint(group, url)}
+    Raises
+    ------
+    IngestError
+        Where it is none.
+    """
+    if isinstance(value, str) and value.strip():
+        value = instant(value) or value
+    if value is None or isinstance(value, date | np.datetime64):
+        return value
+    raise IngestError(f'the field "{name}" is {value!r}, which is no time')
 
 
 def _require(row: Mapping[str, Any], references: GranuleReferences) -> None:
@@ -223,111 +289,8 @@ def _require(row: Mapping[str, Any], references: GranuleReferences) -> None:
     IngestError
         Saying what is missing. A granule with nothing in it needs no place.
     """
-    if row.get("datetime") is None and row.get("start_datetime") is None:
+    if row["datetime"] is None:
         raise IngestError("it doesn't say when it was taken; name the field datetime in harvest=")
     empty = all(0 in array.shape for array in references.arrays)
     if row.get("bbox") is None and not empty:
         raise IngestError("it doesn't say where it was taken; name the field bbox in harvest=")
-
-
-def _below(asset: str, array: ArrayReferences) -> ArrayReferences:
-    if not asset:
-        return array
-    path = join(asset, array.path)
-    return ArrayReferences(
-        path, array.document, array.locations, array.offsets, array.lengths, array.inlined
-    )
-
-
-def flattened(
-    arrays: list[ArrayReferences], attributes: JSON, *, alone: bool = False
-) -> tuple[list[ArrayReferences], JSON]:
-    """Return a TIFF's images as arrays ``0``, ``1``, … of one group, the full one first.
-
-    Its parser makes a group of each, with an array of the same name. With `alone`, a single
-    image is the asset's own array.
-    """
-    if alone and len(arrays) == 1:
-        one = arrays[0]
-        kept = (one.document, one.locations, one.offsets, one.lengths, one.inlined)
-        return [ArrayReferences("", *kept)], {}
-    renamed = []
-    for array in arrays:
-        group, _, name = array.path.rpartition("/")
-        path = name if name == group else array.path
-        renamed.append(
-            ArrayReferences(
-                path, array.document, array.locations, array.offsets, array.lengths, array.inlined
-            )
-        )
-    held = {array.path for array in renamed}
-    return renamed, {path: said for path, said in attributes.items() if path not in held}
-
-
-def empty_arrays(url: str, known: set[str]) -> Iterator[ArrayReferences]:
-    """Yield the datasets without values of an HDF5 file, which its parser leaves out.
-
-    Parameters
-    ----------
-    url
-        The file.
-    known
-        The paths of the arrays that were parsed.
-    """
-    import h5py
-
-    reader = BlockStoreReader(store_of(root_of(url)), key_of(url))
-    found: list[tuple[str, tuple[int, ...], Any, JSON]] = []
-
-    def visit(path: str, node: Any) -> None:
-        if isinstance(node, h5py.Dataset) and path not in known and 0 in (node.shape or ()):
-            name = node.attrs.get("NAME", b"")
-            text = name.decode() if isinstance(name, bytes) else str(name)
-            if not text.startswith("This is a netCDF dimension but not a netCDF variable"):
-                found.append((path, node.shape, node.dtype, dict(node.attrs)))
-
-    with h5py.File(reader, mode="r") as file:
-        file.visititems(visit)
-    for path, shape, dtype, attributes in found:
-        if dtype.kind not in "biuf":
-            raise IngestError(f"the array {path} without values is {dtype}, which can't be kept")
-        yield _empty(path, shape, dtype, attributes)
-
-
-HDF5_OWN = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_Netcdf4Dimid", "_NCProperties")
-"""Attributes by which HDF5 and netCDF-4 keep dimensions."""
-
-
-def _empty(path: str, shape: tuple[int, ...], dtype: Any, attributes: JSON) -> ArrayReferences:
-    kept = {
-        name: _json(value)
-        for name, value in attributes.items()
-        if name not in HDF5_OWN and not name.startswith("_Netcdf4")
-    }
-    if "_FillValue" in kept:
-        kept["_FillValue"] = FillValueCoder.encode(kept["_FillValue"], np.dtype(dtype))
-    store = MemoryStore()
-    names = [path.rpartition("/")[2]] if len(shape) == 1 else None
-    array = zarr.create_array(
-        store,
-        shape=shape,
-        chunks=tuple(max(length, 1) for length in shape),
-        dtype=dtype.newbyteorder("="),
-        compressors=None,
-        dimension_names=names,
-        attributes=kept,
-    )
-    buffers = array.metadata.to_buffer_dict(default_buffer_prototype())
-    document = json.loads(buffers["zarr.json"].to_bytes())
-    count = int(np.prod([-(-n // max(n, 1)) for n in shape], dtype=np.int64))
-    nothing = np.zeros(count, dtype=np.uint64)
-    return ArrayReferences(path, document, [""] * count, nothing, nothing)
-
-
-def _json(value: Any) -> Any:
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    if isinstance(value, np.ndarray):
-        parts = [_json(part) for part in value.tolist()]
-        return parts[0] if len(parts) == 1 else parts
-    return value.item() if isinstance(value, np.generic) else value

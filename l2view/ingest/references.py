@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from virtualizarr.manifests import ManifestArray, ManifestGroup
+from virtualizarr.manifests.manifest import INLINED_CHUNK_PATH
 from zarr.core.buffer import default_buffer_prototype
 
 from l2view.hierarchy import JSON, join
+from l2view.layout.profile import Profile, template
+
+type Checksum = str | datetime
+"""By which a file is known to be what it was: its ETag, or when it was written last."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,20 @@ class ArrayReferences:
         """The number of chunks along each axis."""
         return tuple(-(-n // c) for n, c in zip(self.shape, self.chunk_shape, strict=True))
 
+    @property
+    def files(self) -> set[str]:
+        """The URLs of the files that its chunks lie in."""
+        return set(self.locations) - {""}
+
+    @property
+    def copied(self) -> int:
+        """The bytes of its chunks that lie in no file."""
+        return sum(map(len, self.inlined.values()))
+
+    def at(self, path: str) -> ArrayReferences:
+        """Return the array at another path."""
+        return replace(self, path=path)
+
 
 @dataclass(frozen=True)
 class GranuleReferences:
@@ -68,22 +90,38 @@ class GranuleReferences:
     attributes
         The attributes of its groups by path, ``""`` for the granule's own.
     checksums
-        The ETag of each file, by URL.
+        What tells whether a file has changed, by URL.
+    omitted
+        Why arrays of the files are left out, by path.
     """
 
     arrays: tuple[ArrayReferences, ...]
     attributes: Mapping[str, JSON] = field(default_factory=lambda: {"": {}})
-    checksums: Mapping[str, str] = field(default_factory=dict)
+    checksums: Mapping[str, Checksum] = field(default_factory=dict)
+    omitted: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def groups(self) -> tuple[str, ...]:
         """The paths of its groups but its own."""
         return tuple(sorted(path for path in self.attributes if path))
 
+    @cached_property
+    def profile(self) -> Profile:
+        """What it shares with others of its product version.
+
+        Raises
+        ------
+        ValueError
+            Where an array can't be packed.
+        """
+        arrays = sorted(self.arrays, key=lambda array: array.path)
+        templates = tuple(template(array.path, array.document) for array in arrays)
+        return Profile(templates, self.groups)
+
     @property
     def urls(self) -> set[str]:
         """The files that its chunks lie in."""
-        return {url for array in self.arrays for url in array.locations if url}
+        return {url for array in self.arrays for url in array.files}
 
 
 def of_manifest(group: ManifestGroup, path: str = "") -> tuple[list[ArrayReferences], JSON]:
@@ -110,27 +148,19 @@ def of_array(array: ManifestArray, path: str) -> ArrayReferences:
     if document["chunk_grid"]["name"] != "regular":
         raise ValueError(f"{path}: its chunk grid is {document['chunk_grid']['name']}, not regular")
     manifest = array.manifest
-    grid = tuple(
-        -(-n // c)
-        for n, c in zip(
-            document["shape"], document["chunk_grid"]["configuration"]["chunk_shape"], strict=True
-        )
-    )
-    count = int(np.prod(grid, dtype=np.int64))
-    locations = list(_locations(manifest._paths.ravel().tolist()))
+    locations = [
+        "" if place == INLINED_CHUNK_PATH else place for place in manifest._paths.ravel().tolist()
+    ]
     offsets, lengths = manifest._offsets.ravel(), manifest._lengths.ravel()
+    found = ArrayReferences(path, document, locations, offsets, lengths, dict(manifest._inlined))
+    count = math.prod(found.grid)
     if len(locations) != count:
         # A manifest without entries may have a grid of another shape than its array.
         if any(locations) or manifest._inlined:
             raise ValueError(f"{path}: {len(locations)} chunk references for {count} chunks")
-        locations, offsets = [""] * count, np.zeros(count, dtype=np.uint64)
-        lengths = offsets
-    return ArrayReferences(path, document, locations, offsets, lengths, dict(manifest._inlined))
-
-
-def _locations(paths: list[str]) -> Iterator[str]:
-    """Yield the URLs of chunks, empty where there is none or its bytes are inlined."""
-    return ("" if path.startswith("__") else path for path in paths)
+        nothing = np.zeros(count, dtype=np.uint64)
+        return replace(found, locations=[""] * count, offsets=nothing, lengths=nothing)
+    return found
 
 
 def _plain(value: Any) -> JSON:

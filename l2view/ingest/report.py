@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from l2view.errors import listed
+from l2view.ingest.columns import Kind
 from l2view.ingest.parse import Failure
-from l2view.ingest.writer import Written
+from l2view.ingest.writer import Granule, Written
 
 LISTED = 1_000
 """The most ids of a kind that a report lists; it counts them all."""
@@ -26,7 +29,7 @@ class Tally:
     count: int = 0
     ids: list[str] = field(default_factory=list)
 
-    def add(self, ids: list[str]) -> None:
+    def add(self, ids: Sequence[str]) -> None:
         """Take in granules."""
         self.count += len(ids)
         self.ids.extend(ids[: LISTED - len(self.ids)])
@@ -44,14 +47,25 @@ class IngestReport:
         The granules that were left out, each with its reason; the first of them.
     failures
         How many were left out.
+    omitted
+        Arrays that were left out of granules that weren't: the granules, by the array's path
+        and the reason.
     containers
         The virtual chunk containers that the repository was given.
     snapshots
         The commits.
+    parsed
+        How many granules were parsed; those that wait for their commit are among them.
     references
         How many chunks are referred to.
     bytes
         Their size.
+    profiles
+        How many granules there were of each product version.
+    fields
+        What each field holds, of a dry run alone.
+    dry_run
+        Whether nothing was written.
     """
 
     added: Tally = field(default_factory=Tally)
@@ -59,10 +73,15 @@ class IngestReport:
     skipped: Tally = field(default_factory=Tally)
     failed: list[Failure] = field(default_factory=list)
     failures: int = 0
+    omitted: dict[tuple[str, str], Tally] = field(default_factory=dict)
     containers: list[str] = field(default_factory=list)
     snapshots: list[str] = field(default_factory=list)
+    parsed: int = 0
     references: int = 0
     bytes: int = 0
+    profiles: dict[str, int] = field(default_factory=dict)
+    fields: Mapping[str, Kind] = field(default_factory=dict)
+    dry_run: bool = False
 
     def fail(self, failure: Failure) -> None:
         """Take in a granule that is left out."""
@@ -70,29 +89,53 @@ class IngestReport:
         if len(self.failed) < LISTED:
             self.failed.append(failure)
 
-    def take(self, written: Written, urls: dict[str, str]) -> None:
-        """Take in a batch, whose granules' files are `urls`."""
+    def see(self, granule: Granule) -> None:
+        """Take in what a granule that isn't left out consists of."""
+        references = granule.references
+        for array in references.arrays:
+            self.references += len(array.locations) - array.locations.count("")
+            self.bytes += int(array.lengths.sum())
+        name = references.profile.name
+        self.profiles[name] = self.profiles.get(name, 0) + 1
+        for left_out in references.omitted.items():
+            if left_out in self.omitted or len(self.omitted) < LISTED:
+                self.omitted.setdefault(left_out, Tally()).add([granule.id])
+
+    def take(self, written: Written, granules: Sequence[Granule]) -> None:
+        """Take in a batch."""
         self.added.add(written.added)
         self.replaced.add(written.replaced)
         self.skipped.add(written.skipped)
+        urls = {granule.id: str(granule.row.get("href", "")) for granule in granules}
         for name, reason in written.failed:
             self.fail(Failure(name, urls.get(name, ""), reason))
         if written.snapshot is not None:
             self.snapshots.append(written.snapshot)
+        for granule in written.kept:
+            self.see(granule)
 
     def __str__(self) -> str:
         """Return the report as a table."""
-        lines = [
-            f"{name:<9}{count:>11,}"
-            for name, count in (
-                ("added", self.added.count),
-                ("replaced", self.replaced.count),
-                ("skipped", self.skipped.count),
-                ("failed", self.failures),
-            )
+        counts = [
+            ("would add" if self.dry_run else "added", self.added.count),
+            ("replaced", self.replaced.count),
+            ("skipped", self.skipped.count),
+            ("failed", self.failures),
         ]
+        lines = [f"{name:<9}{count:>11,}" for name, count in counts]
         lines.append(f"{self.references:,} chunks of {self.bytes / 1e6:,.1f} MB referred to")
         lines.extend(f"may be read: {prefix}" for prefix in self.containers)
+        if self.dry_run:
+            most = sorted(self.profiles.items(), key=lambda item: -item[1])
+            lines.extend(f"profile {name}: {count:,} granules" for name, count in most[:20])
+            fields = [f"{name} ({kind})" for name, kind in sorted(self.fields.items())]
+            lines.append(f"fields: {listed(fields, most=100)}")
+        lines.extend(
+            f"without {path}: {of.count:,} granules, {of.ids[0]} the first: {reason}"
+            for (path, reason), of in list(self.omitted.items())[:20]
+        )
+        if len(self.omitted) > 20:
+            lines.append(f"… and {len(self.omitted) - 20:,} more arrays")
         lines.extend(f"left out: {one.id} ({one.url}): {one.reason}" for one in self.failed[:20])
         if self.failures > 20:
             lines.append(f"… and {self.failures - 20:,} more")

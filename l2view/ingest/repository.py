@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import icechunk
 
-from l2view.errors import IngestError
+from l2view.errors import IngestError, without_credentials
 from l2view.ingest.files import folder_of, root_of
-from l2view.stores import URL, flag, icechunk_storage, unreadable, without_credentials
+from l2view.stores import URL, flag, icechunk_storage, unreadable
 from l2view.trust import trust
+
+ATTEMPTS = 20
+"""How often a configuration is saved again where others save theirs."""
 
 SPLIT = 1000
 """The slots whose references lie in one manifest."""
@@ -49,10 +53,41 @@ def open_repository(store: Any) -> icechunk.Repository:
     IngestError
         Where there is something else.
     """
+    found = find_repository(store)
+    if found is not None:
+        return found
+    storage, label = _storage(store)
+    try:
+        made = icechunk.Repository.create(storage, config())
+        made.save_config()
+        return made
+    except icechunk.IcechunkError as error:
+        raise unreadable(label, error) from error
+
+
+def find_repository(store: Any) -> icechunk.Repository | None:
+    """Open the repository that is there, None where there is none.
+
+    Raises
+    ------
+    IngestError
+        Where there is something else.
+    """
     if isinstance(store, icechunk.Repository):
         return store
+    storage, label = _storage(store)
+    try:
+        if icechunk.Repository.exists(storage):
+            return icechunk.Repository.open(storage, config())
+    except icechunk.IcechunkError as error:
+        raise unreadable(label, error) from error
+    return None
+
+
+def _storage(store: Any) -> tuple[icechunk.Storage, str]:
+    """Return the storage at a path or URL, and what a person calls it."""
     if isinstance(store, icechunk.Storage):
-        return _at(store, str(store))
+        return store, str(store)
     if not isinstance(store, str | os.PathLike):
         raise IngestError(
             f"ingest takes a path, a URL, or an Icechunk repository, not {type(store).__name__}"
@@ -60,27 +95,34 @@ def open_repository(store: Any) -> icechunk.Repository:
     place = os.fspath(store)
     label = without_credentials(place)
     if place.startswith("file://"):
-        place = urlsplit(place).path
+        place = unquote(urlsplit(place).path)
     if URL.match(place):
         storage = icechunk_storage(place)
         if storage is None:
             raise IngestError(f"{label} is of a kind that Icechunk can't write to")
-        return _at(storage, label)
+        return storage, label
     path = Path(place).expanduser().absolute()
     if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / "repo").exists()):
         raise IngestError(f"{path} is there already, and is no Icechunk repository")
-    return _at(icechunk.local_filesystem_storage(str(path)), label)
+    return icechunk.local_filesystem_storage(str(path)), label
 
 
-def _at(storage: icechunk.Storage, label: str) -> icechunk.Repository:
-    try:
-        if icechunk.Repository.exists(storage):
-            return icechunk.Repository.open(storage, config())
-        made = icechunk.Repository.create(storage, config())
-        made.save_config()
-        return made
-    except icechunk.IcechunkError as error:
-        raise unreadable(label, error) from error
+def containers_for(urls: set[str], known: Iterable[str] = ()) -> list[str]:
+    """Return the prefixes of containers for `urls`, beyond those that are `known`.
+
+    Each is the deepest folder that the files of one store share, of those not covered.
+    """
+    # Icechunk's containers have names as they are, and its references percent-encoded ones.
+    covering = tuple(known)
+    uncovered = {url for url in urls if not unquote(url).startswith(covering)}
+    prefixes = []
+    for root, folder in folder_of(uncovered).items():
+        if folder == "file:///":  # the whole disk is wider than any archive
+            mine = {url for url in uncovered if root_of(url) == root}
+            prefixes.extend(sorted({url.rpartition("/")[0] + "/" for url in mine}))
+        else:
+            prefixes.append(folder)
+    return [unquote(prefix) for prefix in prefixes]
 
 
 def with_containers(
@@ -91,28 +133,42 @@ def with_containers(
     A new one is the deepest folder that its files share, of those that no container covers.
     """
     known = set(repository.config.virtual_chunk_containers or {})
-    # Icechunk's containers have names as they are, and its references percent-encoded ones.
-    uncovered = {
-        url for url in urls if not any(unquote(url).startswith(prefix) for prefix in known)
-    }
-    if not uncovered:
+    prefixes = containers_for(urls, known)
+    if not prefixes:
         return repository, []
-    prefixes = []
-    for root, folder in folder_of(uncovered).items():
-        if folder == "file:///":  # the whole disk is wider than any archive
-            mine = {url for url in uncovered if root_of(url) == root}
-            prefixes.extend(sorted({url.rpartition("/")[0] + "/" for url in mine}))
-        else:
-            prefixes.append(folder)
-    prefixes = [unquote(prefix) for prefix in prefixes]
+    made = {p: icechunk.VirtualChunkContainer(p, _store(p)) for p in prefixes}
+    _save(repository, made)
+    trust(repository.storage, made)
     wanted = repository.config
-    for prefix in prefixes:
-        container = icechunk.VirtualChunkContainer(prefix, _store(prefix))
+    for container in made.values():
         wanted.set_virtual_chunk_container(container)
-    repository = repository.reopen(wanted)
-    repository.save_config()
-    trust(repository.storage, set(prefixes))
-    return repository, prefixes
+    return repository.reopen(wanted), prefixes
+
+
+def keep_containers(repository: icechunk.Repository, prefixes: Iterable[str]) -> None:
+    """See to it that containers that were saved are there still.
+
+    Icechunk saves a configuration over whatever is there: of two ingests that add containers
+    at once, the second may take those of the first away.
+    """
+    known = repository.config.virtual_chunk_containers or {}
+    _save(repository, {prefix: known[prefix] for prefix in prefixes})
+
+
+def _save(
+    repository: icechunk.Repository, containers: Mapping[str, icechunk.VirtualChunkContainer]
+) -> None:
+    """Save containers into a repository's configuration, and look whether they stayed."""
+    for _ in range(ATTEMPTS):
+        saved = icechunk.Repository.fetch_config(repository.storage) or config()
+        if containers.keys() <= (saved.virtual_chunk_containers or {}).keys():
+            return
+        for container in containers.values():
+            saved.set_virtual_chunk_container(container)
+        repository.reopen(saved).save_config()
+    raise IngestError(
+        "others change the repository's configuration all the time; run the same command again"
+    )
 
 
 def _store(prefix: str) -> Any:

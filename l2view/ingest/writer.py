@@ -7,13 +7,11 @@ and no row, slot or id is ever given twice.
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-import json
 import random
 import time
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -21,21 +19,17 @@ import icechunk
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.core.buffer import cpu
-from zarr.core.sync import sync
+from zarr.abc.store import Store
 
-from l2view.errors import FieldError, IngestError, L2ViewError
-from l2view.hierarchy import JSON, join
-from l2view.ingest.columns import Kind, Kinds, Value, kind_of_array, plain, write
-from l2view.ingest.references import ArrayReferences, GranuleReferences
-from l2view.layout.profile import (
-    ArrayTemplate,
-    Profile,
-    differences,
-    own_path,
-    packed_path,
-    template,
-)
+from l2view.errors import FieldError, IngestError
+from l2view.hierarchy import join
+from l2view.ingest import grouping, packing
+from l2view.ingest.columns import Kind, Kinds, Value, are_exact, kind_of_array, plain, write
+from l2view.ingest.references import GranuleReferences
+from l2view.layout.profile import OWN
+
+type LayoutName = Literal["packed", "groups"]
+"""Where the arrays of granules go (see `l2view.layout`)."""
 
 type OnConflict = Literal["skip", "replace", "error"]
 """What becomes of a granule whose id is there already."""
@@ -43,17 +37,11 @@ type OnConflict = Literal["skip", "replace", "error"]
 VERSION = 1
 """Of the store's format."""
 
-SLOTS = 1024
-"""The slots in a chunk of a profile's shapes."""
-
-ATTRIBUTE_SLOTS = 256
-"""The slots in a chunk of a profile's attributes, and in a block that is read at a time."""
-
 ATTEMPTS = 100
 """How often a batch is planned again where others commit first."""
 
 META = "meta"
-IDS = join("l2view", "ids")
+IDS = join(OWN, "ids")
 """A hash of every granule's id, in the order of the rows."""
 
 
@@ -88,6 +76,8 @@ class Written:
         Ids.
     failed
         Ids, each with its reason.
+    kept
+        The granules that were written.
     snapshot
         The commit, None where nothing was written.
     """
@@ -96,51 +86,33 @@ class Written:
     replaced: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
     failed: list[tuple[str, str]] = field(default_factory=list)
+    kept: list[Granule] = field(default_factory=list)
     snapshot: str | None = None
 
 
-@dataclass
-class Packed:
-    """What the packed array of one variable holds so far.
+@dataclass(frozen=True)
+class LayoutWriter:
+    """How granules of a layout are written.
 
     Attributes
     ----------
-    shape
-        The longest of the granules' shapes along each axis.
-    grid
-        The largest of their numbers of chunks.
-    chunk_shape
-        Their chunk shape, None where they differ.
+    fields
+        The fields by which a granule is found, and what they hold.
+    write
+        Called with a writable session's store and the ids and references of granules, it
+        returns those fields of each.
     """
 
-    shape: list[int]
-    grid: list[int]
-    chunk_shape: list[int] | None
-
-    def add(self, array: ArrayReferences) -> None:
-        """Take in one granule's array."""
-        self.shape = [max(pair) for pair in zip(self.shape, array.shape, strict=True)]
-        self.grid = [max(pair) for pair in zip(self.grid, array.grid, strict=True)]
-        if self.chunk_shape is not None and self.chunk_shape != list(array.chunk_shape):
-            self.chunk_shape = None
-
-    def document(self, array: ArrayTemplate, slots: int) -> JSON:
-        """Return the packed array's Zarr v3 document."""
-        if self.chunk_shape is None:
-            return array.ragged(slots, self.grid)
-        return array.packed(slots, self.shape, self.chunk_shape)
+    fields: Mapping[str, Kind]
+    write: Callable[
+        [icechunk.IcechunkStore, Sequence[tuple[str, GranuleReferences]]], list[dict[str, Value]]
+    ]
 
 
-def profile_of(granule: GranuleReferences) -> Profile:
-    """Return the profile of a granule.
-
-    Raises
-    ------
-    ValueError
-        Where an array can't be packed.
-    """
-    arrays = sorted(granule.arrays, key=lambda array: array.path)
-    return Profile(tuple(template(array.path, array.document) for array in arrays), granule.groups)
+LAYOUTS: dict[LayoutName, LayoutWriter] = {
+    "packed": LayoutWriter(packing.KINDS, packing.pack),
+    "groups": LayoutWriter(grouping.KINDS, grouping.group),
+}
 
 
 def hashed(ids: Iterable[str]) -> NDArray[np.uint64]:
@@ -155,7 +127,7 @@ def write_batch(
     *,
     branch: str = "main",
     on_conflict: OnConflict = "skip",
-    message: str | None = None,
+    layout: LayoutName | None = None,
 ) -> Written:
     """Write a batch in one commit.
 
@@ -169,22 +141,27 @@ def write_batch(
         The branch to commit to.
     on_conflict
         What becomes of a granule whose id is there already.
-    message
-        Of the commit.
+    layout
+        Where the arrays go, as in the collection by default, and packed in a new one.
 
     Returns
     -------
     Written
         What became of each granule.
+
+    Raises
+    ------
+    IngestError
+        Where others commit first time and again, or the collection has another layout.
     """
     for attempt in range(ATTEMPTS):
         session = repository.writable_session(branch)
-        written = _Batch(session.store).write(granules, on_conflict)
+        written = _write(session.store, granules, on_conflict, layout)
         if not written.added and not written.replaced:
             return written
-        text = message or f"ingest {len(written.added) + len(written.replaced)} granules"
         try:
-            written.snapshot = session.commit(text)
+            count = len(written.added) + len(written.replaced)
+            written.snapshot = session.commit(f"ingest {count} granules")
             return written
         except icechunk.ConflictError:
             time.sleep(random.uniform(0, min(2.0, 0.02 * 2**attempt)))  # noqa: S311 (no secret)
@@ -194,227 +171,169 @@ def write_batch(
     )
 
 
-class _Batch:
-    """A batch on its way into one session's store."""
+@dataclass(frozen=True)
+class State:
+    """A collection as it is before a batch.
 
-    def __init__(self, store: icechunk.IcechunkStore) -> None:
-        self.store = store
-        self.root = zarr.open_group(store, mode="a")
-        if "l2view" not in self.root.attrs:
-            self.root.attrs["l2view"] = {"version": VERSION}
-        self.meta = self.root.require_group(META)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of dtypes without a v3 specification
-            arrays = dict(self.meta.arrays())
-        self.kinds = Kinds({name: kind_of_array(array) for name, array in arrays.items()})
-        self.rows = int(arrays["id"].shape[0]) if "id" in arrays else 0
-        if arrays and "slot" not in arrays:
-            raise IngestError(
-                "this collection has its granules as groups; ingest adds to packed collections"
-            )
-        self.documents: dict[str, JSON] = {}
+    Attributes
+    ----------
+    root
+        Its root, None where nothing was ever written.
+    rows
+        The number of granules.
+    kinds
+        The kinds of its fields.
+    layout
+        Where its arrays lie, None in a new one.
+    """
 
-    def write(self, granules: Sequence[Granule], on_conflict: OnConflict) -> Written:
-        """Write what can be written, and say what became of each granule."""
-        written = Written()
-        chosen = self._chosen(granules, on_conflict, written)
-        by_profile: dict[str, tuple[Profile, list[int]]] = {}
-        rows: list[dict[str, Value] | None] = []
-        for index, granule in enumerate(chosen):
-            try:
-                profile = profile_of(granule.references)
-                row = {name: plain(name, value) for name, value in granule.row.items()}
-                row["profile"], row["slot"] = profile.name, 0
-                self.kinds.add(row)
-            except (FieldError, ValueError) as error:
-                written.failed.append((granule.id, str(error)))
-                rows.append(None)
-                continue
-            rows.append(row)
-            by_profile.setdefault(profile.name, (profile, []))[1].append(index)
-        for profile, members in by_profile.values():
-            first = self._write_profile(profile, [chosen[i].references for i in members])
-            for slot, index in enumerate(members, start=first):
-                row_of = rows[index]
-                assert row_of is not None
-                row_of["slot"] = slot
-        self._write_rows(chosen, rows, written)
+    root: zarr.Group | None = None
+    rows: int = 0
+    kinds: Mapping[str, Kind] = field(default_factory=dict)
+    layout: LayoutName | None = None
+
+    def is_exact(self, name: str) -> bool:
+        """Return whether the integers of a field are the same as floats."""
+        if self.root is None or name not in self.kinds:
+            return True
+        array = self.root[join(META, name)]
+        assert isinstance(array, zarr.Array)
+        return are_exact(np.asarray(array[:]))
+
+
+def read_state(store: Store) -> State:
+    """Return the state of a collection.
+
+    Raises
+    ------
+    IngestError
+        Where the store holds something else, or a collection that isn't whole.
+    FieldError
+        Where it has a field that ingest can't add to.
+    """
+    try:
+        root = zarr.open_group(store, mode="r")
+    except FileNotFoundError:
+        return State()
+    meta = root.get(META)
+    if not isinstance(meta, zarr.Group):
+        return State(root)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
+        arrays = dict(meta.arrays())
+    if not arrays:
+        return State(root)
+    layout = next((n for n, w in LAYOUTS.items() if w.fields.keys() <= arrays.keys()), None)
+    ids = root.get(IDS)
+    if layout is None or "id" not in arrays or not isinstance(ids, zarr.Array):
+        raise IngestError("this collection wasn't made by ingest, which can't add to it")
+    rows = int(arrays["id"].shape[0])
+    if ids.shape != (rows,):
+        raise IngestError(
+            f"this collection isn't whole: {ids.shape[0]:,} ids in {IDS} for {rows:,} rows of meta"
+        )
+    kinds = {name: kind_of_array(array) for name, array in arrays.items()}
+    return State(root, rows, kinds, layout)
+
+
+def planned(granule: Granule, kinds: Kinds, layout: LayoutName) -> dict[str, Value]:
+    """Return a granule's row, its kinds taken in, all of them or none.
+
+    Raises
+    ------
+    FieldError
+        Where a field can't hold what it shall.
+    ValueError
+        Where an array can't be written in this layout.
+    """
+    _ = granule.references.profile
+    row = {name: plain(name, value) for name, value in granule.row.items()}
+    for name in LAYOUTS[layout].fields:
+        if name in row:
+            raise FieldError(f'the field "{name}" is where l2view keeps a granule\'s place')
+    kinds.add(row)
+    return row
+
+
+def _write(
+    store: icechunk.IcechunkStore,
+    granules: Sequence[Granule],
+    on_conflict: OnConflict,
+    asked: LayoutName | None,
+) -> Written:
+    """Write what can be written, and say what became of each granule."""
+    state = read_state(store)
+    layout = layout_of(state, asked)
+    written = Written()
+    chosen, present = _chosen(granules, state, on_conflict, written)
+    kinds = Kinds({**state.kinds, **LAYOUTS[layout].fields}, state.is_exact)
+    kept: list[tuple[Granule, dict[str, Value]]] = []
+    for granule in chosen:
+        try:
+            kept.append((granule, planned(granule, kinds, layout)))
+        except (FieldError, ValueError) as error:
+            written.failed.append((granule.id, str(error)))
+    if not kept:
         return written
+    root = zarr.open_group(store, mode="a")
+    if OWN not in root.attrs:
+        root.attrs[OWN] = {"version": VERSION}
+    places = LAYOUTS[layout].write(store, [(g.id, g.references) for g, _ in kept])
+    rows = [(granule.id, row | place) for (granule, row), place in zip(kept, places, strict=True)]
+    replaced = {present[name]: row for name, row in rows if name in present}
+    added = [row for name, row in rows if name not in present]
+    written.kept.extend(granule for granule, _ in kept)
+    written.replaced.extend(name for name, _ in rows if name in present)
+    written.added.extend(name for name, _ in rows if name not in present)
+    write(root.require_group(META), kinds.known, state.rows, added, replaced)
+    if IDS not in root:
+        root.create_array(IDS, shape=(0,), chunks=(65_536,), dtype="uint64", compressors=None)
+    ids = root[IDS]
+    assert isinstance(ids, zarr.Array)
+    if added:
+        ids.resize((state.rows + len(added),))
+        ids[state.rows :] = hashed(str(row["id"]) for row in added)
+    return written
 
-    def _chosen(
-        self, granules: Sequence[Granule], on_conflict: OnConflict, written: Written
-    ) -> list[Granule]:
-        """Return the granules to write, each id once."""
-        unique: dict[str, Granule] = {}
-        for granule in granules:
-            if granule.id not in unique or on_conflict == "replace":
-                if granule.id in unique:
-                    written.skipped.append(granule.id)
-                unique[granule.id] = granule
-            elif on_conflict == "error":
-                written.failed.append((granule.id, "its id is twice in this ingest"))
-            else:
+
+def layout_of(state: State, asked: LayoutName | None) -> LayoutName:
+    """Return the layout to write.
+
+    Raises
+    ------
+    IngestError
+        Where the collection has another than was asked for.
+    """
+    if asked is not None and asked not in LAYOUTS:
+        raise IngestError(f"layout={asked!r} is not {' or '.join(LAYOUTS)}")
+    if state.layout is not None and asked not in (None, state.layout):
+        raise IngestError(f"this collection has the layout {state.layout}, not {asked}")
+    return state.layout or asked or "packed"
+
+
+def _chosen(
+    granules: Sequence[Granule], state: State, on_conflict: OnConflict, written: Written
+) -> tuple[list[Granule], dict[str, int]]:
+    """Return the granules to write, each id once, and the rows of ids that are there."""
+    unique: dict[str, Granule] = {}
+    for granule in granules:
+        if granule.id not in unique or on_conflict == "replace":
+            if granule.id in unique:
                 written.skipped.append(granule.id)
-        self.present = self._present(list(unique))
-        if on_conflict == "skip":
-            written.skipped.extend(name for name in unique if name in self.present)
+            unique[granule.id] = granule
         elif on_conflict == "error":
-            said = "its id is in the collection already"
-            written.failed.extend((name, said) for name in self.present)
-        if on_conflict != "replace":
-            unique = {n: g for n, g in unique.items() if n not in self.present}
-        return list(unique.values())
-
-    def _present(self, ids: list[str]) -> dict[str, int]:
-        """Return the rows of those of `ids` that are in the collection."""
-        if not self.rows or not ids:
-            return {}
-        return rows_of(self.root, ids)
-
-    def _write_rows(
-        self, chosen: Sequence[Granule], rows: Sequence[dict[str, Value] | None], written: Written
-    ) -> None:
-        added, replaced = [], {}
-        for granule, row in zip(chosen, rows, strict=True):
-            if row is None:
-                continue
-            if granule.id in self.present:
-                replaced[self.present[granule.id]] = row
-                written.replaced.append(granule.id)
-            else:
-                added.append(row)
-                written.added.append(granule.id)
-        if not added and not replaced:
-            return
-        kinds: dict[str, Kind] = self.kinds.known
-        write(self.meta, kinds, self.rows, added, replaced)
-        if IDS not in self.root:
-            chunks = (65_536,)
-            self.root.create_array(IDS, shape=(0,), chunks=chunks, dtype="uint64", compressors=None)
-        ids = self.root[IDS]
-        assert isinstance(ids, zarr.Array)
-        if added:
-            ids.resize((self.rows + len(added),))
-            ids[self.rows :] = hashed(str(row["id"]) for row in added)
-
-    def _write_profile(self, profile: Profile, granules: Sequence[GranuleReferences]) -> int:
-        """Write granules of one profile, and return the slot of the first."""
-        path = own_path(profile.name)
-        if path not in self.root:
-            self._create_profile(profile, granules[0])
-        group = self.root[path]
-        assert isinstance(group, zarr.Group)
-        shapes, chunk_shapes, attributes = (
-            group[name] for name in ("shapes", "chunk_shapes", "attributes")
-        )
-        assert isinstance(shapes, zarr.Array)
-        assert isinstance(chunk_shapes, zarr.Array)
-        assert isinstance(attributes, zarr.Array)
-        first = int(shapes.shape[0])
-        stop = first + len(granules)
-        said: JSON = group.attrs.asdict()
-        base: JSON = said["attributes"]
-        packed = {name: Packed(**state) for name, state in said["packed"].items()}
-        ordered = [{array.path: array for array in granule.arrays} for granule in granules]
-        for arrays in ordered:
-            for name, array in arrays.items():
-                packed[name].add(array)
-        self._put_documents(profile, packed, stop)
-        for slot, (granule, arrays) in enumerate(zip(granules, ordered, strict=True), start=first):
-            for array in arrays.values():
-                self._put_references(profile, array, slot, granule.checksums)
-        width = profile.width
-        for target, which in ((shapes, "shape"), (chunk_shapes, "chunk_shape")):
-            values = [
-                [n for array in profile.arrays for n in getattr(arrays[array.path], which)]
-                for arrays in ordered
-            ]
-            target.resize((stop, width))
-            if width:
-                target[first:stop] = np.array(values, dtype=np.int64).reshape(-1, width)
-        attributes.resize((stop,))
-        texts = [_attribute_text(base, granule) for granule in granules]
-        attributes[first:stop] = np.array(texts, dtype=np.dtypes.StringDType())
-        group.attrs["packed"] = {name: vars(state) for name, state in packed.items()}
-        return first
-
-    def _create_profile(self, profile: Profile, granule: GranuleReferences) -> None:
-        """Create the groups and arrays of a profile without granules."""
-        arrays = {array.path: array for array in granule.arrays}
-        base = {**granule.attributes, **{n: a.document["attributes"] for n, a in arrays.items()}}
-        packed = {
-            path: {
-                "shape": list(array.shape),
-                "grid": list(array.grid),
-                "chunk_shape": list(array.chunk_shape),
-            }
-            for path, array in arrays.items()
-        }
-        own = self.root.create_group(
-            own_path(profile.name),
-            attributes={"profile": profile.to_json(), "attributes": base, "packed": packed},
-        )
-        for name in ("shapes", "chunk_shapes"):
-            chunks = (SLOTS, max(profile.width, 1))
-            own.create_array(name, shape=(0, profile.width), chunks=chunks, dtype="int64")
-        own.create_array("attributes", shape=(0,), chunks=(ATTRIBUTE_SLOTS,), dtype="string")
-        groups = {join(packed_path(profile.name), path) for path in ("", *profile.groups)}
-        for array in profile.arrays:
-            parts = packed_path(profile.name, array.path).split("/")[:-1]
-            groups |= {"/".join(parts[:end]) for end in range(1, len(parts) + 1)}
-        document = {"zarr_format": 3, "node_type": "group", "attributes": {}}
-        self._put({f"{path}/zarr.json": document for path in groups | {"granules"}})
-
-    def _put_documents(self, profile: Profile, packed: Mapping[str, Packed], slots: int) -> None:
-        self._put(
-            {
-                packed_path(profile.name, f"{array.path}/zarr.json"): packed[array.path].document(
-                    array, slots
-                )
-                for array in profile.arrays
-            }
-        )
-
-    def _put(self, documents: Mapping[str, JSON]) -> None:
-        async def put() -> None:
-            await asyncio.gather(
-                *(
-                    self.store.set(key, cpu.Buffer.from_bytes(json.dumps(document).encode()))
-                    for key, document in documents.items()
-                )
-            )
-
-        sync(put())
-
-    def _put_references(
-        self, profile: Profile, array: ArrayReferences, slot: int, checksums: Mapping[str, str]
-    ) -> None:
-        path = packed_path(profile.name, array.path)
-        for url, locations in _by_file(array.locations):
-            failed = self.store.set_virtual_refs_arr(
-                f"/{path}",
-                (1, *array.grid),
-                locations,
-                array.offsets,
-                array.lengths,
-                validate_containers=False,
-                arr_offset=(slot, *([0] * len(array.grid))),
-                checksum=checksums.get(url),
-            )
-            if failed:
-                raise L2ViewError(f"{array.path}: the references {failed[:3]} can't be written")
-        if array.inlined:
-            chunks = {
-                "/".join([path, "c", str(slot), *map(str, index)]): data
-                for index, data in array.inlined.items()
-            }
-
-            async def put() -> None:
-                await asyncio.gather(
-                    *(self.store.set(k, cpu.Buffer.from_bytes(v)) for k, v in chunks.items())
-                )
-
-            sync(put())
+            written.failed.append((granule.id, "its id is twice in this ingest"))
+        else:
+            written.skipped.append(granule.id)
+    present = rows_of(state.root, list(unique)) if state.rows and state.root else {}
+    if on_conflict == "skip":
+        written.skipped.extend(name for name in unique if name in present)
+    elif on_conflict == "error":
+        said = "its id is in the collection already"
+        written.failed.extend((name, said) for name in present)
+    if on_conflict != "replace":
+        unique = {n: g for n, g in unique.items() if n not in present}
+    return list(unique.values()), present
 
 
 def rows_of(root: zarr.Group, ids: Sequence[str]) -> dict[str, int]:
@@ -434,19 +353,3 @@ def rows_of(root: zarr.Group, ids: Sequence[str]) -> dict[str, int]:
             if name in wanted:  # and not only its hash
                 found[name] = int(row)
     return found
-
-
-def _by_file(locations: list[str]) -> list[tuple[str, list[str]]]:
-    """Return the files of an array's chunks, each with the locations that lie in it."""
-    urls = set(locations) - {""}
-    if len(urls) == 1:
-        return [(urls.pop(), locations)]
-    return [(url, [place if place == url else "" for place in locations]) for url in sorted(urls)]
-
-
-def _attribute_text(base: Mapping[str, JSON], granule: GranuleReferences) -> str:
-    """Return how a granule's attributes differ from its profile's, as JSON."""
-    own = dict(granule.attributes)
-    own.update((array.path, array.document["attributes"]) for array in granule.arrays)
-    changed = {path: differences(base.get(path, {}), said) for path, said in own.items()}
-    return json.dumps({path: said for path, said in changed.items() if said})

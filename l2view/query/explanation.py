@@ -9,8 +9,7 @@ from functools import lru_cache
 import geodatafusion
 from datafusion import SessionConfig, SessionContext
 
-from l2view.errors import FieldError, QueryError, nearest, unknown
-from l2view.stores import without_credentials
+from l2view.errors import FieldError, QueryError, nearest, unknown, without_credentials
 
 LAYERS = re.compile(
     r"^(?:(?:DataFusion|External|FFI|Arrow|Schema|Cast|Parser|Execution|Internal) error: "

@@ -38,10 +38,10 @@ from l2view.errors import (
     SkippedArrayWarning,
     UnsupportedArrayError,
     warn,
+    without_credentials,
 )
 from l2view.hierarchy import JSON, METADATA_KEYS, join, reads_sync
 from l2view.layout import Layout, Location, UnreadError
-from l2view.stores import without_credentials
 from l2view.view.attributes import OWN, array_attributes, group_attributes
 from l2view.view.fields import FieldArray, field_arrays
 from l2view.view.granules import Granules

@@ -16,6 +16,8 @@ import numpy as np
 import xarray as xr
 import zarr
 
+from l2view.ingest.harvest.values import unpacked, valid
+
 TIMES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("time_coverage_start",), ("time_coverage_end",)),
     (("start_date", "start_time"), ("stop_date", "stop_time")),
@@ -113,20 +115,16 @@ def _utc(at: datetime) -> datetime:
 def times_of_arrays(group: zarr.Group) -> tuple[datetime | None, datetime | None]:
     """Return the first and last value of a granule's array of times, None where it has none."""
     for array in _time_arrays(group):
-        units = str(array.attrs["units"])
         raw = np.asarray(array[...])
         packing = {name: array.attrs[name] for name in ("units", "calendar") if name in array.attrs}
-        valid = np.ones(raw.shape, dtype=bool)
-        fill = array.attrs.get("_FillValue")
-        if isinstance(fill, int | float):
-            valid &= raw != fill
-        if raw.dtype.kind == "f":
-            valid &= np.isfinite(raw)
-        if array.fill_value is not None and raw.dtype.kind in "iu":
-            valid &= raw != array.fill_value if array.fill_value != 0 else True
-        if not valid.any() or " since " not in units:
+        some = raw[valid(array, raw)]
+        if some.size == 0 or not np.isfinite(some).all():
             continue
-        edges = np.array([raw[valid].min(), raw[valid].max()])
+        edges = np.array([some.min(), some.max()])
+        if raw.dtype.kind == "M":
+            first, last = edges.astype("datetime64[us]").tolist()
+            return first, last
+        edges = unpacked(array, edges)
         coder = xr.coders.CFDatetimeCoder(use_cftime=False, time_unit="us")
         try:
             decoded = coder.decode(xr.Variable(("edge",), edges, packing)).values
@@ -147,7 +145,9 @@ def _time_arrays(group: zarr.Group) -> Iterator[zarr.Array[Any]]:
                 named = name.lower() in ("time", "times") or array.attrs.get("standard_name") in (
                     "time",
                 )
-                if named and " since " in str(array.attrs.get("units", "")) and array.size:
+                counted = " since " in str(array.attrs.get("units", ""))
+                timed = array.dtype.kind == "M" or (array.dtype.kind in "iuf" and counted)
+                if named and timed and array.size:
                     yield array
             below.extend(child for _, child in sorted(current.groups()))
         groups = below

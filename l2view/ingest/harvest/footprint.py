@@ -20,9 +20,9 @@ import zarr
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from xarray.backends.zarr import FillValueCoder
 
 from l2view.globe import within
+from l2view.ingest.harvest.values import decoded
 
 BOUNDS = (
     ("geospatial_lon_min", "geospatial_lat_min", "geospatial_lon_max", "geospatial_lat_max"),
@@ -88,7 +88,7 @@ def _wrapped(longitude: float) -> float:
 def of_coordinates(group: zarr.Group) -> shapely.Geometry | None:
     """Return the outline of a granule's arrays of latitude and longitude, None without them."""
     for latitude, longitude in _pairs(group):
-        lat, lon = _decoded(latitude), _decoded(longitude)
+        lat, lon = decoded(latitude), decoded(longitude)
         if lat.ndim == 1 and lon.ndim == 1 and _dimension(latitude) != _dimension(longitude):
             shape = of_grid(lat, lon)
         elif lat.shape == lon.shape and lat.ndim == 1:
@@ -225,23 +225,6 @@ def _is(array: zarr.Array[Any], name: str, short: str, side: str) -> bool:
     units = str(array.attrs.get("units", "")).lower().replace("_", "").replace(" ", "")
     degrees = units in (f"degrees{side}", f"degree{side}", "degrees", "degree", "")
     return degrees and array.basename.lower() in (name, short, f"{short}s", f"{name}s")
-
-
-def _decoded(array: zarr.Array[Any]) -> NDArray[np.float64]:
-    """Return an array's values in degrees, NaN where there is none."""
-    raw = np.asarray(array[...])
-    values = raw.astype(np.float64)
-    for name in ("_FillValue", "missing_value"):
-        fill = array.attrs.get(name)
-        if isinstance(fill, str):
-            fill = FillValueCoder.decode(fill, raw.dtype)
-        if fill is not None:
-            values[raw == fill] = np.nan
-    scale, offset = (
-        float(np.ravel(np.asarray(array.attrs.get(name, default), dtype=float))[0])
-        for name, default in (("scale_factor", 1), ("add_offset", 0))
-    )
-    return values * scale + offset
 
 
 def _dimension(array: zarr.Array[Any]) -> str | None:

@@ -45,14 +45,19 @@ def item_of(item: Mapping[str, Any], base: str = "") -> tuple[str, dict[str, str
         Where it has no asset with arrays.
     """
     links = {link.get("rel"): link.get("href") for link in item.get("links", ())}
+    remote = bool(base) and not base.startswith("file://")
     base = base or str(links.get("self") or "")
     assets = dict(_assets(item, base))
+    for key, href in assets.items():
+        if remote and href.lower().startswith("file:"):
+            raise IngestError(f"its asset {key} names a file of this machine, {href}")
     if not assets:
         raise IngestError(f"the STAC Item {item.get('id')} has no asset with arrays")
     fields: dict[str, Any] = dict(item.get("properties") or {})
     for name in TIMES:
         if isinstance(fields.get(name), str):
-            fields[name] = instant(fields[name])
+            # What is no time is named where all fields are looked at.
+            fields[name] = instant(fields[name]) or fields[name]
     if fields.get("datetime") is None:
         fields["datetime"] = fields.get("start_datetime")
     fields |= placing_of(fields)
@@ -73,7 +78,8 @@ def _assets(item: Mapping[str, Any], base: str) -> Iterator[tuple[str, str]]:
         kind, roles = str(asset.get("type") or "").lower(), asset.get("roles") or ()
         shown = {"thumbnail", "overview", "metadata"} & set(roles) and "data" not in roles
         if asset.get("href") and not shown and any(name in kind for name in MEDIA):
-            yield key, _absolute(str(asset["href"]), base)
+            href = _absolute(str(asset["href"]), base)
+            yield key, href
 
 
 def _absolute(href: str, base: str) -> str:

@@ -1,0 +1,131 @@
+"""Who parses: this process, threads, processes, Dask or Lithops."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from multiprocessing import get_context
+from os import process_cpu_count
+from typing import Any
+
+from l2view.errors import IngestError
+
+type Parallel = bool | int | str | Executor
+"""False for none, True for a process a processor, a number of processes, ``"threads"``,
+``"dask"``, ``"lithops"``, or an executor."""
+
+WINDOW = 64
+"""The tasks that wait or run at a time, where the executor says nothing of its size."""
+
+
+@dataclass(frozen=True)
+class Workers:
+    """An executor that can be made again.
+
+    Attributes
+    ----------
+    make
+        Makes the executor, None to run tasks here and now.
+    window
+        How many tasks it has at a time.
+    again
+        Whether `make` makes a new one each time.
+    """
+
+    make: Callable[[], AbstractContextManager[Executor]] | None
+    window: int
+    again: bool = True
+
+
+def workers(parallel: Parallel) -> Workers:
+    """Return the workers that `parallel` names.
+
+    Raises
+    ------
+    IngestError
+        Where it is none of `Parallel`.
+    """
+    if isinstance(parallel, Executor):
+        given: Executor = parallel
+        return Workers(lambda: nullcontext(given), WINDOW, again=False)
+    if parallel is True:
+        parallel = process_cpu_count() or 1
+    if parallel is False:
+        return Workers(None, 1)
+    if isinstance(parallel, int) and parallel >= 1:
+        count = parallel
+        # Icechunk and obstore run threads, which a forked process would lack.
+        context = get_context("spawn")
+        make = lambda: ProcessPoolExecutor(count, mp_context=context)  # noqa: E731
+        return Workers(None, 1) if count == 1 else Workers(make, 4 * count)
+    if parallel == "threads":
+        return Workers(ThreadPoolExecutor, WINDOW)
+    if parallel in ("dask", "lithops"):
+        from virtualizarr.parallel import get_executor
+
+        made: Any = get_executor(parallel)  # type: ignore[arg-type]
+        return Workers(made, WINDOW)
+    raise IngestError(
+        f"parallel={parallel!r} is not a number of processes, threads, dask, lithops, or an "
+        "executor"
+    )
+
+
+def mapped[T, R](
+    who: Workers, function: Callable[[T], R], tasks: Iterable[T], lost: Callable[[T], R]
+) -> Iterator[R]:
+    """Yield what `function` makes of tasks, in their order, so many of them at a time.
+
+    Parameters
+    ----------
+    who
+        Who runs it.
+    function
+        What is run; for processes it must pickle, as tasks and results must.
+    tasks
+        However many.
+    lost
+        What a task comes to that ends the process that runs it.
+    """
+    if who.make is None:
+        yield from map(function, tasks)
+        return
+    rest = iter(tasks)
+    waiting: deque[tuple[T, Future[R] | None]] = deque()
+    try:
+        with who.make() as executor:
+            for task in rest:
+                # It waits before it is submitted, which fails where the executor has broken.
+                waiting.append((task, None))
+                waiting[-1] = (task, executor.submit(function, task))
+                if len(waiting) >= who.window:
+                    yield _result(waiting[0][1])
+                    waiting.popleft()
+            while waiting:
+                yield _result(waiting[0][1])
+                waiting.popleft()
+            return
+    except BrokenProcessPool:
+        if not who.again:
+            raise
+    # One of those that wait ended its process: each of them now runs alone.
+    while waiting:
+        with who.make() as executor:
+            while waiting:
+                task, _ = waiting.popleft()
+                try:
+                    result = executor.submit(function, task).result()
+                except BrokenProcessPool:
+                    yield lost(task)
+                    break
+                yield result
+    yield from mapped(who, function, rest, lost)
+
+
+def _result[R](future: Future[R] | None) -> R:
+    assert future is not None
+    return future.result()

@@ -1,0 +1,298 @@
+"""HDF5 files: what VirtualiZarr's parser refers to, and what can't be referred to.
+
+The parser takes a dataset for chunks in the file. Some aren't that: values in the dataset's own
+header, in other files, chunks that skip a filter, data types without a Zarr form. It refuses
+some of them, and with them the whole file; others it would show as fill values. Here each is
+found by name, and loaded where it is small, or left out with its reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import numpy as np
+import zarr
+from obspec_utils.readers import BlockStoreReader
+from obspec_utils.registry import ObjectStoreRegistry
+from virtualizarr.manifests import ChunkManifest, ManifestArray, ManifestGroup, ManifestStore
+from virtualizarr.manifests.manifest import INLINED_CHUNK_PATH
+from virtualizarr.parsers import HDFParser
+from xarray.backends.zarr import FillValueCoder
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import MemoryStore
+
+from l2view.errors import IngestError, said
+from l2view.hierarchy import join
+
+OWN = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_NCProperties", "_nc3_strict")
+"""Attributes by which HDF5 and netCDF-4 keep dimensions; ``_Netcdf4…`` are such too."""
+
+PURE_DIMENSION = "This is a netCDF dimension but not a netCDF variable"
+"""How the attribute NAME of a dimension without a variable begins (netCDF-4 file format)."""
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why a dataset can't be referred to.
+
+    Attributes
+    ----------
+    reason
+        In words.
+    loadable
+        Whether its values may be read: they lie in this file.
+    """
+
+    reason: str
+    loadable: bool = True
+
+
+def parse_hdf5(
+    url: str, key: str, stores: ObjectStoreRegistry[Any], load_below: int
+) -> tuple[ManifestStore, dict[str, str]]:
+    """Return an HDF5 file as references, and why arrays are left out, by path.
+
+    Parameters
+    ----------
+    url
+        The file, as VirtualiZarr names it.
+    key
+        Its key in its store.
+    stores
+        The registry with that store.
+    load_below
+        The most bytes of a dataset's values that are copied where they can't be referred to.
+
+    Raises
+    ------
+    OSError
+        Where it is no HDF5 file, or is cut off.
+    IngestError
+        Where none of its datasets can be taken in.
+    """
+    store, _ = stores.resolve(url)
+    reader = BlockStoreReader(store, key)
+
+    def parse(**options: Any) -> ManifestGroup:
+        parser = HDFParser(reader_factory=lambda *_: reader, **options)
+        return parser(url, stores)._group
+
+    with h5py.File(reader, mode="r") as file:
+        datasets, obstacles = _surveyed(file)
+        group = None
+        if not obstacles:
+            try:
+                group = parse()
+            except Exception:  # one dataset refuses the whole file: which one, is found below
+                group = None
+        if group is None:
+            group, refused = _piecewise(file, parse, obstacles)
+            obstacles |= refused
+        known = set(_paths(group))
+        loaded, omitted = {}, {p: o.reason for p, o in obstacles.items() if not o.loadable}
+        for path in datasets:
+            if path in known or path in omitted or _is_pure_dimension(file[path]):
+                continue
+            try:
+                loaded[path] = _loaded(file[path], load_below)
+            except (IngestError, OSError, TypeError, ValueError, RuntimeError) as error:
+                why = obstacles.get(path)
+                omitted[path] = f"{why.reason}; {said(error)}" if why else said(error)
+    if datasets and not known and not loaded and omitted:
+        path, reason = next(iter(omitted.items()))
+        raise IngestError(f"no array of it can be taken in; {path}: {reason}")
+    return ManifestStore(_with(group, loaded), registry=stores), omitted
+
+
+def _surveyed(file: h5py.File) -> tuple[list[str], dict[str, Obstacle]]:
+    """Return the paths of a file's datasets, and what is in the way of some."""
+    datasets: list[str] = []
+    obstacles: dict[str, Obstacle] = {}
+
+    def visit(name: bytes, info: Any) -> None:
+        path = name.decode()
+        if info.type == h5py.h5l.TYPE_SOFT:
+            if path not in file:
+                obstacles[path] = Obstacle("it is a link to nothing", loadable=False)
+            return
+        if info.type != h5py.h5l.TYPE_HARD:
+            obstacles[path] = Obstacle("it is a link into another file", loadable=False)
+            return
+        node = h5py.h5o.open(file.id, name)
+        if isinstance(node, h5py.h5d.DatasetID):
+            datasets.append(path)
+            found = _obstacle(node)
+            if found is not None:
+                obstacles[path] = found
+
+    file.id.links.visit(visit, info=True)
+    return datasets, obstacles
+
+
+def _obstacle(dataset: h5py.h5d.DatasetID) -> Obstacle | None:
+    """Return why a dataset's values aren't chunks of its file, None where they are."""
+    if dataset.get_space().get_simple_extent_type() == h5py.h5s.NULL:
+        return Obstacle("it has no dataspace", loadable=False)
+    properties = dataset.get_create_plist()
+    layout = properties.get_layout()
+    if layout == h5py.h5d.VIRTUAL:
+        return Obstacle("it is a virtual dataset of other files", loadable=False)
+    if layout == h5py.h5d.COMPACT:
+        return Obstacle("its values lie in its header")
+    if layout == h5py.h5d.CONTIGUOUS:
+        if properties.get_external_count():
+            return Obstacle("its values lie in another file", loadable=False)
+        return None
+    if properties.get_nfilters() and dataset.chunk_iter(_skips_a_filter) is not None:
+        return Obstacle("some of its chunks skip a filter")
+    return None
+
+
+def _skips_a_filter(chunk: Any) -> bool | None:
+    return True if chunk.filter_mask else None
+
+
+def _piecewise(
+    group: h5py.Group, parse: Any, obstacles: Mapping[str, Obstacle]
+) -> tuple[ManifestGroup, dict[str, Obstacle]]:
+    """Parse group by group, and where that fails dataset by dataset.
+
+    Returns
+    -------
+    ManifestGroup, dict
+        What can be referred to, and why the rest can't, by path.
+    """
+    own = group.name.strip("/")
+    names = [name for name in group if join(own, name) not in obstacles]
+    datasets = [name for name in names if group.get(name, getclass=True) is h5py.Dataset]
+    groups = [name for name in names if group.get(name, getclass=True) is h5py.Group]
+
+    def only(*kept: str) -> ManifestGroup:
+        return parse(group=group.name, drop_variables=set(group) - set(kept))  # type: ignore[no-any-return]
+
+    attributes = only().metadata.attributes
+    refused: dict[str, Obstacle] = {}
+    arrays: dict[str, ManifestArray] = {}
+    try:
+        arrays.update(only(*datasets).arrays)
+    except Exception:  # each parser's library has errors of its own; the next loop names them
+        for name in datasets:
+            try:
+                arrays.update(only(name).arrays)
+            except Exception as error:  # the same
+                refused[join(own, name)] = Obstacle(said(error))
+    below: dict[str, ManifestGroup] = {}
+    for name in groups:
+        below[name], more = _piecewise(group[name], parse, obstacles)
+        refused |= more
+    return ManifestGroup(arrays, below, dict(attributes)), refused
+
+
+def _paths(group: ManifestGroup, path: str = "") -> Iterator[str]:
+    yield from (join(path, name) for name in group.arrays)
+    for name, child in group.groups.items():
+        yield from _paths(child, join(path, name))
+
+
+def _with(group: ManifestGroup, arrays: Mapping[str, ManifestArray]) -> ManifestGroup:
+    """Return a group with more arrays in it, by path."""
+    if not arrays:
+        return group
+    own = {path: array for path, array in arrays.items() if "/" not in path}
+    groups = dict(group.groups)
+    for name in {path.partition("/")[0] for path in arrays if "/" in path}:
+        inside = {p.partition("/")[2]: a for p, a in arrays.items() if p.startswith(f"{name}/")}
+        groups[name] = _with(groups.get(name, ManifestGroup()), inside)
+    return ManifestGroup({**group.arrays, **own}, groups, dict(group.metadata.attributes))
+
+
+def _is_pure_dimension(dataset: h5py.Dataset) -> bool:
+    name = dataset.attrs.get("NAME", b"")
+    text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
+    return text.startswith(PURE_DIMENSION)
+
+
+def _loaded(dataset: h5py.Dataset, load_below: int) -> ManifestArray:
+    """Return a dataset as an array that holds its own values.
+
+    Raises
+    ------
+    IngestError
+        Where its data type has no Zarr form, or there is too much of it.
+    """
+    dtype: Any = dataset.dtype
+    texts = h5py.check_vlen_dtype(dtype) in (str, bytes)
+    if not texts and dtype.kind not in "biufcSV":
+        raise IngestError(f"HDF5's {dataset.id.get_type().__class__.__name__} has no Zarr form")
+    allocated = dataset.size and dataset.id.get_storage_size()
+    if allocated and dataset.nbytes > load_below:
+        raise IngestError(f"its {dataset.nbytes:,} bytes are more than load_below={load_below:,}")
+    attributes = {
+        name: _json(value)
+        for name, value in dataset.attrs.items()
+        if name not in OWN and not name.startswith("_Netcdf4")
+    }
+    if "_FillValue" in attributes and dtype.kind in "biufc":
+        fill = np.asarray(dataset.attrs["_FillValue"]).ravel()[0]
+        attributes["_FillValue"] = FillValueCoder.encode(fill, np.dtype(dtype))
+    store = MemoryStore()
+    array = zarr.create_array(
+        store,
+        shape=dataset.shape,
+        chunks=tuple(max(length, 1) for length in dataset.shape),
+        dtype="string" if texts else dtype.newbyteorder("="),
+        fill_value="" if texts else dataset.fillvalue,
+        dimension_names=_dimension_names(dataset),
+        attributes=attributes,
+    )
+    if allocated:
+        array[...] = dataset.asstr()[()] if texts else dataset[()]
+    key = "/".join(["c", *("0" for _ in dataset.shape)])
+    chunk = sync(store.get(key, default_buffer_prototype()))
+    metadata: Any = array.metadata
+    return ManifestArray(metadata, _manifest(dataset.shape, chunk.to_bytes() if chunk else None))
+
+
+def _manifest(shape: tuple[int, ...], chunk: bytes | None) -> ChunkManifest:
+    """Return the manifest of an array with one chunk, or none."""
+    grid = tuple(min(length, 1) for length in shape)
+    if not chunk:
+        return ChunkManifest(entries={}, shape=grid)
+    return ChunkManifest.from_arrays(
+        paths=np.full(grid, INLINED_CHUNK_PATH, dtype=np.dtypes.StringDType()),
+        offsets=np.zeros(grid, dtype=np.uint64),
+        lengths=np.full(grid, len(chunk), dtype=np.uint64),
+        inlined={(0,) * len(grid): chunk},
+    )
+
+
+def _dimension_names(dataset: h5py.Dataset) -> list[str | None] | None:
+    """Return the names of a dataset's dimensions as the parser gives them, None without any."""
+    group = dataset.parent.name
+    names: list[str | None] = []
+    for scales in dataset.dims:
+        if len(scales) == 1:
+            full = str(scales[0].name)
+        elif dataset.is_scale:
+            full = str(dataset.name)
+        else:
+            names.append(f"phony_dim_{len(names)}")
+            continue
+        names.append(full.removeprefix(group).removeprefix("/"))
+    return names or None
+
+
+def _json(value: Any) -> Any:
+    """Return an HDF5 attribute as JSON has it: arrays of one value as that value."""
+    if isinstance(value, h5py.Empty):
+        return ""
+    if isinstance(value, bytes):
+        return value.decode(errors="replace")
+    if isinstance(value, np.ndarray):
+        parts = [_json(part) for part in value.tolist()]
+        return parts[0] if len(parts) == 1 else parts
+    return value.item() if isinstance(value, np.generic) else value
