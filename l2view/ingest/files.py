@@ -18,6 +18,8 @@ from urllib.parse import quote, unquote, urlsplit
 
 import obstore
 import obstore.store
+from obspec_utils.protocols import ReadableFile
+from obspec_utils.readers import BlockStoreReader, EagerStoreReader
 from obspec_utils.registry import ObjectStoreRegistry
 
 from l2view.errors import IngestError, without_credentials
@@ -26,6 +28,8 @@ from l2view.ingest.references import Checksum
 from l2view.stores import URL
 
 WILD = re.compile(r"[*?\[]")
+SMALL = 2**22
+"""The size in bytes up to which a file is read at once."""
 ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
 """Files by which a folder is a Zarr hierarchy, and one granule."""
 CHUNK = re.compile(r"c|\d+(\.\d+)*")
@@ -145,7 +149,25 @@ def _info(url: str, meta: obstore.ObjectMeta) -> FileInfo:
     return FileInfo(url, meta["size"], meta["e_tag"], meta["last_modified"])
 
 
-def first_bytes(file: FileInfo) -> bytes:
+def reader_of(file: FileInfo) -> ReadableFile:
+    """Return a file's bytes: of a small file all of them, in one request.
+
+    Raises
+    ------
+    IngestError
+        Where it can't be read.
+    """
+    store, key = store_of(root_of(file.url)), key_of(file.url)
+    if file.size > SMALL:
+        return BlockStoreReader(store, key)
+    try:
+        return EagerStoreReader(store, key, file_size=file.size)
+    except (obstore.exceptions.BaseError, OSError) as error:
+        said = str(error).split("\n")[0]
+        raise IngestError(f"it can't be read: {without_credentials(said)}") from error
+
+
+def first_bytes(reader: ReadableFile) -> bytes:
     """Return the beginning of a file.
 
     Raises
@@ -153,11 +175,9 @@ def first_bytes(file: FileInfo) -> bytes:
     IngestError
         Where it can't be read.
     """
-    if file.size == 0:
-        return b""
     try:
-        store, key = store_of(root_of(file.url)), key_of(file.url)
-        return bytes(obstore.get_range(store, key, start=0, end=min(HEAD, file.size)))
+        reader.seek(0)
+        return reader.read(HEAD)
     except (obstore.exceptions.BaseError, OSError) as error:
         said = str(error).split("\n")[0]
         raise IngestError(f"it can't be read: {without_credentials(said)}") from error

@@ -15,7 +15,7 @@ from typing import Any
 import h5py
 import numpy as np
 import zarr
-from obspec_utils.readers import BlockStoreReader
+from obspec_utils.protocols import ReadableFile
 from obspec_utils.registry import ObjectStoreRegistry
 from virtualizarr.manifests import ChunkManifest, ManifestArray, ManifestGroup, ManifestStore
 from virtualizarr.manifests.manifest import INLINED_CHUNK_PATH
@@ -52,7 +52,7 @@ class Obstacle:
 
 
 def parse_hdf5(
-    url: str, key: str, stores: ObjectStoreRegistry[Any], load_below: int
+    url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], load_below: int
 ) -> tuple[ManifestStore, dict[str, str]]:
     """Return an HDF5 file as references, and why arrays are left out, by path.
 
@@ -60,10 +60,10 @@ def parse_hdf5(
     ----------
     url
         The file, as VirtualiZarr names it.
-    key
-        Its key in its store.
+    reader
+        Its bytes.
     stores
-        The registry with that store.
+        The registry with its store.
     load_below
         The most bytes of a dataset's values that are copied where they can't be referred to.
 
@@ -74,8 +74,6 @@ def parse_hdf5(
     IngestError
         Where none of its datasets can be taken in.
     """
-    store, _ = stores.resolve(url)
-    reader = BlockStoreReader(store, key)
 
     def parse(**options: Any) -> ManifestGroup:
         parser = HDFParser(reader_factory=lambda *_: reader, **options)

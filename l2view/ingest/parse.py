@@ -11,17 +11,19 @@ from urllib.parse import quote, unquote, urlsplit
 
 import numpy as np
 import zarr
+from obspec_utils.protocols import ReadableFile
 from virtualizarr.manifests import ManifestStore
+from zarr.storage import StorePath
 
 from l2view.errors import IngestError, said, without_credentials
 from l2view.hierarchy import JSON, join
 from l2view.ingest.files import (
-    FileInfo,
     below,
     first_bytes,
     head,
     is_zarr,
     key_of,
+    reader_of,
     registry,
     root_of,
     unquoted,
@@ -146,7 +148,9 @@ class _Part:
     @property
     def group(self) -> zarr.Group:
         """The file as a Zarr group whose chunks can be read."""
-        return zarr.open_group(self.store, mode="r")
+        # Opened, it would be looked for among all formats, and found again.
+        metadata = self.store._group.metadata
+        return zarr.Group(zarr.AsyncGroup(metadata, StorePath(self.store)))
 
 
 def _part(asset: str, url: str, reading: Reading) -> _Part:
@@ -164,15 +168,16 @@ def _parsed(asset: str, url: str, reading: Reading) -> _Part:
     file = head(url)
     # What changes from here on until the granule is written is found by its checksum.
     files = [file] if file is not None else below(url)
-    form = _format(url, file)
+    reader = None if file is None or reading.parser is not None else reader_of(file)
+    form = _format(url, reader) if reading.parser is None else None
     omitted: dict[str, str] = {}
-    if form is HDF5 and reading.parser is None:
+    if form is HDF5 and reader is not None:
         form.check()
         from l2view.ingest.hdf5 import parse_hdf5  # for its extra alone
 
-        store, omitted = parse_hdf5(unquoted(url), key_of(url), registry(url), reading.load_below)
+        store, omitted = parse_hdf5(unquoted(url), reader, registry(url), reading.load_below)
     else:
-        parser = reading.parser or form.make()
+        parser = reading.parser or (form or ZARR).make()
         store = parser(unquoted(url), registry(url))
     found, attributes = of_manifest(store._group)
     if form is TIFF:
@@ -204,7 +209,7 @@ def _parsed(asset: str, url: str, reading: Reading) -> _Part:
     )
 
 
-def _format(url: str, file: FileInfo | None) -> Format:
+def _format(url: str, reader: ReadableFile | None) -> Format:
     """Return the format of what is at `url`, a file or a Zarr hierarchy.
 
     Raises
@@ -213,8 +218,8 @@ def _format(url: str, file: FileInfo | None) -> Format:
         Where there is nothing, or it is of no known format.
     """
     try:
-        if file is not None:
-            return format_of(first_bytes(file))
+        if reader is not None:
+            return format_of(first_bytes(reader))
     except IngestError:
         if not is_zarr(url):  # a server may answer for a folder with a page
             raise

@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 from virtualizarr.manifests import ManifestArray, ManifestGroup
 from virtualizarr.manifests.manifest import INLINED_CHUNK_PATH
-from zarr.core.buffer import default_buffer_prototype
 
 from l2view.hierarchy import JSON, join
 from l2view.layout.profile import Profile, template
@@ -143,8 +142,7 @@ def of_manifest(group: ManifestGroup, path: str = "") -> tuple[list[ArrayReferen
 
 def of_array(array: ManifestArray, path: str) -> ArrayReferences:
     """Return the references of one VirtualiZarr array."""
-    buffers = array.metadata.to_buffer_dict(default_buffer_prototype())
-    document: JSON = json.loads(buffers["zarr.json"].to_bytes())
+    document = _plain(array.metadata.to_dict())
     if document["chunk_grid"]["name"] != "regular":
         raise ValueError(f"{path}: its chunk grid is {document['chunk_grid']['name']}, not regular")
     manifest = array.manifest

@@ -281,4 +281,6 @@ def applied(base: JSON, difference: JSON) -> JSON:
 
 def _same(one: Any, other: Any) -> bool:
     """Return whether two JSON values are the same text: 1, 1.0 and true are not."""
+    if type(one) is type(other) and isinstance(one, str | int):
+        return bool(one == other)
     return one is other or json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
