@@ -10,7 +10,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -22,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from l2view.errors import FieldError, L2ViewError, QueryError, listed
+from l2view.meta.footprints import read_geometries
 from l2view.view.attributes import is_geometry, json_columns
 
 TABLE_ROWS = 100
@@ -189,7 +189,7 @@ def _geojson(table: pa.Table) -> Iterator[str]:
     comma = "\n"
     for start in range(0, len(table), BATCH):
         part = table.slice(start, BATCH)
-        shapes = shapely.to_geojson(_shapes(part, field))
+        shapes = shapely.to_geojson(read_geometries(part.column(field.name)))
         for row, shape in zip(_rows(part.drop_columns([field.name])), shapes, strict=True):
             named = "" if row.get("id") is None else f' "id": {json.dumps(row["id"])},'
             yield (
@@ -205,13 +205,6 @@ def geometry_of(table: pa.Table) -> pa.Field | None:
     return next((field for field in table.schema if is_geometry(field)), None)
 
 
-def _shapes(table: pa.Table, field: pa.Field) -> Any:
-    """Return a field's geometries, None where it is NULL or none."""
-    read = shapely.from_wkb if pa.types.is_binary(field.type) else shapely.from_wkt
-    values = np.array(table.column(field.name).to_pylist(), dtype=object)
-    return read(values, on_invalid="ignore")
-
-
 def _geoparquet(table: pa.Table) -> pa.Table:
     """Return `table` as GeoParquet 1.1 has it: geometries as WKB, and what they are."""
     columns = {}
@@ -219,7 +212,9 @@ def _geoparquet(table: pa.Table) -> pa.Table:
         if is_geometry(field):
             columns[field.name] = {"encoding": "WKB", "geometry_types": []}
             if not pa.types.is_binary(field.type):
-                wkb = pa.array(shapely.to_wkb(_shapes(table, field)), pa.binary())
+                wkb = pa.array(
+                    shapely.to_wkb(read_geometries(table.column(field.name))), pa.binary()
+                )
                 metadata = field.metadata | {b"ARROW:extension:name": b"geoarrow.wkb"}
                 index = table.schema.get_field_index(field.name)
                 table = table.set_column(

@@ -27,11 +27,12 @@ def verify(
     errors = Console(stderr=True)
     found = 0
     with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
-        task = progress.add_task("looking at files", total=None)
+        task = progress.add_task("looking at files", total=len(view.names))
         for name, reason in verified(view.view_store):
-            found += 1
-            progress.update(task, advance=1)
-            typer.echo(f"{name}: {reason}")
+            progress.advance(task)
+            if reason is not None:
+                found += 1
+                typer.echo(f"{name}: {reason}")
     typer.echo(f"{found:,} of {len(view.names):,} granules have files that changed or are gone")
     if found:
         raise typer.Exit(1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import icechunk
@@ -101,12 +101,13 @@ def _write(
         _create(store, root, profile, granules[0])
     group = root[path]
     assert isinstance(group, zarr.Group)
-    shapes, chunk_shapes, attributes = (
-        group[name] for name in ("shapes", "chunk_shapes", "attributes")
+    shapes, chunk_shapes, attributes, probes = (
+        group[name] for name in ("shapes", "chunk_shapes", "attributes", "probes")
     )
     assert isinstance(shapes, zarr.Array)
     assert isinstance(chunk_shapes, zarr.Array)
     assert isinstance(attributes, zarr.Array)
+    assert isinstance(probes, zarr.Array)
     first = int(shapes.shape[0])
     stop = first + len(granules)
     said: JSON = group.attrs.asdict()
@@ -136,9 +137,12 @@ def _write(
         target.resize((stop, width))
         if width:
             target[first:stop] = np.array(values, dtype=np.int64).reshape(-1, width)
-    attributes.resize((stop,))
-    texts = [_attribute_text(base, granule) for granule in granules]
-    attributes[first:stop] = np.array(texts, dtype=np.dtypes.StringDType())
+    for target, texts in (
+        (attributes, [_attribute_text(base, granule) for granule in granules]),
+        (probes, [json.dumps(list(probes_of(granule))) for granule in granules]),
+    ):
+        target.resize((stop,))
+        target[first:stop] = np.array(texts, dtype=np.dtypes.StringDType())
     group.attrs["packed"] = {name: vars(state) for name, state in packed.items()}
     return first
 
@@ -164,13 +168,31 @@ def _create(
     for name in ("shapes", "chunk_shapes"):
         chunks = (SLOTS, max(profile.width, 1))
         own.create_array(name, shape=(0, profile.width), chunks=chunks, dtype="int64")
-    own.create_array("attributes", shape=(0,), chunks=(ATTRIBUTE_SLOTS,), dtype="string")
+    for name in ("attributes", "probes"):
+        own.create_array(name, shape=(0,), chunks=(ATTRIBUTE_SLOTS,), dtype="string")
     groups = {join(packed_path(profile.name), path) for path in ("", *profile.groups)}
     for array in profile.arrays:
         parts = packed_path(profile.name, array.path).split("/")[:-1]
         groups |= {"/".join(parts[:end]) for end in range(1, len(parts) + 1)}
     document = {"zarr_format": 3, "node_type": "group", "attributes": {}}
     put_documents(store, dict.fromkeys(groups | {"granules"}, document))
+
+
+def probes_of(granule: GranuleReferences) -> Iterator[str]:
+    """Yield the keys of chunks, below the granule, that lie in all of its files together.
+
+    Of an array that lies in several files it is ``<path>/c/*``, for all of its chunks.
+    """
+    seen: set[str] = set()
+    for array in sorted(granule.arrays, key=lambda array: array.path):
+        files = array.files
+        if len(files) > 1:
+            yield f"{array.path}/c/*"
+        elif not files <= seen:
+            first = next(i for i, place in enumerate(array.locations) if place)
+            index = np.unravel_index(first, array.grid) if array.grid else ()
+            yield "/".join([array.path, "c", *(str(int(i)) for i in index)])
+            seen |= files
 
 
 def _attribute_text(base: Mapping[str, JSON], granule: GranuleReferences) -> str:

@@ -51,6 +51,13 @@ class Layout(Protocol):
         """
         ...
 
+    async def probes(self, location: Location) -> list[str] | None:
+        """Return keys below the granule of chunks that lie in all of its files together.
+
+        ``<path>/c/*`` stands for all chunks of an array. None where the layout doesn't know.
+        """
+        ...
+
     def missing(self, location: Location) -> str:
         """Say what is not there, for a granule without a document."""
         ...

@@ -88,6 +88,10 @@ class GroupsLayout:
                 return self.hierarchy.key(join(base, rest))
         return self.hierarchy.key(join(base, inside))
 
+    async def probes(self, location: Location) -> list[str] | None:
+        """Return None: groups don't say."""
+        return None
+
     def missing(self, location: Location) -> str:
         """Say what is not in the store."""
         if not location:

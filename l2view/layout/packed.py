@@ -12,6 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -103,7 +104,7 @@ class PackedLayout:
         template = shelf.profile.array(inside)
         if template is None and not shelf.profile.is_group(inside):
             return None
-        difference = json.loads(str(slots.attributes[row])).get(inside, {})
+        difference = _differences(str(slots.attributes[row])).get(inside, {})
         attributes = applied(shelf.attributes.get(inside, {}), difference)
         if template is None:
             return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
@@ -151,6 +152,22 @@ class PackedLayout:
             return None
         tail = "/".join(["c", str(slot), *indices])
         return self.hierarchy.key(packed_path(name, f"{array.path}/{tail}"))
+
+    async def probes(self, location: Location) -> list[str] | None:
+        """Return keys below the granule of chunks that lie in all of its files together."""
+        place = _place(location)
+        if place is None:
+            return None
+        name, slot = place
+        if await self._shelf(name) is None:
+            return None
+        array = await zarr_async.open_array(
+            store=self.hierarchy.store, path=self.hierarchy.key(own_path(name, "probes")), mode="r"
+        )
+        if slot >= array.shape[0]:
+            return None
+        found: list[str] = json.loads(str(np.asarray(await array.getitem(slot)).item()))
+        return found
 
     def missing(self, location: Location) -> str:
         """Say what is not in the store."""
@@ -209,6 +226,13 @@ async def read_shelf(hierarchy: Hierarchy, name: str) -> Shelf | None:
     if any(isinstance(array, AsyncGroup) for array in arrays):
         return None
     return Shelf(Profile.from_json(said["profile"]), said["attributes"], tuple(arrays))  # type: ignore[arg-type]
+
+
+@lru_cache(maxsize=256)
+def _differences(text: str) -> JSON:
+    """Return a slot's attributes by path; all of a granule's documents are asked for together."""
+    found: JSON = json.loads(text)
+    return found
 
 
 def _place(location: Location) -> tuple[str, int] | None:

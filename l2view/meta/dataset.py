@@ -56,6 +56,8 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         no fields.
     checked
         Whether footprints are parsed, and NULL where they can't be.
+    condition
+        What every row fulfils that is shown, None to show all.
     """
 
     def __init__(
@@ -65,18 +67,21 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         rows: int | None = None,
         *,
         checked: bool = False,
+        condition: pc.Expression | None = None,
     ) -> None:
         self.store = store
         self.fields = {field.name: field for field in fields}
         self.rows = fields[0].length if fields else rows or 0
         self.checked = checked
+        self.condition = condition
         self.failure: Exception | None = None
         """What stopped the last scan, for engines that report only its text."""
         self._schema = table_schema(tuple(fields))
         super().__init__(*hollow(self._schema))
 
     def __reduce__(self) -> tuple[Callable[..., MetaDataset], tuple[Any, ...]]:
-        return _rebuild, (self.store, tuple(self.fields.values()), self.rows, self.checked)
+        state = (self.store, tuple(self.fields.values()), self.rows, self.checked, self.condition)
+        return _rebuild, state
 
     def __repr__(self) -> str:
         return (
@@ -90,7 +95,8 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
 
     def with_checked_geometries(self) -> MetaDataset:
         """Return the same dataset with NULL for every footprint that isn't one."""
-        return MetaDataset(self.store, tuple(self.fields.values()), self.rows, checked=True)
+        fields = tuple(self.fields.values())
+        return MetaDataset(self.store, fields, self.rows, checked=True, condition=self.condition)
 
     def scanner(
         self,
@@ -113,13 +119,18 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
             part = ranges[first : first + share]
             yield MetaFragment(self, range(part[0].start, part[-1].stop))
 
-    def filter(self, expression: pc.Expression) -> Any:
-        """Refuse: a condition is given where rows are asked for."""
-        raise NotImplementedError("pass filter= to scanner, to_table or count_rows instead")
+    def filter(self, expression: pc.Expression) -> MetaDataset:
+        """Return the rows that fulfil a condition; nothing is read until they are asked for."""
+        if self.condition is not None:
+            expression = self.condition & expression
+        fields = tuple(self.fields.values())
+        return MetaDataset(
+            self.store, fields, self.rows, checked=self.checked, condition=expression
+        )
 
     def count_rows(self, filter: pc.Expression | None = None, **options: Any) -> int:
         """Return the number of rows; without a filter nothing is read."""
-        if filter is None:
+        if filter is None and self.condition is None:
             return self.rows
         return int(self.scanner([ROW], filter).count_rows())
 
@@ -129,7 +140,8 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         Parameters
         ----------
         indices
-            Row numbers, int64, of shape (n,).
+            Row numbers, int64, of shape (n,); of a dataset that is filtered, among the rows
+            that are left.
         columns
             The columns to return, all by default.
         """
@@ -138,8 +150,15 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         wanted = np.asarray(indices, dtype=np.int64)
         if wanted.size == 0:
             return schema.empty_table()
-        if wanted.min() < 0 or wanted.max() >= self.rows:
-            raise IndexError(f"row numbers go from 0 to {self.rows - 1}")
+        if self.condition is not None:
+            left = self.scanner([ROW]).to_table().column(ROW).to_numpy()
+        else:
+            left = None
+        count = self.rows if left is None else len(left)
+        if wanted.min() < 0 or wanted.max() >= count:
+            raise IndexError(f"row numbers go from 0 to {count - 1}")
+        if left is not None:
+            wanted = left[wanted]
         order = np.argsort(wanted, kind="stable")
         ascending = wanted[order]
         parts = []
@@ -191,7 +210,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         if field.geometry is None:
             return column
         if self.checked:
-            column = without(column, unreadable(column, field))
+            column = without(column, unreadable(column))
         bad = not_finite(column, field)
         if len(bad):
             named = listed(map(str, bad + rows.start), most=5)
@@ -209,6 +228,8 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         condition: pc.Expression | None,
         batch_size: int | None,
     ) -> pads.Scanner:
+        if self.condition is not None:
+            condition = self.condition if condition is None else self.condition & condition
         if condition is not None:
             condition = with_sql_nulls(condition)
         first = self._used(condition)
@@ -312,8 +333,14 @@ class MetaFragment:
         return self.dataset._scanner(self.rows, columns, filter, batch_size)
 
 
-def _rebuild(store: Store, fields: Sequence[Field], rows: int, checked: bool) -> MetaDataset:
-    return MetaDataset(store, fields, rows, checked=checked)
+def _rebuild(
+    store: Store,
+    fields: Sequence[Field],
+    rows: int,
+    checked: bool,
+    condition: pc.Expression | None,
+) -> MetaDataset:
+    return MetaDataset(store, fields, rows, checked=checked, condition=condition)
 
 
 def _taken(column: pa.ChunkedArray, positions: pa.Array) -> pa.ChunkedArray:

@@ -19,17 +19,15 @@ from numpy.typing import NDArray
 from l2view.meta.schema import Field
 
 
-def read_geometries(column: pa.Array, field: Field) -> NDArray[Any]:
-    """Return a column's geometries, None where it is NULL or isn't what `field` says.
+def read_geometries(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
+    """Return a column's geometries, None where it is NULL or isn't one.
 
     Parameters
     ----------
     column
-        WKB or WKT, of shape (n,).
-    field
-        The field that it is of.
+        WKB as binary, or WKT as text, of shape (n,).
     """
-    read = shapely.from_wkb if field.geometry == "WKB" else shapely.from_wkt
+    read = shapely.from_wkb if pa.types.is_binary(column.type) else shapely.from_wkt
     values = np.array(column.to_pylist(), dtype=object)
     try:
         return np.asarray(read(values, on_invalid="ignore"))
@@ -44,10 +42,10 @@ def _one(read: Callable[..., Any], value: Any) -> Any:
         return None
 
 
-def unreadable(column: pa.Array, field: Field) -> NDArray[np.int64]:
+def unreadable(column: pa.Array) -> NDArray[np.int64]:
     """Return the positions of values that aren't NULL and aren't geometries either."""
     held = column.is_valid().to_numpy(zero_copy_only=False)
-    return np.flatnonzero(shapely.is_missing(read_geometries(column, field)) & held)
+    return np.flatnonzero(shapely.is_missing(read_geometries(column)) & held)
 
 
 def not_finite(column: pa.Array, field: Field) -> NDArray[np.int64]:
@@ -63,7 +61,7 @@ def not_finite(column: pa.Array, field: Field) -> NDArray[np.int64]:
         suspects = np.flatnonzero(pc.fill_null(found, False).to_numpy(zero_copy_only=False))
     if len(suspects) == 0:
         return suspects
-    geometries = read_geometries(column.take(pa.array(suspects)), field)
+    geometries = read_geometries(column.take(pa.array(suspects)))
     coordinates, owners = shapely.get_coordinates(geometries, include_z=True, return_index=True)
     # A geometry without a third dimension has NaN there, which is as it should be.
     flat = ~shapely.has_z(geometries)[owners]

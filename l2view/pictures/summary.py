@@ -12,6 +12,7 @@ import shapely
 from numpy.typing import NDArray
 
 from l2view.errors import FieldError
+from l2view.meta.footprints import read_geometries
 from l2view.query.interval import ENDS, STARTS, time_field
 from l2view.view.attributes import is_geometry, json_values
 
@@ -68,9 +69,7 @@ def outlines(table: pa.Table, most: int | None = None) -> tuple[NDArray[Any], ND
     if field is None:
         return np.empty(0, dtype=object), np.empty(0, dtype=np.int64)
     rows = spread(len(table), most)
-    raw = np.array(table.column(field.name).take(pa.array(rows)).to_pylist(), dtype=object)
-    read = shapely.from_wkb if pa.types.is_binary(field.type) else shapely.from_wkt
-    shapes = np.asarray(read(raw, on_invalid="ignore"))
+    shapes = read_geometries(table.column(field.name).take(pa.array(rows)))
     there = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
     return shapes[there], rows[there]
 

@@ -110,7 +110,7 @@ def _require_geometries(meta: MetaDataset) -> None:
             continue
         for rows in meta.ranges():
             column = meta.read(rows, [stored.name]).column(0)
-            bad = unreadable(column, stored)
+            bad = unreadable(column)
             if len(bad):
                 value = column[int(bad[0])].as_py()
                 text = value.hex() if isinstance(value, bytes) else value

@@ -18,6 +18,7 @@ from datafusion import Expr, SessionContext, literal, udf
 
 from l2view.errors import FieldError, QueryError, listed, unknown
 from l2view.globe import within
+from l2view.meta.footprints import read_geometries
 from l2view.meta.schema import GEOMETRIES, Field
 from l2view.query.context import column
 
@@ -138,9 +139,7 @@ def touches(context: SessionContext, field: Field, shape: shapely.Geometry) -> l
     shapely.prepare(shape)
 
     def exact(values: pa.Array) -> pa.Array:
-        read = shapely.from_wkb if field.geometry == "WKB" else shapely.from_wkt
-        shapes = read(np.array(values.to_pylist(), dtype=object), on_invalid="ignore")
-        return pa.array(shapely.intersects(shape, shapes))
+        return pa.array(shapely.intersects(shape, read_geometries(values)))
 
     function = udf(exact, [field.type], pa.bool_(), "immutable", "meets_the_shape")
     return [*found, function(column(field.name))]

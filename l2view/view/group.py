@@ -162,7 +162,7 @@ class View(zarr.Group):
         """
         from l2view.view.verify import verify
 
-        return dict(verify(self.view_store))
+        return {name: wrong for name, wrong in verify(self.view_store) if wrong is not None}
 
     def plot(
         self,
