@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 from typing import Any
 
 import icechunk
 import numpy as np
 import shapely
+import xarray as xr
 import zarr
 from zarr.dtype import VariableLengthBytes
 
@@ -125,3 +127,31 @@ def virtual_repository(folder: Any, **options: Any) -> tuple[icechunk.Repository
     put(meta, "group_path", texts(["granules/a"]))
     session.commit("one virtual granule")
     return repository, prefix
+
+
+def write_swath(path: Path, number: int, rows: int = 12, *, chunk: int | None = None) -> Path:
+    """Write an HDF5 swath with a length, packing and start of its own."""
+    lat = np.linspace(0, 10, rows)[:, None] + np.linspace(0, 1, 8) + number % 40
+    lon = np.linspace(0, 5, 8)[None, :] + np.zeros((rows, 1)) + (number * 7) % 340 - 180
+    values = np.arange(rows * 8).reshape(rows, 8) % 200 + number % 100
+    dataset = xr.Dataset(
+        {"sst": (("row", "column"), values * 0.01 * (1 + number % 5))},
+        coords={"lat": (("row", "column"), lat), "lon": (("row", "column"), lon)},
+        attrs={
+            "time_coverage_start": f"2025-06-{1 + number % 28:02d}T10:00:00Z",
+            "time_coverage_end": f"2025-06-{1 + number % 28:02d}T10:05:00Z",
+            "platform": "AB"[number % 2],
+            "orbit_number": number,
+        },
+    )
+    dataset["lat"].attrs["units"] = "degrees_north"
+    dataset["lon"].attrs["units"] = "degrees_east"
+    encoding: dict[str, Any] = {
+        "dtype": "int16",
+        "scale_factor": 0.01 * (1 + number % 5),
+        "_FillValue": -32768,
+        "zlib": True,
+        "chunksizes": (min(chunk or rows, rows), 8),
+    }
+    dataset.to_netcdf(path, engine="h5netcdf", encoding={"sst": encoding})
+    return path

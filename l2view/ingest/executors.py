@@ -50,6 +50,13 @@ def workers(parallel: Parallel) -> Workers:
         Where it is none of `Parallel`.
     """
     if isinstance(parallel, Executor):
+        context = getattr(parallel, "_mp_context", None)
+        if context is not None and context.get_start_method() == "fork":
+            # Icechunk and obstore run threads, which a forked process lacks: it would hang.
+            raise IngestError(
+                "parallel= is a pool of forked processes, which lack Icechunk's threads; make it "
+                'with mp_context=multiprocessing.get_context("spawn")'
+            )
         given: Executor = parallel
         return Workers(lambda: nullcontext(given), WINDOW, again=False)
     if parallel is True:
@@ -58,9 +65,8 @@ def workers(parallel: Parallel) -> Workers:
         return Workers(None, 1)
     if isinstance(parallel, int) and parallel >= 1:
         count = parallel
-        # Icechunk and obstore run threads, which a forked process would lack.
-        context = get_context("spawn")
-        make = lambda: ProcessPoolExecutor(count, mp_context=context)  # noqa: E731
+        spawn = get_context("spawn")
+        make = lambda: ProcessPoolExecutor(count, mp_context=spawn)  # noqa: E731
         return Workers(None, 1) if count == 1 else Workers(make, 4 * count)
     if parallel == "threads":
         return Workers(ThreadPoolExecutor, WINDOW)

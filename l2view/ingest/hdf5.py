@@ -114,7 +114,7 @@ def _surveyed(file: h5py.File) -> tuple[list[str], dict[str, Obstacle]]:
     def visit(name: bytes, info: Any) -> None:
         path = name.decode()
         if info.type == h5py.h5l.TYPE_SOFT:
-            if path not in file:
+            if file.get(path) is None:
                 obstacles[path] = Obstacle("it is a link to nothing", loadable=False)
             return
         if info.type != h5py.h5l.TYPE_HARD:

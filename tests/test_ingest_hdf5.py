@@ -1,0 +1,148 @@
+"""HDF5 datasets that aren't chunks of their file: loaded, or left out by name, never made up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from builders import write_swath
+
+import l2view
+from l2view.ingest.report import IngestReport
+
+
+def ingested(path: Path, **options: Any) -> tuple[l2view.View, IngestReport]:
+    store = path.parent / f"collection-{path.stem}"
+    report = l2view.ingest(path, store, **options)
+    assert report.failed == []
+    return l2view.open(store, fields=[]), report
+
+
+def reasons(report: IngestReport) -> dict[str, str]:
+    return dict(report.omitted)
+
+
+def compact(group: h5py.Group, name: str, values: Any) -> None:
+    """Write values into a dataset's header."""
+    values = np.asarray(values)
+    properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+    properties.set_layout(h5py.h5d.COMPACT)
+    space = h5py.h5s.create_simple(values.shape)
+    kind = h5py.h5t.py_create(values.dtype)
+    made = h5py.h5d.create(group.id, name.encode(), kind, space, properties)
+    h5py.Dataset(made)[...] = values
+
+
+@pytest.fixture
+def swath(tmp_path: Path) -> Path:
+    return write_swath(tmp_path / "s.h5", 1)
+
+
+@pytest.mark.parametrize("where", ["", "nested/deeper/"])
+def test_values_in_headers(swath: Path, where: str) -> None:
+    with h5py.File(swath, "a") as file:
+        group = file.require_group(where) if where else file
+        compact(group, "gain", np.arange(6, dtype=">i2").reshape(2, 3))
+        group["gain"].attrs["units"] = "dB"
+        group["gain"].attrs["_FillValue"] = np.array([-1], dtype=">i2")
+    view, report = ingested(swath)
+    found = view[f"s/{where}gain"]
+    np.testing.assert_array_equal(found[...], np.arange(6).reshape(2, 3))
+    assert found.attrs["units"] == "dB"
+    np.testing.assert_array_equal(
+        view.to_datatree()[f"s/{where}gain"].values, np.arange(6).reshape(2, 3)
+    )
+    assert report.omitted == {}
+    with h5py.File(swath) as file:
+        np.testing.assert_array_equal(view["s/sst"][...], file["sst"][...])
+
+
+def test_values_in_other_files(swath: Path, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = np.arange(4.0)
+    layout = h5py.VirtualLayout((4,), "f8")
+    layout[:] = h5py.VirtualSource("other.h5", "x", (4,))
+    with h5py.File(swath, "a") as file:
+        file.create_virtual_dataset("virtual", layout)
+        raw = file.create_dataset("raw", (4,), "f8", external=[(str(tmp_path / "r.bin"), 0, 32)])
+        raw[:] = 1
+        file["elsewhere"] = h5py.ExternalLink("other.h5", "/x")
+        file["nowhere"] = h5py.SoftLink("/gone")
+        file["alias"] = h5py.SoftLink("/lat")
+    view, report = ingested(swath)
+    assert sorted(view["s"].array_keys()) == ["alias", "lat", "lon", "sst"]
+    np.testing.assert_array_equal(view["s/alias"][...], view["s/lat"][...])
+    assert reasons(report) == {
+        "virtual": "it is a virtual dataset of other files",
+        "raw": "its values lie in another file",
+        "elsewhere": "it is a link into another file",
+        "nowhere": "it is a link to nothing",
+    }
+    assert "without virtual: 1 granules, s the first: it is a virtual dataset" in str(report)
+
+
+def test_chunks_that_skip_a_filter(swath: Path) -> None:
+    values = np.arange(20, dtype="f4")
+    with h5py.File(swath, "a") as file:
+        made = file.create_dataset("m", (20,), "f4", chunks=(5,), compression="gzip", shuffle=True)
+        made[5:] = values[5:]
+        made.id.write_direct_chunk((0,), values[:5].tobytes(), 3)
+    view, _ = ingested(swath)
+    np.testing.assert_array_equal(view["s/m"][...], values)
+    _, report = ingested(swath.rename(swath.with_name("t.h5")), load_below=10)
+    assert reasons(report) == {
+        "m": "some of its chunks skip a filter; its 80 bytes are more than load_below=10"
+    }
+
+
+def test_data_types_without_a_form(swath: Path) -> None:
+    texts = np.array(["one", "zwö", ""], dtype=object)
+    with h5py.File(swath, "a") as file:
+        lists = file.create_dataset("lists", (2,), h5py.vlen_dtype("i4"))
+        lists[0] = [1, 2]
+        file.create_dataset("texts", data=texts, dtype=h5py.string_dtype())
+        file.create_dataset("nested/refs", (1,), h5py.ref_dtype)
+        file["nested/number"] = 7
+        file["nothing"] = h5py.Empty("f4")
+        file["flags"] = np.array([1, 0], dtype=h5py.enum_dtype({"A": 0, "B": 1}))
+        file["pairs"] = np.array([(1, 2.5)], dtype=[("a", ">i4"), ("b", "<f8")])
+    view, report = ingested(swath)
+    assert view["s/texts"][...].tolist() == texts.tolist()
+    assert view["s/nested/number"][...] == 7
+    np.testing.assert_array_equal(view["s/flags"][...], [1, 0])
+    assert view["s/pairs"][...].tolist() == [(1, 2.5)]
+    assert set(reasons(report)) == {"lists", "nested/refs", "nothing"}
+    assert "has no Zarr form" in reasons(report)["lists"]
+    assert "it has no dataspace" in reasons(report)["nothing"]
+
+
+def test_strings_are_copied_up_to_a_size(swath: Path) -> None:
+    with h5py.File(swath, "a") as file:
+        file.create_dataset("texts", data=["long" * 100] * 10, dtype=h5py.string_dtype())
+    view, report = ingested(swath, load_below=100)
+    assert "texts" not in view["s"]
+    assert reasons(report)["texts"].startswith("it can't be referred to, and its 4,0")
+
+
+def test_values_that_were_never_written(swath: Path) -> None:
+    with h5py.File(swath, "a") as file:
+        file.create_dataset("later", (3,), "f4", chunks=(2,), fillvalue=-5)
+        file.create_dataset("none", (0, 4), "i2")
+        file.create_dataset("deep/none", (0,), "f8").attrs["_FillValue"] = np.nan
+    view, report = ingested(swath)
+    assert view["s/later"][...].tolist() == [-5, -5, -5]
+    assert view["s/none"].shape == (0, 4)
+    assert view["s/deep/none"].shape == (0,)
+    assert report.omitted == {}
+
+
+def test_a_file_in_which_nothing_can_be_taken_in(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "f.h5", "w") as file:
+        file.create_dataset("lists", (2,), h5py.vlen_dtype("i4"))
+        file.attrs["time_coverage_start"] = "2025-06-01T00:00:00Z"
+    report = l2view.ingest(tmp_path / "f.h5", tmp_path / "c")
+    assert report.added.count == 0
+    assert report.failed[0].reason.startswith("no array of it can be taken in; lists: ")
