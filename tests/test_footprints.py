@@ -16,6 +16,7 @@ from zarr.storage import MemoryStore
 
 import l2view
 from l2view.errors import FieldError, L2ViewWarning
+from l2view.meta.footprints import read_geometries
 
 
 def test_geometry_fields_by_name(v3_store: MemoryStore) -> None:
@@ -123,3 +124,17 @@ def test_wkt_that_the_functions_of_sql_cannot_read(shape: str) -> None:
     put(root.create_group("meta"), "bbox", texts([shapely.box(0, 0, 1, 1).wkt, shape]))
     with pytest.warns(L2ViewWarning, match="idx 1"):
         assert l2view.search(root.store, bbox=(0, 0, 1, 1))["idx"].to_pylist() == [0]
+
+
+def test_curves_which_shapely_cannot_read() -> None:
+    """They are named, and neither found nor drawn; the others are."""
+    root = zarr.create_group(MemoryStore())
+    curve = "CIRCULARSTRING(0 0,1 1,2 0)"
+    put(root.create_group("meta"), "bbox", texts([shapely.box(0, 0, 1, 1).wkt, curve]))
+    collection = l2view.Collection(root.store)
+    assert "2 granules" in repr(collection)
+    assert "<svg" in collection._repr_html_()
+    triangle = shapely.Polygon([(-1, -1), (3, -1), (0, 5)])
+    with pytest.warns(L2ViewWarning, match="idx 1"):
+        assert collection.search(intersects=triangle)["idx"].to_pylist() == [0]
+    assert read_geometries(collection.search()["bbox"])[1] is None

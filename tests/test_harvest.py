@@ -10,6 +10,7 @@ import pyproj
 import pytest
 import shapely
 import zarr
+from xarray.backends.zarr import FillValueCoder
 from zarr.storage import MemoryStore
 
 from l2view.ingest.harvest.attributes import harvest_attributes, times_of
@@ -166,3 +167,57 @@ def test_coordinate_systems_of_tiffs() -> None:
     assert crs_of(tie | {"model_type": 2, "geographic_type": 4326}) == "EPSG:4326"
     assert crs_of(tie | {"model_type": 1, "projected_type": 32632}) == "EPSG:32632"
     assert crs_of(tie | {"model_type": 1, "projected_type": 32767}) is None
+
+
+FILL = 9.96921e36
+
+
+@pytest.mark.parametrize(
+    ("attributes", "dtype", "fill"),
+    [
+        ({"_FillValue": FillValueCoder.encode(np.float64(FILL), np.dtype("f8"))}, "f8", FILL),
+        ({"missing_value": -999}, "i4", -999),
+        ({"missing_value": [-999.0, FILL]}, "f8", FILL),
+        ({"_FillValue": -1, "missing_value": -2}, "i8", -2),
+        ({}, "f8", np.nan),
+    ],
+)
+def test_fill_values_are_no_times(attributes: dict[str, Any], dtype: str, fill: float) -> None:
+    group = zarr.create_group(MemoryStore())
+    values = np.array([fill, 3600, 60, fill], dtype=dtype)
+    array = group.create_array("time", shape=(4,), dtype=dtype)
+    array[:] = values
+    array.attrs.update(attributes | {"units": "seconds since 2025-06-01"})
+    found = harvest_attributes(group, "")
+    assert found["start_datetime"] == datetime(2025, 6, 1, 0, 1)
+    assert found["end_datetime"] == datetime(2025, 6, 1, 1)
+
+
+def test_times_that_are_packed_or_of_a_type_of_their_own() -> None:
+    group = zarr.create_group(MemoryStore())
+    array = group.create_array("time", shape=(2,), dtype="i2", fill_value=-1)
+    array[:] = [1, 3]
+    array.attrs.update({"units": "seconds since 2025-06-01", "scale_factor": 0.5, "add_offset": 10})
+    assert harvest_attributes(group, "")["datetime"] == datetime(2025, 6, 1, 0, 0, 10, 500_000)
+    group = zarr.create_group(MemoryStore())
+    stamps = np.array(["2025-06-01T01", "NaT", "2025-05-01T01"], dtype="M8[s]")
+    group.create_array("time", data=stamps)
+    found = harvest_attributes(group, "")
+    assert found["start_datetime"] == datetime(2025, 5, 1, 1)
+    assert found["end_datetime"] == datetime(2025, 6, 1, 1)
+
+
+@pytest.mark.parametrize("name", ["_FillValue", "missing_value"])
+def test_fill_values_are_no_places(name: str) -> None:
+    group = zarr.create_group(MemoryStore())
+    for axis, start in (("lat", 10.0), ("lon", 20.0)):
+        values = np.full((4, 3), -9999.0)
+        along = np.arange(2)[:, None] if axis == "lat" else np.arange(3)[None, :]
+        values[1:3] = start + along
+        array = group.create_array(axis, data=values)
+        fill = np.float64(-9999.0)
+        array.attrs[name] = (
+            FillValueCoder.encode(fill, fill.dtype) if name == "_FillValue" else float(fill)
+        )
+    bounds = shapely.from_wkb(harvest_footprint(group, "")["bbox"]).bounds
+    assert bounds == pytest.approx((20, 10, 22, 11), abs=1e-3)

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pystac
+import pystac_client
 import pytest
 import rasterio
+import rustac
 import shapely
 import shapely.geometry
+from pystac_client.stac_api_io import StacApiIO
+from zarr_cm import multiscales
 
 import l2view
 from l2view.errors import IngestError
+from l2view.ingest import entries as entries_module
 from l2view.ingest.entries import entries_of
 from l2view.ingest.parse import Entry, Failure
 
@@ -169,3 +176,105 @@ def test_what_is_no_granule(tmp_path: Path) -> None:
     (umm,) = entries_of({"umm": {"GranuleUR": "x"}})
     assert isinstance(umm, Failure)
     assert umm.reason == "the record x names no file to get"
+
+
+def test_objects_of_pystac(shared_data: Path) -> None:
+    paths = sorted((shared_data / "stac").glob("LC80*.json"))
+    items = [pystac.Item.from_file(str(path)) for path in paths]
+    plain = [only(json.loads(path.read_text())) for path in paths]
+    for entries in (
+        list(entries_of(items)),
+        list(entries_of(pystac.ItemCollection(items))),
+        list(entries_of(iter(items))),
+    ):
+        assert [entry.id for entry in entries] == [entry.id for entry in plain]
+        assert [entry.assets for entry in entries] == [entry.assets for entry in plain]
+        for entry, other in zip(entries, plain, strict=True):
+            # pystac brings an Item to the present version of STAC, where proj:code is.
+            assert entry.fields["proj:code"] == f"EPSG:{other.fields['proj:epsg']}"
+            said = {name: entry.fields[name] for name in other.fields if name != "href"}
+            assert said == {name: v for name, v in other.fields.items() if name != "href"}
+
+
+class Pages(StacApiIO):
+    """An API that counts the pages it was asked for."""
+
+    def __init__(self, items: list[dict[str, Any]]) -> None:
+        super().__init__()
+        self.items = items
+        self.asked = 0
+
+    def get_pages(self, *_: Any, **__: Any) -> Iterator[dict[str, Any]]:
+        for start in range(0, len(self.items), 2):
+            self.asked += 1
+            yield {"type": "FeatureCollection", "features": self.items[start : start + 2]}
+
+
+def test_a_search_is_read_page_by_page(tmp_path: Path) -> None:
+    said = item(tmp_path / "one.json", red="s3://bucket/red.tif")
+    pages = Pages([{**said, "id": str(number)} for number in range(10)])
+    search = pystac_client.ItemSearch("https://api.example/search", stac_io=pages)
+    entries = entries_of(search)
+    first = next(entries)
+    assert isinstance(first, Entry)
+    assert (first.id, pages.asked) == ("0", 1)
+    assert [entry.id for entry in entries] == [str(number) for number in range(1, 10)]
+    assert pages.asked == 5
+
+
+def test_stac_geoparquet(shared_data: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    paths = sorted((shared_data / "stac").glob("LC80*.json"))
+    items = [json.loads(path.read_text()) for path in paths]
+    rustac.write_sync(str(tmp_path / "items.parquet"), items)
+    monkeypatch.setattr(entries_module, "ROWS", 2)
+    entries = list(entries_of(tmp_path / "items.parquet"))
+    assert [entry.id for entry in entries] == [one["id"] for one in items]
+    for entry, path in zip(entries, paths, strict=True):
+        assert isinstance(entry, Entry)
+        plain = only(path)
+        assert entry.assets == plain.assets
+        same = set(plain.fields) - {"bbox", "collection", "href"}
+        assert {name: entry.fields[name] for name in same} == {n: plain.fields[n] for n in same}
+        shapes = (shapely.from_wkb(one.fields["bbox"]) for one in (entry, plain))
+        assert shapely.equals(*shapes)
+    (tmp_path / "broken.parquet").write_bytes(b"PAR1PAR1PAR1")
+    (failure,) = entries_of(tmp_path / "broken.parquet")
+    assert isinstance(failure, Failure)
+    assert failure.reason.startswith("it can't be read: ArrowInvalid")
+    (failure,) = entries_of(tmp_path / "nothing.parquet")
+    assert isinstance(failure, Failure)
+    assert "there is no such file" in failure.reason
+
+
+def test_results_of_earthaccess(shared_data: Path) -> None:
+    """They are dictionaries with methods."""
+
+    class DataGranule(dict[str, Any]):
+        def data_links(self) -> list[str]:
+            return []
+
+    (record,) = json.loads((shared_data / "cmr" / "atl03_umm.json").read_text())["items"]
+    plain = only(shared_data / "cmr" / "atl03_umm.json")
+    assert only([DataGranule(record)]) == plain
+
+
+def test_overviews_say_what_they_are_of(shared_data: Path, tmp_path: Path) -> None:
+    source = shared_data / "l2" / "cog.tif"
+    defaults = {"datetime": "2016-01-01"}
+    assert l2view.ingest(source, tmp_path / "c", defaults=defaults).failed == []
+    attributes = l2view.open(tmp_path / "c")["cog"].attrs.asdict()
+    assert multiscales.detect(attributes) is not None
+    _, convention = multiscales.extract(attributes)
+    with rasterio.open(source) as file:
+        factors = [1, *file.overviews(1)]
+    assert [level["asset"] for level in convention["layout"]] == [
+        str(i) for i in range(len(factors))
+    ]
+    for factor, level in zip(factors[1:], convention["layout"][1:], strict=True):
+        assert level["derived_from"] == "0"
+        assert level["transform"]["scale"] == [factor, factor]
+    scene = item(tmp_path / "one.json", red=str(source))
+    l2view.ingest(scene, tmp_path / "d")
+    view = l2view.open(tmp_path / "d")
+    assert view["one/red"].attrs["multiscales"] == attributes["multiscales"]
+    assert "multiscales" not in view["one"].attrs

@@ -235,9 +235,11 @@ def test_executors_of_the_caller(tmp_path: Path) -> None:
     with ThreadPoolExecutor(2) as threads:
         assert l2view.ingest(paths, tmp_path / "c", parallel=threads).added.count == 3
         threads.submit(int).result()  # it is the caller's, and goes on
-    with ProcessPoolExecutor(1, mp_context=get_context("fork")) as processes:
-        with pytest.raises(IngestError, match="pool of forked processes"):
-            l2view.ingest(paths, tmp_path / "d", parallel=processes)
+    with (
+        ProcessPoolExecutor(1, mp_context=get_context("fork")) as processes,
+        pytest.raises(IngestError, match="pool of forked processes"),
+    ):
+        l2view.ingest(paths, tmp_path / "d", parallel=processes)
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as processes:
         assert l2view.ingest(paths, tmp_path / "d", parallel=processes).added.count == 3
     assert l2view.ingest(paths, tmp_path / "e", parallel=True).added.count == 3

@@ -560,3 +560,30 @@ def test_nulls_that_no_value_has() -> None:
         "b": [254, None],
     }
     assert table["d"].is_null().to_pylist() == [True, False]
+
+
+def test_a_dataset_that_is_filtered(small_ranges: None) -> None:
+    """As with a dataset of Arrow's own, whatever is asked of it then."""
+    store = large()
+    meta = l2view.Collection(store).meta
+    arrow = pads.dataset(meta.to_table())
+    conditions = [pc.field("n") >= 120, pc.field("other") < 600]
+    ours, theirs = meta, arrow
+    store.keys.clear()
+    for condition in conditions:
+        ours, theirs = ours.filter(condition), theirs.filter(condition)
+    assert store.chunks() == []
+    again = pickle.loads(pickle.dumps(ours))
+    assert isinstance(ours, pads.Dataset)
+    for dataset in (ours, again):
+        assert dataset.count_rows() == theirs.count_rows() == 180
+        assert dataset.count_rows(filter=conditions[0]) == 180
+        assert dataset.to_table() == theirs.to_table()
+        assert dataset.take([5, 0, 179]) == theirs.take([5, 0, 179])
+        assert dataset.head(3) == theirs.head(3)
+        fragments = [f.scanner().to_table() for f in dataset.get_fragments()]
+        assert pa.concat_tables(fragments) == theirs.to_table()
+    assert duckdb.sql("SELECT count(*), min(n), max(n) FROM ours").fetchall() == [(180, 120, 299)]
+    with pytest.raises(IndexError, match="from 0 to 179"):
+        ours.take([180])
+    assert meta.count_rows() == 400

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from os import PathLike, fspath
 from typing import Any
 
 import obstore
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-from l2view.errors import IngestError
-from l2view.ingest.files import expanded, key_of, root_of, store_of
+from l2view.errors import IngestError, said
+from l2view.ingest.files import expanded, head, key_of, reader_of, root_of, store_of
 from l2view.ingest.harvest import cmr, stac
 from l2view.ingest.parse import Entry, Failure, entry_of_file
 
 RECORDS = (".json", ".geojson", ".ndjson", ".jsonl")
+TABLES = (".parquet", ".geoparquet")
 """How the names of files end that may hold records instead of arrays."""
+
+ROWS = 1_000
+"""The rows of a table that are read at a time."""
 
 
 def entries_of(granules: Any) -> Iterator[Entry | Failure]:
@@ -38,6 +45,8 @@ def entries_of(granules: Any) -> Iterator[Entry | Failure]:
         for url in expanded(fspath(granules)):
             if url.lower().endswith(RECORDS):
                 yield from _in_file(url)
+            elif url.lower().endswith(TABLES):
+                yield from _in_table(url)
             else:
                 yield entry_of_file(url)
     elif hasattr(granules, "items_as_dicts"):  # a search of pystac-client, page by page
@@ -45,7 +54,7 @@ def entries_of(granules: Any) -> Iterator[Entry | Failure]:
     elif isinstance(granules, Mapping):
         yield from _of_record(granules, "")
     elif hasattr(granules, "to_dict"):  # pystac's Item and ItemCollection
-        yield from _of_record(granules.to_dict(), "")
+        yield from _of_record(_dictionary(granules), "")
     elif isinstance(granules, Iterable) and not isinstance(granules, bytes):
         for one in granules:
             yield from entries_of(one)
@@ -54,6 +63,13 @@ def entries_of(granules: Any) -> Iterator[Entry | Failure]:
             "granules are paths, URLs, globs, STAC Items, CMR records, or an iterable of them, "
             f"not {type(granules).__name__}"
         )
+
+
+def _dictionary(record: Any) -> Mapping[str, Any]:
+    """Return pystac's object as a dictionary, without the catalog that its links lead to."""
+    plain = "transform_hrefs" in inspect.signature(record.to_dict).parameters
+    found: Mapping[str, Any] = record.to_dict(**({"transform_hrefs": False} if plain else {}))
+    return found
 
 
 def _of_record(record: Mapping[str, Any], base: str) -> Iterator[Entry | Failure]:
@@ -99,3 +115,21 @@ def _in_file(url: str) -> Iterator[Entry | Failure]:
         elif isinstance(record, list):
             for one in record:
                 yield from _of_record(one, url)
+
+
+def _in_table(url: str) -> Iterator[Entry | Failure]:
+    """Yield the granules of a file of stac-geoparquet, some of its rows in memory."""
+    try:
+        import rustac
+    except ImportError as error:
+        raise IngestError("stac-geoparquet needs rustac: pip install 'l2view[stac]'") from error
+    try:
+        file = head(url)
+        if file is None:
+            raise IngestError("there is no such file")
+        table = pq.ParquetFile(reader_of(file))
+        for batch in table.iter_batches(batch_size=ROWS):
+            rows = pa.Table.from_batches([batch], schema=table.schema_arrow)
+            yield from _of_record(rustac.from_arrow(rows), url)
+    except (IngestError, OSError, pa.ArrowException, rustac.RustacError) as error:
+        yield Failure(entry_of_file(url).id, url, f"it can't be read: {said(error)}")

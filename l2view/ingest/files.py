@@ -195,6 +195,16 @@ def is_zarr(url: str) -> bool:
     return False
 
 
+def is_kerchunk(url: str) -> bool:
+    """Return whether a folder that looks like Zarr holds Kerchunk's references in Parquet."""
+    store, prefix = store_of(root_of(url)), key_of(url)
+    try:
+        found = bytes(obstore.get(store, f"{prefix}/.zmetadata").bytes())
+    except (FileNotFoundError, obstore.exceptions.BaseError):
+        return False
+    return b'"record_size"' in found
+
+
 def expanded(place: str | os.PathLike[str]) -> Iterator[str]:
     """Yield the URLs of the files that a path, URL, folder, prefix or glob names, in order.
 

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from obspec_utils.protocols import ReadableFile
+from obspec_utils.registry import ObjectStoreRegistry
 from virtualizarr.manifests import ManifestStore
 
 from l2view.errors import IngestError
@@ -38,6 +40,9 @@ class Format:
         The packages that it takes beyond VirtualiZarr.
     extra
         The extra of l2view that installs them.
+    checked
+        Module and name of a function of ours that calls the parser, and finds what it can't
+        refer to or would get wrong.
     """
 
     name: str
@@ -45,6 +50,7 @@ class Format:
     options: tuple[tuple[str, Any], ...] = ()
     needs: tuple[str, ...] = ()
     extra: str = ""
+    checked: tuple[str, str] | None = None
 
     def check(self) -> None:
         """Raise where a package that the format takes is missing.
@@ -61,6 +67,36 @@ class Format:
                 raise IngestError(
                     f"{self.name} needs {name}: pip install 'l2view[{self.extra}]'"
                 ) from error
+
+    def parse(
+        self, url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], load_below: int
+    ) -> tuple[ManifestStore, dict[str, str]]:
+        """Return a file as references, and why arrays are left out, by path.
+
+        Parameters
+        ----------
+        url
+            The file, as VirtualiZarr names it.
+        reader
+            Its bytes.
+        stores
+            The registry with its store.
+        load_below
+            The most bytes of an array that are copied where they can't be referred to.
+
+        Raises
+        ------
+        IngestError
+            Naming the extra, where a package is missing.
+        """
+        if self.checked is None:
+            return self.make()(url, stores), {}
+        self.check()
+        module, name = self.checked
+        found: tuple[ManifestStore, dict[str, str]] = getattr(
+            importlib.import_module(module), name
+        )(url, reader, stores, load_below)
+        return found
 
     def make(self) -> Parser:
         """Return the parser.
@@ -80,7 +116,13 @@ _PARSERS = "virtualizarr.parsers"
 NETCDF3 = Format(
     "netCDF-3", (_PARSERS, "NetCDF3Parser"), needs=("kerchunk", "scipy"), extra="netcdf3"
 )
-HDF5 = Format("HDF5", (_PARSERS, "HDFParser"), needs=("h5py",), extra="hdf")
+HDF5 = Format(
+    "HDF5",
+    (_PARSERS, "HDFParser"),
+    needs=("h5py",),
+    extra="hdf",
+    checked=("l2view.ingest.hdf5", "parse_hdf5"),
+)
 HDF4 = Format("HDF4", (_PARSERS, "HDF4Parser"), needs=("kerchunk",), extra="hdf4")
 TIFF = Format(
     "TIFF",
@@ -89,8 +131,11 @@ TIFF = Format(
     ("virtual_tiff", "imagecodecs"),
     "tiff",
 )
-FITS = Format("FITS", (_PARSERS, "FITSParser"), needs=("kerchunk", "astropy"), extra="fits")
-DMRPP = Format("DMR++", (_PARSERS, "DMRPPParser"))
+FITS = Format("FITS", (_PARSERS, "FITSParser"), needs=("astropy",), extra="fits")
+GRIB = Format(
+    "GRIB", ("gribberish.virtualizarr", "GribberishParser"), needs=("gribberish",), extra="grib"
+)
+DMRPP = Format("DMR++", (_PARSERS, "DMRPPParser"), checked=("l2view.ingest.dmrpp", "parse_dmrpp"))
 KERCHUNK = Format("Kerchunk JSON", (_PARSERS, "KerchunkJSONParser"))
 ZARR = Format("Zarr", (_PARSERS, "ZarrParser"), needs=("arro3.core",), extra="zarr")
 ZIPPED_ZARR = Format(
@@ -108,6 +153,7 @@ MAGIC: tuple[tuple[bytes, Format], ...] = (
     (b"II+\x00", TIFF),
     (b"MM\x00+", TIFF),
     (b"SIMPLE  =", FITS),
+    (b"GRIB", GRIB),
     (b"PK\x03\x04", ZIPPED_ZARR),
 )
 """The bytes that files of a format begin with, from the formats' specifications."""
@@ -143,8 +189,6 @@ def _looks_like(head: bytes, text: bytes) -> str:
         return "it is empty"
     if text[:64].lower().startswith((b"<!doctype html", b"<html")):
         return "it is a page of HTML, as servers send in the place of a file"
-    if head.startswith(b"GRIB"):
-        return "it is GRIB, which has no parser here; pass one with parser="
     if not any(head):
         return "it begins with zeros"
     return f"it begins with {head[:8]!r}"

@@ -21,6 +21,7 @@ from l2view.ingest.files import (
     below,
     first_bytes,
     head,
+    is_kerchunk,
     is_zarr,
     key_of,
     reader_of,
@@ -28,7 +29,7 @@ from l2view.ingest.files import (
     root_of,
     unquoted,
 )
-from l2view.ingest.formats import HDF5, TIFF, ZARR, Format, Parser, format_of
+from l2view.ingest.formats import TIFF, ZARR, Format, Parser, format_of
 from l2view.ingest.harvest import Harvester
 from l2view.ingest.harvest.attributes import harvest_attributes, instant
 from l2view.ingest.harvest.footprint import harvest_footprint
@@ -171,13 +172,10 @@ def _parsed(asset: str, url: str, reading: Reading) -> _Part:
     reader = None if file is None or reading.parser is not None else reader_of(file)
     form = _format(url, reader) if reading.parser is None else None
     omitted: dict[str, str] = {}
-    if form is HDF5 and reader is not None:
-        form.check()
-        from l2view.ingest.hdf5 import parse_hdf5  # for its extra alone
-
-        store, omitted = parse_hdf5(unquoted(url), reader, registry(url), reading.load_below)
+    if form is not None and reader is not None:
+        store, omitted = form.parse(unquoted(url), reader, registry(url), reading.load_below)
     else:
-        parser = reading.parser or (form or ZARR).make()
+        parser = reading.parser or ZARR.make()
         store = parser(unquoted(url), registry(url))
     found, attributes = of_manifest(store._group)
     if form is TIFF:
@@ -226,6 +224,11 @@ def _format(url: str, reader: ReadableFile | None) -> Format:
         return ZARR
     if not is_zarr(url):
         raise IngestError("there is no such file")
+    if is_kerchunk(url):
+        raise IngestError(
+            "it is Kerchunk's references in Parquet; pass "
+            "parser=virtualizarr.parsers.KerchunkParquetParser()"
+        )
     return ZARR
 
 
@@ -234,11 +237,11 @@ def _quoted(array: ArrayReferences, url: str) -> ArrayReferences:
     raw, root = unquoted(url), root_of(url)
     if raw == url:
         return array
+    # The file, what lies below it, and the file that a DMR++ is of.
+    own = {raw, raw.removesuffix(".dmrpp")}
     places = [
-        url
-        if place == raw
-        else f"{root}/{quote(place[len(root) + 1 :])}"
-        if place.startswith(f"{raw}/")
+        f"{root}/{quote(place[len(root) + 1 :])}"
+        if place in own or place.startswith(f"{raw}/")
         else place
         for place in array.locations
     ]

@@ -1,0 +1,88 @@
+"""DMR++ files: what OPeNDAP says of the chunks of an HDF5 file beside it.
+
+VirtualiZarr's parser reads one group of it. Here it reads them all, and what it passes over is
+found by name. The format is that of the DAP4 specification, volume 1, and of OPeNDAP's notes on
+DMR++.
+"""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Iterator
+from typing import Any
+from xml.etree import ElementTree as ET
+
+from obspec_utils.protocols import ReadableFile
+from obspec_utils.registry import ObjectStoreRegistry
+from virtualizarr.manifests import ManifestGroup, ManifestStore
+from virtualizarr.parsers import DMRPPParser
+
+from l2view.errors import IngestError, listed
+from l2view.hierarchy import join
+
+DAP = "{http://xml.opendap.org/ns/DAP/4.0#}"
+NOT_VARIABLES = frozenset(f"{DAP}{name}" for name in ("Attribute", "Dimension", "Enumeration"))
+
+
+def parse_dmrpp(
+    url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], load_below: int
+) -> tuple[ManifestStore, dict[str, str]]:
+    """Return a DMR++ file as references, and why arrays are left out, by path.
+
+    Parameters
+    ----------
+    url
+        The file, as VirtualiZarr names it.
+    reader
+        Its bytes.
+    stores
+        The registry with its store.
+    load_below
+        Not used: no value is read.
+
+    Raises
+    ------
+    IngestError
+        Where it is no XML, or there is nothing in it.
+    """
+    try:
+        reader.seek(0)
+        root = ET.parse(io.BytesIO(reader.read())).getroot()  # noqa: S314 (expat has limits)
+    except ET.ParseError as error:
+        raise IngestError(f"it is no DMR++: {error}") from error
+    omitted: dict[str, str] = {}
+    group = _group(root, "", lambda path: _parse(url, path, stores), omitted)
+    if not list(_arrays(group)):
+        raise IngestError(f"no array of it can be taken in: {listed(omitted)}")
+    return ManifestStore(group, registry=stores), omitted
+
+
+def _parse(url: str, path: str, stores: ObjectStoreRegistry[Any]) -> ManifestGroup:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what is passed over, which is looked for by name
+        return DMRPPParser(group=f"/{path}")(url, stores)._group
+
+
+def _group(element: ET.Element, path: str, parse: Any, omitted: dict[str, str]) -> ManifestGroup:
+    """Return a group and all below it."""
+    children = [child for child in element if child.tag != f"{DAP}Group"]
+    # Without anything of its own, the parser knows no group of that name.
+    own = parse(path) if children else ManifestGroup()
+    for child in children:
+        name = child.get("name")
+        named = child.tag.startswith(DAP) and child.tag not in NOT_VARIABLES and name is not None
+        if named and name not in own.arrays:
+            kind = child.tag.removeprefix(DAP)
+            omitted[join(path, str(name))] = f"its description, as {kind}, can't be parsed"
+    groups = {
+        str(child.get("name")): _group(child, join(path, str(child.get("name"))), parse, omitted)
+        for child in element.iterfind(f"{DAP}Group")
+    }
+    return ManifestGroup(dict(own.arrays), groups, dict(own.metadata.attributes))
+
+
+def _arrays(group: ManifestGroup) -> Iterator[str]:
+    yield from group.arrays
+    for child in group.groups.values():
+        yield from _arrays(child)

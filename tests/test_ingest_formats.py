@@ -1,0 +1,258 @@
+"""Granules of every format, compared with what an independent reader or the writer says."""
+
+from __future__ import annotations
+
+import json
+import struct
+import warnings
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import shapely
+import zarr
+from astropy.io import fits
+from builders import write_swath
+from pyhdf.SD import SD, SDC
+
+import l2view
+from l2view.errors import IngestError
+from l2view.ingest.entries import entries_of
+
+PLACE = {"bbox": shapely.to_wkb(shapely.box(0, 0, 1, 1))}
+DEFAULTS = {"datetime": "2025-06-01", **PLACE}
+
+
+def opened(path: Path, **options: Any) -> l2view.View:
+    options.setdefault("defaults", DEFAULTS)
+    report = l2view.ingest(path, path.parent / "collection", **options)
+    assert report.failed == []
+    assert report.added.count == 1
+    return l2view.open(path.parent / "collection", fields=[])
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("zipped", [False, True])
+def test_zarr(tmp_path: Path, zarr_format: Any, zipped: bool) -> None:
+    values = np.arange(30, dtype=">i4").reshape(5, 6)
+    path = tmp_path / ("g.zarr.zip" if zipped else "g.zarr")
+    store: Any = zarr.storage.ZipStore(path, mode="w") if zipped else str(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
+        root = zarr.create_group(store, zarr_format=zarr_format, attributes={"title": "t"})
+        array = root.create_array("a/b", shape=(5, 6), chunks=(2, 4), dtype=">i4", fill_value=7)
+        array[:4] = values[:4]
+        array.attrs["scale_factor"] = 0.5
+    if zipped:
+        store.close()
+    view = opened(path)
+    found = view[view.names[0]]
+    assert found.attrs["title"] == "t"
+    expected = values.copy()
+    expected[4:] = 7
+    np.testing.assert_array_equal(found["a/b"][...], expected)
+    assert found["a/b"].attrs["scale_factor"] == 0.5
+
+
+def test_folders_with_hierarchies_in_them(tmp_path: Path) -> None:
+    for name in ("x/one.zarr", "x/two", "x/deep/three.zarr"):
+        root = zarr.create_group(tmp_path / name)
+        root.create_array("a", data=np.arange(3))
+        root.create_array("scalar", data=np.array(1.0))
+    zarr.create_group(tmp_path / "x/four.zarr", zarr_format=2).create_array("a", data=np.arange(3))
+    write_swath(tmp_path / "x" / "s.h5", 1)
+    write_swath(tmp_path / "x" / "20250601", 2)  # a file whose name could be a chunk's
+    names = ["one.zarr", "two", "deep/three.zarr", "four.zarr", "s.h5", "20250601"]
+    found = [entry.url for entry in entries_of(tmp_path / "x")]
+    assert sorted(found) == sorted(f"{tmp_path.as_uri()}/x/{name}" for name in names)
+    globbed = [entry.id for entry in entries_of(str(tmp_path / "x" / "*.zarr"))]
+    assert sorted(globbed) == ["four", "one"]
+    deep = [entry.id for entry in entries_of(str(tmp_path / "x" / "**" / "*.zarr"))]
+    assert sorted(deep) == ["four", "one", "three"]
+    assert [entry.id for entry in entries_of(str(tmp_path / "x" / "tw?"))] == ["two"]
+
+
+def test_kerchunk_with_chunks_inside(tmp_path: Path) -> None:
+    source = write_swath(tmp_path / "s.h5", 3)
+    with h5py.File(source) as file:
+        lat = file["lat"]
+        offset, size, values = lat.id.get_offset(), lat.id.get_storage_size(), lat[:]
+    array = {
+        "shape": [12, 8],
+        "chunks": [12, 8],
+        "dtype": "<f8",
+        "compressor": None,
+        "fill_value": None,
+        "filters": None,
+        "order": "C",
+        "zarr_format": 2,
+    }
+    refs = {
+        ".zgroup": '{"zarr_format": 2}',
+        "lat/.zarray": json.dumps(array),
+        "lat/.zattrs": '{"_ARRAY_DIMENSIONS": ["row", "column"]}',
+        "lat/0.0": [source.as_uri(), offset, size],
+        "n/.zarray": json.dumps(array | {"shape": [2], "chunks": [2], "dtype": "|u1"}),
+        "n/.zattrs": '{"_ARRAY_DIMENSIONS": ["i"]}',
+        "n/0": "ab",
+    }
+    path = tmp_path / "k.json"
+    path.write_text(json.dumps({"version": 1, "refs": refs}))
+    view = opened(path)
+    np.testing.assert_array_equal(view["k/lat"][...], values)
+    assert view["k/n"][...].tolist() == [97, 98]
+
+
+def test_kerchunk_in_parquet_is_named(tmp_path: Path) -> None:
+    folder = tmp_path / "k.parq"
+    folder.mkdir()
+    (folder / ".zmetadata").write_text(json.dumps({"metadata": {}, "record_size": 100}))
+    report = l2view.ingest(folder, tmp_path / "c", defaults=DEFAULTS)
+    assert "parser=virtualizarr.parsers.KerchunkParquetParser()" in report.failed[0].reason
+
+
+def dmrpp_of(path: Path) -> str:
+    """Describe an HDF5 file as OPeNDAP does, and one array that there is no describing."""
+    types = {"i": "Int32", "f": "Float64"}
+
+    def group(node: h5py.Group) -> str:
+        said = ""
+        for name, child in node.items():
+            if isinstance(child, h5py.Group):
+                said += f'<Group name="{name}">{group(child)}</Group>'
+                continue
+            dims = "".join(f'<Dim size="{n}"/>' for n in child.shape)
+            kind = types[child.dtype.kind]
+            said += (
+                f'<{kind} name="{name}">{dims}<Attribute name="units" type="String">'
+                f'<Value>K</Value></Attribute><dmrpp:chunks byteOrder="LE"><dmrpp:chunk '
+                f'offset="{child.id.get_offset()}" nBytes="{child.id.get_storage_size()}"/>'
+                f"</dmrpp:chunks></{kind}>"
+            )
+        return said
+
+    with h5py.File(path) as file:
+        inside = group(file)
+    return (
+        '<?xml version="1.0" encoding="ISO-8859-1"?><Dataset '
+        'xmlns="http://xml.opendap.org/ns/DAP/4.0#" '
+        'xmlns:dmrpp="http://xml.opendap.org/dap/dmrpp/1.0.0#" dapVersion="4.0" name="f.h5">'
+        f'{inside}<Structure name="odd"/></Dataset>'
+    )
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_dmrpp(tmp_path: Path, nested: bool) -> None:
+    values = np.arange(12.0).reshape(3, 4)
+    source = tmp_path / "my f.h5"
+    with h5py.File(source, "w") as file:
+        file["x"] = values
+        if nested:
+            file["a/y"] = values + 1
+            file["a/b/c/z"] = np.arange(5, dtype="i4")
+    (tmp_path / "my f.h5.dmrpp").write_text(dmrpp_of(source))
+    path = tmp_path / "my f.h5.dmrpp"
+    report = l2view.ingest(path, tmp_path / "collection", defaults=DEFAULTS)
+    assert report.failed == []
+    assert list(report.omitted) == [("odd", "its description, as Structure, can't be parsed")]
+    granule = l2view.open(tmp_path / "collection", fields=[])["my f"]
+    np.testing.assert_array_equal(granule["x"][...], values)
+    assert granule["x"].attrs["units"] == "K"
+    if nested:
+        np.testing.assert_array_equal(granule["a/y"][...], values + 1)
+        assert granule["a/b/c/z"][...].tolist() == list(range(5))
+    source.unlink()
+    assert set(l2view.open(tmp_path / "collection").verify()) == {"my f"}
+
+
+def test_fits(tmp_path: Path) -> None:
+    values = np.arange(20, dtype=">i2").reshape(4, 5)
+    header = fits.Header({"DATE-OBS": "2025-06-01T00:00:00", "TELESCOP": "made up"})
+    images = [fits.PrimaryHDU(values, header), fits.ImageHDU(values * 1.5, name="SKY")]
+    fits.HDUList(images).writeto(tmp_path / "f.fits")
+    granule = opened(tmp_path / "f.fits")["f"]
+    with fits.open(tmp_path / "f.fits") as file:
+        expected = sorted(str(hdu.data.tolist()) for hdu in file)
+    arrays = [array for _, array in granule.members(max_depth=None) if hasattr(array, "shape")]
+    assert sorted(str(array[...].tolist()) for array in arrays) == expected
+
+
+def test_hdf4(tmp_path: Path) -> None:
+    values = np.arange(12, dtype="int16").reshape(3, 4)
+    file = SD(str(tmp_path / "f.hdf"), SDC.WRITE | SDC.CREATE)
+    made = file.create("radiance", SDC.INT16, values.shape)
+    made.setcompress(SDC.COMP_DEFLATE, 5)
+    made[:] = values
+    made.endaccess()
+    file.end()
+    granule = opened(tmp_path / "f.hdf")["f"]
+    back = SD(str(tmp_path / "f.hdf"), SDC.READ)
+    np.testing.assert_array_equal(granule["radiance"][...], back.select("radiance")[:])
+    back.end()
+
+
+def grib(values: Any) -> bytes:
+    """Return a GRIB2 message of 2 m temperature on a grid of degrees (WMO-No. 306, I.2)."""
+    rows, columns = values.shape
+    packed = values.astype(">u2").tobytes()
+
+    def section(number: int, body: bytes) -> bytes:
+        return struct.pack(">IB", len(body) + 5, number) + body
+
+    def degrees(value: float) -> bytes:
+        return struct.pack(">I", round(abs(value) * 1e6) | (0x8000_0000 if value < 0 else 0))
+
+    identification = struct.pack(">HHBBBHBBBBBBB", 7, 0, 2, 1, 1, 2025, 6, 1, 12, 0, 0, 0, 1)
+    north, west = 10.0 + rows - 1, 20.0
+    grid = (
+        struct.pack(">BIBBH", 0, rows * columns, 0, 0, 0)
+        + struct.pack(">BBIBIBI", 6, 0, 0, 0, 0, 0, 0)
+        + struct.pack(">IIII", columns, rows, 0, 0xFFFF_FFFF)
+        + degrees(north)
+        + degrees(west)
+        + bytes([48])
+        + degrees(10.0)
+        + degrees(west + columns - 1)
+        + struct.pack(">IIB", 1_000_000, 1_000_000, 0)
+    )
+    product = struct.pack(
+        ">HHBBBBBHBBIBBIBBI", 0, 0, 0, 0, 2, 0, 96, 0, 0, 1, 0, 103, 0, 2, 255, 0, 0
+    )
+    representation = struct.pack(">IHfhhBB", rows * columns, 0, 2000.0, 0, 1, 16, 0)
+    body = (
+        section(1, identification)
+        + section(3, grid)
+        + section(4, product)
+        + section(5, representation)
+        + section(6, bytes([255]))
+        + section(7, packed)
+        + b"7777"
+    )
+    return b"GRIB" + struct.pack(">HBBQ", 0, 0, 2, len(body) + 16) + body
+
+
+def test_grib(tmp_path: Path) -> None:
+    numbers = np.arange(12).reshape(3, 4) * 10
+    (tmp_path / "f.grb2").write_bytes(grib(numbers))
+    granule = opened(tmp_path / "f.grb2", defaults=None)["f"]
+    arrays = dict(granule.members(max_depth=None))
+    (name,) = (n for n, array in arrays.items() if getattr(array, "size", 0) == 12)
+    np.testing.assert_allclose(np.squeeze(arrays[name][...]), 200 + numbers / 10, rtol=1e-6)
+    row = l2view.search(tmp_path / "collection").to_pylist()[0]
+    assert str(row["datetime"]) == "2025-06-01 12:00:00"
+    assert shapely.from_wkb(row["bbox"]).bounds == pytest.approx((19.5, 9.5, 23.5, 12.5))
+
+
+def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "f.grb2").write_bytes(grib(np.zeros((2, 2))))
+    import sys
+
+    monkeypatch.setitem(sys.modules, "gribberish", None)
+    report = l2view.ingest(tmp_path / "f.grb2", tmp_path / "c")
+    assert report.failed[0].reason == "GRIB needs gribberish: pip install 'l2view[grib]'"
+    (tmp_path / "items.parquet").write_bytes(b"PAR1")
+    monkeypatch.setitem(sys.modules, "rustac", None)
+    with pytest.raises(IngestError, match=r"stac-geoparquet needs rustac: .*l2view\[stac\]"):
+        list(entries_of(tmp_path / "items.parquet"))
