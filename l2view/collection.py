@@ -30,7 +30,7 @@ from l2view.errors import (
     warn,
 )
 from l2view.hierarchy import Hierarchy, join
-from l2view.layout import Layout, packed
+from l2view.layout import Layout, convention, packed
 from l2view.layout.groups import GroupsLayout, location_field
 from l2view.layout.packed import PackedLayout
 from l2view.meta.dataset import MetaDataset
@@ -123,6 +123,8 @@ class Collection:
                 raise FieldError(unknown("field", named, self._fields))
         self._layout: Layout
         if location is None and set(packed.FIELDS) <= set(self._fields):
+            root = sync(self._hierarchy.read(""))
+            convention.check((root or {}).get("attributes") or {}, self._source.label)
             self._layout = PackedLayout(self._hierarchy)
         else:
             named = location_field(tuple(self._fields), location)

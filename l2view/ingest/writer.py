@@ -26,6 +26,7 @@ from l2view.hierarchy import join
 from l2view.ingest import grouping, packing
 from l2view.ingest.columns import Kind, Kinds, Value, are_exact, kind_of_array, plain, write
 from l2view.ingest.references import GranuleReferences
+from l2view.layout.convention import NAME, check, declared
 from l2view.layout.profile import OWN
 
 type LayoutName = Literal["packed", "groups"]
@@ -33,9 +34,6 @@ type LayoutName = Literal["packed", "groups"]
 
 type OnConflict = Literal["skip", "replace", "error"]
 """What becomes of a granule whose id is there already."""
-
-VERSION = 1
-"""Of the store's format."""
 
 ATTEMPTS = 100
 """How often a batch is planned again where others commit first."""
@@ -215,6 +213,7 @@ def read_state(store: Store) -> State:
         root = zarr.open_group(store, mode="r")
     except FileNotFoundError:
         return State()
+    check(root.attrs, "this collection")
     meta = root.get(META)
     if not isinstance(meta, zarr.Group):
         return State(root)
@@ -276,8 +275,8 @@ def _write(
     if not kept:
         return written
     root = zarr.open_group(store, mode="a")
-    if OWN not in root.attrs:
-        root.attrs[OWN] = {"version": VERSION}
+    if NAME not in root.attrs:
+        root.attrs.update(declared(root.attrs.asdict()))
     places = LAYOUTS[layout].write(store, [(g.id, g.references) for g, _ in kept])
     rows = [(granule.id, row | place) for (granule, row), place in zip(kept, places, strict=True)]
     replaced = {present[name]: row for name, row in rows if name in present}
