@@ -11,11 +11,14 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+import rasterio
+import rasterio.transform
 import shapely
 import zarr
 from astropy.io import fits
 from builders import write_swath
 from pyhdf.SD import SD, SDC
+from rasterio.warp import transform_bounds
 
 import l2view
 from l2view.errors import IngestError
@@ -256,3 +259,47 @@ def test_a_package_that_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setitem(sys.modules, "rustac", None)
     with pytest.raises(IngestError, match=r"stac-geoparquet needs rustac: .*l2view\[stac\]"):
         list(entries_of(tmp_path / "items.parquet"))
+
+
+TIFFS = [
+    {"interleave": interleave, "count": count, "dtype": dtype, "compress": compress, **tiles}
+    for interleave in ("pixel", "band")
+    for count in (1, 3)
+    for dtype, compress in (("uint8", "none"), ("int16", "deflate"), ("float32", "zstd"))
+    for tiles in ({"tiled": True, "blockxsize": 64, "blockysize": 32}, {"blockysize": 20})
+] + [
+    {"dtype": "int16", "compress": "lzw", "predictor": 2, "count": 1, "blockysize": 20},
+    {"dtype": "uint8", "compress": "deflate", "predictor": 2, "count": 3, "interleave": "pixel"}
+    | {"tiled": True, "blockxsize": 64, "blockysize": 32},
+    {"dtype": "float32", "compress": "deflate", "predictor": 3, "count": 1}
+    | {"tiled": True, "blockxsize": 64, "blockysize": 32},
+    {"dtype": "uint16", "compress": "none", "count": 2, "ENDIANNESS": "BIG", "blockysize": 20},
+]
+
+
+@pytest.mark.filterwarnings("ignore:imagecodecs codecs are not in the Zarr:UserWarning")
+def test_tiffs_of_many_kinds(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    folder = tmp_path / "tiffs"
+    folder.mkdir()
+    for number, options in enumerate(TIFFS):
+        shape = (options["count"], 80, 100)
+        values = generator.integers(0, 255, shape).astype(options["dtype"])
+        profile = {"driver": "GTiff", "height": 80, "width": 100, "crs": "EPSG:32631"}
+        place = rasterio.transform.from_origin(4e5, 5e6, 10, 10)
+        with rasterio.open(
+            folder / f"{number:02d}.tif", "w", transform=place, **profile, **options
+        ) as file:
+            file.write(values)
+    report = l2view.ingest(folder, tmp_path / "c", defaults={"datetime": "2025-06-01"})
+    assert report.failed == []
+    view = l2view.open(tmp_path / "c")
+    boxes = view.table["bbox"].to_pylist()
+    for name, footprint, options in zip(view.names, boxes, TIFFS, strict=True):
+        with rasterio.open(folder / f"{name}.tif") as file:
+            values = file.read()
+            bounds = transform_bounds(file.crs, "EPSG:4326", *file.bounds)
+        found = view[f"{name}/0"]
+        assert found.metadata.dimension_names == ("band", "y", "x")[-found.ndim :], options
+        np.testing.assert_array_equal(found[...].reshape(values.shape), values, str(options))
+        assert shapely.from_wkb(footprint).bounds == pytest.approx(bounds, abs=1e-3)

@@ -130,6 +130,7 @@ TIFF = Format(
     (("ifd_layout", "nested"),),
     ("virtual_tiff", "imagecodecs"),
     "tiff",
+    ("l2view.ingest.tiff", "parse_tiff"),
 )
 FITS = Format("FITS", (_PARSERS, "FITSParser"), needs=("astropy",), extra="fits")
 GRIB = Format(

@@ -6,15 +6,57 @@ Which they are is said by the multiscales convention for Zarr.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace
+from enum import Enum, EnumType
+from typing import Any
 
+import virtual_tiff.codecs
+from obspec_utils.protocols import ReadableFile
+from obspec_utils.registry import ObjectStoreRegistry
+from virtual_tiff import VirtualTIFF
+from virtualizarr.manifests import ManifestStore
 from zarr_cm import multiscales
 
 from l2view.hierarchy import JSON
 from l2view.ingest.references import ArrayReferences
 
+INTERLEAVED = "ChunkyCodec"
+"""virtual-tiff's codec for bands that lie beside each other in each pixel."""
+
 TRANSPARENCY_MASK = 4
 """The photometric interpretation of a mask (TIFF 6.0, 8)."""
+
+
+class _Endian(Enum):
+    """What virtual-tiff 0.5 imports from zarr, which has had only the strings since 3.4."""
+
+    little = "little"
+    big = "big"
+
+
+def parse_tiff(
+    url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], load_below: int
+) -> tuple[ManifestStore, dict[str, str]]:
+    """Return a TIFF as references; nothing is left out.
+
+    Parameters
+    ----------
+    url
+        The file, as VirtualiZarr names it.
+    reader, load_below
+        Not used: the parser reads for itself.
+    stores
+        The registry with its store.
+    """
+    codecs: Any = virtual_tiff.codecs
+    if not isinstance(codecs.Endian, EnumType):
+        codecs.Endian = _Endian
+    with warnings.catch_warnings():
+        # Of codecs that are virtual-tiff's own, which the documentation names.
+        warnings.filterwarnings("ignore", message="imagecodecs codecs are not in the Zarr")
+        return VirtualTIFF(ifd_layout="nested")(url, stores), {}
 
 
 def images(
@@ -33,6 +75,7 @@ def images(
     alone
         Whether a single image is to be an array without a group.
     """
+    arrays = [replace(array, document=_standard(array.document)) for array in arrays]
     if alone and len(arrays) == 1:
         return [arrays[0].at("")], {}
     renamed = []
@@ -46,6 +89,29 @@ def images(
         made = multiscales.create_convention_attrs(layout=_layout(levels))
         kept[""] = {**kept.get("", {}), **made}
     return renamed, kept
+
+
+def _standard(document: JSON) -> JSON:
+    """Return an array's document with codecs that every reader of Zarr has.
+
+    virtual-tiff takes the bytes of pixels with several bands in Fortran's order, of axes in
+    another order. That is a transposition to where the bands are the last axis.
+    """
+    names = [codec["name"] for codec in document["codecs"]]
+    if INTERLEAVED not in names:
+        return document
+    at = names.index(INTERLEAVED)
+    before, own, after = (
+        document["codecs"][:at],
+        document["codecs"][at],
+        document["codecs"][at + 1 :],
+    )
+    order = before[-1]["configuration"]["order"][::-1]
+    made = [
+        {"name": "transpose", "configuration": {"order": order}},
+        {**own, "name": "bytes"},
+    ]
+    return {**document, "codecs": [*before[:-1], *made, *after]}
 
 
 def _levels(arrays: list[ArrayReferences]) -> list[ArrayReferences]:
