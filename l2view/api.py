@@ -236,7 +236,7 @@ def ingest(
     layout: LayoutName | None = None,
     load_below: int = 2**20,
     dry_run: bool = False,
-    progress: Callable[[IngestReport], None] | None = None,
+    progress: bool | Callable[[IngestReport], None] = False,
 ) -> IngestReport:
     """Add granules to a collection, without copying their data.
 
@@ -278,7 +278,8 @@ def ingest(
     dry_run
         Whether to parse all and write nothing; the report then says which fields there are.
     progress
-        Called with the report as granules come in.
+        True for a bar where there is a terminal or a notebook; or what is called with the report
+        as granules come in.
 
     Returns
     -------

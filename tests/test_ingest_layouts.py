@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +17,12 @@ import shapely
 import xarray as xr
 import zarr
 from builders import write_swath
+from rich.console import Console
 from test_cli import run
 
 import l2view
 from l2view.errors import IngestError, StoreError
+from l2view.ingest import pipeline
 from l2view.ingest.grouping import path_of
 from l2view.ingest.references import ArrayReferences, GranuleReferences
 from l2view.ingest.repository import open_repository
@@ -190,3 +194,29 @@ def test_the_root_names_its_convention(swaths: Path, tmp_path: Path) -> None:
         l2view.open(tmp_path / "c")
     with pytest.raises(StoreError, match="version 2 of the format"):
         l2view.ingest(swaths, tmp_path / "c")
+
+
+def test_progress_is_drawn_on_a_terminal(
+    swaths: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (swaths / "bad.h5").write_bytes(b"")
+    drawn = io.StringIO()
+    terminal = Console(file=drawn, force_terminal=True, width=160)
+    monkeypatch.setattr(pipeline, "Console", lambda **_: terminal)
+    l2view.ingest(swaths, tmp_path / "c", progress=True, batch=2)
+    shown = drawn.getvalue()
+    assert "6 written" in shown
+    assert "7/7" in shown
+    assert "1 failed" in shown
+    assert "left" in shown
+    quiet = io.StringIO()
+    monkeypatch.setattr(pipeline, "Console", lambda **_: Console(file=quiet))
+    report = l2view.ingest(swaths, tmp_path / "d", progress=True)
+    assert quiet.getvalue() == ""
+    assert repr(report) == str(report)
+    seen: list[int] = []
+    l2view.ingest(swaths, tmp_path / "e", progress=lambda said: seen.append(said.parsed))
+    assert max(seen) == 6
+    monkeypatch.setitem(sys.modules, "lithops", None)
+    with pytest.raises(IngestError, match="'lithops' needs lithops"):
+        l2view.ingest(swaths, tmp_path / "e", parallel="lithops")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -73,6 +74,12 @@ def workers(parallel: Parallel) -> Workers:
     if parallel in ("dask", "lithops"):
         from virtualizarr.parallel import get_executor
 
+        try:
+            importlib.import_module(parallel)
+        except ImportError as error:
+            raise IngestError(
+                f"parallel={parallel!r} needs {parallel}: pip install {parallel}"
+            ) from error
         made: Any = get_executor(parallel)  # type: ignore[arg-type]
         return Workers(made, WINDOW)
     raise IngestError(

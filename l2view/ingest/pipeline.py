@@ -7,19 +7,22 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from itertools import batched
 from typing import Any
 
 import icechunk
+from rich.console import Console
 
-from l2view.errors import FieldError, IngestError, unknown
+from l2view.errors import FieldError, IngestError, L2ViewError, unknown
 from l2view.ingest.columns import Kinds
 from l2view.ingest.entries import entries_of
 from l2view.ingest.executors import Parallel, mapped, workers
 from l2view.ingest.formats import Parser
 from l2view.ingest.harvest import Harvester
 from l2view.ingest.parse import LOAD_BELOW, Entry, Failure, Reading, parse
+from l2view.ingest.progress import shown
 from l2view.ingest.report import IngestReport
 from l2view.ingest.repository import (
     containers_for,
@@ -67,7 +70,7 @@ def ingest(
     layout: LayoutName | None = None,
     load_below: int = LOAD_BELOW,
     dry_run: bool = False,
-    progress: Callable[[IngestReport], None] | None = None,
+    progress: bool | Callable[[IngestReport], None] = False,
 ) -> IngestReport:
     """Add granules to a collection (see `l2view.ingest`)."""
     if on_conflict not in ("skip", "replace", "error"):
@@ -79,25 +82,49 @@ def ingest(
     state = _state(repository, branch)
     chosen = layout_of(state, layout)
     report = IngestReport(dry_run=dry_run)
-    told = progress or (lambda _: None)
     reading = Reading(parser, harvest, collection, dict(defaults or {}), load_below)
-    entries: Iterable[Entry] = _sound(entries_of(granules), report, told)
-    if on_conflict == "skip" and repository is not None:
-        entries = _unknown(repository, entries, report, branch)
-    parsed = mapped(who, partial(parse, reading=reading), entries, _lost)
-    found = _granules(parsed, report, told, strict=strict)
-    if repository is None or dry_run:
-        _look(found, state, chosen, report)
-    else:
-        _write_all(repository, found, report, branch, on_conflict, chosen, batch)
+    with _told(progress, granules) as told:
+        entries: Iterable[Entry] = _sound(entries_of(granules), report, told)
+        if on_conflict == "skip" and repository is not None:
+            entries = _unknown(repository, entries, report, branch)
+        parsed = mapped(who, partial(parse, reading=reading), entries, _lost)
+        found = _granules(parsed, report, told, strict=strict)
+        if repository is None or dry_run:
+            _look(found, state, chosen, report)
+        else:
+            _write_all(repository, found, report, branch, on_conflict, chosen, batch)
+        told(report)
     if strict and report.failures:
         first = report.failed[0]
         raise IngestError(
             f"{first.id} ({first.url}): {first.reason}. {report.added.count} granules were added "
             "before"
         )
-    told(report)
     return report
+
+
+@contextmanager
+def _told(
+    progress: bool | Callable[[IngestReport], None], granules: Any
+) -> Iterator[Callable[[IngestReport], None]]:
+    """Give what is told of the report as granules come in."""
+    if callable(progress):
+        yield progress
+    elif progress:
+        with shown(lambda: _count(granules), Console(stderr=True)) as show:
+            yield show
+    else:
+        yield lambda report: None
+
+
+def _count(granules: Any) -> int | None:
+    """Return how many granules there are, None where they can be gone through but once."""
+    if isinstance(granules, Iterator) or hasattr(granules, "items_as_dicts"):
+        return None
+    try:
+        return sum(1 for _ in entries_of(granules))
+    except L2ViewError:  # which the ingest itself says
+        return None
 
 
 def _state(repository: icechunk.Repository | None, branch: str) -> State:

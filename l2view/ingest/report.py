@@ -35,7 +35,7 @@ class Tally:
         self.ids.extend(ids[: LISTED - len(self.ids)])
 
 
-@dataclass
+@dataclass(repr=False)
 class IngestReport:
     """What became of the granules of an ingest.
 
@@ -113,6 +113,9 @@ class IngestReport:
             self.snapshots.append(written.snapshot)
         for granule in written.kept:
             self.see(granule)
+
+    def __repr__(self) -> str:
+        return str(self)
 
     def __str__(self) -> str:
         """Return the report as a table."""
