@@ -259,3 +259,41 @@ def test_a_record_from_afar_names_no_file_here(tmp_path: Path) -> None:
         item_of(item, "https://catalog.example/x.json")
     assert item_of(item, "file:///catalog/x.json")[1] == {"a": "file:///secret.h5"}
     assert item_of(item)[1] == {"a": "file:///secret.h5"}
+
+
+def test_two_files_with_one_name_are_not_one_granule(tmp_path: Path) -> None:
+    paths = []
+    for number, name in enumerate(("a", "b", "c")):
+        (tmp_path / name).mkdir()
+        paths.append(write_swath(tmp_path / name / "s.h5", number))
+    report = l2view.ingest([paths[0], paths[1], paths[0]], tmp_path / "x")
+    assert report.added.ids == ["s"]
+    assert report.skipped.ids == ["s"]
+    ((failed),) = report.failed
+    assert failed.url == paths[1].as_uri()
+    assert failed.reason.startswith(f"its id is that of {paths[0].as_uri()} too; give it one")
+    report = l2view.ingest(paths, tmp_path / "x")  # in the collection, not only in the batch
+    assert (report.skipped.count, report.failures, report.added.count) == (1, 2, 0)
+
+    def harvest(group: zarr.Group, url: str) -> dict[str, Any]:
+        return {"id": "/".join(url.split("/")[-2:])}
+
+    assert l2view.ingest(paths, tmp_path / "y", harvest=harvest).added.count == 3
+    again = l2view.ingest(paths, tmp_path / "y", harvest=harvest)
+    assert (again.skipped.count, again.failures) == (3, 0)
+    replaced = l2view.ingest(paths[2], tmp_path / "x", on_conflict="replace")
+    assert replaced.replaced.ids == ["s"]
+    assert l2view.search(tmp_path / "x")["href"].to_pylist() == [paths[2].as_uri()]
+
+
+def test_signatures_of_urls_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from l2view.ingest import parse as parse_module
+    from l2view.ingest.parse import Entry, Reading, parse
+
+    path = write_swath(tmp_path / "s.h5", 1)
+    signed = f"{path.as_uri()}?sig=secret"
+    entry = Entry("s", {"": signed}, {"href": signed, "asset_x": signed})
+    found = parse(entry, Reading())
+    assert isinstance(found, parse_module.Granule), found
+    assert found.row["href"] == found.row["asset_x"] == path.as_uri()
+    assert "secret" not in repr(found)

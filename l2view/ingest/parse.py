@@ -66,6 +66,11 @@ class Entry:
         """The first of its files."""
         return next(iter(self.assets.values()), "")
 
+    @property
+    def source(self) -> str:
+        """What its field ``href`` will be, unless the caller's harvester says otherwise."""
+        return without_credentials(str(self.fields.get("href") or self.url))
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -155,6 +160,7 @@ class _Part:
 
 
 def _part(asset: str, url: str, reading: Reading) -> _Part:
+    url = without_credentials(url)  # nor what signs it: neither belongs into a collection
     try:
         return _parsed(asset, url, reading)
     except Exception as error:  # each parser's library has errors of its own
@@ -260,7 +266,11 @@ def _row(entry: Entry, reading: Reading, parts: list[_Part]) -> dict[str, Any]:
             **harvest_attributes(group, part.url),
             **row,
         }
-    row = {"href": entry.url, **row, **entry.fields, "id": entry.id}
+    row = {**row, **entry.fields, "href": entry.source, "id": entry.id}
+    # A signed URL would give whoever reads the collection what its signature gives.
+    for name, value in row.items():
+        if name.startswith("asset_") and isinstance(value, str):
+            row[name] = without_credentials(value)
     if reading.collection is not None:
         row["collection"] = reading.collection
     if reading.harvest is not None:

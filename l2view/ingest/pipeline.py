@@ -37,10 +37,12 @@ from l2view.ingest.writer import (
     LayoutName,
     OnConflict,
     State,
+    is_another,
     layout_of,
     planned,
     read_state,
-    rows_of,
+    sources_of,
+    taken,
     write_batch,
 )
 
@@ -50,7 +52,7 @@ BATCH = 1_000
 SECONDS = 60.0
 """The longest that granules wait for their commit."""
 
-LOOKED_UP = 200
+LOOKED_UP = 1_000
 """The entries whose ids are looked up together."""
 
 
@@ -86,7 +88,7 @@ def ingest(
     with _told(progress, granules) as told:
         entries: Iterable[Entry] = _sound(entries_of(granules), report, told)
         if on_conflict == "skip" and repository is not None:
-            entries = _unknown(repository, entries, report, branch)
+            entries = _unknown(repository, entries, report, branch, harvested=harvest is not None)
         parsed = mapped(who, partial(parse, reading=reading), entries, _lost)
         found = _granules(parsed, report, told, strict=strict)
         if repository is None or dry_run:
@@ -150,14 +152,27 @@ def _sound(
 
 
 def _unknown(
-    repository: icechunk.Repository, entries: Iterable[Entry], report: IngestReport, branch: str
+    repository: icechunk.Repository,
+    entries: Iterable[Entry],
+    report: IngestReport,
+    branch: str,
+    *,
+    harvested: bool,
 ) -> Iterator[Entry]:
-    """Yield the entries whose ids aren't in the collection, so that they aren't parsed again."""
+    """Yield the entries whose ids aren't in the collection, so that they aren't parsed again.
+
+    With `harvested`, the caller's function may have said where a granule comes from.
+    """
     for some in batched(entries, LOOKED_UP):
         state = read_state(repository.readonly_session(branch).store)
-        known = rows_of(state.root, [one.id for one in some]) if state.root and state.rows else {}
-        report.skipped.add([one.id for one in some if one.id in known])
-        yield from (one for one in some if one.id not in known)
+        known = sources_of(state, [one.id for one in some])
+        for entry in some:
+            if entry.id not in known:
+                yield entry
+            elif not harvested and is_another(entry.source, known[entry.id][1]):
+                report.fail(Failure(entry.id, entry.url, taken(known[entry.id][1])))
+            else:
+                report.skipped.add([entry.id])
 
 
 def _lost(entry: Entry) -> Failure:
@@ -192,7 +207,7 @@ def _look(
         try:
             planned(granule, kinds, layout)
         except (FieldError, ValueError) as error:
-            report.fail(Failure(granule.id, str(granule.row.get("href", "")), str(error)))
+            report.fail(Failure(granule.id, granule.source, str(error)))
             continue
         report.added.add([granule.id])
         report.see(granule)
@@ -224,7 +239,7 @@ def _write_all(
             written = write_batch(
                 repository, pending, branch=branch, on_conflict=on_conflict, layout=layout
             )
-            report.take(written, pending)
+            report.take(written)
             pending.clear()
         began = time.monotonic()
 

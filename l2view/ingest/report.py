@@ -101,14 +101,13 @@ class IngestReport:
             if left_out in self.omitted or len(self.omitted) < LISTED:
                 self.omitted.setdefault(left_out, Tally()).add([granule.id])
 
-    def take(self, written: Written, granules: Sequence[Granule]) -> None:
+    def take(self, written: Written) -> None:
         """Take in a batch."""
         self.added.add(written.added)
         self.replaced.add(written.replaced)
         self.skipped.add(written.skipped)
-        urls = {granule.id: str(granule.row.get("href", "")) for granule in granules}
-        for name, reason in written.failed:
-            self.fail(Failure(name, urls.get(name, ""), reason))
+        for granule, reason in written.failed:
+            self.fail(Failure(granule.id, granule.source, reason))
         if written.snapshot is not None:
             self.snapshots.append(written.snapshot)
         for granule in written.kept:

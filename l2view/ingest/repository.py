@@ -45,6 +45,15 @@ def config() -> icechunk.RepositoryConfig:
     return made
 
 
+def writing() -> icechunk.RepositoryConfig:
+    """Return the configuration of a writer, who goes back to few of the references it wrote."""
+    made = config()
+    caching = made.caching or icechunk.CachingConfig()
+    caching.num_chunk_refs = 50_000
+    made.caching = caching
+    return made
+
+
 def open_repository(store: Any) -> icechunk.Repository:
     """Open the repository to ingest into; a path or URL makes one where there is none.
 
@@ -60,7 +69,7 @@ def open_repository(store: Any) -> icechunk.Repository:
     try:
         made = icechunk.Repository.create(storage, config())
         made.save_config()
-        return made
+        return made.reopen(writing())
     except icechunk.IcechunkError as error:
         raise unreadable(label, error) from error
 
@@ -78,7 +87,7 @@ def find_repository(store: Any) -> icechunk.Repository | None:
     storage, label = _storage(store)
     try:
         if icechunk.Repository.exists(storage):
-            return icechunk.Repository.open(storage, config())
+            return icechunk.Repository.open(storage, writing())
     except icechunk.IcechunkError as error:
         raise unreadable(label, error) from error
     return None

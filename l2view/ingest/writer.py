@@ -63,6 +63,11 @@ class Granule:
         """Its id."""
         return str(self.row["id"])
 
+    @property
+    def source(self) -> str:
+        """Where it comes from, empty where nobody says."""
+        return str(self.row.get("href") or "")
+
 
 @dataclass
 class Written:
@@ -73,7 +78,7 @@ class Written:
     added, replaced, skipped
         Ids.
     failed
-        Ids, each with its reason.
+        Granules, each with its reason.
     kept
         The granules that were written.
     snapshot
@@ -83,7 +88,7 @@ class Written:
     added: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    failed: list[tuple[str, str]] = field(default_factory=list)
+    failed: list[tuple[Granule, str]] = field(default_factory=list)
     kept: list[Granule] = field(default_factory=list)
     snapshot: str | None = None
 
@@ -271,7 +276,7 @@ def _write(
         try:
             kept.append((granule, planned(granule, kinds, layout)))
         except (FieldError, ValueError) as error:
-            written.failed.append((granule.id, str(error)))
+            written.failed.append((granule, str(error)))
     if not kept:
         return written
     root = zarr.open_group(store, mode="a")
@@ -316,39 +321,76 @@ def _chosen(
     """Return the granules to write, each id once, and the rows of ids that are there."""
     unique: dict[str, Granule] = {}
     for granule in granules:
-        if granule.id not in unique or on_conflict == "replace":
-            if granule.id in unique:
+        other = unique.get(granule.id)
+        if other is None or on_conflict == "replace":
+            if other is not None:
                 written.skipped.append(granule.id)
             unique[granule.id] = granule
         elif on_conflict == "error":
-            written.failed.append((granule.id, "its id is twice in this ingest"))
+            written.failed.append((granule, "its id is twice in this ingest"))
+        elif is_another(granule.source, other.source):
+            written.failed.append((granule, taken(other.source)))
         else:
             written.skipped.append(granule.id)
-    present = rows_of(state.root, list(unique)) if state.rows and state.root else {}
-    if on_conflict == "skip":
-        written.skipped.extend(name for name in unique if name in present)
-    elif on_conflict == "error":
-        said = "its id is in the collection already"
-        written.failed.extend((name, said) for name in present)
+    present = sources_of(state, list(unique))
+    for name, (_, known) in present.items():
+        if on_conflict == "error":
+            written.failed.append((unique[name], "its id is in the collection already"))
+        elif on_conflict == "skip" and is_another(unique[name].source, known):
+            written.failed.append((unique[name], taken(known)))
+        elif on_conflict == "skip":
+            written.skipped.append(name)
     if on_conflict != "replace":
         unique = {n: g for n, g in unique.items() if n not in present}
-    return list(unique.values()), present
+    return list(unique.values()), {name: row for name, (row, _) in present.items()}
 
 
 def rows_of(root: zarr.Group, ids: Sequence[str]) -> dict[str, int]:
     """Return the row numbers of those of `ids` that are in the collection at `root`."""
-    hashes, names = root[IDS], root[f"{META}/id"]
+    hashes = root[IDS]
     assert isinstance(hashes, zarr.Array)
-    assert isinstance(names, zarr.Array)
-    wanted, found = set(ids), {}
     sought = np.unique(hashed(ids))
     step = 16 * int(hashes.chunks[0])
+    parts: list[NDArray[np.int64]] = []
     for start in range(0, int(hashes.shape[0]), step):
         part = np.asarray(hashes[start : start + step])
         # Few are sought among many: bisection, where `np.isin` would sort the many.
         places = np.minimum(np.searchsorted(sought, part), len(sought) - 1)
-        for row in start + np.flatnonzero(sought[places] == part):
-            name = str(names[int(row)])
-            if name in wanted:  # and not only its hash
-                found[name] = int(row)
-    return found
+        parts.append(start + np.flatnonzero(sought[places] == part))
+    rows = np.concatenate(parts) if parts else np.empty(0, dtype=np.int64)
+    wanted = set(ids)  # and not only their hashes
+    found = zip(texts_at(root, "id", rows), rows.tolist(), strict=True)
+    return {name: row for name, row in found if name in wanted}
+
+
+def texts_at(root: zarr.Group, name: str, rows: NDArray[np.int64]) -> list[str]:
+    """Return a field of texts at some rows, each of its chunks read once."""
+    array = root[join(META, name)]
+    assert isinstance(array, zarr.Array)
+    if len(rows) == 0:
+        return []
+    return [str(text) for text in np.asarray(array.get_coordinate_selection(rows)).tolist()]
+
+
+def sources_of(state: State, ids: Sequence[str]) -> dict[str, tuple[int, str]]:
+    """Return the row numbers of those of `ids` that are in a collection, and their ``href``."""
+    if not state.rows or state.root is None or not ids:
+        return {}
+    rows = rows_of(state.root, ids)
+    if "href" not in state.kinds:
+        return {name: (row, "") for name, row in rows.items()}
+    places = texts_at(state.root, "href", np.array(list(rows.values()), dtype=np.int64))
+    return {name: (rows[name], place) for name, place in zip(rows, places, strict=True)}
+
+
+def is_another(source: str, known: str) -> bool:
+    """Return whether a granule with an id that is known is of another file."""
+    return bool(source and known and source != known)
+
+
+def taken(known: str) -> str:
+    """Say that an id is that of another file."""
+    return (
+        f"its id is that of {known} too; give it one of its own in harvest=, or take it in the "
+        'place of the other with on_conflict="replace"'
+    )
