@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import netCDF4
 import numpy as np
 import pytest
 from builders import write_swath
@@ -22,7 +23,7 @@ def ingested(path: Path, **options: Any) -> tuple[l2view.View, IngestReport]:
 
 
 def reasons(report: IngestReport) -> dict[str, str]:
-    return dict(report.omitted)
+    return dict(tuple(report.omitted))
 
 
 def compact(group: h5py.Group, name: str, values: Any) -> None:
@@ -146,3 +147,30 @@ def test_a_file_in_which_nothing_can_be_taken_in(tmp_path: Path) -> None:
     report = l2view.ingest(tmp_path / "f.h5", tmp_path / "c")
     assert report.added.count == 0
     assert report.failed[0].reason.startswith("no array of it can be taken in; lists: ")
+
+
+def test_values_in_headers_by_all_their_names(swath: Path) -> None:
+    with h5py.File(swath, "a") as file:
+        compact(file.create_group("g"), "k", [1, 2, 3])
+        file["alias"] = h5py.SoftLink("/g/k")
+        file["g2"] = file["g"]
+        file["g/loop"] = h5py.SoftLink("/")
+        file["elsewhere"] = h5py.SoftLink("/g")
+    view, report = ingested(swath)
+    for path in ("g/k", "alias", "g2/k", "elsewhere/k"):
+        assert view[f"s/{path}"][...].tolist() == [1, 2, 3], path
+    assert set(reasons(report).values()) == {"it is a link to a group that it lies in"}
+
+
+def test_variables_called_like_dimensions(tmp_path: Path) -> None:
+    with netCDF4.Dataset(tmp_path / "s.nc", "w") as file:
+        file.createDimension("lat", 4)
+        file.createDimension("lon", 3)
+        for name in ("lat", "lon"):
+            made = file.createVariable(name, "f8", ("lat", "lon"))
+            made[:] = np.arange(12).reshape(4, 3) if name == "lat" else np.arange(3) + 10
+            made.units = "degrees_north" if name == "lat" else "degrees_east"
+        file.time_coverage_start = "2025-06-01T00:00:00Z"
+    view, _ = ingested(tmp_path / "s.nc")
+    assert sorted(view["s"].array_keys()) == ["lat", "lon"]
+    np.testing.assert_array_equal(view["s/lat"][...], np.arange(12).reshape(4, 3))

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from l2view.errors import IngestError, said
-from l2view.ingest.files import expanded, head, key_of, reader_of, root_of, store_of
+from l2view.ingest.files import expanded, key_of, opened, root_of, store_of
 from l2view.ingest.harvest import cmr, stac
 from l2view.ingest.parse import Entry, Failure, entry_of_file
 
@@ -124,10 +124,10 @@ def _in_table(url: str) -> Iterator[Entry | Failure]:
     except ImportError as error:
         raise IngestError("stac-geoparquet needs rustac: pip install 'l2view[stac]'") from error
     try:
-        file = head(url)
+        file = opened(url)
         if file is None:
             raise IngestError("there is no such file")
-        table = pq.ParquetFile(reader_of(file))
+        table = pq.ParquetFile(file[1])
         for batch in table.iter_batches(batch_size=ROWS):
             rows = pa.Table.from_batches([batch], schema=table.schema_arrow)
             yield from _of_record(rustac.from_arrow(rows), url)

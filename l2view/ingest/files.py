@@ -9,9 +9,11 @@ import os
 import re
 from collections import OrderedDict
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote, urlsplit
@@ -19,7 +21,7 @@ from urllib.parse import quote, unquote, urlsplit
 import obstore
 import obstore.store
 from obspec_utils.protocols import ReadableFile
-from obspec_utils.readers import BlockStoreReader, EagerStoreReader
+from obspec_utils.readers import BlockStoreReader
 from obspec_utils.registry import ObjectStoreRegistry
 
 from l2view.errors import IngestError, without_credentials
@@ -127,6 +129,16 @@ def registry(*urls: str) -> ObjectStoreRegistry[Any]:
     return ObjectStoreRegistry({root: store_of(root) for root in roots})
 
 
+@contextmanager
+def _read() -> Iterator[None]:
+    """Raise what a store says as an error of ingest's."""
+    try:
+        yield
+    except (obstore.exceptions.BaseError, OSError) as error:
+        text = str(error).split("\n")[0]
+        raise IngestError(f"it can't be read: {without_credentials(text)}") from error
+
+
 def head(url: str) -> FileInfo | None:
     """Return what a file's store says of it, None where there is no such file.
 
@@ -135,36 +147,36 @@ def head(url: str) -> FileInfo | None:
     IngestError
         Where it can't be read.
     """
-    try:
-        meta = obstore.head(store_of(root_of(url)), key_of(url))
-    except FileNotFoundError:
-        return None
-    except obstore.exceptions.BaseError as error:
-        said = str(error).split("\n")[0]
-        raise IngestError(f"it can't be read: {without_credentials(said)}") from error
-    return _info(url, meta)
+    with _read():
+        try:
+            return _info(url, obstore.head(store_of(root_of(url)), key_of(url)))
+        except FileNotFoundError:
+            return None
 
 
-def _info(url: str, meta: obstore.ObjectMeta) -> FileInfo:
-    return FileInfo(url, meta["size"], meta["e_tag"], meta["last_modified"])
+def opened(url: str) -> tuple[FileInfo, ReadableFile] | None:
+    """Return what a file's store says of it, and its bytes; None where there is no such file.
 
-
-def reader_of(file: FileInfo) -> ReadableFile:
-    """Return a file's bytes: of a small file all of them, in one request.
+    A small file is read at once: all there is to know of it takes one request.
 
     Raises
     ------
     IngestError
         Where it can't be read.
     """
-    store, key = store_of(root_of(file.url)), key_of(file.url)
-    if file.size > SMALL:
-        return BlockStoreReader(store, key)
-    try:
-        return EagerStoreReader(store, key, file_size=file.size)
-    except (obstore.exceptions.BaseError, OSError) as error:
-        said = str(error).split("\n")[0]
-        raise IngestError(f"it can't be read: {without_credentials(said)}") from error
+    store, key = store_of(root_of(url)), key_of(url)
+    with _read():
+        try:
+            found = obstore.get(store, key)
+        except FileNotFoundError:
+            return None
+        info = _info(url, found.meta)
+        small = info.size <= SMALL
+        return info, BytesIO(found.bytes()) if small else BlockStoreReader(store, key)
+
+
+def _info(url: str, meta: obstore.ObjectMeta) -> FileInfo:
+    return FileInfo(url, meta["size"], meta["e_tag"], meta["last_modified"])
 
 
 def first_bytes(reader: ReadableFile) -> bytes:
@@ -175,12 +187,9 @@ def first_bytes(reader: ReadableFile) -> bytes:
     IngestError
         Where it can't be read.
     """
-    try:
+    with _read():
         reader.seek(0)
         return reader.read(HEAD)
-    except (obstore.exceptions.BaseError, OSError) as error:
-        said = str(error).split("\n")[0]
-        raise IngestError(f"it can't be read: {without_credentials(said)}") from error
 
 
 def is_zarr(url: str) -> bool:
@@ -298,8 +307,8 @@ def below(base: str) -> Iterator[FileInfo]:
             for meta in sorted(page, key=lambda meta: meta["path"]):
                 yield _info(f"{root}/{quote(meta['path'])}", meta)
     except obstore.exceptions.BaseError as error:
-        said = str(error).split("\n")[0]
-        raise IngestError(f"{without_credentials(base)} can't be listed: {said}") from error
+        text = str(error).split("\n")[0]
+        raise IngestError(f"{without_credentials(base)} can't be listed: {text}") from error
 
 
 def folder_of(urls: set[str]) -> dict[str, str]:

@@ -35,6 +35,10 @@ PURE_DIMENSION = "This is a netCDF dimension but not a netCDF variable"
 """How the attribute NAME of a dimension without a variable begins (netCDF-4 file format)."""
 
 
+NOT_COORDINATE = "_nc4_non_coord_"
+"""How the HDF5 name begins of a variable called like a dimension that it doesn't lie along."""
+
+
 @dataclass(frozen=True)
 class Obstacle:
     """Why a dataset can't be referred to.
@@ -80,55 +84,53 @@ def parse_hdf5(
         return parser(url, stores)._group
 
     with h5py.File(reader, mode="r") as file:
-        datasets, obstacles = _surveyed(file)
-        group = None
-        if not obstacles:
-            try:
-                group = parse()
-            except Exception:  # one dataset refuses the whole file: which one, is found below
-                group = None
-        if group is None:
-            group, refused = _piecewise(file, parse, obstacles)
-            obstacles |= refused
+        obstacles: dict[str, Obstacle] = {}
+        try:
+            group = parse()
+            sound = not any(_obstacle(_open(file, path)) for path in _doubtful(group))
+        except Exception:  # one dataset refuses the whole file: which one, is found below
+            sound = False
+        if not sound:
+            group, obstacles = _piecewise(file, parse, ())
         known = set(_paths(group))
         loaded, omitted = {}, {p: o.reason for p, o in obstacles.items() if not o.loadable}
-        for path in datasets:
-            if path in known or path in omitted or _is_pure_dimension(file[path]):
+        for path in dict.fromkeys([*_names(file), *obstacles]):
+            if path in known or path in omitted or not _is_variable(file, path):
                 continue
             try:
                 loaded[path] = _loaded(file[path], load_below)
             except (IngestError, OSError, TypeError, ValueError, RuntimeError) as error:
                 why = obstacles.get(path)
                 omitted[path] = f"{why.reason}; {said(error)}" if why else said(error)
-    if datasets and not known and not loaded and omitted:
+    if not known and not loaded and omitted:
         path, reason = next(iter(omitted.items()))
         raise IngestError(f"no array of it can be taken in; {path}: {reason}")
-    return ManifestStore(_with(group, loaded), registry=stores), omitted
+    return ManifestStore(_renamed(_with(group, loaded)), registry=stores), omitted
 
 
-def _surveyed(file: h5py.File) -> tuple[list[str], dict[str, Obstacle]]:
-    """Return the paths of a file's datasets, and what is in the way of some."""
-    datasets: list[str] = []
-    obstacles: dict[str, Obstacle] = {}
+def _names(file: h5py.File) -> list[str]:
+    """Return the paths of all that has a name in a file."""
+    names: list[str] = []
+    file.id.links.visit(lambda name: names.append(name.decode()))
+    return names
 
-    def visit(name: bytes, info: Any) -> None:
-        path = name.decode()
-        if info.type == h5py.h5l.TYPE_SOFT:
-            if file.get(path) is None:
-                obstacles[path] = Obstacle("it is a link to nothing", loadable=False)
-            return
-        if info.type != h5py.h5l.TYPE_HARD:
-            obstacles[path] = Obstacle("it is a link into another file", loadable=False)
-            return
-        node = h5py.h5o.open(file.id, name)
-        if isinstance(node, h5py.h5d.DatasetID):
-            datasets.append(path)
-            found = _obstacle(node)
-            if found is not None:
-                obstacles[path] = found
 
-    file.id.links.visit(visit, info=True)
-    return datasets, obstacles
+def _open(file: h5py.File, path: str) -> Any:
+    return h5py.h5o.open(file.id, path.encode())
+
+
+def _doubtful(group: ManifestGroup, path: str = "") -> Iterator[str]:
+    """Yield the paths of arrays that the parser may have got wrong.
+
+    It shows values that it finds no chunks of as fill values, and takes each chunk of a
+    compressed dataset for one that was compressed.
+    """
+    for name, array in group.arrays.items():
+        held = array.manifest._paths.any()
+        if (array.size and not held) or len(array.metadata.codecs) > 1:
+            yield join(path, name)
+    for name, child in group.groups.items():
+        yield from _doubtful(child, join(path, name))
 
 
 def _obstacle(dataset: h5py.h5d.DatasetID) -> Obstacle | None:
@@ -155,25 +157,50 @@ def _skips_a_filter(chunk: Any) -> bool | None:
 
 
 def _piecewise(
-    group: h5py.Group, parse: Any, obstacles: Mapping[str, Obstacle]
+    group: h5py.Group, parse: Any, above: tuple[int, ...]
 ) -> tuple[ManifestGroup, dict[str, Obstacle]]:
     """Parse group by group, and where that fails dataset by dataset.
+
+    Parameters
+    ----------
+    group
+        The group.
+    parse
+        Called with options of the parser, it returns a group.
+    above
+        The addresses of the groups that it lies in.
 
     Returns
     -------
     ManifestGroup, dict
         What can be referred to, and why the rest can't, by path.
     """
-    own = group.name.strip("/")
-    names = [name for name in group if join(own, name) not in obstacles]
-    datasets = [name for name in names if group.get(name, getclass=True) is h5py.Dataset]
-    groups = [name for name in names if group.get(name, getclass=True) is h5py.Group]
+    own, above = group.name.strip("/"), (*above, _address(group))
+    refused: dict[str, Obstacle] = {}
+    datasets: list[str] = []
+    groups: list[str] = []
+    for name in group:
+        link, path = group.get(name, getlink=True), join(own, name)
+        node = None if isinstance(link, h5py.ExternalLink) else group.get(name)
+        if isinstance(link, h5py.ExternalLink):
+            refused[path] = Obstacle("it is a link into another file", loadable=False)
+        elif node is None:
+            refused[path] = Obstacle("it is a link to nothing", loadable=False)
+        elif isinstance(node, h5py.Dataset):
+            found = _obstacle(node.id)
+            if found is None:
+                datasets.append(name)
+            else:
+                refused[path] = found
+        elif isinstance(node, h5py.Group) and _address(node) in above:
+            refused[path] = Obstacle("it is a link to a group that it lies in", loadable=False)
+        elif isinstance(node, h5py.Group):
+            groups.append(name)
 
     def only(*kept: str) -> ManifestGroup:
         return parse(group=group.name, drop_variables=set(group) - set(kept))  # type: ignore[no-any-return]
 
     attributes = only().metadata.attributes
-    refused: dict[str, Obstacle] = {}
     arrays: dict[str, ManifestArray] = {}
     try:
         arrays.update(only(*datasets).arrays)
@@ -185,9 +212,13 @@ def _piecewise(
                 refused[join(own, name)] = Obstacle(said(error))
     below: dict[str, ManifestGroup] = {}
     for name in groups:
-        below[name], more = _piecewise(group[name], parse, obstacles)
+        below[name], more = _piecewise(group[name], parse, above)
         refused |= more
     return ManifestGroup(arrays, below, dict(attributes)), refused
+
+
+def _address(group: h5py.Group) -> int:
+    return int(h5py.h5o.get_info(group.id).addr)
 
 
 def _paths(group: ManifestGroup, path: str = "") -> Iterator[str]:
@@ -208,10 +239,29 @@ def _with(group: ManifestGroup, arrays: Mapping[str, ManifestArray]) -> Manifest
     return ManifestGroup({**group.arrays, **own}, groups, dict(group.metadata.attributes))
 
 
-def _is_pure_dimension(dataset: h5py.Dataset) -> bool:
-    name = dataset.attrs.get("NAME", b"")
+def _renamed(group: ManifestGroup) -> ManifestGroup:
+    """Return a group whose variables have the names that netCDF-4 gives them.
+
+    One that is called like a dimension but isn't its coordinate lies under another name (netCDF-4
+    file format, "HDF5 dimension scales").
+    """
+    arrays = {name.removeprefix(NOT_COORDINATE): a for name, a in group.arrays.items()}
+    if len(arrays) != len(group.arrays):
+        arrays = dict(group.arrays)
+    groups = {name: _renamed(child) for name, child in group.groups.items()}
+    return ManifestGroup(arrays, groups, dict(group.metadata.attributes))
+
+
+def _is_variable(file: h5py.File, path: str) -> bool:
+    """Return whether there is a dataset at `path` that isn't only a dimension of netCDF-4."""
+    node = _open(file, path)
+    if not isinstance(node, h5py.h5d.DatasetID):
+        return False
+    if not h5py.h5a.exists(node, b"NAME"):
+        return True
+    name = h5py.Dataset(node).attrs["NAME"]
     text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
-    return text.startswith(PURE_DIMENSION)
+    return not text.startswith(PURE_DIMENSION)
 
 
 def _loaded(dataset: h5py.Dataset, load_below: int) -> ManifestArray:

@@ -24,7 +24,7 @@ from l2view.ingest.files import (
     is_kerchunk,
     is_zarr,
     key_of,
-    reader_of,
+    opened,
     registry,
     root_of,
     unquoted,
@@ -172,10 +172,10 @@ def _part(asset: str, url: str, reading: Reading) -> _Part:
 def _parsed(asset: str, url: str, reading: Reading) -> _Part:
     if set("#?") & set(key_of(url)):
         raise IngestError("its name has # or ? in it, which VirtualiZarr's parsers can't take")
-    file = head(url)
+    file = opened(url)
     # What changes from here on until the granule is written is found by its checksum.
-    files = [file] if file is not None else below(url)
-    reader = None if file is None or reading.parser is not None else reader_of(file)
+    files = below(url) if file is None else [file[0]]
+    reader = None if file is None else file[1]
     form = _format(url, reader) if reading.parser is None else None
     omitted: dict[str, str] = {}
     if form is not None and reader is not None:
