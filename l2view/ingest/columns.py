@@ -14,6 +14,7 @@ import zarr
 from numpy.typing import NDArray
 
 from l2view.errors import FieldError
+from l2view.ingest.references import readable
 from l2view.meta.schema import GEOMETRIES, ROW
 
 type Kind = Literal["string", "int", "float", "bool", "time", "bytes"]
@@ -85,10 +86,19 @@ def plain(name: str, value: Any) -> Value:
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, list | tuple | dict):
-        return json.dumps(value, sort_keys=True, default=str)
-    if value is None or isinstance(value, str | int | float | bool | bytes):
+        return readable(json.dumps(_keyed(value), sort_keys=True, default=str))
+    if isinstance(value, str):
+        return readable(value)
+    if value is None or isinstance(value, int | float | bool | bytes):
         return value
     raise FieldError(f'the field "{name}" is a {type(value).__name__}, which no field can hold')
+
+
+def _keyed(value: Any) -> Any:
+    """Return a value whose objects have texts for names, which can be sorted."""
+    if isinstance(value, dict):
+        return {str(name): _keyed(one) for name, one in value.items()}
+    return [_keyed(one) for one in value] if isinstance(value, list | tuple) else value
 
 
 def kind_of(value: Value) -> Kind | None:

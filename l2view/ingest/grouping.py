@@ -5,7 +5,9 @@ Not good for many granules: Icechunk writes every node of the hierarchy into eve
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import quote
 
 import icechunk
@@ -65,11 +67,32 @@ def group(
             for inner, attributes in _groups(granule).items()
         }
         documents |= {join(path, array.path): array.document for array in granule.arrays}
-        put_documents(store, documents)
+        put_documents(store, {path: _written(document) for path, document in documents.items()})
         for array in granule.arrays:
             put_chunks(store, join(path, array.path), array, granule.checksums)
         found.append({"group_path": path})
     return found
+
+
+def _written(document: JSON) -> JSON:
+    """Return a document whose attributes every reader of JSON takes.
+
+    A float that JSON lacks becomes its name, but for what masks an array: NaN is masked anyway.
+    """
+    kept = {
+        name: value
+        for name, value in document["attributes"].items()
+        if not (name in ("missing_value", "_FillValue") and value != value)
+    }
+    return {**document, "attributes": _named(kept)}
+
+
+def _named(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"inf": "Infinity", "-inf": "-Infinity"}.get(str(value), "NaN")
+    if isinstance(value, dict):
+        return {name: _named(one) for name, one in value.items()}
+    return [_named(one) for one in value] if isinstance(value, list) else value
 
 
 def _groups(granule: GranuleReferences) -> dict[str, JSON]:

@@ -14,7 +14,15 @@ from l2view.hierarchy import JSON, join
 from l2view.ingest.columns import Kind, Value
 from l2view.ingest.nodes import put_chunks, put_documents
 from l2view.ingest.references import ArrayReferences, GranuleReferences
-from l2view.layout.profile import ArrayTemplate, Profile, differences, own_path, packed_path
+from l2view.layout.profile import (
+    ArrayTemplate,
+    Profile,
+    decoded,
+    differences,
+    encoded,
+    own_path,
+    packed_path,
+)
 
 KINDS: dict[str, Kind] = {"profile": "string", "slot": "int"}
 """The fields by which a granule is found."""
@@ -111,7 +119,7 @@ def _write(
     first = int(shapes.shape[0])
     stop = first + len(granules)
     said: JSON = group.attrs.asdict()
-    base: JSON = said["attributes"]
+    base: JSON = decoded(said["attributes"])
     packed = {name: Packed(**state) for name, state in said["packed"].items()}
     ordered = [{array.path: array for array in granule.arrays} for granule in granules]
     for arrays in ordered:
@@ -163,7 +171,11 @@ def _create(
     }
     own = root.create_group(
         own_path(profile.name),
-        attributes={"profile": profile.to_json(), "attributes": base, "packed": packed},
+        attributes={
+            "profile": profile.to_json(),
+            "attributes": encoded(base),
+            "packed": packed,
+        },
     )
     for name in ("shapes", "chunk_shapes"):
         chunks = (SLOTS, max(profile.width, 1))
@@ -200,4 +212,4 @@ def _attribute_text(base: Mapping[str, JSON], granule: GranuleReferences) -> str
     own = dict(granule.attributes)
     own.update((array.path, array.document["attributes"]) for array in granule.arrays)
     changed = {path: differences(base.get(path, {}), said) for path, said in own.items()}
-    return json.dumps({path: said for path, said in changed.items() if said})
+    return json.dumps(encoded({path: said for path, said in changed.items() if said}))

@@ -7,16 +7,18 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 import numpy as np
+import shapely
 import zarr
 from obspec_utils.protocols import ReadableFile
 from virtualizarr.manifests import ManifestStore
 from zarr.storage import StorePath
 
 from l2view.errors import IngestError, said, without_credentials
-from l2view.hierarchy import JSON, join
+from l2view.hierarchy import JSON, join, resolve
+from l2view.ingest.columns import plain
 from l2view.ingest.files import (
     below,
     first_bytes,
@@ -32,12 +34,26 @@ from l2view.ingest.files import (
 from l2view.ingest.formats import TIFF, ZARR, Format, Parser, format_of
 from l2view.ingest.harvest import Harvester
 from l2view.ingest.harvest.attributes import harvest_attributes, instant
-from l2view.ingest.harvest.footprint import harvest_footprint
+from l2view.ingest.harvest.footprint import harvest_footprint, on_the_globe
 from l2view.ingest.references import ArrayReferences, Checksum, GranuleReferences, of_manifest
 from l2view.ingest.writer import Granule
 
 TIMES = ("datetime", "start_datetime", "end_datetime")
 """The fields that every collection has as times."""
+
+SUFFIXES = tuple(
+    f".{name}"
+    for names in (
+        ("nc", "nc3", "nc4", "cdf", "netcdf", "h5", "hdf5", "he5", "h4", "hdf4", "he4", "hdf"),
+        ("tif", "tiff", "gtiff", "zarr", "zip", "fit", "fits", "grb", "grb2", "grib", "grib2"),
+        ("dmrpp", "json", "parq"),
+    )
+    for name in names
+)
+"""The ends of files' names that aren't part of a granule's id."""
+
+SIGNATURES = frozenset({"sig", "signature", "token", "x-amz-signature", "x-goog-signature"})
+"""The names by which a URL's query is known for a signature."""
 
 LOAD_BELOW = 2**20
 """The most bytes of an array that are copied where they can't be referred to."""
@@ -55,11 +71,14 @@ class Entry:
         Its files by name, ``""`` for that of a granule which is one file.
     fields
         What is known of it already, which wins over what its files say.
+    omitted
+        Why files of it are left out, by name.
     """
 
     id: str
     assets: Mapping[str, str]
     fields: Mapping[str, Any] = field(default_factory=dict)
+    omitted: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -119,8 +138,10 @@ class Reading:
 def entry_of_file(url: str) -> Entry:
     """Return the entry of a granule that is one file, whose id is the file's name."""
     name = PurePosixPath(unquote(urlsplit(url).path)).name
-    stem = name.removesuffix(".dmrpp")
-    return Entry(PurePosixPath(stem).stem or stem, {"": url})
+    # Not every dot begins a suffix: "gfs.t00z.pgrb2.f003" is a name.
+    while (stem := PurePosixPath(name)).suffix.lower() in SUFFIXES and stem.stem:
+        name = stem.stem
+    return Entry(name, {"": url})
 
 
 def parse(entry: Entry, reading: Reading) -> Granule | Failure:
@@ -131,10 +152,13 @@ def parse(entry: Entry, reading: Reading) -> Granule | Failure:
             tuple(array for part in parts for array in part.arrays),
             {"": {}} | {path: kept for part in parts for path, kept in part.attributes.items()},
             {url: checksum for part in parts for url, checksum in part.checksums.items()},
-            {path: reason for part in parts for path, reason in part.omitted.items()},
+            {path: reason for part in parts for path, reason in part.omitted.items()}
+            | dict(entry.omitted),
         )
+        _check_paths(references)
         row = _row(entry, reading, parts)
         _require(row, references)
+        row = {name: plain(name, value) for name, value in row.items()}
         return Granule({k: v for k, v in row.items() if v is not None}, references)
     except Exception as error:  # parsers, codecs and harvesters have errors of their own
         return Failure(entry.id, entry.url, said(error))
@@ -160,8 +184,12 @@ class _Part:
 
 
 def _part(asset: str, url: str, reading: Reading) -> _Part:
-    url = without_credentials(url)  # nor what signs it: neither belongs into a collection
     try:
+        query = {name.lower() for name, _ in parse_qsl(urlsplit(url).query)}
+        if query and not query & SIGNATURES:
+            raise IngestError("its URL has a query, by which no object store tells files apart")
+        # Nor a signature: neither belongs into a collection.
+        url = without_credentials(url)
         return _parsed(asset, url, reading)
     except Exception as error:  # each parser's library has errors of its own
         if not asset:
@@ -198,7 +226,10 @@ def _parsed(asset: str, url: str, reading: Reading) -> _Part:
         else:
             kept.append(_quoted(array, url).at(join(asset, array.path)))
     checksums = {one.url: one.checksum for one in files}
+    local = url.startswith("file://")
     for other in sorted({place for array in kept for place in array.files} - checksums.keys()):
+        if other.startswith("file:") and not local:
+            raise IngestError(f"it refers to a file of this machine, {other}")
         referred = head(other)
         if referred is None:
             raise IngestError(f"it refers to {without_credentials(other)}, where there is no file")
@@ -281,7 +312,33 @@ def _row(entry: Entry, reading: Reading, parts: list[_Part]) -> dict[str, Any]:
         row[name] = _time(name, row.get(name))
     if row["datetime"] is None:
         row["datetime"] = row["start_datetime"]
+    if not isinstance(row["id"], str) or not row["id"]:
+        raise IngestError(f"its id is {row['id']!r}, and not a text")
+    if row.get("bbox") is not None:
+        row["bbox"] = shapely.to_wkb(on_the_globe(row["bbox"]))
     return row
+
+
+def _check_paths(references: GranuleReferences) -> None:
+    """Raise where arrays have names that no Zarr store can hold, or that are those of others.
+
+    Raises
+    ------
+    IngestError
+        Naming one.
+    """
+    paths = [array.path for array in references.arrays]
+    for path in [*paths, *references.groups]:
+        if not path or resolve(path) != path:
+            raise IngestError(f"it has an array or group called {path!r}, which Zarr can't hold")
+    every = set(paths)
+    parents = {
+        "/".join(path.split("/")[:end]) for path in every for end in range(1, path.count("/") + 1)
+    }
+    twice = (every & parents) | (every & set(references.groups))
+    if len(every) != len(paths) or twice:
+        names = ", ".join(sorted(twice)) or "some"
+        raise IngestError(f"it has arrays called like other arrays or groups: {names}")
 
 
 def _time(name: str, value: Any) -> Any:

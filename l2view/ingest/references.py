@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -162,8 +163,27 @@ def of_array(array: ManifestArray, path: str) -> ArrayReferences:
 
 
 def _plain(value: Any) -> JSON:
-    plain: JSON = json.loads(json.dumps(value, default=_number))
+    text = json.dumps(value, default=_number, ensure_ascii=False)
+    plain: JSON = json.loads(text if text.isascii() else readable(text))
     return plain
+
+
+def readable(text: str) -> str:
+    """Return a text without what UTF-8 can't hold.
+
+    Bytes that aren't UTF-8 reach Python as half a surrogate pair each; they are most often
+    Latin-1, which older files are written in.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return re.sub("[\ud800-\udfff]", lambda found: _latin(found.group()), text)
+    return text
+
+
+def _latin(half: str) -> str:
+    code = ord(half) - 0xDC00
+    return chr(code) if 0x80 <= code <= 0xFF else "\ufffd"
 
 
 def _number(value: Any) -> Any:

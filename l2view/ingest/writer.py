@@ -251,7 +251,7 @@ def planned(granule: Granule, kinds: Kinds, layout: LayoutName) -> dict[str, Val
         Where an array can't be written in this layout.
     """
     _ = granule.references.profile
-    row = {name: plain(name, value) for name, value in granule.row.items()}
+    row: dict[str, Value] = {name: plain(name, value) for name, value in granule.row.items()}
     for name in LAYOUTS[layout].fields:
         if name in row:
             raise FieldError(f'the field "{name}" is where l2view keeps a granule\'s place')

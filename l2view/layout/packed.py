@@ -22,7 +22,7 @@ from zarr import AsyncArray, AsyncGroup
 
 from l2view.hierarchy import JSON, Hierarchy, resolve
 from l2view.layout import Location, UnreadError
-from l2view.layout.profile import Profile, applied, own_path, packed_path
+from l2view.layout.profile import Profile, applied, decoded, own_path, packed_path
 
 FIELDS: tuple[str, ...] = ("profile", "slot")
 """The fields of ``/meta`` that locate a granule."""
@@ -225,13 +225,13 @@ async def read_shelf(hierarchy: Hierarchy, name: str) -> Shelf | None:
     arrays = await asyncio.gather(*(group.getitem(member) for member in names))
     if any(isinstance(array, AsyncGroup) for array in arrays):
         return None
-    return Shelf(Profile.from_json(said["profile"]), said["attributes"], tuple(arrays))  # type: ignore[arg-type]
+    return Shelf(Profile.from_json(said["profile"]), decoded(said["attributes"]), tuple(arrays))  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=256)
 def _differences(text: str) -> JSON:
     """Return a slot's attributes by path; all of a granule's documents are asked for together."""
-    found: JSON = json.loads(text)
+    found: JSON = decoded(json.loads(text))
     return found
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -57,6 +58,9 @@ SHAPELESS = frozenset(
     }
 )
 """Codecs for which a chunk with one more axis of length 1 is the same chunk."""
+
+FLOAT = "l2view:float"
+"""The name by which an attribute says that it is a float that JSON lacks."""
 
 DEFAULT_KEYS: JSON = {"name": "default", "configuration": {"separator": "/"}}
 
@@ -257,6 +261,30 @@ def packed_path(profile: str, path: str = "") -> str:
 def own_path(profile: str, name: str = "") -> str:
     """Return where l2view keeps what it alone reads of a profile."""
     return join(OWN, profile, name)
+
+
+def encoded(value: Any) -> Any:
+    """Return attributes as JSON can hold them: NaN and infinities as ``{"l2view:float": "NaN"}``.
+
+    Examples
+    --------
+    >>> encoded({"valid_max": float("inf"), "units": "K"})
+    {'valid_max': {'l2view:float': 'inf'}, 'units': 'K'}
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return {FLOAT: str(value)}
+    if isinstance(value, dict):
+        return {name: encoded(one) for name, one in value.items()}
+    return [encoded(one) for one in value] if isinstance(value, list) else value
+
+
+def decoded(value: Any) -> Any:
+    """Return the attributes that were `encoded`."""
+    if isinstance(value, dict):
+        if value.keys() == {FLOAT}:
+            return float(value[FLOAT])
+        return {name: decoded(one) for name, one in value.items()}
+    return [decoded(one) for one in value] if isinstance(value, list) else value
 
 
 def differences(base: Any, value: Any) -> JSON:

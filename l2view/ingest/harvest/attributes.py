@@ -35,6 +35,22 @@ TIMES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
 )
 """The attributes that hold a beginning and an end, joined where there are two of each."""
 
+COMPACT = re.compile(r"([\d:T-]+?)(?:\.(\d+))?Z?")
+"""Times that ISO 8601 doesn't have so, with what is left of a second."""
+
+FORMS: Mapping[int, str] = {
+    7: "%Y%j",
+    10: "%Y%m%d%H",
+    12: "%Y%m%d%H%M",
+    13: "%Y%j%H%M%S",
+    14: "%Y%m%d%H%M%S",
+}
+"""What so many digits are: dates, or years and days of the year as NASA's processors write them."""
+
+TEXTS = frozenset({"platform", "instrument", "processing_level", "product_version", "title"})
+NUMBERS = frozenset({"cycle", "pass", "orbit"})
+"""Fields that are texts, or integers, whatever a file has them as."""
+
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "platform": (
         "platform",
@@ -65,7 +81,7 @@ def harvest_attributes(group: zarr.Group, url: str) -> dict[str, Any]:
     for name, candidates in FIELDS.items():
         found = next((_scalar(attributes[c]) for c in candidates if c in attributes), None)
         if found is not None:
-            fields[name] = found
+            fields[name] = _typed(name, found)
     start, end = times_of(attributes)
     if start is None:
         start, end = times_of_arrays(group)
@@ -97,15 +113,20 @@ def instant(*parts: Any) -> datetime | None:
     if not parts or not all(isinstance(part, str) and part.strip() for part in parts):
         return None
     text = "T".join(part.strip() for part in parts)
-    # The day of the year, as NASA's processors write it, and "UTC" for "Z".
     text = re.sub(r"\s*(UTC|GMT)$", "Z", text)
-    for form in (None, "%Y-%jT%H:%M:%S.%fZ", "%Y%jT%H%M%SZ", "%Y%j%H%M%S"):
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        found = COMPACT.fullmatch(text)
+        digits = re.sub(r"\D", "", found[1]) if found else ""
+        if found is None or len(digits) not in FORMS:
+            return None
         try:
-            at = datetime.fromisoformat(text) if form is None else datetime.strptime(text, form)
+            at = datetime.strptime(digits, FORMS[len(digits)])
         except ValueError:
-            continue
-        return at.replace(tzinfo=None) if at.tzinfo is None else _utc(at)
-    return None
+            return None
+        return at.replace(microsecond=int((found[2] or "")[:6].ljust(6, "0")))
+    return at.replace(tzinfo=None) if at.tzinfo is None else _utc(at)
 
 
 def _utc(at: datetime) -> datetime:
@@ -151,6 +172,17 @@ def _time_arrays(group: zarr.Group) -> Iterator[zarr.Array[Any]]:
                     yield array
             below.extend(child for _, child in sorted(current.groups()))
         groups = below
+
+
+def _typed(name: str, value: Any) -> Any:
+    """Return a value as all files of a collection have it."""
+    if name in NUMBERS:
+        try:
+            number = float(value)
+        except ValueError:
+            return None
+        return int(number) if number.is_integer() else None
+    return str(value) if name in TEXTS else value
 
 
 def _scalar(value: Any) -> Any:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
 from typing import Any
+from urllib.parse import urlsplit
 
+import numpy as np
 import shapely
 
 from l2view.errors import IngestError
 from l2view.globe import within
 from l2view.ingest.harvest.attributes import instant
-from l2view.ingest.harvest.footprint import rectangle
+from l2view.ingest.harvest.footprint import of_ring, rectangle
 
 SIDES = (
     "WestBoundingCoordinate",
@@ -35,12 +38,10 @@ def record_of(umm: Mapping[str, Any]) -> tuple[str, dict[str, str], dict[str, An
         Where it names no file.
     """
     name = str(umm["GranuleUR"])
-    urls = [
-        str(link["URL"])
-        for kind in ("GET DATA", "GET DATA VIA DIRECT ACCESS")
-        for link in umm.get("RelatedUrls", ())
-        if link.get("Type") == kind
-    ]
+    urls: list[str] = []
+    for kind in ("GET DATA", "GET DATA VIA DIRECT ACCESS"):
+        links = [link for link in umm.get("RelatedUrls") or () if link.get("Type") == kind]
+        urls = urls or [str(link["URL"]) for link in links]
     if not urls:
         raise IngestError(f"the record {name} names no file to get")
     fields: dict[str, Any] = {"href": urls[0]}
@@ -68,7 +69,19 @@ def record_of(umm: Mapping[str, Any]) -> tuple[str, dict[str, str], dict[str, An
     orbits = umm.get("OrbitCalculatedSpatialDomains") or ()
     if orbits:
         fields["orbit"] = orbits[0].get("OrbitNumber") or orbits[0].get("BeginOrbitNumber")
-    return name, {"": urls[0]}, {k: v for k, v in fields.items() if v is not None}
+    return name, _assets(urls), {k: v for k, v in fields.items() if v is not None}
+
+
+def _assets(urls: list[str]) -> dict[str, str]:
+    """Return a record's files by name: what tells theirs apart, such as the band."""
+    if len(urls) == 1:
+        return {"": urls[0]}
+    stems = [PurePosixPath(urlsplit(url).path).stem for url in urls]
+    first, last = min(stems), max(stems)
+    pairs = zip(first, last, strict=False)
+    shared = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(last)))
+    named = [stem[shared:].strip("._- ") or stem for stem in stems]
+    return dict(zip(named if len(set(named)) == len(named) else stems, urls, strict=True))
 
 
 def outline_of(umm: Mapping[str, Any]) -> shapely.Geometry | None:
@@ -80,10 +93,13 @@ def outline_of(umm: Mapping[str, Any]) -> shapely.Geometry | None:
 
 def _shapes(geometry: Mapping[str, Any]) -> Iterator[shapely.Geometry]:
     for polygon in geometry.get("GPolygons", ()):
-        outer = _points(polygon["Boundary"])
-        holes = polygon.get("ExclusiveZone", {}).get("Boundaries", ())
-        shape = shapely.Polygon(_near(outer), [_near(_points(hole)) for hole in holes])
-        yield within(shapely.make_valid(shape))
+        shape = of_ring(np.array(_points(polygon["Boundary"])))
+        if shape is None:
+            continue
+        for hole in polygon.get("ExclusiveZone", {}).get("Boundaries", ()):
+            inner = of_ring(np.array(_points(hole)))
+            shape = shape if inner is None else shape.difference(inner)
+        yield shape
     for box in geometry.get("BoundingRectangles", ()):
         yield rectangle(*(float(box[side]) for side in SIDES))
     for line in geometry.get("Lines", ()):

@@ -21,6 +21,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from l2view.errors import IngestError
 from l2view.globe import within
 from l2view.ingest.harvest.values import decoded
 
@@ -57,6 +58,46 @@ def harvest_footprint(group: zarr.Group, url: str) -> dict[str, Any]:
     return {} if shape is None else {"bbox": shapely.to_wkb(shape)}
 
 
+def on_the_globe(said: Any) -> shapely.Geometry:
+    """Return a footprint as fields hold it: polygons within ±180° and ±90°.
+
+    Points and lines get a width, of `TRACK_WIDTH` to each side.
+
+    Parameters
+    ----------
+    said
+        WKB, or a geometry of shapely's, in degrees (EPSG:4326).
+
+    Raises
+    ------
+    IngestError
+        Where it is none, is empty, or reaches beyond the poles.
+    """
+    try:
+        shape = said if isinstance(said, shapely.Geometry) else shapely.from_wkb(said)
+    except (TypeError, shapely.errors.ShapelyError, NotImplementedError) as error:
+        raise IngestError('the field "bbox" is no geometry: pass WKB, or shapely\'s') from error
+    shape = shapely.force_2d(shape)
+    coordinates = shapely.get_coordinates(shape)
+    if len(coordinates) == 0 or not np.isfinite(coordinates).all():
+        raise IngestError('the field "bbox" is empty, or has a coordinate that is no number')
+    if np.abs(coordinates[:, 1]).max() > 90 + 1e-9:
+        raise IngestError('the field "bbox" has a latitude beyond 90°; is it longitude, latitude?')
+    if not shapely.is_valid(shape):
+        shape = shapely.make_valid(shape)
+    parts = shapely.get_parts(shape)
+    if (
+        all(part.geom_type == "Polygon" for part in parts)
+        and np.abs(coordinates[:, 0]).max() <= 180
+    ):
+        return shape
+    areas = [
+        part if part.area > 0 else part.buffer(TRACK_WIDTH, quad_segs=1)
+        for part in shapely.get_parts(shapely.get_parts(shape))
+    ]
+    return _on_the_map(shapely.union_all(areas))
+
+
 def of_bounds(attributes: Mapping[str, Any]) -> shapely.Geometry | None:
     """Return the rectangle that attributes bound, None where they don't."""
     for names in BOUNDS:
@@ -73,7 +114,10 @@ def rectangle(west: float, south: float, east: float, north: float) -> shapely.G
     """Return a rectangle; west > east, or east > 180, crosses the antimeridian."""
     if east - west >= 360 - 1e-9:
         return shapely.box(-180, south, 180, north)
-    west, east = _wrapped(west), _wrapped(east) if east != 180 else 180.0
+    if west == east:
+        west = east = _wrapped(west)
+    else:
+        west, east = _wrapped(west), _wrapped(east) if east != 180 else 180.0
     if west <= east:
         return shapely.box(west, south, east, north)
     return shapely.MultiPolygon(
@@ -89,12 +133,14 @@ def of_coordinates(group: zarr.Group) -> shapely.Geometry | None:
     """Return the outline of a granule's arrays of latitude and longitude, None without them."""
     for latitude, longitude in _pairs(group):
         lat, lon = decoded(latitude), decoded(longitude)
-        if lat.ndim == 1 and lon.ndim == 1 and _dimension(latitude) != _dimension(longitude):
+        if lat.ndim == 1 and lon.ndim == 1 and _are_axes(latitude, longitude, lat, lon):
             shape = of_grid(lat, lon)
         elif lat.shape == lon.shape and lat.ndim == 1:
             shape = of_track(lat, lon)
-        elif lat.shape == lon.shape and lat.ndim == 2:
-            shape = of_swath(lat, lon)
+        elif lat.shape == lon.shape and lat.ndim >= 2:
+            # TROPOMI's, for one, begin with a time of length 1.
+            rows = (-1, lat.shape[-1])
+            shape = of_swath(lat.reshape(rows), lon.reshape(rows))
         else:
             continue
         if shape is not None and not shape.is_empty:
@@ -104,7 +150,7 @@ def of_coordinates(group: zarr.Group) -> shapely.Geometry | None:
 
 def of_grid(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
     """Return the rectangle that a grid covers, with half a cell around its centres."""
-    lat, lon = lat[np.isfinite(lat)], lon[np.isfinite(lon)]
+    lat, lon = lat[np.isfinite(lat)], np.unwrap(lon[np.isfinite(lon)], period=360)
     if len(lat) == 0 or len(lon) == 0:
         return None
     dy, dx = (_step(values) / 2 for values in (lat, lon))
@@ -146,8 +192,7 @@ def of_swath(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
         return of_track(ribs[0][:, 1], ribs[0][:, 0])
     strips = []
     for one, other in pairwise(ribs):
-        ring = _near(np.concatenate([one, other[::-1], one[:1]]))
-        strip = _fixed(ring)
+        strip = of_ring(np.concatenate([one, other[::-1], one[:1]]))
         if strip is not None:
             strips.append(strip)
     if not strips:
@@ -177,8 +222,16 @@ def _ribs(lat: NDArray[Any], lon: NDArray[Any]) -> Iterator[NDArray[Any]]:
         yield np.column_stack([lon[row, chosen], lat[row, chosen]])
 
 
-def _fixed(ring: NDArray[Any]) -> shapely.Geometry | None:
-    """Return a small ring as a polygon that is cut where the map is; None where it is a line."""
+def of_ring(points: NDArray[Any]) -> shapely.Geometry | None:
+    """Return a ring as polygons that are cut where the map is; None where it is a line.
+
+    Parameters
+    ----------
+    points
+        Longitudes and latitudes of shape (n, 2), the first point again at the end. No side is
+        longer than half a turn. A ring around a pole has the nearer pole in it.
+    """
+    ring = _near(points)
     if abs(ring[-1, 0] - ring[0, 0]) > 180:  # it goes around a pole
         cap = math.copysign(90, ring[:, 1].mean())
         edge = [(ring[-1, 0], cap), (ring[0, 0], cap)]
@@ -227,6 +280,28 @@ def _is(array: zarr.Array[Any], name: str, short: str, side: str) -> bool:
     return degrees and array.basename.lower() in (name, short, f"{short}s", f"{name}s")
 
 
+def _are_axes(
+    latitude: zarr.Array[Any],
+    longitude: zarr.Array[Any],
+    lat: NDArray[Any],
+    lon: NDArray[Any],
+) -> bool:
+    """Return whether two 1-D arrays are the axes of a grid, and not the points of a track.
+
+    Where their dimensions have no names, even steps tell: the grid's rectangle then holds what
+    would be the track.
+    """
+    names = _dimension(latitude), _dimension(longitude)
+    if not all(name is None or name.startswith("phony_dim") for name in names):
+        return names[0] != names[1]
+    return lat.shape != lon.shape or (_is_even(lat) and _is_even(np.unwrap(lon, period=360)))
+
+
+def _is_even(values: NDArray[Any]) -> bool:
+    steps = np.diff(values)
+    return bool(len(steps) and np.allclose(steps, steps.mean(), rtol=1e-3) and steps.mean() != 0)
+
+
 def _dimension(array: zarr.Array[Any]) -> str | None:
     names = array.metadata.dimension_names  # type: ignore[union-attr]
     return None if not names else names[0]
@@ -242,7 +317,13 @@ def of_raster(group: zarr.Group) -> shapely.Geometry | None:
         crs = crs_of(attributes)
         if crs is None or not images:
             continue
+        if not _is_placed(attributes):
+            continue
         height, width = images[0].shape[-2:]
+        if crs == "EPSG:4326":
+            # A parallel is a straight line on the map, and not the shortest way.
+            west, south, east, north = _extent(transform_of(attributes), width, height)
+            return rectangle(west, south, east, north)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             box = GeoBox((height, width), transform_of(attributes), crs)
@@ -251,6 +332,17 @@ def of_raster(group: zarr.Group) -> shapely.Geometry | None:
             return antimeridian.fix_polygon(outline)
         return antimeridian.fix_multi_polygon(outline)
     return None
+
+
+def _is_placed(attributes: Mapping[str, Any]) -> bool:
+    """Return whether a GeoTIFF says where its pixels lie, other than by ground control points."""
+    return "model_transformation" in attributes or "model_pixel_scale" in attributes
+
+
+def _extent(transform: Affine, width: int, height: int) -> tuple[float, float, float, float]:
+    corners = [transform * corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
+    x, y = zip(*corners, strict=True)
+    return min(x), max(min(y), -90.0), max(x), min(max(y), 90.0)
 
 
 def transform_of(attributes: Mapping[str, Any]) -> Affine:

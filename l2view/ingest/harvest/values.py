@@ -29,7 +29,7 @@ def valid(array: zarr.Array[Any], raw: NDArray[Any]) -> NDArray[np.bool_]:
     for name in ("_FillValue", "missing_value"):
         fill = array.attrs.get(name)
         if isinstance(fill, str):
-            fill = FillValueCoder.decode(fill, raw.dtype) if name == "_FillValue" else None
+            fill = _fill(fill, raw.dtype) if name == "_FillValue" else None
         if fill is not None:
             named = True
             found &= ~np.isin(raw, np.asarray(fill))
@@ -38,6 +38,17 @@ def valid(array: zarr.Array[Any], raw: NDArray[Any]) -> NDArray[np.bool_]:
     if raw.dtype.kind in "fM":
         found &= raw == raw
     return found
+
+
+def _fill(text: str, dtype: np.dtype[Any]) -> Any:
+    """Return a fill value that is a text: xarray's encoding of it, or Zarr's, such as "NaN"."""
+    try:
+        return FillValueCoder.decode(text, dtype)
+    except ValueError:
+        try:
+            return float(text)
+        except ValueError:
+            return None
 
 
 def decoded(array: zarr.Array[Any]) -> NDArray[np.float64]:
