@@ -15,6 +15,8 @@ from pathlib import Path
 import icechunk
 from platformdirs import user_state_path
 
+from l2view.errors import L2ViewWarning, said, warn
+
 
 def state_file() -> Path:
     """Return the file with the list."""
@@ -51,12 +53,19 @@ def trust(
     if made.items() <= mine.items():
         return
     mine.update(made)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Put in place whole: two ingests may end at once.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, text=True)
-    with os.fdopen(handle, "w") as file:
-        json.dump(known, file, indent=1)
-    Path(temporary).replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Put in place whole: two ingests may end at once.
+        handle, temporary = tempfile.mkstemp(dir=path.parent, text=True)
+        with os.fdopen(handle, "w") as file:
+            json.dump(known, file, indent=1)
+        Path(temporary).replace(path)
+    except OSError as error:
+        warn(
+            f"{path} can't be written ({said(error)}): opening this collection will take "
+            "authorize=",
+            L2ViewWarning,
+        )
 
 
 def _settings(container: icechunk.VirtualChunkContainer) -> str:

@@ -220,4 +220,4 @@ def test_fill_values_are_no_places(name: str) -> None:
             FillValueCoder.encode(fill, fill.dtype) if name == "_FillValue" else float(fill)
         )
     bounds = shapely.from_wkb(harvest_footprint(group, "")["bbox"]).bounds
-    assert bounds == pytest.approx((20, 10, 22, 11), abs=1e-3)
+    assert bounds == pytest.approx((19.5, 9.5, 22.5, 11.5), abs=0.1)

@@ -73,7 +73,7 @@ def test_a_folder_becomes_a_collection(swaths: Path, tmp_path: Path) -> None:
     with h5py.File(swaths / "s03.h5") as file:
         bounds = shapely.from_wkb(row["bbox"]).bounds
         expected = file["lon"][:].min(), file["lat"][:].min(), file["lon"][:].max()
-        assert bounds[:3] == pytest.approx(expected, abs=0.02)
+        assert bounds[:3] == pytest.approx(expected, abs=0.5)  # half a pixel
     xr.testing.assert_identical(
         xr.open_datatree(view.store, engine="zarr")["s05"].to_dataset().load(),
         view.to_datatree()["s05"].to_dataset().load(),

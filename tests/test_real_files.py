@@ -15,6 +15,7 @@ import netCDF4
 import numpy as np
 import pytest
 import rasterio
+import shapely
 import xarray as xr
 import zarr
 from builders import put, texts
@@ -24,6 +25,7 @@ from virtual_tiff import VirtualTIFF
 from virtualizarr.parsers import HDFParser, NetCDF3Parser
 
 import l2view
+from l2view.ingest.harvest.footprint import of_swath
 
 FILES = [
     "2020_01_02_3200ff_global.nc",
@@ -191,3 +193,24 @@ def l2view_tree(view: l2view.View) -> xr.DataTree:
         return view.to_datatree()
     collection = l2view.Collection(view.attrs["l2view"]["collection"])
     return collection.open("id <> 'cog.tif'").to_datatree()
+
+
+@pytest.mark.filterwarnings("ignore:WARNING. missing_value not used:UserWarning")
+@pytest.mark.parametrize("transposed", [False, True])
+def test_footprints_hold_their_pixels(shared_data: Path, transposed: bool) -> None:
+    """Whichever axis is along the track."""
+    found = 0
+    for path in sorted((shared_data / "l2").glob("*.nc*")):
+        with netCDF4.Dataset(path) as file:
+            if "lat" not in file.variables or file["lat"].ndim < 2 or not file["lat"].size:
+                continue
+            lat, lon = (np.ma.filled(file[name][:].astype("f8"), np.nan) for name in ("lat", "lon"))
+        shape = (-1, lat.shape[-1])
+        lat, lon = lat.reshape(shape), (lon.reshape(shape) + 180) % 360 - 180
+        outline = of_swath(*((lat.T, lon.T) if transposed else (lat, lon)))
+        some = np.isfinite(lat) & np.isfinite(lon)
+        outside = ~shapely.intersects_xy(outline, lon[some], lat[some])
+        assert outside.mean() < 5e-4, path.name
+        assert shapely.get_num_coordinates(outline) < 1_000
+        found += 1
+    assert found >= 6

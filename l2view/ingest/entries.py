@@ -13,13 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from l2view.errors import IngestError, said
-from l2view.ingest.files import expanded, key_of, opened, root_of, store_of
+from l2view.ingest.files import expanded, opened
 from l2view.ingest.harvest import cmr, stac
 from l2view.ingest.parse import Entry, Failure, entry_of_file
 
 RECORDS = (".json", ".geojson", ".ndjson", ".jsonl")
 TABLES = (".parquet", ".geoparquet")
 """How the names of files end that may hold records instead of arrays."""
+
+BLOCK = 2**20
+"""The bytes of a file of lines that are read at a time."""
 
 ROWS = 1_000
 """The rows of a table that are read at a time."""
@@ -72,18 +75,17 @@ def _dictionary(record: Any) -> Mapping[str, Any]:
     return found
 
 
-def _of_record(record: Mapping[str, Any], base: str) -> Iterator[Entry | Failure]:
+def _of_record(record: Any, base: str) -> Iterator[Entry | Failure]:
     """Yield the granules of a STAC Item, an ItemCollection, or CMR's answer."""
-    if "features" in record:
-        for feature in record["features"]:
-            yield from _of_record(feature, base)
+    if not isinstance(record, Mapping):
+        yield Failure(_name(record, base), base, "it is no STAC Item and no CMR record")
         return
     umm = cmr.umm_of(record)
-    if umm is None and isinstance(record.get("items"), list):
-        for item in record["items"]:
-            yield from _of_record(item, base)
-        return
-    name = str(record.get("id") or (umm or {}).get("GranuleUR") or base)
+    for several in ("features", "items"):
+        if umm is None and isinstance(record.get(several), list):
+            for one in record[several]:
+                yield from _of_record(one, base)
+            return
     try:
         if umm is not None:
             found = cmr.record_of(umm)
@@ -91,30 +93,64 @@ def _of_record(record: Mapping[str, Any], base: str) -> Iterator[Entry | Failure
             found = stac.item_of(record, base)
         else:
             raise IngestError("it is no STAC Item and no CMR record")
-    except (IngestError, KeyError, TypeError, ValueError, AttributeError) as error:
-        said = str(error) if isinstance(error, IngestError) else f"not a valid record: {error!r}"
-        yield Failure(name, base, said)
+    except Exception as error:  # whatever may be wrong in somebody's JSON
+        text = str(error) if isinstance(error, IngestError) else f"not a valid record: {error!r}"
+        yield Failure(_name(record, base), base, text)
         return
     yield Entry(*found)
+
+
+def _name(record: Any, base: str) -> str:
+    """Return what to call a record that may not be one."""
+    if isinstance(record, Mapping):
+        umm = record.get("umm")
+        named = record.get("id") or (umm.get("GranuleUR") if isinstance(umm, Mapping) else None)
+        if named is not None:
+            return str(named)
+    return entry_of_file(base).id if base else "(no id)"
 
 
 def _in_file(url: str) -> Iterator[Entry | Failure]:
     """Yield the granules of a file of records; Kerchunk's references are a granule themselves."""
     try:
-        text = bytes(obstore.get(store_of(root_of(url)), key_of(url)).bytes()).decode()
-        lines = text.splitlines() if url.lower().endswith((".ndjson", ".jsonl")) else [text]
-        records = [json.loads(line) for line in lines if line.strip()]
-    except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-        yield Failure(entry_of_file(url).id, url, f"it can't be read: {str(error).splitlines()[0]}")
-        return
-    for record in records:
-        if isinstance(record, dict) and ("refs" in record or ".zgroup" in record):
-            yield entry_of_file(url)
-        elif isinstance(record, dict):
-            yield from _of_record(record, url)
-        elif isinstance(record, list):
-            for one in record:
+        for line in _lines(url):
+            try:
+                record = json.loads(line)
+            except ValueError as error:
+                yield Failure(entry_of_file(url).id, url, f"it can't be read: {error}")
+                continue
+            if isinstance(record, dict) and ("refs" in record or ".zgroup" in record):
+                yield entry_of_file(url)
+                continue
+            for one in record if isinstance(record, list) else [record]:
                 yield from _of_record(one, url)
+    except IngestError as error:
+        yield Failure(entry_of_file(url).id, url, str(error))
+
+
+def _lines(url: str) -> Iterator[str]:
+    """Yield the texts of a file of records, one of them in memory.
+
+    Raises
+    ------
+    IngestError
+        Where it can't be read.
+    """
+    file = opened(url)
+    if file is None:
+        raise IngestError("there is no such file")
+    try:
+        if not url.lower().endswith((".ndjson", ".jsonl")):
+            yield file[1].read().decode()
+            return
+        rest = b""
+        while part := file[1].read(BLOCK):
+            *lines, rest = (rest + part).split(b"\n")
+            yield from (line.decode() for line in lines if line.strip())
+        if rest.strip():
+            yield rest.decode()
+    except (OSError, ValueError, obstore.exceptions.BaseError) as error:
+        raise IngestError(f"it can't be read: {said(error)}") from error
 
 
 def _in_table(url: str) -> Iterator[Entry | Failure]:

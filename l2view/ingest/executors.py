@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import pickle
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -13,7 +14,7 @@ from multiprocessing import get_context
 from os import process_cpu_count
 from typing import Any
 
-from l2view.errors import IngestError
+from l2view.errors import IngestError, said
 
 type Parallel = bool | int | str | Executor
 """False for none, True for a process a processor, a number of processes, ``"threads"``,
@@ -33,13 +34,13 @@ class Workers:
         Makes the executor, None to run tasks here and now.
     window
         How many tasks it has at a time.
-    again
-        Whether `make` makes a new one each time.
+    processes
+        Whether `make` starts processes, and can start others where one of them ends.
     """
 
     make: Callable[[], AbstractContextManager[Executor]] | None
     window: int
-    again: bool = True
+    processes: bool = False
 
 
 def workers(parallel: Parallel) -> Workers:
@@ -59,7 +60,7 @@ def workers(parallel: Parallel) -> Workers:
                 'with mp_context=multiprocessing.get_context("spawn")'
             )
         given: Executor = parallel
-        return Workers(lambda: nullcontext(given), WINDOW, again=False)
+        return Workers(lambda: nullcontext(given), WINDOW)
     if parallel is True:
         parallel = process_cpu_count() or 1
     if parallel is False:
@@ -68,7 +69,7 @@ def workers(parallel: Parallel) -> Workers:
         count = parallel
         spawn = get_context("spawn")
         make = lambda: ProcessPoolExecutor(count, mp_context=spawn)  # noqa: E731
-        return Workers(None, 1) if count == 1 else Workers(make, 4 * count)
+        return Workers(None, 1) if count == 1 else Workers(make, 4 * count, processes=True)
     if parallel == "threads":
         return Workers(ThreadPoolExecutor, WINDOW)
     if parallel in ("dask", "lithops"):
@@ -107,6 +108,8 @@ def mapped[T, R](
     if who.make is None:
         yield from map(function, tasks)
         return
+    if who.processes:
+        _try(who.make, function)
     rest = iter(tasks)
     waiting: deque[tuple[T, Future[R] | None]] = deque()
     try:
@@ -123,7 +126,7 @@ def mapped[T, R](
                 waiting.popleft()
             return
     except BrokenProcessPool:
-        if not who.again:
+        if not who.processes:
             raise
     # One of those that wait ended its process: each of them now runs alone.
     while waiting:
@@ -137,6 +140,31 @@ def mapped[T, R](
                     break
                 yield result
     yield from mapped(who, function, rest, lost)
+
+
+def _try(make: Callable[[], AbstractContextManager[Executor]], function: Any) -> None:
+    """Raise where tasks can't be sent to processes at all.
+
+    Raises
+    ------
+    IngestError
+        Saying what to change.
+    """
+    try:
+        pickle.dumps(function)
+    except Exception as error:  # whatever an object's own pickling raises
+        raise IngestError(
+            f"harvest= and parser= must pickle to run in other processes ({said(error)}); name a "
+            "function of a module"
+        ) from error
+    try:
+        with make() as executor:
+            executor.submit(int).result()
+    except BrokenProcessPool:
+        raise IngestError(
+            "no process could be started. Each imports the script that asks for it: what it does "
+            'must stand under if __name__ == "__main__":'
+        ) from None
 
 
 def _result[R](future: Future[R] | None) -> R:

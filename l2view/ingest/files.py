@@ -32,12 +32,26 @@ from l2view.stores import URL
 WILD = re.compile(r"[*?\[]")
 SMALL = 2**22
 """The size in bytes up to which a file is read at once."""
-ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zmetadata")
+ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zmetadata", ".zattrs")
 """Files by which a folder is a Zarr hierarchy, and one granule."""
 CHUNK = re.compile(r"c|\d+(\.\d+)*")
 """The names of a hierarchy's chunks (Zarr v2 and v3)."""
+CONTAINED = frozenset({"file", "s3", "s3a", "gs", "gcs", "http", "https"})
+"""The schemes of files that Icechunk can refer to."""
 REMEMBERED = 1_000
 """The hierarchies whose files are passed over, the last ones of a listing."""
+
+
+SUFFIXES = tuple(
+    f".{name}"
+    for names in (
+        ("nc", "nc3", "nc4", "cdf", "netcdf", "h5", "hdf5", "he5", "h4", "hdf4", "he4", "hdf"),
+        ("tif", "tiff", "gtiff", "zarr", "zip", "fit", "fits", "grb", "grb2", "grib", "grib2"),
+        ("dmrpp", "json", "parq"),
+    )
+    for name in names
+)
+"""The ends of files' names that aren't part of a granule's id."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +238,8 @@ def expanded(place: str | os.PathLike[str]) -> Iterator[str]:
     """
     text = os.fspath(place)
     wild = WILD.search(text)
+    if wild and URL.match(text) and "=" in text.partition("?")[2]:
+        wild = None  # a query, which is refused by name where the file is opened
     if wild and not (not URL.match(text) and Path(text).exists()):
         yield from _matching(url_of(text[: wild.start()].rpartition("/")[0] or "."), text)
         return

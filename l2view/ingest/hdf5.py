@@ -26,7 +26,7 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from l2view.errors import IngestError, said
-from l2view.hierarchy import join
+from l2view.hierarchy import JSON, join
 
 OWN = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_NCProperties", "_nc3_strict")
 """Attributes by which HDF5 and netCDF-4 keep dimensions; ``_Netcdf4…`` are such too."""
@@ -200,7 +200,10 @@ def _piecewise(
     def only(*kept: str) -> ManifestGroup:
         return parse(group=group.name, drop_variables=set(group) - set(kept))  # type: ignore[no-any-return]
 
-    attributes = only().metadata.attributes
+    try:
+        attributes = dict(only().metadata.attributes)
+    except Exception:  # of one attribute, such as a text in Latin-1
+        attributes = _attributes(group)
     arrays: dict[str, ManifestArray] = {}
     try:
         arrays.update(only(*datasets).arrays)
@@ -214,7 +217,7 @@ def _piecewise(
     for name in groups:
         below[name], more = _piecewise(group[name], parse, above)
         refused |= more
-    return ManifestGroup(arrays, below, dict(attributes)), refused
+    return ManifestGroup(arrays, below, attributes), refused
 
 
 def _address(group: h5py.Group) -> int:
@@ -279,11 +282,7 @@ def _loaded(dataset: h5py.Dataset, load_below: int) -> ManifestArray:
     allocated = dataset.size and dataset.id.get_storage_size()
     if allocated and dataset.nbytes > load_below:
         raise IngestError(f"its {dataset.nbytes:,} bytes are more than load_below={load_below:,}")
-    attributes = {
-        name: _json(value)
-        for name, value in dataset.attrs.items()
-        if name not in OWN and not name.startswith("_Netcdf4")
-    }
+    attributes = _attributes(dataset)
     if "_FillValue" in attributes and dtype.kind in "biufc":
         fill = np.asarray(dataset.attrs["_FillValue"]).ravel()[0]
         attributes["_FillValue"] = FillValueCoder.encode(fill, np.dtype(dtype))
@@ -334,12 +333,21 @@ def _dimension_names(dataset: h5py.Dataset) -> list[str | None] | None:
     return names or None
 
 
+def _attributes(node: h5py.Group | h5py.Dataset) -> JSON:
+    """Return the attributes of a group or dataset, without those that are HDF5's own."""
+    names = (name for name in node.attrs if name not in OWN and not name.startswith("_Netcdf4"))
+    return {name: _json(node.attrs[name]) for name in names}
+
+
 def _json(value: Any) -> Any:
     """Return an HDF5 attribute as JSON has it: arrays of one value as that value."""
     if isinstance(value, h5py.Empty):
         return ""
     if isinstance(value, bytes):
-        return value.decode(errors="replace")
+        try:
+            return value.decode()
+        except UnicodeDecodeError:
+            return value.decode("latin-1")
     if isinstance(value, np.ndarray):
         parts = [_json(part) for part in value.tolist()]
         return parts[0] if len(parts) == 1 else parts

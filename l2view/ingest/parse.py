@@ -20,6 +20,10 @@ from l2view.errors import IngestError, said, without_credentials
 from l2view.hierarchy import JSON, join, resolve
 from l2view.ingest.columns import plain
 from l2view.ingest.files import (
+    CONTAINED,
+    SUFFIXES,
+    ZARR_MARKS,
+    FileInfo,
     below,
     first_bytes,
     head,
@@ -40,17 +44,6 @@ from l2view.ingest.writer import Granule
 
 TIMES = ("datetime", "start_datetime", "end_datetime")
 """The fields that every collection has as times."""
-
-SUFFIXES = tuple(
-    f".{name}"
-    for names in (
-        ("nc", "nc3", "nc4", "cdf", "netcdf", "h5", "hdf5", "he5", "h4", "hdf4", "he4", "hdf"),
-        ("tif", "tiff", "gtiff", "zarr", "zip", "fit", "fits", "grb", "grb2", "grib", "grib2"),
-        ("dmrpp", "json", "parq"),
-    )
-    for name in names
-)
-"""The ends of files' names that aren't part of a granule's id."""
 
 SIGNATURES = frozenset({"sig", "signature", "token", "x-amz-signature", "x-goog-signature"})
 """The names by which a URL's query is known for a signature."""
@@ -109,6 +102,9 @@ class Failure:
     url: str
     reason: str
 
+    def __str__(self) -> str:
+        return f"{self.id} ({without_credentials(self.url)}): {self.reason}"
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -158,6 +154,9 @@ def parse(entry: Entry, reading: Reading) -> Granule | Failure:
         _check_paths(references)
         row = _row(entry, reading, parts)
         _require(row, references)
+        for name in row:
+            if not isinstance(name, str):
+                raise IngestError(f"one of its fields is called {name!r}, which is no text")
         row = {name: plain(name, value) for name, value in row.items()}
         return Granule({k: v for k, v in row.items() if v is not None}, references)
     except Exception as error:  # parsers, codecs and harvesters have errors of their own
@@ -202,7 +201,7 @@ def _parsed(asset: str, url: str, reading: Reading) -> _Part:
         raise IngestError("its name has # or ? in it, which VirtualiZarr's parsers can't take")
     file = opened(url)
     # What changes from here on until the granule is written is found by its checksum.
-    files = below(url) if file is None else [file[0]]
+    files = list(below(url)) if file is None else [file[0]]
     reader = None if file is None else file[1]
     form = _format(url, reader) if reading.parser is None else None
     omitted: dict[str, str] = {}
@@ -215,10 +214,14 @@ def _parsed(asset: str, url: str, reading: Reading) -> _Part:
     if form is TIFF:
         from l2view.ingest.tiff import images
 
-        found, attributes = images(found, attributes, alone=bool(asset))
+        found, attributes, left_out = images(found, attributes, alone=bool(asset))
+        omitted |= left_out
     kept = []
     for array in found:
-        if array.copied > reading.load_below:
+        reason = _not_found(array, url, files) if file is None else None
+        if reason is not None:
+            omitted[array.path] = reason
+        elif array.copied > reading.load_below:
             omitted[array.path] = (
                 f"it can't be referred to, and its {array.copied:,} bytes are more than "
                 f"load_below={reading.load_below:,}"
@@ -227,9 +230,13 @@ def _parsed(asset: str, url: str, reading: Reading) -> _Part:
             kept.append(_quoted(array, url).at(join(asset, array.path)))
     checksums = {one.url: one.checksum for one in files}
     local = url.startswith("file://")
-    for other in sorted({place for array in kept for place in array.files} - checksums.keys()):
+    for other in sorted({place for array in kept for place in array.files}):
+        if urlsplit(other).scheme not in CONTAINED:
+            raise IngestError(f"Icechunk can't refer to files at {root_of(other)}")
         if other.startswith("file:") and not local:
             raise IngestError(f"it refers to a file of this machine, {other}")
+        if other in checksums:
+            continue
         referred = head(other)
         if referred is None:
             raise IngestError(f"it refers to {without_credentials(other)}, where there is no file")
@@ -242,6 +249,17 @@ def _parsed(asset: str, url: str, reading: Reading) -> _Part:
         {join(asset, path): reason for path, reason in omitted.items()},
         store,
     )
+
+
+def _not_found(array: ArrayReferences, url: str, files: list[FileInfo]) -> str | None:
+    """Return why a Zarr array is left out, None where its parser found all of it."""
+    if array.files or array.inlined or 0 in array.shape:
+        return None
+    inside = f"{url}/{quote(array.path)}/"
+    chunks = (one for one in files if one.url.startswith(inside))
+    if any(one.url.rpartition("/")[2] not in ZARR_MARKS for one in chunks):
+        return "its chunks have names that VirtualiZarr's parser doesn't look for"
+    return None
 
 
 def _format(url: str, reader: ReadableFile | None) -> Format:

@@ -97,11 +97,7 @@ def ingest(
             _write_all(repository, found, report, branch, on_conflict, chosen, batch)
         told(report)
     if strict and report.failures:
-        first = report.failed[0]
-        raise IngestError(
-            f"{first.id} ({first.url}): {first.reason}. {report.added.count} granules were added "
-            "before"
-        )
+        raise IngestError(f"{report.failed[0]}. {report.added.count} granules were added before")
     return report
 
 

@@ -138,7 +138,7 @@ class IngestReport:
         )
         if len(self.omitted) > 20:
             lines.append(f"… and {len(self.omitted) - 20:,} more arrays")
-        lines.extend(f"left out: {one.id} ({one.url}): {one.reason}" for one in self.failed[:20])
+        lines.extend(f"left out: {one}" for one in self.failed[:20])
         if self.failures > 20:
             lines.append(f"… and {self.failures - 20:,} more")
         return "\n".join(lines)

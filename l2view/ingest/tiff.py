@@ -6,12 +6,14 @@ Which they are is said by the multiscales convention for Zarr.
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import Enum, EnumType
 from typing import Any
 
+import numpy as np
 import virtual_tiff.codecs
 from obspec_utils.protocols import ReadableFile
 from obspec_utils.registry import ObjectStoreRegistry
@@ -22,8 +24,9 @@ from zarr_cm import multiscales
 from l2view.hierarchy import JSON
 from l2view.ingest.references import ArrayReferences
 
+FLOAT_PREDICTOR = "imagecodecs_floatpred"
 INTERLEAVED = "ChunkyCodec"
-"""virtual-tiff's codec for bands that lie beside each other in each pixel."""
+"""virtual-tiff's codecs for TIFF's predictor 3, and for bands beside each other in a pixel."""
 
 TRANSPARENCY_MASK = 4
 """The photometric interpretation of a mask (TIFF 6.0, 8)."""
@@ -61,7 +64,7 @@ def parse_tiff(
 
 def images(
     arrays: list[ArrayReferences], attributes: Mapping[str, JSON], *, alone: bool
-) -> tuple[list[ArrayReferences], dict[str, JSON]]:
+) -> tuple[list[ArrayReferences], dict[str, JSON], dict[str, str]]:
     """Return a TIFF's images as arrays ``0``, ``1``, … of one group, the full one first.
 
     Its parser makes a group of each, with an array of the same name.
@@ -74,21 +77,48 @@ def images(
         The attributes of the groups, by path.
     alone
         Whether a single image is to be an array without a group.
+
+    Returns
+    -------
+    list, dict, dict
+        The arrays, the attributes of groups by path, and why images are left out, by path.
     """
-    arrays = [replace(array, document=_standard(array.document)) for array in arrays]
-    if alone and len(arrays) == 1:
-        return [arrays[0].at("")], {}
-    renamed = []
+    renamed: list[ArrayReferences] = []
+    omitted: dict[str, str] = {}
     for array in arrays:
         group, _, name = array.path.rpartition("/")
-        renamed.append(array.at(name if name == group else array.path))
+        path = name if name == group else array.path
+        reason = _unreadable(array)
+        if reason is None:
+            renamed.append(replace(array, path=path, document=_standard(array.document)))
+        else:
+            omitted[path] = reason
+    if alone and len(renamed) == 1 and not omitted:
+        return [renamed[0].at("")], {}, {}
     held = {array.path for array in renamed}
     kept = {path: said for path, said in attributes.items() if path not in held}
     levels = _levels(renamed)
     if len(levels) > 1:
         made = multiscales.create_convention_attrs(layout=_layout(levels))
         kept[""] = {**kept.get("", {}), **made}
-    return renamed, kept
+    return renamed, kept, omitted
+
+
+def _unreadable(array: ArrayReferences) -> str | None:
+    """Return what virtual-tiff's codecs would get wrong of an image, None where that is nothing."""
+    codecs = {codec["name"]: codec.get("configuration") or {} for codec in array.document["codecs"]}
+    if array.document["data_type"] == "bool":
+        return "its pixels are single bits, which no codec of Zarr's unpacks"
+    if FLOAT_PREDICTOR in codecs and INTERLEAVED in codecs:
+        return "its bands are interleaved, and predicted as floats"
+    if FLOAT_PREDICTOR in codecs and codecs.get("bytes", {}).get("endian") == "big":
+        return "its big-endian values are predicted as floats"
+    whole = math.prod(array.chunk_shape) * np.dtype(array.document["data_type"]).itemsize
+    if codecs.keys() <= {"bytes", "transpose", INTERLEAVED} and (
+        (array.lengths[array.lengths > 0] < whole).any()
+    ):
+        return "its pixels have a number of bits that no codec of Zarr's unpacks"
+    return None
 
 
 def _standard(document: JSON) -> JSON:

@@ -29,8 +29,10 @@ def umm_of(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return umm if isinstance(umm, Mapping) and "GranuleUR" in umm else None
 
 
-def record_of(umm: Mapping[str, Any]) -> tuple[str, dict[str, str], dict[str, Any]]:
-    """Return the id, file and fields of a UMM-G record.
+def record_of(
+    umm: Mapping[str, Any],
+) -> tuple[str, dict[str, str], dict[str, Any], dict[str, str]]:
+    """Return the id, files and fields of a UMM-G record; nothing of it is left out.
 
     Raises
     ------
@@ -69,7 +71,7 @@ def record_of(umm: Mapping[str, Any]) -> tuple[str, dict[str, str], dict[str, An
     orbits = umm.get("OrbitCalculatedSpatialDomains") or ()
     if orbits:
         fields["orbit"] = orbits[0].get("OrbitNumber") or orbits[0].get("BeginOrbitNumber")
-    return name, _assets(urls), {k: v for k, v in fields.items() if v is not None}
+    return name, _assets(urls), {k: v for k, v in fields.items() if v is not None}, {}
 
 
 def _assets(urls: list[str]) -> dict[str, str]:

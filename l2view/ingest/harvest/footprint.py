@@ -43,7 +43,10 @@ BOUNDS = (
 """Attributes for west, south, east and north, in degrees."""
 
 RIBS = 48
-"""The most rows of a swath that its outline is taken from."""
+"""The rows of a swath that its outline is taken from where its edges are straight."""
+
+MOST_RIBS = 400
+"""The most rows that each edge adds to them."""
 
 POINTS = 9
 """The most points of a row that it is taken from."""
@@ -175,7 +178,7 @@ def of_track(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
 
 
 def of_swath(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
-    """Return the outline of a swath.
+    """Return the outline of a swath, half a pixel around the centres.
 
     It is put together of strips between some of its rows, each of which is small on the globe:
     a whole orbit has no outline that is one ring on a map.
@@ -183,23 +186,58 @@ def of_swath(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
     Parameters
     ----------
     lat, lon
-        In degrees, of shape (rows, columns), NaN where there is none.
+        In degrees, of shape (rows, columns), NaN where there is none. Either axis may be the
+        longer one.
     """
-    ribs = list(_ribs(lat, lon))
-    if not ribs:
+    lat, lon = _along_first(lat, lon)
+    valid = _valid(lat, lon)
+    rows = np.flatnonzero(valid.any(axis=1))
+    if len(rows) == 0:
         return None
-    if len(ribs) == 1:
-        return of_track(ribs[0][:, 1], ribs[0][:, 0])
+    half = _half_a_pixel(lat, lon, valid)
+    ribs = list(_ribs(lat, lon, valid, rows, half / 2))
     strips = []
     for one, other in pairwise(ribs):
         strip = of_ring(np.concatenate([one, other[::-1], one[:1]]))
         if strip is not None:
             strips.append(strip)
     if not strips:
-        return of_track(lat[_valid(lat, lon)], lon[_valid(lat, lon)])
-    # Strips share their edges but for rounding, which a hair's breadth closes.
-    outline = shapely.union_all(strips).buffer(1e-6, join_style="mitre")
-    return _on_the_map(shapely.make_valid(outline.simplify(0.01)))
+        return of_track(lat[valid], lon[valid])
+    outline = shapely.union_all(strips).buffer(half, quad_segs=2)
+    return _on_the_map(shapely.make_valid(outline.simplify(half / 4)))
+
+
+def _along_first(lat: NDArray[Any], lon: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return coordinates with the axis that is longer on the globe first."""
+    row, column = (length // 2 for length in lat.shape)
+    along = _length(lat[:, column], lon[:, column])
+    across = _length(lat[row], lon[row])
+    return (lat, lon) if along >= across else (lat.T, lon.T)
+
+
+def _steps(lat: NDArray[Any], lon: NDArray[Any]) -> NDArray[Any]:
+    """Return the distances between points, in degrees on the globe."""
+    y, x = np.radians(lat), np.radians(lon)
+    points = np.column_stack([np.cos(y) * np.cos(x), np.cos(y) * np.sin(x), np.sin(y)])
+    chords = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    return np.degrees(2 * np.arcsin(np.clip(chords / 2, 0, 1)))
+
+
+def _length(lat: NDArray[Any], lon: NDArray[Any]) -> float:
+    some = _valid(lat, lon)
+    return float(_steps(lat[some], lon[some]).sum())
+
+
+def _half_a_pixel(lat: NDArray[Any], lon: NDArray[Any], valid: NDArray[np.bool_]) -> float:
+    """Return half the distance between neighbours, in degrees, within reason."""
+    row = int(np.argmax(valid.sum(axis=1)))
+    column = int(np.argmax(valid.sum(axis=0)))
+    steps = [
+        _steps(lat[valid[:, column], column], lon[valid[:, column], column]),
+        _steps(lat[row, valid[row]], lon[row, valid[row]]),
+    ]
+    found = [float(np.median(some)) for some in steps if len(some)]
+    return min(max([0.01, *(one / 2 for one in found)]), 0.5)
 
 
 def _on_the_map(shape: shapely.Geometry) -> shapely.Geometry:
@@ -209,17 +247,52 @@ def _on_the_map(shape: shapely.Geometry) -> shapely.Geometry:
     return areas[0] if len(areas) == 1 else shapely.MultiPolygon(areas)
 
 
-def _ribs(lat: NDArray[Any], lon: NDArray[Any]) -> Iterator[NDArray[Any]]:
-    """Yield points of some rows as (longitude, latitude), the first and last row among them."""
-    valid = _valid(lat, lon)
-    rows = np.flatnonzero(valid.any(axis=1))
-    if len(rows) == 0:
-        return
-    for row in rows[np.unique(np.linspace(0, len(rows) - 1, min(len(rows), RIBS)).astype(int))]:
+def _ribs(
+    lat: NDArray[Any],
+    lon: NDArray[Any],
+    valid: NDArray[np.bool_],
+    rows: NDArray[np.intp],
+    tolerance: float,
+) -> Iterator[NDArray[Any]]:
+    """Yield points of some rows as (longitude, latitude), the first and last row among them.
+
+    They are those that both edges of the swath need to be right to `tolerance` on the map.
+    """
+    left = valid[rows].argmax(axis=1)
+    right = valid.shape[1] - 1 - valid[rows, ::-1].argmax(axis=1)
+    evenly = np.linspace(0, len(rows) - 1, min(len(rows), RIBS)).astype(int)
+    chosen = np.unique(
+        np.concatenate(
+            [
+                evenly,
+                *(_bends(lat[rows, edge], lon[rows, edge], tolerance) for edge in (left, right)),
+            ]
+        )
+    )
+    for row in rows[chosen]:
         columns = np.flatnonzero(valid[row])
-        picked = np.linspace(0, len(columns) - 1, min(len(columns), POINTS)).astype(int)
-        chosen = columns[np.unique(picked)]
-        yield np.column_stack([lon[row, chosen], lat[row, chosen]])
+        first_or_last = row in (rows[0], rows[-1])
+        some = np.linspace(0, len(columns) - 1, min(len(columns), POINTS)).astype(int)
+        if first_or_last:
+            ends = _bends(lat[row, columns], lon[row, columns], tolerance)
+            some = np.concatenate([some, ends])
+        at = columns[np.unique(some)]
+        yield np.column_stack([lon[row, at], lat[row, at]])
+
+
+def _bends(lat: NDArray[Any], lon: NDArray[Any], tolerance: float) -> NDArray[np.intp]:
+    """Return the points of a line that it needs to be right to `tolerance` on the map."""
+    line = np.column_stack([np.unwrap(lon, period=360), lat, np.arange(len(lat))])
+    if len(line) < 3:
+        return np.arange(len(line))
+    while True:
+        kept = shapely.get_coordinates(
+            shapely.simplify(shapely.LineString(line), tolerance, preserve_topology=False),
+            include_z=True,
+        )
+        if len(kept) <= MOST_RIBS:
+            return np.asarray(kept[:, 2], dtype=np.intp)
+        tolerance *= 2
 
 
 def of_ring(points: NDArray[Any]) -> shapely.Geometry | None:
@@ -340,8 +413,9 @@ def _is_placed(attributes: Mapping[str, Any]) -> bool:
 
 
 def _extent(transform: Affine, width: int, height: int) -> tuple[float, float, float, float]:
-    corners = [transform * corner for corner in ((0, 0), (width, 0), (0, height), (width, height))]
-    x, y = zip(*corners, strict=True)
+    corners = ((0, 0), (width, 0), (0, height), (width, height))
+    x = [transform.a * column + transform.b * row + transform.c for column, row in corners]
+    y = [transform.d * column + transform.e * row + transform.f for column, row in corners]
     return min(x), max(min(y), -90.0), max(x), min(max(y), 90.0)
 
 

@@ -7,19 +7,23 @@ which zarr-datafusion-search and lazymerge place a scene: ``transform_0`` to ``t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit, urlunsplit
 
 import shapely
 import shapely.geometry
 
 from l2view.errors import IngestError
-from l2view.ingest.files import url_of
+from l2view.ingest.files import SUFFIXES, url_of
 from l2view.ingest.harvest.attributes import instant
 
 MEDIA = ("tiff", "geotiff", "netcdf", "hdf", "zarr", "fits", "grib")
 """What the media type of an asset with arrays has in it."""
+
+NOT_DATA = frozenset({"thumbnail", "overview", "metadata"})
+"""Roles of assets that aren't taken in."""
 
 TIMES = ("datetime", "start_datetime", "end_datetime", "created", "updated")
 
@@ -29,8 +33,10 @@ def is_item(record: Mapping[str, Any]) -> bool:
     return record.get("type") == "Feature" and "assets" in record
 
 
-def item_of(item: Mapping[str, Any], base: str = "") -> tuple[str, dict[str, str], dict[str, Any]]:
-    """Return the id, files and fields of a STAC Item.
+def item_of(
+    item: Mapping[str, Any], base: str = ""
+) -> tuple[str, dict[str, str], dict[str, Any], dict[str, str]]:
+    """Return the id, files and fields of a STAC Item, and why assets are left out.
 
     Parameters
     ----------
@@ -47,12 +53,13 @@ def item_of(item: Mapping[str, Any], base: str = "") -> tuple[str, dict[str, str
     links = {link.get("rel"): link.get("href") for link in item.get("links", ())}
     remote = bool(base) and not base.startswith("file://")
     base = base or str(links.get("self") or "")
-    assets = dict(_assets(item, base))
+    assets, omitted = _assets(item, base)
     for key, href in assets.items():
         if remote and href.lower().startswith("file:"):
             raise IngestError(f"its asset {key} names a file of this machine, {href}")
     if not assets:
         raise IngestError(f"the STAC Item {item.get('id')} has no asset with arrays")
+    first = item["assets"][next(iter(assets))]
     fields: dict[str, Any] = dict(item.get("properties") or {})
     for name in TIMES:
         if isinstance(fields.get(name), str):
@@ -60,7 +67,7 @@ def item_of(item: Mapping[str, Any], base: str = "") -> tuple[str, dict[str, str
             fields[name] = instant(fields[name]) or fields[name]
     if fields.get("datetime") is None:
         fields["datetime"] = fields.get("start_datetime")
-    fields |= placing_of(fields)
+    fields |= placing_of({**first, **fields})
     fields |= {
         f"asset_{key}": _absolute(str(asset["href"]), base)
         for key, asset in item["assets"].items()
@@ -70,20 +77,33 @@ def item_of(item: Mapping[str, Any], base: str = "") -> tuple[str, dict[str, str
     if item.get("collection"):
         fields["collection"] = item["collection"]
     fields["href"] = links.get("self") or next(iter(assets.values()))
-    return str(item["id"]), assets, {k: v for k, v in fields.items() if v is not None}
+    return str(item["id"]), assets, {k: v for k, v in fields.items() if v is not None}, omitted
 
 
-def _assets(item: Mapping[str, Any], base: str) -> Iterator[tuple[str, str]]:
+def _assets(item: Mapping[str, Any], base: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the assets with arrays, and why those are left out that may have some."""
+    found: dict[str, str] = {}
+    omitted: dict[str, str] = {}
     for key, asset in item.get("assets", {}).items():
-        kind, roles = str(asset.get("type") or "").lower(), asset.get("roles") or ()
-        shown = {"thumbnail", "overview", "metadata"} & set(roles) and "data" not in roles
-        if asset.get("href") and not shown and any(name in kind for name in MEDIA):
-            href = _absolute(str(asset["href"]), base)
-            yield key, href
+        kind, roles = str(asset.get("type") or "").lower(), set(asset.get("roles") or ())
+        if not asset.get("href") or (roles & NOT_DATA and "data" not in roles):
+            continue
+        href = _absolute(str(asset["href"]), base)
+        suffix = PurePosixPath(urlsplit(href).path).suffix.lower()
+        if any(name in kind for name in MEDIA) or (not kind and suffix in SUFFIXES):
+            found[key] = href
+        elif not kind or "data" in roles:
+            omitted[key] = f"its media type is {kind or 'not said'}"
+    return found, omitted
 
 
 def _absolute(href: str, base: str) -> str:
-    return url_of(urljoin(base, href) if base and "://" not in href else href)
+    """Return an asset's URL, which may be relative to that of its Item, of whatever scheme."""
+    if not base or "://" in href:
+        return url_of(href)
+    parts = urlsplit(base)
+    joined = urlsplit(urljoin(f"http://host{parts.path}", href))
+    return urlunsplit((parts.scheme, parts.netloc, joined.path, joined.query, ""))
 
 
 def _outline(item: Mapping[str, Any]) -> shapely.Geometry:
