@@ -79,33 +79,76 @@ def parse_hdf5(
         Where none of its datasets can be taken in.
     """
 
-    def parse(**options: Any) -> ManifestGroup:
-        parser = HDFParser(reader_factory=lambda *_: reader, **options)
+    def parse(source: Any = reader, **options: Any) -> ManifestGroup:
+        parser = HDFParser(reader_factory=lambda *_: source, **options)
         return parser(url, stores)._group
 
+    omitted: dict[str, str] = {}
     with h5py.File(reader, mode="r") as file:
-        obstacles: dict[str, Obstacle] = {}
+        group = _at_once(file, parse)
+    if group is None:
+        with h5py.File(reader, mode="r") as file:
+            group, omitted = _in_parts(file, parse, load_below)
+    return ManifestStore(_renamed(group), registry=stores), omitted
+
+
+def _at_once(file: h5py.File, parse: Any) -> ManifestGroup | None:
+    """Parse a file whose datasets all lie in its root and are chunks; None where one isn't.
+
+    The parser is given the open file, whose headers were read to see that, and closes it.
+    """
+    names: set[str] = set()
+
+    def look(name: bytes, info: Any) -> bool | None:
+        if info.type != h5py.h5l.TYPE_HARD:
+            return True
+        node = h5py.h5o.open(file.id, name)
+        if not isinstance(node, h5py.h5d.DatasetID) or _obstacle(node) is not None:
+            return True
+        if node.get_storage_size() or not _is_pure_dimension(node):
+            names.add(name.decode())
+        return None
+
+    if file.id.links.visit(look, info=True):
+        return None
+    try:
+        group: ManifestGroup = parse(file.id)
+    except Exception:  # one dataset refuses the whole file: which one, is found in parts
+        return None
+    return group if names == group.arrays.keys() else None
+
+
+def _in_parts(file: h5py.File, parse: Any, load_below: int) -> tuple[ManifestGroup, dict[str, str]]:
+    """Parse whatever there may be in a file, and load what can't be referred to.
+
+    Returns
+    -------
+    ManifestGroup, dict
+        Its groups and arrays, and why arrays are left out, by path.
+    """
+    obstacles: dict[str, Obstacle] = {}
+    try:
+        group = parse()
+        sound = not any(_obstacle(_open(file, path)) for path in _doubtful(group))
+    except Exception:  # one dataset refuses the whole file: which one, is found below
+        sound = False
+    if not sound:
+        group, obstacles = _piecewise(file, parse, ())
+    known = set(_paths(group))
+    loaded: dict[str, ManifestArray] = {}
+    omitted = {path: one.reason for path, one in obstacles.items() if not one.loadable}
+    for path in dict.fromkeys([*_names(file), *obstacles]):
+        if path in known or path in omitted or not _is_variable(file, path):
+            continue
         try:
-            group = parse()
-            sound = not any(_obstacle(_open(file, path)) for path in _doubtful(group))
-        except Exception:  # one dataset refuses the whole file: which one, is found below
-            sound = False
-        if not sound:
-            group, obstacles = _piecewise(file, parse, ())
-        known = set(_paths(group))
-        loaded, omitted = {}, {p: o.reason for p, o in obstacles.items() if not o.loadable}
-        for path in dict.fromkeys([*_names(file), *obstacles]):
-            if path in known or path in omitted or not _is_variable(file, path):
-                continue
-            try:
-                loaded[path] = _loaded(file[path], load_below)
-            except (IngestError, OSError, TypeError, ValueError, RuntimeError) as error:
-                why = obstacles.get(path)
-                omitted[path] = f"{why.reason}; {said(error)}" if why else said(error)
+            loaded[path] = _loaded(file[path], load_below)
+        except (IngestError, OSError, TypeError, ValueError, RuntimeError) as error:
+            why = obstacles.get(path)
+            omitted[path] = f"{why.reason}; {said(error)}" if why else said(error)
     if not known and not loaded and omitted:
         path, reason = next(iter(omitted.items()))
         raise IngestError(f"no array of it can be taken in; {path}: {reason}")
-    return ManifestStore(_renamed(_with(group, loaded)), registry=stores), omitted
+    return _with(group, loaded), omitted
 
 
 def _names(file: h5py.File) -> list[str]:
@@ -135,6 +178,8 @@ def _doubtful(group: ManifestGroup, path: str = "") -> Iterator[str]:
 
 def _obstacle(dataset: h5py.h5d.DatasetID) -> Obstacle | None:
     """Return why a dataset's values aren't chunks of its file, None where they are."""
+    if dataset.get_offset() is not None:
+        return None  # all of it lies in one place of the file
     if dataset.get_space().get_simple_extent_type() == h5py.h5s.NULL:
         return Obstacle("it has no dataspace", loadable=False)
     properties = dataset.get_create_plist()
@@ -258,13 +303,15 @@ def _renamed(group: ManifestGroup) -> ManifestGroup:
 def _is_variable(file: h5py.File, path: str) -> bool:
     """Return whether there is a dataset at `path` that isn't only a dimension of netCDF-4."""
     node = _open(file, path)
-    if not isinstance(node, h5py.h5d.DatasetID):
-        return False
+    return isinstance(node, h5py.h5d.DatasetID) and not _is_pure_dimension(node)
+
+
+def _is_pure_dimension(node: h5py.h5d.DatasetID) -> bool:
     if not h5py.h5a.exists(node, b"NAME"):
-        return True
+        return False
     name = h5py.Dataset(node).attrs["NAME"]
     text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
-    return not text.startswith(PURE_DIMENSION)
+    return text.startswith(PURE_DIMENSION)
 
 
 def _loaded(dataset: h5py.Dataset, load_below: int) -> ManifestArray:

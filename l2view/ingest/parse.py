@@ -305,17 +305,17 @@ def _quoted(array: ArrayReferences, url: str) -> ArrayReferences:
 
 def _row(entry: Entry, reading: Reading, parts: list[_Part]) -> dict[str, Any]:
     """Return a granule's fields: what each source says wins over those before it."""
-    row: dict[str, Any] = {}
+    harvested: dict[str, Any] = {}
     for part in parts:
-        if {"datetime", "bbox"} <= row.keys() | entry.fields.keys():
+        if {"datetime", "bbox"} <= harvested.keys() | entry.fields.keys():
             break
         group = part.group
-        row = {
+        harvested = {
             **harvest_footprint(group, part.url),
             **harvest_attributes(group, part.url),
-            **row,
+            **harvested,
         }
-    row = {**row, **entry.fields, "href": entry.source, "id": entry.id}
+    row: dict[str, Any] = {**harvested, **entry.fields, "href": entry.source, "id": entry.id}
     # A signed URL would give whoever reads the collection what its signature gives.
     for name, value in row.items():
         if name.startswith("asset_") and isinstance(value, str):
@@ -332,7 +332,8 @@ def _row(entry: Entry, reading: Reading, parts: list[_Part]) -> dict[str, Any]:
         row["datetime"] = row["start_datetime"]
     if not isinstance(row["id"], str) or not row["id"]:
         raise IngestError(f"its id is {row['id']!r}, and not a text")
-    if row.get("bbox") is not None:
+    # What is found in a file is as it is to be already.
+    if row.get("bbox") is not None and row["bbox"] is not harvested.get("bbox"):
         row["bbox"] = shapely.to_wkb(on_the_globe(row["bbox"]))
     return row
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -49,22 +49,22 @@ class ArrayReferences:
     lengths: NDArray[np.uint64]
     inlined: Mapping[tuple[int, ...], bytes] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def shape(self) -> tuple[int, ...]:
         """The shape."""
         return tuple(self.document["shape"])
 
-    @property
+    @cached_property
     def chunk_shape(self) -> tuple[int, ...]:
         """The chunk shape."""
         return tuple(self.document["chunk_grid"]["configuration"]["chunk_shape"])
 
-    @property
+    @cached_property
     def grid(self) -> tuple[int, ...]:
         """The number of chunks along each axis."""
         return tuple(-(-n // c) for n, c in zip(self.shape, self.chunk_shape, strict=True))
 
-    @property
+    @cached_property
     def files(self) -> set[str]:
         """The URLs of the files that its chunks lie in."""
         return set(self.locations) - {""}
@@ -124,7 +124,7 @@ class GranuleReferences:
         return {url for array in self.arrays for url in array.files}
 
 
-def of_manifest(group: ManifestGroup, path: str = "") -> tuple[list[ArrayReferences], JSON]:
+def of_manifest(group: ManifestGroup) -> tuple[list[ArrayReferences], dict[str, JSON]]:
     """Return the arrays of a VirtualiZarr group, and the attributes of its groups by path.
 
     Raises
@@ -132,40 +132,54 @@ def of_manifest(group: ManifestGroup, path: str = "") -> tuple[list[ArrayReferen
     ValueError
         Where an array has a chunk grid that isn't regular.
     """
-    arrays = [of_array(array, join(path, name)) for name, array in group.arrays.items()]
-    attributes: JSON = {path: _plain(group.metadata.attributes)}
+    arrays: dict[str, ManifestArray] = {}
+    attributes: JSON = {}
+    for path, node in _walk(group, ""):
+        if isinstance(node, ManifestArray):
+            arrays[path] = node
+        else:
+            attributes[path] = node.metadata.attributes
+    # All of a granule's metadata by way of JSON at once, which costs less than one by one.
+    documents, attributes = _plain([[a.metadata.to_dict() for a in arrays.values()], attributes])
+    found = [
+        of_array(array, path, document)
+        for (path, array), document in zip(arrays.items(), documents, strict=True)
+    ]
+    return found, attributes
+
+
+def _walk(group: ManifestGroup, path: str) -> Iterator[tuple[str, ManifestArray | ManifestGroup]]:
+    yield path, group
+    for name, array in group.arrays.items():
+        yield join(path, name), array
     for name, child in group.groups.items():
-        below, said = of_manifest(child, join(path, name))
-        arrays.extend(below)
-        attributes.update(said)
-    return arrays, attributes
+        yield from _walk(child, join(path, name))
 
 
-def of_array(array: ManifestArray, path: str) -> ArrayReferences:
-    """Return the references of one VirtualiZarr array."""
-    document = _plain(array.metadata.to_dict())
+def of_array(array: ManifestArray, path: str, document: JSON) -> ArrayReferences:
+    """Return the references of one VirtualiZarr array with a Zarr v3 document."""
     if document["chunk_grid"]["name"] != "regular":
         raise ValueError(f"{path}: its chunk grid is {document['chunk_grid']['name']}, not regular")
     manifest = array.manifest
-    locations = [
-        "" if place == INLINED_CHUNK_PATH else place for place in manifest._paths.ravel().tolist()
-    ]
+    locations = manifest._paths.ravel().tolist()
+    inlined = dict(manifest._inlined)
+    if inlined:
+        locations = ["" if place == INLINED_CHUNK_PATH else place for place in locations]
     offsets, lengths = manifest._offsets.ravel(), manifest._lengths.ravel()
-    found = ArrayReferences(path, document, locations, offsets, lengths, dict(manifest._inlined))
+    found = ArrayReferences(path, document, locations, offsets, lengths, inlined)
     count = math.prod(found.grid)
     if len(locations) != count:
         # A manifest without entries may have a grid of another shape than its array.
-        if any(locations) or manifest._inlined:
+        if any(locations) or inlined:
             raise ValueError(f"{path}: {len(locations)} chunk references for {count} chunks")
         nothing = np.zeros(count, dtype=np.uint64)
         return replace(found, locations=[""] * count, offsets=nothing, lengths=nothing)
     return found
 
 
-def _plain(value: Any) -> JSON:
+def _plain(value: Any) -> Any:
     text = json.dumps(value, default=_number, ensure_ascii=False)
-    plain: JSON = json.loads(text if text.isascii() else readable(text))
-    return plain
+    return json.loads(text if text.isascii() else readable(text))
 
 
 def readable(text: str) -> str:
