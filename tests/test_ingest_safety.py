@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -297,3 +299,13 @@ def test_signatures_of_urls_are_not_kept(tmp_path: Path, monkeypatch: pytest.Mon
     assert isinstance(found, parse_module.Granule), found
     assert found.row["href"] == found.row["asset_x"] == path.as_uri()
     assert "secret" not in repr(found)
+
+
+def test_the_command_says_no_more_than_its_report(tmp_path: Path) -> None:
+    """No warning of a library's comes with it."""
+    for number in range(3):
+        write_swath(tmp_path / f"s{number}.h5", number)
+    for files in (["s0.h5"], ["s1.h5", "s2.h5"]):
+        command = [sys.executable, "-m", "l2view", "ingest", *files, "--store", "c"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")

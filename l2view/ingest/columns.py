@@ -225,16 +225,14 @@ def column(kind: Kind, values: Iterable[Value]) -> NDArray[Any]:
 
 def create(group: zarr.Group, name: str, kind: Kind, rows: int) -> zarr.Array[Any]:
     """Create a field of `rows` rows, all of them NULL."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
-        return group.create_array(
-            name,
-            shape=(rows,),
-            chunks=(CHUNK_ROWS,),
-            dtype=DTYPES[kind],
-            fill_value=NULLS[kind],
-            attributes=ATTRIBUTES[kind],
-        )
+    return group.create_array(
+        name,
+        shape=(rows,),
+        chunks=(CHUNK_ROWS,),
+        dtype=DTYPES[kind],
+        fill_value=NULLS[kind],
+        attributes=ATTRIBUTES[kind],
+    )
 
 
 def are_exact(values: NDArray[np.int64]) -> bool:
@@ -279,26 +277,25 @@ def write(
     replaced
         Rows to put in the place of others, by their numbers.
     """
-    stop = start + len(added)
-    numbers = sorted(replaced)
-    for name, kind in sorted(kinds.items()):
-        array = _field(group, name, kind, start)
-        if added:
-            array.resize((stop,))
-            values = column(kind, (row.get(name) for row in added))
-            array[start:stop] = values
-        if numbers:
-            values = column(kind, (replaced[number].get(name) for number in numbers))
-            array.oindex[np.array(numbers)] = values
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
+        for name, kind in sorted(kinds.items()):
+            array = _field(group, name, kind, start)
+            if added:
+                stop = start + len(added)
+                array.resize((stop,))
+                array[start:stop] = column(kind, (row.get(name) for row in added))
+            if replaced:
+                numbers = sorted(replaced)
+                values = column(kind, (replaced[number].get(name) for number in numbers))
+                array.oindex[np.array(numbers)] = values
 
 
 def _field(group: zarr.Group, name: str, kind: Kind, rows: int) -> zarr.Array[Any]:
     """Return a field as it is to be, made or widened where it isn't so yet."""
     if name not in group:
         return create(group, name, kind, rows)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
-        array = group[name]
+    array = group[name]
     assert isinstance(array, zarr.Array)
     if kind == "float" and array.dtype.kind == "i":
         return widened(group, name)

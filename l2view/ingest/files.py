@@ -24,7 +24,7 @@ from obspec_utils.protocols import ReadableFile
 from obspec_utils.readers import BlockStoreReader
 from obspec_utils.registry import ObjectStoreRegistry
 
-from l2view.errors import IngestError, without_credentials
+from l2view.errors import IngestError, said, without_credentials
 from l2view.ingest.formats import HEAD
 from l2view.ingest.references import Checksum
 from l2view.stores import URL
@@ -120,11 +120,14 @@ def store_of(root: str) -> Any:
     """
     if root == "file://":
         return obstore.store.LocalStore()
-    options: Any = {"allow_http": True} if root.startswith("http://") else None
     try:
-        return obstore.store.from_url(root, client_options=options)
+        if root.startswith(("http://", "https://")):
+            # As any other server, whichever cloud's it is: that is what the URL says.
+            plain = root.startswith("http://")
+            return obstore.store.HTTPStore.from_url(root, client_options={"allow_http": plain})
+        return obstore.store.from_url(root)
     except (ValueError, obstore.exceptions.BaseError) as error:
-        raise IngestError(f"{without_credentials(root)} can't be opened: {error}") from error
+        raise IngestError(f"{without_credentials(root)} can't be opened: {said(error)}") from error
 
 
 def key_of(url: str) -> str:
