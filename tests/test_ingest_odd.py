@@ -129,6 +129,9 @@ def test_urls_with_queries(tmp_path: Path) -> None:
     found = parse(Entry("x", {"": "https://host.example/get?file=one.nc"}), Reading())
     assert isinstance(found, Failure)
     assert "its URL has a query" in found.reason
+    asset = parse(Entry("x", {"a": "https://me:secret@host.example/get?file=one"}), Reading())
+    assert isinstance(asset, Failure)
+    assert "secret" not in str(asset)
     (entry,) = entries_of("https://host.example/get?file=one.nc")
     assert isinstance(entry, Entry)
     assert "secret" not in str(Failure("x", "http://me:secret@host/none.nc", "gone"))

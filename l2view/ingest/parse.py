@@ -183,12 +183,11 @@ class _Part:
 
 
 def _part(asset: str, url: str, reading: Reading) -> _Part:
+    query = {name.lower() for name, _ in parse_qsl(urlsplit(url).query)}
+    url = without_credentials(url)  # which don't belong into a collection, as a signature doesn't
     try:
-        query = {name.lower() for name, _ in parse_qsl(urlsplit(url).query)}
         if query and not query & SIGNATURES:
             raise IngestError("its URL has a query, by which no object store tells files apart")
-        # Nor a signature: neither belongs into a collection.
-        url = without_credentials(url)
         return _parsed(asset, url, reading)
     except Exception as error:  # each parser's library has errors of its own
         if not asset:
