@@ -69,7 +69,8 @@ def open_repository(store: Any) -> icechunk.Repository:
     try:
         made = icechunk.Repository.create(storage, config())
         made.save_config()
-        return made.reopen(writing())
+        # Opened anew: a repository keeps the caches that it was made with.
+        return icechunk.Repository.open(storage, writing())
     except icechunk.IcechunkError as error:
         raise unreadable(label, error) from error
 
