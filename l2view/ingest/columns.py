@@ -280,10 +280,11 @@ def write(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of dtypes without a v3 specification
         for name, kind in sorted(kinds.items()):
-            array = _field(group, name, kind, start)
-            if added:
-                stop = start + len(added)
+            stop = start + len(added)
+            array = _field(group, name, kind, stop)
+            if array.shape != (stop,):
                 array.resize((stop,))
+            if added:
                 array[start:stop] = column(kind, (row.get(name) for row in added))
             if replaced:
                 numbers = sorted(replaced)

@@ -11,7 +11,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from multiprocessing import get_context
-from os import process_cpu_count
+from os import cpu_count
 from typing import Any
 
 from l2view.errors import IngestError, said
@@ -62,7 +62,7 @@ def workers(parallel: Parallel) -> Workers:
         given: Executor = parallel
         return Workers(lambda: nullcontext(given), WINDOW)
     if parallel is True:
-        parallel = process_cpu_count() or 1
+        parallel = cpu_count() or 1
     if parallel is False:
         return Workers(None, 1)
     if isinstance(parallel, int) and parallel >= 1:
@@ -111,35 +111,35 @@ def mapped[T, R](
     if who.processes:
         _try(who.make, function)
     rest = iter(tasks)
-    waiting: deque[tuple[T, Future[R] | None]] = deque()
-    try:
-        with who.make() as executor:
-            for task in rest:
-                # It waits before it is submitted, which fails where the executor has broken.
-                waiting.append((task, None))
-                waiting[-1] = (task, executor.submit(function, task))
-                if len(waiting) >= who.window:
+    while True:
+        waiting: deque[tuple[T, Future[R] | None]] = deque()
+        try:
+            with who.make() as executor:
+                for task in rest:
+                    # It waits before it is submitted, which fails where the executor has broken.
+                    waiting.append((task, None))
+                    waiting[-1] = (task, executor.submit(function, task))
+                    if len(waiting) >= who.window:
+                        yield _result(waiting[0][1])
+                        waiting.popleft()
+                while waiting:
                     yield _result(waiting[0][1])
                     waiting.popleft()
-            while waiting:
-                yield _result(waiting[0][1])
-                waiting.popleft()
-            return
-    except BrokenProcessPool:
-        if not who.processes:
-            raise
-    # One of those that wait ended its process: each of them now runs alone.
-    while waiting:
-        with who.make() as executor:
-            while waiting:
-                task, _ = waiting.popleft()
-                try:
-                    result = executor.submit(function, task).result()
-                except BrokenProcessPool:
-                    yield lost(task)
-                    break
-                yield result
-    yield from mapped(who, function, rest, lost)
+                return
+        except BrokenProcessPool:
+            if not who.processes:
+                raise
+        # One of those that wait ended its process: each of them now runs alone.
+        while waiting:
+            with who.make() as executor:
+                while waiting:
+                    task, _ = waiting.popleft()
+                    try:
+                        result = executor.submit(function, task).result()
+                    except BrokenProcessPool:
+                        yield lost(task)
+                        break
+                    yield result
 
 
 def _try(make: Callable[[], AbstractContextManager[Executor]], function: Any) -> None:

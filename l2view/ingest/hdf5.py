@@ -103,17 +103,25 @@ def _at_once(file: h5py.File, parse: Any) -> ManifestGroup | None:
         if info.type != h5py.h5l.TYPE_HARD:
             return True
         node = h5py.h5o.open(file.id, name)
-        if not isinstance(node, h5py.h5d.DatasetID) or _obstacle(node) is not None:
+        if not isinstance(node, h5py.h5d.DatasetID):
             return True
-        if node.get_storage_size() or not _is_pure_dimension(node):
-            names.add(name.decode())
+        if not node.get_storage_size():
+            if _obstacle(node) is not None:
+                return True
+            if _is_pure_dimension(node):
+                return None
+        # What lies in one place has an offset, and what doesn't must have chunks: that of
+        # other layouts can't be gone through, which is an error.
+        elif node.get_offset() is None and node.chunk_iter(_skips_a_filter):
+            return True
+        names.add(name.decode())
         return None
 
-    if file.id.links.visit(look, info=True):
-        return None
     try:
+        if file.id.links.visit(look, info=True):
+            return None
         group: ManifestGroup = parse(file.id)
-    except Exception:  # one dataset refuses the whole file: which one, is found in parts
+    except Exception:  # a dataset that is something else: which one, is found in parts
         return None
     return group if names == group.arrays.keys() else None
 
