@@ -46,10 +46,15 @@ def config() -> icechunk.RepositoryConfig:
 
 
 def writing() -> icechunk.RepositoryConfig:
-    """Return the configuration of a writer, who goes back to few of the references it wrote."""
+    """Return the configuration of a writer, who goes back to little of what it wrote.
+
+    The nodes of a snapshot name all manifests of their arrays: a cache of them is as large as
+    the collection, as many times as there were commits.
+    """
     made = config()
     caching = made.caching or icechunk.CachingConfig()
     caching.num_chunk_refs = 50_000
+    caching.num_snapshot_nodes = 100
     made.caching = caching
     return made
 
