@@ -78,4 +78,6 @@ def _read() -> dict[str, dict[str, str]]:
         found = json.loads(state_file().read_text())
     except (OSError, ValueError):
         return {}
+    if not isinstance(found, dict):
+        return {}
     return {name: said for name, said in found.items() if isinstance(said, dict)}

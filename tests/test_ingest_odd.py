@@ -26,7 +26,8 @@ from l2view.ingest.harvest.cmr import record_of
 from l2view.ingest.harvest.footprint import of_bounds, of_coordinates, of_grid, on_the_globe
 from l2view.ingest.harvest.stac import item_of
 from l2view.ingest.parse import Entry, Failure, Reading, entry_of_file, parse
-from l2view.trust import trust
+from l2view.ingest.pipeline import _count
+from l2view.trust import trust, trusted
 
 DEFAULTS = {"datetime": "2025-06-01", "bbox": shapely.to_wkb(shapely.box(0, 0, 1, 1))}
 
@@ -187,9 +188,17 @@ def test_tiffs_that_no_codec_reads(tmp_path: Path) -> None:
             file.write(np.ones((profile["count"], 64, 64), profile["dtype"]))
     defaults = {"datetime": "2025-06-01"}
     report = l2view.ingest(tmp_path / "*.tif", tmp_path / "c", defaults=defaults)
-    assert report.failed == []
-    reasons = sorted(reason for _, reason in report.omitted)
-    assert [reason.split()[1] for reason in reasons] == ["bands", "big-endian", "pixels", "pixels"]
+    assert report.added.ids == ["good"]
+    reasons = {
+        one.id: one.reason.removeprefix("no array of it can be taken in; 0: its ")
+        for one in report.failed
+    }
+    assert {name: reason.split()[0] for name, reason in reasons.items()} == {
+        "bits": "pixels",
+        "twelve": "pixels",
+        "big": "big-endian",
+        "mixed": "bands",
+    }
     view = l2view.open(tmp_path / "c")
     assert list(view["good"].array_keys()) == ["0"]
     assert (view["good/0"][...] == 1).all()
@@ -263,7 +272,7 @@ def test_places_that_are_said_in_odd_ways() -> None:
         ],
         "SpatialExtent": {"HorizontalSpatialDomain": {"Geometry": shape}},
     }
-    _, assets, fields, _ = record_of(record)
+    _, assets, fields = record_of(record)
     assert shapely.from_wkb(fields["bbox"]).covers(shapely.Point(33, 85))
     assert sorted(assets) == ["1", "2"]
     assert on_the_globe(shapely.Point(10, 20)).area > 0
@@ -375,3 +384,81 @@ def test_fill_values_that_are_names() -> None:
     for name in ("lat", "lon"):
         group[name].attrs["_FillValue"] = "NaN"
     assert of_coordinates(group) is not None
+
+
+def test_a_mask_beside_an_image_is_left_out_whole(tmp_path: Path) -> None:
+    place = rasterio.transform.from_origin(4e5, 5e6, 10, 10)
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(
+            tmp_path / "m.tif",
+            "w",
+            driver="GTiff",
+            height=64,
+            width=64,
+            count=1,
+            dtype="uint8",
+            tiled=True,
+            blockxsize=32,
+            blockysize=32,
+            crs="EPSG:32631",
+            transform=place,
+        ) as file,
+    ):
+        file.write(np.full((1, 64, 64), 7, "uint8"))
+        file.write_mask(np.eye(64, dtype=bool))
+    report = l2view.ingest(tmp_path / "m.tif", tmp_path / "c", defaults={"datetime": "2025-06-01"})
+    assert [path for path, _ in report.omitted] == ["1"]
+    granule = l2view.open(tmp_path / "c")["m"]
+    assert list(granule.members()) == [("0", granule["0"])]
+    assert (granule["0"][...] == 7).all()
+
+
+def test_places_and_times_of_records() -> None:
+    geometry = {
+        "Lines": [{"Points": [{"Longitude": x, "Latitude": 10} for x in (179, -179)]}],
+        "Points": [{"Longitude": 5, "Latitude": 6}],
+    }
+    record = {
+        "GranuleUR": "x",
+        "RelatedUrls": [{"Type": "GET DATA", "URL": "https://host.example/x.nc"}],
+        "SpatialExtent": {"HorizontalSpatialDomain": {"Geometry": geometry}},
+        "TemporalExtent": {"SingleDateTime": "soon"},
+    }
+    _, _, fields = record_of(record)
+    outline = shapely.from_wkb(fields["bbox"])
+    for x, y in ((179.5, 10), (-179.5, 10), (5, 6)):
+        assert outline.covers(shapely.Point(x, y))
+    assert not outline.intersects(shapely.box(-100, 9, 100, 11))
+    assert fields["datetime"] == "soon"  # which is named where all fields are looked at
+
+
+def test_a_bar_takes_nothing_from_an_iterator(tmp_path: Path) -> None:
+    """Counting what can be gone through but once would lose it."""
+    paths = [write_swath(tmp_path / f"s{number}.h5", number) for number in range(4)]
+    assert _count([str(path) for path in paths]) == 4
+    assert _count(tmp_path / "*.h5") == 4
+    for granules in (iter(paths), [iter(paths)], [paths[0], iter(paths[1:])]):
+        assert _count(granules) is None
+    assert l2view.ingest([iter(paths)], tmp_path / "c", progress=True).added.count == 4
+
+
+def test_a_dry_run_names_folders_with_odd_names(tmp_path: Path) -> None:
+    for name in ("my files", "my other"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        write_swath(tmp_path / name / "deep" / f"{name}.h5", 1)
+    dry = l2view.ingest(tmp_path, tmp_path / "c", dry_run=True)
+    wet = l2view.ingest(tmp_path, tmp_path / "c")
+    assert dry.containers == wet.containers == [f"file://{tmp_path}/"]
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '{"x": ["old"]}', "{"])
+def test_a_list_of_containers_that_is_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    import icechunk
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    (tmp_path / "l2view").mkdir()
+    (tmp_path / "l2view" / "containers.json").write_text(text)
+    assert trusted(icechunk.local_filesystem_storage(str(tmp_path / "r")), {}) == frozenset()

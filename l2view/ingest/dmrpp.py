@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import warnings
-from collections.abc import Iterator
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -18,7 +17,7 @@ from obspec_utils.registry import ObjectStoreRegistry
 from virtualizarr.manifests import ManifestGroup, ManifestStore
 from virtualizarr.parsers import DMRPPParser
 
-from l2view.errors import IngestError, listed
+from l2view.errors import IngestError
 from l2view.hierarchy import join
 
 DAP = "{http://xml.opendap.org/ns/DAP/4.0#}"
@@ -28,23 +27,12 @@ NOT_VARIABLES = frozenset(f"{DAP}{name}" for name in ("Attribute", "Dimension", 
 def parse_dmrpp(
     url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], load_below: int
 ) -> tuple[ManifestStore, dict[str, str]]:
-    """Return a DMR++ file as references, and why arrays are left out, by path.
-
-    Parameters
-    ----------
-    url
-        The file, as VirtualiZarr names it.
-    reader
-        Its bytes.
-    stores
-        The registry with its store.
-    load_below
-        Not used: no value is read.
+    """Return a DMR++ file as references (see `l2view.ingest.formats.OwnParser`).
 
     Raises
     ------
     IngestError
-        Where it is no XML, or there is nothing in it.
+        Where it is no XML.
     """
     try:
         reader.seek(0)
@@ -53,8 +41,6 @@ def parse_dmrpp(
         raise IngestError(f"it is no DMR++: {error}") from error
     omitted: dict[str, str] = {}
     group = _group(root, "", lambda path: _parse(url, path, stores), omitted)
-    if not list(_arrays(group)):
-        raise IngestError(f"no array of it can be taken in: {listed(omitted)}")
     return ManifestStore(group, registry=stores), omitted
 
 
@@ -80,9 +66,3 @@ def _group(element: ET.Element, path: str, parse: Any, omitted: dict[str, str]) 
         for child in element.iterfind(f"{DAP}Group")
     }
     return ManifestGroup(dict(own.arrays), groups, dict(own.metadata.attributes))
-
-
-def _arrays(group: ManifestGroup) -> Iterator[str]:
-    yield from group.arrays
-    for child in group.groups.values():
-        yield from _arrays(child)

@@ -86,6 +86,7 @@ def _of_record(record: Any, base: str) -> Iterator[Entry | Failure]:
             for one in record[several]:
                 yield from _of_record(one, base)
             return
+    found: tuple[Any, ...]
     try:
         if umm is not None:
             found = cmr.record_of(umm)

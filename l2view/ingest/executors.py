@@ -10,6 +10,7 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from os import cpu_count
 from typing import Any
@@ -59,17 +60,16 @@ def workers(parallel: Parallel) -> Workers:
                 "parallel= is a pool of forked processes, which lack Icechunk's threads; make it "
                 'with mp_context=multiprocessing.get_context("spawn")'
             )
-        given: Executor = parallel
-        return Workers(lambda: nullcontext(given), WINDOW)
+        return Workers(partial(nullcontext[Executor], parallel), WINDOW)
     if parallel is True:
         parallel = cpu_count() or 1
     if parallel is False:
         return Workers(None, 1)
     if isinstance(parallel, int) and parallel >= 1:
-        count = parallel
-        spawn = get_context("spawn")
-        make = lambda: ProcessPoolExecutor(count, mp_context=spawn)  # noqa: E731
-        return Workers(None, 1) if count == 1 else Workers(make, 4 * count, processes=True)
+        if parallel == 1:
+            return Workers(None, 1)
+        make = partial(ProcessPoolExecutor, parallel, mp_context=get_context("spawn"))
+        return Workers(make, 4 * parallel, processes=True)
     if parallel == "threads":
         return Workers(ThreadPoolExecutor, WINDOW)
     if parallel in ("dask", "lithops"):
@@ -108,13 +108,14 @@ def mapped[T, R](
     if who.make is None:
         yield from map(function, tasks)
         return
-    if who.processes:
-        _try(who.make, function)
-    rest = iter(tasks)
+    rest, tried = iter(tasks), not who.processes
     while True:
         waiting: deque[tuple[T, Future[R] | None]] = deque()
         try:
             with who.make() as executor:
+                if not tried:
+                    _try(executor, function)
+                    tried = True
                 for task in rest:
                     # It waits before it is submitted, which fails where the executor has broken.
                     waiting.append((task, None))
@@ -142,7 +143,7 @@ def mapped[T, R](
                     yield result
 
 
-def _try(make: Callable[[], AbstractContextManager[Executor]], function: Any) -> None:
+def _try(executor: Executor, function: Any) -> None:
     """Raise where tasks can't be sent to processes at all.
 
     Raises
@@ -158,8 +159,7 @@ def _try(make: Callable[[], AbstractContextManager[Executor]], function: Any) ->
             "function of a module"
         ) from error
     try:
-        with make() as executor:
-            executor.submit(int).result()
+        executor.submit(int).result()
     except BrokenProcessPool:
         raise IngestError(
             "no process could be started. Each imports the script that asks for it: what it does "

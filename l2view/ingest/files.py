@@ -39,7 +39,7 @@ CHUNK = re.compile(r"c|\d+(\.\d+)*")
 CONTAINED = frozenset({"file", "s3", "s3a", "gs", "gcs", "http", "https"})
 """The schemes of files that Icechunk can refer to."""
 REMEMBERED = 1_000
-"""The hierarchies whose files are passed over, the last ones of a listing."""
+"""The folders of a listing that are known to be hierarchies or not, the last ones of it."""
 
 
 SUFFIXES = tuple(
@@ -294,22 +294,23 @@ def _below(base: str, asked: str) -> Iterator[str]:
 
 def _granules(base: str) -> Iterator[str]:
     """Yield the URLs of the files below `base`; a Zarr hierarchy among them is one."""
-    hierarchies: OrderedDict[str, None] = OrderedDict()
+    known: OrderedDict[str, bool] = OrderedDict()
+
+    def is_root(folder: str) -> bool:
+        if folder not in known:
+            known[folder] = is_zarr(folder)
+            if len(known) > REMEMBERED:
+                known.popitem(last=False)
+        return known[folder]
+
     for file in below(base):
         parts = file.url[len(base) + 1 :].split("/")
         folders = ["/".join([base, *parts[:end]]) for end in range(1, len(parts))]
-        if any(folder in hierarchies for folder in folders):
+        if any(known.get(folder) for folder in folders):
             continue
         # Only what may be a part of a hierarchy is worth asking for.
-        if parts[-1] in ZARR_MARKS or CHUNK.fullmatch(parts[-1]):
-            root = next((folder for folder in folders if is_zarr(folder)), None)
-            if root is not None:
-                hierarchies[root] = None
-                if len(hierarchies) > REMEMBERED:
-                    hierarchies.popitem(last=False)
-                yield root
-                continue
-        yield file.url
+        suspect = parts[-1] in ZARR_MARKS or CHUNK.fullmatch(parts[-1])
+        yield next(filter(is_root, folders), file.url) if suspect else file.url
 
 
 def below(base: str) -> Iterator[FileInfo]:

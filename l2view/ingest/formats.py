@@ -20,6 +20,16 @@ from l2view.errors import IngestError
 type Parser = Callable[..., ManifestStore]
 """VirtualiZarr's protocol: called with a URL and a registry of stores."""
 
+type OwnParser = Callable[
+    [str, ReadableFile, ObjectStoreRegistry[Any], int], tuple[ManifestStore, dict[str, str]]
+]
+"""A parser of ours, around VirtualiZarr's: it finds what that can't refer to or would get wrong.
+
+Called with a file's URL as VirtualiZarr names it, its bytes, the registry with its store, and the
+most bytes of an array that are copied where they can't be referred to. It returns the references,
+and why arrays are left out, by path.
+"""
+
 HEAD = 4096
 """Bytes from a file's beginning by which its format is told."""
 
@@ -33,33 +43,48 @@ class Format:
     name
         What people call it.
     parser
-        Module and name of the parser's class.
-    options
-        What the class is called with.
+        Module and name of VirtualiZarr's parser's class, or of a parser of ours.
     needs
         The packages that it takes beyond VirtualiZarr.
     extra
         The extra of l2view that installs them.
-    checked
-        Module and name of a function of ours that calls the parser, and finds what it can't
-        refer to or would get wrong.
+    is_own
+        Whether the parser is ours, an `OwnParser`.
     """
 
     name: str
     parser: tuple[str, str]
-    options: tuple[tuple[str, Any], ...] = ()
     needs: tuple[str, ...] = ()
     extra: str = ""
-    checked: tuple[str, str] | None = None
+    is_own: bool = False
 
-    def check(self) -> None:
-        """Raise where a package that the format takes is missing.
+    def parse(
+        self, url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], load_below: int
+    ) -> tuple[ManifestStore, dict[str, str]]:
+        """Return a file as references, and why arrays are left out, by path (see `OwnParser`).
 
         Raises
         ------
         IngestError
             Naming the extra, where a package is missing.
         """
+        if not self.is_own:
+            return self.make()(url, stores), {}
+        parser: OwnParser = self._named()
+        return parser(url, reader, stores, load_below)
+
+    def make(self) -> Parser:
+        """Return VirtualiZarr's parser.
+
+        Raises
+        ------
+        IngestError
+            Naming the extra, where a package is missing.
+        """
+        made: Parser = self._named()()
+        return made
+
+    def _named(self) -> Any:
         for name in self.needs:
             try:
                 importlib.import_module(name)
@@ -67,76 +92,28 @@ class Format:
                 raise IngestError(
                     f"{self.name} needs {name}: pip install 'l2view[{self.extra}]'"
                 ) from error
-
-    def parse(
-        self, url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], load_below: int
-    ) -> tuple[ManifestStore, dict[str, str]]:
-        """Return a file as references, and why arrays are left out, by path.
-
-        Parameters
-        ----------
-        url
-            The file, as VirtualiZarr names it.
-        reader
-            Its bytes.
-        stores
-            The registry with its store.
-        load_below
-            The most bytes of an array that are copied where they can't be referred to.
-
-        Raises
-        ------
-        IngestError
-            Naming the extra, where a package is missing.
-        """
-        if self.checked is None:
-            return self.make()(url, stores), {}
-        self.check()
-        module, name = self.checked
-        found: tuple[ManifestStore, dict[str, str]] = getattr(
-            importlib.import_module(module), name
-        )(url, reader, stores, load_below)
-        return found
-
-    def make(self) -> Parser:
-        """Return the parser.
-
-        Raises
-        ------
-        IngestError
-            Naming the extra, where a package is missing.
-        """
-        self.check()
         module, name = self.parser
-        made: Parser = getattr(importlib.import_module(module), name)(**dict(self.options))
-        return made
+        return getattr(importlib.import_module(module), name)
 
 
 _PARSERS = "virtualizarr.parsers"
 NETCDF3 = Format(
     "netCDF-3", (_PARSERS, "NetCDF3Parser"), needs=("kerchunk", "scipy"), extra="netcdf3"
 )
-HDF5 = Format(
-    "HDF5",
-    (_PARSERS, "HDFParser"),
-    needs=("h5py",),
-    extra="hdf",
-    checked=("l2view.ingest.hdf5", "parse_hdf5"),
-)
+HDF5 = Format("HDF5", ("l2view.ingest.hdf5", "parse_hdf5"), ("h5py",), "hdf", is_own=True)
 HDF4 = Format("HDF4", (_PARSERS, "HDF4Parser"), needs=("kerchunk",), extra="hdf4")
 TIFF = Format(
     "TIFF",
-    ("virtual_tiff", "VirtualTIFF"),
-    (("ifd_layout", "nested"),),
+    ("l2view.ingest.tiff", "parse_tiff"),
     ("virtual_tiff", "imagecodecs"),
     "tiff",
-    ("l2view.ingest.tiff", "parse_tiff"),
+    is_own=True,
 )
 FITS = Format("FITS", (_PARSERS, "FITSParser"), needs=("astropy",), extra="fits")
 GRIB = Format(
     "GRIB", ("gribberish.virtualizarr", "GribberishParser"), needs=("gribberish",), extra="grib"
 )
-DMRPP = Format("DMR++", (_PARSERS, "DMRPPParser"), checked=("l2view.ingest.dmrpp", "parse_dmrpp"))
+DMRPP = Format("DMR++", ("l2view.ingest.dmrpp", "parse_dmrpp"), is_own=True)
 KERCHUNK = Format("Kerchunk JSON", (_PARSERS, "KerchunkJSONParser"))
 ZARR = Format("Zarr", (_PARSERS, "ZarrParser"), needs=("arro3.core",), extra="zarr")
 ZIPPED_ZARR = Format(

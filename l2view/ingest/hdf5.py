@@ -58,25 +58,12 @@ class Obstacle:
 def parse_hdf5(
     url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], load_below: int
 ) -> tuple[ManifestStore, dict[str, str]]:
-    """Return an HDF5 file as references, and why arrays are left out, by path.
-
-    Parameters
-    ----------
-    url
-        The file, as VirtualiZarr names it.
-    reader
-        Its bytes.
-    stores
-        The registry with its store.
-    load_below
-        The most bytes of a dataset's values that are copied where they can't be referred to.
+    """Return an HDF5 file as references (see `l2view.ingest.formats.OwnParser`).
 
     Raises
     ------
     OSError
         Where it is no HDF5 file, or is cut off.
-    IngestError
-        Where none of its datasets can be taken in.
     """
 
     def parse(source: Any = reader, **options: Any) -> ManifestGroup:
@@ -153,9 +140,6 @@ def _in_parts(file: h5py.File, parse: Any, load_below: int) -> tuple[ManifestGro
         except (IngestError, OSError, TypeError, ValueError, RuntimeError) as error:
             why = obstacles.get(path)
             omitted[path] = f"{why.reason}; {said(error)}" if why else said(error)
-    if not known and not loaded and omitted:
-        path, reason = next(iter(omitted.items()))
-        raise IngestError(f"no array of it can be taken in; {path}: {reason}")
     return _with(group, loaded), omitted
 
 

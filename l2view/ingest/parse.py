@@ -151,6 +151,9 @@ def parse(entry: Entry, reading: Reading) -> Granule | Failure:
             {path: reason for part in parts for path, reason in part.omitted.items()}
             | dict(entry.omitted),
         )
+        if not references.arrays and references.omitted:
+            path, reason = next(iter(references.omitted.items()))
+            raise IngestError(f"no array of it can be taken in; {path}: {reason}")
         _check_paths(references)
         row = _row(entry, reading, parts)
         _require(row, references)
@@ -231,7 +234,9 @@ def _parsed(asset: str, url: str, reading: Reading) -> _Part:
     local = url.startswith("file://")
     for other in sorted({place for array in kept for place in array.files}):
         if urlsplit(other).scheme not in CONTAINED:
-            raise IngestError(f"Icechunk can't refer to files at {root_of(other)}")
+            raise IngestError(
+                f"Icechunk can't refer to files at {without_credentials(root_of(other))}"
+            )
         if other.startswith("file:") and not local:
             raise IngestError(f"it refers to a file of this machine, {other}")
         if other in checksums:

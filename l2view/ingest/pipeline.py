@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from itertools import batched
+from os import PathLike
 from typing import Any
 
 import icechunk
@@ -19,6 +20,7 @@ from l2view.errors import FieldError, IngestError, L2ViewError, unknown
 from l2view.ingest.columns import Kinds
 from l2view.ingest.entries import entries_of
 from l2view.ingest.executors import Parallel, mapped, workers
+from l2view.ingest.files import folder_of
 from l2view.ingest.formats import Parser
 from l2view.ingest.harvest import Harvester
 from l2view.ingest.parse import LOAD_BELOW, Entry, Failure, Reading, parse
@@ -51,6 +53,9 @@ BATCH = 1_000
 
 SECONDS = 60.0
 """The longest that granules wait for their commit."""
+
+FOLDERS = 1_000
+"""The folders that a dry run remembers before it takes those that they share."""
 
 LOOKED_UP = 1_000
 """The entries whose ids are looked up together."""
@@ -116,8 +121,9 @@ def _told(
 
 
 def _count(granules: Any) -> int | None:
-    """Return how many granules there are, None where they can be gone through but once."""
-    if isinstance(granules, Iterator) or hasattr(granules, "items_as_dicts"):
+    """Return how many granules there are, None where they may be gone through but once."""
+    several = granules if isinstance(granules, list | tuple) else [granules]
+    if not all(isinstance(one, str | PathLike | Mapping) for one in several):
         return None
     try:
         return sum(1 for _ in entries_of(granules))
@@ -199,6 +205,7 @@ def _look(
 ) -> None:
     """Report what would be written."""
     kinds = Kinds({**state.kinds, **LAYOUTS[layout].fields}, state.is_exact)
+    folders: set[str] = set()
     for granule in granules:
         try:
             planned(granule, kinds, layout)
@@ -207,9 +214,10 @@ def _look(
             continue
         report.added.add([granule.id])
         report.see(granule)
-        # What is known of files so far stands for them: their folders.
-        folders = containers_for({*granule.references.urls, *report.containers})
-        report.containers[:] = folders
+        folders |= {f"{url.rpartition('/')[0]}/" for url in granule.references.urls}
+        if len(folders) > FOLDERS:
+            folders = set(folder_of(folders).values())
+    report.containers.extend(containers_for(folders))
     report.fields = dict(kinds.known)
 
 

@@ -42,17 +42,7 @@ class _Endian(Enum):
 def parse_tiff(
     url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], load_below: int
 ) -> tuple[ManifestStore, dict[str, str]]:
-    """Return a TIFF as references; nothing is left out.
-
-    Parameters
-    ----------
-    url
-        The file, as VirtualiZarr names it.
-    reader, load_below
-        Not used: the parser reads for itself.
-    stores
-        The registry with its store.
-    """
+    """Return a TIFF as references (see `l2view.ingest.formats.OwnParser`)."""
     codecs: Any = virtual_tiff.codecs
     if not isinstance(codecs.Endian, EnumType):
         codecs.Endian = _Endian
@@ -95,7 +85,7 @@ def images(
             omitted[path] = reason
     if alone and len(renamed) == 1 and not omitted:
         return [renamed[0].at("")], {}, {}
-    held = {array.path for array in renamed}
+    held = {array.path for array in renamed} | omitted.keys()
     kept = {path: said for path, said in attributes.items() if path not in held}
     levels = _levels(renamed)
     if len(levels) > 1:

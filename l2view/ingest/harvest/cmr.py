@@ -11,9 +11,8 @@ import numpy as np
 import shapely
 
 from l2view.errors import IngestError
-from l2view.globe import within
 from l2view.ingest.harvest.attributes import instant
-from l2view.ingest.harvest.footprint import of_ring, rectangle
+from l2view.ingest.harvest.footprint import of_ring, of_track, rectangle
 
 SIDES = (
     "WestBoundingCoordinate",
@@ -29,10 +28,8 @@ def umm_of(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return umm if isinstance(umm, Mapping) and "GranuleUR" in umm else None
 
 
-def record_of(
-    umm: Mapping[str, Any],
-) -> tuple[str, dict[str, str], dict[str, Any], dict[str, str]]:
-    """Return the id, files and fields of a UMM-G record; nothing of it is left out.
+def record_of(umm: Mapping[str, Any]) -> tuple[str, dict[str, str], dict[str, Any]]:
+    """Return the id, files and fields of a UMM-G record.
 
     Raises
     ------
@@ -51,8 +48,10 @@ def record_of(
     span = temporal.get("RangeDateTime", {})
     start = span.get("BeginningDateTime") or temporal.get("SingleDateTime")
     if start:
-        fields["datetime"] = fields["start_datetime"] = instant(start)
-        fields["end_datetime"] = instant(span.get("EndingDateTime") or start)
+        end = span.get("EndingDateTime") or start
+        # What is no time is named where all fields are looked at.
+        fields["datetime"] = fields["start_datetime"] = instant(start) or start
+        fields["end_datetime"] = instant(end) or end
     shape = outline_of(umm)
     if shape is not None:
         fields["bbox"] = shapely.to_wkb(shape)
@@ -71,7 +70,7 @@ def record_of(
     orbits = umm.get("OrbitCalculatedSpatialDomains") or ()
     if orbits:
         fields["orbit"] = orbits[0].get("OrbitNumber") or orbits[0].get("BeginOrbitNumber")
-    return name, _assets(urls), {k: v for k, v in fields.items() if v is not None}, {}
+    return name, _assets(urls), {k: v for k, v in fields.items() if v is not None}
 
 
 def _assets(urls: list[str]) -> dict[str, str]:
@@ -104,20 +103,15 @@ def _shapes(geometry: Mapping[str, Any]) -> Iterator[shapely.Geometry]:
         yield shape
     for box in geometry.get("BoundingRectangles", ()):
         yield rectangle(*(float(box[side]) for side in SIDES))
-    for line in geometry.get("Lines", ()):
-        yield within(shapely.LineString(_near(_points(line))).buffer(0.05, quad_segs=1))
-    for point in geometry.get("Points", ()):
-        yield shapely.Point(point["Longitude"], point["Latitude"]).buffer(0.05, quad_segs=1)
+    for line in (
+        *geometry.get("Lines", ()),
+        *({"Points": [p]} for p in geometry.get("Points", ())),
+    ):
+        longitudes, latitudes = np.array(_points(line)).T
+        shape = of_track(latitudes, longitudes)
+        if shape is not None:
+            yield shape
 
 
 def _points(boundary: Mapping[str, Any]) -> list[tuple[float, float]]:
     return [(float(p["Longitude"]), float(p["Latitude"])) for p in boundary["Points"]]
-
-
-def _near(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
-    """Return points with longitudes that never jump by more than half a turn."""
-    found = points[:1]
-    for longitude, latitude in points[1:]:
-        turns = round((longitude - found[-1][0]) / 360)
-        found.append((longitude - 360 * turns, latitude))
-    return found
