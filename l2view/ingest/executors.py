@@ -60,7 +60,8 @@ def workers(parallel: Parallel) -> Workers:
                 "parallel= is a pool of forked processes, which lack Icechunk's threads; make it "
                 'with mp_context=multiprocessing.get_context("spawn")'
             )
-        return Workers(partial(nullcontext[Executor], parallel), WINDOW)
+        given: Executor = parallel
+        return Workers(lambda: nullcontext(given), WINDOW)
     if parallel is True:
         parallel = cpu_count() or 1
     if parallel is False:
