@@ -31,7 +31,7 @@ from l2view.hierarchy import JSON, join
 OWN = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_NCProperties", "_nc3_strict")
 """Attributes by which HDF5 and netCDF-4 keep dimensions; ``_Netcdf4…`` are such too."""
 
-PURE_DIMENSION = "This is a netCDF dimension but not a netCDF variable"
+PURE_DIMENSION = b"This is a netCDF dimension but not a netCDF variable"
 """How the attribute NAME of a dimension without a variable begins (netCDF-4 file format)."""
 
 
@@ -84,7 +84,7 @@ def _at_once(file: h5py.File, parse: Any) -> ManifestGroup | None:
 
     The parser is given the open file, whose headers were read to see that, and closes it.
     """
-    names: set[str] = set()
+    datasets: dict[str, h5py.h5d.DatasetID] = {}  # what is open already opens again in no time
 
     def look(name: bytes, info: Any) -> bool | None:
         if info.type != h5py.h5l.TYPE_HARD:
@@ -101,7 +101,7 @@ def _at_once(file: h5py.File, parse: Any) -> ManifestGroup | None:
         # other layouts can't be gone through, which is an error.
         elif node.get_offset() is None and node.chunk_iter(_skips_a_filter):
             return True
-        names.add(name.decode())
+        datasets[name.decode()] = node
         return None
 
     try:
@@ -110,7 +110,7 @@ def _at_once(file: h5py.File, parse: Any) -> ManifestGroup | None:
         group: ManifestGroup = parse(file.id)
     except Exception:  # a dataset that is something else: which one, is found in parts
         return None
-    return group if names == group.arrays.keys() else None
+    return group if datasets.keys() == group.arrays.keys() else None
 
 
 def _in_parts(file: h5py.File, parse: Any, load_below: int) -> tuple[ManifestGroup, dict[str, str]]:
@@ -301,9 +301,12 @@ def _is_variable(file: h5py.File, path: str) -> bool:
 def _is_pure_dimension(node: h5py.h5d.DatasetID) -> bool:
     if not h5py.h5a.exists(node, b"NAME"):
         return False
-    name = h5py.Dataset(node).attrs["NAME"]
-    text = name.decode(errors="replace") if isinstance(name, bytes) else str(name)
-    return text.startswith(PURE_DIMENSION)
+    attribute = h5py.h5a.open(node, b"NAME")
+    value = np.empty(attribute.shape, attribute.dtype)
+    attribute.read(value)
+    name = value.tolist()
+    text = name.encode(errors="replace") if isinstance(name, str) else name
+    return isinstance(text, bytes) and text.startswith(PURE_DIMENSION)
 
 
 def _loaded(dataset: h5py.Dataset, load_below: int) -> ManifestArray:

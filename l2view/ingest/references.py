@@ -76,7 +76,7 @@ class ArrayReferences:
 
     def at(self, path: str) -> ArrayReferences:
         """Return the array at another path."""
-        return replace(self, path=path)
+        return self if path == self.path else replace(self, path=path)
 
 
 @dataclass(frozen=True)
