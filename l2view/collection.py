@@ -34,6 +34,7 @@ from l2view.layout import Layout, convention, packed
 from l2view.layout.groups import GroupsLayout, location_field
 from l2view.layout.packed import PackedLayout
 from l2view.meta.dataset import MetaDataset
+from l2view.meta.indexes import Indexes
 from l2view.meta.schema import ROW, Field, read_fields
 from l2view.query.context import Session
 from l2view.query.interval import ENDS, STARTS, time_field
@@ -129,7 +130,12 @@ class Collection:
         else:
             named = location_field(tuple(self._fields), location)
             self._layout = GroupsLayout(self._hierarchy, named)
-        self.meta = MetaDataset(self._source.store, tuple(self._fields.values()))
+        self.meta = MetaDataset(
+            self._source.store,
+            tuple(self._fields.values()),
+            snapshot=self._source.snapshot,
+            indexes=Indexes(self._hierarchy),
+        )
         """The table ``meta`` as a `pyarrow.dataset.Dataset`, for DuckDB, Polars and others."""
 
     async def _open(self, geometry: str | None) -> tuple[tuple[Field, ...], dict[str, str]]:

@@ -29,6 +29,9 @@ JSON = dict[str, Any]
 METADATA_KEYS = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
 """Names under which Zarr keeps metadata: they are never chunks, groups or arrays."""
 
+OWN = "l2view"
+"""The group of a collection with what only l2view reads."""
+
 CACHED_DOCUMENTS = 4096
 """How many documents a hierarchy remembers (they are read again once forgotten)."""
 

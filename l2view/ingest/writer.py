@@ -22,12 +22,11 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 
 from l2view.errors import FieldError, IngestError
-from l2view.hierarchy import join
+from l2view.hierarchy import OWN, join
 from l2view.ingest import grouping, packing
 from l2view.ingest.columns import Kind, Kinds, Value, are_exact, kind_of_array, plain, write
 from l2view.ingest.references import GranuleReferences
 from l2view.layout.convention import NAME, check, declared
-from l2view.layout.profile import OWN
 
 type LayoutName = Literal["packed", "groups"]
 """Where the arrays of granules go (see `l2view.layout`)."""

@@ -16,13 +16,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from l2view.hierarchy import JSON, join
+from l2view.hierarchy import JSON, OWN, join
 
 GRANULES = "granules"
 """The group with a group of packed arrays for each profile."""
-
-OWN = "l2view"
-"""The group with what only l2view reads: for each profile, its template and three arrays."""
 
 RAGGED = "l2view.ragged"
 """The codec by which a packed array says that its chunks must not be read as one grid."""

@@ -13,31 +13,36 @@ says so. ``scanner().to_reader()`` or ``to_table()`` give them something to work
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import batched
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
+from numpy.typing import NDArray
 from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 
 from l2view.errors import FieldError, L2ViewWarning, listed, unknown, warn
-from l2view.hierarchy import reads_sync
-from l2view.meta.decode import decode
+from l2view.meta.candidates import EVERY, Box, Candidates
+from l2view.meta.chunks import Chunks, Tally
 from l2view.meta.footprints import not_finite, unreadable, without
+from l2view.meta.indexes import Indexes
 from l2view.meta.nulls import hollow, with_sql_nulls
 from l2view.meta.schema import ROW, Field, table_schema
+from l2view.meta.zones import Zones, chunks_of, guarantee, prune, zones_of
 
 RANGE_ROWS = 65_536
 """The fewest rows that a scan reads at a time, where there are as many."""
 
 BATCH_ROWS = 65_536
 """The most rows in a batch, unless a caller asks for another number."""
+AT_ONCE = 16
+"""The chunks that a scan asks a store for at once, where it is bound to ask for so many."""
+
 WIDE = 2**31
 """Bytes of a column from which its offsets don't fit in 32 bits."""
 
@@ -54,10 +59,18 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
     rows
         The number of rows. It is the fields' length, and is asked for where there are
         no fields.
+    snapshot
+        The Icechunk snapshot that the store shows, None where its chunks may change.
+    indexes
+        The indexes that are stored beside the fields.
     checked
         Whether footprints are parsed, and NULL where they can't be.
     condition
         What every row fulfils that is shown, None to show all.
+    candidates
+        The rows that are looked at; whoever asks knows that no other is wanted.
+    tally
+        Where the cost of reading is counted.
     """
 
     def __init__(
@@ -66,22 +79,45 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         fields: Sequence[Field],
         rows: int | None = None,
         *,
+        snapshot: str | None = None,
+        indexes: Indexes | None = None,
         checked: bool = False,
         condition: pc.Expression | None = None,
+        candidates: Candidates = EVERY,
+        tally: Tally | None = None,
     ) -> None:
         self.store = store
         self.fields = {field.name: field for field in fields}
         self.rows = fields[0].length if fields else rows or 0
+        self.snapshot = snapshot
+        self.indexes = indexes
         self.checked = checked
         self.condition = condition
+        self.candidates = candidates
+        self.tally = Tally() if tally is None else tally
         self.failure: Exception | None = None
         """What stopped the last scan, for engines that report only its text."""
         self._schema = table_schema(tuple(fields))
         super().__init__(*hollow(self._schema))
 
+    def _state(self) -> dict[str, Any]:
+        return {
+            "snapshot": self.snapshot,
+            "indexes": self.indexes,
+            "checked": self.checked,
+            "condition": self.condition,
+            "candidates": self.candidates,
+            "tally": self.tally,
+        }
+
+    def _but(self, **changes: Any) -> MetaDataset:
+        """Return the same dataset but for `changes`."""
+        fields = tuple(self.fields.values())
+        return MetaDataset(self.store, fields, self.rows, **(self._state() | changes))
+
     def __reduce__(self) -> tuple[Callable[..., MetaDataset], tuple[Any, ...]]:
-        state = (self.store, tuple(self.fields.values()), self.rows, self.checked, self.condition)
-        return _rebuild, state
+        state = self._state() | {"tally": None}  # what was counted stays here
+        return _rebuild, (self.store, tuple(self.fields.values()), self.rows, state)
 
     def __repr__(self) -> str:
         return (
@@ -95,8 +131,15 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
 
     def with_checked_geometries(self) -> MetaDataset:
         """Return the same dataset with NULL for every footprint that isn't one."""
-        fields = tuple(self.fields.values())
-        return MetaDataset(self.store, fields, self.rows, checked=True, condition=self.condition)
+        return self._but(checked=True)
+
+    def among(self, candidates: Candidates) -> MetaDataset:
+        """Return the same dataset, of which only some rows are looked at."""
+        return self._but(candidates=candidates)
+
+    def counting(self, tally: Tally) -> MetaDataset:
+        """Return the same dataset, the cost of which is counted elsewhere."""
+        return self._but(tally=tally)
 
     def scanner(
         self,
@@ -106,31 +149,27 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         **options: Any,
     ) -> pads.Scanner:
         """Return a scanner, as `pyarrow.dataset.Dataset.scanner` does."""
-        return self._scanner(range(self.rows), columns, filter, batch_size)
+        return self._scanner(None, columns, filter, batch_size)
 
     def get_fragments(self, filter: pc.Expression | None = None) -> Iterator[MetaFragment]:
         """Yield the dataset's parts: runs of rows, about as many as there are processors.
 
-        An engine that scans fragments side by side holds a range of each in memory.
+        An engine that scans fragments side by side holds a few runs of each in memory.
         """
-        ranges = list(self.ranges())
-        share = -(-len(ranges) // (os.cpu_count() or 1)) or 1
-        for first in range(0, len(ranges), share):
-            part = ranges[first : first + share]
-            yield MetaFragment(self, range(part[0].start, part[-1].stop))
+        runs = list(self.ranges())
+        if self._whole(filter) is not None or self.candidates is not EVERY:
+            runs = self._promising(runs, self._whole(filter))
+        share = -(-len(runs) // (os.cpu_count() or 1)) or 1
+        for first in range(0, len(runs), share):
+            yield MetaFragment(self, tuple(runs[first : first + share]))
 
     def filter(self, expression: pc.Expression) -> MetaDataset:
         """Return the rows that fulfil a condition; nothing is read until they are asked for."""
-        if self.condition is not None:
-            expression = self.condition & expression
-        fields = tuple(self.fields.values())
-        return MetaDataset(
-            self.store, fields, self.rows, checked=self.checked, condition=expression
-        )
+        return self._but(condition=self._whole(expression))
 
     def count_rows(self, filter: pc.Expression | None = None, **options: Any) -> int:
         """Return the number of rows; without a filter nothing is read."""
-        if filter is None and self.condition is None:
+        if filter is None and self.condition is None and self.candidates is EVERY:
             return self.rows
         return int(self.scanner([ROW], filter).count_rows())
 
@@ -161,12 +200,17 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
             wanted = left[wanted]
         order = np.argsort(wanted, kind="stable")
         ascending = wanted[order]
-        parts = []
+        found = []
         for part in self.ranges():
             first, last = np.searchsorted(ascending, (part.start, part.stop))
             if first < last:
-                found = pa.array(ascending[first:last] - part.start)
-                parts.append(self.read(part, names).take(found))
+                found.append((part, ascending[first:last]))
+        chunks = Chunks(self.store, self.snapshot, self.tally)
+        parts = [
+            batch
+            for some in batched(found, self._together(names), strict=False)
+            for batch in self._read(chunks, some, names)
+        ]
         table = pa.Table.from_batches(parts, schema)
         if np.array_equal(ascending, wanted):
             return table
@@ -176,7 +220,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         return pa.table(columns, schema=schema)
 
     def ranges(self) -> Iterator[range]:
-        """Yield the runs of rows that a scan reads at a time.
+        """Yield the runs of rows that a scan decides about at a time.
 
         They end where the chunks of the field with the longest chunks end.
         """
@@ -187,25 +231,85 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
 
     def read(self, rows: range, names: Sequence[str]) -> pa.RecordBatch:
         """Read the columns `names` of consecutive `rows`."""
-        fields = [self.fields[name] for name in names if name != ROW]
-        chunks = _fetch(self.store, [key for f in fields for key in _chunk_keys(f, rows)])
-        columns: dict[str, pa.Array] = {}
-        for field in fields:
-            length, parts = field.chunk_length, []
-            for index in _chunk_range(field, rows):
-                chunk = decode(field, chunks[field.chunk_key(index)])
-                start = max(rows.start - index * length, 0)
-                parts.append(chunk[start : min(rows.stop - index * length, length)])
-            column = parts[0] if len(parts) == 1 else pa.concat_arrays(parts)
-            columns[field.name] = self._usable(column, field, rows)
-        if ROW in names:
-            columns[ROW] = pa.array(np.arange(rows.start, rows.stop, dtype=np.int64))
-        if not names:  # a batch of no columns still has a length
-            return pa.record_batch({ROW: pa.nulls(len(rows))}).select([])
-        schema = pa.schema([self._schema.field(name) for name in names])
-        return pa.RecordBatch.from_arrays([columns[name] for name in names], schema=schema)
+        chunks = Chunks(self.store, self.snapshot, self.tally)
+        return self._read(chunks, [(rows, None)], names)[0]
 
-    def _usable(self, column: pa.Array, field: Field, rows: range) -> pa.Array:
+    def zones(self, name: str, chunks: Chunks | None = None) -> Zones | None:
+        """Return the zone map of a field, None where nothing is known of it.
+
+        It is the one that is stored, or what was seen when chunks of the field were read.
+        """
+        field = self.fields[name]
+        stored = self._stored(name)
+        if stored is not None and stored.rows >= self.rows:
+            return stored
+        chunks = chunks or Chunks(self.store, self.snapshot, self.tally)
+        numbers = chunks_of(field, range(self.rows))
+        seen = chunks.zones([(field, number) for number in numbers])
+        if not any(seen):
+            return stored
+        if stored is not None:
+            whole = range(stored.rows // field.chunk_length)
+            for number in whole:
+                rows = range(number * field.chunk_length, (number + 1) * field.chunk_length)
+                seen[number] = seen[number] or stored.zone(rows)
+        return zones_of(field, seen, self.rows)
+
+    def _stored(self, name: str) -> Zones | None:
+        return None if self.indexes is None else self.indexes.zones(self.fields[name])
+
+    def _read(
+        self,
+        chunks: Chunks,
+        parts: Sequence[tuple[range, NDArray[np.int64] | None]],
+        names: Sequence[str],
+        learn: Collection[str] = (),
+    ) -> list[pa.RecordBatch]:
+        """Read the columns `names` of runs of rows: of some rows of each, or of all.
+
+        The chunks of all of them are asked for together. The zones of the fields called `learn`
+        are remembered.
+        """
+        schema = pa.schema([self._schema.field(name) for name in names])
+        fields = [self.fields[name] for name in names if name != ROW]
+        wanted: dict[tuple[str, int], int] = {}
+        asked: list[tuple[Field, int]] = []
+        needed: list[dict[str, list[int]]] = []
+        for part, rows in parts:
+            needed.append({})
+            for field in fields:
+                if rows is not None and self.candidates.values(field.name, rows) is not None:
+                    continue
+                numbers = needed[-1][field.name] = _numbers(field, part, rows)
+                for number in numbers:
+                    if (field.name, number) not in wanted:
+                        wanted[field.name, number] = len(asked)
+                        asked.append((field, number))
+        arrays = chunks.read(asked, learn)
+        batches = []
+        for (part, rows), numbered in zip(parts, needed, strict=True):
+            count = len(part) if rows is None else len(rows)
+            whole = np.arange(part.start, part.stop, dtype=np.int64) if rows is None else rows
+            columns: dict[str, pa.Array] = {ROW: pa.array(whole)}
+            for field in fields:
+                if field.name in numbered:
+                    pieces = [
+                        _piece(field, number, arrays[wanted[field.name, number]], part, rows)
+                        for number in numbered[field.name]
+                    ]
+                    column = pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
+                else:
+                    column = self.candidates.values(field.name, whole)
+                columns[field.name] = self._usable(column, field, whole)
+            if names:
+                batches.append(
+                    pa.RecordBatch.from_arrays([columns[name] for name in names], schema=schema)
+                )
+            else:  # a batch of no columns still has a length
+                batches.append(pa.record_batch({ROW: pa.nulls(count)}).select([]))
+        return batches
+
+    def _usable(self, column: pa.Array, field: Field, rows: NDArray[np.int64]) -> pa.Array:
         """Return footprints with NULL for those that would stop the functions of SQL."""
         if field.geometry is None:
             return column
@@ -213,7 +317,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
             column = without(column, unreadable(column))
         bad = not_finite(column, field)
         if len(bad):
-            named = listed(map(str, bad + rows.start), most=5)
+            named = listed(map(str, rows[bad]), most=5)
             warn(
                 f'the field "{field.name}" of idx {named} has a coordinate that is NaN or '
                 "infinite; such a footprint is NULL",
@@ -221,18 +325,20 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
             )
         return without(column, bad)
 
+    def _whole(self, condition: pc.Expression | None) -> pc.Expression | None:
+        """Return a condition and the dataset's own as one."""
+        if self.condition is None or condition is None:
+            return self.condition if condition is None else condition
+        return self.condition & condition
+
     def _scanner(
         self,
-        rows: range,
+        runs: Sequence[range] | None,
         columns: list[str] | dict[str, pc.Expression] | None,
         condition: pc.Expression | None,
         batch_size: int | None,
     ) -> pads.Scanner:
-        if self.condition is not None:
-            condition = self.condition if condition is None else self.condition & condition
-        if condition is not None:
-            condition = with_sql_nulls(condition)
-        first = self._used(condition)
+        condition = self._whole(condition)
         if columns is None:
             columns = self._schema.names
         if isinstance(columns, dict):
@@ -243,50 +349,138 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
                 if name not in self._schema.names:
                     raise FieldError(unknown("field", name, self._schema.names))
         schema = pa.schema([self._schema.field(name) for name in wanted])
-        batches = self._batches(rows, wanted, condition, first, batch_size or BATCH_ROWS)
+        batches = self._batches(runs, wanted, condition, batch_size or BATCH_ROWS)
         return pads.Scanner.from_batches(batches, schema=schema, columns=columns)
+
+    def _promising(self, runs: Sequence[range], condition: pc.Expression | None) -> list[range]:
+        """Return the runs of rows in which a candidate may fulfil `condition`."""
+        began = time.perf_counter()
+        chunks = Chunks(self.store, self.snapshot, self.tally)
+        known: dict[int, pc.Expression | None] = dict.fromkeys(range(len(runs)))
+        near = self.candidates.near
+        for name in near:
+            zones = self.zones(name, chunks)
+            if zones is not None:
+                known = {n: e for n, e in known.items() if _reaches(zones, runs[n], near[name])}
+        for name in self._used(condition):
+            zones = None if name == ROW else self.zones(name, chunks)
+            for number in known:
+                said = _guarantee(self.fields.get(name), zones, runs[number])
+                if said is not None:
+                    other = known[number]
+                    known[number] = said if other is None else other & said
+        kept: Iterable[int] = known
+        if condition is not None and any(said is not None for said in known.values()):
+            kept = sorted(
+                prune(condition, self._schema, {n: e for n, e in known.items() if e is not None})
+                | {n for n, e in known.items() if e is None}
+            )
+        found = []
+        for number in kept:
+            inside = self.candidates.within(runs[number])
+            if inside is None or len(inside):
+                found.append(runs[number])
+        self.tally.add("prune", began)
+        return found
+
+    def _together(self, names: Sequence[str]) -> int:
+        """Return how many runs to read together, so that a store is asked for much at once."""
+        step = len(next(iter(self.ranges()), range(RANGE_ROWS)))
+        fields = [self.fields[name] for name in names if name != ROW]
+        chunks = sum(-(-step // field.chunk_length) for field in fields)
+        return max(1, AT_ONCE // max(chunks, 1))
 
     def _batches(
         self,
-        rows: range,
+        runs: Sequence[range] | None,
         columns: list[str],
         condition: pc.Expression | None,
-        first: list[str],
         batch_size: int,
     ) -> Iterator[pa.RecordBatch]:
-        for whole in self.ranges():
-            part = range(max(whole.start, rows.start), min(whole.stop, rows.stop))
-            if not part:
-                continue
-            try:
-                if condition is None:
-                    batch = self.read(part, columns)
+        try:
+            if runs is None:
+                runs = list(self.ranges())
+                if condition is not None or self.candidates is not EVERY:
+                    runs = self._promising(runs, condition)
+            chunks = Chunks(self.store, self.snapshot, self.tally)
+            first = self._used(condition)
+            test = None if condition is None else with_sql_nulls(condition)
+            for some in batched(runs, self._together(first or columns), strict=False):
+                parts = [(part, self.candidates.within(part)) for part in some]
+                parts = self._near(chunks, parts)
+                if test is None:
+                    batches = self._read(chunks, parts, columns)
                 else:
-                    batch = self._matches(part, columns, condition, first)
-            except Exception as error:
-                self.failure = error
-                raise
-            if batch is None:
-                continue
-            for offset in range(0, batch.num_rows, batch_size):
-                yield batch.slice(offset, batch_size)
+                    batches = self._matches(chunks, parts, columns, test, first)
+                for batch in batches:
+                    for offset in range(0, batch.num_rows, batch_size):
+                        yield batch.slice(offset, batch_size)
+        except Exception as error:
+            self.failure = error
+            raise
+
+    def _near(
+        self, chunks: Chunks, parts: list[tuple[range, NDArray[np.int64] | None]]
+    ) -> list[tuple[range, NDArray[np.int64] | None]]:
+        """Return the runs and candidates whose footprints meet the rectangles asked for."""
+        for name, boxes in self.candidates.near.items():
+            field, found = self.fields[name], []
+            # Where an index told the candidates, it did so by their rectangles.
+            open_ends = [part for part in parts if part[1] is None]
+            wanted = [(field, n) for part, _ in open_ends for n in chunks_of(field, part)]
+            corners = dict(zip([n for _, n in wanted], chunks.bounds(wanted), strict=True))
+            for part, rows in parts:
+                if rows is None:
+                    inside = np.concatenate(
+                        [_cut(field, n, corners[n], part) for n in chunks_of(field, part)]
+                    )
+                    hit = np.ones(len(inside), dtype=bool)
+                    for box in boxes:
+                        hit &= _meets(inside, box)
+                    rows = part.start + np.flatnonzero(hit)
+                found.append((part, rows))
+            parts = [(part, rows) for part, rows in found if rows is None or len(rows)]
+        return parts
 
     def _matches(
-        self, part: range, columns: list[str], condition: pc.Expression, first: list[str]
-    ) -> pa.RecordBatch | None:
-        """Return the rows of `part` that pass `condition`, whose fields are read `first`."""
-        tested = self.read(part, [ROW, *(name for name in first if name != ROW)])
-        found = pa.Table.from_batches([tested]).filter(condition).column(ROW).to_numpy()
-        if len(found) == 0:
-            return None
-        positions = pa.array(found - part.start)
-        rest = [name for name in columns if name not in tested.schema.names]
-        table = tested.take(positions)
+        self,
+        chunks: Chunks,
+        parts: Sequence[tuple[range, NDArray[np.int64] | None]],
+        columns: list[str],
+        condition: pc.Expression,
+        first: list[str],
+    ) -> list[pa.RecordBatch]:
+        """Return the rows of `parts` that pass `condition`, whose fields are read `first`."""
+        if not parts:
+            return []
+        names = [ROW, *(name for name in first if name != ROW)]
+        learn = [name for name in first if name != ROW and self._stored(name) is None]
+        tested = pa.Table.from_batches(self._read(chunks, parts, names, learn))
+        began = time.perf_counter()
+        table = tested.filter(condition)
+        self.tally.add("filter", began)
+        if table.num_rows == 0:
+            return []
+        found = table.column(ROW).to_numpy()
+        rest = [name for name in columns if name not in names]
         if rest:
-            others = self.read(part, rest).take(positions)
+            kept = []
+            for part, _ in parts:
+                start, stop = np.searchsorted(found, (part.start, part.stop))
+                if start < stop:
+                    kept.append((part, found[start:stop]))
+            together = self._together(rest)
+            others = pa.Table.from_batches(
+                [
+                    batch
+                    for some in batched(kept, together, strict=False)
+                    for batch in self._read(chunks, some, rest)
+                ]
+            )
             for name in rest:
                 table = table.append_column(self._schema.field(name), others.column(name))
-        return table.select(columns)
+        batches: list[pa.RecordBatch] = table.select(columns).to_batches()
+        return batches
 
     def _used(self, expression: pc.Expression | None) -> list[str]:
         """Return the columns that `expression` names.
@@ -307,14 +501,14 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
 
 
 class MetaFragment:
-    """A run of the rows of a `MetaDataset`."""
+    """Runs of the rows of a `MetaDataset`."""
 
-    def __init__(self, dataset: MetaDataset, rows: range) -> None:
+    def __init__(self, dataset: MetaDataset, runs: tuple[range, ...]) -> None:
         self.dataset = dataset
-        self.rows = rows
+        self.runs = runs
 
     def __repr__(self) -> str:
-        return f"<MetaFragment rows {self.rows.start:,} to {self.rows.stop:,}>"
+        return f"<MetaFragment rows {self.runs[0].start:,} to {self.runs[-1].stop:,}>"
 
     @property
     def physical_schema(self) -> pa.Schema:
@@ -330,17 +524,13 @@ class MetaFragment:
         **options: Any,
     ) -> pads.Scanner:
         """Return a scanner of these rows."""
-        return self.dataset._scanner(self.rows, columns, filter, batch_size)
+        return self.dataset._scanner(self.runs, columns, filter, batch_size)
 
 
 def _rebuild(
-    store: Store,
-    fields: Sequence[Field],
-    rows: int,
-    checked: bool,
-    condition: pc.Expression | None,
+    store: Store, fields: Sequence[Field], rows: int, state: Mapping[str, Any]
 ) -> MetaDataset:
-    return MetaDataset(store, fields, rows, checked=checked, condition=condition)
+    return MetaDataset(store, fields, rows, **state)
 
 
 def _taken(column: pa.ChunkedArray, positions: pa.Array) -> pa.ChunkedArray:
@@ -359,27 +549,53 @@ def _taken(column: pa.ChunkedArray, positions: pa.Array) -> pa.ChunkedArray:
     return pa.chunked_array([whole.take(block).cast(column.type) for block in blocks], column.type)
 
 
-def _chunk_range(field: Field, rows: range) -> range:
-    return range(rows.start // field.chunk_length, -(-rows.stop // field.chunk_length))
+def _numbers(field: Field, part: range, rows: NDArray[np.int64] | None) -> list[int]:
+    """Return the numbers of the chunks that hold a run of rows, or some rows of it."""
+    if rows is None:
+        return list(chunks_of(field, part))
+    found: list[int] = np.unique(rows // field.chunk_length).tolist()
+    return found
 
 
-def _chunk_keys(field: Field, rows: range) -> list[str]:
-    return [field.chunk_key(index) for index in _chunk_range(field, rows)]
+def _piece(
+    field: Field, number: int, chunk: pa.Array, part: range, rows: NDArray[np.int64] | None
+) -> pa.Array:
+    """Return what a chunk has of a run of rows, or of some rows of it."""
+    start = number * field.chunk_length
+    if rows is None:
+        return chunk[max(part.start - start, 0) : min(part.stop - start, field.chunk_length)]
+    first, last = np.searchsorted(rows, (start, start + field.chunk_length))
+    return chunk.take(pa.array(rows[first:last] - start))
 
 
-def _fetch(store: Store, keys: Iterable[str]) -> dict[str, Any]:
-    """Return the stored bytes by key, None where there is no such chunk."""
-    keys = list(keys)
-    prototype = default_buffer_prototype()
-    if reads_sync(store):
-        found = [store.get_sync(key, prototype=prototype) for key in keys]
-    else:
+def _cut(field: Field, number: int, values: NDArray[Any], part: range) -> NDArray[Any]:
+    start = number * field.chunk_length
+    return values[max(part.start - start, 0) : min(part.stop - start, field.chunk_length)]
 
-        async def gather() -> list[Any]:
-            return await asyncio.gather(*(store.get(key, prototype) for key in keys))
 
-        found = sync(gather()) if keys else []
-    return {
-        key: None if buffer is None else buffer.as_numpy_array().tobytes()
-        for key, buffer in zip(keys, found, strict=True)
-    }
+def _meets(corners: NDArray[np.float64], box: Box) -> NDArray[np.bool_]:
+    """Return which rectangles, of shape (n, 4), meet `box`; those of NaN never do."""
+    west, south, east, north = box
+    found: NDArray[np.bool_] = (
+        (corners[:, 0] <= east)
+        & (corners[:, 2] >= west)
+        & (corners[:, 1] <= north)
+        & (corners[:, 3] >= south)
+    )
+    return found
+
+
+def _reaches(zones: Zones, rows: range, boxes: Sequence[Box]) -> bool:
+    """Return whether a footprint of `rows` may meet all of `boxes`."""
+    zone = zones.zone(rows)
+    corners = None if zone is None else np.array([zone.low])
+    return corners is None or all(_meets(corners, box)[0] for box in boxes)
+
+
+def _guarantee(field: Field | None, zones: Zones | None, rows: range) -> pc.Expression | None:
+    """Return what holds for all of `rows`, None where nothing is known."""
+    if field is None:
+        column = pc.field(ROW)
+        return (column >= rows.start) & (column < rows.stop)
+    zone = None if zones is None else zones.zone(rows)
+    return None if zone is None else guarantee(field, zone)

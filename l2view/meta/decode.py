@@ -1,7 +1,8 @@
 """Chunk bytes to Arrow arrays.
 
-zarrista (Rust, without the GIL) decodes what it knows; zarr-python decodes the rest.
-Which of the two did it can't be told from the values.
+Plain numbers are Arrow's buffers as soon as they are decompressed; zarrista (Rust) decodes what
+else it knows, both without the GIL; zarr-python decodes the rest. Which of them did it can't be
+told from the values.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def decode(field: Field, raw: bytes | memoryview | None) -> pa.Array:
     """
     document = {**field.document, "shape": [field.chunk_length], "attributes": {}}
     try:
-        values = decode_with_rust(document, raw)
+        values = decode_with_arrow(document, raw)
+        if values is None:
+            values = decode_with_rust(document, raw)
         if values is None:
             values = decode_with_python(document, raw)
         return _normalised(values, field)
@@ -61,6 +64,33 @@ def decode(field: Field, raw: bytes | memoryview | None) -> pa.Array:
             f'a chunk of the field "{field.name}" can\'t be decoded: {error}. '
             "Leave the field out of the search, or write it again"
         ) from error
+
+
+def decode_with_arrow(document: JSON, raw: Any) -> NDArray[Any] | None:
+    """Decode a chunk of numbers or times that is compressed at most; None for any other."""
+    numbers, *compressors = document["codecs"]
+    endian = numbers.get("configuration", {}).get("endian", "little")
+    if raw is None or numbers["name"] != "bytes" or endian != "little":
+        return None
+    said = document["data_type"]
+    name = type_name(said)
+    if name in ("numpy.datetime64", "numpy.timedelta64"):
+        inner = said["configuration"]
+        kind = name.removeprefix("numpy.")
+        dtype = np.dtype(f"{kind}[{inner.get('scale_factor', 1)}{inner['unit']}]")
+    elif name in NUMBERS and name != "bool":
+        dtype = np.dtype(name)
+    else:
+        return None
+    size = document["shape"][0] * dtype.itemsize
+    match [one["name"] for one in compressors]:
+        case [] if len(raw) == size:
+            buffer = raw
+        case ["zstd"]:
+            buffer = pa.Codec("zstd").decompress(raw, decompressed_size=size)
+        case _:
+            return None
+    return np.frombuffer(buffer, dtype=dtype)
 
 
 def decode_with_rust(document: JSON, raw: Any) -> NDArray[Any] | pa.Array | None:
@@ -112,7 +142,10 @@ def _normalised(values: NDArray[Any] | pa.Array, field: Field) -> pa.Array:
 def _numbers(values: NDArray[Any], field: Field) -> pa.Array:
     """Return numbers and times; which of them are NULL is told by the values as stored."""
     kind = field.type
-    plain = values.view(f"i{values.dtype.itemsize}") if values.dtype.kind in "mM" else values
+    times = values.dtype.kind in "mM"
+    if times and not field.nulls and np.datetime_data(values.dtype) == (kind.unit, 1):
+        return pa.array(values)  # for which NaT is NULL
+    plain = values.view(f"i{values.dtype.itemsize}") if times else values
     missing = np.zeros(len(values), dtype=bool)
     for null in field.nulls:
         missing |= plain == null

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import hashlib
 import json
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import pyarrow as pa
@@ -94,6 +96,13 @@ class Field:
     def attributes(self) -> JSON:
         """The array's own attributes."""
         return dict(self.document.get("attributes") or {})
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What tells how its chunks are read, and from where; not how many there are."""
+        said = {name: value for name, value in self.document.items() if name != "shape"}
+        text = json.dumps([self.path, self.geometry, said], sort_keys=True, default=str)
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def chunk_key(self, index: int) -> str:
         """Return the store's key of the chunk number `index`."""

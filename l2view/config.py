@@ -1,0 +1,21 @@
+"""Settings, as zarr and Dask keep theirs.
+
+``l2view.config.set({"cache.bytes": 2**28})`` changes one, for good or as a context manager; so
+do the environment's ``L2VIEW_CACHE__BYTES`` and a file in ``~/.config/l2view``. What each of them
+means stands beside its value.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from donfig import Config
+
+DEFAULTS: dict[str, Any] = {
+    "cache": {
+        # The most bytes of decoded chunks and indexes that a process keeps in memory; 0 for none.
+        "bytes": 2**30,
+    },
+}
+
+config = Config("l2view", defaults=[DEFAULTS])

@@ -1,0 +1,78 @@
+"""The rows that a query can find, as far as indexes tell before it is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+type Box = tuple[float, float, float, float]
+"""West, south, east, north in degrees."""
+
+
+def _none() -> NDArray[np.int64]:
+    return np.empty(0, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The rows that may fulfil a condition; no other does.
+
+    Attributes
+    ----------
+    rows
+        Of those below `tail`, the ones that may: ascending, int64, of shape (n,).
+    tail
+        The first row that no index covers. It and all after it may.
+    columns
+        Values of fields at `rows`, by name, which an index holds and needn't be read again.
+    near
+        Rectangles that a row's footprint must meet, by field.
+    said
+        By what each was found, for people.
+    """
+
+    rows: NDArray[np.int64] = field(default_factory=_none)
+    tail: int = 0
+    columns: Mapping[str, pa.Array] = field(default_factory=dict)
+    near: Mapping[str, tuple[Box, ...]] = field(default_factory=dict)
+    said: tuple[str, ...] = ()
+
+    def within(self, rows: range) -> NDArray[np.int64] | None:
+        """Return the candidates among `rows`, None where all of them are."""
+        if rows.start >= self.tail:
+            return None
+        first, last = np.searchsorted(self.rows, (rows.start, min(rows.stop, self.tail)))
+        rest = np.arange(self.tail, rows.stop, dtype=np.int64)
+        return np.concatenate([self.rows[first:last], rest])
+
+    def values(self, name: str, rows: NDArray[np.int64]) -> pa.Array | None:
+        """Return a field's values at some candidates, None where they must be read."""
+        column = self.columns.get(name)
+        if column is None or not len(rows) or rows[-1] >= self.tail:
+            return None
+        return column.take(pa.array(np.searchsorted(self.rows, rows)))
+
+    def both(self, other: Candidates) -> Candidates:
+        """Return the rows that are among these and the other ones."""
+        near = {
+            name: (*self.near.get(name, ()), *other.near.get(name, ()))
+            for name in {**self.near, **other.near}
+        }
+        said = (*self.said, *other.said)
+        if not self.tail or not other.tail:
+            some = self if self.tail else other
+            return Candidates(some.rows, some.tail, some.columns, near, said)
+        tail = min(self.tail, other.tail)
+        mine, theirs = (one.rows[one.rows < tail] for one in (self, other))
+        rows, at, their_at = np.intersect1d(mine, theirs, assume_unique=True, return_indices=True)
+        columns = {name: values.take(pa.array(at)) for name, values in self.columns.items()}
+        columns |= {name: v.take(pa.array(their_at)) for name, v in other.columns.items()}
+        return Candidates(rows, tail, columns, near, said)
+
+
+EVERY = Candidates()
+"""All rows."""

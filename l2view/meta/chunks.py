@@ -1,0 +1,255 @@
+"""Chunks of fields: fetched together, decoded side by side, kept while there is room.
+
+What is read is counted, so that a search can say what it cost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+import time
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import obstore
+import pyarrow as pa
+from numpy.typing import NDArray
+from obstore.store import AzureStore, GCSStore, S3Store
+from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+from zarr.storage import LocalStore, ObjectStore
+
+from l2view.hierarchy import reads_sync
+from l2view.meta.cache import CACHE
+from l2view.meta.decode import decode
+from l2view.meta.footprints import bounds
+from l2view.meta.schema import Field
+from l2view.meta.zones import Zone, is_orderable, zone_of, zone_of_bounds
+
+SHARE = 2
+"""A field whose values take more than one part in so many of the cache is not kept in it: a scan
+of it would push out all else, and itself before it comes round again."""
+
+
+@dataclass
+class Tally:
+    """What reading cost.
+
+    Attributes
+    ----------
+    requests
+        The keys that were asked for.
+    nbytes
+        The bytes that came.
+    decoded
+        The chunks that were decoded.
+    kept
+        The chunks that were there already.
+    seconds
+        Time by what it was spent on; threads side by side add up.
+    """
+
+    requests: int = 0
+    nbytes: int = 0
+    decoded: int = 0
+    kept: int = 0
+    seconds: dict[str, float] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+
+    def add(
+        self,
+        stage: str,
+        began: float,
+        *,
+        requests: int = 0,
+        nbytes: int = 0,
+        decoded: int = 0,
+        kept: int = 0,
+    ) -> None:
+        """Count what one stage did since `began`, by `time.perf_counter`."""
+        with self._lock:
+            self.requests += requests
+            self.nbytes += nbytes
+            self.decoded += decoded
+            self.kept += kept
+            spent = self.seconds.get(stage, 0.0)
+            self.seconds[stage] = spent + time.perf_counter() - began
+
+
+class Chunks:
+    """Decoded chunks of the fields of one store.
+
+    Parameters
+    ----------
+    store
+        The Zarr store.
+    snapshot
+        The Icechunk snapshot that it shows, None where its chunks may change.
+    tally
+        Where the cost is counted.
+    """
+
+    def __init__(self, store: Store, snapshot: str | None = None, tally: Tally | None = None):
+        self.store = store
+        self.snapshot = snapshot
+        self.tally = Tally() if tally is None else tally
+        self._listed: dict[str, dict[str, str | None]] = {}
+
+    def counting(self, tally: Tally) -> Chunks:
+        """Return the same chunks, counted elsewhere."""
+        return Chunks(self.store, self.snapshot, tally)
+
+    def read(
+        self, wanted: Sequence[tuple[Field, int]], learn: Collection[str] = ()
+    ) -> list[pa.Array]:
+        """Return chunks by field and number, each as long as a whole one.
+
+        The zones of the fields called `learn` are remembered.
+        """
+        return self._made(wanted, "values", learn)
+
+    def bounds(self, wanted: Sequence[tuple[Field, int]]) -> list[NDArray[np.float64]]:
+        """Return the rectangles around the footprints of chunks (see `footprints.bounds`)."""
+        return self._made(wanted, "bounds", [field.name for field, _ in wanted])
+
+    def zones(self, wanted: Sequence[tuple[Field, int]]) -> list[Zone | None]:
+        """Return what is known of chunks that were read before, None of those that weren't."""
+        keys = self._keys(wanted)
+        return [None if key is None else CACHE.get((*key, "zone")) for key in keys]
+
+    def _made(
+        self, wanted: Sequence[tuple[Field, int]], what: str, learn: Collection[str]
+    ) -> list[Any]:
+        """Return what is kept by the name `what` of each chunk, made where it isn't."""
+        began = time.perf_counter()
+        keys = self._keys(wanted)
+        found: list[Any] = [None if key is None else CACHE.get((*key, what)) for key in keys]
+        missing = [index for index, value in enumerate(found) if value is None]
+        self.tally.add("cache", began, kept=len(wanted) - len(missing))
+        if not missing:
+            return found
+        raw: dict[int, Any] = {}
+        # A store that answers at once is asked by the threads that decode.
+        together = not reads_sync(self.store)
+        if together:
+            began = time.perf_counter()
+            got = fetch(self.store, [wanted[i][0].chunk_key(wanted[i][1]) for i in missing])
+            raw.update(zip(missing, got, strict=True))
+            self._count_fetched(began, got)
+
+        def work(index: int) -> None:
+            (of, number), key = wanted[index], keys[index]
+            began = time.perf_counter()
+            if not together:
+                raw[index] = fetch(self.store, [of.chunk_key(number)])[0]
+                self._count_fetched(began, [raw[index]])
+                began = time.perf_counter()
+            values = decode(of, raw.pop(index))
+            made = values if what == "values" else bounds(values, of)
+            if key is not None and made.nbytes * _chunk_count(of) * SHARE <= CACHE.budget:
+                if what == "values" and not pa.types.is_primitive(of.type):
+                    # A copy of the right size: what it was decoded into may be far larger.
+                    made = pa.concat_arrays([made, made[:0]])
+                CACHE.put((*key, what), made, made.nbytes)
+            if key is not None and of.name in learn:
+                inside = min(of.length - number * of.chunk_length, of.chunk_length)
+                if what == "bounds":
+                    CACHE.put((*key, "zone"), zone_of_bounds(made[:inside]), 0)
+                elif is_orderable(of.type):
+                    CACHE.put((*key, "zone"), zone_of(of, values[:inside]), 0)
+            found[index] = made
+            self.tally.add("decode", began, decoded=1)
+
+        _side_by_side(work, missing)
+        return found
+
+    def _count_fetched(self, began: float, raw: Sequence[Any]) -> None:
+        nbytes = sum(0 if part is None else len(part) for part in raw)
+        self.tally.add("fetch", began, requests=len(raw), nbytes=nbytes)
+
+    def _keys(self, wanted: Sequence[tuple[Field, int]]) -> list[tuple[Hashable, ...] | None]:
+        """Return what tells each chunk from any other, None where nothing does."""
+        if self.snapshot is not None:
+            return [(self.snapshot, one.fingerprint, number) for one, number in wanted]
+        tags = self._tags([one.chunk_key(number) for one, number in wanted])
+        return [
+            None if tag is None else (tag, one.fingerprint, number)
+            for tag, (one, number) in zip(tags, wanted, strict=True)
+        ]
+
+    def _tags(self, keys: Sequence[str]) -> list[tuple[Any, ...] | None]:
+        """Return what the store says of each key that changes when its bytes do."""
+        if isinstance(self.store, LocalStore):
+            return [_tag_of_file(Path(self.store.root) / key) for key in keys]
+        place = _place(self.store)
+        if place is None:
+            return [None] * len(keys)
+        for folder in {key.rpartition("/")[0] for key in keys} - self._listed.keys():
+            pages = obstore.list(self.store.store, f"{folder}/")  # type: ignore[attr-defined]
+            self._listed[folder] = {one["path"]: one["e_tag"] for page in pages for one in page}
+        listed = [self._listed[key.rpartition("/")[0]] for key in keys]
+        return [
+            None if key in tags and tags[key] is None else (*place, key, tags.get(key))
+            for key, tags in zip(keys, listed, strict=True)
+        ]
+
+
+def _chunk_count(field: Field) -> int:
+    return -(-field.length // field.chunk_length)
+
+
+def _place(store: Store) -> tuple[str, ...] | None:
+    """Return what tells an object store from any other, None where nothing does."""
+    inner = getattr(store, "store", None) if isinstance(store, ObjectStore) else None
+    if not isinstance(inner, S3Store | GCSStore | AzureStore):
+        return None
+    said = {"prefix": inner.prefix, **inner.config}
+    names = ("prefix", "bucket", "container_name", "account_name", "endpoint", "region")
+    return (type(inner).__name__, *(str(said.get(name)) for name in names))
+
+
+def fetch(store: Store, keys: Iterable[str]) -> list[Any]:
+    """Return the stored bytes of `keys`, None where there are none."""
+    keys = list(keys)
+    prototype = default_buffer_prototype()
+    if not keys:
+        return []
+    if reads_sync(store):
+        found = [store.get_sync(key, prototype=prototype) for key in keys]
+    else:
+
+        async def gather() -> list[Any]:
+            return await asyncio.gather(*(store.get(key, prototype) for key in keys))
+
+        found = sync(gather())
+    return [None if buffer is None else memoryview(buffer.as_numpy_array()) for buffer in found]
+
+
+def _tag_of_file(path: Path) -> tuple[Any, ...]:
+    try:
+        said = path.stat()
+    except OSError:
+        return (str(path),)
+    return (str(path), said.st_ino, said.st_mtime_ns, said.st_size)
+
+
+def _side_by_side(work: Callable[[int], None], tasks: Sequence[int]) -> None:
+    """Do all of the tasks, several at a time where there are several."""
+    if len(tasks) == 1:
+        work(tasks[0])
+        return
+    for _ in _pool(os.getpid()).map(work, tasks):
+        pass
+
+
+@lru_cache(maxsize=1)
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Return the threads that decode; a forked process has none of its parent's."""
+    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="l2view-decode")

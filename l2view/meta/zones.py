@@ -1,0 +1,261 @@
+"""Zone maps: the least and the greatest value of each chunk of a field.
+
+A scan leaves out the chunks in which a condition can't hold. Which those are is Arrow's to say:
+each run of rows is a fragment of a `pyarrow.dataset` with what is known of it as its guarantee,
+and Arrow simplifies a filter by that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import pyarrow.fs
+from numpy.typing import NDArray
+
+from l2view.meta.footprints import bounds
+from l2view.meta.schema import Field
+
+LONGEST = 64
+"""The most characters of a text that a zone map keeps."""
+
+BOUNDS = ("west", "south", "east", "north")
+
+
+def is_orderable(kind: pa.DataType) -> bool:
+    """Return whether values of a type have an order that a zone map can tell."""
+    return bool(
+        pa.types.is_integer(kind)
+        or pa.types.is_floating(kind)
+        or pa.types.is_temporal(kind)
+        or pa.types.is_string(kind)
+        or pa.types.is_boolean(kind)
+    )
+
+
+@dataclass(frozen=True)
+class Zone:
+    """What is known of the values of some rows.
+
+    Attributes
+    ----------
+    low, high
+        Bounds of the values, None where all are NULL or nothing is known; of footprints,
+        west, south, east and north (`low`) in degrees, NaN where all are NULL.
+    nulls
+        How many are NULL.
+    """
+
+    low: Any
+    high: Any
+    nulls: int
+
+
+def zone_of(field: Field, values: pa.Array) -> Zone:
+    """Return the zone of some values of a field."""
+    if field.geometry is not None:
+        return zone_of_bounds(bounds(values, field))
+    if not is_orderable(field.type):
+        return Zone(None, None, values.null_count)
+    found = pc.min_max(values)
+    low, high = found["min"], found["max"]
+    if pa.types.is_string(field.type):
+        low, high = _shortened(low.as_py(), high.as_py(), field.type)
+    return Zone(low, high, values.null_count)
+
+
+def zone_of_bounds(corners: NDArray[np.float64]) -> Zone:
+    """Return the zone of footprints with these bounds, of shape (n, 4)."""
+    some = ~np.isnan(corners[:, 0])
+    nulls = int(len(corners) - some.sum())
+    if nulls == len(corners):
+        return Zone((np.nan,) * 4, None, nulls)
+    least, most = corners[some, :2].min(axis=0), corners[some, 2:].max(axis=0)
+    return Zone((*least.tolist(), *most.tolist()), None, nulls)
+
+
+def _shortened(low: str | None, high: str | None, kind: pa.DataType) -> tuple[Any, Any]:
+    """Return bounds of texts that are no longer than needed."""
+    if low is not None:
+        low = low[:LONGEST]
+    if high is not None and len(high) > LONGEST:
+        # The next text that doesn't begin like it; by code points, as UTF-8 is ordered.
+        cut = high[:LONGEST].rstrip("\U0010ffff")
+        high = cut[:-1] + _next(cut[-1]) if cut else None
+    return pa.scalar(low, kind), pa.scalar(high, kind)
+
+
+def _next(char: str) -> str:
+    code = ord(char) + 1
+    return chr(0xE000 if 0xD800 <= code <= 0xDFFF else code)
+
+
+@dataclass(frozen=True)
+class Zones:
+    """The zones of a field, one a chunk.
+
+    Attributes
+    ----------
+    field
+        The field.
+    rows
+        The rows that they cover, from the first.
+    table
+        One row a chunk: ``low``, ``high`` and ``nulls``; of footprints `BOUNDS` and ``nulls``.
+        Where ``nulls`` is NULL, nothing is known of the chunk.
+    """
+
+    field: Field
+    rows: int
+    table: pa.Table
+
+    @cached_property
+    def nulls(self) -> NDArray[np.int64]:
+        """How many values of each chunk are NULL, -1 where nothing is known; int64."""
+        return np.asarray(pc.fill_null(self.table.column("nulls"), -1))
+
+    @cached_property
+    def corners(self) -> NDArray[np.float64]:
+        """Bounds of footprints in degrees, float64, of shape (chunks, 4); NaN for none."""
+        columns = [self.table.column(name).to_numpy() for name in BOUNDS]
+        return np.stack(columns, axis=1)
+
+    @cached_property
+    def lows(self) -> pa.Array:
+        """The least value of each chunk."""
+        return self.table.column("low").combine_chunks()
+
+    @cached_property
+    def highs(self) -> pa.Array:
+        """The greatest value of each chunk."""
+        return self.table.column("high").combine_chunks()
+
+    def covers(self, rows: range) -> bool:
+        """Return whether something is known of each of `rows`."""
+        chunks = chunks_of(self.field, rows)
+        inside = rows.stop <= self.rows and chunks.stop <= len(self.nulls)
+        # Of a chunk that has grown since, what is known holds for its first rows alone.
+        last = min(chunks.stop * self.field.chunk_length, self.field.length)
+        return bool(inside and last <= self.rows and (self.nulls[_slice(chunks)] >= 0).all())
+
+    def zone(self, rows: range) -> Zone | None:
+        """Return what is known of `rows`, None where nothing is."""
+        if not self.covers(rows):
+            return None
+        chunks = chunks_of(self.field, rows)
+        part = _slice(chunks)
+        nulls = int(self.nulls[part].sum())
+        if self.field.geometry is not None:
+            corners = self.corners[part]
+            if np.isnan(corners).all():
+                return Zone((np.nan,) * 4, None, nulls)
+            least, most = np.nanmin(corners[:, :2], axis=0), np.nanmax(corners[:, 2:], axis=0)
+            return Zone((*least.tolist(), *most.tolist()), None, nulls)
+        lows, highs = self.lows[part], self.highs[part]
+        if len(chunks) == 1:
+            return Zone(lows[0], highs[0], nulls)
+        # A chunk without an upper bound, but with values, leaves the whole without one.
+        open_ended = (highs.is_null().to_numpy(False) & lows.is_valid().to_numpy(False)).any()
+        high = pa.scalar(None, highs.type) if open_ended else pc.max(highs)
+        return Zone(pc.min(lows), high, nulls)
+
+    def to_bytes(self) -> bytes:
+        """Return them as an Arrow IPC stream that says how many rows it covers."""
+        metadata = {"rows": str(self.rows), "chunk_length": str(self.field.chunk_length)}
+        table = self.table.replace_schema_metadata(metadata)
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table)
+        return bytes(sink.getvalue())
+
+
+def chunks_of(field: Field, rows: range) -> range:
+    """Return the numbers of a field's chunks that hold `rows`."""
+    return range(rows.start // field.chunk_length, -(-rows.stop // field.chunk_length))
+
+
+def _slice(numbers: range) -> slice:
+    return slice(numbers.start, numbers.stop)
+
+
+def zones_of(field: Field, zones: Sequence[Zone | None], rows: int) -> Zones:
+    """Return the zones of a field's first chunks as one; None where nothing is known."""
+    nulls = pa.array([None if zone is None else zone.nulls for zone in zones], pa.int64())
+    if field.geometry is not None:
+        nothing = (np.nan,) * 4
+        lows = [nothing if zone is None else zone.low for zone in zones]
+        corners = np.array(lows, dtype=np.float64).reshape(-1, 4)
+        columns = {name: pa.array(corners[:, i]) for i, name in enumerate(BOUNDS)}
+        return Zones(field, rows, pa.table({**columns, "nulls": nulls}))
+    low, high = (
+        pa.array([None if zone is None else getattr(zone, end) for zone in zones], field.type)
+        for end in ("low", "high")
+    )
+    return Zones(field, rows, pa.table({"low": low, "high": high, "nulls": nulls}))
+
+
+def from_bytes(field: Field, said: bytes) -> Zones | None:
+    """Return zones that were stored, None where they are of a field that was another one."""
+    table = pa.ipc.open_stream(said).read_all()
+    metadata = table.schema.metadata or {}
+    if int(metadata[b"chunk_length"]) != field.chunk_length:
+        return None
+    names = ("low", "high") if field.geometry is None else BOUNDS
+    if not {*names, "nulls"} <= set(table.schema.names):
+        return None
+    if field.geometry is None and table.schema.field("low").type != field.type:
+        return None
+    return Zones(field, int(metadata[b"rows"]), table)
+
+
+def guarantee(field: Field, zone: Zone) -> pc.Expression | None:
+    """Return what holds for every row of a zone, None where nothing is known."""
+    column = pc.field(field.name)
+    if field.geometry is not None or not is_orderable(field.type):
+        return None if zone.nulls else column.is_valid()
+    low, high = zone.low, zone.high
+    empty = low is None or not low.is_valid
+    if empty:
+        return column.is_null() if zone.nulls else None
+    known = column >= low
+    if zone.nulls:
+        known |= column.is_null()
+    if high is not None and high.is_valid:
+        upper = column <= high
+        known &= upper | column.is_null() if zone.nulls else upper
+    return known
+
+
+def prune(
+    condition: pc.Expression,
+    schema: pa.Schema,
+    known: Mapping[int, pc.Expression | None],
+) -> set[int]:
+    """Return the numbers of the runs of rows in which a condition may hold.
+
+    Parameters
+    ----------
+    condition
+        A filter over `schema`.
+    schema
+        The table's schema.
+    known
+        What holds for every row of a run, by its number.
+    """
+    runs = _runs(schema, known)
+    return {int(fragment.path) for fragment in runs.get_fragments(condition)}
+
+
+def _runs(schema: pa.Schema, known: Mapping[int, pc.Expression | None]) -> pads.Dataset:
+    ipc, files = pads.IpcFileFormat(), pyarrow.fs.LocalFileSystem()
+    fragments = [
+        ipc.make_fragment(str(number), files, partition_expression=said)
+        for number, said in known.items()
+    ]
+    return pads.FileSystemDataset(fragments, schema, ipc, files)
