@@ -261,7 +261,7 @@ def write(
     start: int,
     added: Sequence[Mapping[str, Value]],
     replaced: Mapping[int, Mapping[str, Value]],
-) -> None:
+) -> tuple[dict[str, NDArray[Any]], dict[str, tuple[NDArray[np.int64], NDArray[Any]]]]:
     """Write rows of ``/meta``.
 
     Parameters
@@ -276,7 +276,15 @@ def write(
         The rows to add.
     replaced
         Rows to put in the place of others, by their numbers.
+
+    Returns
+    -------
+    dict, dict
+        The values of the rows that were added, by field; and of those that were put in the
+        place of others, with their numbers.
     """
+    new: dict[str, NDArray[Any]] = {}
+    again: dict[str, tuple[NDArray[np.int64], NDArray[Any]]] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of dtypes without a v3 specification
         for name, kind in sorted(kinds.items()):
@@ -285,11 +293,13 @@ def write(
             if array.shape != (stop,):
                 array.resize((stop,))
             if added:
-                array[start:stop] = column(kind, (row.get(name) for row in added))
+                new[name] = array[start:stop] = column(kind, (row.get(name) for row in added))
             if replaced:
                 numbers = sorted(replaced)
                 values = column(kind, (replaced[number].get(name) for number in numbers))
+                again[name] = np.array(numbers), values
                 array.oindex[np.array(numbers)] = values
+    return new, again
 
 
 def _field(group: zarr.Group, name: str, kind: Kind, rows: int) -> zarr.Array[Any]:

@@ -9,6 +9,7 @@ from datetime import datetime
 
 import icechunk
 import numpy as np
+from zarr.abc.store import Store
 from zarr.core.buffer import cpu
 from zarr.core.sync import sync
 
@@ -17,7 +18,7 @@ from l2view.hierarchy import JSON
 from l2view.ingest.references import ArrayReferences, Checksum
 
 
-def put(store: icechunk.IcechunkStore, values: Mapping[str, bytes]) -> None:
+def put(store: Store, values: Mapping[str, bytes]) -> None:
     """Write values at their keys, together."""
 
     async def all_of_them() -> None:

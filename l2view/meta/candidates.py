@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-type Box = tuple[float, float, float, float]
-"""West, south, east, north in degrees."""
+from l2view.meta.rtree import Box
 
 
 def _none() -> NDArray[np.int64]:
@@ -30,7 +29,7 @@ class Candidates:
     columns
         Values of fields at `rows`, by name, which an index holds and needn't be read again.
     near
-        Rectangles that a row's footprint must meet, by field.
+        Of each of these rectangles, a row's footprint must meet one; by field.
     said
         By what each was found, for people.
     """
@@ -38,7 +37,7 @@ class Candidates:
     rows: NDArray[np.int64] = field(default_factory=_none)
     tail: int = 0
     columns: Mapping[str, pa.Array] = field(default_factory=dict)
-    near: Mapping[str, tuple[Box, ...]] = field(default_factory=dict)
+    near: Mapping[str, tuple[tuple[Box, ...], ...]] = field(default_factory=dict)
     said: tuple[str, ...] = ()
 
     def within(self, rows: range) -> NDArray[np.int64] | None:
@@ -54,6 +53,8 @@ class Candidates:
         column = self.columns.get(name)
         if column is None or not len(rows) or rows[-1] >= self.tail:
             return None
+        if len(rows) == len(self.rows):
+            return column
         return column.take(pa.array(np.searchsorted(self.rows, rows)))
 
     def both(self, other: Candidates) -> Candidates:

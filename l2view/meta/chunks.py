@@ -107,13 +107,24 @@ class Chunks:
         return Chunks(self.store, self.snapshot, tally)
 
     def read(
-        self, wanted: Sequence[tuple[Field, int]], learn: Collection[str] = ()
+        self,
+        wanted: Sequence[tuple[Field, int]],
+        learn: Collection[str] = (),
+        *,
+        scanned: bool = True,
     ) -> list[pa.Array]:
         """Return chunks by field and number, each as long as a whole one.
 
-        The zones of the fields called `learn` are remembered.
+        Parameters
+        ----------
+        wanted
+            Fields and numbers.
+        learn
+            The names of fields whose zones are remembered.
+        scanned
+            Whether they are gone through from first to last, and few of the cache's worth.
         """
-        return self._made(wanted, "values", learn)
+        return self._made(wanted, "values", learn, scanned)
 
     def bounds(self, wanted: Sequence[tuple[Field, int]]) -> list[NDArray[np.float64]]:
         """Return the rectangles around the footprints of chunks (see `footprints.bounds`)."""
@@ -125,7 +136,11 @@ class Chunks:
         return [None if key is None else CACHE.get((*key, "zone")) for key in keys]
 
     def _made(
-        self, wanted: Sequence[tuple[Field, int]], what: str, learn: Collection[str]
+        self,
+        wanted: Sequence[tuple[Field, int]],
+        what: str,
+        learn: Collection[str],
+        scanned: bool = True,
     ) -> list[Any]:
         """Return what is kept by the name `what` of each chunk, made where it isn't."""
         began = time.perf_counter()
@@ -153,7 +168,8 @@ class Chunks:
                 began = time.perf_counter()
             values = decode(of, raw.pop(index))
             made = values if what == "values" else bounds(values, of)
-            if key is not None and made.nbytes * _chunk_count(of) * SHARE <= CACHE.budget:
+            share = made.nbytes * _chunk_count(of) * SHARE
+            if key is not None and (not scanned or share <= CACHE.budget):
                 if what == "values" and not pa.types.is_primitive(of.type):
                     # A copy of the right size: what it was decoded into may be far larger.
                     made = pa.concat_arrays([made, made[:0]])

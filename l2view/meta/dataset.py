@@ -27,11 +27,12 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 
 from l2view.errors import FieldError, L2ViewWarning, listed, unknown, warn
-from l2view.meta.candidates import EVERY, Box, Candidates
+from l2view.meta.candidates import EVERY, Candidates
 from l2view.meta.chunks import Chunks, Tally
 from l2view.meta.footprints import not_finite, unreadable, without
 from l2view.meta.indexes import Indexes
 from l2view.meta.nulls import hollow, with_sql_nulls
+from l2view.meta.rtree import Box, meets
 from l2view.meta.schema import ROW, Field, table_schema
 from l2view.meta.zones import Zones, chunks_of, guarantee, prune, zones_of
 
@@ -69,6 +70,8 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         What every row fulfils that is shown, None to show all.
     candidates
         The rows that are looked at; whoever asks knows that no other is wanted.
+    span
+        The consecutive rows that are looked at, all by default.
     tally
         Where the cost of reading is counted.
     """
@@ -84,6 +87,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         checked: bool = False,
         condition: pc.Expression | None = None,
         candidates: Candidates = EVERY,
+        span: range | None = None,
         tally: Tally | None = None,
     ) -> None:
         self.store = store
@@ -94,6 +98,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         self.checked = checked
         self.condition = condition
         self.candidates = candidates
+        self.span = range(self.rows) if span is None else span
         self.tally = Tally() if tally is None else tally
         self.failure: Exception | None = None
         """What stopped the last scan, for engines that report only its text."""
@@ -107,6 +112,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
             "checked": self.checked,
             "condition": self.condition,
             "candidates": self.candidates,
+            "span": self.span,
             "tally": self.tally,
         }
 
@@ -136,6 +142,18 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
     def among(self, candidates: Candidates) -> MetaDataset:
         """Return the same dataset, of which only some rows are looked at."""
         return self._but(candidates=candidates)
+
+    def within(self, span: range) -> MetaDataset:
+        """Return the same dataset, of which only consecutive rows are looked at."""
+        return self._but(span=span)
+
+    def spans(self) -> Iterator[range]:
+        """Yield consecutive rows, few at first and ever more, for who may stop early."""
+        start = 0
+        step = len(next(self.ranges(), range(1)))
+        while start < self.rows:
+            yield range(start, min(start + step, self.rows))
+            start, step = start + step, 2 * step
 
     def counting(self, tally: Tally) -> MetaDataset:
         """Return the same dataset, the cost of which is counted elsewhere."""
@@ -170,7 +188,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
     def count_rows(self, filter: pc.Expression | None = None, **options: Any) -> int:
         """Return the number of rows; without a filter nothing is read."""
         if filter is None and self.condition is None and self.candidates is EVERY:
-            return self.rows
+            return len(self.span)
         return int(self.scanner([ROW], filter).count_rows())
 
     def take(self, indices: Any, columns: list[str] | None = None, **options: Any) -> pa.Table:
@@ -189,7 +207,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         wanted = np.asarray(indices, dtype=np.int64)
         if wanted.size == 0:
             return schema.empty_table()
-        if self.condition is not None:
+        if self.condition is not None or self.span != range(self.rows):
             left = self.scanner([ROW]).to_table().column(ROW).to_numpy()
         else:
             left = None
@@ -226,8 +244,8 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         """
         longest = max((field.chunk_length for field in self.fields.values()), default=RANGE_ROWS)
         step = -(-RANGE_ROWS // longest) * longest
-        for start in range(0, self.rows, step):
-            yield range(start, min(start + step, self.rows))
+        for start in range(self.span.start // step * step, self.span.stop, step):
+            yield range(max(start, self.span.start), min(start + step, self.span.stop))
 
     def read(self, rows: range, names: Sequence[str]) -> pa.RecordBatch:
         """Read the columns `names` of consecutive `rows`."""
@@ -405,6 +423,8 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
             chunks = Chunks(self.store, self.snapshot, self.tally)
             first = self._used(condition)
             test = None if condition is None else with_sql_nulls(condition)
+            if {*first, *columns} <= {ROW, *self.candidates.columns}:
+                runs = _joined(runs, self.candidates.tail)
             for some in batched(runs, self._together(first or columns), strict=False):
                 parts = [(part, self.candidates.within(part)) for part in some]
                 parts = self._near(chunks, parts)
@@ -423,7 +443,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         self, chunks: Chunks, parts: list[tuple[range, NDArray[np.int64] | None]]
     ) -> list[tuple[range, NDArray[np.int64] | None]]:
         """Return the runs and candidates whose footprints meet the rectangles asked for."""
-        for name, boxes in self.candidates.near.items():
+        for name, near in self.candidates.near.items():
             field, found = self.fields[name], []
             # Where an index told the candidates, it did so by their rectangles.
             open_ends = [part for part in parts if part[1] is None]
@@ -435,8 +455,8 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
                         [_cut(field, n, corners[n], part) for n in chunks_of(field, part)]
                     )
                     hit = np.ones(len(inside), dtype=bool)
-                    for box in boxes:
-                        hit &= _meets(inside, box)
+                    for boxes in near:
+                        hit &= meets(inside, boxes)
                     rows = part.start + np.flatnonzero(hit)
                 found.append((part, rows))
             parts = [(part, rows) for part, rows in found if rows is None or len(rows)]
@@ -549,6 +569,13 @@ def _taken(column: pa.ChunkedArray, positions: pa.Array) -> pa.ChunkedArray:
     return pa.chunked_array([whole.take(block).cast(column.type) for block in blocks], column.type)
 
 
+def _joined(runs: Sequence[range], tail: int) -> list[range]:
+    """Return runs of rows with those before `tail` as one: nothing is read for them."""
+    before = [run for run in runs if run.stop <= tail]
+    rest = [run for run in runs if run.stop > tail]
+    return [range(before[0].start, before[-1].stop), *rest] if before else rest
+
+
 def _numbers(field: Field, part: range, rows: NDArray[np.int64] | None) -> list[int]:
     """Return the numbers of the chunks that hold a run of rows, or some rows of it."""
     if rows is None:
@@ -573,23 +600,11 @@ def _cut(field: Field, number: int, values: NDArray[Any], part: range) -> NDArra
     return values[max(part.start - start, 0) : min(part.stop - start, field.chunk_length)]
 
 
-def _meets(corners: NDArray[np.float64], box: Box) -> NDArray[np.bool_]:
-    """Return which rectangles, of shape (n, 4), meet `box`; those of NaN never do."""
-    west, south, east, north = box
-    found: NDArray[np.bool_] = (
-        (corners[:, 0] <= east)
-        & (corners[:, 2] >= west)
-        & (corners[:, 1] <= north)
-        & (corners[:, 3] >= south)
-    )
-    return found
-
-
-def _reaches(zones: Zones, rows: range, boxes: Sequence[Box]) -> bool:
-    """Return whether a footprint of `rows` may meet all of `boxes`."""
+def _reaches(zones: Zones, rows: range, near: Sequence[Sequence[Box]]) -> bool:
+    """Return whether a footprint of `rows` may meet one rectangle of each of `near`."""
     zone = zones.zone(rows)
     corners = None if zone is None else np.array([zone.low])
-    return corners is None or all(_meets(corners, box)[0] for box in boxes)
+    return corners is None or all(meets(corners, boxes)[0] for boxes in near)
 
 
 def _guarantee(field: Field | None, zones: Zones | None, rows: range) -> pc.Expression | None:

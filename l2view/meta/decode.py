@@ -58,7 +58,7 @@ def decode(field: Field, raw: bytes | memoryview | None) -> pa.Array:
             values = decode_with_rust(document, raw)
         if values is None:
             values = decode_with_python(document, raw)
-        return _normalised(values, field)
+        return normalised(values, field)
     except Exception as error:  # each codec of either library has errors of its own
         raise FieldError(
             f'a chunk of the field "{field.name}" can\'t be decoded: {error}. '
@@ -128,8 +128,8 @@ def decode_with_python(document: JSON, raw: Any) -> NDArray[Any]:
         return np.asarray(zarr.open_array(MemoryStore(chunks), mode="r")[:])
 
 
-def _normalised(values: NDArray[Any] | pa.Array, field: Field) -> pa.Array:
-    """Return `values` as an Arrow array of the field's type, with its NULLs."""
+def normalised(values: NDArray[Any] | pa.Array, field: Field) -> pa.Array:
+    """Return values as they are stored as an Arrow array of the field's type, with its NULLs."""
     if isinstance(values, np.ndarray) and values.dtype.kind in "biufmM":
         array = _numbers(values, field)
     else:

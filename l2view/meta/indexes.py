@@ -5,13 +5,114 @@ Each says how many rows it covers; what was appended since is scanned.
 
 from __future__ import annotations
 
-from l2view.hierarchy import OWN, Hierarchy, join
-from l2view.meta.chunks import fetch
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from zarr.core.sync import sync
+
+from l2view.hierarchy import JSON, OWN, Hierarchy, join
+from l2view.meta import rtree
+from l2view.meta.candidates import Candidates
+from l2view.meta.chunks import Chunks, fetch
+from l2view.meta.rtree import HEADER, Box
 from l2view.meta.schema import Field
 from l2view.meta.zones import Zones, from_bytes
 
 ZONES = join(OWN, "zones")
 """The group with the zone maps, a uint8 array a field."""
+
+TREES = "indexes"
+"""The group with the R-trees, a uint8 array a field of footprints."""
+
+FOOTPRINTS = join(OWN, "footprints")
+"""The group with copies of footprints in the order of the R-tree's leaves."""
+
+FRACTION = 8
+"""Where an index leaves more than one in so many rows, a scan is as good."""
+
+
+@dataclass(frozen=True)
+class Tree:
+    """The R-tree of a field of footprints.
+
+    Attributes
+    ----------
+    field
+        The footprints.
+    bytes
+        Its bytes as an array.
+    layout
+        Where its parts lie.
+    rows
+        The rows that it covers, from the first.
+    always
+        Rows below that of which it knows nothing, ascending, int64.
+    copies
+        The footprints in the order of its leaves, None where there is no copy.
+    """
+
+    field: Field
+    bytes: Field
+    layout: rtree.Layout
+    rows: int
+    always: NDArray[np.int64]
+    copies: Field | None
+
+    def candidates(self, chunks: Chunks, boxes: Sequence[Box]) -> Candidates | None:
+        """Return the rows whose footprints may meet one of `boxes`.
+
+        None where they are too many for the index to be of use.
+        """
+
+        def read(spans: Sequence[tuple[int, int]]) -> list[NDArray[np.uint8]]:
+            return read_bytes(chunks, self.bytes, spans)
+
+        places, rows = rtree.search(self.layout, read, boxes)
+        if len(rows) * FRACTION > self.rows:
+            return None
+        order = np.argsort(rows)
+        places, rows = places[order], rows[order]
+        inside = rows < self.rows
+        places, rows = places[inside], rows[inside]
+        columns: dict[str, pa.Array] = {}
+        if self.copies is not None and not len(self.always):
+            columns[self.field.name] = _values_at(chunks, self.copies, places)
+        said = f"R-tree of {self.field.name}"
+        every = np.union1d(rows, self.always)
+        return Candidates(every, self.rows, columns, {self.field.name: (tuple(boxes),)}, (said,))
+
+
+def read_bytes(
+    chunks: Chunks, array: Field, spans: Sequence[tuple[int, int]]
+) -> list[NDArray[np.uint8]]:
+    """Return the bytes between starts and stops of a uint8 array, its chunks read together."""
+    size = array.chunk_length
+    numbers = sorted({n for a, b in spans for n in range(a // size, -(-b // size))})
+    read = chunks.read([(array, number) for number in numbers], scanned=False)
+    parts = {n: np.asarray(part) for n, part in zip(numbers, read, strict=True)}
+    found = []
+    for start, stop in spans:
+        inside = range(start // size, -(-stop // size))
+        whole = parts[inside[0]]
+        if len(inside) > 1:
+            whole = np.concatenate([parts[number] for number in inside])
+        first = inside[0] * size
+        found.append(whole[start - first : stop - first])
+    return found
+
+
+def _values_at(chunks: Chunks, field: Field, places: NDArray[np.int64]) -> pa.Array:
+    """Return a field's values at places in any order."""
+    if not len(places):
+        return pa.array([], field.type)
+    numbers, inverse = np.unique(places // field.chunk_length, return_inverse=True)
+    read = chunks.read([(field, number) for number in numbers.tolist()], scanned=False)
+    starts = np.concatenate([[0], np.cumsum([len(part) for part in read])[:-1]])
+    at = starts[inverse] + places % field.chunk_length
+    return pa.concat_arrays(read).take(pa.array(at))
 
 
 class Indexes:
@@ -26,6 +127,7 @@ class Indexes:
     def __init__(self, hierarchy: Hierarchy) -> None:
         self.hierarchy = hierarchy
         self._zones: dict[str, Zones | None] = {}
+        self._trees: dict[str, Tree | None] = {}
 
     def __getstate__(self) -> Hierarchy:
         return self.hierarchy
@@ -40,3 +142,44 @@ class Indexes:
             said = fetch(self.hierarchy.store, [key])[0]
             self._zones[field.name] = None if said is None else from_bytes(field, bytes(said))
         return self._zones[field.name]
+
+    def tree(self, field: Field, chunks: Chunks) -> Tree | None:
+        """Return the R-tree of a field of footprints, None where none is stored."""
+        if field.name not in self._trees:
+            self._trees[field.name] = self._tree(field, chunks)
+        return self._trees[field.name]
+
+    def _tree(self, field: Field, chunks: Chunks) -> Tree | None:
+        array = self._array(join(TREES, field.name), pa.uint8())
+        if array is None or array.length < HEADER.size:
+            return None
+        try:
+            said = rtree.layout(read_bytes(chunks, array, [(0, HEADER.size)])[0].tobytes())
+        except ValueError:  # somebody else's index of another kind
+            return None
+        known: JSON = array.attributes.get(OWN) or {}
+        rows = min(int(known.get("rows", said.items)), said.items)
+        # More leaves than rows: rows were deleted by someone who left the tree as it was.
+        if said.nbytes != array.length or (said.items > field.length and "rows" not in known):
+            return None
+        always = np.array(known.get("always", ()), dtype=np.int64)
+        copies = self._array(join(FOOTPRINTS, field.name), field.type, field)
+        if copies is not None and copies.length != said.items:
+            copies = None
+        return Tree(field, array, said, rows, always, copies)
+
+    def _array(self, path: str, kind: pa.DataType, like: Field | None = None) -> Field | None:
+        """Return an array as if it were a field, None where there is none of this type."""
+        document = sync(self.hierarchy.read(path))
+        if document is None or document["node_type"] != "array" or len(document["shape"]) != 1:
+            return None
+        if like is None and document["data_type"] != "uint8":
+            return None
+        return Field(
+            name=path,
+            path=self.hierarchy.key(path),
+            document=document,
+            type=kind,
+            nulls=() if like is None else like.nulls,
+            geometry=None if like is None else like.geometry,
+        )

@@ -96,6 +96,23 @@ def _next(char: str) -> str:
     return chr(0xE000 if 0xD800 <= code <= 0xDFFF else code)
 
 
+def together(one: Zone, other: Zone) -> Zone:
+    """Return what is known of the rows of two zones of one field."""
+    nulls = one.nulls + other.nulls
+    if isinstance(one.low, tuple):
+        with np.errstate(invalid="ignore"):
+            least = np.fmin(one.low, other.low)[:2]
+            most = np.fmax(one.low, other.low)[2:]
+        return Zone((*least.tolist(), *most.tolist()), None, nulls)
+    if not one.low.is_valid or not other.low.is_valid:
+        known = one if one.low.is_valid else other
+        return Zone(known.low, known.high, nulls)
+    low = pc.min(pa.array([one.low, other.low]))
+    if not one.high.is_valid or not other.high.is_valid:
+        return Zone(low, pa.scalar(None, one.high.type), nulls)
+    return Zone(low, pc.max(pa.array([one.high, other.high])), nulls)
+
+
 @dataclass(frozen=True)
 class Zones:
     """The zones of a field, one a chunk.
@@ -165,10 +182,23 @@ class Zones:
         high = pa.scalar(None, highs.type) if open_ended else pc.max(highs)
         return Zone(pc.min(lows), high, nulls)
 
+    def first(self, start: int, stop: int) -> Zone | None:
+        """Return what is known of the chunk that begins at the row `start`, up to `stop`.
+
+        None where rows before `stop` aren't covered.
+        """
+        number = start // self.field.chunk_length
+        if self.rows < stop or number >= len(self.nulls) or self.nulls[number] < 0:
+            return None
+        nulls = int(self.nulls[number])
+        if self.field.geometry is not None:
+            return Zone(tuple(self.corners[number].tolist()), None, nulls)
+        return Zone(self.lows[number], self.highs[number], nulls)
+
     def to_bytes(self) -> bytes:
         """Return them as an Arrow IPC stream that says how many rows it covers."""
         metadata = {"rows": str(self.rows), "chunk_length": str(self.field.chunk_length)}
-        table = self.table.replace_schema_metadata(metadata)
+        table = self.table.combine_chunks().replace_schema_metadata(metadata)
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:
             writer.write_table(table)
@@ -203,15 +233,19 @@ def zones_of(field: Field, zones: Sequence[Zone | None], rows: int) -> Zones:
 def from_bytes(field: Field, said: bytes) -> Zones | None:
     """Return zones that were stored, None where they are of a field that was another one."""
     table = pa.ipc.open_stream(said).read_all()
-    metadata = table.schema.metadata or {}
+    metadata = table.schema.metadata
     if int(metadata[b"chunk_length"]) != field.chunk_length:
         return None
     names = ("low", "high") if field.geometry is None else BOUNDS
     if not {*names, "nulls"} <= set(table.schema.names):
         return None
     if field.geometry is None and table.schema.field("low").type != field.type:
-        return None
-    return Zones(field, int(metadata[b"rows"]), table)
+        try:  # of integers that became floats since
+            ends = [table.column(name).cast(field.type) for name in names]
+        except pa.ArrowInvalid:
+            return None
+        table = pa.table(dict(zip((*names, "nulls"), [*ends, table.column("nulls")], strict=True)))
+    return Zones(field, int(metadata[b"rows"]), table.replace_schema_metadata(None))
 
 
 def guarantee(field: Field, zone: Zone) -> pc.Expression | None:

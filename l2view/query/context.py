@@ -18,11 +18,14 @@ import pyarrow.dataset as pads
 from datafusion import DataFrame, Expr, SessionContext, SQLOptions, col
 
 from l2view.errors import L2ViewError, QueryError, UnreadableGeometryError
+from l2view.meta.candidates import EVERY, Candidates
 from l2view.meta.dataset import MetaDataset
 from l2view.meta.footprints import unreadable
 from l2view.meta.nulls import NullSafe
 from l2view.query.explanation import explain
+from l2view.query.functions import DWITHIN
 from l2view.query.parameters import parameters
+from l2view.query.pruning import candidates
 
 TABLE = "meta"
 """The name of the table in SQL."""
@@ -49,6 +52,7 @@ class Session:
         """DataFusion's own session."""
         context = SessionContext()
         geodatafusion.register_all(context)
+        context.register_udf(DWITHIN)
         context.register_dataset(TABLE, self.meta)
         for name, table in self.tables.items():
             if name == TABLE:
@@ -60,6 +64,20 @@ class Session:
         return context
 
     def run(self, query: str, params: Mapping[str, Any] | None = None) -> DataFrame:
+        """Plan an SQL query that only reads, of the rows that indexes leave.
+
+        The parameters and errors are those of `plan`.
+        """
+        frame = self.plan(query, params)
+        with self.explained():
+            found = candidates(self.context, frame, TABLE, self.meta)
+        return frame if found is EVERY else self.among(found).plan(query, params)
+
+    def among(self, found: Candidates) -> Session:
+        """Return a session that looks at some rows of the table ``meta`` alone."""
+        return Session(self.meta.among(found), self.tables)
+
+    def plan(self, query: str, params: Mapping[str, Any] | None = None) -> DataFrame:
         """Plan an SQL query that only reads.
 
         Parameters

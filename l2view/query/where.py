@@ -10,7 +10,7 @@ from __future__ import annotations
 import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -27,11 +27,13 @@ from l2view.errors import (
     listed,
     warn,
 )
+from l2view.meta.candidates import EVERY
 from l2view.meta.schema import ROW
 from l2view.query.context import TABLE, Session
 from l2view.query.interval import interval, meets
 from l2view.query.parameters import parameters, to_json
 from l2view.query.place import box, geometry, geometry_field, touches
+from l2view.query.pruning import candidates
 
 RANDOM = re.compile(r"\b(random|uuid)\(\)")
 """Functions that answer otherwise each time."""
@@ -131,6 +133,36 @@ def find(session: Session, search: Search) -> NDArray[np.int64]:
 
 
 def _find(session: Session, search: Search) -> NDArray[np.int64]:
+    if search.limit is None or search.order_by is not None:
+        rows = _rows(session, search)
+        return rows if search.order_by else np.sort(rows)
+    # The first rows that there are: no more are looked at than it takes.
+    limit, found = operator.index(search.limit), np.empty(0, dtype=np.int64)
+    for span in session.meta.spans():
+        part = Session(session.meta.within(span), session.tables)
+        found = np.concatenate([found, np.sort(_rows(part, replace(search, limit=None)))])
+        if len(found) >= limit:
+            break
+    return found[:limit]
+
+
+def _rows(session: Session, search: Search) -> NDArray[np.int64]:
+    """Return the row numbers that `search` finds, in its order if it has one."""
+    frame = _planned(session, search)
+    with session.explained():
+        found = candidates(session.context, frame, TABLE, session.meta)
+    if found is not EVERY:
+        session = session.among(found)
+        frame = _planned(session, search)
+    with session.explained():
+        batches = frame.collect()
+    return np.concatenate(
+        [batch.column(0).to_numpy() for batch in batches] or [np.empty(0, dtype=np.int64)]
+    )
+
+
+def _planned(session: Session, search: Search) -> DataFrame:
+    """Return the query for the row numbers that `search` finds."""
     schema, table = session.meta.schema, session.context.table(TABLE)
     frame = table
     if search.where is not None:
@@ -144,14 +176,10 @@ def _find(session: Session, search: Search) -> NDArray[np.int64]:
         if search.ids is not None:
             frame = _only(session, frame, schema, search.ids)
         order = _order(table, search.order_by)
-        frame = frame.sort(*order, col(ROW).sort()) if order or search.limit else frame
+        frame = frame.sort(*order, col(ROW).sort()) if order else frame
         if search.limit is not None:
             frame = frame.limit(operator.index(search.limit))
-        batches = frame.select(ROW).collect()
-    rows = np.concatenate(
-        [batch.column(0).to_numpy() for batch in batches] or [np.empty(0, dtype=np.int64)]
-    )
-    return rows if order or search.limit is not None else np.sort(rows)
+        return frame.select(ROW)
 
 
 def conditions(session: Session, search: Search) -> list[Expr]:
@@ -212,7 +240,7 @@ def _where(
     if unused:
         raise QueryError(f"where= has no placeholder for {listed('$' + name for name in unused)}")
     # The line break ends a comment that the expression may end with.
-    return session.run(f"SELECT * FROM {TABLE} WHERE (\n{where}\n)", params)  # noqa: S608
+    return session.plan(f"SELECT * FROM {TABLE} WHERE (\n{where}\n)", params)  # noqa: S608
 
 
 def _require_plain(expression: str, name: str) -> None:

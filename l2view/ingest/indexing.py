@@ -1,0 +1,352 @@
+"""Indexes of ``/meta``, written: all of them, or what a batch adds to them.
+
+They are written with the rows, in one commit, so that none ever tells of other rows than there
+are.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import zarr
+from numpy.typing import NDArray
+from zarr.abc.store import Store
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.sync import sync
+
+from l2view.errors import IngestError
+from l2view.hierarchy import JSON, OWN, Hierarchy, join
+from l2view.ingest.nodes import put
+from l2view.meta.chunks import Chunks
+from l2view.meta.decode import normalised
+from l2view.meta.footprints import bounds
+from l2view.meta.indexes import FOOTPRINTS, TREES, ZONES, Indexes
+from l2view.meta.rtree import HEADER, build, layout, outward
+from l2view.meta.schema import Field, read_fields
+from l2view.meta.zones import Zone, Zones, is_orderable, together, zone_of, zones_of
+
+META = "meta"
+"""The group with the fields."""
+
+INDEX_CHUNK = 2**18
+"""The bytes of a chunk of an index, which a search reads a few of."""
+
+COPIES = 8_192
+"""The footprints in a chunk of their copies."""
+
+HELD = 2**28
+"""The most bytes of footprints that are put in order at once."""
+
+ALWAYS = 10_000
+"""The most rows that an index may know nothing of."""
+
+GROUP: JSON = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+
+
+def bytes_document(length: int, chunk_length: int, attributes: JSON | None = None) -> JSON:
+    """Return the document of a uint8 array that isn't compressed."""
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [length],
+        "data_type": "uint8",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [max(chunk_length, 1)]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0,
+        "codecs": [{"name": "bytes"}],
+        "attributes": attributes or {},
+        "dimension_names": None,
+    }
+
+
+def put_zones(hierarchy: Hierarchy, found: Iterable[Zones], *, new: bool) -> None:
+    """Write zone maps; `new` says whether the group of them may be missing."""
+    documents: dict[str, bytes] = {}
+    chunks: dict[str, bytes] = {}
+    for zones in found:
+        said = zones.to_bytes()
+        path = hierarchy.key(join(ZONES, zones.field.name))
+        documents[f"{path}/zarr.json"] = _json(bytes_document(len(said), len(said)))
+        chunks[f"{path}/c/0"] = said
+    if new and documents:
+        _put_groups(hierarchy, join(ZONES, "field"))
+    put(hierarchy.store, documents)
+    put(hierarchy.store, chunks)
+
+
+def _json(document: JSON) -> bytes:
+    document = {name: value for name, value in document.items() if value is not None}
+    return json.dumps(document).encode()
+
+
+def has_zones(field: Field) -> bool:
+    """Return whether a field has a zone map."""
+    return field.geometry is not None or is_orderable(field.type)
+
+
+def zones_from(
+    store: Store,
+    first: int = 0,
+    *,
+    names: Sequence[str] | None = None,
+    group: str = META,
+    root: str = "",
+    progress: Callable[[int], None] = lambda rows: None,
+) -> list[str]:
+    """Write the zone maps of the chunks that hold the row `first` and all after it.
+
+    Parameters
+    ----------
+    store
+        A store that can be written to.
+    first
+        A row; what is known of those before it is kept.
+    names
+        The fields, all by default.
+    group
+        The group with the fields.
+    root
+        The path of the collection in the store.
+    progress
+        Called with the number of rows of a field that were gone through.
+
+    Returns
+    -------
+    list of str
+        The fields.
+    """
+    hierarchy = Hierarchy(store, root)
+    fields, _ = sync(read_fields(hierarchy, group))
+    indexes, chunks = Indexes(hierarchy), Chunks(store)
+    written = []
+    for field in fields:
+        if not has_zones(field) or (names is not None and field.name not in names):
+            continue
+        begin = first // field.chunk_length
+        zones = []
+        for number in range(begin, -(-field.length // field.chunk_length)):
+            rows = min(field.length - number * field.chunk_length, field.chunk_length)
+            zones.append(zone_of(field, chunks.read([(field, number)])[0][:rows]))
+            progress(rows)
+        written.append(_joined(indexes.zones(field), field, begin, zones, field.length))
+    put_zones(hierarchy, written, new=True)
+    return [zones.field.name for zones in written]
+
+
+def keep_zones(
+    store: Store,
+    start: int,
+    added: Mapping[str, NDArray[Any]],
+    replaced: Mapping[str, tuple[NDArray[np.int64], NDArray[Any]]],
+) -> None:
+    """Bring the zone maps up to date with a batch, at a cost that only the batch tells.
+
+    Parameters
+    ----------
+    store
+        A writable session's store; the rows are there.
+    start
+        The first row that was added.
+    added
+        The values of the rows that were added, as they are stored, by field.
+    replaced
+        Rows that were written again and their values, by field.
+    """
+    hierarchy = Hierarchy(store)
+    fields, _ = sync(read_fields(hierarchy, META))
+    indexes = Indexes(hierarchy)
+    found = []
+    for field in filter(has_zones, fields):
+        stored = indexes.zones(field)
+        if field.name in replaced and stored is not None:
+            stored = _widened(stored, *replaced[field.name])
+        values = added.get(field.name)
+        if values is None or not len(values):
+            found.extend([stored] if stored is not None else [])
+            continue
+        begin, length = start // field.chunk_length, field.chunk_length
+        column = normalised(values, field)
+        zones: list[Zone | None] = []
+        for number in range(begin, -(-field.length // length)):
+            part = slice(max(number * length - start, 0), (number + 1) * length - start)
+            zones.append(zone_of(field, column[part]))
+        if start % length:  # of the rows before, in the first of the chunks
+            before = None if stored is None else stored.first(begin * length, start)
+            zones[0] = None if before is None or zones[0] is None else together(before, zones[0])
+        found.append(_joined(stored, field, begin, zones, field.length))
+    put_zones(hierarchy, found, new=start == 0)
+
+
+def _joined(
+    stored: Zones | None, field: Field, begin: int, zones: Sequence[Zone | None], rows: int
+) -> Zones:
+    """Return stored zones up to the chunk number `begin`, and `zones` from there on."""
+    nothing: list[Zone | None] = [None] * begin
+    new = zones_of(field, zones, rows).table
+    if stored is None:
+        before = zones_of(field, nothing, 0).table
+    else:
+        # A chunk that isn't covered to its end is one of which nothing is known.
+        whole = min(begin, stored.rows // field.chunk_length)
+        rest = zones_of(field, nothing[whole:], 0).table
+        before = pa.concat_tables([stored.table.slice(0, whole), rest])
+    return Zones(field, rows, pa.concat_tables([before, new]))
+
+
+def _widened(stored: Zones, rows: NDArray[np.int64], values: NDArray[Any]) -> Zones:
+    """Return zones that hold for some rows that were written again, too."""
+    field = stored.field
+    column = normalised(values, field)
+    numbers = rows // field.chunk_length
+    for number in np.unique(numbers).tolist():
+        if number >= len(stored.nulls) or stored.nulls[number] < 0:
+            continue
+        start = number * field.chunk_length
+        old = stored.first(start, min(start + field.chunk_length, stored.rows))
+        if old is not None:
+            new = zone_of(field, column.filter(pa.array(numbers == number)))
+            row = zones_of(field, [together(old, new)], 0).table
+            parts = [stored.table.slice(0, number), row, stored.table.slice(number + 1)]
+            stored = Zones(field, stored.rows, pa.concat_tables(parts))
+    return stored
+
+
+def tree_of(
+    store: Store,
+    field: Field,
+    *,
+    root: str = "",
+    progress: Callable[[int], None] = lambda rows: None,
+) -> None:
+    """Write the R-tree of a field of footprints, and their copies in its order.
+
+    Parameters
+    ----------
+    store
+        A store that can be written to.
+    field
+        The footprints.
+    root
+        The path of the collection in the store.
+    progress
+        Called with the number of rows that were gone through.
+
+    Raises
+    ------
+    IngestError
+        Where nothing can be told of too many of them.
+    """
+    hierarchy, chunks = Hierarchy(store, root), Chunks(store)
+    unknown: list[NDArray[np.int64]] = []
+    sizes = 0
+
+    def blocks() -> Iterator[NDArray[np.float32]]:
+        nonlocal sizes
+        for first, values in _chunks(chunks, field):
+            corners = bounds(values, field)
+            odd = np.flatnonzero(np.isinf(corners).any(axis=1))
+            unknown.append(first + odd)
+            # What could be anywhere would spoil the order of all others.
+            corners[odd] = np.nan
+            sizes += values.nbytes
+            progress(len(values))
+            yield outward(corners)
+
+    tree = build(blocks(), field.length)
+    always = np.concatenate(unknown) if unknown else np.empty(0, dtype=np.int64)
+    if len(always) > ALWAYS:
+        raise IngestError(
+            f'{len(always):,} values of the field "{field.name}" aren\'t footprints, the first that '
+            f"of idx {always[0]}: too many for an index"
+        )
+    said = layout(tree[: HEADER.size].tobytes())
+    begin = HEADER.size + said.boxes * said.width
+    end = begin + said.items * said.row_dtype.itemsize
+    rows = tree[begin:end].view(said.row_dtype)
+    _put_copies(hierarchy, chunks, field, rows, sizes)
+    _put_bytes(
+        hierarchy,
+        join(TREES, field.name),
+        tree,
+        {OWN: {"rows": field.length, "always": always.tolist()}},
+    )
+
+
+def _chunks(chunks: Chunks, field: Field) -> Iterator[tuple[int, pa.Array]]:
+    """Yield the first row and the values of each chunk of a field."""
+    for number in range(-(-field.length // field.chunk_length)):
+        first = number * field.chunk_length
+        values = chunks.read([(field, number)])[0]
+        yield first, values[: min(field.length - first, field.chunk_length)]
+
+
+def _put_bytes(hierarchy: Hierarchy, path: str, data: NDArray[np.uint8], attributes: JSON) -> None:
+    """Write an array of bytes in chunks."""
+    _put_groups(hierarchy, path)
+    key = hierarchy.key(path)
+    sync(_delete(hierarchy.store, key))
+    document = bytes_document(len(data), INDEX_CHUNK, attributes)
+    put(hierarchy.store, {f"{key}/zarr.json": _json(document)})
+    for number, start in enumerate(range(0, len(data), INDEX_CHUNK)):
+        chunk = data[start : start + INDEX_CHUNK]
+        if len(chunk) < INDEX_CHUNK:
+            chunk = np.pad(chunk, (0, INDEX_CHUNK - len(chunk)))
+        put(hierarchy.store, {f"{key}/c/{number}": chunk.tobytes()})
+
+
+def _put_groups(hierarchy: Hierarchy, path: str) -> None:
+    """Write the groups above `path` that aren't there."""
+    parts = path.split("/")[:-1]
+    for end in range(1, len(parts) + 1):
+        key = f"{hierarchy.key('/'.join(parts[:end]))}/zarr.json"
+        if sync(hierarchy.store.get(key, default_buffer_prototype())) is None:
+            put(hierarchy.store, {key: _json(GROUP)})
+
+
+async def _delete(store: Store, key: str) -> None:
+    await store.delete_dir(key)
+
+
+def _put_copies(
+    hierarchy: Hierarchy, chunks: Chunks, field: Field, rows: NDArray[Any], nbytes: int
+) -> None:
+    """Write footprints in the order `rows`, as many at a time as memory allows."""
+    path = join(FOOTPRINTS, field.name)
+    _put_groups(hierarchy, path)
+    sync(_delete(hierarchy.store, hierarchy.key(path)))
+    group = zarr.open_group(hierarchy.store, path=hierarchy.key(FOOTPRINTS), mode="a")
+    binary = pa.types.is_binary(field.type)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
+        array = group.create_array(
+            field.name,
+            shape=(len(rows),),
+            chunks=(COPIES,),
+            dtype="variable_length_bytes" if binary else "string",
+            attributes={"order": f"of the leaves of /{join(TREES, field.name)}"},
+        )
+    passes = max(1, -(-nbytes // HELD))
+    step = -(-len(rows) // passes // COPIES) * COPIES or COPIES
+    for start in range(0, len(rows), step):
+        wanted = rows[start : start + step].astype(np.int64)
+        order = np.argsort(wanted)
+        ascending = wanted[order]
+        parts = []
+        for first, values in _chunks(chunks, field):
+            low, high = np.searchsorted(ascending, (first, first + len(values)))
+            if low < high:
+                parts.append(values.take(pa.array(ascending[low:high] - first)))
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        there = pa.chunked_array(parts).cast(pa.large_binary() if binary else pa.large_string())
+        values = there.combine_chunks().take(pa.array(back)).fill_null(b"" if binary else "")
+        for at in range(0, len(values), COPIES):
+            part = values[at : at + COPIES].to_numpy(zero_copy_only=False)
+            if not binary:
+                part = part.astype(np.dtypes.StringDType())
+            array[start + at : start + at + len(part)] = part

@@ -1,0 +1,194 @@
+"""The packed Hilbert R-tree of a field of footprints, in the format of geo-index.
+
+Eight bytes say what it is; the boxes of all levels follow, the leaves first and the root last,
+then the row of each leaf (geo-index, ``rtree/index.rs``; flatbush's format, version 3). A search
+goes down from the root, and of each level reads the boxes below those it met: of a large tree
+little more than the leaves that it finds.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+HEADER = struct.Struct("<BBHI")
+"""Magic number, version and type, boxes in a node, items."""
+
+MAGIC, VERSION = 0xFB, 3
+
+DTYPES = ("i1", "u1", "u1", "<i2", "<u2", "<i4", "<u4", "<f4", "<f8")
+"""The types of coordinates, by their number in the format."""
+
+NODE = 64
+"""The boxes in a node of a tree that is made here: few levels, and so few requests."""
+
+WIDE = 16_384
+"""From so many boxes on, their rows are numbers of 32 bits."""
+
+type Box = tuple[float, float, float, float]
+"""West, south, east, north in degrees."""
+
+type ReadBytes = Callable[[Sequence[tuple[int, int]]], list[NDArray[np.uint8]]]
+"""Called with starts and stops, it returns the bytes between them."""
+
+
+def meets(corners: NDArray[Any], boxes: Iterable[Box]) -> NDArray[np.bool_]:
+    """Return which rectangles, of shape (n, 4), meet one of `boxes`; those of NaN never do."""
+    found = np.zeros(len(corners), dtype=bool)
+    for west, south, east, north in boxes:
+        found |= (
+            (corners[:, 0] <= east)
+            & (corners[:, 2] >= west)
+            & (corners[:, 1] <= north)
+            & (corners[:, 3] >= south)
+        )
+    return found
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the parts of a tree lie.
+
+    Attributes
+    ----------
+    items
+        The number of leaves.
+    node
+        The boxes in a node.
+    dtype
+        The type of the coordinates.
+    """
+
+    items: int
+    node: int
+    dtype: np.dtype[Any]
+
+    @cached_property
+    def levels(self) -> list[tuple[int, int]]:
+        """The first box of each level and the one after its last, the leaves first."""
+        found = [(0, self.items)]
+        while found[-1][1] - found[-1][0] > 1 or len(found) == 1:
+            start, stop = found[-1]
+            found.append((stop, stop + -(-(stop - start) // self.node)))
+        return found
+
+    @property
+    def boxes(self) -> int:
+        """The number of boxes of all levels."""
+        return self.levels[-1][1]
+
+    @property
+    def width(self) -> int:
+        """The bytes of a box."""
+        return 4 * self.dtype.itemsize
+
+    @property
+    def row_dtype(self) -> np.dtype[Any]:
+        """The type of the rows."""
+        return np.dtype("<u2" if self.boxes < WIDE else "<u4")
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the whole tree."""
+        return HEADER.size + self.boxes * (self.width + self.row_dtype.itemsize)
+
+
+def layout(head: bytes) -> Layout:
+    """Return the layout that a tree's first eight bytes tell.
+
+    Raises
+    ------
+    ValueError
+        Where they aren't those of a tree.
+    """
+    magic, version, node, items = HEADER.unpack(head)
+    if magic != MAGIC or version >> 4 != VERSION or version & 15 >= len(DTYPES) or node < 2:
+        raise ValueError("it is no R-tree of geo-index's format, version 3")
+    return Layout(items, node, np.dtype(DTYPES[version & 15]))
+
+
+def search(
+    tree: Layout, read: ReadBytes, boxes: Sequence[Box]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the leaves whose boxes meet one of `boxes`.
+
+    Parameters
+    ----------
+    tree
+        What the tree's head says.
+    read
+        Reads bytes of the tree.
+    boxes
+        Rectangles.
+
+    Returns
+    -------
+    ndarray, ndarray
+        Their positions among the leaves, ascending, and their rows, int64.
+    """
+    empty = np.empty(0, dtype=np.int64)
+    if not tree.items:
+        return empty, empty
+    found = np.zeros(1, dtype=np.int64)
+    for start, stop in reversed(tree.levels[:-1]):
+        below = (found[:, None] * tree.node + np.arange(tree.node)).ravel()
+        below = below[below < stop - start]
+        corners = _gather(read, HEADER.size, tree.width, start + below).view(tree.dtype)
+        found = below[meets(corners.reshape(-1, 4), boxes)]
+        if not len(found):
+            return empty, empty
+    begin = HEADER.size + tree.boxes * tree.width
+    size = tree.row_dtype.itemsize
+    rows = _gather(read, begin, size, found).view(tree.row_dtype).ravel()
+    return found, rows.astype(np.int64)
+
+
+def _gather(
+    read: ReadBytes, begin: int, size: int, numbers: NDArray[np.int64]
+) -> NDArray[np.uint8]:
+    """Return records of `size` bytes by their numbers, of shape (n, size)."""
+    cuts = np.flatnonzero(np.diff(numbers) > 1) + 1
+    firsts = numbers[np.concatenate([[0], cuts])]
+    lasts = numbers[np.concatenate([cuts - 1, [len(numbers) - 1]])]
+    parts = read(list(zip(begin + firsts * size, begin + (lasts + 1) * size, strict=True)))
+    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
+    return np.ascontiguousarray(whole).reshape(-1, size)
+
+
+def outward(corners: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return rectangles in single precision that hold those of shape (n, 4).
+
+    Those of NaN become empty ones, which no search meets.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        singles = corners.astype(np.float32)
+        low, high = singles[:, :2], singles[:, 2:]
+        down, up = np.nextafter(low, np.float32(-np.inf)), np.nextafter(high, np.float32(np.inf))
+        singles[:, :2] = np.where(low > corners[:, :2], down, low)
+        singles[:, 2:] = np.where(high < corners[:, 2:], up, high)
+    singles[np.isnan(singles).any(axis=1)] = (np.inf, np.inf, -np.inf, -np.inf)
+    return singles
+
+
+def build(blocks: Iterable[NDArray[np.float32]], items: int) -> NDArray[np.uint8]:
+    """Return the bytes of a tree.
+
+    Parameters
+    ----------
+    blocks
+        Rectangles of consecutive rows, each of shape (n, 4).
+    items
+        The number of rows.
+    """
+    from geoindex_rs import rtree  # type: ignore[attr-defined]
+
+    builder = rtree.RTreeBuilder(items, NODE, "float32")
+    for block in blocks:
+        builder.add(*(np.ascontiguousarray(block[:, axis]) for axis in range(4)))
+    return np.frombuffer(memoryview(builder.finish()), dtype=np.uint8)

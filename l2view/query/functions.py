@@ -1,0 +1,26 @@
+"""Functions of SQL that DataFusion and geodatafusion lack."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import shapely
+from datafusion import udf
+
+from l2view.meta.footprints import read_geometries
+
+
+def _within_distance(one: pa.Array, other: pa.Array, distance: pa.Array) -> pa.Array:
+    shapes = (read_geometries(column) for column in (one, other))
+    found = shapely.dwithin(*shapes, distance.to_numpy(zero_copy_only=False))
+    missing = one.is_null().to_numpy(False) | other.is_null().to_numpy(False)
+    return pa.array(found, mask=missing | distance.is_null().to_numpy(False))
+
+
+DWITHIN = udf(
+    _within_distance,
+    [pa.binary(), pa.binary(), pa.float64()],
+    pa.bool_(),
+    "immutable",
+    "st_dwithin",
+)
+"""``ST_DWithin(geometry, geometry, distance)`` of PostGIS, in degrees."""
