@@ -13,6 +13,7 @@ from importlib.metadata import version
 import l2view.ingest  # noqa: F401 (the package first: the function takes its place below)
 from l2view.api import ingest, open, search, sql
 from l2view.collection import Collection
+from l2view.config import config
 from l2view.errors import (
     AuthorizationError,
     ChunkError,
@@ -46,6 +47,7 @@ __all__ = [
     "SkippedFieldWarning",
     "StoreError",
     "View",
+    "config",
     "ingest",
     "open",
     "search",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
 from datetime import datetime as instant
@@ -22,22 +23,24 @@ from l2view.errors import (
     L2ViewWarning,
     MissingGranuleWarning,
     QueryError,
-    SkippedArrayWarning,
     SkippedFieldWarning,
     StoreError,
     listed,
     unknown,
     warn,
 )
-from l2view.hierarchy import Hierarchy, join
+from l2view.hierarchy import Hierarchy
 from l2view.layout import Layout, convention, packed
 from l2view.layout.groups import GroupsLayout, location_field
 from l2view.layout.packed import PackedLayout
+from l2view.meta.chunks import Tally
 from l2view.meta.dataset import MetaDataset
 from l2view.meta.indexes import Indexes
 from l2view.meta.schema import ROW, Field, read_fields
 from l2view.query.context import Session
+from l2view.query.cost import Cost
 from l2view.query.interval import ENDS, STARTS, time_field
+from l2view.query.parameters import kept_ids, texts
 from l2view.query.place import geometry_field
 from l2view.query.where import Search, find
 from l2view.stores import (
@@ -50,6 +53,7 @@ from l2view.stores import (
 )
 from l2view.view.granules import Granules, group_names
 from l2view.view.group import View
+from l2view.view.missing import look
 from l2view.view.store import ViewStore
 
 if TYPE_CHECKING:
@@ -351,7 +355,7 @@ class Collection:
         """
         require_authorization(self._source)
         names = self._selected(fields)
-        globs = _texts("variables", variables)
+        globs = texts("variables", variables)
         search = self._search(where, params, bbox, intersects, datetime, ids, order_by, limit)
         rows = self._find(search)
         hidden = [name for name in ("id", *self._layout.fields) if name in self._fields]
@@ -369,9 +373,35 @@ class Collection:
             message = f"the granules of {self._source.label} have no arrays: {reason}"
             warn(message, MissingGranuleWarning)
         elif 0 < len(found) <= LOOKED_AT:
-            for message, category in sync(_look(store)):
+            for message, category in sync(look(store)):
                 warn(message, category)
         return View.of(store)
+
+    def explain(
+        self,
+        where: str | None = None,
+        *,
+        params: Mapping[str, Any] | None = None,
+        bbox: Sequence[float] | None = None,
+        intersects: Any = None,
+        datetime: Any = None,
+        ids: Iterable[Any] | None = None,
+        fields: Sequence[str] | str | None = None,
+        order_by: str | Sequence[str] | None = None,
+        limit: int | None = None,
+    ) -> Cost:
+        """Search, and return what it cost instead of what was found.
+
+        The parameters are those of `search`.
+        """
+        names = self._selected(fields)
+        search = self._search(where, params, bbox, intersects, datetime, ids, order_by, limit)
+        tally, began = Tally(), time.perf_counter()
+        meta = self.meta.counting(tally)
+        rows = find(Session(meta), search)
+        meta.take(rows, [ROW, *names])
+        seconds = time.perf_counter() - began
+        return Cost(len(self), len(rows), tally, seconds)
 
     def delete(
         self,
@@ -414,7 +444,7 @@ class Collection:
                 "granules are deleted from a branch and its group meta; open the collection "
                 "without tag=, snapshot= and group="
             )
-        kept = None if ids is None else _kept(ids)
+        kept = None if ids is None else kept_ids(ids)
 
         def find(session: icechunk.Session) -> NDArray[np.int64]:
             now = Collection(session, group=self._group)
@@ -425,6 +455,44 @@ class Collection:
         if repository is None:
             raise IngestError(f"{self.label} is no Icechunk repository, which deleting takes")
         return delete(repository, find, branch=branch or "main")[0]
+
+    def index(
+        self, fields: Sequence[str] | str | None = None, *, drop: bool = False
+    ) -> tuple[str, ...]:
+        """Make indexes, by which searches read less; or drop them.
+
+        They go into the store, in commits of their own. This collection goes on showing the
+        state that it was opened on.
+
+        Parameters
+        ----------
+        fields
+            Of which fields: footprints get an R-tree, others a sorted index. By default zone
+            maps of all fields, the R-trees of all footprints, and the sorted index of ``id``.
+        drop
+            Whether they are dropped instead.
+
+        Returns
+        -------
+        tuple of str
+            What was made or dropped, for people.
+
+        Raises
+        ------
+        FieldError
+            Where there is no such field, or it has no order.
+        IngestError, StoreError
+            Where the store can't be written to.
+        """
+        from l2view.ingest.index import index
+
+        store, branch, fixed = self._asked
+        if fixed:
+            raise IngestError("indexes are made on a branch; open without tag= and snapshot=")
+        names = texts("fields", fields)
+        options: dict[str, Any] = {"geometry_field": self._geometry_field, "group": self._group}
+        found = index(store, names, drop=drop, branch=branch or "main", **options)
+        return tuple(map(str, found))
 
     def plot(
         self,
@@ -449,7 +517,7 @@ class Collection:
         return plot_footprints(table, column, ax, figsize=figsize, total=total, **style)
 
     def _selected(self, fields: Sequence[str] | str | None) -> list[str]:
-        asked = _texts("fields", fields)
+        asked = texts("fields", fields)
         if asked is None:
             return list(self._fields)
         names = list(dict.fromkeys(asked))
@@ -476,7 +544,7 @@ class Collection:
             intersects=intersects,
             datetime=datetime,
             # Kept: an iterable of ids is read once, here.
-            ids=_kept(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else ids,
+            ids=kept_ids(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else ids,
             order_by=order_by,
             limit=limit,
             geometry_field=self._geometry_field,
@@ -520,66 +588,3 @@ class Collection:
         if search.momentary:
             said["opened"] = f"{instant.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         return said
-
-
-def _kept(ids: Iterable[Any]) -> tuple[Any, ...]:
-    """Return ids as Python has them, of whatever holds them."""
-    return tuple(one.as_py() if isinstance(one, pa.Scalar) else one for one in ids)
-
-
-def _texts(name: str, said: Sequence[str] | str | None) -> tuple[str, ...] | None:
-    """Return an argument that is a text, or several."""
-    if said is None:
-        return None
-    texts = tuple(said) if isinstance(said, Iterable) and not isinstance(said, str) else (said,)
-    if not all(isinstance(text, str) for text in texts):
-        raise QueryError(f"{name}= is a text or a list of texts, not {said!r}")
-    return texts
-
-
-async def _look(store: ViewStore) -> list[tuple[str, type[L2ViewWarning]]]:
-    """Return warnings of granules without arrays, and of variables that the first has none of."""
-    said: list[tuple[str, type[L2ViewWarning]]] = []
-    names = store.granules.names.to_pylist()
-    locations = [store.granules.location(row) for row in range(len(names))]
-    await store.layout.prefetch([(location, "") for location in locations])
-    missing = {
-        name: store.layout.missing(location)
-        for name, location in zip(names, locations, strict=True)
-        if await store.layout.document(location, "") is None
-    }
-    if missing:
-        reasons = list(dict.fromkeys(missing.values()))
-        text = (
-            f"{len(missing)} of {len(names)} granules have no arrays in "
-            f"{store.description['collection']}: {listed(missing)}: "
-            f"{'; '.join(reasons[:3])}{'; …' if len(reasons) > 3 else ''}"
-        )
-        said.append((text, MissingGranuleWarning))
-    if store.variables is None or names[0] in missing:
-        return said
-    shown, hidden = await _arrays(store, names[0], "")
-    if hidden and not shown:
-        text = (
-            f"no array of {names[0]}, the first granule, matches "
-            f"variables={list(store.variables)}; it has {listed(hidden)}"
-        )
-        said.append((text, SkippedArrayWarning))
-    return said
-
-
-async def _arrays(store: ViewStore, name: str, path: str) -> tuple[list[str], list[str]]:
-    """Return the arrays below a granule's group that are shown, and those that aren't."""
-    location = store.granules.location(store.granules.row(name) or 0)
-    shown: list[str] = []
-    hidden: list[str] = []
-    for child in await store.layout.children(location, path):
-        inner = join(path, child)
-        document = await store.layout.document(location, inner)
-        if document is not None and document["node_type"] == "group":
-            below = await _arrays(store, name, inner)
-            shown.extend(below[0])
-            hidden.extend(below[1])
-        elif document is not None:
-            (shown if store.shows(inner) else hidden).append(inner)
-    return shown, hidden

@@ -19,3 +19,4 @@ DEFAULTS: dict[str, Any] = {
 }
 
 config = Config("l2view", defaults=[DEFAULTS])
+config.__doc__ = __doc__

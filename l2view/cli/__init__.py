@@ -10,7 +10,7 @@ import icechunk
 import typer
 from rich.console import Console
 
-from l2view.cli import delete, demo, info, ingest, search, sql, tree, verify
+from l2view.cli import delete, demo, index, info, ingest, search, sql, tree, verify
 from l2view.errors import L2ViewError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command()(sql.sql)
 app.command()(tree.tree)
 app.command()(ingest.ingest)
 app.command()(verify.verify)
+app.command()(index.index)
 app.command()(delete.delete)
 app.command()(demo.demo)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -30,6 +30,9 @@ def search(
     group: options.Group = "meta",
     geometry_field: options.GeometryField = None,
     time_field: options.TimeField = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Write what the search cost, and no rows.")
+    ] = False,
 ) -> None:
     """Find granules and write their rows. Conditions are combined with AND."""
     collection = Collection(
@@ -42,18 +45,20 @@ def search(
         time_field=time_field,
     )
     form = format_of(form, output)
-    found = collection.search(
-        where,
-        params=options.params(param) or None,
-        bbox=options.bbox(bbox),
-        intersects=intersects,
-        datetime=datetime,
-        ids=ids or None,
-        fields=_shown(collection, options.fields(fields), form),
-        order_by=order_by,
-        limit=limit,
-    )
-    write(found, form, output)
+    asked: dict[str, Any] = {
+        "params": options.params(param) or None,
+        "bbox": options.bbox(bbox),
+        "intersects": intersects,
+        "datetime": datetime,
+        "ids": ids or None,
+        "fields": _shown(collection, options.fields(fields), form),
+        "order_by": order_by,
+        "limit": limit,
+    }
+    if explain:
+        typer.echo(str(collection.explain(where, **asked)))
+    else:
+        write(collection.search(where, **asked), form, output)
 
 
 def _shown(collection: Collection, asked: list[str] | None, form: Format) -> list[str] | None:

@@ -14,7 +14,7 @@ import zarr
 from numpy.typing import NDArray
 
 from l2view.errors import IngestError
-from l2view.ingest.indexing import zones_from
+from l2view.ingest.indexing import limit_indexes, zones_from
 from l2view.ingest.writer import ATTEMPTS, IDS, META
 from l2view.meta.indexes import ZONES
 
@@ -65,6 +65,7 @@ def delete(
                 _without(root[IDS], rows)
             if ZONES in root:
                 zones_from(session.store, int(rows[0]))
+            limit_indexes(session.store, rows=int(rows[0]))
         try:
             return len(rows), session.commit(f"delete {len(rows)} granules")
         except icechunk.ConflictError:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import zarr
 from numpy.typing import NDArray
 from zarr.abc.store import Store
@@ -25,7 +26,7 @@ from l2view.ingest.nodes import put
 from l2view.meta.chunks import Chunks
 from l2view.meta.decode import normalised
 from l2view.meta.footprints import bounds
-from l2view.meta.indexes import FOOTPRINTS, TREES, ZONES, Indexes
+from l2view.meta.indexes import FOOTPRINTS, SORTED, TREES, ZONES, Indexes
 from l2view.meta.rtree import HEADER, build, layout, outward
 from l2view.meta.schema import Field, read_fields
 from l2view.meta.zones import Zone, Zones, is_orderable, together, zone_of, zones_of
@@ -38,6 +39,9 @@ INDEX_CHUNK = 2**18
 
 COPIES = 8_192
 """The footprints in a chunk of their copies."""
+
+SORTED_CHUNK = 65_536
+"""The values in a chunk of a sorted index."""
 
 HELD = 2**28
 """The most bytes of footprints that are put in order at once."""
@@ -87,6 +91,11 @@ def _json(document: JSON) -> bytes:
 def has_zones(field: Field) -> bool:
     """Return whether a field has a zone map."""
     return field.geometry is not None or is_orderable(field.type)
+
+
+def can_be_sorted(field: Field) -> bool:
+    """Return whether a field can have a sorted index."""
+    return is_orderable(field.type) and not pa.types.is_boolean(field.type)
 
 
 def zones_from(
@@ -261,8 +270,8 @@ def tree_of(
     always = np.concatenate(unknown) if unknown else np.empty(0, dtype=np.int64)
     if len(always) > ALWAYS:
         raise IngestError(
-            f'{len(always):,} values of the field "{field.name}" aren\'t footprints, the first that '
-            f"of idx {always[0]}: too many for an index"
+            f'too many values of the field "{field.name}" aren\'t footprints for an index, '
+            f"{len(always):,}; the first is that of idx {always[0]}"
         )
     said = layout(tree[: HEADER.size].tobytes())
     begin = HEADER.size + said.boxes * said.width
@@ -289,7 +298,7 @@ def _put_bytes(hierarchy: Hierarchy, path: str, data: NDArray[np.uint8], attribu
     """Write an array of bytes in chunks."""
     _put_groups(hierarchy, path)
     key = hierarchy.key(path)
-    sync(_delete(hierarchy.store, key))
+    remove(hierarchy, path)
     document = bytes_document(len(data), INDEX_CHUNK, attributes)
     put(hierarchy.store, {f"{key}/zarr.json": _json(document)})
     for number, start in enumerate(range(0, len(data), INDEX_CHUNK)):
@@ -308,8 +317,11 @@ def _put_groups(hierarchy: Hierarchy, path: str) -> None:
             put(hierarchy.store, {key: _json(GROUP)})
 
 
-async def _delete(store: Store, key: str) -> None:
-    await store.delete_dir(key)
+def remove(hierarchy: Hierarchy, path: str) -> None:
+    """Delete the node at `path`, if there is one."""
+    key = hierarchy.key(path)
+    if sync(hierarchy.read(path)) is not None:
+        del zarr.open_group(hierarchy.store, mode="a")[key]
 
 
 def _put_copies(
@@ -318,7 +330,7 @@ def _put_copies(
     """Write footprints in the order `rows`, as many at a time as memory allows."""
     path = join(FOOTPRINTS, field.name)
     _put_groups(hierarchy, path)
-    sync(_delete(hierarchy.store, hierarchy.key(path)))
+    remove(hierarchy, path)
     group = zarr.open_group(hierarchy.store, path=hierarchy.key(FOOTPRINTS), mode="a")
     binary = pa.types.is_binary(field.type)
     with warnings.catch_warnings():
@@ -350,3 +362,122 @@ def _put_copies(
             if not binary:
                 part = part.astype(np.dtypes.StringDType())
             array[start + at : start + at + len(part)] = part
+
+
+def sorted_of(
+    store: Store,
+    field: Field,
+    *,
+    root: str = "",
+    progress: Callable[[int], None] = lambda rows: None,
+) -> None:
+    """Write the sorted index of a field.
+
+    Parameters
+    ----------
+    store
+        A store that can be written to.
+    field
+        The field.
+    root
+        The path of the collection in the store.
+    progress
+        Called with the number of rows that were gone through.
+    """
+    hierarchy, chunks = Hierarchy(store, root), Chunks(store)
+    parts, numbers = [], []
+    for first, values in _chunks(chunks, field):
+        some = values.is_valid()
+        parts.append(values.filter(some))
+        numbers.append(first + np.flatnonzero(some.to_numpy(zero_copy_only=False)))
+        progress(len(values))
+    texts = pa.types.is_string(field.type)
+    kind = pa.large_string() if texts else field.type
+    whole = pa.chunked_array(parts, field.type).cast(kind).combine_chunks()
+    rows = np.concatenate(numbers) if numbers else np.empty(0, dtype=np.int64)
+    del parts, numbers
+    order = pc.array_sort_indices(whole)
+    rows = rows[order.to_numpy()]
+    path = join(SORTED, field.name)
+    _put_groups(hierarchy, join(path, "values"))
+    remove(hierarchy, path)
+    put(hierarchy.store, {f"{hierarchy.key(path)}/zarr.json": _json(GROUP)})
+    group = zarr.open_group(hierarchy.store, path=hierarchy.key(path), mode="a")
+    dtype: Any = "string" if texts else field.type.to_pandas_dtype()
+    if pa.types.is_temporal(field.type):
+        dtype = np.dtype(f"{'M' if pa.types.is_timestamp(field.type) else 'm'}8[{field.type.unit}]")
+    fences = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
+        chunk = (SORTED_CHUNK,)
+        values = group.create_array("values", shape=(len(rows),), chunks=chunk, dtype=dtype)
+        places = group.create_array("rows", shape=(len(rows),), chunks=chunk, dtype="int64")
+        for start in range(0, len(rows), SORTED_CHUNK):
+            part = whole.take(order[start : start + SORTED_CHUNK])
+            fences.append(part[:1].cast(field.type))
+            said = part.to_numpy(zero_copy_only=False)
+            stop = start + len(part)
+            values[start:stop] = said.astype(np.dtypes.StringDType()) if texts else said
+            places[start:stop] = rows[start:stop]
+    _put_fences(hierarchy, field, pa.chunked_array(fences, field.type), field.length, ())
+
+
+def _put_fences(
+    hierarchy: Hierarchy, field: Field, fences: pa.ChunkedArray, rows: int, always: Sequence[int]
+) -> None:
+    """Write the fences of a sorted index, with what it covers."""
+    known = json.dumps({"rows": rows, "always": list(always)})
+    table = pa.table({"fences": fences}).replace_schema_metadata({OWN: known})
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    said = bytes(sink.getvalue())
+    key = hierarchy.key(join(SORTED, field.name, "fences"))
+    put(hierarchy.store, {f"{key}/zarr.json": _json(bytes_document(len(said), len(said)))})
+    put(hierarchy.store, {f"{key}/c/0": said})
+
+
+def limit_indexes(store: Store, *, rows: int | None = None, rewritten: Sequence[int] = ()) -> None:
+    """Say of the indexes what changed below them, so that none gives a stale answer.
+
+    Parameters
+    ----------
+    store
+        A writable session's store.
+    rows
+        The rows that are what they were, from the first; None for all.
+    rewritten
+        Rows that were written again.
+    """
+    hierarchy = Hierarchy(store)
+    fields, _ = sync(read_fields(hierarchy, META))
+    indexes, chunks = Indexes(hierarchy), Chunks(store)
+    for field in fields:
+        tree = indexes.tree(field, chunks) if field.geometry is not None else None
+        if tree is not None:
+            known = _limited(tree.rows, tree.always, rows, rewritten)
+            key = hierarchy.key(join(TREES, field.name))
+            if known is None:
+                remove(hierarchy, join(TREES, field.name))
+            else:
+                document = {**tree.bytes.document, "attributes": {OWN: known}}
+                put(store, {f"{key}/zarr.json": _json(document)})
+        index = indexes.sorted(field)
+        if index is not None:
+            known = _limited(index.covered, index.always, rows, rewritten)
+            if known is None:
+                remove(hierarchy, join(SORTED, field.name))
+            else:
+                fences = pa.chunked_array([index.fences])
+                _put_fences(hierarchy, field, fences, known["rows"], known["always"])
+
+
+def _limited(
+    covered: int, always: NDArray[np.int64], rows: int | None, rewritten: Sequence[int]
+) -> dict[str, Any] | None:
+    """Return what an index covers after a change, None where it isn't worth keeping."""
+    covered = covered if rows is None else min(covered, rows)
+    left = sorted({row for row in [*always.tolist(), *rewritten] if row < covered})
+    if covered == 0 or len(left) > ALWAYS:
+        return None
+    return {"rows": covered, "always": left}

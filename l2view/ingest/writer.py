@@ -25,7 +25,7 @@ from l2view.errors import FieldError, IngestError
 from l2view.hierarchy import OWN, join
 from l2view.ingest import grouping, packing
 from l2view.ingest.columns import Kind, Kinds, Value, are_exact, kind_of_array, plain, write
-from l2view.ingest.indexing import keep_zones
+from l2view.ingest.indexing import keep_zones, limit_indexes
 from l2view.ingest.references import GranuleReferences
 from l2view.layout.convention import NAME, check, declared
 
@@ -291,6 +291,8 @@ def _write(
     written.added.extend(name for name, _ in rows if name not in present)
     new, again = write(root.require_group(META), kinds.known, state.rows, added, replaced)
     keep_zones(store, state.rows, new, again)
+    if replaced:
+        limit_indexes(store, rewritten=sorted(replaced))
     if IDS not in root:
         root.create_array(IDS, shape=(0,), chunks=(65_536,), dtype="uint64", compressors=None)
     ids = root[IDS]

@@ -40,6 +40,11 @@ class Candidates:
     near: Mapping[str, tuple[tuple[Box, ...], ...]] = field(default_factory=dict)
     said: tuple[str, ...] = ()
 
+    @property
+    def everything(self) -> bool:
+        """Whether they are all rows."""
+        return not self.tail and not self.near
+
     def within(self, rows: range) -> NDArray[np.int64] | None:
         """Return the candidates among `rows`, None where all of them are."""
         if rows.start >= self.tail:

@@ -9,7 +9,7 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -52,6 +52,10 @@ class Tally:
         The chunks that were decoded.
     kept
         The chunks that were there already.
+    runs
+        The runs of rows that a scan decided about.
+    ruled_out
+        How many of them were left out, by what told.
     seconds
         Time by what it was spent on; threads side by side add up.
     """
@@ -60,6 +64,8 @@ class Tally:
     nbytes: int = 0
     decoded: int = 0
     kept: int = 0
+    runs: int = 0
+    ruled_out: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
@@ -81,6 +87,13 @@ class Tally:
             self.kept += kept
             spent = self.seconds.get(stage, 0.0)
             self.seconds[stage] = spent + time.perf_counter() - began
+
+    def rule_out(self, runs: int, by: Mapping[str, int]) -> None:
+        """Count runs of rows, and those that were left out."""
+        with self._lock:
+            self.runs += runs
+            for name, count in by.items():
+                self.ruled_out[name] = self.ruled_out.get(name, 0) + count
 
 
 class Chunks:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from itertools import batched
 from typing import Any
 
@@ -32,9 +32,10 @@ from l2view.meta.chunks import Chunks, Tally
 from l2view.meta.footprints import not_finite, unreadable, without
 from l2view.meta.indexes import Indexes
 from l2view.meta.nulls import hollow, with_sql_nulls
-from l2view.meta.rtree import Box, meets
+from l2view.meta.rtree import meets
+from l2view.meta.runs import cut, joined, known_of, numbers, piece, reaches
 from l2view.meta.schema import ROW, Field, table_schema
-from l2view.meta.zones import Zones, chunks_of, guarantee, prune, zones_of
+from l2view.meta.zones import Zones, chunks_of, prune, zones_of
 
 RANGE_ROWS = 65_536
 """The fewest rows that a scan reads at a time, where there are as many."""
@@ -175,7 +176,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         An engine that scans fragments side by side holds a few runs of each in memory.
         """
         runs = list(self.ranges())
-        if self._whole(filter) is not None or self.candidates is not EVERY:
+        if self._whole(filter) is not None or not self.candidates.everything:
             runs = self._promising(runs, self._whole(filter))
         share = -(-len(runs) // (os.cpu_count() or 1)) or 1
         for first in range(0, len(runs), share):
@@ -187,7 +188,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
 
     def count_rows(self, filter: pc.Expression | None = None, **options: Any) -> int:
         """Return the number of rows; without a filter nothing is read."""
-        if filter is None and self.condition is None and self.candidates is EVERY:
+        if filter is None and self.condition is None and self.candidates.everything:
             return len(self.span)
         return int(self.scanner([ROW], filter).count_rows())
 
@@ -298,8 +299,8 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
             for field in fields:
                 if rows is not None and self.candidates.values(field.name, rows) is not None:
                     continue
-                numbers = needed[-1][field.name] = _numbers(field, part, rows)
-                for number in numbers:
+                held = needed[-1][field.name] = numbers(field, part, rows)
+                for number in held:
                     if (field.name, number) not in wanted:
                         wanted[field.name, number] = len(asked)
                         asked.append((field, number))
@@ -312,7 +313,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
             for field in fields:
                 if field.name in numbered:
                     pieces = [
-                        _piece(field, number, arrays[wanted[field.name, number]], part, rows)
+                        piece(field, number, arrays[wanted[field.name, number]], part, rows)
                         for number in numbered[field.name]
                     ]
                     column = pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
@@ -376,28 +377,36 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         chunks = Chunks(self.store, self.snapshot, self.tally)
         known: dict[int, pc.Expression | None] = dict.fromkeys(range(len(runs)))
         near = self.candidates.near
+        by: dict[str, int] = {}
         for name in near:
             zones = self.zones(name, chunks)
             if zones is not None:
-                known = {n: e for n, e in known.items() if _reaches(zones, runs[n], near[name])}
-        for name in self._used(condition):
+                left = {n: e for n, e in known.items() if reaches(zones, runs[n], near[name])}
+                by[f"zone map of {name}"] = len(known) - len(left)
+                known = left
+        used = self._used(condition)
+        for name in used:
             zones = None if name == ROW else self.zones(name, chunks)
             for number in known:
-                said = _guarantee(self.fields.get(name), zones, runs[number])
+                said = known_of(self.fields.get(name), zones, runs[number])
                 if said is not None:
                     other = known[number]
                     known[number] = said if other is None else other & said
-        kept: Iterable[int] = known
+        kept = list(known)
         if condition is not None and any(said is not None for said in known.values()):
             kept = sorted(
                 prune(condition, self._schema, {n: e for n, e in known.items() if e is not None})
                 | {n for n, e in known.items() if e is None}
             )
+            by[f"zone maps of {', '.join(used)}"] = len(known) - len(kept)
         found = []
         for number in kept:
             inside = self.candidates.within(runs[number])
             if inside is None or len(inside):
                 found.append(runs[number])
+        if self.candidates.tail:
+            by[" and ".join(self.candidates.said)] = len(kept) - len(found)
+        self.tally.rule_out(len(runs), by)
         self.tally.add("prune", began)
         return found
 
@@ -418,13 +427,13 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         try:
             if runs is None:
                 runs = list(self.ranges())
-                if condition is not None or self.candidates is not EVERY:
+                if condition is not None or not self.candidates.everything:
                     runs = self._promising(runs, condition)
             chunks = Chunks(self.store, self.snapshot, self.tally)
             first = self._used(condition)
             test = None if condition is None else with_sql_nulls(condition)
             if {*first, *columns} <= {ROW, *self.candidates.columns}:
-                runs = _joined(runs, self.candidates.tail)
+                runs = joined(runs, self.candidates.tail)
             for some in batched(runs, self._together(first or columns), strict=False):
                 parts = [(part, self.candidates.within(part)) for part in some]
                 parts = self._near(chunks, parts)
@@ -452,7 +461,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
             for part, rows in parts:
                 if rows is None:
                     inside = np.concatenate(
-                        [_cut(field, n, corners[n], part) for n in chunks_of(field, part)]
+                        [cut(field, n, corners[n], part) for n in chunks_of(field, part)]
                     )
                     hit = np.ones(len(inside), dtype=bool)
                     for boxes in near:
@@ -567,50 +576,3 @@ def _taken(column: pa.ChunkedArray, positions: pa.Array) -> pa.ChunkedArray:
         positions[start : start + BATCH_ROWS] for start in range(0, len(positions), BATCH_ROWS)
     )
     return pa.chunked_array([whole.take(block).cast(column.type) for block in blocks], column.type)
-
-
-def _joined(runs: Sequence[range], tail: int) -> list[range]:
-    """Return runs of rows with those before `tail` as one: nothing is read for them."""
-    before = [run for run in runs if run.stop <= tail]
-    rest = [run for run in runs if run.stop > tail]
-    return [range(before[0].start, before[-1].stop), *rest] if before else rest
-
-
-def _numbers(field: Field, part: range, rows: NDArray[np.int64] | None) -> list[int]:
-    """Return the numbers of the chunks that hold a run of rows, or some rows of it."""
-    if rows is None:
-        return list(chunks_of(field, part))
-    found: list[int] = np.unique(rows // field.chunk_length).tolist()
-    return found
-
-
-def _piece(
-    field: Field, number: int, chunk: pa.Array, part: range, rows: NDArray[np.int64] | None
-) -> pa.Array:
-    """Return what a chunk has of a run of rows, or of some rows of it."""
-    start = number * field.chunk_length
-    if rows is None:
-        return chunk[max(part.start - start, 0) : min(part.stop - start, field.chunk_length)]
-    first, last = np.searchsorted(rows, (start, start + field.chunk_length))
-    return chunk.take(pa.array(rows[first:last] - start))
-
-
-def _cut(field: Field, number: int, values: NDArray[Any], part: range) -> NDArray[Any]:
-    start = number * field.chunk_length
-    return values[max(part.start - start, 0) : min(part.stop - start, field.chunk_length)]
-
-
-def _reaches(zones: Zones, rows: range, near: Sequence[Sequence[Box]]) -> bool:
-    """Return whether a footprint of `rows` may meet one rectangle of each of `near`."""
-    zone = zones.zone(rows)
-    corners = None if zone is None else np.array([zone.low])
-    return corners is None or all(meets(corners, boxes)[0] for boxes in near)
-
-
-def _guarantee(field: Field | None, zones: Zones | None, rows: range) -> pc.Expression | None:
-    """Return what holds for all of `rows`, None where nothing is known."""
-    if field is None:
-        column = pc.field(ROW)
-        return (column >= rows.start) & (column < rows.stop)
-    zone = None if zones is None else zones.zone(rows)
-    return None if zone is None else guarantee(field, zone)

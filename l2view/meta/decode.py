@@ -135,7 +135,9 @@ def normalised(values: NDArray[Any] | pa.Array, field: Field) -> pa.Array:
     else:
         array = _with_nulls(_texts(values, field.type), field.nulls)
     if field.geometry is not None:  # Zarr's strings have no NULL, and nothing has no outline
-        array = _with_nulls(array, (b"" if field.geometry == "WKB" else "",))
+        empty = pc.equal(pc.binary_length(array), 0)
+        if pc.any(empty).as_py():
+            array = pc.if_else(empty, pa.scalar(None, array.type), array)
     return array
 
 

@@ -5,6 +5,7 @@ Each says how many rows it covers; what was appended since is scanned.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -19,6 +20,7 @@ from l2view.meta.candidates import Candidates
 from l2view.meta.chunks import Chunks, fetch
 from l2view.meta.rtree import HEADER, Box
 from l2view.meta.schema import Field
+from l2view.meta.sorted import SortedIndex, Span
 from l2view.meta.zones import Zones, from_bytes
 
 ZONES = join(OWN, "zones")
@@ -29,6 +31,9 @@ TREES = "indexes"
 
 FOOTPRINTS = join(OWN, "footprints")
 """The group with copies of footprints in the order of the R-tree's leaves."""
+
+SORTED = join(OWN, "sorted")
+"""The group with the sorted indexes: of each field its values in order, rows and fences."""
 
 FRACTION = 8
 """Where an index leaves more than one in so many rows, a scan is as good."""
@@ -128,6 +133,7 @@ class Indexes:
         self.hierarchy = hierarchy
         self._zones: dict[str, Zones | None] = {}
         self._trees: dict[str, Tree | None] = {}
+        self._sorted: dict[str, SortedIndex | None] = {}
 
     def __getstate__(self) -> Hierarchy:
         return self.hierarchy
@@ -168,12 +174,50 @@ class Indexes:
             copies = None
         return Tree(field, array, said, rows, always, copies)
 
+    def sorted(self, field: Field) -> SortedIndex | None:
+        """Return the sorted index of a field, None where none is stored."""
+        if field.name not in self._sorted:
+            self._sorted[field.name] = self._in_order(field)
+        return self._sorted[field.name]
+
+    def _in_order(self, field: Field) -> SortedIndex | None:
+        path = join(SORTED, field.name)
+        said = fetch(self.hierarchy.store, [self.hierarchy.key(join(path, "fences/c/0"))])[0]
+        if said is None:
+            return None
+        table = pa.ipc.open_stream(said).read_all()
+        known = json.loads(table.schema.metadata[OWN.encode()])
+        values = self._array(join(path, "values"), field.type)
+        rows = self._array(join(path, "rows"), pa.int64())
+        fences = table.column("fences").combine_chunks()
+        if values is None or rows is None or fences.type != field.type:
+            return None
+        always = np.array(known["always"], dtype=np.int64)
+        covered = min(int(known["rows"]), field.length)
+        return SortedIndex(field, values, rows, fences, covered, always)
+
+    def among(self, field: Field, spans: Sequence[Span], chunks: Chunks) -> Candidates | None:
+        """Return the rows whose value of a field may lie in one of `spans`.
+
+        None where no index tells, or they are too many for it to be of use.
+        """
+        index = self.sorted(field)
+        found = None if index is None else index.find(chunks, spans, index.covered // FRACTION)
+        if index is None or found is None:
+            return None
+        rows, values = found
+        inside = rows < index.covered
+        rows, values = rows[inside], values.filter(pa.array(inside))
+        columns = {} if len(index.always) else {field.name: values}
+        said = (f"sorted index of {field.name}",)
+        return Candidates(np.union1d(rows, index.always), index.covered, columns, said=said)
+
     def _array(self, path: str, kind: pa.DataType, like: Field | None = None) -> Field | None:
         """Return an array as if it were a field, None where there is none of this type."""
         document = sync(self.hierarchy.read(path))
         if document is None or document["node_type"] != "array" or len(document["shape"]) != 1:
             return None
-        if like is None and document["data_type"] != "uint8":
+        if kind == pa.uint8() and document["data_type"] != "uint8":
             return None
         return Field(
             name=path,

@@ -18,7 +18,7 @@ import pyarrow.dataset as pads
 from datafusion import DataFrame, Expr, SessionContext, SQLOptions, col
 
 from l2view.errors import L2ViewError, QueryError, UnreadableGeometryError
-from l2view.meta.candidates import EVERY, Candidates
+from l2view.meta.candidates import Candidates
 from l2view.meta.dataset import MetaDataset
 from l2view.meta.footprints import unreadable
 from l2view.meta.nulls import NullSafe
@@ -71,7 +71,7 @@ class Session:
         frame = self.plan(query, params)
         with self.explained():
             found = candidates(self.context, frame, TABLE, self.meta)
-        return frame if found is EVERY else self.among(found).plan(query, params)
+        return frame if found.everything else self.among(found).plan(query, params)
 
     def among(self, found: Candidates) -> Session:
         """Return a session that looks at some rows of the table ``meta`` alone."""

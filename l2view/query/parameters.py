@@ -7,7 +7,7 @@ taken for the value that it stands for, so that a recorded query can be asked ag
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -113,3 +113,18 @@ def to_json(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [to_json(part) for part in value]
     return value
+
+
+def kept_ids(ids: Iterable[Any]) -> tuple[Any, ...]:
+    """Return ids as Python has them, of whatever holds them."""
+    return tuple(one.as_py() if isinstance(one, pa.Scalar) else one for one in ids)
+
+
+def texts(name: str, said: Sequence[str] | str | None) -> tuple[str, ...] | None:
+    """Return an argument that is a text, or several."""
+    if said is None:
+        return None
+    found = tuple(said) if isinstance(said, Iterable) and not isinstance(said, str) else (said,)
+    if not all(isinstance(text, str) for text in found):
+        raise QueryError(f"{name}= is a text or a list of texts, not {said!r}")
+    return found

@@ -7,10 +7,12 @@ rows that may fulfil it, and DataFusion then asks all conditions of those.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import shapely
 from datafusion import DataFrame, Expr, SessionContext
 from shapely.errors import ShapelyError
@@ -19,6 +21,8 @@ from l2view.meta.candidates import EVERY, Candidates
 from l2view.meta.chunks import Chunks
 from l2view.meta.dataset import MetaDataset
 from l2view.meta.rtree import Box
+from l2view.meta.schema import Field
+from l2view.meta.sorted import Span, spans_of
 
 MEETING = frozenset(
     f"st_{name}"
@@ -42,6 +46,18 @@ WITHIN = "st_dwithin"
 DISTANCE = "st_distance"
 """The function that tells how far apart geometries are."""
 
+COMPARISONS: dict[str, Callable[[pa.Scalar], Span]] = {
+    "=": lambda value: Span(value, value),
+    "<": lambda value: Span(high=value, with_high=False),
+    "<=": lambda value: Span(high=value),
+    ">": lambda value: Span(low=value, with_low=False),
+    ">=": lambda value: Span(low=value),
+}
+"""The values that a comparison with one leaves."""
+
+FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
+"""Comparisons, the other way round."""
+
 PARTS = 64
 """The most parts of a geometry that are looked for one by one."""
 
@@ -64,7 +80,13 @@ def candidates(
     """
     chunks = Chunks(meta.store, meta.snapshot, meta.tally)
     found = EVERY
+    ordered: dict[str, list[Span]] = {}
     for condition in conditions(frame, table):
+        asked = _spans(condition, meta)
+        if asked is not None:
+            name, spans = asked
+            ordered[name] = _both(ordered[name], spans) if name in ordered else spans
+            continue
         near = _near(context, condition, meta)
         if near is None:
             continue
@@ -73,7 +95,21 @@ def candidates(
         tree = None if meta.indexes is None else meta.indexes.tree(field, chunks)
         some = None if tree is None else tree.candidates(chunks, boxes)
         found = found.both(some or Candidates(near={name: (boxes,)}))
+    for name, spans in ordered.items():
+        if meta.indexes is not None:
+            some = meta.indexes.among(meta.fields[name], spans, chunks)
+            found = found if some is None else found.both(some)
     return found
+
+
+def with_values(meta: MetaDataset, name: str, values: pa.Array) -> Candidates:
+    """Return the rows that may have one of some values of a field."""
+    some = None
+    if meta.indexes is not None and name in meta.fields:
+        chunks = Chunks(meta.store, meta.snapshot, meta.tally)
+        found = values.drop_null().unique().sort()
+        some = meta.indexes.among(meta.fields[name], spans_of(list(found)), chunks)
+    return EVERY if some is None else some
 
 
 def conditions(frame: DataFrame, table: str) -> list[Expr]:
@@ -115,6 +151,125 @@ def _parts(condition: Expr) -> Iterator[Expr]:
             yield from _parts(operand)
     else:
         yield condition
+
+
+def _spans(condition: Expr, meta: MetaDataset) -> tuple[str, list[Span]] | None:
+    """Return a field, and the spans of its values in one of which a row's must lie.
+
+    None where the condition is no comparison of a field with what is always the same.
+    """
+    kind = condition.variant_name()
+    if kind == "InList":
+        if condition.to_variant().negated():
+            return None
+        subject, *options = condition.rex_call_operands()
+        pairs = [(subject, "=", option) for option in options]
+    elif kind == "BinaryExpr" and condition.rex_call_operator() == "OR":
+        pairs = []
+        for part in _alternatives(condition):
+            if part.variant_name() != "BinaryExpr" or part.rex_call_operator() != "=":
+                return None
+            one, other = part.rex_call_operands()
+            pairs.append((one, "=", other))
+    elif kind == "BinaryExpr":
+        one, other = condition.rex_call_operands()
+        pairs = [(one, condition.rex_call_operator(), other)]
+    elif kind == "Like":
+        return _beginning(condition, meta)
+    else:
+        return None
+    spans, names = [], set()
+    for one, operator, other in pairs:
+        if one.variant_name() == "Literal":
+            one, other, operator = other, one, FLIPPED.get(operator, operator)
+        if one.variant_name() != "Column" or operator not in COMPARISONS:
+            return None
+        name = one.to_variant().name()
+        value = _scalar(other, meta.fields.get(name))
+        if value is None:
+            return None
+        names.add(name)
+        spans.append(COMPARISONS[operator](value))
+    if len(names) != 1:
+        return None
+    return names.pop(), _apart(spans)
+
+
+def _alternatives(condition: Expr) -> Iterator[Expr]:
+    """Yield the conditions that an OR combines."""
+    if condition.variant_name() == "BinaryExpr" and condition.rex_call_operator() == "OR":
+        for operand in condition.rex_call_operands():
+            yield from _alternatives(operand)
+    else:
+        yield condition
+
+
+def _beginning(condition: Expr, meta: MetaDataset) -> tuple[str, list[Span]] | None:
+    """Return a field, and the span of texts that begin as a LIKE says."""
+    like = condition.to_variant()
+    column, pattern = like.expr(), like.pattern()
+    if like.negated() or like.escape_char() or column.variant_name() != "Column":
+        return None
+    name = column.to_variant().name()
+    text = _scalar(pattern, meta.fields.get(name))
+    if text is None or not pa.types.is_string(text.type) or "\\" in text.as_py():
+        return None
+    begins = re.split("[%_]", text.as_py(), maxsplit=1)[0]
+    if not begins or ord(begins[-1]) in (0xD7FF, 0x10FFFF):
+        return None
+    after = pa.scalar(begins[:-1] + chr(ord(begins[-1]) + 1), text.type)
+    return name, [Span(pa.scalar(begins, text.type), after, with_high=False)]
+
+
+def _scalar(expression: Expr, field: Field | None) -> pa.Scalar | None:
+    """Return a literal as a value of a field, None where it can't be one of its values."""
+    if field is None or field.geometry is not None or expression.variant_name() != "Literal":
+        return None
+    value = expression.python_value()
+    if not isinstance(value, pa.Scalar) or not value.is_valid:
+        return None
+    if value.type != field.type:
+        return None
+    if pa.types.is_floating(value.type) and math.isnan(value.as_py()):
+        return None
+    return value
+
+
+def _apart(spans: list[Span]) -> list[Span]:
+    """Return spans without those that are there already; single values may be named twice."""
+    found: list[Span] = []
+    for span in spans:
+        if span not in found:
+            found.append(span)
+    return found
+
+
+def _both(one: list[Span], other: list[Span]) -> list[Span]:
+    """Return the spans of values that lie in one of each."""
+    pairs = (_overlap(a, b) for a in one for b in other)
+    return [span for span in pairs if span is not None]
+
+
+def _overlap(one: Span, other: Span) -> Span | None:
+    """Return the values that lie in both of two spans, None where there are none."""
+    low, with_low = one.low, one.with_low
+    if other.low is not None:
+        if low is None or pc.greater(other.low, low).as_py():
+            low, with_low = other.low, other.with_low
+        elif pc.equal(other.low, low).as_py():
+            with_low = with_low and other.with_low
+    high, with_high = one.high, one.with_high
+    if other.high is not None:
+        if high is None or pc.less(other.high, high).as_py():
+            high, with_high = other.high, other.with_high
+        elif pc.equal(other.high, high).as_py():
+            with_high = with_high and other.with_high
+    if low is not None and high is not None:
+        if pc.greater(low, high).as_py():
+            return None
+        if pc.equal(low, high).as_py() and not (with_low and with_high):
+            return None
+    return Span(low, high, with_low, with_high)
 
 
 def _near(

@@ -27,13 +27,12 @@ from l2view.errors import (
     listed,
     warn,
 )
-from l2view.meta.candidates import EVERY
 from l2view.meta.schema import ROW
 from l2view.query.context import TABLE, Session
 from l2view.query.interval import interval, meets
 from l2view.query.parameters import parameters, to_json
 from l2view.query.place import box, geometry, geometry_field, touches
-from l2view.query.pruning import candidates
+from l2view.query.pruning import candidates, with_values
 
 RANDOM = re.compile(r"\b(random|uuid)\(\)")
 """Functions that answer otherwise each time."""
@@ -151,7 +150,10 @@ def _rows(session: Session, search: Search) -> NDArray[np.int64]:
     frame = _planned(session, search)
     with session.explained():
         found = candidates(session.context, frame, TABLE, session.meta)
-    if found is not EVERY:
+    if search.ids is not None:
+        wanted = _wanted(session.meta.schema, search.ids)
+        found = found.both(with_values(session.meta, "id", wanted))
+    if not found.everything:
         session = session.among(found)
         frame = _planned(session, search)
     with session.explained():
@@ -254,17 +256,22 @@ def _require_plain(expression: str, name: str) -> None:
 
 def _only(session: Session, frame: DataFrame, schema: pa.Schema, ids: Iterable[Any]) -> DataFrame:
     """Return the rows of `frame` whose ``id`` is one of `ids`."""
+    wanted = _wanted(schema, ids)
+    other = session.context.from_arrow(pa.table({"_wanted": wanted.unique()}))
+    return frame.join(other, left_on="id", right_on="_wanted", how="semi")
+
+
+def _wanted(schema: pa.Schema, ids: Iterable[Any]) -> pa.Array:
+    """Return ids as values of the field ``id``."""
     if "id" not in schema.names:
         raise FieldError(
             f'ids= looks at the field "id", and there is none; fields: {listed(schema.names)}'
         )
     kind = schema.field("id").type
     try:
-        wanted = pa.array(list(ids), kind)
+        return pa.array(list(ids), kind)
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise QueryError(f"ids= must be of the type of the field id, {kind}: {error}") from error
-    other = session.context.from_arrow(pa.table({"_wanted": wanted.unique()}))
-    return frame.join(other, left_on="id", right_on="_wanted", how="semi")
 
 
 def _order(table: DataFrame, order_by: str | Sequence[str] | None) -> list[Any]:

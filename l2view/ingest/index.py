@@ -1,0 +1,234 @@
+"""All indexes of a collection, made or dropped, each in a commit of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import icechunk
+from zarr.abc.store import Store
+from zarr.core.sync import sync
+
+from l2view.errors import FieldError, IngestError, StoreError, unknown
+from l2view.hierarchy import Hierarchy, join
+from l2view.ingest.indexing import (
+    META,
+    can_be_sorted,
+    has_zones,
+    remove,
+    sorted_of,
+    tree_of,
+    zones_from,
+)
+from l2view.ingest.repository import find_repository
+from l2view.meta.indexes import FOOTPRINTS, SORTED, TREES, ZONES
+from l2view.meta.schema import Field, read_fields
+from l2view.stores import open_source
+
+ATTEMPTS = 5
+"""How often an index is made again where others rewrite rows meanwhile."""
+
+USUAL = ("id",)
+"""The fields that are sorted if nobody says which: few granules are asked for by it."""
+
+type Kind = Literal["zones", "tree", "sorted"]
+"""Zone maps of all fields, the R-tree of one, or the sorted index of one."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """An index.
+
+    Attributes
+    ----------
+    kind
+        What it is.
+    field
+        The field that it is of, empty for zone maps.
+    """
+
+    kind: Kind
+    field: str = ""
+
+    def __str__(self) -> str:
+        names = {"zones": "zone maps", "tree": "R-tree of ", "sorted": "sorted index of "}
+        return names[self.kind] + self.field
+
+
+def index(
+    store: Any,
+    fields: Sequence[str] | None = None,
+    *,
+    drop: bool = False,
+    branch: str = "main",
+    group: str = META,
+    geometry_field: str | None = None,
+    progress: Callable[[Index, int, int], None] = lambda index, rows, total: None,
+) -> list[Index]:
+    """Make indexes, or drop them.
+
+    Parameters
+    ----------
+    store
+        A path, URL, Icechunk repository, or Zarr store that can be written to.
+    fields
+        Of which fields: footprints get an R-tree, others a sorted index. By default zone maps
+        of all fields, the R-trees of all footprints, and the sorted index of ``id``.
+    drop
+        Whether they are dropped instead; by default all that there are.
+    branch
+        The branch of a repository to commit to.
+    group
+        The group with the fields.
+    geometry_field
+        A field that is taken for footprints beside those with the usual names.
+    progress
+        Called with an index, the rows that were gone through for it, and how many there are.
+
+    Returns
+    -------
+    list of Index
+        What was made or dropped.
+
+    Raises
+    ------
+    FieldError
+        Where there is no such field, or it has no order.
+    IngestError, StoreError
+        Where the store can't be written to, or others rewrite rows time and again.
+    """
+    source = open_source(store, authorize=False)
+    repository = None
+    if isinstance(source.store, icechunk.IcechunkStore):
+        repository = find_repository(store)
+        source = open_source(repository, branch=branch, authorize=False)
+    fields_now, _ = sync(read_fields(Hierarchy(source.store, source.path), group, geometry_field))
+    known = {field.name: field for field in fields_now}
+    if not known:
+        raise StoreError(f"{source.label} has no fields in its group {group}")
+    wanted = _wanted(known, fields)
+    for one in wanted:
+        work = (
+            _dropping(one, source.path)
+            if drop
+            else _making(one, known, group, source.path, progress)
+        )
+        if repository is None:
+            work(_writable(source.store))
+        else:
+            _commit(repository, branch, f"{'drop' if drop else 'index'}: {one}", work)
+    return wanted
+
+
+def _wanted(known: dict[str, Field], fields: Sequence[str] | None) -> list[Index]:
+    """Return the indexes that are asked for."""
+    if fields is None:
+        found = [Index("zones")]
+        found += [Index("tree", name) for name, one in known.items() if one.geometry is not None]
+        return found + [Index("sorted", name) for name in USUAL if name in known]
+    found = []
+    for name in dict.fromkeys(fields):
+        if name not in known:
+            raise FieldError(unknown("field", name, known))
+        if known[name].geometry is not None:
+            found.append(Index("tree", name))
+        elif can_be_sorted(known[name]):
+            found.append(Index("sorted", name))
+        else:
+            raise FieldError(
+                f'the field "{name}" is {known[name].type}, which has no order to index'
+            )
+    return found
+
+
+def _making(
+    one: Index,
+    known: dict[str, Field],
+    group: str,
+    root: str,
+    progress: Callable[[Index, int, int], None],
+) -> Callable[[Store], None]:
+    """Return what makes an index in a store."""
+    rows = next(iter(known.values())).length
+    times = sum(map(has_zones, known.values())) if one.kind == "zones" else 1
+    total = rows * times
+
+    def work(store: Store) -> None:
+        done = 0
+
+        def tell(rows: int) -> None:
+            nonlocal done
+            done += rows
+            progress(one, done, total)
+
+        if one.kind == "zones":
+            zones_from(store, group=group, root=root, progress=tell)
+            return
+        # The rows may have become more since.
+        outline = one.field if one.kind == "tree" else None
+        now, _ = sync(read_fields(Hierarchy(store, root), group, outline))
+        field = next(field for field in now if field.name == one.field)
+        (tree_of if one.kind == "tree" else sorted_of)(store, field, root=root, progress=tell)
+
+    return work
+
+
+def _dropping(one: Index, root: str) -> Callable[[Store], None]:
+    """Return what drops an index of a store."""
+
+    def work(store: Store) -> None:
+        hierarchy = Hierarchy(store, root)
+        match one.kind:
+            case "zones":
+                remove(hierarchy, ZONES)
+            case "tree":
+                remove(hierarchy, join(TREES, one.field))
+                remove(hierarchy, join(FOOTPRINTS, one.field))
+            case "sorted":
+                remove(hierarchy, join(SORTED, one.field))
+
+    return work
+
+
+def _commit(
+    repository: icechunk.Repository, branch: str, message: str, work: Callable[[Store], None]
+) -> None:
+    """Do work in a commit; what others append meanwhile stays, and is scanned until indexed.
+
+    Raises
+    ------
+    IngestError
+        Where others rewrite rows time and again.
+    """
+    for _ in range(ATTEMPTS):
+        session = repository.writable_session(branch)
+        work(session.store)
+        if not session.has_uncommitted_changes:
+            return
+        try:
+            session.commit(message, rebase_with=icechunk.ConflictDetector())
+            return
+        except (icechunk.ConflictError, icechunk.RebaseFailedError):
+            continue
+    raise IngestError(
+        f"others changed the same {ATTEMPTS} times while it was made ({message}); "
+        "run it again when no ingest runs"
+    )
+
+
+def _writable(store: Store) -> Store:
+    """Return a store to write to.
+
+    Raises
+    ------
+    StoreError
+        Where it is of a kind that can't be written to.
+    """
+    try:
+        return store.with_read_only(False)
+    except NotImplementedError as error:
+        raise StoreError(
+            f"{type(store).__name__} can't be written to; indexes are made in an Icechunk "
+            "repository, a folder or an object store"
+        ) from error

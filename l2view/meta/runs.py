@@ -1,0 +1,63 @@
+"""Runs of rows: what a chunk has of them, and what is known of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from l2view.meta.rtree import Box, meets
+from l2view.meta.schema import ROW, Field
+from l2view.meta.zones import Zones, chunks_of, guarantee
+
+
+def joined(runs: Sequence[range], tail: int) -> list[range]:
+    """Return runs of rows with those before `tail` as one: nothing is read for them."""
+    before = [run for run in runs if run.stop <= tail]
+    rest = [run for run in runs if run.stop > tail]
+    return [range(before[0].start, before[-1].stop), *rest] if before else rest
+
+
+def numbers(field: Field, part: range, rows: NDArray[np.int64] | None) -> list[int]:
+    """Return the numbers of the chunks that hold a run of rows, or some rows of it."""
+    if rows is None:
+        return list(chunks_of(field, part))
+    found: list[int] = np.unique(rows // field.chunk_length).tolist()
+    return found
+
+
+def piece(
+    field: Field, number: int, chunk: pa.Array, part: range, rows: NDArray[np.int64] | None
+) -> pa.Array:
+    """Return what a chunk has of a run of rows, or of some rows of it."""
+    start = number * field.chunk_length
+    if rows is None:
+        return chunk[max(part.start - start, 0) : min(part.stop - start, field.chunk_length)]
+    first, last = np.searchsorted(rows, (start, start + field.chunk_length))
+    return chunk.take(pa.array(rows[first:last] - start))
+
+
+def cut(field: Field, number: int, values: NDArray[Any], part: range) -> NDArray[Any]:
+    """Return what is known of each row of a chunk, of those that a run has."""
+    start = number * field.chunk_length
+    return values[max(part.start - start, 0) : min(part.stop - start, field.chunk_length)]
+
+
+def reaches(zones: Zones, rows: range, near: Sequence[Sequence[Box]]) -> bool:
+    """Return whether a footprint of `rows` may meet one rectangle of each of `near`."""
+    zone = zones.zone(rows)
+    corners = None if zone is None else np.array([zone.low])
+    return corners is None or all(meets(corners, boxes)[0] for boxes in near)
+
+
+def known_of(field: Field | None, zones: Zones | None, rows: range) -> pc.Expression | None:
+    """Return what holds for all of `rows`, None where nothing is known."""
+    if field is None:
+        column = pc.field(ROW)
+        return (column >= rows.start) & (column < rows.stop)
+    zone = None if zones is None else zones.zone(rows)
+    return None if zone is None else guarantee(field, zone)

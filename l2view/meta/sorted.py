@@ -1,0 +1,131 @@
+"""The sorted index of a field: its values in order, each with its row.
+
+Both lie in chunks, and beside them the first value of each chunk, the fences: a search reads the
+fences and then no more than the chunks between two of them. Values that are NULL aren't in it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from l2view.meta.chunks import Chunks
+from l2view.meta.schema import Field
+
+
+@dataclass(frozen=True)
+class Span:
+    """Values between two ends.
+
+    Attributes
+    ----------
+    low, high
+        The ends, Arrow scalars of the field's type; None where it is open.
+    with_low, with_high
+        Whether an end is one of the values.
+    """
+
+    low: pa.Scalar | None = None
+    high: pa.Scalar | None = None
+    with_low: bool = True
+    with_high: bool = True
+
+
+@dataclass(frozen=True)
+class SortedIndex:
+    """The sorted index of a field.
+
+    Attributes
+    ----------
+    field
+        The field.
+    values
+        Its values that aren't NULL, in order, as an array.
+    rows
+        Their rows as an array, int64.
+    fences
+        The first value of each chunk of `values`.
+    covered
+        The rows that it covers, from the first.
+    always
+        Rows below that of which it knows nothing, ascending, int64.
+    """
+
+    field: Field
+    values: Field
+    rows: Field
+    fences: pa.Array
+    covered: int
+    always: NDArray[np.int64]
+
+    def find(
+        self, chunks: Chunks, spans: Sequence[Span], most: int
+    ) -> tuple[NDArray[np.int64], pa.Array] | None:
+        """Return the rows whose values lie in one of `spans`, and those values.
+
+        None where they may be more than `most`. Spans don't overlap.
+        """
+        length, total = self.values.chunk_length, self.values.length
+        reaches: list[tuple[Span, int, int]] = []
+        for span in spans:
+            # The chunk whose fence is the last below the low end may hold it too.
+            first = 0 if span.low is None else max(_place(self.fences, span.low, False) - 1, 0)
+            stop = len(self.fences)
+            if span.high is not None:
+                stop = _place(self.fences, span.high, span.with_high)
+            if first < stop:
+                reaches.append((span, first, stop))
+        # Of the chunks at both ends, most may lie outside.
+        inside = sum(max(stop - first - 2, 0) * length for _, first, stop in reaches)
+        if inside > most:
+            return None
+        numbers = sorted({n for _, first, stop in reaches for n in range(first, stop)})
+        wanted = [(array, number) for array in (self.values, self.rows) for number in numbers]
+        read = chunks.read(wanted, scanned=False)
+        count = len(numbers)
+        values = dict(zip(numbers, read[:count], strict=True))
+        rows = dict(zip(numbers, read[count:], strict=True))
+        parts: list[tuple[pa.Array, pa.Array]] = []
+        for span, first, stop in reaches:
+            for number in range(first, stop):
+                some = values[number][: min(length, total - number * length)]
+                low = 0 if span.low is None else _place(some, span.low, not span.with_low)
+                high = len(some)
+                if span.high is not None:
+                    high = _place(some, span.high, span.with_high)
+                if low < high:
+                    parts.append((some[low:high], rows[number][low:high]))
+        if not parts:
+            return np.empty(0, dtype=np.int64), pa.array([], self.field.type)
+        found = np.asarray(pa.concat_arrays([part for _, part in parts]))
+        if len(found) > most:
+            return None
+        order = np.argsort(found)
+        return found[order], pa.concat_arrays([part for part, _ in parts]).take(pa.array(order))
+
+
+def _place(ordered: pa.Array, value: pa.Scalar, after: bool) -> int:
+    """Return where `value` would stand among ordered values: before those equal to it, or after.
+
+    Bisection, by Arrow's own comparison: of texts by their bytes.
+    """
+    compare = pc.less_equal if after else pc.less
+    low, high = 0, len(ordered)
+    while low < high:
+        middle = (low + high) // 2
+        if compare(ordered[middle], value).as_py():
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+def spans_of(values: Sequence[Any]) -> list[Span]:
+    """Return the spans of single values."""
+    return [Span(value, value) for value in values]
