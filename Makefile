@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
 
-.PHONY: demo test test-long lint format docs bench bench-scale lock clean
+.PHONY: demo test test-long lint format docs bench bench-peers bench-scale lock clean
 
 demo: .venv/ready  ## the main job, on granules in real formats
 	$(BIN)/l2view demo
@@ -30,6 +30,11 @@ docs: .venv/ready
 
 bench: .venv/ready  ## a table of ratios, and JSON in benchmarks/results
 	$(BIN)/python -m benchmarks
+
+bench-peers: .venv/ready  ## zarr-datafusion-search, which takes an older DataFusion
+	$(PYTHON) -m venv benchmarks/peers
+	benchmarks/peers/bin/pip install --quiet zarr-datafusion-search==0.1.2 "datafusion>=53,<54" \
+	  "geodatafusion>=0.3,<0.4" obstore
 
 bench-scale: .venv/ready  ## the same for a million granules, in about 15 minutes
 	$(BIN)/python -m benchmarks.scale

@@ -21,6 +21,7 @@ import l2view
 from . import memory, stores
 from .ingest import ingesting
 from .measure import Row, paired, report
+from .search import searching
 
 
 def reading(folder: Path) -> Iterator[Row]:
@@ -114,7 +115,8 @@ def holding(folder: Path) -> Iterator[Row]:
 
 
 BENCHMARKS = {
-    function.__name__: function for function in (reading, opening, trees, holding, ingesting)
+    function.__name__: function
+    for function in (reading, opening, trees, holding, ingesting, searching)
 }
 
 

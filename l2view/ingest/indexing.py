@@ -451,9 +451,9 @@ def limit_indexes(store: Store, *, rows: int | None = None, rewritten: Sequence[
     """
     hierarchy = Hierarchy(store)
     fields, _ = sync(read_fields(hierarchy, META))
-    indexes, chunks = Indexes(hierarchy), Chunks(store)
+    indexes = Indexes(hierarchy)
     for field in fields:
-        tree = indexes.tree(field, chunks) if field.geometry is not None else None
+        tree = indexes.tree(field) if field.geometry is not None else None
         if tree is not None:
             known = _limited(tree.rows, tree.always, rows, rewritten)
             key = hierarchy.key(join(TREES, field.name))

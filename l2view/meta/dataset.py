@@ -35,15 +35,18 @@ from l2view.meta.nulls import hollow, with_sql_nulls
 from l2view.meta.rtree import meets
 from l2view.meta.runs import cut, joined, known_of, numbers, piece, reaches
 from l2view.meta.schema import ROW, Field, table_schema
-from l2view.meta.zones import Zones, chunks_of, prune, zones_of
+from l2view.meta.zones import Zones, chunks_of, prune, runs_of, zones_of
 
 RANGE_ROWS = 65_536
 """The fewest rows that a scan reads at a time, where there are as many."""
 
-BATCH_ROWS = 65_536
+BATCH_ROWS = 131_072
 """The most rows in a batch, unless a caller asks for another number."""
 AT_ONCE = 16
 """The chunks that a scan asks a store for at once, where it is bound to ask for so many."""
+
+RUNS_KEPT = 64
+"""The sets of fields whose zone maps are kept as Arrow wants them."""
 
 WIDE = 2**31
 """Bytes of a column from which its offsets don't fit in 32 bits."""
@@ -375,29 +378,20 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         """Return the runs of rows in which a candidate may fulfil `condition`."""
         began = time.perf_counter()
         chunks = Chunks(self.store, self.snapshot, self.tally)
-        known: dict[int, pc.Expression | None] = dict.fromkeys(range(len(runs)))
+        known: Sequence[int] = range(len(runs))
         near = self.candidates.near
         by: dict[str, int] = {}
         for name in near:
             zones = self.zones(name, chunks)
             if zones is not None:
-                left = {n: e for n, e in known.items() if reaches(zones, runs[n], near[name])}
+                left = [n for n in known if reaches(zones, runs[n], near[name])]
                 by[f"zone map of {name}"] = len(known) - len(left)
                 known = left
-        used = self._used(condition)
-        for name in used:
-            zones = None if name == ROW else self.zones(name, chunks)
-            for number in known:
-                said = known_of(self.fields.get(name), zones, runs[number])
-                if said is not None:
-                    other = known[number]
-                    known[number] = said if other is None else other & said
         kept = list(known)
-        if condition is not None and any(said is not None for said in known.values()):
-            kept = sorted(
-                prune(condition, self._schema, {n: e for n, e in known.items() if e is not None})
-                | {n for n, e in known.items() if e is None}
-            )
+        used = self._used(condition)
+        if used and kept:
+            may = prune(condition, self._known(runs, used, chunks))
+            kept = [number for number in kept if number in may]
             by[f"zone maps of {', '.join(used)}"] = len(known) - len(kept)
         found = []
         for number in kept:
@@ -409,6 +403,28 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         self.tally.rule_out(len(runs), by)
         self.tally.add("prune", began)
         return found
+
+    def _known(self, runs: Sequence[range], names: Sequence[str], chunks: Chunks) -> pads.Dataset:
+        """Return what is known of runs of rows, by the zone maps of some fields."""
+        stored = {name: self._stored(name) for name in names if name != ROW}
+        whole = all(zones is not None and zones.rows >= self.rows for zones in stored.values())
+        key = (runs[0].start, runs[-1].stop, len(runs), *names)
+        if whole and self.indexes is not None and key in self.indexes.runs:
+            return self.indexes.runs[key]
+        known: dict[int, pc.Expression | None] = dict.fromkeys(range(len(runs)))
+        for name in names:
+            zones = None if name == ROW else self.zones(name, chunks)
+            for number, run in enumerate(runs):
+                said = known_of(self.fields.get(name), zones, run)
+                other = known[number]
+                if said is not None:
+                    known[number] = said if other is None else other & said
+        made = runs_of(self._schema, known)
+        if whole and self.indexes is not None:
+            if len(self.indexes.runs) >= RUNS_KEPT:
+                self.indexes.runs.clear()
+            self.indexes.runs[key] = made
+        return made
 
     def _together(self, names: Sequence[str]) -> int:
         """Return how many runs to read together, so that a store is asked for much at once."""

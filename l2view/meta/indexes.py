@@ -6,18 +6,21 @@ Each says how many rows it covers; what was appended since is scanned.
 from __future__ import annotations
 
 import json
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as pads
 from numpy.typing import NDArray
-from zarr.core.sync import sync
 
 from l2view.hierarchy import JSON, OWN, Hierarchy, join
 from l2view.meta import rtree
 from l2view.meta.candidates import Candidates
 from l2view.meta.chunks import Chunks, fetch
+from l2view.meta.decode import decode
 from l2view.meta.rtree import HEADER, Box
 from l2view.meta.schema import Field
 from l2view.meta.sorted import SortedIndex, Span
@@ -34,6 +37,9 @@ FOOTPRINTS = join(OWN, "footprints")
 
 SORTED = join(OWN, "sorted")
 """The group with the sorted indexes: of each field its values in order, rows and fences."""
+
+FENCES = ("fences/c/0", "values/zarr.json", "rows/zarr.json")
+"""What a sorted index is known by, below its group."""
 
 FRACTION = 8
 """Where an index leaves more than one in so many rows, a scan is as good."""
@@ -87,7 +93,7 @@ class Tree:
             columns[self.field.name] = _values_at(chunks, self.copies, places)
         said = f"R-tree of {self.field.name}"
         every = np.union1d(rows, self.always)
-        return Candidates(every, self.rows, columns, {self.field.name: (tuple(boxes),)}, (said,))
+        return Candidates(every, self.rows, columns, said=(said,))
 
 
 def read_bytes(
@@ -134,6 +140,9 @@ class Indexes:
         self._zones: dict[str, Zones | None] = {}
         self._trees: dict[str, Tree | None] = {}
         self._sorted: dict[str, SortedIndex | None] = {}
+        self.runs: dict[tuple[Any, ...], pads.Dataset] = {}
+        """What zone maps tell of runs of rows, by the runs and the fields."""
+        self._fetched: dict[str, Any] = {}
 
     def __getstate__(self) -> Hierarchy:
         return self.hierarchy
@@ -141,27 +150,50 @@ class Indexes:
     def __setstate__(self, hierarchy: Hierarchy) -> None:
         self.__init__(hierarchy)  # type: ignore[misc]
 
+    def prefetch(self, fields: Sequence[Field]) -> None:
+        """Ask for what says which indexes some fields have, all at once."""
+        paths = []
+        for field in fields:
+            paths.append(join(ZONES, field.name, "c/0"))
+            if field.geometry is None:
+                path = join(SORTED, field.name)
+                paths += [join(path, name) for name in FENCES]
+            else:
+                tree = join(TREES, field.name)
+                paths += [f"{tree}/zarr.json", f"{tree}/c/0"]
+                paths.append(join(FOOTPRINTS, field.name, "zarr.json"))
+        new = [path for path in paths if path not in self._fetched]
+        found = fetch(self.hierarchy.store, [self.hierarchy.key(path) for path in new])
+        self._fetched.update(zip(new, found, strict=True))
+
+    def _bytes(self, path: str) -> Any:
+        """Return what is at `path` in the store, None where there is nothing."""
+        if path not in self._fetched:
+            self._fetched[path] = fetch(self.hierarchy.store, [self.hierarchy.key(path)])[0]
+        return self._fetched[path]
+
     def zones(self, field: Field) -> Zones | None:
         """Return the zone map of a field, None where none is stored."""
         if field.name not in self._zones:
-            key = self.hierarchy.key(join(ZONES, field.name, "c/0"))
-            said = fetch(self.hierarchy.store, [key])[0]
+            said = self._bytes(join(ZONES, field.name, "c/0"))
             self._zones[field.name] = None if said is None else from_bytes(field, bytes(said))
         return self._zones[field.name]
 
-    def tree(self, field: Field, chunks: Chunks) -> Tree | None:
+    def tree(self, field: Field) -> Tree | None:
         """Return the R-tree of a field of footprints, None where none is stored."""
         if field.name not in self._trees:
-            self._trees[field.name] = self._tree(field, chunks)
+            self._trees[field.name] = self._tree(field)
         return self._trees[field.name]
 
-    def _tree(self, field: Field, chunks: Chunks) -> Tree | None:
+    def _tree(self, field: Field) -> Tree | None:
         array = self._array(join(TREES, field.name), pa.uint8())
         if array is None or array.length < HEADER.size:
             return None
         try:
-            said = rtree.layout(read_bytes(chunks, array, [(0, HEADER.size)])[0].tobytes())
-        except ValueError:  # somebody else's index of another kind
+            start = self._bytes(join(TREES, field.name, "c/0"))
+            head = None if start is None else decode(array, start)[: HEADER.size]
+            said = rtree.layout(np.asarray(head).tobytes())
+        except (ValueError, struct.error):  # somebody else's index of another kind
             return None
         known: JSON = array.attributes.get(OWN) or {}
         rows = min(int(known.get("rows", said.items)), said.items)
@@ -182,7 +214,7 @@ class Indexes:
 
     def _in_order(self, field: Field) -> SortedIndex | None:
         path = join(SORTED, field.name)
-        said = fetch(self.hierarchy.store, [self.hierarchy.key(join(path, "fences/c/0"))])[0]
+        said = self._bytes(join(path, "fences/c/0"))
         if said is None:
             return None
         table = pa.ipc.open_stream(said).read_all()
@@ -214,7 +246,8 @@ class Indexes:
 
     def _array(self, path: str, kind: pa.DataType, like: Field | None = None) -> Field | None:
         """Return an array as if it were a field, None where there is none of this type."""
-        document = sync(self.hierarchy.read(path))
+        said = self._bytes(join(path, "zarr.json"))
+        document = None if said is None else json.loads(bytes(said))
         if document is None or document["node_type"] != "array" or len(document["shape"]) != 1:
             return None
         if kind == pa.uint8() and document["data_type"] != "uint8":

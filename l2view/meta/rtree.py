@@ -28,6 +28,9 @@ DTYPES = ("i1", "u1", "u1", "<i2", "<u2", "<i4", "<u4", "<f4", "<f8")
 NODE = 64
 """The boxes in a node of a tree that is made here: few levels, and so few requests."""
 
+UPPER = 16_384
+"""The most boxes of upper levels that are read together."""
+
 WIDE = 16_384
 """From so many boxes on, their rows are numbers of 32 bits."""
 
@@ -135,28 +138,59 @@ def search(
     empty = np.empty(0, dtype=np.int64)
     if not tree.items:
         return empty, empty
+    # The levels above come together in one request, and the rows with the leaves' boxes.
+    first = next(start for start, _ in tree.levels if tree.boxes - start <= UPPER)
+    upper = _gather(read, HEADER.size, tree.width, np.arange(first, tree.boxes))
+    begin = HEADER.size + tree.boxes * tree.width
     found = np.zeros(1, dtype=np.int64)
+    rows = np.empty((0, 1), dtype=np.uint8)
     for start, stop in reversed(tree.levels[:-1]):
         below = (found[:, None] * tree.node + np.arange(tree.node)).ravel()
         below = below[below < stop - start]
-        corners = _gather(read, HEADER.size, tree.width, start + below).view(tree.dtype)
-        found = below[meets(corners.reshape(-1, 4), boxes)]
+        if start >= first:
+            corners = upper[start - first + below]
+        elif start:
+            corners = _gather(read, HEADER.size, tree.width, start + below)
+        else:
+            corners, rows = _leaves(tree, read, below)
+        hit = meets(corners.view(tree.dtype).reshape(-1, 4), boxes)
+        found = below[hit]
         if not len(found):
             return empty, empty
+    if not first:
+        rows = _gather(read, begin, tree.row_dtype.itemsize, found)
+        hit = np.ones(len(found), dtype=bool)
+    return found, rows[hit].view(tree.row_dtype).ravel().astype(np.int64)
+
+
+def _leaves(
+    tree: Layout, read: ReadBytes, numbers: NDArray[np.int64]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
+    """Return the boxes and the rows of leaves, both as bytes, asked for together."""
     begin = HEADER.size + tree.boxes * tree.width
     size = tree.row_dtype.itemsize
-    rows = _gather(read, begin, size, found).view(tree.row_dtype).ravel()
-    return found, rows.astype(np.int64)
+    boxes, rows = _spans(HEADER.size, tree.width, numbers), _spans(begin, size, numbers)
+    parts = read([*boxes, *rows])
+    return _records(parts[: len(boxes)], tree.width), _records(parts[len(boxes) :], size)
 
 
 def _gather(
     read: ReadBytes, begin: int, size: int, numbers: NDArray[np.int64]
 ) -> NDArray[np.uint8]:
-    """Return records of `size` bytes by their numbers, of shape (n, size)."""
+    """Return records of `size` bytes by their ascending numbers, of shape (n, size)."""
+    return _records(read(_spans(begin, size, numbers)), size)
+
+
+def _spans(begin: int, size: int, numbers: NDArray[np.int64]) -> list[tuple[int, int]]:
+    """Return the starts and stops of the bytes of records, those side by side as one."""
     cuts = np.flatnonzero(np.diff(numbers) > 1) + 1
     firsts = numbers[np.concatenate([[0], cuts])]
     lasts = numbers[np.concatenate([cuts - 1, [len(numbers) - 1]])]
-    parts = read(list(zip(begin + firsts * size, begin + (lasts + 1) * size, strict=True)))
+    starts, stops = begin + firsts * size, begin + (lasts + 1) * size
+    return list(zip(starts.tolist(), stops.tolist(), strict=True))
+
+
+def _records(parts: Sequence[NDArray[np.uint8]], size: int) -> NDArray[np.uint8]:
     whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
     return np.ascontiguousarray(whole).reshape(-1, size)
 

@@ -266,30 +266,24 @@ def guarantee(field: Field, zone: Zone) -> pc.Expression | None:
     return known
 
 
-def prune(
-    condition: pc.Expression,
-    schema: pa.Schema,
-    known: Mapping[int, pc.Expression | None],
-) -> set[int]:
-    """Return the numbers of the runs of rows in which a condition may hold.
+def runs_of(schema: pa.Schema, known: Mapping[int, pc.Expression | None]) -> pads.Dataset:
+    """Return runs of rows as the fragments of a dataset, by which Arrow tells what may hold.
 
     Parameters
     ----------
-    condition
-        A filter over `schema`.
     schema
         The table's schema.
     known
-        What holds for every row of a run, by its number.
+        What holds for every row of a run, by its number; None where nothing is known.
     """
-    runs = _runs(schema, known)
-    return {int(fragment.path) for fragment in runs.get_fragments(condition)}
-
-
-def _runs(schema: pa.Schema, known: Mapping[int, pc.Expression | None]) -> pads.Dataset:
     ipc, files = pads.IpcFileFormat(), pyarrow.fs.LocalFileSystem()
     fragments = [
         ipc.make_fragment(str(number), files, partition_expression=said)
         for number, said in known.items()
     ]
     return pads.FileSystemDataset(fragments, schema, ipc, files)
+
+
+def prune(condition: pc.Expression, runs: pads.Dataset) -> set[int]:
+    """Return the numbers of the runs of rows in which a condition may hold."""
+    return {int(fragment.path) for fragment in runs.get_fragments(condition)}

@@ -15,11 +15,11 @@ from typing import Any
 import geodatafusion
 import pyarrow as pa
 import pyarrow.dataset as pads
-from datafusion import DataFrame, Expr, SessionContext, SQLOptions, col
+from datafusion import DataFrame, Expr, SessionConfig, SessionContext, SQLOptions, col
 
 from l2view.errors import L2ViewError, QueryError, UnreadableGeometryError
 from l2view.meta.candidates import Candidates
-from l2view.meta.dataset import MetaDataset
+from l2view.meta.dataset import BATCH_ROWS, MetaDataset
 from l2view.meta.footprints import unreadable
 from l2view.meta.nulls import NullSafe
 from l2view.query.explanation import explain
@@ -50,7 +50,8 @@ class Session:
     @cached_property
     def context(self) -> SessionContext:
         """DataFusion's own session."""
-        context = SessionContext()
+        # Rows come through Python: in many small batches that would take longer than the query.
+        context = SessionContext(SessionConfig().with_batch_size(BATCH_ROWS))
         geodatafusion.register_all(context)
         context.register_udf(DWITHIN)
         context.register_dataset(TABLE, self.meta)

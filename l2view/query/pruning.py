@@ -79,27 +79,34 @@ def candidates(
         The table of granules.
     """
     chunks = Chunks(meta.store, meta.snapshot, meta.tally)
-    found = EVERY
     ordered: dict[str, list[Span]] = {}
+    near: list[tuple[str, tuple[Box, ...]]] = []
     for condition in conditions(frame, table):
         asked = _spans(condition, meta)
         if asked is not None:
             name, spans = asked
             ordered[name] = _both(ordered[name], spans) if name in ordered else spans
             continue
-        near = _near(context, condition, meta)
-        if near is None:
-            continue
-        name, boxes = near
-        field = meta.fields[name]
-        tree = None if meta.indexes is None else meta.indexes.tree(field, chunks)
+        place = _near(context, condition, meta)
+        if place is not None:
+            near.append(place)
+    found = Candidates(near=_grouped(near))
+    if meta.indexes is None:
+        return found
+    meta.indexes.prefetch([meta.fields[name] for name in {*ordered, *(name for name, _ in near)}])
+    for name, boxes in near:
+        tree = meta.indexes.tree(meta.fields[name])
         some = None if tree is None else tree.candidates(chunks, boxes)
-        found = found.both(some or Candidates(near={name: (boxes,)}))
+        found = found if some is None else found.both(some)
     for name, spans in ordered.items():
-        if meta.indexes is not None:
-            some = meta.indexes.among(meta.fields[name], spans, chunks)
-            found = found if some is None else found.both(some)
+        some = meta.indexes.among(meta.fields[name], spans, chunks)
+        found = found if some is None else found.both(some)
     return found
+
+
+def _grouped(near: list[tuple[str, tuple[Box, ...]]]) -> dict[str, tuple[tuple[Box, ...], ...]]:
+    """Return rectangles by the field that must meet them."""
+    return {name: tuple(boxes for one, boxes in near if one == name) for name, _ in near}
 
 
 def with_values(meta: MetaDataset, name: str, values: pa.Array) -> Candidates:

@@ -1,0 +1,89 @@
+"""Searches of ten million rows, l2view beside its peers; each run in a process of its own.
+
+zarr-datafusion-search runs with an older DataFusion: `make bench-peers` gives it an environment of
+its own, and without that its rows are left out.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rich.console import Console
+
+import l2view
+
+from . import rows
+from .measure import Row
+from .remote import remote
+from .side import WHERE
+
+PEER = Path(__file__).parent / "peers" / "bin" / "python"
+SIDE = Path(__file__).parent / "side.py"
+PAIRS = 3
+
+AGAINST_PEER = {
+    ("date", "l2view"): 0.25,
+    ("place", "l2view"): 0.02,
+    ("place", "unindexed"): 0.8,
+    ("corners", "l2view"): 0.8,
+    ("text", "l2view"): 0.8,
+    ("group", "l2view"): 0.8,
+    ("order", "l2view"): 0.8,
+}
+AGAINST_DUCKDB = {"date": 1, "corners": 1, "text": 1, "group": 1.5, "order": 1.5}
+
+
+def side(engine: str, query: str, folder: Path) -> tuple[int, float, float, float]:
+    """Return the rows that an engine found, cold and warm seconds, and the peak in MiB."""
+    python = str(PEER) if engine == "zarr-datafusion-search" else sys.executable
+    command = [python, str(SIDE), engine, query, str(folder)]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    count, cold, warm, peak = json.loads(found.splitlines()[-1])
+    return int(count), float(cold), float(warm), float(peak)
+
+
+def compared(ours: str, theirs: str, query: str, folder: Path) -> list[list[float]]:
+    """Return the medians of cold, warm and peak of both sides, run in turn."""
+    pairs = []
+    for _ in range(PAIRS):
+        one, other = (side(engine, query, folder) for engine in (ours, theirs))
+        assert one[0] == other[0], (query, one, other)
+        pairs.append((one[1:], other[1:]))
+    return [
+        [statistics.median(pair[which][figure] for pair in pairs) for figure in range(3)]
+        for which in range(2)
+    ]
+
+
+def searching(folder: Path) -> Iterator[Row]:
+    """Searches, beside zarr-datafusion-search and DuckDB."""
+    rows.write(folder)
+    if PEER.exists():
+        for (query, ours), most in AGAINST_PEER.items():
+            one, other = compared(ours, "zarr-datafusion-search", query, folder)
+            name = f"{query}, {ours} ÷ zarr-datafusion-search"
+            for what, at in (("cold", 0), ("warm", 1)):
+                ratio = one[at] / other[at]
+                yield Row(f"{name}, {what}", ratio, most, ours=one[at], theirs=other[at])
+            yield Row(f"{name}, peak memory", one[2] / other[2], 1)
+    else:
+        Console(stderr=True).print("without zarr-datafusion-search: make bench-peers installs it")
+    for query, most in AGAINST_DUCKDB.items():
+        one, other = compared("l2view", "duckdb", query, folder)
+        ratio = one[1] / other[1]
+        name = f"{query}, l2view ÷ DuckDB on Parquet, warm"
+        yield Row(name, ratio, most, ours=one[1], theirs=other[1])
+    for query, where in WHERE.items():
+        collection = l2view.Collection(folder / "indexed.zarr")
+        with l2view.config.set({"cache.bytes": 0}):
+            cost = collection.explain(where, fields=[])
+        Console().print(
+            f"{query}: {cost.found:,} found, {cost.tally.requests} requests, "
+            f"{cost.tally.nbytes:,} bytes"
+        )
+    yield from remote(folder)
