@@ -29,7 +29,7 @@ from l2view.errors import (
     unknown,
     warn,
 )
-from l2view.hierarchy import Hierarchy
+from l2view.hierarchy import META, Hierarchy
 from l2view.layout import Layout, convention, packed
 from l2view.layout.groups import GroupsLayout, location_field
 from l2view.layout.packed import PackedLayout
@@ -138,9 +138,15 @@ class Collection:
             self._source.store,
             tuple(self._fields.values()),
             snapshot=self._source.snapshot,
-            indexes=Indexes(self._hierarchy),
+            indexes=self._indexes(),
         )
         """The table ``meta`` as a `pyarrow.dataset.Dataset`, for DuckDB, Polars and others."""
+
+    def _indexes(self) -> Indexes | None:
+        """Return what indexes there are; those of a store are of its group ``meta``."""
+        if self._group != META:
+            return None
+        return Indexes(self._hierarchy, fixed=self._source.snapshot is not None)
 
     async def _open(self, geometry: str | None) -> tuple[tuple[Field, ...], dict[str, str]]:
         """Read the fields, or say what keeps the store from being a collection."""
@@ -434,7 +440,6 @@ class Collection:
         """
         from l2view.ingest.deletion import delete
         from l2view.ingest.repository import find_repository
-        from l2view.ingest.writer import META
 
         if where is None and ids is None:
             raise QueryError("name the granules to delete: where= or ids=; all are where='true'")
@@ -490,7 +495,9 @@ class Collection:
         if fixed:
             raise IngestError("indexes are made on a branch; open without tag= and snapshot=")
         names = texts("fields", fields)
-        options: dict[str, Any] = {"geometry_field": self._geometry_field, "group": self._group}
+        if self._group != META:
+            raise IngestError(f"indexes are made of the group {META}")
+        options: dict[str, Any] = {"geometry_field": self._geometry_field}
         found = index(store, names, drop=drop, branch=branch or "main", **options)
         return tuple(map(str, found))
 

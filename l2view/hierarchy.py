@@ -32,6 +32,9 @@ METADATA_KEYS = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmeta
 OWN = "l2view"
 """The group of a collection with what only l2view reads."""
 
+META = "meta"
+"""The group of a collection with its fields."""
+
 CACHED_DOCUMENTS = 4096
 """How many documents a hierarchy remembers (they are read again once forgotten)."""
 

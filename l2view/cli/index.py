@@ -19,7 +19,6 @@ def index(
     ] = None,
     drop: Annotated[bool, typer.Option("--drop", help="Drop them instead.")] = False,
     branch: options.Branch = None,
-    group: options.Group = "meta",
     geometry_field: options.GeometryField = None,
 ) -> None:
     """Make the indexes by which searches read less.
@@ -44,7 +43,6 @@ def index(
             field,
             drop=drop,
             branch=branch or "main",
-            group=group,
             geometry_field=geometry_field,
             progress=tell,
         )

@@ -14,8 +14,9 @@ import zarr
 from numpy.typing import NDArray
 
 from l2view.errors import IngestError
+from l2view.hierarchy import META
 from l2view.ingest.indexing import limit_indexes, zones_from
-from l2view.ingest.writer import ATTEMPTS, IDS, META
+from l2view.ingest.writer import ATTEMPTS, IDS
 from l2view.meta.indexes import ZONES
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -11,13 +12,13 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 
 from l2view.errors import FieldError, IngestError, StoreError, unknown
-from l2view.hierarchy import Hierarchy, join
+from l2view.hierarchy import META, Hierarchy, join
 from l2view.ingest.indexing import (
-    META,
     can_be_sorted,
     has_zones,
     remove,
     sorted_of,
+    touch,
     tree_of,
     zones_from,
 )
@@ -62,7 +63,6 @@ def index(
     *,
     drop: bool = False,
     branch: str = "main",
-    group: str = META,
     geometry_field: str | None = None,
     progress: Callable[[Index, int, int], None] = lambda index, rows, total: None,
 ) -> list[Index]:
@@ -79,8 +79,6 @@ def index(
         Whether they are dropped instead; by default all that there are.
     branch
         The branch of a repository to commit to.
-    group
-        The group with the fields.
     geometry_field
         A field that is taken for footprints beside those with the usual names.
     progress
@@ -101,19 +99,22 @@ def index(
     source = open_source(store, authorize=False)
     repository = None
     if isinstance(source.store, icechunk.IcechunkStore):
+        if not isinstance(store, icechunk.Repository | icechunk.Storage | str | os.PathLike):
+            raise StoreError("indexes are made in commits of their own: pass the repository")
         repository = find_repository(store)
         source = open_source(repository, branch=branch, authorize=False)
-    fields_now, _ = sync(read_fields(Hierarchy(source.store, source.path), group, geometry_field))
+    elif isinstance(store, Store) and store.read_only:
+        raise StoreError(f"{source.label} was opened to be read only")
+    hierarchy = Hierarchy(source.store, source.path)
+    if not sync(source.store.exists(f"{hierarchy.key('')}/zarr.json".lstrip("/"))):
+        raise StoreError(f"{source.label} is no Zarr v3 store, beside which indexes could lie")
+    fields_now, _ = sync(read_fields(hierarchy, META, geometry_field))
     known = {field.name: field for field in fields_now}
     if not known:
-        raise StoreError(f"{source.label} has no fields in its group {group}")
-    wanted = _wanted(known, fields)
+        raise StoreError(f"{source.label} has no fields in its group {META}")
+    wanted = _there(hierarchy) if drop and fields is None else _wanted(known, fields)
     for one in wanted:
-        work = (
-            _dropping(one, source.path)
-            if drop
-            else _making(one, known, group, source.path, progress)
-        )
+        work = _dropping(one, source.path) if drop else _making(one, known, source.path, progress)
         if repository is None:
             work(_writable(source.store))
         else:
@@ -142,10 +143,16 @@ def _wanted(known: dict[str, Field], fields: Sequence[str] | None) -> list[Index
     return found
 
 
+def _there(hierarchy: Hierarchy) -> list[Index]:
+    """Return the indexes that there are."""
+    found = [Index("zones")] if sync(hierarchy.children(ZONES)) else []
+    found += [Index("tree", name) for name in sync(hierarchy.children(TREES))]
+    return found + [Index("sorted", name) for name in sync(hierarchy.children(SORTED))]
+
+
 def _making(
     one: Index,
     known: dict[str, Field],
-    group: str,
     root: str,
     progress: Callable[[Index, int, int], None],
 ) -> Callable[[Store], None]:
@@ -163,11 +170,11 @@ def _making(
             progress(one, done, total)
 
         if one.kind == "zones":
-            zones_from(store, group=group, root=root, progress=tell)
+            zones_from(store, root=root, progress=tell)
             return
         # The rows may have become more since.
         outline = one.field if one.kind == "tree" else None
-        now, _ = sync(read_fields(Hierarchy(store, root), group, outline))
+        now, _ = sync(read_fields(Hierarchy(store, root), META, outline))
         field = next(field for field in now if field.name == one.field)
         (tree_of if one.kind == "tree" else sorted_of)(store, field, root=root, progress=tell)
 
@@ -204,6 +211,7 @@ def _commit(
     for _ in range(ATTEMPTS):
         session = repository.writable_session(branch)
         work(session.store)
+        touch(Hierarchy(session.store))
         if not session.has_uncommitted_changes:
             return
         try:

@@ -7,6 +7,7 @@ are.
 from __future__ import annotations
 
 import json
+import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -21,18 +22,15 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from l2view.errors import IngestError
-from l2view.hierarchy import JSON, OWN, Hierarchy, join
+from l2view.hierarchy import JSON, META, OWN, Hierarchy, join
 from l2view.ingest.nodes import put
-from l2view.meta.chunks import Chunks
+from l2view.meta.chunks import Chunks, fetch
 from l2view.meta.decode import normalised
 from l2view.meta.footprints import bounds
 from l2view.meta.indexes import FOOTPRINTS, SORTED, TREES, ZONES, Indexes
 from l2view.meta.rtree import HEADER, build, layout, outward
 from l2view.meta.schema import Field, read_fields
 from l2view.meta.zones import Zone, Zones, is_orderable, together, zone_of, zones_of
-
-META = "meta"
-"""The group with the fields."""
 
 INDEX_CHUNK = 2**18
 """The bytes of a chunk of an index, which a search reads a few of."""
@@ -45,6 +43,12 @@ SORTED_CHUNK = 65_536
 
 HELD = 2**28
 """The most bytes of footprints that are put in order at once."""
+
+REWRITTEN = join(OWN, "rewritten")
+"""An array of bytes that are others whenever rows were rewritten, or an index was made."""
+
+MARK = 8
+"""The bytes in it."""
 
 ALWAYS = 10_000
 """The most rows that an index may know nothing of."""
@@ -68,8 +72,8 @@ def bytes_document(length: int, chunk_length: int, attributes: JSON | None = Non
     }
 
 
-def put_zones(hierarchy: Hierarchy, found: Iterable[Zones], *, new: bool) -> None:
-    """Write zone maps; `new` says whether the group of them may be missing."""
+def put_zones(hierarchy: Hierarchy, found: Iterable[Zones]) -> None:
+    """Write zone maps."""
     documents: dict[str, bytes] = {}
     chunks: dict[str, bytes] = {}
     for zones in found:
@@ -77,7 +81,7 @@ def put_zones(hierarchy: Hierarchy, found: Iterable[Zones], *, new: bool) -> Non
         path = hierarchy.key(join(ZONES, zones.field.name))
         documents[f"{path}/zarr.json"] = _json(bytes_document(len(said), len(said)))
         chunks[f"{path}/c/0"] = said
-    if new and documents:
+    if documents:
         _put_groups(hierarchy, join(ZONES, "field"))
     put(hierarchy.store, documents)
     put(hierarchy.store, chunks)
@@ -102,11 +106,9 @@ def zones_from(
     store: Store,
     first: int = 0,
     *,
-    names: Sequence[str] | None = None,
-    group: str = META,
     root: str = "",
     progress: Callable[[int], None] = lambda rows: None,
-) -> list[str]:
+) -> None:
     """Write the zone maps of the chunks that hold the row `first` and all after it.
 
     Parameters
@@ -115,26 +117,17 @@ def zones_from(
         A store that can be written to.
     first
         A row; what is known of those before it is kept.
-    names
-        The fields, all by default.
-    group
-        The group with the fields.
     root
         The path of the collection in the store.
     progress
         Called with the number of rows of a field that were gone through.
-
-    Returns
-    -------
-    list of str
-        The fields.
     """
     hierarchy = Hierarchy(store, root)
-    fields, _ = sync(read_fields(hierarchy, group))
+    fields, _ = sync(read_fields(hierarchy, META))
     indexes, chunks = Indexes(hierarchy), Chunks(store)
     written = []
     for field in fields:
-        if not has_zones(field) or (names is not None and field.name not in names):
+        if not has_zones(field):
             continue
         begin = first // field.chunk_length
         zones = []
@@ -143,8 +136,7 @@ def zones_from(
             zones.append(zone_of(field, chunks.read([(field, number)])[0][:rows]))
             progress(rows)
         written.append(_joined(indexes.zones(field), field, begin, zones, field.length))
-    put_zones(hierarchy, written, new=True)
-    return [zones.field.name for zones in written]
+    put_zones(hierarchy, written)
 
 
 def keep_zones(
@@ -188,7 +180,7 @@ def keep_zones(
             before = None if stored is None else stored.first(begin * length, start)
             zones[0] = None if before is None or zones[0] is None else together(before, zones[0])
         found.append(_joined(stored, field, begin, zones, field.length))
-    put_zones(hierarchy, found, new=start == 0)
+    put_zones(hierarchy, found)
 
 
 def _joined(
@@ -319,9 +311,9 @@ def _put_groups(hierarchy: Hierarchy, path: str) -> None:
 
 def remove(hierarchy: Hierarchy, path: str) -> None:
     """Delete the node at `path`, if there is one."""
-    key = hierarchy.key(path)
+    above, _, name = hierarchy.key(path).rpartition("/")
     if sync(hierarchy.read(path)) is not None:
-        del zarr.open_group(hierarchy.store, mode="a")[key]
+        del zarr.open_group(hierarchy.store, path=above, mode="r+")[name]
 
 
 def _put_copies(
@@ -419,11 +411,11 @@ def sorted_of(
             stop = start + len(part)
             values[start:stop] = said.astype(np.dtypes.StringDType()) if texts else said
             places[start:stop] = rows[start:stop]
-    _put_fences(hierarchy, field, pa.chunked_array(fences, field.type), field.length, ())
+    _put_fences(hierarchy, field.name, pa.chunked_array(fences, field.type), field.length, ())
 
 
 def _put_fences(
-    hierarchy: Hierarchy, field: Field, fences: pa.ChunkedArray, rows: int, always: Sequence[int]
+    hierarchy: Hierarchy, name: str, fences: pa.ChunkedArray, rows: int, always: Sequence[int]
 ) -> None:
     """Write the fences of a sorted index, with what it covers."""
     known = json.dumps({"rows": rows, "always": list(always)})
@@ -432,7 +424,7 @@ def _put_fences(
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks())
     said = bytes(sink.getvalue())
-    key = hierarchy.key(join(SORTED, field.name, "fences"))
+    key = hierarchy.key(join(SORTED, name, "fences"))
     put(hierarchy.store, {f"{key}/zarr.json": _json(bytes_document(len(said), len(said)))})
     put(hierarchy.store, {f"{key}/c/0": said})
 
@@ -450,34 +442,50 @@ def limit_indexes(store: Store, *, rows: int | None = None, rewritten: Sequence[
         Rows that were written again.
     """
     hierarchy = Hierarchy(store)
-    fields, _ = sync(read_fields(hierarchy, META))
-    indexes = Indexes(hierarchy)
-    for field in fields:
-        tree = indexes.tree(field) if field.geometry is not None else None
-        if tree is not None:
-            known = _limited(tree.rows, tree.always, rows, rewritten)
-            key = hierarchy.key(join(TREES, field.name))
-            if known is None:
-                remove(hierarchy, join(TREES, field.name))
-            else:
-                document = {**tree.bytes.document, "attributes": {OWN: known}}
-                put(store, {f"{key}/zarr.json": _json(document)})
-        index = indexes.sorted(field)
-        if index is not None:
-            known = _limited(index.covered, index.always, rows, rewritten)
-            if known is None:
-                remove(hierarchy, join(SORTED, field.name))
-            else:
-                fences = pa.chunked_array([index.fences])
-                _put_fences(hierarchy, field, fences, known["rows"], known["always"])
+    touch(hierarchy)
+    for name in sync(hierarchy.children(TREES)):
+        path = join(TREES, name)
+        document = sync(hierarchy.read(path)) or {}
+        if document.get("data_type") != "uint8":
+            continue
+        known = (document.get("attributes") or {}).get(OWN) or {"rows": 2**32, "always": []}
+        limited = _limited(known["rows"], known["always"], rows, rewritten)
+        if limited is None:
+            remove(hierarchy, path)
+        else:
+            document["attributes"] = {OWN: limited}
+            put(store, {f"{path}/zarr.json": _json(document)})
+    for name in sync(hierarchy.children(SORTED)):
+        said = fetch(store, [join(SORTED, name, "fences/c/0")])[0]
+        table = None if said is None else pa.ipc.open_stream(said).read_all()
+        known = {} if table is None else json.loads(table.schema.metadata[OWN.encode()])
+        limited = _limited(known["rows"], known["always"], rows, rewritten) if known else None
+        if limited is None or table is None:
+            remove(hierarchy, join(SORTED, name))
+        else:
+            fences = table.column("fences")
+            _put_fences(hierarchy, name, fences, limited["rows"], limited["always"])
+
+
+def touch(hierarchy: Hierarchy) -> None:
+    """Write what whoever rewrites rows writes, and whoever makes an index: so they conflict.
+
+    An index that was made of rows as they were must not be committed beside others; one that
+    lacks rows appended meanwhile may.
+    """
+    key = hierarchy.key(REWRITTEN)
+    _put_groups(hierarchy, REWRITTEN)
+    if sync(hierarchy.read(REWRITTEN)) is None:
+        put(hierarchy.store, {f"{key}/zarr.json": _json(bytes_document(MARK, MARK))})
+    put(hierarchy.store, {f"{key}/c/0": os.urandom(MARK)})
 
 
 def _limited(
-    covered: int, always: NDArray[np.int64], rows: int | None, rewritten: Sequence[int]
+    covered: int, always: Sequence[int], rows: int | None, rewritten: Sequence[int]
 ) -> dict[str, Any] | None:
     """Return what an index covers after a change, None where it isn't worth keeping."""
     covered = covered if rows is None else min(covered, rows)
-    left = sorted({row for row in [*always.tolist(), *rewritten] if row < covered})
+    left = sorted({row for row in [*always, *rewritten] if row < covered})
     if covered == 0 or len(left) > ALWAYS:
         return None
     return {"rows": covered, "always": left}

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 
 from l2view.errors import FieldError, IngestError
-from l2view.hierarchy import OWN, join
+from l2view.hierarchy import META, OWN, join
 from l2view.ingest import grouping, packing
 from l2view.ingest.columns import Kind, Kinds, Value, are_exact, kind_of_array, plain, write
 from l2view.ingest.indexing import keep_zones, limit_indexes
@@ -38,7 +38,6 @@ type OnConflict = Literal["skip", "replace", "error"]
 ATTEMPTS = 100
 """How often a batch is planned again where others commit first."""
 
-META = "meta"
 IDS = join(OWN, "ids")
 """A hash of every granule's id, in the order of the rows."""
 

@@ -13,6 +13,7 @@ from collections.abc import Hashable
 from typing import Any
 
 from l2view.config import config
+from l2view.errors import L2ViewError
 
 ENTRY = 256
 """Bytes that an entry takes beside its value."""
@@ -34,8 +35,17 @@ class Cache:
 
     @property
     def budget(self) -> int:
-        """The most bytes that are kept."""
-        return int(config.get("cache.bytes"))
+        """The most bytes that are kept.
+
+        Raises
+        ------
+        L2ViewError
+            Where the setting is no number.
+        """
+        said = config.get("cache.bytes")
+        if isinstance(said, bool) or not isinstance(said, int | float):
+            raise L2ViewError(f"the setting cache.bytes is a number of bytes, not {said!r}")
+        return max(0, int(said))
 
     def get(self, key: Hashable) -> Any:
         """Return the value of `key`, None where it isn't kept."""
@@ -49,13 +59,14 @@ class Cache:
     def put(self, key: Hashable, value: Any, nbytes: int) -> None:
         """Keep a value of `nbytes` bytes, if there is room for it at all."""
         nbytes += ENTRY
+        budget = self.budget
         with self._lock:
             if key in self._values:
                 self.nbytes -= self._values.pop(key)[1]
-            if nbytes <= self.budget:
+            if nbytes <= budget:
                 self._values[key] = (value, nbytes)
                 self.nbytes += nbytes
-            while self.nbytes > self.budget:
+            while self.nbytes > budget:
                 self.nbytes -= self._values.popitem(last=False)[1][1]
 
     def clear(self) -> None:

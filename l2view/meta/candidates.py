@@ -58,9 +58,12 @@ class Candidates:
         column = self.columns.get(name)
         if column is None or not len(rows) or rows[-1] >= self.tail:
             return None
-        if len(rows) == len(self.rows):
+        if np.array_equal(rows, self.rows):
             return column
-        return column.take(pa.array(np.searchsorted(self.rows, rows)))
+        places = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
+        if not np.array_equal(self.rows[places], rows):
+            return None
+        return column.take(pa.array(places))
 
     def both(self, other: Candidates) -> Candidates:
         """Return the rows that are among these and the other ones."""

@@ -115,10 +115,6 @@ class Chunks:
         self.tally = Tally() if tally is None else tally
         self._listed: dict[str, dict[str, str | None]] = {}
 
-    def counting(self, tally: Tally) -> Chunks:
-        """Return the same chunks, counted elsewhere."""
-        return Chunks(self.store, self.snapshot, tally)
-
     def read(
         self,
         wanted: Sequence[tuple[Field, int]],
@@ -146,7 +142,10 @@ class Chunks:
     def zones(self, wanted: Sequence[tuple[Field, int]]) -> list[Zone | None]:
         """Return what is known of chunks that were read before, None of those that weren't."""
         keys = self._keys(wanted)
-        return [None if key is None else CACHE.get((*key, "zone")) for key in keys]
+        return [
+            None if key is None else CACHE.get((*key, "zone", _inside(*one)))
+            for key, one in zip(keys, wanted, strict=True)
+        ]
 
     def _made(
         self,
@@ -188,11 +187,12 @@ class Chunks:
                     made = pa.concat_arrays([made, made[:0]])
                 CACHE.put((*key, what), made, made.nbytes)
             if key is not None and of.name in learn:
-                inside = min(of.length - number * of.chunk_length, of.chunk_length)
+                # A chunk that has more rows later is the same chunk.
+                inside = _inside(of, number)
                 if what == "bounds":
-                    CACHE.put((*key, "zone"), zone_of_bounds(made[:inside]), 0)
+                    CACHE.put((*key, "zone", inside), zone_of_bounds(made[:inside]), 0)
                 elif is_orderable(of.type):
-                    CACHE.put((*key, "zone"), zone_of(of, values[:inside]), 0)
+                    CACHE.put((*key, "zone", inside), zone_of(of, values[:inside]), 0)
             found[index] = made
             self.tally.add("decode", began, decoded=1)
 
@@ -216,18 +216,27 @@ class Chunks:
     def _tags(self, keys: Sequence[str]) -> list[tuple[Any, ...] | None]:
         """Return what the store says of each key that changes when its bytes do."""
         if isinstance(self.store, LocalStore):
-            return [_tag_of_file(Path(self.store.root) / key) for key in keys]
+            return [tag_of_file(self.store, key) for key in keys]
         place = _place(self.store)
         if place is None:
             return [None] * len(keys)
         for folder in {key.rpartition("/")[0] for key in keys} - self._listed.keys():
-            pages = obstore.list(self.store.store, f"{folder}/")  # type: ignore[attr-defined]
-            self._listed[folder] = {one["path"]: one["e_tag"] for page in pages for one in page}
+            try:
+                pages = obstore.list(self.store.store, f"{folder}/")  # type: ignore[attr-defined]
+                found = {one["path"]: one["e_tag"] for page in pages for one in page}
+            except (obstore.exceptions.BaseError, OSError):  # who may read may not list
+                found = dict.fromkeys(key for key in keys if key.startswith(f"{folder}/"))
+            self._listed[folder] = found
         listed = [self._listed[key.rpartition("/")[0]] for key in keys]
         return [
             None if key in tags and tags[key] is None else (*place, key, tags.get(key))
             for key, tags in zip(keys, listed, strict=True)
         ]
+
+
+def _inside(field: Field, number: int) -> int:
+    """Return how many rows of a chunk there are."""
+    return min(field.length - number * field.chunk_length, field.chunk_length)
 
 
 def _chunk_count(field: Field) -> int:
@@ -261,7 +270,9 @@ def fetch(store: Store, keys: Iterable[str]) -> list[Any]:
     return [None if buffer is None else memoryview(buffer.as_numpy_array()) for buffer in found]
 
 
-def _tag_of_file(path: Path) -> tuple[Any, ...]:
+def tag_of_file(store: LocalStore, key: str) -> tuple[Any, ...]:
+    """Return what tells a local file from what it was before, and from any other."""
+    path = Path(store.root) / key
     try:
         said = path.stat()
     except OSError:

@@ -143,6 +143,11 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         """Return the same dataset with NULL for every footprint that isn't one."""
         return self._but(checked=True)
 
+    def refresh(self) -> None:
+        """Forget what indexes said, where they may be others by now."""
+        if self.indexes is not None:
+            self.indexes.refresh()
+
     def among(self, candidates: Candidates) -> MetaDataset:
         """Return the same dataset, of which only some rows are looked at."""
         return self._but(candidates=candidates)
@@ -171,6 +176,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         **options: Any,
     ) -> pads.Scanner:
         """Return a scanner, as `pyarrow.dataset.Dataset.scanner` does."""
+        self.refresh()
         return self._scanner(None, columns, filter, batch_size)
 
     def get_fragments(self, filter: pc.Expression | None = None) -> Iterator[MetaFragment]:

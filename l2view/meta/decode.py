@@ -156,14 +156,20 @@ def _numbers(values: NDArray[Any], field: Field) -> pa.Array:
             signed_as_said(pa.from_numpy_dtype(values.dtype), field.attributes).to_pandas_dtype()
         )
     # With a mask, Arrow takes only what is masked for NULL.
-    missing |= np.isnat(values) if values.dtype.kind in "mM" else np.isnan(values)
+    if values.dtype.kind in "mM":
+        missing |= np.isnat(values)
+    elif values.dtype.kind == "f":
+        missing |= np.isnan(values)
     if field.packed:
         values = unpack(np.where(missing, 0, values), field.attributes, kind)
     if values.dtype.kind in "mM":
         values = _in_unit(values, kind.unit)
     elif values.dtype.kind == "f":
-        # Adding zero makes -0.0 one with 0.0, which engines otherwise tell apart.
-        values = values.astype(kind.to_pandas_dtype(), copy=False) + 0
+        values = values.astype(kind.to_pandas_dtype(), copy=False)
+        bits = values.view(f"i{values.dtype.itemsize}")
+        if (bits == np.iinfo(bits.dtype).min).any():
+            # Adding zero makes -0.0 one with 0.0, which engines otherwise tell apart.
+            values = values + 0
     elif pa.types.is_boolean(kind):
         values = values.astype(bool)
     else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.dataset as pads
 from numpy.typing import NDArray
+from zarr.storage import LocalStore
 
 from l2view.hierarchy import JSON, OWN, Hierarchy, join
 from l2view.meta import rtree
 from l2view.meta.candidates import Candidates
-from l2view.meta.chunks import Chunks, fetch
+from l2view.meta.chunks import Chunks, fetch, tag_of_file
 from l2view.meta.decode import decode
 from l2view.meta.rtree import HEADER, Box
 from l2view.meta.schema import Field
@@ -133,22 +134,51 @@ class Indexes:
     ----------
     hierarchy
         Its store.
+    fixed
+        Whether nothing in the store ever changes.
     """
 
-    def __init__(self, hierarchy: Hierarchy) -> None:
+    def __init__(self, hierarchy: Hierarchy, *, fixed: bool = False) -> None:
         self.hierarchy = hierarchy
+        self.fixed = fixed
+        self._forget()
+
+    def _forget(self) -> None:
         self._zones: dict[str, Zones | None] = {}
         self._trees: dict[str, Tree | None] = {}
         self._sorted: dict[str, SortedIndex | None] = {}
         self.runs: dict[tuple[Any, ...], pads.Dataset] = {}
         """What zone maps tell of runs of rows, by the runs and the fields."""
         self._fetched: dict[str, Any] = {}
+        self._tags: dict[str, Any] = {}
 
-    def __getstate__(self) -> Hierarchy:
-        return self.hierarchy
+    def __getstate__(self) -> tuple[Hierarchy, bool]:
+        return self.hierarchy, self.fixed
 
-    def __setstate__(self, hierarchy: Hierarchy) -> None:
-        self.__init__(hierarchy)  # type: ignore[misc]
+    def __setstate__(self, state: tuple[Hierarchy, bool]) -> None:
+        self.__init__(state[0], fixed=state[1])  # type: ignore[misc]
+
+    def refresh(self) -> None:
+        """Forget what may be others in the store by now."""
+        store = self.hierarchy.store
+        if self.fixed or not self._fetched:
+            return
+        if isinstance(store, LocalStore) and self._tags == self._now(self._tags):
+            return
+        self._forget()
+
+    def _now(self, paths: Iterable[str]) -> dict[str, Any]:
+        """Return what tells whether local files are what they were, by path."""
+        store = self.hierarchy.store
+        if self.fixed or not isinstance(store, LocalStore):
+            return {}
+        return {path: tag_of_file(store, self.hierarchy.key(path)) for path in paths}
+
+    def _fetch(self, paths: Sequence[str]) -> None:
+        new = [path for path in paths if path not in self._fetched]
+        self._tags |= self._now(new)
+        found = fetch(self.hierarchy.store, [self.hierarchy.key(path) for path in new])
+        self._fetched.update(zip(new, found, strict=True))
 
     def prefetch(self, fields: Sequence[Field]) -> None:
         """Ask for what says which indexes some fields have, all at once."""
@@ -162,14 +192,11 @@ class Indexes:
                 tree = join(TREES, field.name)
                 paths += [f"{tree}/zarr.json", f"{tree}/c/0"]
                 paths.append(join(FOOTPRINTS, field.name, "zarr.json"))
-        new = [path for path in paths if path not in self._fetched]
-        found = fetch(self.hierarchy.store, [self.hierarchy.key(path) for path in new])
-        self._fetched.update(zip(new, found, strict=True))
+        self._fetch(paths)
 
     def _bytes(self, path: str) -> Any:
         """Return what is at `path` in the store, None where there is nothing."""
-        if path not in self._fetched:
-            self._fetched[path] = fetch(self.hierarchy.store, [self.hierarchy.key(path)])[0]
+        self._fetch([path])
         return self._fetched[path]
 
     def zones(self, field: Field) -> Zones | None:

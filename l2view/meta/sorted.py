@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 from l2view.meta.chunks import Chunks
 from l2view.meta.schema import Field
 
+FEW = 32
+"""The spans that are looked up one by one."""
+
 
 @dataclass(frozen=True)
 class Span:
@@ -72,6 +75,11 @@ class SortedIndex:
         None where they may be more than `most`. Spans don't overlap.
         """
         length, total = self.values.chunk_length, self.values.length
+        if len(spans) > FEW:
+            singles = [span.low for span in spans]
+            if any(span.low is None or span.high != span.low for span in spans):
+                return None
+            return self._any_of(chunks, pa.array(singles, self.field.type), most)
         reaches: list[tuple[Span, int, int]] = []
         for span in spans:
             # The chunk whose fence is the last below the low end may hold it too.
@@ -108,6 +116,35 @@ class SortedIndex:
             return None
         order = np.argsort(found)
         return found[order], pa.concat_arrays([part for part, _ in parts]).take(pa.array(order))
+
+    def _any_of(
+        self, chunks: Chunks, wanted: pa.Array, most: int
+    ) -> tuple[NDArray[np.int64], pa.Array] | None:
+        """Return the rows whose values are among many, and those values."""
+        length, total = self.values.chunk_length, self.values.length
+        # A value that begins a chunk may end the one before, too.
+        sought = wanted.to_numpy(zero_copy_only=False)
+        fences = self.fences.to_numpy(zero_copy_only=False)
+        first = np.maximum(np.searchsorted(fences, sought, side="left") - 1, 0)
+        stop = np.searchsorted(fences, sought, side="right")
+        numbers = [
+            number for number in range(len(fences)) if ((first <= number) & (number < stop)).any()
+        ]
+        if len(numbers) * length > most:
+            return None
+        wanted_chunks = [(array, n) for array in (self.values, self.rows) for n in numbers]
+        read = chunks.read(wanted_chunks, scanned=False)
+        if not numbers:
+            return np.empty(0, dtype=np.int64), pa.array([], self.field.type)
+        ends = [min(length, total - number * length) for number in numbers]
+        values, rows = (
+            pa.concat_arrays([part[:end] for part, end in zip(half, ends, strict=True)])
+            for half in (read[: len(numbers)], read[len(numbers) :])
+        )
+        hit = pc.is_in(values, wanted)
+        found = np.asarray(rows.filter(hit))
+        order = np.argsort(found)
+        return found[order], values.filter(hit).take(pa.array(order))
 
 
 def _place(ordered: pa.Array, value: pa.Scalar, after: bool) -> int:

@@ -18,7 +18,6 @@ import pyarrow.dataset as pads
 from datafusion import DataFrame, Expr, SessionConfig, SessionContext, SQLOptions, col
 
 from l2view.errors import L2ViewError, QueryError, UnreadableGeometryError
-from l2view.meta.candidates import Candidates
 from l2view.meta.dataset import BATCH_ROWS, MetaDataset
 from l2view.meta.footprints import unreadable
 from l2view.meta.nulls import NullSafe
@@ -69,14 +68,26 @@ class Session:
 
         The parameters and errors are those of `plan`.
         """
+        self.meta.refresh()
         frame = self.plan(query, params)
         with self.explained():
             found = candidates(self.context, frame, TABLE, self.meta)
-        return frame if found.everything else self.among(found).plan(query, params)
+        if found.everything:
+            return frame
+        # A query keeps the table that it was planned with.
+        with self._instead(self.meta.among(found)):
+            return self.plan(query, params)
 
-    def among(self, found: Candidates) -> Session:
-        """Return a session that looks at some rows of the table ``meta`` alone."""
-        return Session(self.meta.among(found), self.tables)
+    @contextmanager
+    def _instead(self, meta: MetaDataset) -> Iterator[None]:
+        """Let the table ``meta`` be another for a while; the caller's may be read but once."""
+        self.context.deregister_table(TABLE)
+        self.context.register_dataset(TABLE, meta)
+        try:
+            yield
+        finally:
+            self.context.deregister_table(TABLE)
+            self.context.register_dataset(TABLE, self.meta)
 
     def plan(self, query: str, params: Mapping[str, Any] | None = None) -> DataFrame:
         """Plan an SQL query that only reads.

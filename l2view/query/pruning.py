@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import shapely
@@ -57,6 +58,9 @@ COMPARISONS: dict[str, Callable[[pa.Scalar], Span]] = {
 
 FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 """Comparisons, the other way round."""
+
+ROUNDING = 1e-12
+"""How much of a sum of doubles may be lost, at most."""
 
 PARTS = 64
 """The most parts of a geometry that are looked for one by one."""
@@ -122,9 +126,14 @@ def with_values(meta: MetaDataset, name: str, values: pa.Array) -> Candidates:
 def conditions(frame: DataFrame, table: str) -> list[Expr]:
     """Return the conditions that a query has for the rows of one table, combined with AND.
 
-    None where the query scans the table more than once, or in ways that aren't known here.
+    There are none where the query scans the table more than once: what one scan needn't see,
+    another may.
     """
-    scans = list(_scans(frame.optimized_logical_plan(), table, []))
+    plan = frame.optimized_logical_plan()
+    # A subquery within an expression is no part of the plan that can be gone through.
+    if "subquery" in plan.display_indent().casefold():
+        return []
+    scans = list(_scans(plan, table, []))
     if len(scans) != 1:
         return []
     return [part for one in scans[0] for part in _parts(one)]
@@ -135,7 +144,7 @@ def _scans(plan: Any, table: str, above: list[Expr]) -> Iterator[list[Expr]]:
     node = plan.to_variant()
     kind = type(node).__name__
     if kind == "TableScan":
-        if node.table_name() == table:
+        if node.fqn()[-1] == table:  # of whatever schema
             yield [*above, *node.filters()]
         return
     if kind == "Filter":
@@ -215,6 +224,9 @@ def _beginning(condition: Expr, meta: MetaDataset) -> tuple[str, list[Span]] | N
     """Return a field, and the span of texts that begin as a LIKE says."""
     like = condition.to_variant()
     column, pattern = like.expr(), like.pattern()
+    # ILIKE is a LIKE too, which only its text tells.
+    if not condition.canonical_name().startswith(f"{column.canonical_name()} LIKE "):
+        return None
     if like.negated() or like.escape_char() or column.variant_name() != "Column":
         return None
     name = column.to_variant().name()
@@ -313,6 +325,8 @@ def _near(
     parts = shapely.get_parts(shape)
     if len(parts) > PARTS:
         parts = [shape]
+    if margin:  # by more than rounding can take away
+        margin += ROUNDING * (1 + margin + float(np.abs(shapely.get_coordinates(shape)).max()))
     boxes = []
     for part in parts:
         west, south, east, north = shapely.bounds(part).tolist()

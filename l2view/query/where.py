@@ -132,11 +132,14 @@ def find(session: Session, search: Search) -> NDArray[np.int64]:
 
 
 def _find(session: Session, search: Search) -> NDArray[np.int64]:
+    session.meta.refresh()
     if search.limit is None or search.order_by is not None:
         rows = _rows(session, search)
         return rows if search.order_by else np.sort(rows)
     # The first rows that there are: no more are looked at than it takes.
     limit, found = operator.index(search.limit), np.empty(0, dtype=np.int64)
+    if not session.meta.rows:
+        return _rows(session, search)
     for span in session.meta.spans():
         part = Session(session.meta.within(span), session.tables)
         found = np.concatenate([found, np.sort(_rows(part, replace(search, limit=None)))])
@@ -154,7 +157,7 @@ def _rows(session: Session, search: Search) -> NDArray[np.int64]:
         wanted = _wanted(session.meta.schema, search.ids)
         found = found.both(with_values(session.meta, "id", wanted))
     if not found.everything:
-        session = session.among(found)
+        session = Session(session.meta.among(found))
         frame = _planned(session, search)
     with session.explained():
         batches = frame.collect()
