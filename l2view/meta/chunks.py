@@ -38,6 +38,10 @@ SHARE = 2
 of it would push out all else, and itself before it comes round again."""
 
 
+KEPT: set[tuple[str, ...]] = set()
+"""Folders of object stores of which chunks may be kept; of others nobody asks for ETags."""
+
+
 @dataclass
 class Tally:
     """What reading cost.
@@ -167,7 +171,15 @@ class Chunks:
         together = not reads_sync(self.store)
         if together:
             began = time.perf_counter()
-            got = fetch(self.store, [wanted[i][0].chunk_key(wanted[i][1]) for i in missing])
+            names = [wanted[i][0].chunk_key(wanted[i][1]) for i in missing]
+            if place := _object_store(self.store):
+                got, tags = _fetch_objects(self.store, names)
+                for i, name, tag in zip(missing, names, tags, strict=True):
+                    if tag is not None:
+                        keys[i] = ((*place, name, tag), wanted[i][0].fingerprint, wanted[i][1])
+                        KEPT.add((*place, name.rpartition("/")[0]))
+            else:
+                got = fetch(self.store, names)
             raw.update(zip(missing, got, strict=True))
             self._count_fetched(began, got)
 
@@ -217,10 +229,13 @@ class Chunks:
         """Return what the store says of each key that changes when its bytes do."""
         if isinstance(self.store, LocalStore):
             return [tag_of_file(self.store, key) for key in keys]
-        place = _place(self.store)
+        place = _object_store(self.store)
         if place is None:
             return [None] * len(keys)
         for folder in {key.rpartition("/")[0] for key in keys} - self._listed.keys():
+            if (*place, folder) not in KEPT:  # there is nothing to ask about
+                self._listed[folder] = {}
+                continue
             try:
                 pages = obstore.list(self.store.store, f"{folder}/")  # type: ignore[attr-defined]
                 found = {one["path"]: one["e_tag"] for page in pages for one in page}
@@ -229,7 +244,7 @@ class Chunks:
             self._listed[folder] = found
         listed = [self._listed[key.rpartition("/")[0]] for key in keys]
         return [
-            None if key in tags and tags[key] is None else (*place, key, tags.get(key))
+            None if tags.get(key) is None else (*place, key, tags[key])
             for key, tags in zip(keys, listed, strict=True)
         ]
 
@@ -243,7 +258,7 @@ def _chunk_count(field: Field) -> int:
     return -(-field.length // field.chunk_length)
 
 
-def _place(store: Store) -> tuple[str, ...] | None:
+def _object_store(store: Store) -> tuple[str, ...] | None:
     """Return what tells an object store from any other, None where nothing does."""
     inner = getattr(store, "store", None) if isinstance(store, ObjectStore) else None
     if not isinstance(inner, S3Store | GCSStore | AzureStore):
@@ -251,6 +266,23 @@ def _place(store: Store) -> tuple[str, ...] | None:
     said = {"prefix": inner.prefix, **inner.config}
     names = ("prefix", "bucket", "container_name", "account_name", "endpoint", "region")
     return (type(inner).__name__, *(str(said.get(name)) for name in names))
+
+
+def _fetch_objects(store: Any, keys: Sequence[str]) -> tuple[list[Any], list[str | None]]:
+    """Return the stored bytes of `keys`, and what tells them from others; None for none."""
+
+    async def one(key: str) -> tuple[Any, str | None]:
+        try:
+            found = await obstore.get_async(store.store, key)
+            return memoryview(await found.bytes_async()), found.meta["e_tag"]
+        except FileNotFoundError:
+            return None, None
+
+    async def gather() -> list[tuple[Any, str | None]]:
+        return await asyncio.gather(*(one(key) for key in keys))
+
+    found = sync(gather())
+    return [part for part, _ in found], [tag for _, tag in found]
 
 
 def fetch(store: Store, keys: Iterable[str]) -> list[Any]:

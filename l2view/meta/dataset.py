@@ -217,10 +217,9 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         wanted = np.asarray(indices, dtype=np.int64)
         if wanted.size == 0:
             return schema.empty_table()
+        left = None
         if self.condition is not None or self.span != range(self.rows):
             left = self.scanner([ROW]).to_table().column(ROW).to_numpy()
-        else:
-            left = None
         count = self.rows if left is None else len(left)
         if wanted.min() < 0 or wanted.max() >= count:
             raise IndexError(f"row numbers go from 0 to {count - 1}")
@@ -277,8 +276,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         if not any(seen):
             return stored
         if stored is not None:
-            whole = range(stored.rows // field.chunk_length)
-            for number in whole:
+            for number in range(stored.rows // field.chunk_length):
                 rows = range(number * field.chunk_length, (number + 1) * field.chunk_length)
                 seen[number] = seen[number] or stored.zone(rows)
         return zones_of(field, seen, self.rows)
@@ -330,9 +328,8 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
                     column = self.candidates.values(field.name, whole)
                 columns[field.name] = self._usable(column, field, whole)
             if names:
-                batches.append(
-                    pa.RecordBatch.from_arrays([columns[name] for name in names], schema=schema)
-                )
+                found = [columns[name] for name in names]
+                batches.append(pa.RecordBatch.from_arrays(found, schema=schema))
             else:  # a batch of no columns still has a length
                 batches.append(pa.record_batch({ROW: pa.nulls(count)}).select([]))
         return batches
@@ -355,6 +352,8 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
 
     def _whole(self, condition: pc.Expression | None) -> pc.Expression | None:
         """Return a condition and the dataset's own as one."""
+        if isinstance(condition, pa.Scalar):  # as DataFusion hands on what is always the same
+            condition = pc.scalar(condition)
         if self.condition is None or condition is None:
             return self.condition if condition is None else condition
         return self.condition & condition
@@ -458,7 +457,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
                 runs = joined(runs, self.candidates.tail)
             for some in batched(runs, self._together(first or columns), strict=False):
                 parts = [(part, self.candidates.within(part)) for part in some]
-                parts = self._near(chunks, parts)
+                parts = self._meeting(chunks, parts)
                 if test is None:
                     batches = self._read(chunks, parts, columns)
                 else:
@@ -470,7 +469,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
             self.failure = error
             raise
 
-    def _near(
+    def _meeting(
         self, chunks: Chunks, parts: list[tuple[range, NDArray[np.int64] | None]]
     ) -> list[tuple[range, NDArray[np.int64] | None]]:
         """Return the runs and candidates whose footprints meet the rectangles asked for."""
