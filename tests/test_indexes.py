@@ -312,6 +312,7 @@ def test_what_a_search_costs(tmp_path: Path) -> None:
     write(tmp_path / "c", wide(70))
     plain = l2view.Collection(tmp_path / "c").explain("f = 7", fields=[])
     assert (plain.rows, plain.found, plain.tally.decoded) == (70, 2, 10)
+    assert plain.tally.runs == 10
     index(tmp_path / "c")
     index(tmp_path / "c", "f")
     CACHE.clear()

@@ -184,9 +184,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
 
         An engine that scans fragments side by side holds a few runs of each in memory.
         """
-        runs = list(self.ranges())
-        if self._whole(filter) is not None or not self.candidates.everything:
-            runs = self._promising(runs, self._whole(filter))
+        runs = self._promising(list(self.ranges()), self._whole(filter))
         share = -(-len(runs) // (os.cpu_count() or 1)) or 1
         for first in range(0, len(runs), share):
             yield MetaFragment(self, tuple(runs[first : first + share]))
@@ -447,9 +445,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
     ) -> Iterator[pa.RecordBatch]:
         try:
             if runs is None:
-                runs = list(self.ranges())
-                if condition is not None or not self.candidates.everything:
-                    runs = self._promising(runs, condition)
+                runs = self._promising(list(self.ranges()), condition)
             chunks = Chunks(self.store, self.snapshot, self.tally)
             first = self._used(condition)
             test = None if condition is None else with_sql_nulls(condition)
