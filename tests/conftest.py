@@ -11,6 +11,11 @@ import pytest
 import zarr
 from builders import write_collection
 from hypothesis import HealthCheck, settings
+from rows import CHUNK
+
+from l2view.ingest import columns, indexing
+from l2view.meta import dataset, indexes, rtree
+from l2view.meta.cache import CACHE
 
 icechunk.set_logs_filter("error")
 
@@ -65,6 +70,23 @@ def repository(tmp_path: Path) -> icechunk.Repository:
     write_collection(session.store)
     session.commit("twenty granules")
     return repository
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Everything in small pieces, so that few rows have many of them."""
+    monkeypatch.setattr(dataset, "RANGE_ROWS", CHUNK)
+    monkeypatch.setattr(dataset, "AT_ONCE", 3)
+    monkeypatch.setattr(indexing, "INDEX_CHUNK", 96)
+    monkeypatch.setattr(indexing, "COPIES", 5)
+    monkeypatch.setattr(indexing, "SORTED_CHUNK", 6)
+    monkeypatch.setattr(indexing, "HELD", 200)
+    monkeypatch.setattr(indexes, "FRACTION", 1)
+    monkeypatch.setattr(rtree, "NODE", 4)
+    monkeypatch.setattr(columns, "CHUNK_ROWS", 8)
+    CACHE.clear()
+    yield
+    CACHE.clear()
 
 
 @pytest.fixture(scope="session")

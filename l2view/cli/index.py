@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from l2view.cli import options
 
@@ -31,12 +31,12 @@ def index(
     errors = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        tasks: dict[Index, int] = {}
+        tasks: dict[Index, TaskID] = {}
 
         def tell(one: Index, rows: int, total: int) -> None:
             if one not in tasks:
                 tasks[one] = bar.add_task(str(one), total=total)
-            bar.update(bar.task_ids[list(tasks).index(one)], completed=rows)
+            bar.update(tasks[one], completed=rows)
 
         found = make(
             store,

@@ -14,7 +14,7 @@ import zarr
 from numpy.typing import NDArray
 
 from l2view.errors import IngestError
-from l2view.hierarchy import META
+from l2view.hierarchy import META, Hierarchy
 from l2view.ingest.indexing import limit_indexes, zones_from
 from l2view.ingest.writer import ATTEMPTS, IDS
 from l2view.meta.indexes import ZONES
@@ -65,7 +65,7 @@ def delete(
             if IDS in root:
                 _without(root[IDS], rows)
             if ZONES in root:
-                zones_from(session.store, int(rows[0]))
+                zones_from(Hierarchy(session.store), int(rows[0]))
             limit_indexes(session.store, rows=int(rows[0]))
         try:
             return len(rows), session.commit(f"delete {len(rows)} granules")

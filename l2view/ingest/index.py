@@ -12,7 +12,7 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 
 from l2view.errors import FieldError, IngestError, StoreError, unknown
-from l2view.hierarchy import META, Hierarchy, join
+from l2view.hierarchy import META, OWN, Hierarchy, join
 from l2view.ingest.indexing import (
     can_be_sorted,
     has_zones,
@@ -144,9 +144,12 @@ def _wanted(known: dict[str, Field], fields: Sequence[str] | None) -> list[Index
 
 
 def _there(hierarchy: Hierarchy) -> list[Index]:
-    """Return the indexes that there are."""
+    """Return the indexes that there are, but for those of other makers."""
     found = [Index("zones")] if sync(hierarchy.children(ZONES)) else []
-    found += [Index("tree", name) for name in sync(hierarchy.children(TREES))]
+    for name in sync(hierarchy.children(TREES)):
+        document = sync(hierarchy.read(join(TREES, name))) or {}
+        if OWN in (document.get("attributes") or {}):
+            found.append(Index("tree", name))
     return found + [Index("sorted", name) for name in sync(hierarchy.children(SORTED))]
 
 
@@ -162,7 +165,7 @@ def _making(
     total = rows * times
 
     def work(store: Store) -> None:
-        done = 0
+        hierarchy, done = Hierarchy(store, root), 0
 
         def tell(rows: int) -> None:
             nonlocal done
@@ -170,13 +173,13 @@ def _making(
             progress(one, done, total)
 
         if one.kind == "zones":
-            zones_from(store, root=root, progress=tell)
+            zones_from(hierarchy, progress=tell)
             return
         # The rows may have become more since.
         outline = one.field if one.kind == "tree" else None
-        now, _ = sync(read_fields(Hierarchy(store, root), META, outline))
+        now, _ = sync(read_fields(hierarchy, META, outline))
         field = next(field for field in now if field.name == one.field)
-        (tree_of if one.kind == "tree" else sorted_of)(store, field, root=root, progress=tell)
+        (tree_of if one.kind == "tree" else sorted_of)(hierarchy, field, tell)
 
     return work
 
@@ -212,8 +215,6 @@ def _commit(
         session = repository.writable_session(branch)
         work(session.store)
         touch(Hierarchy(session.store))
-        if not session.has_uncommitted_changes:
-            return
         try:
             session.commit(message, rebase_with=icechunk.ConflictDetector())
             return

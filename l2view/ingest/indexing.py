@@ -53,7 +53,14 @@ MARK = 8
 ALWAYS = 10_000
 """The most rows that an index may know nothing of."""
 
+type Progress = Callable[[int], None]
+"""Called with the number of rows of a field that were gone through."""
+
 GROUP: JSON = {"zarr_format": 3, "node_type": "group", "attributes": {}}
+
+
+def quietly(rows: int) -> None:
+    """Tell nobody of progress."""
 
 
 def bytes_document(length: int, chunk_length: int, attributes: JSON | None = None) -> JSON:
@@ -102,29 +109,20 @@ def can_be_sorted(field: Field) -> bool:
     return is_orderable(field.type) and not pa.types.is_boolean(field.type)
 
 
-def zones_from(
-    store: Store,
-    first: int = 0,
-    *,
-    root: str = "",
-    progress: Callable[[int], None] = lambda rows: None,
-) -> None:
+def zones_from(hierarchy: Hierarchy, first: int = 0, progress: Progress = quietly) -> None:
     """Write the zone maps of the chunks that hold the row `first` and all after it.
 
     Parameters
     ----------
-    store
+    hierarchy
         A store that can be written to.
     first
         A row; what is known of those before it is kept.
-    root
-        The path of the collection in the store.
     progress
-        Called with the number of rows of a field that were gone through.
+        See `Progress`.
     """
-    hierarchy = Hierarchy(store, root)
     fields, _ = sync(read_fields(hierarchy, META))
-    indexes, chunks = Indexes(hierarchy), Chunks(store)
+    indexes, chunks = Indexes(hierarchy), Chunks(hierarchy.store)
     written = []
     for field in fields:
         if not has_zones(field):
@@ -204,45 +202,30 @@ def _widened(stored: Zones, rows: NDArray[np.int64], values: NDArray[Any]) -> Zo
     field = stored.field
     column = normalised(values, field)
     numbers = rows // field.chunk_length
+    places: list[int] = []
+    zones: list[Zone | None] = []
     for number in np.unique(numbers).tolist():
-        if number >= len(stored.nulls) or stored.nulls[number] < 0:
-            continue
         start = number * field.chunk_length
         old = stored.first(start, min(start + field.chunk_length, stored.rows))
         if old is not None:
             new = zone_of(field, column.filter(pa.array(numbers == number)))
-            row = zones_of(field, [together(old, new)], 0).table
-            parts = [stored.table.slice(0, number), row, stored.table.slice(number + 1)]
-            stored = Zones(field, stored.rows, pa.concat_tables(parts))
-    return stored
+            places.append(number)
+            zones.append(together(old, new))
+    order = np.arange(len(stored.table))
+    order[places] = len(order) + np.arange(len(places))
+    both = pa.concat_tables([stored.table, zones_of(field, zones, 0).table])
+    return Zones(field, stored.rows, both.take(pa.array(order)))
 
 
-def tree_of(
-    store: Store,
-    field: Field,
-    *,
-    root: str = "",
-    progress: Callable[[int], None] = lambda rows: None,
-) -> None:
+def tree_of(hierarchy: Hierarchy, field: Field, progress: Progress = quietly) -> None:
     """Write the R-tree of a field of footprints, and their copies in its order.
-
-    Parameters
-    ----------
-    store
-        A store that can be written to.
-    field
-        The footprints.
-    root
-        The path of the collection in the store.
-    progress
-        Called with the number of rows that were gone through.
 
     Raises
     ------
     IngestError
         Where nothing can be told of too many of them.
     """
-    hierarchy, chunks = Hierarchy(store, root), Chunks(store)
+    chunks = Chunks(hierarchy.store)
     unknown: list[NDArray[np.int64]] = []
     sizes = 0
 
@@ -269,13 +252,12 @@ def tree_of(
     begin = HEADER.size + said.boxes * said.width
     end = begin + said.items * said.row_dtype.itemsize
     rows = tree[begin:end].view(said.row_dtype)
+    path = join(TREES, field.name)
+    # Where no commit holds them together, an old tree must not be read with new copies.
+    remove(hierarchy, path)
     _put_copies(hierarchy, chunks, field, rows, sizes)
-    _put_bytes(
-        hierarchy,
-        join(TREES, field.name),
-        tree,
-        {OWN: {"rows": field.length, "always": always.tolist()}},
-    )
+    known = {"rows": field.length, "always": always.tolist()}
+    _put_bytes(hierarchy, path, tree, {OWN: known})
 
 
 def _chunks(chunks: Chunks, field: Field) -> Iterator[tuple[int, pa.Array]]:
@@ -287,17 +269,16 @@ def _chunks(chunks: Chunks, field: Field) -> Iterator[tuple[int, pa.Array]]:
 
 
 def _put_bytes(hierarchy: Hierarchy, path: str, data: NDArray[np.uint8], attributes: JSON) -> None:
-    """Write an array of bytes in chunks."""
+    """Write an array of bytes in chunks, the first of them last: without it there is none."""
     _put_groups(hierarchy, path)
     key = hierarchy.key(path)
-    remove(hierarchy, path)
     document = bytes_document(len(data), INDEX_CHUNK, attributes)
     put(hierarchy.store, {f"{key}/zarr.json": _json(document)})
-    for number, start in enumerate(range(0, len(data), INDEX_CHUNK)):
+    for start in reversed(range(0, len(data), INDEX_CHUNK)):
         chunk = data[start : start + INDEX_CHUNK]
         if len(chunk) < INDEX_CHUNK:
             chunk = np.pad(chunk, (0, INDEX_CHUNK - len(chunk)))
-        put(hierarchy.store, {f"{key}/c/{number}": chunk.tobytes()})
+        put(hierarchy.store, {f"{key}/c/{start // INDEX_CHUNK}": chunk.tobytes()})
 
 
 def _put_groups(hierarchy: Hierarchy, path: str) -> None:
@@ -356,27 +337,9 @@ def _put_copies(
             array[start + at : start + at + len(part)] = part
 
 
-def sorted_of(
-    store: Store,
-    field: Field,
-    *,
-    root: str = "",
-    progress: Callable[[int], None] = lambda rows: None,
-) -> None:
-    """Write the sorted index of a field.
-
-    Parameters
-    ----------
-    store
-        A store that can be written to.
-    field
-        The field.
-    root
-        The path of the collection in the store.
-    progress
-        Called with the number of rows that were gone through.
-    """
-    hierarchy, chunks = Hierarchy(store, root), Chunks(store)
+def sorted_of(hierarchy: Hierarchy, field: Field, progress: Progress = quietly) -> None:
+    """Write the sorted index of a field."""
+    chunks = Chunks(hierarchy.store)
     parts, numbers = [], []
     for first, values in _chunks(chunks, field):
         some = values.is_valid()

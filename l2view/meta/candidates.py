@@ -56,7 +56,7 @@ class Candidates:
     def values(self, name: str, rows: NDArray[np.int64]) -> pa.Array | None:
         """Return a field's values at some candidates, None where they must be read."""
         column = self.columns.get(name)
-        if column is None or not len(rows) or rows[-1] >= self.tail:
+        if column is None or not len(rows) or not len(self.rows) or rows[-1] >= self.tail:
             return None
         if np.array_equal(rows, self.rows):
             return column

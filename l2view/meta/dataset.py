@@ -42,6 +42,7 @@ RANGE_ROWS = 65_536
 
 BATCH_ROWS = 131_072
 """The most rows in a batch, unless a caller asks for another number."""
+
 AT_ONCE = 16
 """The chunks that a scan asks a store for at once, where it is bound to ask for so many."""
 
@@ -233,7 +234,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         chunks = Chunks(self.store, self.snapshot, self.tally)
         parts = [
             batch
-            for some in batched(found, self._together(names), strict=False)
+            for some in batched(found, self._together(names))
             for batch in self._read(chunks, some, names)
         ]
         table = pa.Table.from_batches(parts, schema)
@@ -412,8 +413,9 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         stored = {name: self._stored(name) for name in names if name != ROW}
         whole = all(zones is not None and zones.rows >= self.rows for zones in stored.values())
         key = (runs[0].start, runs[-1].stop, len(runs), *names)
-        if whole and self.indexes is not None and key in self.indexes.runs:
-            return self.indexes.runs[key]
+        kept = self.indexes.runs.get(key) if whole and self.indexes is not None else None
+        if kept is not None:
+            return kept
         known: dict[int, pc.Expression | None] = dict.fromkeys(range(len(runs)))
         for name in names:
             zones = None if name == ROW else self.zones(name, chunks)
@@ -451,7 +453,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
             test = None if condition is None else with_sql_nulls(condition)
             if {*first, *columns} <= {ROW, *self.candidates.columns}:
                 runs = joined(runs, self.candidates.tail)
-            for some in batched(runs, self._together(first or columns), strict=False):
+            for some in batched(runs, self._together(first or columns)):
                 parts = [(part, self.candidates.within(part)) for part in some]
                 parts = self._meeting(chunks, parts)
                 if test is None:
@@ -519,7 +521,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
             others = pa.Table.from_batches(
                 [
                     batch
-                    for some in batched(kept, together, strict=False)
+                    for some in batched(kept, together)
                     for batch in self._read(chunks, some, rest)
                 ]
             )

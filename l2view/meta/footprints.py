@@ -39,7 +39,8 @@ def read_geometries(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
     read = shapely.from_wkb if pa.types.is_binary(column.type) else shapely.from_wkt
     values = np.array(column.to_pylist(), dtype=object)
     try:
-        return np.asarray(read(values, on_invalid="ignore"))
+        with np.errstate(invalid="ignore"):  # NaN is nothing that NumPy need warn of
+            return np.asarray(read(values, on_invalid="ignore"))
     except NotImplementedError:  # of a curve, for all of them
         return np.array([_one(read, value) for value in values], dtype=object)
 

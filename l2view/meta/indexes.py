@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +19,7 @@ import pyarrow.dataset as pads
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
+from l2view.errors import L2ViewWarning, warn
 from l2view.hierarchy import JSON, OWN, Hierarchy, join
 from l2view.meta import rtree
 from l2view.meta.candidates import Candidates
@@ -127,6 +130,16 @@ def _values_at(chunks: Chunks, field: Field, places: NDArray[np.int64]) -> pa.Ar
     return pa.concat_arrays(read).take(pa.array(at))
 
 
+@contextmanager
+def _aside(what: str) -> Iterator[None]:
+    """Leave aside an index that can't be read; a search does without."""
+    try:
+        yield
+    except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
+        text = f"{what} can't be read and is left aside ({error!r}); make it again: l2view index"
+        warn(text, L2ViewWarning)
+
+
 class Indexes:
     """The indexes of a collection.
 
@@ -141,6 +154,7 @@ class Indexes:
     def __init__(self, hierarchy: Hierarchy, *, fixed: bool = False) -> None:
         self.hierarchy = hierarchy
         self.fixed = fixed
+        self._lock = threading.RLock()
         self._forget()
 
     def _forget(self) -> None:
@@ -161,11 +175,11 @@ class Indexes:
     def refresh(self) -> None:
         """Forget what may be others in the store by now."""
         store = self.hierarchy.store
-        if self.fixed or not self._fetched:
-            return
-        if isinstance(store, LocalStore) and self._tags == self._now(self._tags):
-            return
-        self._forget()
+        with self._lock:
+            if self.fixed or not self._fetched:
+                return
+            if not isinstance(store, LocalStore) or self._tags != self._now(self._tags):
+                self._forget()
 
     def _now(self, paths: Iterable[str]) -> dict[str, Any]:
         """Return what tells whether local files are what they were, by path."""
@@ -192,7 +206,8 @@ class Indexes:
                 tree = join(TREES, field.name)
                 paths += [f"{tree}/zarr.json", f"{tree}/c/0"]
                 paths.append(join(FOOTPRINTS, field.name, "zarr.json"))
-        self._fetch(paths)
+        with self._lock:
+            self._fetch(paths)
 
     def _bytes(self, path: str) -> Any:
         """Return what is at `path` in the store, None where there is nothing."""
@@ -201,16 +216,21 @@ class Indexes:
 
     def zones(self, field: Field) -> Zones | None:
         """Return the zone map of a field, None where none is stored."""
-        if field.name not in self._zones:
-            said = self._bytes(join(ZONES, field.name, "c/0"))
-            self._zones[field.name] = None if said is None else from_bytes(field, bytes(said))
-        return self._zones[field.name]
+        with self._lock:
+            if field.name not in self._zones:
+                said = self._bytes(join(ZONES, field.name, "c/0"))
+                with _aside(f"the zone map of {field.name}"):
+                    self._zones[field.name] = None
+                    if said is not None:
+                        self._zones[field.name] = from_bytes(field, bytes(said))
+            return self._zones[field.name]
 
     def tree(self, field: Field) -> Tree | None:
         """Return the R-tree of a field of footprints, None where none is stored."""
-        if field.name not in self._trees:
-            self._trees[field.name] = self._tree(field)
-        return self._trees[field.name]
+        with self._lock:
+            if field.name not in self._trees:
+                self._trees[field.name] = self._tree(field)
+            return self._trees[field.name]
 
     def _tree(self, field: Field) -> Tree | None:
         array = self._array(join(TREES, field.name), pa.uint8())
@@ -218,8 +238,9 @@ class Indexes:
             return None
         try:
             start = self._bytes(join(TREES, field.name, "c/0"))
-            head = None if start is None else decode(array, start)[: HEADER.size]
-            said = rtree.layout(np.asarray(head).tobytes())
+            if start is None:  # what is written last
+                return None
+            said = rtree.layout(np.asarray(decode(array, start)[: HEADER.size]).tobytes())
         except (ValueError, struct.error):  # somebody else's index of another kind
             return None
         known: JSON = array.attributes.get(OWN) or {}
@@ -235,9 +256,12 @@ class Indexes:
 
     def sorted(self, field: Field) -> SortedIndex | None:
         """Return the sorted index of a field, None where none is stored."""
-        if field.name not in self._sorted:
-            self._sorted[field.name] = self._in_order(field)
-        return self._sorted[field.name]
+        with self._lock:
+            if field.name not in self._sorted:
+                with _aside(f"the sorted index of {field.name}"):
+                    self._sorted[field.name] = None
+                    self._sorted[field.name] = self._in_order(field)
+            return self._sorted[field.name]
 
     def _in_order(self, field: Field) -> SortedIndex | None:
         path = join(SORTED, field.name)

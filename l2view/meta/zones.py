@@ -8,6 +8,7 @@ and Arrow simplifies a filter by that.
 from __future__ import annotations
 
 import contextlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,8 +48,9 @@ class Zone:
     Attributes
     ----------
     low, high
-        Bounds of the values, None where all are NULL or nothing is known; of footprints,
-        west, south, east and north (`low`) in degrees, NaN where all are NULL.
+        Bounds of the values, Arrow scalars, NULL where all of them are, or where there is no
+        upper bound; of footprints, `low` is west, south, east and north in degrees, NaN where
+        all are NULL, and `high` is None.
     nulls
         How many are NULL.
     """
@@ -59,11 +61,9 @@ class Zone:
 
 
 def zone_of(field: Field, values: pa.Array) -> Zone:
-    """Return the zone of some values of a field."""
+    """Return the zone of some values of a field that has an order, or of footprints."""
     if field.geometry is not None:
         return zone_of_bounds(bounds(values, field))
-    if not is_orderable(field.type):
-        return Zone(None, None, values.null_count)
     found = pc.min_max(values)
     low, high = found["min"], found["max"]
     if pa.types.is_string(field.type):
@@ -167,6 +167,8 @@ class Zones:
         if not self.covers(rows):
             return None
         chunks = chunks_of(self.field, rows)
+        if len(chunks) == 1:
+            return self._of(chunks[0])
         part = _slice(chunks)
         nulls = int(self.nulls[part].sum())
         if self.field.geometry is not None:
@@ -176,8 +178,6 @@ class Zones:
             least, most = np.nanmin(corners[:, :2], axis=0), np.nanmax(corners[:, 2:], axis=0)
             return Zone((*least.tolist(), *most.tolist()), None, nulls)
         lows, highs = self.lows[part], self.highs[part]
-        if len(chunks) == 1:
-            return Zone(lows[0], highs[0], nulls)
         # A chunk without an upper bound, but with values, leaves the whole without one.
         open_ended = (highs.is_null().to_numpy(False) & lows.is_valid().to_numpy(False)).any()
         high = pa.scalar(None, highs.type) if open_ended else pc.max(highs)
@@ -191,6 +191,10 @@ class Zones:
         number = start // self.field.chunk_length
         if self.rows < stop or number >= len(self.nulls) or self.nulls[number] < 0:
             return None
+        return self._of(number)
+
+    def _of(self, number: int) -> Zone:
+        """Return the zone of a chunk of which something is known."""
         nulls = int(self.nulls[number])
         if self.field.geometry is not None:
             return Zone(tuple(self.corners[number].tolist()), None, nulls)
@@ -252,16 +256,15 @@ def from_bytes(field: Field, said: bytes) -> Zones | None:
 def guarantee(field: Field, zone: Zone) -> pc.Expression | None:
     """Return what holds for every row of a zone, None where nothing is known."""
     column = pc.field(field.name)
-    if field.geometry is not None or not is_orderable(field.type):
-        return None if zone.nulls else column.is_valid()
+    if field.geometry is not None:
+        return None  # not even that none is NULL: one that isn't finite is shown as such
     low, high = zone.low, zone.high
-    empty = low is None or not low.is_valid
-    if empty:
+    if not low.is_valid:
         return column.is_null() if zone.nulls else None
     known = column >= low
     if zone.nulls:
         known |= column.is_null()
-    if high is not None and high.is_valid:
+    if high.is_valid:
         upper = column <= high
         known &= upper | column.is_null() if zone.nulls else upper
     return known
@@ -288,7 +291,7 @@ def runs_of(schema: pa.Schema, known: Mapping[int, pc.Expression | None]) -> pad
 def prune(condition: pc.Expression, runs: pads.Dataset) -> set[int]:
     """Return the numbers of the runs of rows in which a condition may hold."""
     # Arrow takes NaN for a bound, which it is not.
-    if "nan" not in str(condition).casefold():
+    if not re.search(r"\bnan\b", str(condition)):
         with contextlib.suppress(pa.ArrowInvalid):  # of integers beyond 63 bits in a list
             return {int(fragment.path) for fragment in runs.get_fragments(condition)}
     return {int(fragment.path) for fragment in runs.get_fragments()}

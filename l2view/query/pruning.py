@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import shapely
 from datafusion import DataFrame, Expr, SessionContext
-from shapely.errors import ShapelyError
 
 from l2view.meta.candidates import EVERY, Candidates
 from l2view.meta.chunks import Chunks
@@ -58,6 +57,9 @@ COMPARISONS: dict[str, Callable[[pa.Scalar], Span]] = {
 
 FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 """Comparisons, the other way round."""
+
+SUBQUERY = re.compile("<subquery>|Subquery:")
+"""How a plan's text shows a subquery within an expression."""
 
 ROUNDING = 1e-12
 """How much of a sum of doubles may be lost, at most."""
@@ -131,7 +133,7 @@ def conditions(frame: DataFrame, table: str) -> list[Expr]:
     """
     plan = frame.optimized_logical_plan()
     # A subquery within an expression is no part of the plan that can be gone through.
-    if "subquery" in plan.display_indent().casefold():
+    if SUBQUERY.search(plan.display_indent()):
         return []
     scans = list(_scans(plan, table, []))
     if len(scans) != 1:
@@ -208,7 +210,7 @@ def _spans(condition: Expr, meta: MetaDataset) -> tuple[str, list[Span]] | None:
         spans.append(COMPARISONS[operator](value))
     if len(names) != 1:
         return None
-    return names.pop(), _apart(spans)
+    return names.pop(), list(dict.fromkeys(spans))  # a value may be named twice
 
 
 def _alternatives(condition: Expr) -> Iterator[Expr]:
@@ -252,15 +254,6 @@ def _scalar(expression: Expr, field: Field | None) -> pa.Scalar | None:
     if pa.types.is_floating(value.type) and math.isnan(value.as_py()):
         return None
     return value
-
-
-def _apart(spans: list[Span]) -> list[Span]:
-    """Return spans without those that are there already; single values may be named twice."""
-    found: list[Span] = []
-    for span in spans:
-        if span not in found:
-            found.append(span)
-    return found
 
 
 def _both(one: list[Span], other: list[Span]) -> list[Span]:
@@ -365,7 +358,5 @@ def _constant(context: SessionContext, expression: Expr) -> shapely.Geometry | N
             context.udf("st_asbinary")(Expr(expression)).alias("wkb")
         ).to_arrow_table()
         return shapely.from_wkb(table.column("wkb")[0].as_py())
-    except (ShapelyError, TypeError):
-        return None
-    except Exception:  # DataFusion raises bare Exceptions, of a literal that is no geometry
+    except Exception:  # of a literal that is no geometry, which the query itself will say
         return None

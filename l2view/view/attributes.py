@@ -141,7 +141,8 @@ def _duration(ticks: int, unit: str) -> str:
 def _wkt(column: pa.Array) -> list[str | None]:
     """Return WKB as WKT with every digit; what isn't WKB stays, in hexadecimal."""
     raw = column.to_pylist()
-    shapes = shapely.from_wkb(np.array(raw, dtype=object), on_invalid="ignore")
+    with np.errstate(invalid="ignore"):  # NaN is nothing that NumPy need warn of
+        shapes = shapely.from_wkb(np.array(raw, dtype=object), on_invalid="ignore")
     texts = shapely.to_wkt(shapes, rounding_precision=-1)
     return [
         value.hex() if value and not text else text for value, text in zip(raw, texts, strict=True)
