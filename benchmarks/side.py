@@ -27,12 +27,21 @@ WHERE = {
 }
 QUERIES = {
     "date": f"SELECT group_path FROM meta WHERE {WHERE['date']}",
-    "place": f"SELECT xmin FROM meta WHERE {WHERE['place']}",
+    "place": f"SELECT bbox FROM meta WHERE {WHERE['place']}",
     "corners": f"SELECT xmin FROM meta WHERE {WHERE['corners']}",
     "text": f"SELECT group_path FROM meta WHERE {WHERE['text']}",
     "group": "SELECT collection, COUNT(*) FROM meta GROUP BY collection",
     "order": "SELECT group_path FROM meta ORDER BY cloud_cover LIMIT 100",
 }
+SHOWN = {
+    "date": "group_path",
+    "place": "bbox",
+    "corners": "xmin",
+    "text": "group_path",
+    "order": "group_path",
+}
+"""The field that a query shows."""
+
 RUNS = 6
 
 type Run = Callable[[], Awaitable[int]]
@@ -44,15 +53,12 @@ async def l2view(query: str, folder: str, store: str = "indexed.zarr") -> Run:
     collection = package.Collection(f"{folder}/{store}")
 
     async def run() -> int:
-        match query:
-            case "group":
-                return int(collection.sql(QUERIES[query]).to_arrow_table().num_rows)
-            case "order":
-                found = collection.search(order_by="cloud_cover", limit=100, fields="group_path")
-            case "place" | "corners":
-                found = collection.search(WHERE[query], fields=[])
-            case _:
-                found = collection.search(WHERE[query], fields="group_path")
+        if query == "group":
+            return int(collection.sql(QUERIES[query]).to_arrow_table().num_rows)
+        asked: dict[str, Any] = {"where": WHERE.get(query), "fields": SHOWN[query]}
+        if query == "order":
+            asked |= {"order_by": "cloud_cover", "limit": 100}
+        found = collection.search(**asked)
         return int(found.num_rows)
 
     return run

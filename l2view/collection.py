@@ -42,7 +42,7 @@ from l2view.query.cost import Cost
 from l2view.query.interval import ENDS, STARTS, time_field
 from l2view.query.parameters import kept_ids, texts
 from l2view.query.place import geometry_field
-from l2view.query.where import Search, find
+from l2view.query.where import Found, Search, find
 from l2view.stores import (
     Authorize,
     Source,
@@ -286,7 +286,7 @@ class Collection:
         """
         names = self._selected(fields)
         search = self._search(where, params, bbox, intersects, datetime, ids, order_by, limit)
-        return self.meta.take(self._find(search), [ROW, *names])
+        return self._find(search).take([ROW, *names])
 
     def sql(
         self,
@@ -363,9 +363,8 @@ class Collection:
         names = self._selected(fields)
         globs = texts("variables", variables)
         search = self._search(where, params, bbox, intersects, datetime, ids, order_by, limit)
-        rows = self._find(search)
         hidden = [name for name in ("id", *self._layout.fields) if name in self._fields]
-        found = self.meta.take(rows, list(dict.fromkeys([ROW, *names, *hidden])))
+        found = self._find(search).take(list(dict.fromkeys([ROW, *names, *hidden])))
         store = ViewStore(
             source=self._source.store,
             layout=self._layout,
@@ -403,11 +402,9 @@ class Collection:
         names = self._selected(fields)
         search = self._search(where, params, bbox, intersects, datetime, ids, order_by, limit)
         tally, began = Tally(), time.perf_counter()
-        meta = self.meta.counting(tally)
-        rows = find(Session(meta), search)
-        meta.take(rows, [ROW, *names])
+        found = find(Session(self.meta.counting(tally)), search).take([ROW, *names])
         seconds = time.perf_counter() - began
-        return Cost(len(self), len(rows), tally, seconds)
+        return Cost(len(self), len(found), tally, seconds)
 
     def delete(
         self,
@@ -454,7 +451,7 @@ class Collection:
         def find(session: icechunk.Session) -> NDArray[np.int64]:
             now = Collection(session, group=self._group)
             search = now._search(where, params, None, None, None, kept, None, None)
-            return now._find(search)
+            return now._find(search).rows
 
         repository = find_repository(store)
         if repository is None:
@@ -558,13 +555,13 @@ class Collection:
             time_field=self._time_field,
         )
 
-    def _find(self, search: Search) -> NDArray[np.int64]:
-        rows = find(self.session(), search)
+    def _find(self, search: Search) -> Found:
+        found = find(self.session(), search)
         if search.ids is not None and search.only_ids:
-            found = set(self.meta.take(rows, ["id"]).column(0).to_pylist())
-            if absent := [str(one) for one in dict.fromkeys(search.ids) if one not in found]:
+            known = set(found.take(["id"]).column(0).to_pylist())
+            if absent := [str(one) for one in dict.fromkeys(search.ids) if one not in known]:
                 warn(f"no granule has the id {listed(absent)}", L2ViewWarning)
-        return rows
+        return found
 
     def _granules(self, found: pa.Table, names: Sequence[str]) -> Granules:
         ids = found.column("id") if "id" in found.schema.names else None

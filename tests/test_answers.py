@@ -310,3 +310,36 @@ def test_footprints_that_are_not_finite(tmp_path: Path, odd: float) -> None:
             assert found(store, "bbox IS NULL") == [3]
             assert found(store, "ST_Intersects(bbox, ST_Point(0.5, 0.4))") == []
         index(tmp_path / "c")
+
+
+@pytest.mark.parametrize("text", [False, True])
+def test_footprints_in_a_rectangle(tmp_path: Path, text: bool) -> None:
+    """What lies in it is found without a look, but for where more is asked."""
+    rows = wide(100)
+    for number in range(100):
+        rows[number]["bbox"] = box(number * 2 - 100, 0, 4, 1)
+    store = write(tmp_path / "c", rows)
+    index(tmp_path / "c")
+    place = shapely.box(-31, -5, 31, 5)
+    outlines = np.array([row["bbox"] for row in rows])
+    expected = np.flatnonzero(shapely.intersects(outlines, place))
+    said = f"ST_GeomFromText('{place.wkt}')" if text else "$p"
+    options = {} if text else {"params": {"p": place}}
+    where = f"ST_Intersects(bbox, {said})"
+    collection = l2view.Collection(store)
+    assert found(store, where, **options) == expected.tolist()
+    assert found(store, where, limit=3, **options) == expected[:3].tolist()
+    latest = found(store, where, order_by="t DESC", limit=3, **options)
+    assert latest == expected[::-1][:3].tolist()
+    ids = [f"g{number:03}" for number in (0, 50, 51, 99)]
+    assert found(store, where, ids=ids, **options) == [50, 51]
+    some = expected[expected % 7 == 0].tolist()
+    assert found(store, f"{where} AND idx % 7 = 0", **options) == some
+    assert found(store, f"NOT {where}", **options) == np.setdiff1d(range(100), expected).tolist()
+    others = collection.search(where, fields=["bbox", "n"], **options)
+    assert shapely.from_wkb(others["bbox"].to_pylist()).tolist() == outlines[expected].tolist()
+    assert others["n"].to_pylist() == [rows[row]["n"] for row in expected]
+    disjoint = where.replace("ST_Intersects", "ST_Disjoint")
+    assert found(store, disjoint, **options) == np.setdiff1d(range(100), expected).tolist()
+    within = np.flatnonzero(shapely.within(outlines, place)).tolist()
+    assert found(store, where.replace("Intersects", "Within"), **options) == within

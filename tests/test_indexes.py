@@ -301,6 +301,24 @@ def test_a_tree_of_another_maker(tmp_path: Path, kind: str) -> None:
     assert zarr.open_array(store, path="indexes/bbox").shape == tree.shape
 
 
+def test_a_tree_of_another_maker_that_rounds_inward(tmp_path: Path) -> None:
+    from geoindex_rs import rtree
+
+    rows = wide(40)
+    edge = 10.1  # its single is less
+    for row in rows[:20]:
+        row["bbox"] = shapely.box(edge, 0, edge + 1, 1)
+    store = write(tmp_path / "c", rows)
+    corners = shapely.bounds([row["bbox"] for row in rows]).astype("f4")
+    corners[:20, 0], corners[:20, 2] = np.float32(edge + 1e-6), np.float32(edge + 1 - 1e-6)
+    builder = rtree.RTreeBuilder(40, 16, "float32")
+    builder.add(*(np.ascontiguousarray(corners[:, axis]) for axis in range(4)))
+    tree = np.frombuffer(memoryview(builder.finish()), dtype="uint8")
+    zarr.open_group(store).create_group("indexes").create_array("bbox", data=tree)
+    for place in (shapely.box(edge - 1, 0, edge, 1), shapely.Point(edge + 1, 1)):
+        assert found(store, "ST_Intersects(bbox, $p)", params={"p": place})[:20] == [*range(20)]
+
+
 def test_a_store_that_cannot_be_written_to(tmp_path: Path) -> None:
     write(tmp_path / "c", wide(5))
     shutil.make_archive(str(tmp_path / "c"), "zip", tmp_path / "c")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -32,6 +32,8 @@ class Candidates:
         Of each of these rectangles, a row's footprint must meet one; by field.
     said
         By what each was found, for people.
+    certain
+        Those of `rows` that do fulfil it, as far as is known, ascending, int64.
     """
 
     rows: NDArray[np.int64] = field(default_factory=_none)
@@ -39,11 +41,18 @@ class Candidates:
     columns: Mapping[str, pa.Array] = field(default_factory=dict)
     near: Mapping[str, tuple[tuple[Box, ...], ...]] = field(default_factory=dict)
     said: tuple[str, ...] = ()
+    certain: NDArray[np.int64] = field(default_factory=_none)
 
     @property
     def everything(self) -> bool:
         """Whether they are all rows."""
         return not self.tail and not self.near
+
+    def uncertain(self) -> Candidates:
+        """Return those of which it isn't known that they fulfil the condition."""
+        left = np.isin(self.rows, self.certain, assume_unique=True, invert=True)
+        columns = {name: values.filter(pa.array(left)) for name, values in self.columns.items()}
+        return replace(self, rows=self.rows[left], columns=columns, certain=_none())
 
     def within(self, rows: range) -> NDArray[np.int64] | None:
         """Return the candidates among `rows`, None where all of them are."""
@@ -74,13 +83,14 @@ class Candidates:
         said = (*self.said, *other.said)
         if not self.tail or not other.tail:
             some = self if self.tail else other
-            return Candidates(some.rows, some.tail, some.columns, near, said)
+            return replace(some, near=near, said=said)
         tail = min(self.tail, other.tail)
         mine, theirs = (one.rows[one.rows < tail] for one in (self, other))
         rows, at, their_at = np.intersect1d(mine, theirs, assume_unique=True, return_indices=True)
         columns = {name: values.take(pa.array(at)) for name, values in self.columns.items()}
         columns |= {name: v.take(pa.array(their_at)) for name, v in other.columns.items()}
-        return Candidates(rows, tail, columns, near, said)
+        certain = np.intersect1d(self.certain, other.certain, assume_unique=True)
+        return Candidates(rows, tail, columns, near, said, certain[certain < tail])
 
 
 EVERY = Candidates()

@@ -226,18 +226,20 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
             wanted = left[wanted]
         order = np.argsort(wanted, kind="stable")
         ascending = wanted[order]
-        found = []
-        for part in self.ranges():
+        found, parts = [], list(self.ranges())
+        if {*names} <= {ROW, *self.candidates.columns}:
+            parts = joined(parts, self.candidates.tail)
+        for part in parts:
             first, last = np.searchsorted(ascending, (part.start, part.stop))
             if first < last:
                 found.append((part, ascending[first:last]))
         chunks = Chunks(self.store, self.snapshot, self.tally)
-        parts = [
+        batches = [
             batch
             for some in batched(found, self._together(names))
             for batch in self._read(chunks, some, names)
         ]
-        table = pa.Table.from_batches(parts, schema)
+        table = pa.Table.from_batches(batches, schema)
         if np.array_equal(ascending, wanted):
             return table
         position = np.empty_like(order)

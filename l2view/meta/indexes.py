@@ -67,6 +67,8 @@ class Tree:
         Rows below that of which it knows nothing, ascending, int64.
     copies
         The footprints in the order of its leaves, None where there is no copy.
+    ours
+        Whether l2view made it, whose boxes are never smaller than the footprints.
     """
 
     field: Field
@@ -75,29 +77,35 @@ class Tree:
     rows: int
     always: NDArray[np.int64]
     copies: Field | None
+    ours: bool
 
-    def candidates(self, chunks: Chunks, boxes: Sequence[Box]) -> Candidates | None:
+    def candidates(
+        self, chunks: Chunks, boxes: Sequence[Box], *, filled: bool = False
+    ) -> Candidates | None:
         """Return the rows whose footprints may meet one of `boxes`.
 
-        None where they are too many for the index to be of use.
+        None where they are too many for the index to be of use. Where the boxes are `filled`,
+        those in them certainly do.
         """
 
         def read(spans: Sequence[tuple[int, int]]) -> list[NDArray[np.uint8]]:
             return read_bytes(chunks, self.bytes, spans)
 
-        places, rows = rtree.search(self.layout, read, boxes)
-        if len(rows) * FRACTION > self.rows:
+        wanted = boxes if self.ours else rtree.widened(boxes, self.layout.dtype)
+        leaves = rtree.search(self.layout, read, wanted)
+        if len(leaves.rows) * FRACTION > self.rows:
             return None
-        order = np.argsort(rows)
-        places, rows = places[order], rows[order]
-        inside = rows < self.rows
-        places, rows = places[inside], rows[inside]
+        leaves = leaves[np.argsort(leaves.rows)]
+        leaves = leaves[leaves.rows < self.rows]
         columns: dict[str, pa.Array] = {}
         if self.copies is not None and not len(self.always):
-            columns[self.field.name] = _values_at(chunks, self.copies, places)
-        said = f"R-tree of {self.field.name}"
-        every = np.union1d(rows, self.always)
-        return Candidates(every, self.rows, columns, said=(said,))
+            columns[self.field.name] = _values_at(chunks, self.copies, leaves.places)
+        said = (f"R-tree of {self.field.name}",)
+        every = np.union1d(leaves.rows, self.always)
+        sure = rtree.within(leaves.corners, boxes) & (filled and self.ours)
+        certain = leaves.rows[sure]
+        certain = np.setdiff1d(certain, self.always, assume_unique=True)
+        return Candidates(every, self.rows, columns, said=said, certain=certain)
 
 
 def read_bytes(
@@ -243,6 +251,8 @@ class Indexes:
             said = rtree.layout(np.asarray(decode(array, start)[: HEADER.size]).tobytes())
         except (ValueError, struct.error):  # somebody else's index of another kind
             return None
+        if said.dtype.kind != "f":  # of which nobody knows how they were rounded
+            return None
         known: JSON = array.attributes.get(OWN) or {}
         rows = min(int(known.get("rows", said.items)), said.items)
         # More leaves than rows: rows were deleted by someone who left the tree as it was.
@@ -252,7 +262,7 @@ class Indexes:
         copies = self._array(join(FOOTPRINTS, field.name), field.type, field)
         if copies is not None and copies.length != said.items:
             copies = None
-        return Tree(field, array, said, rows, always, copies)
+        return Tree(field, array, said, rows, always, copies, bool(known))
 
     def sorted(self, field: Field) -> SortedIndex | None:
         """Return the sorted index of a field, None where none is stored."""

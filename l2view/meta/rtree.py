@@ -54,6 +54,19 @@ def meets(corners: NDArray[Any], boxes: Iterable[Box]) -> NDArray[np.bool_]:
     return found
 
 
+def within(corners: NDArray[Any], boxes: Iterable[Box]) -> NDArray[np.bool_]:
+    """Return which rectangles, of shape (n, 4), lie in one of `boxes`."""
+    found = np.zeros(len(corners), dtype=bool)
+    for west, south, east, north in boxes:
+        found |= (
+            (corners[:, 0] >= west)
+            & (corners[:, 2] <= east)
+            & (corners[:, 1] >= south)
+            & (corners[:, 3] <= north)
+        )
+    return found
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where the parts of a tree lie.
@@ -116,9 +129,29 @@ def layout(head: bytes) -> Layout:
     return Layout(items, node, np.dtype(DTYPES[version & 15]))
 
 
-def search(
-    tree: Layout, read: ReadBytes, boxes: Sequence[Box]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+@dataclass(frozen=True)
+class Leaves:
+    """Leaves of a tree.
+
+    Attributes
+    ----------
+    places
+        Their positions among all leaves, ascending, int64, of shape (n,).
+    rows
+        Their rows, int64, of shape (n,).
+    corners
+        Their boxes, of shape (n, 4).
+    """
+
+    places: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    corners: NDArray[Any]
+
+    def __getitem__(self, which: NDArray[Any]) -> Leaves:
+        return Leaves(self.places[which], self.rows[which], self.corners[which])
+
+
+def search(tree: Layout, read: ReadBytes, boxes: Sequence[Box]) -> Leaves:
     """Return the leaves whose boxes meet one of `boxes`.
 
     Parameters
@@ -129,15 +162,11 @@ def search(
         Reads bytes of the tree.
     boxes
         Rectangles.
-
-    Returns
-    -------
-    ndarray, ndarray
-        Their positions among the leaves, ascending, and their rows, int64.
     """
     empty = np.empty(0, dtype=np.int64)
+    nothing = Leaves(empty, empty, np.empty((0, 4), dtype=tree.dtype))
     if not tree.items:
-        return empty, empty
+        return nothing
     # The levels above come together in one request, and the rows with the leaves' boxes.
     first = next(start for start, _ in tree.levels if tree.boxes - start <= UPPER)
     upper = _gather(read, HEADER.size, tree.width, np.arange(first, tree.boxes))
@@ -153,14 +182,15 @@ def search(
             corners = _gather(read, HEADER.size, tree.width, start + below)
         else:
             corners, rows = _leaves(tree, read, below)
-        hit = meets(corners.view(tree.dtype).reshape(-1, 4), boxes)
-        found = below[hit]
+        corners = corners.view(tree.dtype).reshape(-1, 4)
+        hit = meets(corners, boxes)
+        found, corners = below[hit], corners[hit]
         if not len(found):
-            return empty, empty
+            return nothing
     if not first:
         rows = _gather(read, begin, tree.row_dtype.itemsize, found)
         hit = np.ones(len(found), dtype=bool)
-    return found, rows[hit].view(tree.row_dtype).ravel().astype(np.int64)
+    return Leaves(found, rows[hit].view(tree.row_dtype).ravel().astype(np.int64), corners)
 
 
 def _leaves(
@@ -208,6 +238,18 @@ def outward(corners: NDArray[np.float64]) -> NDArray[np.float32]:
         singles[:, 2:] = np.where(high < corners[:, 2:], up, high)
     singles[np.isnan(singles).any(axis=1)] = (np.inf, np.inf, -np.inf, -np.inf)
     return singles
+
+
+def widened(boxes: Sequence[Box], dtype: np.dtype[Any]) -> list[Box]:
+    """Return boxes that meet, in a tree of this precision, all that `boxes` meet.
+
+    However the tree's own were rounded: a step further out is no less than was lost.
+    """
+    corners = np.array(boxes, dtype=np.float64).reshape(-1, 4).astype(dtype)
+    for _ in range(2):  # what rounding to the precision took, here and there
+        corners[:, :2] = np.nextafter(corners[:, :2], dtype.type(-np.inf))
+        corners[:, 2:] = np.nextafter(corners[:, 2:], dtype.type(np.inf))
+    return [(west, south, east, north) for west, south, east, north in corners.tolist()]
 
 
 def build(blocks: Iterable[NDArray[np.float32]], items: int) -> NDArray[np.uint8]:

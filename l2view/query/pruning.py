@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -40,11 +41,17 @@ MEETING = frozenset(
 )
 """Functions that are true only of geometries whose rectangles meet."""
 
+INTERSECTS = "st_intersects"
+"""The function that is true of geometries with a point in common."""
+
 WITHIN = "st_dwithin"
 """The function that is true of geometries at most so far apart."""
 
 DISTANCE = "st_distance"
 """The function that tells how far apart geometries are."""
+
+GEOARROW = {2: "LineString", 3: "Polygon", 4: "MultiPoint", 5: "MultiLineString", 6: "MultiPolygon"}
+"""Geometries in two dimensions by their number in GeoArrow's union (GeoArrow 0.2, "Union")."""
 
 COMPARISONS: dict[str, Callable[[pa.Scalar], Span]] = {
     "=": lambda value: Span(value, value),
@@ -68,6 +75,49 @@ PARTS = 64
 """The most parts of a geometry that are looked for one by one."""
 
 
+@dataclass(frozen=True)
+class Conditions:
+    """Conditions that all hold for the rows of an answer.
+
+    Attributes
+    ----------
+    parts
+        The conditions.
+    whole
+        Whether the answer is of all rows for which they hold.
+    """
+
+    parts: tuple[Expr, ...]
+    whole: bool
+
+    def and_(self, *more: Expr) -> Conditions:
+        """Return these conditions and others."""
+        parts = [part for condition in more for part in _parts(condition)]
+        return replace(self, parts=(*self.parts, *parts))
+
+
+NO_CONDITIONS = Conditions((), False)
+
+
+@dataclass(frozen=True)
+class Near:
+    """A condition of place.
+
+    Attributes
+    ----------
+    field
+        The footprints.
+    boxes
+        Rectangles of which a footprint must meet one.
+    filled
+        Whether a footprint that lies in one of them certainly fulfils the condition.
+    """
+
+    field: str
+    boxes: tuple[Box, ...]
+    filled: bool
+
+
 def candidates(
     context: SessionContext, frame: DataFrame, table: str, meta: MetaDataset
 ) -> Candidates:
@@ -86,33 +136,35 @@ def candidates(
     """
     chunks = Chunks(meta.store, meta.snapshot, meta.tally)
     ordered: dict[str, list[Span]] = {}
-    near: list[tuple[str, tuple[Box, ...]]] = []
-    for condition in conditions(frame, table):
-        asked = _spans(condition, meta)
-        if asked is not None:
-            name, spans = asked
+    near: list[Near] = []
+    asked = conditions(frame, table)
+    for condition in asked.parts:
+        if (compared := _spans(condition, meta)) is not None:
+            name, spans = compared
             ordered[name] = _both(ordered[name], spans) if name in ordered else spans
-            continue
-        place = _near(context, condition, meta)
-        if place is not None:
+        elif (place := _near(context, condition, meta)) is not None:
             near.append(place)
     found = Candidates(near=_grouped(near))
     if meta.indexes is None:
         return found
-    meta.indexes.prefetch([meta.fields[name] for name in {*ordered, *(name for name, _ in near)}])
-    for name, boxes in near:
-        tree = meta.indexes.tree(meta.fields[name])
-        some = None if tree is None else tree.candidates(chunks, boxes)
+    meta.indexes.prefetch([meta.fields[name] for name in {*ordered, *(one.field for one in near)}])
+    for one in near:
+        tree = meta.indexes.tree(meta.fields[one.field])
+        some = None if tree is None else tree.candidates(chunks, one.boxes, filled=one.filled)
         found = found if some is None else found.both(some)
     for name, spans in ordered.items():
         some = meta.indexes.among(meta.fields[name], spans, chunks)
         found = found if some is None else found.both(some)
-    return found
+    if asked.whole and len(near) == len(asked.parts) == len(found.said):
+        return found
+    return replace(found, certain=found.certain[:0])
 
 
-def _grouped(near: list[tuple[str, tuple[Box, ...]]]) -> dict[str, tuple[tuple[Box, ...], ...]]:
+def _grouped(near: list[Near]) -> dict[str, tuple[tuple[Box, ...], ...]]:
     """Return rectangles by the field that must meet them."""
-    return {name: tuple(boxes for one, boxes in near if one == name) for name, _ in near}
+    return {
+        one.field: tuple(other.boxes for other in near if other.field == one.field) for one in near
+    }
 
 
 def with_values(meta: MetaDataset, name: str, values: pa.Array) -> Candidates:
@@ -125,8 +177,8 @@ def with_values(meta: MetaDataset, name: str, values: pa.Array) -> Candidates:
     return EVERY if some is None else some
 
 
-def conditions(frame: DataFrame, table: str) -> list[Expr]:
-    """Return the conditions that a query has for the rows of one table, combined with AND.
+def conditions(frame: DataFrame, table: str) -> Conditions:
+    """Return the conditions that a query has for the rows of one table.
 
     There are none where the query scans the table more than once: what one scan needn't see,
     another may.
@@ -134,25 +186,23 @@ def conditions(frame: DataFrame, table: str) -> list[Expr]:
     plan = frame.optimized_logical_plan()
     # A subquery within an expression is no part of the plan that can be gone through.
     if SUBQUERY.search(plan.display_indent()):
-        return []
-    scans = list(_scans(plan, table, []))
-    if len(scans) != 1:
-        return []
-    return [part for one in scans[0] for part in _parts(one)]
+        return NO_CONDITIONS
+    scans = list(_scans(plan, table, Conditions((), True)))
+    return scans[0] if len(scans) == 1 else NO_CONDITIONS
 
 
-def _scans(plan: Any, table: str, above: list[Expr]) -> Iterator[list[Expr]]:
+def _scans(plan: Any, table: str, above: Conditions) -> Iterator[Conditions]:
     """Yield the conditions of each scan of a table: its own and those right above it."""
     node = plan.to_variant()
     kind = type(node).__name__
     if kind == "TableScan":
         if node.fqn()[-1] == table:  # of whatever schema
-            yield [*above, *node.filters()]
+            yield above.and_(*node.filters())
         return
     if kind == "Filter":
-        above = [*above, node.predicate()]
+        above = above.and_(node.predicate())
     elif kind not in ("Projection", "SubqueryAlias") or (kind == "Projection" and _renames(node)):
-        above = []
+        above = NO_CONDITIONS
     for inner in plan.inputs():
         yield from _scans(inner, table, above)
 
@@ -284,12 +334,10 @@ def _overlap(one: Span, other: Span) -> Span | None:
     return Span(low, high, with_low, with_high)
 
 
-def _near(
-    context: SessionContext, condition: Expr, meta: MetaDataset
-) -> tuple[str, tuple[Box, ...]] | None:
-    """Return a field of footprints, and rectangles of which each must meet one.
+def _near(context: SessionContext, condition: Expr, meta: MetaDataset) -> Near | None:
+    """Return what a condition asks of where footprints are.
 
-    None where the condition is no function of a footprint and a geometry that is always the same.
+    None where it is no function of a footprint and a geometry that is always the same.
     """
     margin: Any = 0.0
     if condition.variant_name() == "BinaryExpr" and condition.rex_call_operator() in ("<", "<="):
@@ -303,6 +351,7 @@ def _near(
         return None
     if not isinstance(margin, int | float) or not 0 <= margin < math.inf:
         return None
+    function = _function(condition)
     one, other = condition.rex_call_operands()[:2]
     if one.variant_name() != "Column":
         one, other = other, one
@@ -326,7 +375,18 @@ def _near(
         if not west <= east:  # which is so of nothing, and of what isn't finite
             return None
         boxes.append((west - margin, south - margin, east + margin, north + margin))
-    return name, tuple(boxes)
+    # What lies in a rectangle meets it, whatever its shape.
+    filled = not margin and function == INTERSECTS and all(map(_is_rectangle, parts))
+    return Near(name, tuple(boxes), filled)
+
+
+def _is_rectangle(shape: shapely.Geometry) -> bool:
+    """Return whether a geometry is all of the rectangle around it."""
+    return bool(
+        shapely.get_type_id(shape) == shapely.GeometryType.POLYGON
+        and shapely.get_num_coordinates(shape) == 5
+        and shapely.equals(shape, shapely.envelope(shape))
+    )
 
 
 def _function(expression: Expr) -> str | None:
@@ -353,6 +413,9 @@ def _constant(context: SessionContext, expression: Expr) -> shapely.Geometry | N
             return shapely.from_wkb(value.as_py())
         if kind is not None and pa.types.is_string(kind):
             return shapely.from_wkt(value.as_py())
+        if isinstance(value, pa.UnionScalar) and value.type_code in GEOARROW:
+            kind = {"type": GEOARROW[value.type_code], "coordinates": _nested(value.as_py())}
+            return shapely.geometry.shape(kind)
         one = context.from_pydict({"one": [1]})
         table = one.select(
             context.udf("st_asbinary")(Expr(expression)).alias("wkb")
@@ -360,3 +423,10 @@ def _constant(context: SessionContext, expression: Expr) -> shapely.Geometry | N
         return shapely.from_wkb(table.column("wkb")[0].as_py())
     except Exception:  # of a literal that is no geometry, which the query itself will say
         return None
+
+
+def _nested(value: Any) -> Any:
+    """Return coordinates as GeoJSON nests them."""
+    return (
+        [_nested(part) for part in value] if isinstance(value, list) else (value["x"], value["y"])
+    )

@@ -27,6 +27,7 @@ from l2view.errors import (
     listed,
     warn,
 )
+from l2view.meta.dataset import MetaDataset
 from l2view.meta.schema import ROW
 from l2view.query.context import TABLE, Session
 from l2view.query.interval import interval, meets
@@ -115,8 +116,28 @@ class Search:
         return any(MOMENTARY.search(text) for text in (self.where or "", *order))
 
 
-def find(session: Session, search: Search) -> NDArray[np.int64]:
-    """Return the row numbers that `search` finds, in its order.
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes
+    ----------
+    rows
+        The row numbers in its order, int64, of shape (n,).
+    meta
+        The table, with what of its fields is known from finding them.
+    """
+
+    rows: NDArray[np.int64]
+    meta: MetaDataset
+
+    def take(self, names: Sequence[str]) -> pa.Table:
+        """Return columns of the rows."""
+        return self.meta.take(self.rows, list(names))
+
+
+def find(session: Session, search: Search) -> Found:
+    """Return the rows that `search` finds.
 
     Raises
     ------
@@ -128,42 +149,43 @@ def find(session: Session, search: Search) -> NDArray[np.int64]:
         return _find(session, search)
     except UnreadableGeometryError as error:
         warn(f"{error}. Such rows are not found by place", L2ViewWarning)
-        return _find(Session(session.meta.with_checked_geometries()), search)
+        found = _find(Session(session.meta.with_checked_geometries()), search)
+        return Found(found.rows, session.meta)
 
 
-def _find(session: Session, search: Search) -> NDArray[np.int64]:
+def _find(session: Session, search: Search) -> Found:
     session.meta.refresh()
-    if search.limit is None or search.order_by is not None:
-        rows = _rows(session, search)
-        return rows if search.order_by else np.sort(rows)
+    if search.limit is None or search.order_by is not None or not session.meta.rows:
+        found = _found(session, search)
+        return found if search.order_by else replace(found, rows=np.sort(found.rows))
     # The first rows that there are: no more are looked at than it takes.
-    limit, found = operator.index(search.limit), np.empty(0, dtype=np.int64)
-    if not session.meta.rows:
-        return _rows(session, search)
+    limit, rows = operator.index(search.limit), np.empty(0, dtype=np.int64)
     for span in session.meta.spans():
         part = Session(session.meta.within(span), session.tables)
-        found = np.concatenate([found, np.sort(_rows(part, replace(search, limit=None)))])
-        if len(found) >= limit:
+        found = _found(part, replace(search, limit=None))
+        rows = np.concatenate([rows, np.sort(found.rows)])
+        if len(rows) >= limit:
             break
-    return found[:limit]
+    return Found(rows[:limit], session.meta)
 
 
-def _rows(session: Session, search: Search) -> NDArray[np.int64]:
-    """Return the row numbers that `search` finds, in its order if it has one."""
-    frame = _planned(session, search)
+def _found(session: Session, search: Search) -> Found:
+    """Return the rows that `search` finds, in its order if it has one."""
+    meta, frame = session.meta, _planned(session, search)
     with session.explained():
-        found = candidates(session.context, frame, TABLE, session.meta)
+        found = candidates(session.context, frame, TABLE, meta)
     if search.ids is not None:
-        wanted = _wanted(session.meta.schema, search.ids)
-        found = found.both(with_values(session.meta, "id", wanted))
+        wanted = _wanted(meta.schema, search.ids)
+        found = found.both(with_values(meta, "id", wanted))
+    certain = found.certain
+    certain = certain[slice(*np.searchsorted(certain, (meta.span.start, meta.span.stop)))]
     if not found.everything:
-        session = Session(session.meta.among(found))
+        session = Session(meta.among(found.uncertain()))
         frame = _planned(session, search)
     with session.explained():
         batches = frame.collect()
-    return np.concatenate(
-        [batch.column(0).to_numpy() for batch in batches] or [np.empty(0, dtype=np.int64)]
-    )
+    rows = np.concatenate([certain, *(batch.column(0).to_numpy() for batch in batches)])
+    return Found(rows, meta.among(found))
 
 
 def _planned(session: Session, search: Search) -> DataFrame:
