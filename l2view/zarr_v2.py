@@ -16,7 +16,6 @@ import warnings
 from typing import Any
 
 import numpy as np
-from xarray.backends.zarr import FillValueCoder
 from zarr.abc.codec import ArrayArrayCodec, BytesBytesCodec, Codec
 from zarr.core.metadata.v2 import ArrayV2Metadata
 from zarr.errors import UnknownCodecError
@@ -122,6 +121,9 @@ def _fill_value_attribute(metadata: ArrayV2Metadata, attributes: JSON) -> JSON:
         value = attributes.get("_FillValue")
     if value is None or dtype.kind not in "biufc":  # xarray masks no other v3 array
         return {name: kept for name, kept in attributes.items() if name != "_FillValue"}
+    # Few stores are of v2, and a search needs nothing else of xarray.
+    from xarray.backends.zarr import FillValueCoder
+
     with contextlib.suppress(TypeError, ValueError, OverflowError):
         if dtype.kind == "f" and isinstance(value, str):
             value = float(value)

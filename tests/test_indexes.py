@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 import shapely
 import zarr
+from builders import write_swath
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rows import found, granule, wide, write
@@ -19,7 +21,7 @@ from zarr.storage import LocalStore
 
 import l2view
 from l2view.errors import FieldError, IngestError, L2ViewWarning, StoreError
-from l2view.ingest.index import index
+from l2view.ingest.index import Index, index
 from l2view.ingest.repository import open_repository
 from l2view.ingest.writer import Granule, write_batch
 from l2view.meta.dataset import MetaDataset
@@ -220,6 +222,25 @@ def test_an_index_of_a_field_that_is_named(tmp_path: Path) -> None:
     collection.delete("n = 0")
     collection = l2view.Collection(repository, geometry_field="outline")
     assert collection.search(bbox=(10.1, 0, 10.2, 1), fields=["id"])["id"].to_pylist() == ["g005"]
+
+
+def test_ingest_makes_indexes_again_where_they_know_too_little(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys.modules[Index.__module__], "LEAST", 2)
+    (tmp_path / "files").mkdir()
+    for number in range(20):
+        write_swath(tmp_path / "files" / f"s{number:02}.h5", number, 10, chunk=5)
+    files = sorted((tmp_path / "files").glob("*.h5"))
+    l2view.ingest(files[:10], tmp_path / "c")
+    index(tmp_path / "c")
+    assert l2view.ingest(files[10:12], tmp_path / "c").indexes == []
+    report = l2view.ingest(files[12:], tmp_path / "c")
+    assert report.indexes == ["R-tree of bbox", "sorted index of id"]
+    assert "made again: R-tree of bbox" in str(report)
+    cost = l2view.Collection(tmp_path / "c").explain(ids=["s19"], fields=[])
+    assert (cost.found, cost.tally.ruled_out["sorted index of id"]) == (1, 2)
+    assert l2view.ingest(files, tmp_path / "c").indexes == []
 
 
 def test_zone_maps_that_begin_late(tmp_path: Path) -> None:

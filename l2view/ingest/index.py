@@ -23,7 +23,7 @@ from l2view.ingest.indexing import (
     zones_from,
 )
 from l2view.ingest.repository import find_repository
-from l2view.meta.indexes import FOOTPRINTS, SORTED, TREES, ZONES
+from l2view.meta.indexes import FOOTPRINTS, SORTED, TREES, ZONES, Indexes
 from l2view.meta.schema import Field, read_fields
 from l2view.stores import open_source
 
@@ -32,6 +32,12 @@ ATTEMPTS = 5
 
 USUAL = ("id",)
 """The fields that are sorted if nobody says which: few granules are asked for by it."""
+
+LEAST = 65_536
+"""The rows that an index need not know: so many are quickly gone through."""
+
+SHARE = 8
+"""An index that doesn't know one row in so many is made again."""
 
 type Kind = Literal["zones", "tree", "sorted"]
 """Zone maps of all fields, the R-tree of one, or the sorted index of one."""
@@ -120,6 +126,31 @@ def index(
         else:
             _commit(repository, branch, f"{'drop' if drop else 'index'}: {one}", work)
     return wanted
+
+
+def renew(repository: icechunk.Repository, branch: str = "main") -> list[Index]:
+    """Make again the indexes that don't know of many rows, as a share of those that they do.
+
+    Each row is so taken into an index few times, however many come.
+
+    Returns
+    -------
+    list of Index
+        What was made.
+    """
+    hierarchy = Hierarchy(repository.readonly_session(branch).store)
+    indexes, found = Indexes(hierarchy), []
+    for one in _there(hierarchy):
+        outline = one.field if one.kind == "tree" else None
+        fields, _ = sync(read_fields(hierarchy, META, outline))
+        field = next((field for field in fields if field.name == one.field), None)
+        if one.kind == "zones" or field is None:
+            continue
+        made = indexes.tree(field) if one.kind == "tree" else indexes.sorted(field)
+        known = 0 if made is None else made.covered - len(made.always)
+        if field.length - known > max(LEAST, field.length // SHARE):
+            found += index(repository, [one.field], branch=branch, geometry_field=outline)
+    return found
 
 
 def _wanted(known: dict[str, Field], fields: Sequence[str] | None) -> list[Index]:

@@ -41,7 +41,7 @@ COPIES = 8_192
 SORTED_CHUNK = 65_536
 """The values in a chunk of a sorted index."""
 
-HELD = 2**28
+HELD = 2**29
 """The most bytes of footprints that are put in order at once."""
 
 REWRITTEN = join(OWN, "rewritten")

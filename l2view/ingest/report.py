@@ -54,6 +54,8 @@ class IngestReport:
         The virtual chunk containers that the repository was given.
     snapshots
         The commits.
+    indexes
+        The indexes that were made again, as they knew too few of the rows.
     parsed
         How many granules were parsed; those that wait for their commit are among them.
     references
@@ -76,6 +78,7 @@ class IngestReport:
     omitted: dict[tuple[str, str], Tally] = field(default_factory=dict)
     containers: list[str] = field(default_factory=list)
     snapshots: list[str] = field(default_factory=list)
+    indexes: list[str] = field(default_factory=list)
     parsed: int = 0
     references: int = 0
     bytes: int = 0
@@ -127,6 +130,7 @@ class IngestReport:
         lines = [f"{name:<9}{count:>11,}" for name, count in counts]
         lines.append(f"{self.references:,} chunks of {self.bytes / 1e6:,.1f} MB referred to")
         lines.extend(f"may be read: {prefix}" for prefix in self.containers)
+        lines.extend(f"made again: {one}" for one in self.indexes)
         if self.dry_run:
             most = sorted(self.profiles.items(), key=lambda item: -item[1])
             lines.extend(f"profile {name}: {count:,} granules" for name, count in most[:20])

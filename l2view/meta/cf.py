@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import xarray as xr
 from numpy.typing import NDArray
 
 from l2view.hierarchy import JSON
@@ -82,6 +81,8 @@ def unpack(values: NDArray[Any], attributes: JSON, kind: pa.DataType) -> NDArray
         values = values.astype(np.float64) * scale + offset
     if pa.types.is_floating(kind):
         return values
+    import xarray as xr  # which most collections never need, and is slow to load
+
     variable = xr.Variable(("row",), values, packing)
     if pa.types.is_timestamp(kind):
         coder = xr.coders.CFDatetimeCoder(use_cftime=False, time_unit=kind.unit)

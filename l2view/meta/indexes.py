@@ -61,7 +61,7 @@ class Tree:
         Its bytes as an array.
     layout
         Where its parts lie.
-    rows
+    covered
         The rows that it covers, from the first.
     always
         Rows below that of which it knows nothing, ascending, int64.
@@ -74,7 +74,7 @@ class Tree:
     field: Field
     bytes: Field
     layout: rtree.Layout
-    rows: int
+    covered: int
     always: NDArray[np.int64]
     copies: Field | None
     ours: bool
@@ -93,10 +93,10 @@ class Tree:
 
         wanted = boxes if self.ours else rtree.widened(boxes, self.layout.dtype)
         leaves = rtree.search(self.layout, read, wanted)
-        if len(leaves.rows) * FRACTION > self.rows:
+        if len(leaves.rows) * FRACTION > self.covered:
             return None
         leaves = leaves[np.argsort(leaves.rows)]
-        leaves = leaves[leaves.rows < self.rows]
+        leaves = leaves[leaves.rows < self.covered]
         columns: dict[str, pa.Array] = {}
         if self.copies is not None and not len(self.always):
             columns[self.field.name] = _values_at(chunks, self.copies, leaves.places)
@@ -105,7 +105,7 @@ class Tree:
         sure = rtree.within(leaves.corners, boxes) & (filled and self.ours)
         certain = leaves.rows[sure]
         certain = np.setdiff1d(certain, self.always, assume_unique=True)
-        return Candidates(every, self.rows, columns, said=said, certain=certain)
+        return Candidates(every, self.covered, columns, said=said, certain=certain)
 
 
 def read_bytes(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import xarray as xr
 import zarr
 from zarr import AsyncGroup
 from zarr.core.group import GroupMetadata
@@ -15,6 +14,7 @@ from l2view.view.granules import Names
 from l2view.view.store import ViewStore
 
 if TYPE_CHECKING:
+    import xarray as xr
     from matplotlib.axes import Axes
 
 COMPLETED = 1000
