@@ -286,7 +286,7 @@ class Collection:
         """
         names = self._selected(fields)
         search = self._search(where, params, bbox, intersects, datetime, ids, order_by, limit)
-        return self._find(search).take([ROW, *names])
+        return self._find(search, names).take([ROW, *names])
 
     def sql(
         self,
@@ -364,7 +364,8 @@ class Collection:
         globs = texts("variables", variables)
         search = self._search(where, params, bbox, intersects, datetime, ids, order_by, limit)
         hidden = [name for name in ("id", *self._layout.fields) if name in self._fields]
-        found = self._find(search).take(list(dict.fromkeys([ROW, *names, *hidden])))
+        wanted = list(dict.fromkeys([*names, *hidden]))
+        found = self._find(search, wanted).take([ROW, *wanted])
         store = ViewStore(
             source=self._source.store,
             layout=self._layout,
@@ -402,7 +403,7 @@ class Collection:
         names = self._selected(fields)
         search = self._search(where, params, bbox, intersects, datetime, ids, order_by, limit)
         tally, began = Tally(), time.perf_counter()
-        found = find(Session(self.meta.counting(tally)), search).take([ROW, *names])
+        found = find(Session(self.meta.counting(tally)), search, names).take([ROW, *names])
         seconds = time.perf_counter() - began
         return Cost(len(self), len(found), tally, seconds)
 
@@ -555,8 +556,8 @@ class Collection:
             time_field=self._time_field,
         )
 
-    def _find(self, search: Search) -> Found:
-        found = find(self.session(), search)
+    def _find(self, search: Search, names: Sequence[str] = ()) -> Found:
+        found = find(self.session(), search, names)
         if search.ids is not None and search.only_ids:
             known = set(found.take(["id"]).column(0).to_pylist())
             if absent := [str(one) for one in dict.fromkeys(search.ids) if one not in known]:

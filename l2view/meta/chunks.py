@@ -28,7 +28,7 @@ from zarr.storage import LocalStore, ObjectStore
 
 from l2view.hierarchy import reads_sync
 from l2view.meta.cache import CACHE
-from l2view.meta.decode import decode
+from l2view.meta.decode import POOL, decode
 from l2view.meta.footprints import bounds
 from l2view.meta.schema import Field
 from l2view.meta.zones import Zone, is_orderable, zone_of, zone_of_bounds
@@ -118,6 +118,7 @@ class Chunks:
         self.snapshot = snapshot
         self.tally = Tally() if tally is None else tally
         self._listed: dict[str, dict[str, str | None]] = {}
+        self._held: dict[tuple[str, int], pa.Array] = {}
 
     def read(
         self,
@@ -140,7 +141,11 @@ class Chunks:
         return self._made(wanted, "values", learn, scanned)
 
     def bounds(self, wanted: Sequence[tuple[Field, int]]) -> list[NDArray[np.float64]]:
-        """Return the rectangles around the footprints of chunks (see `footprints.bounds`)."""
+        """Return the rectangles around the footprints of chunks (see `footprints.bounds`).
+
+        The footprints are held until it is asked again: those of some rows are wanted next.
+        """
+        self._held.clear()
         return self._made(wanted, "bounds", [field.name for field, _ in wanted])
 
     def zones(self, wanted: Sequence[tuple[Field, int]]) -> list[Zone | None]:
@@ -162,6 +167,12 @@ class Chunks:
         began = time.perf_counter()
         keys = self._keys(wanted)
         found: list[Any] = [None if key is None else CACHE.get((*key, what)) for key in keys]
+        if what == "values" and self._held:
+            at = [(one.path, number) for one, number in wanted]
+            found = [
+                self._held.get(key) if one is None else one
+                for key, one in zip(at, found, strict=True)
+            ]
         missing = [index for index, value in enumerate(found) if value is None]
         self.tally.add("cache", began, kept=len(wanted) - len(missing))
         if not missing:
@@ -191,12 +202,15 @@ class Chunks:
                 self._count_fetched(began, [raw[index]])
                 began = time.perf_counter()
             values = decode(of, raw.pop(index))
-            made = values if what == "values" else bounds(values, of)
+            made = values
+            if what == "bounds":
+                self._held[of.path, number] = values
+                made = bounds(values, of)
             share = made.nbytes * _chunk_count(of) * SHARE
             if key is not None and (not scanned or share <= CACHE.budget):
                 if what == "values" and not pa.types.is_primitive(of.type):
                     # A copy of the right size: what it was decoded into may be far larger.
-                    made = pa.concat_arrays([made, made[:0]])
+                    made = pa.concat_arrays([made, made[:0]], memory_pool=POOL)
                 CACHE.put((*key, what), made, made.nbytes)
             if key is not None and of.name in learn:
                 # A chunk that has more rows later is the same chunk.

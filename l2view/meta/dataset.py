@@ -31,7 +31,7 @@ from l2view.meta.candidates import EVERY, Candidates
 from l2view.meta.chunks import Chunks, Tally
 from l2view.meta.footprints import not_finite, unreadable, without
 from l2view.meta.indexes import Indexes
-from l2view.meta.nulls import hollow, with_sql_nulls
+from l2view.meta.nulls import hollow, passing, with_sql_nulls
 from l2view.meta.rtree import meets
 from l2view.meta.runs import cut, joined, known_of, numbers, piece, reaches
 from l2view.meta.schema import ROW, Field, table_schema
@@ -507,7 +507,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         learn = [name for name in first if name != ROW and self._stored(name) is None]
         tested = pa.Table.from_batches(self._read(chunks, parts, names, learn))
         began = time.perf_counter()
-        table = tested.filter(condition)
+        table = tested.filter(passing(tested, condition))
         self.tally.add("filter", began)
         if table.num_rows == 0:
             return []

@@ -31,6 +31,11 @@ RUST_TYPES = frozenset(
 """Data types whose values zarrista hands over as this module expects them."""
 
 
+POOL = pa.system_memory_pool()
+"""Where values lie that may be kept. Arrow's default pool takes huge pages, of which what is kept
+for long leaves much unused, and which a virtual machine may be slow to give."""
+
+
 def decode(field: Field, raw: bytes | memoryview | None) -> pa.Array:
     """Decode one chunk of a field.
 
@@ -87,7 +92,7 @@ def decode_with_arrow(document: JSON, raw: Any) -> NDArray[Any] | None:
         case [] if len(raw) == size:
             buffer = raw
         case ["zstd"]:
-            buffer = pa.Codec("zstd").decompress(raw, decompressed_size=size)
+            buffer = pa.Codec("zstd").decompress(raw, size, memory_pool=POOL)
         case _:
             return None
     return np.frombuffer(buffer, dtype=dtype)
@@ -159,7 +164,7 @@ def _numbers(values: NDArray[Any], field: Field) -> pa.Array:
     if values.dtype.kind in "mM":
         missing |= np.isnat(values)
     elif values.dtype.kind == "f":
-        missing |= np.isnan(values)
+        missing = missing | np.isnan(values) if field.nulls else np.isnan(values)
     if field.packed:
         values = unpack(np.where(missing, 0, values), field.attributes, kind)
     if values.dtype.kind in "mM":
@@ -167,7 +172,7 @@ def _numbers(values: NDArray[Any], field: Field) -> pa.Array:
     elif values.dtype.kind == "f":
         values = values.astype(kind.to_pandas_dtype(), copy=False)
         bits = values.view(f"i{values.dtype.itemsize}")
-        if (bits == np.iinfo(bits.dtype).min).any():
+        if bits.min(initial=0) == np.iinfo(bits.dtype).min:
             # Adding zero makes -0.0 one with 0.0, which engines otherwise tell apart.
             values = values + 0
     elif pa.types.is_boolean(kind):

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from l2view.meta.schema import Field
 
-POLYGON = b"\x01\x03\x00\x00\x00\x01\x00\x00\x00"
-"""How the WKB of a little-endian polygon of one ring begins."""
+HEAD = np.dtype([("order", "u1"), ("type", "<u4"), ("rings", "<u4"), ("points", "<u4")])
+"""How the WKB of a little-endian polygon of one ring begins: with 1, 3, 1, and its points."""
 
 EVERYWHERE = (-np.inf, -np.inf, np.inf, np.inf)
 """The rectangle of a footprint of which nothing is known."""
@@ -124,8 +124,9 @@ def bounds(column: pa.Array, field: Field) -> NDArray[np.float64]:
     left = np.flatnonzero(rest & column.is_valid().to_numpy(zero_copy_only=False))
     if len(left):
         corners[left] = shapely.bounds(read_geometries(column.take(pa.array(left))))
-    odd = ~np.isfinite(corners).all(axis=1) & column.is_valid().to_numpy(zero_copy_only=False)
-    corners[odd] = EVERYWHERE
+    with np.errstate(all="ignore"):
+        finite = np.isfinite(corners[:, 0] + corners[:, 1] + corners[:, 2] + corners[:, 3])
+    corners[~finite & column.is_valid().to_numpy(zero_copy_only=False)] = EVERYWHERE
     return corners
 
 
@@ -143,26 +144,30 @@ def _polygon_bounds(
     starts = np.frombuffer(offsets, dtype=width)[column.offset : column.offset + len(column) + 1]
     sizes = np.diff(starts)
     raw = np.frombuffer(data or b"", dtype=np.uint8)
-    for size in np.unique(sizes):
-        points = (int(size) - len(POLYGON) - 4) // 16
-        if points < 4 or len(POLYGON) + 4 + 16 * points != size:
+    for size in np.unique(sizes).tolist():
+        points = (size - HEAD.itemsize) // 16
+        if points < 4 or HEAD.itemsize + 16 * points != size:
             continue
+        wkb = np.dtype([("head", HEAD), ("xy", "<f8", 2 * points)])
         rows = np.flatnonzero(sizes == size)
-        head = np.frombuffer(POLYGON + points.to_bytes(4, "little"), dtype=np.uint8)
         for first in range(0, len(rows), BLOCK):
             block = rows[first : first + BLOCK]
             begin, end = int(starts[block[0]]), int(starts[block[-1] + 1])
             if end - begin == len(block) * size:
-                values = raw[begin:end].reshape(len(block), size)
+                values = raw[begin:end].view(wkb)
             else:
-                values = raw[starts[block][:, None] + np.arange(size)]
-            fits = (values[:, : len(head)] == head).all(axis=1)
+                values = raw[starts[block][:, None] + np.arange(size)].view(wkb)[:, 0]
+            head = values["head"]
+            fits = head["order"] == 1
+            for name, value in (("type", 3), ("rings", 1), ("points", points)):
+                fits &= head[name] == value
             if not fits.all():
                 block, values = block[fits], values[fits]
-            xy = np.ascontiguousarray(values[:, len(head) :]).view("<f8")
-            x, y = xy[:, 0::2], xy[:, 1::2]
+            # Point by point, each of all footprints: few points are many short rows otherwise.
+            xy = np.ascontiguousarray(values["xy"].T)
+            x, y = xy[0::2], xy[1::2]
             corners[block] = np.stack(
-                [x.min(axis=1), y.min(axis=1), x.max(axis=1), y.max(axis=1)], axis=1
+                [x.min(axis=0), y.min(axis=0), x.max(axis=0), y.max(axis=0)], axis=1
             )
             rest[block] = False
 

@@ -27,9 +27,10 @@ from l2view.errors import (
     listed,
     warn,
 )
+from l2view.meta.candidates import Candidates
 from l2view.meta.dataset import MetaDataset
 from l2view.meta.schema import ROW
-from l2view.query.context import TABLE, Session
+from l2view.query.context import TABLE, Session, column
 from l2view.query.interval import interval, meets
 from l2view.query.parameters import parameters, to_json
 from l2view.query.place import box, geometry, geometry_field, touches
@@ -40,6 +41,10 @@ RANDOM = re.compile(r"\b(random|uuid)\(\)")
 
 MOMENTARY = re.compile(r"\b(now|today|current_(?:date|time|timestamp))\b", re.IGNORECASE)
 """Functions that answer otherwise from moment to moment."""
+
+
+CARRIED = 2**28
+"""The most bytes of fields that are kept from finding rows; of more they are read again."""
 
 
 @dataclass(frozen=True)
@@ -136,8 +141,17 @@ class Found:
         return self.meta.take(self.rows, list(names))
 
 
-def find(session: Session, search: Search) -> Found:
+def find(session: Session, search: Search, names: Sequence[str] = ()) -> Found:
     """Return the rows that `search` finds.
+
+    Parameters
+    ----------
+    session
+        The table.
+    search
+        What is asked.
+    names
+        Fields that are wanted of what is found: those that the search reads anyway are kept.
 
     Raises
     ------
@@ -146,17 +160,17 @@ def find(session: Session, search: Search) -> Found:
     """
     _check(search)
     try:
-        return _find(session, search)
+        return _find(session, search, names)
     except UnreadableGeometryError as error:
         warn(f"{error}. Such rows are not found by place", L2ViewWarning)
         found = _find(Session(session.meta.with_checked_geometries()), search)
         return Found(found.rows, session.meta)
 
 
-def _find(session: Session, search: Search) -> Found:
+def _find(session: Session, search: Search, names: Sequence[str] = ()) -> Found:
     session.meta.refresh()
     if search.limit is None or search.order_by is not None or not session.meta.rows:
-        found = _found(session, search)
+        found = _found(session, search, names)
         return found if search.order_by else replace(found, rows=np.sort(found.rows))
     # The first rows that there are: no more are looked at than it takes.
     limit, rows = operator.index(search.limit), np.empty(0, dtype=np.int64)
@@ -169,7 +183,7 @@ def _find(session: Session, search: Search) -> Found:
     return Found(rows[:limit], session.meta)
 
 
-def _found(session: Session, search: Search) -> Found:
+def _found(session: Session, search: Search, names: Sequence[str] = ()) -> Found:
     """Return the rows that `search` finds, in its order if it has one."""
     meta, frame = session.meta, _planned(session, search)
     with session.explained():
@@ -181,15 +195,41 @@ def _found(session: Session, search: Search) -> Found:
     certain = certain[slice(*np.searchsorted(certain, (meta.span.start, meta.span.stop)))]
     if not found.everything:
         session = Session(meta.among(found.uncertain()))
-        frame = _planned(session, search)
+    # What an index holds already, or nobody asks for, would only be carried along.
+    read = [] if len(certain) else sorted({*names} & _named(search, meta) - {*found.columns})
+    if read or not found.everything:
+        frame = _planned(session, search, read)
     with session.explained():
         batches = frame.collect()
     rows = np.concatenate([certain, *(batch.column(0).to_numpy() for batch in batches)])
+    if read and batches:
+        found = _with_columns(found, batches, meta.rows)
     return Found(rows, meta.among(found))
 
 
-def _planned(session: Session, search: Search) -> DataFrame:
-    """Return the query for the row numbers that `search` finds."""
+def _named(search: Search, meta: MetaDataset) -> set[str]:
+    """Return the fields that a condition names, which its rows are read for."""
+    words = set(re.findall(r"\w+", search.where or ""))
+    if search.bbox is not None or search.intersects is not None:
+        words.add(geometry_field(meta.schema, search.geometry_field))
+    return words & meta.fields.keys()
+
+
+def _with_columns(found: Candidates, batches: Sequence[pa.RecordBatch], tail: int) -> Candidates:
+    """Return the rows that were found, with what was read of them."""
+    rows = np.concatenate([batch.column(0).to_numpy() for batch in batches])
+    if sum(batch.nbytes for batch in batches) > CARRIED:
+        return found
+    order = pa.array(np.argsort(rows))
+    known = {
+        name: pa.concat_arrays([batch.column(name) for batch in batches]).take(order)
+        for name in batches[0].schema.names[1:]
+    }
+    return Candidates(np.sort(rows), tail, known, found.near, found.said)
+
+
+def _planned(session: Session, search: Search, names: Sequence[str] = ()) -> DataFrame:
+    """Return the query for the row numbers that `search` finds, and fields of these rows."""
     schema, table = session.meta.schema, session.context.table(TABLE)
     frame = table
     if search.where is not None:
@@ -206,7 +246,7 @@ def _planned(session: Session, search: Search) -> DataFrame:
         frame = frame.sort(*order, col(ROW).sort()) if order else frame
         if search.limit is not None:
             frame = frame.limit(operator.index(search.limit))
-        return frame.select(ROW)
+        return frame.select(ROW, *map(column, names))
 
 
 def conditions(session: Session, search: Search) -> list[Expr]:
