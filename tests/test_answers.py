@@ -17,7 +17,9 @@ import shapely
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from rows import EPOCH, ROWS, Row, box, found, stamp, wide, write
+from zarr.storage import LocalStore
 
 import l2view
 from l2view.ingest.index import index
@@ -343,3 +345,66 @@ def test_footprints_in_a_rectangle(tmp_path: Path, text: bool) -> None:
     assert found(store, disjoint, **options) == np.setdiff1d(range(100), expected).tolist()
     within = np.flatnonzero(shapely.within(outlines, place)).tolist()
     assert found(store, where.replace("Intersects", "Within"), **options) == within
+
+
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+
+
+def with_corners(store: LocalStore, rows: Sequence[Row]) -> NDArray[np.float64]:
+    """Write the bounds of footprints as fields beside them, and return them."""
+    corners = shapely.bounds(np.array([row["bbox"] for row in rows], dtype=object))
+    meta = zarr.open_group(store, path="meta")
+    for name, values in zip(CORNERS, corners.T, strict=True):
+        meta.create_array(name, data=np.ascontiguousarray(values), chunks=(7,))
+    return corners
+
+
+EDGES = st.integers(-180, 180) | st.just(0.1) | st.just(-0.1)
+
+
+@given(ROWS, st.tuples(EDGES, EDGES, EDGES, EDGES), ROWS, st.sampled_from(["", " AND n > 0"]))
+def test_bounds_in_fields_beside(
+    tmp_path: Path, rows: list[Row], box: tuple[float, ...], more: list[Row], other: str
+) -> None:
+    """An R-tree answers what is asked of them, of the rows that it was made of."""
+    west, south, east, north = box
+    where = f"xmin < {east} AND xmax > {west} AND ymin <= {north} AND ymax >= {south}{other}"
+
+    def expected(corners: NDArray[np.float64], numbers: Sequence[int]) -> list[int]:
+        hit = (corners[:, 0] < east) & (corners[:, 2] > west)
+        hit &= (corners[:, 1] <= north) & (corners[:, 3] >= south)
+        return np.flatnonzero(hit & ((np.array(numbers) > 0) | (not other))).tolist()
+
+    store = write(tmp_path / "c", rows)
+    corners = with_corners(store, rows)
+    numbers = [row["n"] for row in rows]
+    assert found(store, where) == expected(corners, numbers)
+    index(tmp_path / "c")
+    told = l2view.search(store, where, fields=[*CORNERS, "n"])
+    assert told["idx"].to_pylist() == expected(corners, numbers)
+    for name, values in zip(CORNERS, corners.T, strict=True):
+        assert told[name].to_pylist() == values[told["idx"].to_numpy()].tolist()
+    # Of rows that come later nobody knows whether these are the bounds of the footprints.
+    together = write(tmp_path / "d", [*rows, *more])
+    later = with_corners(together, [*rows, *more])
+    later[len(rows) :] = [1.5, 1.5, 2.5, 2.5]
+    for name, values in zip(CORNERS, later.T, strict=True):
+        zarr.open_array(together, path=f"meta/{name}")[:] = values
+    for name in ("l2view", "indexes"):
+        shutil.copytree(tmp_path / "c" / name, tmp_path / "d" / name)
+    numbers += [row["n"] for row in more]
+    assert found(together, where) == expected(later, numbers)
+
+
+def test_fields_that_are_not_the_bounds_are_read(tmp_path: Path) -> None:
+    rows = wide(70)
+    store = write(tmp_path / "c", rows)
+    corners = with_corners(store, rows)
+    where = "xmin <= -179 AND xmax >= -180 AND ymin <= 1 AND ymax >= 0"
+    for other in (corners[40, 0], -179.5):
+        zarr.open_array(store, path="meta/xmin")[40] = other
+        index(tmp_path / "c")
+        cost = l2view.Collection(store).explain(where, fields=[])
+        hit = (corners[:, 0] <= -179) | ((np.arange(70) == 40) & (other == -179.5))
+        assert cost.found == np.count_nonzero(hit)
+        assert ("R-tree of bbox" in str(cost)) == (other != -179.5)

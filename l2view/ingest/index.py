@@ -12,7 +12,7 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 
 from l2view.errors import FieldError, IngestError, StoreError, unknown
-from l2view.hierarchy import META, OWN, Hierarchy, join
+from l2view.hierarchy import META, Hierarchy, join
 from l2view.ingest.indexing import (
     can_be_sorted,
     has_zones,
@@ -23,7 +23,7 @@ from l2view.ingest.indexing import (
     zones_from,
 )
 from l2view.ingest.repository import find_repository
-from l2view.meta.indexes import FOOTPRINTS, SORTED, TREES, ZONES, Indexes
+from l2view.meta.indexes import FOOTPRINTS, SORTED, TREES, ZONES, Indexes, is_ours
 from l2view.meta.schema import Field, read_fields
 from l2view.stores import open_source
 
@@ -179,7 +179,7 @@ def _there(hierarchy: Hierarchy) -> list[Index]:
     found = [Index("zones")] if sync(hierarchy.children(ZONES)) else []
     for name in sync(hierarchy.children(TREES)):
         document = sync(hierarchy.read(join(TREES, name))) or {}
-        if OWN in (document.get("attributes") or {}):
+        if is_ours(document):
             found.append(Index("tree", name))
     return found + [Index("sorted", name) for name in sync(hierarchy.children(SORTED))]
 

@@ -25,9 +25,10 @@ from l2view.errors import IngestError
 from l2view.hierarchy import JSON, META, OWN, Hierarchy, join
 from l2view.ingest.nodes import put
 from l2view.meta.chunks import Chunks, fetch
+from l2view.meta.dataset import MetaDataset
 from l2view.meta.decode import normalised
 from l2view.meta.footprints import bounds
-from l2view.meta.indexes import FOOTPRINTS, SORTED, TREES, ZONES, Indexes
+from l2view.meta.indexes import COVERINGS, FOOTPRINTS, SORTED, TREES, ZONES, Indexes
 from l2view.meta.rtree import HEADER, build, layout, outward
 from l2view.meta.schema import Field, read_fields
 from l2view.meta.zones import Zone, Zones, is_orderable, together, zone_of, zones_of
@@ -256,8 +257,37 @@ def tree_of(hierarchy: Hierarchy, field: Field, progress: Progress = quietly) ->
     # Where no commit holds them together, an old tree must not be read with new copies.
     remove(hierarchy, path)
     _put_copies(hierarchy, chunks, field, rows, sizes)
-    known = {"rows": field.length, "always": always.tolist()}
+    known = {
+        "rows": field.length,
+        "always": always.tolist(),
+        "outward": True,
+        "covering": list(covering_of(hierarchy, field)),
+    }
     _put_bytes(hierarchy, path, tree, {OWN: known})
+
+
+def covering_of(hierarchy: Hierarchy, field: Field) -> tuple[str, ...]:
+    """Return the fields that hold west, south, east and north of all footprints; none if none do.
+
+    As in GeoParquet 1.1 ("covering"), under one of the usual names.
+    """
+    known = {one.name: one for one in sync(read_fields(hierarchy, META))[0]}
+    for names in COVERINGS:
+        if not all(name in known and known[name].type == pa.float64() for name in names):
+            continue
+        meta = MetaDataset(hierarchy.store, [field, *(known[name] for name in names)])
+        if all(
+            _is_covering(meta.read(rows, [field.name, *names]), field) for rows in meta.ranges()
+        ):
+            return names
+    return ()
+
+
+def _is_covering(batch: pa.RecordBatch, field: Field) -> bool:
+    """Return whether columns are the bounds of footprints, the first of them."""
+    footprints, *columns = batch.columns
+    said = np.stack([column.to_numpy(zero_copy_only=False) for column in columns], axis=1)
+    return bool(np.array_equal(said, bounds(footprints, field), equal_nan=True))
 
 
 def _chunks(chunks: Chunks, field: Field) -> Iterator[tuple[int, pa.Array]]:
@@ -416,7 +446,7 @@ def limit_indexes(store: Store, *, rows: int | None = None, rewritten: Sequence[
         if limited is None:
             remove(hierarchy, path)
         else:
-            document["attributes"] = {OWN: limited}
+            document["attributes"] = {OWN: {**known, **limited}}
             put(store, {f"{path}/zarr.json": _json(document)})
     for name in sync(hierarchy.children(SORTED)):
         said = fetch(store, [join(SORTED, name, "fences/c/0")])[0]

@@ -25,6 +25,7 @@ from l2view.meta import rtree
 from l2view.meta.candidates import Candidates
 from l2view.meta.chunks import Chunks, fetch, tag_of_file
 from l2view.meta.decode import decode
+from l2view.meta.footprints import bounds
 from l2view.meta.rtree import HEADER, Box
 from l2view.meta.schema import Field
 from l2view.meta.sorted import SortedIndex, Span
@@ -44,6 +45,9 @@ SORTED = join(OWN, "sorted")
 
 FENCES = ("fences/c/0", "values/zarr.json", "rows/zarr.json")
 """What a sorted index is known by, below its group."""
+
+COVERINGS = (("xmin", "ymin", "xmax", "ymax"), ("minx", "miny", "maxx", "maxy"))
+"""Names of fields that hold west, south, east and north: GeoParquet's, and GeoPandas'."""
 
 FRACTION = 8
 """Where an index leaves more than one in so many rows, a scan is as good."""
@@ -69,6 +73,8 @@ class Tree:
         The footprints in the order of its leaves, None where there is no copy.
     ours
         Whether l2view made it, whose boxes are never smaller than the footprints.
+    covering
+        The fields that hold west, south, east and north of each footprint, if any do.
     """
 
     field: Field
@@ -78,9 +84,15 @@ class Tree:
     always: NDArray[np.int64]
     copies: Field | None
     ours: bool
+    covering: tuple[str, ...]
 
     def candidates(
-        self, chunks: Chunks, boxes: Sequence[Box], *, filled: bool = False
+        self,
+        chunks: Chunks,
+        boxes: Sequence[Box],
+        *,
+        filled: bool = False,
+        with_covering: bool = False,
     ) -> Candidates | None:
         """Return the rows whose footprints may meet one of `boxes`.
 
@@ -92,14 +104,18 @@ class Tree:
             return read_bytes(chunks, self.bytes, spans)
 
         wanted = boxes if self.ours else rtree.widened(boxes, self.layout.dtype)
-        leaves = rtree.search(self.layout, read, wanted)
-        if len(leaves.rows) * FRACTION > self.covered:
+        leaves = rtree.search(self.layout, read, wanted, self.covered // FRACTION)
+        if leaves is None:
             return None
         leaves = leaves[np.argsort(leaves.rows)]
         leaves = leaves[leaves.rows < self.covered]
         columns: dict[str, pa.Array] = {}
         if self.copies is not None and not len(self.always):
-            columns[self.field.name] = _values_at(chunks, self.copies, leaves.places)
+            copies = _values_at(chunks, self.copies, leaves.places)
+            columns[self.field.name] = copies
+            if with_covering:
+                corners = bounds(copies, self.field) + 0.0  # which makes 0.0 of -0.0
+                columns |= zip(self.covering, map(pa.array, corners.T), strict=True)
         said = (f"R-tree of {self.field.name}",)
         every = np.union1d(leaves.rows, self.always)
         sure = rtree.within(leaves.corners, boxes) & (filled and self.ours)
@@ -136,6 +152,15 @@ def _values_at(chunks: Chunks, field: Field, places: NDArray[np.int64]) -> pa.Ar
     starts = np.concatenate([[0], np.cumsum([len(part) for part in read])[:-1]])
     at = starts[inverse] + places % field.chunk_length
     return pa.concat_arrays(read).take(pa.array(at))
+
+
+def is_ours(document: JSON) -> bool:
+    """Return whether the document of an R-tree is that of one that l2view made."""
+    return _is_outward((document.get("attributes") or {}).get(OWN) or {})
+
+
+def _is_outward(known: JSON) -> bool:
+    return known.get("outward") is True
 
 
 @contextmanager
@@ -262,7 +287,8 @@ class Indexes:
         copies = self._array(join(FOOTPRINTS, field.name), field.type, field)
         if copies is not None and copies.length != said.items:
             copies = None
-        return Tree(field, array, said, rows, always, copies, bool(known))
+        covering = tuple(known.get("covering", ()))
+        return Tree(field, array, said, rows, always, copies, _is_outward(known), covering)
 
     def sorted(self, field: Field) -> SortedIndex | None:
         """Return the sorted index of a field, None where none is stored."""

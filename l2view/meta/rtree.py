@@ -31,6 +31,9 @@ NODE = 64
 UPPER = 16_384
 """The most boxes of upper levels that are read together."""
 
+ENOUGH = 65_536
+"""So many leaves are looked at in any case."""
+
 WIDE = 16_384
 """From so many boxes on, their rows are numbers of 32 bits."""
 
@@ -151,8 +154,8 @@ class Leaves:
         return Leaves(self.places[which], self.rows[which], self.corners[which])
 
 
-def search(tree: Layout, read: ReadBytes, boxes: Sequence[Box]) -> Leaves:
-    """Return the leaves whose boxes meet one of `boxes`.
+def search(tree: Layout, read: ReadBytes, boxes: Sequence[Box], most: int) -> Leaves | None:
+    """Return the leaves whose boxes meet one of `boxes`, None where they are more than `most`.
 
     Parameters
     ----------
@@ -162,6 +165,8 @@ def search(tree: Layout, read: ReadBytes, boxes: Sequence[Box]) -> Leaves:
         Reads bytes of the tree.
     boxes
         Rectangles.
+    most
+        The most leaves that are of use. Far more aren't even read.
     """
     empty = np.empty(0, dtype=np.int64)
     nothing = Leaves(empty, empty, np.empty((0, 4), dtype=tree.dtype))
@@ -173,7 +178,7 @@ def search(tree: Layout, read: ReadBytes, boxes: Sequence[Box]) -> Leaves:
     begin = HEADER.size + tree.boxes * tree.width
     found = np.zeros(1, dtype=np.int64)
     rows = np.empty((0, 1), dtype=np.uint8)
-    for start, stop in reversed(tree.levels[:-1]):
+    for level, (start, stop) in reversed([*enumerate(tree.levels[:-1])]):
         below = (found[:, None] * tree.node + np.arange(tree.node)).ravel()
         below = below[below < stop - start]
         if start >= first:
@@ -187,6 +192,11 @@ def search(tree: Layout, read: ReadBytes, boxes: Sequence[Box]) -> Leaves:
         found, corners = below[hit], corners[hit]
         if not len(found):
             return nothing
+        # Of the nodes right above the leaves some are met at their rims alone.
+        if level == 1 and len(found) * tree.node > 4 * most + ENOUGH:
+            return None
+    if len(found) > most:
+        return None
     if not first:
         rows = _gather(read, begin, tree.row_dtype.itemsize, found)
         hit = np.ones(len(found), dtype=bool)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from datafusion import DataFrame, Expr, SessionContext
 from l2view.meta.candidates import EVERY, Candidates
 from l2view.meta.chunks import Chunks
 from l2view.meta.dataset import MetaDataset
+from l2view.meta.indexes import COVERINGS
 from l2view.meta.rtree import Box
 from l2view.meta.schema import Field
 from l2view.meta.sorted import Span, spans_of
@@ -147,7 +148,16 @@ def candidates(
     found = Candidates(near=_grouped(near))
     if meta.indexes is None:
         return found
-    meta.indexes.prefetch([meta.fields[name] for name in {*ordered, *(one.field for one in near)}])
+    boxed = any(ordered.keys() >= {*names} for names in COVERINGS)
+    outlines = [one for one in meta.fields.values() if one.geometry is not None and boxed]
+    wanted = {*ordered, *(one.field for one in near), *(one.name for one in outlines)}
+    meta.indexes.prefetch([meta.fields[name] for name in wanted])
+    for field in outlines:
+        tree = meta.indexes.tree(field)
+        box = None if tree is None else _box(tree.covering, ordered)
+        if tree is not None and box is not None:
+            some = tree.candidates(chunks, [box], with_covering=True)
+            found = found if some is None else found.both(some)
     for one in near:
         tree = meta.indexes.tree(meta.fields[one.field])
         some = None if tree is None else tree.candidates(chunks, one.boxes, filled=one.filled)
@@ -158,6 +168,21 @@ def candidates(
     if asked.whole and len(near) == len(asked.parts) == len(found.said):
         return found
     return replace(found, certain=found.certain[:0])
+
+
+def _box(covering: Sequence[str], ordered: Mapping[str, list[Span]]) -> Box | None:
+    """Return a rectangle that footprints meet where the fields with their bounds lie in spans.
+
+    None where nothing bounds it on all four sides.
+    """
+    if not covering or not all(ordered.get(name) for name in covering):
+        return None
+    xmin, ymin, xmax, ymax = (ordered[name] for name in covering)
+    ends = [[one.low for one in spans] for spans in (xmax, ymax)]
+    ends += [[one.high for one in spans] for spans in (xmin, ymin)]
+    values = [[math.nan if end is None else end.as_py() for end in some] for some in ends]
+    box = (min(values[0]), min(values[1]), max(values[2]), max(values[3]))
+    return None if any(math.isnan(value) for some in values for value in some) else box
 
 
 def _grouped(near: list[Near]) -> dict[str, tuple[tuple[Box, ...], ...]]:
