@@ -10,7 +10,7 @@ import shapely
 import shapely.affinity
 import zarr
 from builders import boxes, put, put_wkb, texts
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from zarr.storage import MemoryStore
 
@@ -101,6 +101,7 @@ TILES = [*shapely.box(west, south, west + 12.5, south + 12.5), shapely.Point(0.5
 
 
 @given(shape=polygons())
+@example(shape=shapely.Polygon([(180, 0), (179.98, 0.17), (179.94, 0.34)]))  # touches -180
 def test_places_are_those_that_shapely_finds(
     tiles: l2view.Collection, shape: shapely.Geometry
 ) -> None:

@@ -22,6 +22,9 @@ from l2view.meta.footprints import read_geometries
 from l2view.meta.schema import GEOMETRIES, Field
 from l2view.query.context import column
 
+SLIGHTLY = 1e-9
+"""Degrees by which the rectangle around a point or a line is larger than it."""
+
 
 def geometry_field(schema: pa.Schema, named: str | None = None) -> str:
     """Return the field that holds the footprints.
@@ -93,7 +96,7 @@ def geometry(said: Any) -> shapely.Geometry:
     _, south, _, north = shape.bounds
     if south < -90 or north > 90:
         raise QueryError("intersects= reaches beyond ±90°; is it longitude, latitude?")
-    return within(shape)
+    return within(shape, both_sides=True)
 
 
 def _read(said: Any) -> shapely.Geometry:
@@ -131,7 +134,11 @@ def touches(context: SessionContext, field: Field, shape: shapely.Geometry) -> l
     """
     parts = shapely.get_parts(shape)
     # Not their union, which would drop those of points and of lines along an axis.
-    around = shapely.multipolygons(shapely.box(*shapely.bounds(parts).T))
+    corners = shapely.bounds(parts)
+    # A polygon without an area isn't sure to meet anything.
+    flat = (corners[:, :2] == corners[:, 2:]).any(axis=1)
+    corners[flat] += np.array([-SLIGHTLY, -SLIGHTLY, SLIGHTLY, SLIGHTLY])
+    around = shapely.multipolygons(shapely.box(*corners.T))
     intersects = context.udf("st_intersects")
     found = [intersects(column(field.name), literal(pa.scalar(shapely.to_wkb(around))))]
     if shape.geom_type.endswith("Polygon") and shape.is_valid and shape.equals(around):
