@@ -32,7 +32,7 @@ from .side import SHOWN, WHERE
 PEER = Path(__file__).parent / "peers" / "bin" / "python"
 SIDE = Path(__file__).parent / "side.py"
 PAIRS = 4
-HELD = "b'x' * (3 << 29)"
+HELD = "b'x' * (1 << 30)"
 """Run before each: a virtual machine may be slow to give memory that nothing held of late, and
 whoever comes first would pay for it."""
 
@@ -57,10 +57,12 @@ def side(engine: str, query: str, folder: Path) -> tuple[int, float, float, floa
     return int(count), float(cold), float(warm), float(peak)
 
 
-def compared(ours: str, theirs: str, query: str, folder: Path) -> list[list[float]]:
+def compared(
+    ours: str, theirs: str, query: str, folder: Path, pairs_run: int = PAIRS
+) -> list[list[float]]:
     """Return the medians of cold, warm and peak of both sides, each first in turn."""
     pairs = []
-    for turn in range(PAIRS):
+    for turn in range(pairs_run):
         found = {}
         for engine in (ours, theirs) if turn % 2 else (theirs, ours):
             subprocess.run([sys.executable, "-c", HELD], check=True)
@@ -116,13 +118,13 @@ def searching(folder: Path) -> Iterator[Row]:
     else:
         Console(stderr=True).print("without zarr-datafusion-search: make bench-peers installs it")
     for query, most in AGAINST_DUCKDB.items():
-        one, other = compared("l2view", "duckdb", query, folder)
+        one, other = compared("l2view", "duckdb", query, folder, 2)
         ratio = one[1] / other[1]
         name = f"{query}, l2view ÷ DuckDB on Parquet, warm"
         yield Row(name, ratio, most, ours=one[1], theirs=other[1])
     for query, most in AGAINST_DUCKDB.items():
         # For scale: DataFusion itself, on Parquet.
-        one, other = compared("l2view", "datafusion", query, folder)
+        one, other = compared("l2view", "datafusion", query, folder, 2)
         ratio = one[1] / other[1]
         name = f"{query}, l2view ÷ DataFusion on Parquet, warm"
         yield Row(name, ratio, most, ours=one[1], theirs=other[1])
