@@ -33,7 +33,7 @@ from l2view.meta.footprints import not_finite, unreadable, without
 from l2view.meta.indexes import Indexes
 from l2view.meta.nulls import hollow, passing, with_sql_nulls
 from l2view.meta.rtree import meets
-from l2view.meta.runs import cut, joined, known_of, numbers, piece, reaches
+from l2view.meta.runs import cut, joined, known_of, numbers, piece, reaches, taken
 from l2view.meta.schema import ROW, Field, table_schema
 from l2view.meta.zones import Zones, chunks_of, prune, runs_of, zones_of
 
@@ -48,9 +48,6 @@ AT_ONCE = 16
 
 RUNS_KEPT = 64
 """The sets of fields whose zone maps are kept as Arrow wants them."""
-
-WIDE = 2**31
-"""Bytes of a column from which its offsets don't fit in 32 bits."""
 
 
 class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
@@ -153,6 +150,10 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         """Return the same dataset, of which only some rows are looked at."""
         return self._but(candidates=candidates)
 
+    def restrict(self, candidates: Candidates) -> None:
+        """Look at some rows only, in queries that are planned already, too."""
+        self.candidates = candidates
+
     def within(self, span: range) -> MetaDataset:
         """Return the same dataset, of which only consecutive rows are looked at."""
         return self._but(span=span)
@@ -244,7 +245,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
             return table
         position = np.empty_like(order)
         position[order] = np.arange(len(order))
-        columns = [_taken(column, pa.array(position)) for column in table.columns]
+        columns = [taken(column, pa.array(position)) for column in table.columns]
         return pa.table(columns, schema=schema)
 
     def ranges(self) -> Iterator[range]:
@@ -581,19 +582,3 @@ def _rebuild(
     store: Store, fields: Sequence[Field], rows: int, state: Mapping[str, Any]
 ) -> MetaDataset:
     return MetaDataset(store, fields, rows, **state)
-
-
-def _taken(column: pa.ChunkedArray, positions: pa.Array) -> pa.ChunkedArray:
-    """Return the values at `positions`.
-
-    Arrow joins a column's pieces for that, which fails where strings or bytes are more than
-    2 GiB unless their offsets are wide.
-    """
-    wide = {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}.get(column.type)
-    if wide is None or column.nbytes < WIDE:
-        return column.take(positions)
-    whole = column.cast(wide).combine_chunks()
-    blocks = (
-        positions[start : start + BATCH_ROWS] for start in range(0, len(positions), BATCH_ROWS)
-    )
-    return pa.chunked_array([whole.take(block).cast(column.type) for block in blocks], column.type)

@@ -147,11 +147,15 @@ def _values_at(chunks: Chunks, field: Field, places: NDArray[np.int64]) -> pa.Ar
     """Return a field's values at places in any order."""
     if not len(places):
         return pa.array([], field.type)
-    numbers, inverse = np.unique(places // field.chunk_length, return_inverse=True)
+    order = np.argsort(places)
+    ascending = places[order]
+    numbers, firsts = np.unique(ascending // field.chunk_length, return_index=True)
     read = chunks.read([(field, number) for number in numbers.tolist()], scanned=False)
-    starts = np.concatenate([[0], np.cumsum([len(part) for part in read])[:-1]])
-    at = starts[inverse] + places % field.chunk_length
-    return pa.concat_arrays(read).take(pa.array(at))
+    inside = np.split(ascending % field.chunk_length, firsts[1:])
+    parts = [chunk.take(pa.array(some)) for chunk, some in zip(read, inside, strict=True)]
+    back = np.empty_like(order)
+    back[order] = np.arange(len(order))
+    return pa.concat_arrays(parts).take(pa.array(back))
 
 
 def is_ours(document: JSON) -> bool:

@@ -14,6 +14,12 @@ from l2view.meta.rtree import Box, meets
 from l2view.meta.schema import ROW, Field
 from l2view.meta.zones import Zones, chunks_of, guarantee
 
+WIDE = 2**31
+"""Bytes of a column from which its offsets don't fit in 32 bits."""
+
+TAKEN = 131_072
+"""The values of such a column that are taken at a time."""
+
 
 def joined(runs: Sequence[range], tail: int) -> list[range]:
     """Return runs of rows with those before `tail` as one: nothing is read for them."""
@@ -61,3 +67,17 @@ def known_of(field: Field | None, zones: Zones | None, rows: range) -> pc.Expres
         return (column >= rows.start) & (column < rows.stop)
     zone = None if zones is None else zones.zone(rows)
     return None if zone is None else guarantee(field, zone)
+
+
+def taken(column: pa.ChunkedArray, positions: pa.Array) -> pa.ChunkedArray:
+    """Return the values at `positions`.
+
+    Arrow joins a column's pieces for that, which fails where strings or bytes are more than
+    2 GiB unless their offsets are wide.
+    """
+    wide = {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}.get(column.type)
+    if wide is None or column.nbytes < WIDE:
+        return column.take(positions)
+    whole = column.cast(wide).combine_chunks()
+    blocks = (positions[start : start + TAKEN] for start in range(0, len(positions), TAKEN))
+    return pa.chunked_array([whole.take(block).cast(column.type) for block in blocks], column.type)

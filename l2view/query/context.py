@@ -6,6 +6,7 @@ COPY or SET is planned, and no name is ever taken for a file or URL.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,11 +19,12 @@ import pyarrow.dataset as pads
 from datafusion import DataFrame, Expr, SessionConfig, SessionContext, SQLOptions, col
 
 from l2view.errors import L2ViewError, QueryError, UnreadableGeometryError
+from l2view.meta.candidates import EVERY
 from l2view.meta.dataset import BATCH_ROWS, MetaDataset
 from l2view.meta.footprints import unreadable
 from l2view.meta.nulls import NullSafe
 from l2view.query.explanation import explain
-from l2view.query.functions import DWITHIN
+from l2view.query.functions import FUNCTIONS
 from l2view.query.parameters import parameters
 from l2view.query.pruning import candidates
 
@@ -52,7 +54,8 @@ class Session:
         # Rows come through Python: in many small batches that would take longer than the query.
         context = SessionContext(SessionConfig().with_batch_size(BATCH_ROWS))
         geodatafusion.register_all(context)
-        context.register_udf(DWITHIN)
+        for function in FUNCTIONS:
+            context.register_udf(function)
         context.register_dataset(TABLE, self.meta)
         for name, table in self.tables.items():
             if name == TABLE:
@@ -69,14 +72,13 @@ class Session:
         The parameters and errors are those of `plan`.
         """
         self.meta.refresh()
-        frame = self.plan(query, params)
+        # A query keeps the table that it was planned with: each has one of its own.
+        meta = self.meta.among(EVERY)
+        with self._instead(meta):
+            frame = self.plan(query, params)
         with self.explained():
-            found = candidates(self.context, frame, TABLE, self.meta)
-        if found.everything:
-            return frame
-        # A query keeps the table that it was planned with.
-        with self._instead(self.meta.among(found)):
-            return self.plan(query, params)
+            meta.restrict(candidates(self.context, frame, TABLE, meta))
+        return frame
 
     @contextmanager
     def _instead(self, meta: MetaDataset) -> Iterator[None]:
@@ -122,7 +124,7 @@ class Session:
         except Exception as error:  # DataFusion raises bare Exceptions
             if self.meta.failure is not None:
                 raise self.meta.failure from None
-            if "FFI error: External error" in str(error):  # of an ST_* function
+            if re.search("FFI error: External error|GEOSException", str(error)):  # of ST_*
                 _require_geometries(self.meta)
             raise explain(str(error), self.meta.schema.names, [TABLE, *self.tables]) from error
 

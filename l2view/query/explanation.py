@@ -17,6 +17,9 @@ LAYERS = re.compile(
 )
 """The libraries through which an error came, each of which puts its name before it."""
 
+RAISED = re.compile(r"(?s)PyErr \{ type: .*?, value: \w+\((['\"])(.+?)\1\), trace")
+"""How an exception of Python is shown."""
+
 
 def explain(message: str, fields: Sequence[str], tables: Sequence[str]) -> QueryError | FieldError:
     """Return the error to raise for DataFusion's `message`.
@@ -71,10 +74,10 @@ def _last_cause(message: str) -> str:
     """Return the innermost cause in one line."""
     cause = re.split(r"\ncaused by\n", message)[-1]
     if found := re.search(
-        r"Python error: (?:PyErr \{ type: .*?, value: )?(.+?)(?:, traceback: .*)?$",
-        cause,
-        re.DOTALL,
+        r"PyErr \{ type: .*?, value: \w+\((['\"])(.+?)\1\), trace", cause, re.DOTALL
     ):
+        cause = found.group(2)
+    elif found := re.search(r"Python error: (.+)$", cause, re.DOTALL):
         cause = found.group(1)
     first = next((line for line in cause.splitlines() if line.strip()), message)
     return without_credentials(LAYERS.sub("", first.strip()))

@@ -1,4 +1,4 @@
-"""Functions of SQL that DataFusion and geodatafusion lack."""
+"""Functions of SQL that DataFusion and geodatafusion lack, or that take longer than need be."""
 
 from __future__ import annotations
 
@@ -24,3 +24,18 @@ DWITHIN = udf(
     "st_dwithin",
 )
 """``ST_DWithin(geometry, geometry, distance)`` of PostGIS, in degrees."""
+
+
+def _from_text(texts: pa.Array) -> pa.Array:
+    shapes = shapely.from_wkt(texts.to_numpy(zero_copy_only=False))
+    return pa.array(shapely.to_wkb(shapes), pa.binary())
+
+
+FROM_TEXT = udf(_from_text, [pa.string()], pa.binary(), "immutable", "st_geomfromtext")
+"""``ST_GeomFromText(text)``, as WKB.
+
+geodatafusion's is a union of all types of geometries, which a plan takes milliseconds to copy each
+time that it is looked at.
+"""
+
+FUNCTIONS = (DWITHIN, FROM_TEXT)

@@ -51,9 +51,6 @@ WITHIN = "st_dwithin"
 DISTANCE = "st_distance"
 """The function that tells how far apart geometries are."""
 
-GEOARROW = {2: "LineString", 3: "Polygon", 4: "MultiPoint", 5: "MultiLineString", 6: "MultiPolygon"}
-"""Geometries in two dimensions by their number in GeoArrow's union (GeoArrow 0.2, "Union")."""
-
 COMPARISONS: dict[str, Callable[[pa.Scalar], Span]] = {
     "=": lambda value: Span(value, value),
     "<": lambda value: Span(high=value, with_high=False),
@@ -438,9 +435,6 @@ def _constant(context: SessionContext, expression: Expr) -> shapely.Geometry | N
             return shapely.from_wkb(value.as_py())
         if kind is not None and pa.types.is_string(kind):
             return shapely.from_wkt(value.as_py())
-        if isinstance(value, pa.UnionScalar) and value.type_code in GEOARROW:
-            kind = {"type": GEOARROW[value.type_code], "coordinates": _nested(value.as_py())}
-            return shapely.geometry.shape(kind)
         one = context.from_pydict({"one": [1]})
         table = one.select(
             context.udf("st_asbinary")(Expr(expression)).alias("wkb")
@@ -448,10 +442,3 @@ def _constant(context: SessionContext, expression: Expr) -> shapely.Geometry | N
         return shapely.from_wkb(table.column("wkb")[0].as_py())
     except Exception:  # of a literal that is no geometry, which the query itself will say
         return None
-
-
-def _nested(value: Any) -> Any:
-    """Return coordinates as GeoJSON nests them."""
-    return (
-        [_nested(part) for part in value] if isinstance(value, list) else (value["x"], value["y"])
-    )

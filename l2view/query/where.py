@@ -27,7 +27,7 @@ from l2view.errors import (
     listed,
     warn,
 )
-from l2view.meta.candidates import Candidates
+from l2view.meta.candidates import EVERY, Candidates
 from l2view.meta.dataset import MetaDataset
 from l2view.meta.schema import ROW
 from l2view.query.context import TABLE, Session, column
@@ -185,7 +185,11 @@ def _find(session: Session, search: Search, names: Sequence[str] = ()) -> Found:
 
 def _found(session: Session, search: Search, names: Sequence[str] = ()) -> Found:
     """Return the rows that `search` finds, in its order if it has one."""
-    meta, frame = session.meta, _planned(session, search)
+    whole = session.meta
+    meta = whole.among(EVERY)
+    session = Session(meta, session.tables)
+    read = sorted({*names} & _named(search, meta))
+    frame = _planned(session, search, read)
     with session.explained():
         found = candidates(session.context, frame, TABLE, meta)
     if search.ids is not None:
@@ -193,18 +197,14 @@ def _found(session: Session, search: Search, names: Sequence[str] = ()) -> Found
         found = found.both(with_values(meta, "id", wanted))
     certain = found.certain
     certain = certain[slice(*np.searchsorted(certain, (meta.span.start, meta.span.stop)))]
-    if not found.everything:
-        session = Session(meta.among(found.uncertain()))
-    # What an index holds already, or nobody asks for, would only be carried along.
-    read = [] if len(certain) else sorted({*names} & _named(search, meta) - {*found.columns})
-    if read or not found.everything:
-        frame = _planned(session, search, read)
+    meta.restrict(found.uncertain())
     with session.explained():
         batches = frame.collect()
     rows = np.concatenate([certain, *(batch.column(0).to_numpy() for batch in batches)])
-    if read and batches:
+    # Where an index told of some for certain, they weren't read.
+    if read and batches and not len(certain):
         found = _with_columns(found, batches, meta.rows)
-    return Found(rows, meta.among(found))
+    return Found(rows, whole.among(found))
 
 
 def _named(search: Search, meta: MetaDataset) -> set[str]:
