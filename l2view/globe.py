@@ -29,4 +29,5 @@ def within(shape: shapely.Geometry, *, both_sides: bool = False) -> shapely.Geom
         strip = shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90)
         part = shapely.intersection(shape, strip)
         parts.append(shapely.affinity.translate(part, xoff=-360 * turn))
-    return shapely.union_all(parts)
+    moved = shapely.union_all(parts)
+    return shape if moved.equals(shape) else moved

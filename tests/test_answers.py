@@ -36,6 +36,7 @@ def texts(values: Sequence[str]) -> st.SearchStrategy[str]:
     return st.sampled_from([f"'{value}'" for value in values])
 
 
+DAYS = st.integers(-17, 17).map(lambda days: (EPOCH + timedelta(days=days)).date())
 ATOMS = st.one_of(
     st.builds("n {} {}".format, st.sampled_from(COMPARED), st.integers(-6, 6)),
     st.builds("f {} {}".format, st.sampled_from(COMPARED), st.sampled_from(["0.0", "0.5", "-3.0"])),
@@ -62,6 +63,11 @@ ATOMS = st.one_of(
     st.builds(
         "{} IS {}NULL".format, st.sampled_from(["f", "t", "s"]), st.sampled_from(["", "NOT "])
     ),
+    st.builds("t {} '{}'".format, st.sampled_from(COMPARED), DAYS),
+    st.builds("t BETWEEN '{}' AND '{}'".format, DAYS, DAYS),
+    st.builds("CAST(t AS DATE) {} DATE '{}'".format, st.sampled_from(COMPARED), DAYS),
+    st.builds("EXTRACT(hour FROM t) {} {}".format, st.sampled_from(COMPARED), st.integers(0, 23)),
+    st.builds("date_trunc('day', t) {} TIMESTAMP '{}'".format, st.sampled_from(COMPARED), DAYS),
     st.builds("n BETWEEN {} AND {}".format, st.integers(-6, 6), st.integers(-6, 6)),
 )
 CONDITIONS = st.recursive(
@@ -149,6 +155,19 @@ def test_places_are_those_of_shapely(
     assert found(store, both, params={"place": place}) == positive
     near = np.flatnonzero(shapely.dwithin(outlines, place, 5.5)).tolist()
     assert found(store, "ST_DWithin(bbox, $place, 5.5)", params={"place": place}) == near
+
+
+@given(ROWS, PLACES, st.sampled_from(["Touches", "Crosses", "Overlaps", "Equals"]))
+def test_an_r_tree_changes_no_answer(
+    tmp_path: Path, rows: list[Row], place: shapely.Geometry, name: str
+) -> None:
+    """Of functions that geodatafusion and shapely answer otherwise where dimensions differ."""
+    store = write(tmp_path / "c", rows)
+    for where in (f"ST_{name}(bbox, $p)", f"ST_{name}($p, bbox)"):
+        scanned = found(store, where, params={"p": place})
+        index(tmp_path / "c")
+        assert found(store, where, params={"p": place}) == scanned
+        index(tmp_path / "c", drop=True)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])

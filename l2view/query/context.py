@@ -16,7 +16,7 @@ from typing import Any
 import geodatafusion
 import pyarrow as pa
 import pyarrow.dataset as pads
-from datafusion import DataFrame, Expr, SessionConfig, SessionContext, SQLOptions, col
+from datafusion import DataFrame, SessionConfig, SessionContext, SQLOptions
 
 from l2view.errors import L2ViewError, QueryError, UnreadableGeometryError
 from l2view.meta.candidates import EVERY
@@ -25,11 +25,10 @@ from l2view.meta.footprints import unreadable
 from l2view.meta.nulls import NullSafe
 from l2view.query.explanation import explain
 from l2view.query.functions import FUNCTIONS
+from l2view.query.names import TABLE
 from l2view.query.parameters import parameters
 from l2view.query.pruning import candidates
-
-TABLE = "meta"
-"""The name of the table in SQL."""
+from l2view.query.sorting import first_rows
 
 
 @dataclass(frozen=True)
@@ -76,8 +75,11 @@ class Session:
         meta = self.meta.among(EVERY)
         with self._instead(meta):
             frame = self.plan(query, params)
-        with self.explained():
-            meta.restrict(candidates(self.context, frame, TABLE, meta))
+            with self.explained():
+                meta.restrict(candidates(self.context, frame, TABLE, meta))
+                first = first_rows(self.context, frame, TABLE, meta)
+        if first is not None:
+            meta.restrict(first)
         return frame
 
     @contextmanager
@@ -150,11 +152,6 @@ def _require_geometries(meta: MetaDataset) -> None:
                     f'the field "{stored.name}" of idx {rows.start + bad[0]} is not '
                     f"{stored.geometry}: {text[:60]}"
                 )
-
-
-def column(name: str) -> Expr:
-    """Return the column called exactly `name`."""
-    return col('"' + name.replace('"', '""') + '"')
 
 
 def _speaks_arrow(table: Any) -> bool:

@@ -12,7 +12,7 @@ import pyarrow as pa
 from datafusion import Expr, literal
 
 from l2view.errors import FieldError, QueryError, listed, unknown
-from l2view.query.context import column
+from l2view.query.names import column
 
 TIMES = ("datetime", "date", "start_datetime", "time")
 """Fields that say when a granule was taken, the first that there is."""

@@ -20,7 +20,7 @@ from l2view.errors import FieldError, QueryError, listed, unknown
 from l2view.globe import within
 from l2view.meta.footprints import read_geometries
 from l2view.meta.schema import GEOMETRIES, Field
-from l2view.query.context import column
+from l2view.query.names import column
 
 SLIGHTLY = 1e-9
 """Degrees by which the rectangle around a point or a line is larger than it."""

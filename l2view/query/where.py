@@ -30,8 +30,9 @@ from l2view.errors import (
 from l2view.meta.candidates import EVERY, Candidates
 from l2view.meta.dataset import MetaDataset
 from l2view.meta.schema import ROW
-from l2view.query.context import TABLE, Session, column
+from l2view.query.context import Session
 from l2view.query.interval import interval, meets
+from l2view.query.names import TABLE, column
 from l2view.query.parameters import parameters, to_json
 from l2view.query.place import box, geometry, geometry_field, touches
 from l2view.query.pruning import candidates, with_values

@@ -1,0 +1,102 @@
+"""Which rows a sorted query with a limit shows, found without the fields that it shows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datafusion import DataFrame, Expr, SessionContext
+
+from l2view.meta.candidates import Candidates
+from l2view.meta.dataset import MetaDataset
+from l2view.meta.schema import ROW
+from l2view.query.names import column
+from l2view.query.pruning import SUBQUERY
+
+FEW = 8
+"""A query that shows more than one in so many rows is left as it is."""
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """A query that is no more than a condition, an order and a limit.
+
+    Attributes
+    ----------
+    conditions
+        What its rows fulfil.
+    order
+        The fields by which they are sorted, each with whether it ascends and NULL comes first.
+    most
+        How many of the first rows it shows at most.
+    fields
+        All fields that it reads.
+    """
+
+    conditions: tuple[Any, ...]
+    order: tuple[tuple[str, bool, bool], ...]
+    most: int
+    fields: frozenset[str]
+
+
+def first_rows(
+    context: SessionContext, frame: DataFrame, table: str, meta: MetaDataset
+) -> Candidates | None:
+    """Return the rows that a sorted query with a limit shows.
+
+    None where it isn't one, or they are found as soon by itself.
+    """
+    plan = frame.optimized_logical_plan()
+    asked = None if SUBQUERY.search(plan.display_indent()) else _sorted(list(_line(plan)), table)
+    if asked is None or asked.most * FEW > meta.rows:
+        return None
+    ordered = {name for name, _, _ in asked.order}
+    if not asked.fields - ordered - {ROW}:
+        return None
+    found = context.table(table)
+    for condition in asked.conditions:
+        found = found.filter(Expr(condition))
+    keys = [
+        column(name).sort(ascending=ascending, nulls_first=nulls_first)
+        for name, ascending, nulls_first in asked.order
+    ]
+    batches = found.sort(*keys).limit(asked.most).select(ROW).collect()
+    rows = [batch.column(0).to_numpy() for batch in batches]
+    return Candidates(np.sort(np.concatenate([np.empty(0, dtype=np.int64), *rows])), meta.rows)
+
+
+def _line(plan: Any) -> Iterator[Any]:
+    """Yield the nodes of a plan from its root, as far as each has one input."""
+    yield plan.to_variant()
+    inputs = plan.inputs()
+    if len(inputs) == 1:
+        yield from _line(inputs[0])
+
+
+def _sorted(nodes: list[Any], table: str) -> Sorted | None:
+    """Return what a line of nodes asks, None where it is something else."""
+    kinds = [type(node).__name__ for node in nodes]
+    if kinds.count("Sort") != 1 or kinds[-1] != "TableScan" or nodes[-1].fqn()[-1] != table:
+        return None
+    at = kinds.index("Sort")
+    if {*kinds[:at]} - {"Projection", "Limit"} or {*kinds[at + 1 : -1]} - {"Projection", "Filter"}:
+        return None
+    most = nodes[at].get_fetch_val()
+    order = []
+    for key in nodes[at].sort_exprs():
+        if key.expr().variant_name() != "Column":
+            return None
+        order.append((key.expr().to_variant().name(), key.ascending(), key.nulls_first()))
+    # A field may be shown under another's name.
+    for node, kind in zip(nodes[at + 1 :], kinds[at + 1 :], strict=True):
+        if kind == "Projection" and any(
+            one.variant_name() != "Column" for one in node.projections()
+        ):
+            return None
+    fields = frozenset(name for _, name in nodes[-1].projection())
+    if most is None or not {name for name, _, _ in order} <= fields:
+        return None
+    filters = [node.predicate() for node in nodes[at + 1 : -1] if type(node).__name__ == "Filter"]
+    return Sorted((*filters, *nodes[-1].filters()), tuple(order), most, fields)
