@@ -36,8 +36,9 @@ bench-peers: .venv/ready  ## zarr-datafusion-search, which takes an older DataFu
 	benchmarks/peers/bin/pip install --quiet zarr-datafusion-search==0.1.2 "datafusion>=53,<54" \
 	  "geodatafusion>=0.3,<0.4" obstore
 
-bench-scale: .venv/ready  ## the same for a million granules, in about 15 minutes
+bench-scale: .venv/ready  ## a million granules, and fifty million rows, in about half an hour
 	$(BIN)/python -m benchmarks.scale
+	$(BIN)/python -m benchmarks.table
 
 .venv/ready: requirements.lock pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { \

@@ -75,7 +75,7 @@ async def duckdb(query: str, folder: str) -> Run:
     connection.execute(f"CREATE VIEW meta AS SELECT * FROM '{folder}/rows.parquet'")
 
     async def run() -> int:
-        return int(connection.execute(QUERIES[query]).to_arrow_table().num_rows)
+        return int(connection.sql(QUERIES[query]).to_arrow_table().num_rows)
 
     return run
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import shapely
 import zarr
 from hypothesis import strategies as st
@@ -89,6 +90,20 @@ def write(path: Path, rows: Sequence[Row]) -> LocalStore:
         )
         array[:] = outlines
     return store
+
+
+def as_table(rows: Sequence[Row]) -> pa.Table:
+    """Return rows as another engine gets them."""
+    floats = [None if row["f"] is None or np.isnan(row["f"]) else row["f"] for row in rows]
+    return pa.table(
+        {
+            "idx": pa.array(range(len(rows)), pa.int64()),
+            "n": pa.array([row["n"] for row in rows], pa.int64()),
+            "f": pa.array(floats, pa.float64()),
+            "s": pa.array([row["s"] for row in rows], pa.string()),
+            "t": pa.array([stamp(row) for row in rows], pa.timestamp("us")),
+        }
+    )
 
 
 def stamp(row: Row) -> datetime | None:

@@ -18,7 +18,7 @@ import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from rows import EPOCH, ROWS, Row, box, found, stamp, wide, write
+from rows import EPOCH, ROWS, Row, as_table, box, found, wide, write
 from zarr.storage import LocalStore
 
 import l2view
@@ -81,24 +81,10 @@ CONDITIONS = st.recursive(
 )
 
 
-def table(rows: Sequence[Row]) -> pa.Table:
-    """Return rows as another engine gets them."""
-    floats = [None if row["f"] is None or np.isnan(row["f"]) else row["f"] for row in rows]
-    return pa.table(
-        {
-            "idx": pa.array(range(len(rows)), pa.int64()),
-            "n": pa.array([row["n"] for row in rows], pa.int64()),
-            "f": pa.array(floats, pa.float64()),
-            "s": pa.array([row["s"] for row in rows], pa.string()),
-            "t": pa.array([stamp(row) for row in rows], pa.timestamp("us")),
-        }
-    )
-
-
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(ROWS, CONDITIONS)
 def test_answers_are_those_of_duckdb(tmp_path: Path, rows: list[Row], where: str) -> None:
-    expected_table = table(rows)  # noqa: F841 (DuckDB finds it by its name)
+    expected_table = as_table(rows)  # noqa: F841 (DuckDB finds it by its name)
     query = f"SELECT idx FROM expected_table WHERE {where} ORDER BY idx"
     expected = [row[0] for row in duckdb.sql(query).fetchall()]
     store = write(tmp_path / "c", rows)
@@ -182,7 +168,7 @@ def test_rows_appended_since_are_found(
     write(tmp_path / "d", [*rows, *more])
     for name in ("l2view", "indexes"):
         shutil.copytree(tmp_path / "c" / name, tmp_path / "d" / name)
-    expected_table = table([*rows, *more])  # noqa: F841
+    expected_table = as_table([*rows, *more])  # noqa: F841
     query = f"SELECT idx FROM expected_table WHERE {where} ORDER BY idx"
     expected = [row[0] for row in duckdb.sql(query).fetchall()]
     assert found(tmp_path / "d", where) == expected

@@ -14,11 +14,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import obstore
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from obstore.store import AzureStore, GCSStore, S3Store
 from zarr.abc.store import Store
@@ -37,6 +38,9 @@ SHARE = 2
 """A field whose values take more than one part in so many of the cache is not kept in it: a scan
 of it would push out all else, and itself before it comes round again."""
 
+
+COUNT = "count(Int64(1))"
+"""The column of counts."""
 
 KEPT: set[tuple[str, ...]] = set()
 """Folders of object stores of which chunks may be kept; of others nobody asks for ETags."""
@@ -100,6 +104,24 @@ class Tally:
                 self.ruled_out[name] = self.ruled_out.get(name, 0) + count
 
 
+type What = Literal["values", "bounds", "counts", "zone"]
+"""What is kept of a chunk."""
+
+
+def counts_of(field: Field, values: pa.Array, inside: int) -> pa.RecordBatch:
+    """Return the values among the first `inside`, and in `COUNT` how many there are of each."""
+    found = pc.value_counts(values[:inside])
+    return pa.RecordBatch.from_arrays(found.flatten(), names=[field.name, COUNT])
+
+
+MADE: Mapping[What, Callable[[Field, pa.Array, int], Any]] = {
+    "values": lambda field, values, inside: values,
+    "bounds": lambda field, values, inside: bounds(values, field),
+    "counts": counts_of,
+}
+"""What is made of a chunk's values, of which those inside the field are the first."""
+
+
 class Chunks:
     """Decoded chunks of the fields of one store.
 
@@ -148,25 +170,26 @@ class Chunks:
         self._held.clear()
         return self._made(wanted, "bounds", [field.name for field, _ in wanted])
 
+    def counts(self, wanted: Sequence[tuple[Field, int]]) -> list[pa.RecordBatch]:
+        """Return the values that rows of chunks have, and in `COUNT` how many rows each."""
+        return self._made(wanted, "counts", ())
+
     def zones(self, wanted: Sequence[tuple[Field, int]]) -> list[Zone | None]:
         """Return what is known of chunks that were read before, None of those that weren't."""
         keys = self._keys(wanted)
-        return [
-            None if key is None else CACHE.get((*key, "zone", _inside(*one)))
-            for key, one in zip(keys, wanted, strict=True)
-        ]
+        return [_kept(key, "zone", one) for key, one in zip(keys, wanted, strict=True)]
 
     def _made(
         self,
         wanted: Sequence[tuple[Field, int]],
-        what: str,
+        what: What,
         learn: Collection[str],
         scanned: bool = True,
     ) -> list[Any]:
         """Return what is kept by the name `what` of each chunk, made where it isn't."""
         began = time.perf_counter()
         keys = self._keys(wanted)
-        found: list[Any] = [None if key is None else CACHE.get((*key, what)) for key in keys]
+        found = [_kept(key, what, one) for key, one in zip(keys, wanted, strict=True)]
         if what == "values" and self._held:
             at = [(one.path, number) for one, number in wanted]
             found = [
@@ -174,55 +197,62 @@ class Chunks:
                 for key, one in zip(at, found, strict=True)
             ]
         missing = [index for index, value in enumerate(found) if value is None]
-        self.tally.add("cache", began, kept=len(wanted) - len(missing))
-        if not missing:
-            return found
+        # What it is made of may be there already.
+        sources = (
+            {} if what == "values" else {i: _kept(keys[i], "values", wanted[i]) for i in missing}
+        )
+        unread = [index for index in missing if sources.get(index) is None]
+        self.tally.add("cache", began, kept=len(wanted) - len(unread))
         raw: dict[int, Any] = {}
         # A store that answers at once is asked by the threads that decode.
-        together = not reads_sync(self.store)
+        together = bool(unread) and not reads_sync(self.store)
         if together:
             began = time.perf_counter()
-            names = [wanted[i][0].chunk_key(wanted[i][1]) for i in missing]
+            names = [wanted[i][0].chunk_key(wanted[i][1]) for i in unread]
             if place := _object_store(self.store):
                 got, tags = _fetch_objects(self.store, names)
-                for i, name, tag in zip(missing, names, tags, strict=True):
+                for i, name, tag in zip(unread, names, tags, strict=True):
                     if tag is not None:
                         keys[i] = ((*place, name, tag), wanted[i][0].fingerprint, wanted[i][1])
                         KEPT.add((*place, name.rpartition("/")[0]))
             else:
                 got = fetch(self.store, names)
-            raw.update(zip(missing, got, strict=True))
+            raw.update(zip(unread, got, strict=True))
             self._count_fetched(began, got)
 
         def work(index: int) -> None:
             (of, number), key = wanted[index], keys[index]
             began = time.perf_counter()
-            if not together:
-                raw[index] = fetch(self.store, [of.chunk_key(number)])[0]
-                self._count_fetched(began, [raw[index]])
-                began = time.perf_counter()
-            values = decode(of, raw.pop(index))
-            made = values
+            values = sources.get(index)
+            if values is None:
+                if not together:
+                    raw[index] = fetch(self.store, [of.chunk_key(number)])[0]
+                    self._count_fetched(began, [raw[index]])
+                    began = time.perf_counter()
+                values = decode(of, raw.pop(index))
             if what == "bounds":
                 self._held[of.path, number] = values
-                made = bounds(values, of)
+            inside = _inside(of, number)
+            made = MADE[what](of, values, inside)
             share = made.nbytes * _chunk_count(of) * SHARE
             if key is not None and (not scanned or share <= CACHE.budget):
                 if what == "values" and not pa.types.is_primitive(of.type):
                     # A copy of the right size: what it was decoded into may be far larger.
                     made = pa.concat_arrays([made, made[:0]], memory_pool=POOL)
-                CACHE.put((*key, what), made, made.nbytes)
+                CACHE.put(_name(key, what, wanted[index]), made, made.nbytes)
             if key is not None and of.name in learn:
-                # A chunk that has more rows later is the same chunk.
-                inside = _inside(of, number)
+                zone = None
                 if what == "bounds":
-                    CACHE.put((*key, "zone", inside), zone_of_bounds(made[:inside]), 0)
+                    zone = zone_of_bounds(made[:inside])
                 elif is_orderable(of.type):
-                    CACHE.put((*key, "zone", inside), zone_of(of, values[:inside]), 0)
+                    zone = zone_of(of, values[:inside])
+                if zone is not None:
+                    CACHE.put(_name(key, "zone", wanted[index]), zone, 0)
             found[index] = made
-            self.tally.add("decode", began, decoded=1)
+            self.tally.add("decode", began, decoded=index in unread)
 
-        _side_by_side(work, missing)
+        if missing:
+            _side_by_side(work, missing)
         return found
 
     def _count_fetched(self, began: float, raw: Sequence[Any]) -> None:
@@ -266,6 +296,17 @@ class Chunks:
 def _inside(field: Field, number: int) -> int:
     """Return how many rows of a chunk there are."""
     return min(field.length - number * field.chunk_length, field.chunk_length)
+
+
+def _name(key: tuple[Hashable, ...], what: What, one: tuple[Field, int]) -> tuple[Hashable, ...]:
+    """Return by what something is kept of a chunk."""
+    # A chunk that has more rows later is the same chunk, of which other things are known.
+    return (*key, what, _inside(*one)) if what in ("counts", "zone") else (*key, what)
+
+
+def _kept(key: tuple[Hashable, ...] | None, what: What, one: tuple[Field, int]) -> Any:
+    """Return what is kept of a chunk, None where it isn't."""
+    return None if key is None else CACHE.get(_name(key, what, one))
 
 
 def _chunk_count(field: Field) -> int:

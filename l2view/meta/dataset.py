@@ -188,7 +188,8 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         """
         runs = self._promising(list(self.ranges()), self._whole(filter))
         share = -(-len(runs) // (os.cpu_count() or 1)) or 1
-        for first in range(0, len(runs), share):
+        # There is always one: DataFusion can't sort what has no parts.
+        for first in range(0, len(runs) or 1, share):
             yield MetaFragment(self, tuple(runs[first : first + share]))
 
     def filter(self, expression: pc.Expression) -> MetaDataset:
@@ -559,7 +560,8 @@ class MetaFragment:
         self.runs = runs
 
     def __repr__(self) -> str:
-        return f"<MetaFragment rows {self.runs[0].start:,} to {self.runs[-1].stop:,}>"
+        rows = sum(map(len, self.runs))
+        return f"<MetaFragment {rows:,} rows in {len(self.runs):,} runs>"
 
     @property
     def physical_schema(self) -> pa.Schema:

@@ -95,7 +95,10 @@ class NullSafe(pads.FileSystemDataset):  # type: ignore[misc]
     def get_fragments(self, filter: pc.Expression | None = None) -> Iterator[NullSafe]:
         """Yield the dataset's parts."""
         condition = None if filter is None else with_sql_nulls(filter)
-        return (NullSafe(part) for part in self.parts.get_fragments(condition))
+        parts = list(self.parts.get_fragments(condition))
+        # There is always one: DataFusion can't sort what has no parts.
+        parts = parts or list(pads.dataset(self.schema.empty_table()).get_fragments())
+        return map(NullSafe, parts)
 
     def scanner(
         self, *schema: pa.Schema, filter: pc.Expression | None = None, **options: Any

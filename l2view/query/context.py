@@ -24,6 +24,7 @@ from l2view.meta.dataset import BATCH_ROWS, MetaDataset
 from l2view.meta.footprints import unreadable
 from l2view.meta.nulls import NullSafe
 from l2view.query.explanation import explain
+from l2view.query.facets import counted
 from l2view.query.functions import FUNCTIONS
 from l2view.query.names import TABLE
 from l2view.query.parameters import parameters
@@ -76,6 +77,9 @@ class Session:
         with self._instead(meta):
             frame = self.plan(query, params)
             with self.explained():
+                counts = counted(frame, TABLE, meta)
+                if counts is not None:
+                    return counts
                 meta.restrict(candidates(self.context, frame, TABLE, meta))
                 first = first_rows(self.context, frame, TABLE, meta)
         if first is not None:

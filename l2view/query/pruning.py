@@ -25,6 +25,7 @@ from l2view.meta.indexes import COVERINGS
 from l2view.meta.rtree import Box
 from l2view.meta.schema import Field
 from l2view.meta.sorted import Span, spans_of
+from l2view.query.plan import SUBQUERY, kind, value
 
 MEETING = frozenset(
     f"st_{name}"
@@ -62,9 +63,6 @@ COMPARISONS: dict[str, Callable[[pa.Scalar], Span]] = {
 
 FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 """Comparisons, the other way round."""
-
-SUBQUERY = re.compile("<subquery>|Subquery:")
-"""How a plan's text shows a subquery within an expression."""
 
 ROUNDING = 1e-12
 """How much of a sum of doubles may be lost, at most."""
@@ -206,7 +204,6 @@ def conditions(frame: DataFrame, table: str) -> Conditions:
     another may.
     """
     plan = frame.optimized_logical_plan()
-    # A subquery within an expression is no part of the plan that can be gone through.
     if SUBQUERY.search(plan.display_indent()):
         return NO_CONDITIONS
     scans = list(_scans(plan, table, Conditions((), True)))
@@ -216,14 +213,14 @@ def conditions(frame: DataFrame, table: str) -> Conditions:
 def _scans(plan: Any, table: str, above: Conditions) -> Iterator[Conditions]:
     """Yield the conditions of each scan of a table: its own and those right above it."""
     node = plan.to_variant()
-    kind = type(node).__name__
-    if kind == "TableScan":
+    step = kind(node)
+    if step == "TableScan":
         if node.fqn()[-1] == table:  # of whatever schema
             yield above.and_(*node.filters())
         return
-    if kind == "Filter":
+    if step == "Filter":
         above = above.and_(node.predicate())
-    elif kind not in ("Projection", "SubqueryAlias") or (kind == "Projection" and _renames(node)):
+    elif step not in ("Projection", "SubqueryAlias") or (step == "Projection" and _renames(node)):
         above = NO_CONDITIONS
     for inner in plan.inputs():
         yield from _scans(inner, table, above)
@@ -248,23 +245,23 @@ def _spans(condition: Expr, meta: MetaDataset) -> tuple[str, list[Span]] | None:
 
     None where the condition is no comparison of a field with what is always the same.
     """
-    kind = condition.variant_name()
-    if kind == "InList":
+    form = condition.variant_name()
+    if form == "InList":
         if condition.to_variant().negated():
             return None
         subject, *options = condition.rex_call_operands()
         pairs = [(subject, "=", option) for option in options]
-    elif kind == "BinaryExpr" and condition.rex_call_operator() == "OR":
+    elif form == "BinaryExpr" and condition.rex_call_operator() == "OR":
         pairs = []
         for part in _alternatives(condition):
             if part.variant_name() != "BinaryExpr" or part.rex_call_operator() != "=":
                 return None
             one, other = part.rex_call_operands()
             pairs.append((one, "=", other))
-    elif kind == "BinaryExpr":
+    elif form == "BinaryExpr":
         one, other = condition.rex_call_operands()
         pairs = [(one, condition.rex_call_operator(), other)]
-    elif kind == "Like":
+    elif form == "Like":
         return _beginning(condition, meta)
     else:
         return None
@@ -275,11 +272,11 @@ def _spans(condition: Expr, meta: MetaDataset) -> tuple[str, list[Span]] | None:
         if one.variant_name() != "Column" or operator not in COMPARISONS:
             return None
         name = one.to_variant().name()
-        value = _scalar(other, meta.fields.get(name))
-        if value is None:
+        said = _scalar(other, meta.fields.get(name))
+        if said is None:
             return None
         names.add(name)
-        spans.append(COMPARISONS[operator](value))
+        spans.append(COMPARISONS[operator](said))
     if len(names) != 1:
         return None
     return names.pop(), list(dict.fromkeys(spans))  # a value may be named twice
@@ -366,9 +363,9 @@ def _near(context: SessionContext, condition: Expr, meta: MetaDataset) -> Near |
         condition, most = condition.rex_call_operands()
         if _function(condition) != DISTANCE:
             return None
-        margin = _value(most)
+        margin = value(most)
     elif _function(condition) == WITHIN:
-        margin = _value(condition.rex_call_operands()[2])
+        margin = value(condition.rex_call_operands()[2])
     elif _function(condition) not in MEETING:
         return None
     if not isinstance(margin, int | float) or not 0 <= margin < math.inf:
@@ -415,13 +412,6 @@ def _function(expression: Expr) -> str | None:
     """Return the name of the function that an expression calls, None where it calls none."""
     called = expression.variant_name() == "ScalarFunction"
     return expression.rex_call_operator() if called else None
-
-
-def _value(expression: Expr) -> Any:
-    if expression.variant_name() != "Literal":
-        return None
-    value = expression.python_value()
-    return value.as_py() if isinstance(value, pa.Scalar) else value
 
 
 def _constant(context: SessionContext, expression: Expr) -> shapely.Geometry | None:

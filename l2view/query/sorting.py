@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +12,7 @@ from l2view.meta.candidates import Candidates
 from l2view.meta.dataset import MetaDataset
 from l2view.meta.schema import ROW
 from l2view.query.names import column
-from l2view.query.pruning import SUBQUERY
+from l2view.query.plan import kind, line
 
 FEW = 8
 """A query that shows more than one in so many rows is left as it is."""
@@ -48,8 +47,7 @@ def first_rows(
 
     None where it isn't one, or they are found as soon by itself.
     """
-    plan = frame.optimized_logical_plan()
-    asked = None if SUBQUERY.search(plan.display_indent()) else _sorted(list(_line(plan)), table)
+    asked = _sorted(line(frame), table)
     if asked is None or asked.most * FEW > meta.rows:
         return None
     ordered = {name for name, _, _ in asked.order}
@@ -67,18 +65,15 @@ def first_rows(
     return Candidates(np.sort(np.concatenate([np.empty(0, dtype=np.int64), *rows])), meta.rows)
 
 
-def _line(plan: Any) -> Iterator[Any]:
-    """Yield the nodes of a plan from its root, as far as each has one input."""
-    yield plan.to_variant()
-    inputs = plan.inputs()
-    if len(inputs) == 1:
-        yield from _line(inputs[0])
-
-
 def _sorted(nodes: list[Any], table: str) -> Sorted | None:
     """Return what a line of nodes asks, None where it is something else."""
-    kinds = [type(node).__name__ for node in nodes]
-    if kinds.count("Sort") != 1 or kinds[-1] != "TableScan" or nodes[-1].fqn()[-1] != table:
+    kinds = [kind(node) for node in nodes]
+    if (
+        not nodes
+        or kinds.count("Sort") != 1
+        or kinds[-1] != "TableScan"
+        or nodes[-1].fqn()[-1] != table
+    ):
         return None
     at = kinds.index("Sort")
     if {*kinds[:at]} - {"Projection", "Limit"} or {*kinds[at + 1 : -1]} - {"Projection", "Filter"}:
@@ -90,13 +85,13 @@ def _sorted(nodes: list[Any], table: str) -> Sorted | None:
             return None
         order.append((key.expr().to_variant().name(), key.ascending(), key.nulls_first()))
     # A field may be shown under another's name.
-    for node, kind in zip(nodes[at + 1 :], kinds[at + 1 :], strict=True):
-        if kind == "Projection" and any(
+    for node, step in zip(nodes[at + 1 :], kinds[at + 1 :], strict=True):
+        if step == "Projection" and any(
             one.variant_name() != "Column" for one in node.projections()
         ):
             return None
     fields = frozenset(name for _, name in nodes[-1].projection())
     if most is None or not {name for name, _, _ in order} <= fields:
         return None
-    filters = [node.predicate() for node in nodes[at + 1 : -1] if type(node).__name__ == "Filter"]
+    filters = [node.predicate() for node in nodes[at + 1 : -1] if kind(node) == "Filter"]
     return Sorted((*filters, *nodes[-1].filters()), tuple(order), most, fields)

@@ -1,0 +1,53 @@
+"""DataFusion's plan of a query, as it can be gone through."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+from datafusion import DataFrame, Expr
+
+SUBQUERY = re.compile("<subquery>|Subquery:")
+"""How a plan's text shows a subquery within an expression, which is no part of the plan that can
+be gone through."""
+
+
+def kind(node: Any) -> str:
+    """Return what a node of a plan does: ``TableScan``, ``Filter``, …."""
+    return type(node).__name__
+
+
+def line(frame: DataFrame) -> list[Any]:
+    """Return the nodes of a plan from its root, as far as each has one input.
+
+    There are none where one of them has a subquery.
+    """
+    plan = frame.optimized_logical_plan()
+    return [] if SUBQUERY.search(plan.display_indent()) else list(_down(plan))
+
+
+def _down(plan: Any) -> Iterator[Any]:
+    yield plan.to_variant()
+    inputs = plan.inputs()
+    if len(inputs) == 1:
+        yield from _down(inputs[0])
+
+
+def value(literal: Expr) -> Any:
+    """Return the value of a literal, None of any other expression."""
+    if literal.variant_name() != "Literal":
+        return None
+    found = literal.python_value()
+    return found.as_py() if isinstance(found, pa.Scalar) else found
+
+
+def sorted_by(frame: DataFrame, sort: Any) -> DataFrame:
+    """Return what a node sorts, sorted as it does."""
+    return frame.sort(
+        *(
+            Expr(key.expr()).sort(ascending=key.ascending(), nulls_first=key.nulls_first())
+            for key in sort.sort_exprs()
+        )
+    )
