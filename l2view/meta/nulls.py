@@ -73,6 +73,14 @@ def hollow(schema: pa.Schema) -> tuple[Any, ...]:
     return [nothing], schema, ipc, files
 
 
+def _nothing(schema: pa.Schema) -> pads.Fragment:
+    """Return a part of a dataset without rows."""
+    sink = pa.BufferOutputStream()
+    with pyarrow.ipc.new_file(sink, schema):
+        pass
+    return pads.IpcFileFormat().make_fragment(sink.getvalue())
+
+
 class NullSafe(pads.FileSystemDataset):  # type: ignore[misc]
     """A dataset of the caller's, whose filters are SQL's.
 
@@ -97,8 +105,7 @@ class NullSafe(pads.FileSystemDataset):  # type: ignore[misc]
         condition = None if filter is None else with_sql_nulls(filter)
         parts = list(self.parts.get_fragments(condition))
         # There is always one: DataFusion can't sort what has no parts.
-        parts = parts or list(pads.dataset(self.schema.empty_table()).get_fragments())
-        return map(NullSafe, parts)
+        return map(NullSafe, parts or [_nothing(self.schema)])
 
     def scanner(
         self, *schema: pa.Schema, filter: pc.Expression | None = None, **options: Any
