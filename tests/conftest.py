@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, settings
 from rows import CHUNK
 
 from l2view.ingest import columns, indexing
-from l2view.meta import dataset, indexes, rtree
+from l2view.meta import candidates, dataset, rtree
 from l2view.meta.cache import CACHE
 
 icechunk.set_logs_filter("error")
@@ -81,7 +81,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(indexing, "COPIES", 5)
     monkeypatch.setattr(indexing, "SORTED_CHUNK", 6)
     monkeypatch.setattr(indexing, "HELD", 200)
-    monkeypatch.setattr(indexes, "FRACTION", 1)
+    monkeypatch.setattr(candidates, "FRACTION", 1)
     monkeypatch.setattr(rtree, "NODE", 4)
     monkeypatch.setattr(columns, "CHUNK_ROWS", 8)
     CACHE.clear()

@@ -14,14 +14,14 @@ import pytest
 import shapely
 import zarr
 from builders import write_swath
-from hypothesis import given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from rows import found, granule, wide, write
 from zarr.storage import LocalStore
 
 import l2view
 from l2view.errors import FieldError, IngestError, L2ViewWarning, StoreError
-from l2view.ingest.index import Index, index
+from l2view.ingest.index import Index, extend, index
 from l2view.ingest.repository import open_repository
 from l2view.ingest.writer import Granule, write_batch
 from l2view.meta.dataset import MetaDataset
@@ -124,10 +124,14 @@ def assert_as_scanned(repository: icechunk.Repository) -> None:
     assert collection.search(ids=some, fields=["id"]).column("id").to_pylist() == some
 
 
-@settings(max_examples=12)
-@given(st.lists(st.sampled_from(["append", "replace", "delete", "index", "drop"]), max_size=7))
+STEPS = ["append", "replace", "delete", "index", "drop", "extend", "extend"]
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.sampled_from(STEPS), max_size=9))
+@example(["index", "append", "extend", "append", "extend", "replace", "extend", "delete", "extend"])
 def test_indexes_are_kept_as_rows_come_change_and_go(
-    tmp_path_factory: pytest.TempPathFactory, steps: list[str]
+    tmp_path_factory: pytest.TempPathFactory, few: None, steps: list[str]
 ) -> None:
     path = tmp_path_factory.mktemp("kept") / "c"
     repository = open_repository(path)
@@ -148,6 +152,8 @@ def test_indexes_are_kept_as_rows_come_change_and_go(
             case "index":
                 index(repository)
                 index(repository, ["n", "s", "datetime"])
+            case "extend":
+                extend(repository)
             case "drop":
                 index(repository, drop=True)
         assert_as_scanned(repository)
@@ -224,10 +230,13 @@ def test_an_index_of_a_field_that_is_named(tmp_path: Path) -> None:
     assert collection.search(bbox=(10.1, 0, 10.2, 1), fields=["id"])["id"].to_pylist() == ["g005"]
 
 
-def test_ingest_makes_indexes_again_where_they_know_too_little(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sys.modules[Index.__module__], "LEAST", 2)
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A few rows are enough for an index to know of them."""
+    monkeypatch.setattr(sys.modules[Index.__module__], "LEAST", 3)
+
+
+def test_ingest_lets_indexes_know_of_more_rows(tmp_path: Path, few: None) -> None:
     (tmp_path / "files").mkdir()
     for number in range(20):
         write_swath(tmp_path / "files" / f"s{number:02}.h5", number, 10, chunk=5)
@@ -237,10 +246,75 @@ def test_ingest_makes_indexes_again_where_they_know_too_little(
     assert l2view.ingest(files[10:12], tmp_path / "c").indexes == []
     report = l2view.ingest(files[12:], tmp_path / "c")
     assert report.indexes == ["R-tree of bbox", "sorted index of id"]
-    assert "made again: R-tree of bbox" in str(report)
+    assert "more rows: R-tree of bbox" in str(report)
     cost = l2view.Collection(tmp_path / "c").explain(ids=["s19"], fields=[])
     assert (cost.found, cost.tally.ruled_out["sorted index of id"]) == (1, 2)
     assert l2view.ingest(files, tmp_path / "c").indexes == []
+
+
+def covered(repository: icechunk.Repository, name: str) -> list[tuple[int, int]]:
+    """Return the rows that each of the indexes of a field covers."""
+    collection = l2view.Collection(repository)
+    indexes, field = collection.meta.indexes, collection.meta.fields[name]
+    assert indexes is not None
+    if name == "bbox":
+        trees = indexes.tree(field)
+        assert trees is not None
+        return [(part.rows.start, part.rows.stop) for part in trees.parts]
+    ordered = indexes.sorted(field)
+    assert ordered is not None
+    return [(part.covered.start, part.covered.stop) for part in ordered.parts]
+
+
+def test_rows_are_taken_into_indexes_few_times(tmp_path: Path, few: None) -> None:
+    """As in a log-structured merge tree: what came last is small, and taken in by what comes."""
+    repository = open_repository(tmp_path / "c")
+    write_batch(repository, [granule(number, 0) for number in range(64)])
+    index(repository)
+    index(repository, ["n", "s"])
+    taken_in, seen = 0, set[tuple[int, int]]()
+    for start in range(64, 192, 4):
+        write_batch(repository, [granule(number, 0) for number in range(start, start + 4)])
+        extend(repository)
+        parts = covered(repository, "bbox")
+        assert parts == covered(repository, "n") == covered(repository, "id")
+        assert [stop for _, stop in parts] == [*(first for first, _ in parts[1:]), start + 4]
+        assert len(parts) <= 6
+        taken_in += sum(stop - first for first, stop in {*parts} - seen)
+        seen = {*parts}
+    assert taken_in < 128 * 7  # log2 of how often rows came, not how often
+    root = zarr.open_group(repository.readonly_session("main").store, mode="r")
+    kept = {int(name) for name, _ in root["l2view/later/bbox"].groups()}
+    assert kept == {first for first, _ in parts[1:]}
+    cost = l2view.Collection(repository).explain("n = 190", fields=[])
+    assert (cost.found, cost.tally.runs - sum(cost.tally.ruled_out.values())) == (1, 1)
+    assert "sorted index of n" in cost.tally.ruled_out
+    assert_as_scanned(repository)
+    # Whoever deletes leaves the indexes of the rows before.
+    l2view.Collection(repository).delete("n = 150")
+    assert covered(repository, "bbox")[-1][1] == 150
+    assert_as_scanned(repository)
+    index(repository)
+    assert covered(repository, "bbox") == [(0, 191)]
+    index(repository, drop=True)
+    root = zarr.open_group(repository.readonly_session("main").store, mode="r")
+    assert list(root.get("l2view/later", zarr.group({})).group_keys()) == []
+
+
+def test_footprints_that_are_none_among_those_that_came_later(tmp_path: Path, few: None) -> None:
+    repository = open_repository(tmp_path / "c")
+    write_batch(repository, [granule(number, 0) for number in range(20)])
+    index(repository)
+    odd = shapely.to_wkb(shapely.Point(np.inf, 1))
+    rows = [granule(number, 0) for number in range(20, 26)]
+    rows[3] = Granule({**rows[3].row, "bbox": odd}, rows[3].references)
+    write_batch(repository, rows)
+    extend(repository)
+    assert covered(repository, "bbox") == [(0, 20), (20, 26)]
+    place = shapely.from_wkb(rows[4].row["bbox"])
+    with pytest.warns(L2ViewWarning, match="idx 23 has a coordinate that is NaN or infinite"):
+        found_now = found(repository, "ST_Equals(bbox, $p)", params={"p": place})
+    assert found_now == [24]
 
 
 def test_zone_maps_that_begin_late(tmp_path: Path) -> None:

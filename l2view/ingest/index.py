@@ -11,11 +11,13 @@ import icechunk
 from zarr.abc.store import Store
 from zarr.core.sync import sync
 
-from l2view.errors import FieldError, IngestError, StoreError, unknown
+from l2view.errors import FieldError, IngestError, L2ViewWarning, StoreError, unknown, warn
 from l2view.hierarchy import META, Hierarchy, join
 from l2view.ingest.indexing import (
+    add_later,
     can_be_sorted,
     has_zones,
+    quietly,
     remove,
     sorted_of,
     touch,
@@ -23,7 +25,7 @@ from l2view.ingest.indexing import (
     zones_from,
 )
 from l2view.ingest.repository import find_repository
-from l2view.meta.indexes import FOOTPRINTS, SORTED, TREES, ZONES, Indexes, is_ours
+from l2view.meta.indexes import FOOTPRINTS, LATER, SORTED, TREES, ZONES, Indexes, is_ours
 from l2view.meta.schema import Field, read_fields
 from l2view.stores import open_source
 
@@ -36,8 +38,12 @@ USUAL = ("id",)
 LEAST = 65_536
 """The rows that an index need not know: so many are quickly gone through."""
 
-SHARE = 8
-"""An index that doesn't know one row in so many is made again."""
+GROWTH = 2
+"""An index of rows that came later takes in those before it that are not so many times larger:
+there are few at any time, and no row is taken in often."""
+
+MAKERS = {"tree": tree_of, "sorted": sorted_of}
+"""What makes the index of one field."""
 
 type Kind = Literal["zones", "tree", "sorted"]
 """Zone maps of all fields, the R-tree of one, or the sorted index of one."""
@@ -128,29 +134,66 @@ def index(
     return wanted
 
 
-def renew(repository: icechunk.Repository, branch: str = "main") -> list[Index]:
-    """Make again the indexes that don't know of many rows, as a share of those that they do.
+def extend(repository: icechunk.Repository, branch: str = "main") -> list[Index]:
+    """Let indexes know of rows that came since they were made, at a cost in proportion to these.
 
-    Each row is so taken into an index few times, however many come.
+    They get an index of their own, which takes in the last ones before it that aren't larger by
+    far (as log-structured merge trees do).
 
     Returns
     -------
     list of Index
-        What was made.
+        Those that know of more rows.
     """
-    hierarchy = Hierarchy(repository.readonly_session(branch).store)
-    indexes, found = Indexes(hierarchy), []
-    for one in _there(hierarchy):
-        outline = one.field if one.kind == "tree" else None
-        fields, _ = sync(read_fields(hierarchy, META, outline))
-        field = next((field for field in fields if field.name == one.field), None)
-        if one.kind == "zones" or field is None:
-            continue
-        made = indexes.tree(field) if one.kind == "tree" else indexes.sorted(field)
-        known = 0 if made is None else made.covered - len(made.always)
-        if field.length - known > max(LEAST, field.length // SHARE):
-            found += index(repository, [one.field], branch=branch, geometry_field=outline)
+    found = []
+    for one in _there(Hierarchy(repository.readonly_session(branch).store)):
+        try:
+            if one.kind != "zones" and _commit(
+                repository, branch, f"index: {one}", _extending(one)
+            ):
+                found.append(one)
+        except IngestError as error:
+            warn(f"{one} doesn't know of the last rows, which are scanned: {error}", L2ViewWarning)
     return found
+
+
+def _extending(one: Index) -> Callable[[Store], bool]:
+    """Return what lets an index know of rows that came since, where they are many."""
+
+    def work(store: Store) -> bool:
+        hierarchy = Hierarchy(store)
+        field = _field(hierarchy, one)
+        begin = None if field is None else _begin(hierarchy, one, field)
+        if field is None or begin is None:
+            return False
+        always = MAKERS[one.kind](hierarchy, field, quietly, begin)
+        if begin:
+            path = join(TREES if one.kind == "tree" else SORTED, one.field)
+            add_later(hierarchy, path, range(begin, field.length), always)
+        return True
+
+    return work
+
+
+def _field(hierarchy: Hierarchy, one: Index) -> Field | None:
+    """Return the field that an index is of, None where it is gone."""
+    fields, _ = sync(read_fields(hierarchy, META, one.field if one.kind == "tree" else None))
+    return next((field for field in fields if field.name == one.field), None)
+
+
+def _begin(hierarchy: Hierarchy, one: Index, field: Field) -> int | None:
+    """Return the first row of an index of those that came later, None where they are few."""
+    indexes, parts = Indexes(hierarchy), list[range]()
+    if one.kind == "tree" and (trees := indexes.tree(field)) is not None:
+        parts = [part.rows for part in trees.parts]
+    elif one.kind == "sorted" and (ordered := indexes.sorted(field)) is not None:
+        parts = [part.covered for part in ordered.parts]
+    begin = parts[-1].stop if parts else 0
+    if field.length - begin < LEAST:
+        return None
+    while parts and len(parts[-1]) < GROWTH * (field.length - begin):
+        begin = parts.pop().start
+    return begin
 
 
 def _wanted(known: dict[str, Field], fields: Sequence[str] | None) -> list[Index]:
@@ -189,13 +232,13 @@ def _making(
     known: dict[str, Field],
     root: str,
     progress: Callable[[Index, int, int], None],
-) -> Callable[[Store], None]:
+) -> Callable[[Store], bool]:
     """Return what makes an index in a store."""
     rows = next(iter(known.values())).length
     times = sum(map(has_zones, known.values())) if one.kind == "zones" else 1
     total = rows * times
 
-    def work(store: Store) -> None:
+    def work(store: Store) -> bool:
         hierarchy, done = Hierarchy(store, root), 0
 
         def tell(rows: int) -> None:
@@ -205,20 +248,17 @@ def _making(
 
         if one.kind == "zones":
             zones_from(hierarchy, progress=tell)
-            return
-        # The rows may have become more since.
-        outline = one.field if one.kind == "tree" else None
-        now, _ = sync(read_fields(hierarchy, META, outline))
-        field = next(field for field in now if field.name == one.field)
-        (tree_of if one.kind == "tree" else sorted_of)(hierarchy, field, tell)
+        elif (field := _field(hierarchy, one)) is not None:  # which may have more rows by now
+            MAKERS[one.kind](hierarchy, field, tell)
+        return True
 
     return work
 
 
-def _dropping(one: Index, root: str) -> Callable[[Store], None]:
+def _dropping(one: Index, root: str) -> Callable[[Store], bool]:
     """Return what drops an index of a store."""
 
-    def work(store: Store) -> None:
+    def work(store: Store) -> bool:
         hierarchy = Hierarchy(store, root)
         match one.kind:
             case "zones":
@@ -226,16 +266,24 @@ def _dropping(one: Index, root: str) -> Callable[[Store], None]:
             case "tree":
                 remove(hierarchy, join(TREES, one.field))
                 remove(hierarchy, join(FOOTPRINTS, one.field))
+                remove(hierarchy, join(LATER, one.field))
             case "sorted":
                 remove(hierarchy, join(SORTED, one.field))
+                remove(hierarchy, join(LATER, one.field))
+        return True
 
     return work
 
 
 def _commit(
-    repository: icechunk.Repository, branch: str, message: str, work: Callable[[Store], None]
-) -> None:
+    repository: icechunk.Repository, branch: str, message: str, work: Callable[[Store], bool]
+) -> bool:
     """Do work in a commit; what others append meanwhile stays, and is scanned until indexed.
+
+    Returns
+    -------
+    bool
+        Whether there was anything to do.
 
     Raises
     ------
@@ -244,11 +292,12 @@ def _commit(
     """
     for _ in range(ATTEMPTS):
         session = repository.writable_session(branch)
-        work(session.store)
+        if not work(session.store):
+            return False
         touch(Hierarchy(session.store))
         try:
             session.commit(message, rebase_with=icechunk.ConflictDetector())
-            return
+            return True
         except (icechunk.ConflictError, icechunk.RebaseFailedError):
             continue
     raise IngestError(

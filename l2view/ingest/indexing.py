@@ -28,10 +28,19 @@ from l2view.meta.chunks import Chunks, fetch
 from l2view.meta.dataset import MetaDataset
 from l2view.meta.decode import normalised
 from l2view.meta.footprints import bounds
-from l2view.meta.indexes import COVERINGS, FOOTPRINTS, SORTED, TREES, ZONES, Indexes
+from l2view.meta.indexes import (
+    COVERINGS,
+    FOOTPRINTS,
+    LATER,
+    SORTED,
+    TREES,
+    ZONES,
+    Indexes,
+    later,
+)
 from l2view.meta.rtree import HEADER, build, layout, outward
 from l2view.meta.schema import Field, read_fields
-from l2view.meta.zones import Zone, Zones, is_orderable, together, zone_of, zones_of
+from l2view.meta.zones import Zone, Zones, chunks_of, is_orderable, together, zone_of, zones_of
 
 INDEX_CHUNK = 2**18
 """The bytes of a chunk of an index, which a search reads a few of."""
@@ -218,8 +227,27 @@ def _widened(stored: Zones, rows: NDArray[np.int64], values: NDArray[Any]) -> Zo
     return Zones(field, stored.rows, both.take(pa.array(order)))
 
 
-def tree_of(hierarchy: Hierarchy, field: Field, progress: Progress = quietly) -> None:
+def tree_of(
+    hierarchy: Hierarchy, field: Field, progress: Progress = quietly, begin: int = 0
+) -> list[int]:
     """Write the R-tree of a field of footprints, and their copies in its order.
+
+    Parameters
+    ----------
+    hierarchy
+        A store that can be written to.
+    field
+        The footprints.
+    progress
+        See `Progress`.
+    begin
+        The first row that it covers, to the last that there is. Those before are covered by
+        others.
+
+    Returns
+    -------
+    list of int
+        The rows of which it knows nothing.
 
     Raises
     ------
@@ -232,7 +260,7 @@ def tree_of(hierarchy: Hierarchy, field: Field, progress: Progress = quietly) ->
 
     def blocks() -> Iterator[NDArray[np.float32]]:
         nonlocal sizes
-        for first, values in _chunks(chunks, field):
+        for first, values in _chunks(chunks, field, begin):
             corners = bounds(values, field)
             odd = np.flatnonzero(np.isinf(corners).any(axis=1))
             unknown.append(first + odd)
@@ -242,7 +270,7 @@ def tree_of(hierarchy: Hierarchy, field: Field, progress: Progress = quietly) ->
             progress(len(values))
             yield outward(corners)
 
-    tree = build(blocks(), field.length)
+    tree = build(blocks(), field.length - begin)
     always = np.concatenate(unknown) if unknown else np.empty(0, dtype=np.int64)
     if len(always) > ALWAYS:
         raise IngestError(
@@ -250,32 +278,43 @@ def tree_of(hierarchy: Hierarchy, field: Field, progress: Progress = quietly) ->
             f"{len(always):,}; the first is that of idx {always[0]}"
         )
     said = layout(tree[: HEADER.size].tobytes())
-    begin = HEADER.size + said.boxes * said.width
-    end = begin + said.items * said.row_dtype.itemsize
-    rows = tree[begin:end].view(said.row_dtype)
-    path = join(TREES, field.name)
+    start = HEADER.size + said.boxes * said.width
+    stop = start + said.items * said.row_dtype.itemsize
+    rows = begin + tree[start:stop].view(said.row_dtype).astype(np.int64)
+    path, copied = join(TREES, field.name), join(FOOTPRINTS, field.name)
+    if begin:
+        path, copied = (join(later_of(field, begin), name) for name in ("tree", "footprints"))
     # Where no commit holds them together, an old tree must not be read with new copies.
     remove(hierarchy, path)
-    _put_copies(hierarchy, chunks, field, rows, sizes)
+    _put_copies(hierarchy, chunks, field, copied, rows, sizes)
     known = {
-        "rows": field.length,
+        "rows": len(rows),
         "always": always.tolist(),
         "outward": True,
-        "covering": list(covering_of(hierarchy, field)),
+        "covering": list(covering_of(hierarchy, field, begin)),
     }
     _put_bytes(hierarchy, path, tree, {OWN: known})
+    if not begin:
+        remove(hierarchy, join(LATER, field.name))
+    return list(always.tolist())
 
 
-def covering_of(hierarchy: Hierarchy, field: Field) -> tuple[str, ...]:
-    """Return the fields that hold west, south, east and north of all footprints; none if none do.
+def later_of(field: Field, begin: int) -> str:
+    """Return where the index of rows of a field from `begin` lies."""
+    return join(LATER, field.name, str(begin))
 
-    As in GeoParquet 1.1 ("covering"), under one of the usual names.
+
+def covering_of(hierarchy: Hierarchy, field: Field, begin: int = 0) -> tuple[str, ...]:
+    """Return the fields that hold west, south, east and north of footprints; none if none do.
+
+    As in GeoParquet 1.1 ("covering"), under one of the usual names, of all rows from `begin`.
     """
     known = {one.name: one for one in sync(read_fields(hierarchy, META))[0]}
     for names in COVERINGS:
         if not all(name in known and known[name].type == pa.float64() for name in names):
             continue
-        meta = MetaDataset(hierarchy.store, [field, *(known[name] for name in names)])
+        columns = [field, *(known[name] for name in names)]
+        meta = MetaDataset(hierarchy.store, columns, span=range(begin, field.length))
         if all(
             _is_covering(meta.read(rows, [field.name, *names]), field) for rows in meta.ranges()
         ):
@@ -290,12 +329,13 @@ def _is_covering(batch: pa.RecordBatch, field: Field) -> bool:
     return bool(np.array_equal(said, bounds(footprints, field), equal_nan=True))
 
 
-def _chunks(chunks: Chunks, field: Field) -> Iterator[tuple[int, pa.Array]]:
-    """Yield the first row and the values of each chunk of a field."""
-    for number in range(-(-field.length // field.chunk_length)):
+def _chunks(chunks: Chunks, field: Field, begin: int = 0) -> Iterator[tuple[int, pa.Array]]:
+    """Yield the first row and the values of each chunk of a field, of the rows from `begin`."""
+    for number in chunks_of(field, range(begin, field.length)):
         first = number * field.chunk_length
         values = chunks.read([(field, number)])[0]
-        yield first, values[: min(field.length - first, field.chunk_length)]
+        skipped = max(begin - first, 0)
+        yield first + skipped, values[skipped : min(field.length - first, field.chunk_length)]
 
 
 def _put_bytes(hierarchy: Hierarchy, path: str, data: NDArray[np.uint8], attributes: JSON) -> None:
@@ -328,31 +368,36 @@ def remove(hierarchy: Hierarchy, path: str) -> None:
 
 
 def _put_copies(
-    hierarchy: Hierarchy, chunks: Chunks, field: Field, rows: NDArray[Any], nbytes: int
+    hierarchy: Hierarchy,
+    chunks: Chunks,
+    field: Field,
+    path: str,
+    rows: NDArray[np.int64],
+    nbytes: int,
 ) -> None:
     """Write footprints in the order `rows`, as many at a time as memory allows."""
-    path = join(FOOTPRINTS, field.name)
     _put_groups(hierarchy, path)
     remove(hierarchy, path)
-    group = zarr.open_group(hierarchy.store, path=hierarchy.key(FOOTPRINTS), mode="a")
+    above, _, name = path.rpartition("/")
+    group = zarr.open_group(hierarchy.store, path=hierarchy.key(above), mode="a")
     binary = pa.types.is_binary(field.type)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of dtypes without a v3 specification
         array = group.create_array(
-            field.name,
+            name,
             shape=(len(rows),),
             chunks=(COPIES,),
             dtype="variable_length_bytes" if binary else "string",
-            attributes={"order": f"of the leaves of /{join(TREES, field.name)}"},
+            attributes={"order": "of the leaves of the R-tree"},
         )
     passes = max(1, -(-nbytes // HELD))
     step = -(-len(rows) // passes // COPIES) * COPIES or COPIES
     for start in range(0, len(rows), step):
-        wanted = rows[start : start + step].astype(np.int64)
+        wanted = rows[start : start + step]
         order = np.argsort(wanted)
         ascending = wanted[order]
         parts = []
-        for first, values in _chunks(chunks, field):
+        for first, values in _chunks(chunks, field, int(ascending[0])):
             low, high = np.searchsorted(ascending, (first, first + len(values)))
             if low < high:
                 parts.append(values.take(pa.array(ascending[low:high] - first)))
@@ -367,11 +412,13 @@ def _put_copies(
             array[start + at : start + at + len(part)] = part
 
 
-def sorted_of(hierarchy: Hierarchy, field: Field, progress: Progress = quietly) -> None:
-    """Write the sorted index of a field."""
+def sorted_of(
+    hierarchy: Hierarchy, field: Field, progress: Progress = quietly, begin: int = 0
+) -> list[int]:
+    """Write the sorted index of a field, of all rows from `begin`: see `tree_of`."""
     chunks = Chunks(hierarchy.store)
     parts, numbers = [], []
-    for first, values in _chunks(chunks, field):
+    for first, values in _chunks(chunks, field, begin):
         some = values.is_valid()
         parts.append(values.filter(some))
         numbers.append(first + np.flatnonzero(some.to_numpy(zero_copy_only=False)))
@@ -383,7 +430,7 @@ def sorted_of(hierarchy: Hierarchy, field: Field, progress: Progress = quietly) 
     del parts, numbers
     order = pc.array_sort_indices(whole)
     rows = rows[order.to_numpy()]
-    path = join(SORTED, field.name)
+    path = later_of(field, begin) if begin else join(SORTED, field.name)
     _put_groups(hierarchy, join(path, "values"))
     remove(hierarchy, path)
     put(hierarchy.store, {f"{hierarchy.key(path)}/zarr.json": _json(GROUP)})
@@ -404,20 +451,21 @@ def sorted_of(hierarchy: Hierarchy, field: Field, progress: Progress = quietly) 
             stop = start + len(part)
             values[start:stop] = said.astype(np.dtypes.StringDType()) if texts else said
             places[start:stop] = rows[start:stop]
-    _put_fences(hierarchy, field.name, pa.chunked_array(fences, field.type), field.length, ())
+    known: JSON = {"rows": field.length, "always": []}
+    _put_fences(hierarchy, path, pa.chunked_array(fences, field.type), known)
+    if not begin:
+        remove(hierarchy, join(LATER, field.name))
+    return []
 
 
-def _put_fences(
-    hierarchy: Hierarchy, name: str, fences: pa.ChunkedArray, rows: int, always: Sequence[int]
-) -> None:
-    """Write the fences of a sorted index, with what it covers."""
-    known = json.dumps({"rows": rows, "always": list(always)})
-    table = pa.table({"fences": fences}).replace_schema_metadata({OWN: known})
+def _put_fences(hierarchy: Hierarchy, path: str, fences: pa.ChunkedArray, known: JSON) -> None:
+    """Write the fences of a sorted index, with what is said of it."""
+    table = pa.table({"fences": fences}).replace_schema_metadata({OWN: json.dumps(known)})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks())
     said = bytes(sink.getvalue())
-    key = hierarchy.key(join(SORTED, name, "fences"))
+    key = hierarchy.key(join(path, "fences"))
     put(hierarchy.store, {f"{key}/zarr.json": _json(bytes_document(len(said), len(said)))})
     put(hierarchy.store, {f"{key}/c/0": said})
 
@@ -436,28 +484,83 @@ def limit_indexes(store: Store, *, rows: int | None = None, rewritten: Sequence[
     """
     hierarchy = Hierarchy(store)
     touch(hierarchy)
-    for name in sync(hierarchy.children(TREES)):
-        path = join(TREES, name)
+    for path in (TREES, SORTED):
+        for name in sync(hierarchy.children(path)):
+            known = said_of(hierarchy, join(path, name))
+            if known is None:
+                continue
+            limited = _limited(known, rows, rewritten)
+            if limited is None:
+                remove(hierarchy, join(path, name))
+                remove(hierarchy, join(LATER, name))
+                continue
+            say(hierarchy, join(path, name), limited)
+            if later(known):
+                _remove_but(hierarchy, name, later(limited))
+
+
+def said_of(hierarchy: Hierarchy, path: str) -> JSON | None:
+    """Return what the index of the first rows at `path` says of all of its field."""
+    if path.startswith(f"{TREES}/"):
         document = sync(hierarchy.read(path)) or {}
         if document.get("data_type") != "uint8":
-            continue
-        known = (document.get("attributes") or {}).get(OWN) or {"rows": 2**32, "always": []}
-        limited = _limited(known["rows"], known["always"], rows, rewritten)
-        if limited is None:
-            remove(hierarchy, path)
-        else:
-            document["attributes"] = {OWN: {**known, **limited}}
-            put(store, {f"{path}/zarr.json": _json(document)})
-    for name in sync(hierarchy.children(SORTED)):
-        said = fetch(store, [join(SORTED, name, "fences/c/0")])[0]
-        table = None if said is None else pa.ipc.open_stream(said).read_all()
-        known = {} if table is None else json.loads(table.schema.metadata[OWN.encode()])
-        limited = _limited(known["rows"], known["always"], rows, rewritten) if known else None
-        if limited is None or table is None:
-            remove(hierarchy, join(SORTED, name))
-        else:
-            fences = table.column("fences")
-            _put_fences(hierarchy, name, fences, limited["rows"], limited["always"])
+            return None
+        known: JSON | None = (document.get("attributes") or {}).get(OWN)
+        return known or {"rows": 2**32, "always": []}
+    said = fetch(hierarchy.store, [hierarchy.key(join(path, "fences/c/0"))])[0]
+    return None if said is None else dict(json.loads(_fences(said).schema.metadata[OWN.encode()]))
+
+
+def say(hierarchy: Hierarchy, path: str, known: JSON) -> None:
+    """Let the index of the first rows at `path` say something else."""
+    key = hierarchy.key(path)
+    if path.startswith(f"{TREES}/"):
+        document = sync(hierarchy.read(path)) or {}
+        put(hierarchy.store, {f"{key}/zarr.json": _json({**document, "attributes": {OWN: known}})})
+        return
+    said = fetch(hierarchy.store, [f"{key}/fences/c/0"])[0]
+    _put_fences(hierarchy, path, _fences(said).column("fences"), known)
+
+
+def _fences(said: Any) -> pa.Table:
+    return pa.ipc.open_stream(said).read_all()
+
+
+def add_later(hierarchy: Hierarchy, path: str, rows: range, always: Sequence[int]) -> None:
+    """Let an index say that one of rows that came later is there, in the place of others of them.
+
+    Parameters
+    ----------
+    hierarchy
+        A store that can be written to.
+    path
+        The index of the first rows.
+    rows
+        The rows that the new one covers.
+    always
+        Those of them of which it knows nothing.
+    """
+    known = said_of(hierarchy, path)
+    assert known is not None
+    covered = [*(some for some in later(known) if some.start < rows.start), rows]
+    say(
+        hierarchy,
+        path,
+        {
+            **known,
+            "always": [*(row for row in known["always"] if row < rows.start), *always],
+            "later": [[some.start, some.stop] for some in covered],
+        },
+    )
+    _remove_but(hierarchy, path.rpartition("/")[2], covered)
+
+
+def _remove_but(hierarchy: Hierarchy, name: str, covered: Sequence[range]) -> None:
+    """Delete the indexes of rows of a field that came later, but for those that are said."""
+    kept = {str(some.start) for some in covered}
+    for begin in sync(hierarchy.children(join(LATER, name))):
+        if begin not in kept:
+            remove(hierarchy, join(LATER, name, begin))
 
 
 def touch(hierarchy: Hierarchy) -> None:
@@ -473,12 +576,14 @@ def touch(hierarchy: Hierarchy) -> None:
     put(hierarchy.store, {f"{key}/c/0": os.urandom(MARK)})
 
 
-def _limited(
-    covered: int, always: Sequence[int], rows: int | None, rewritten: Sequence[int]
-) -> dict[str, Any] | None:
-    """Return what an index covers after a change, None where it isn't worth keeping."""
-    covered = covered if rows is None else min(covered, rows)
-    left = sorted({row for row in [*always, *rewritten] if row < covered})
-    if covered == 0 or len(left) > ALWAYS:
+def _limited(known: JSON, rows: int | None, rewritten: Sequence[int]) -> JSON | None:
+    """Return what is said of an index after a change, None where it isn't worth keeping."""
+    most = 2**63 if rows is None else rows
+    first = min(int(known["rows"]), most)
+    kept = [range(some.start, min(some.stop, most)) for some in later(known) if some.start < most]
+    covered = kept[-1].stop if kept else first
+    always = sorted({row for row in [*known["always"], *rewritten] if row < covered})
+    if first == 0 or len(always) > ALWAYS:
         return None
-    return {"rows": covered, "always": left}
+    found = {**known, "rows": first, "always": always}
+    return {**found, "later": [[some.start, some.stop] for some in kept]} if later(known) else found

@@ -23,7 +23,7 @@ from l2view.ingest.executors import Parallel, mapped, workers
 from l2view.ingest.files import folder_of
 from l2view.ingest.formats import Parser
 from l2view.ingest.harvest import Harvester
-from l2view.ingest.index import renew
+from l2view.ingest.index import extend
 from l2view.ingest.parse import LOAD_BELOW, Entry, Failure, Reading, parse
 from l2view.ingest.progress import shown
 from l2view.ingest.report import IngestReport
@@ -256,4 +256,4 @@ def _write_all(
     if report.containers:
         keep_containers(repository, report.containers)
     if report.snapshots:
-        report.indexes.extend(map(str, renew(repository, branch)))
+        report.indexes.extend(map(str, extend(repository, branch)))

@@ -55,7 +55,7 @@ class IngestReport:
     snapshots
         The commits.
     indexes
-        The indexes that were made again, as they knew too few of the rows.
+        The indexes that know of more rows, as many had come since they were made.
     parsed
         How many granules were parsed; those that wait for their commit are among them.
     references
@@ -130,7 +130,7 @@ class IngestReport:
         lines = [f"{name:<9}{count:>11,}" for name, count in counts]
         lines.append(f"{self.references:,} chunks of {self.bytes / 1e6:,.1f} MB referred to")
         lines.extend(f"may be read: {prefix}" for prefix in self.containers)
-        lines.extend(f"made again: {one}" for one in self.indexes)
+        lines.extend(f"more rows: {one}" for one in self.indexes)
         if self.dry_run:
             most = sorted(self.profiles.items(), key=lambda item: -item[1])
             lines.extend(f"profile {name}: {count:,} granules" for name, count in most[:20])

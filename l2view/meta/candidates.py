@@ -11,6 +11,14 @@ from numpy.typing import NDArray
 
 from l2view.meta.rtree import Box
 
+FRACTION = 8
+"""Where an index leaves more than one in so many rows, a scan is as good."""
+
+
+def most_of(rows: int) -> int:
+    """Return the most candidates among `rows` for which an index is of use."""
+    return rows // FRACTION
+
 
 def _none() -> NDArray[np.int64]:
     return np.empty(0, dtype=np.int64)

@@ -252,7 +252,7 @@ class Chunks:
             self.tally.add("decode", began, decoded=index in unread)
 
         if missing:
-            _side_by_side(work, missing)
+            _each(work, missing)
         return found
 
     def _count_fetched(self, began: float, raw: Sequence[Any]) -> None:
@@ -367,7 +367,15 @@ def tag_of_file(store: LocalStore, key: str) -> tuple[Any, ...]:
     return (str(path), said.st_ino, said.st_mtime_ns, said.st_size)
 
 
-def _side_by_side(work: Callable[[int], None], tasks: Sequence[int]) -> None:
+def side_by_side[One, Made](work: Callable[[One], Made], parts: Sequence[One]) -> list[Made]:
+    """Return what is made of each part of an index; a store far away is asked of all at once."""
+    if len(parts) == 1:
+        return [work(parts[0])]
+    with ThreadPoolExecutor(len(parts), thread_name_prefix="l2view-index") as pool:
+        return list(pool.map(work, parts))
+
+
+def _each(work: Callable[[int], None], tasks: Sequence[int]) -> None:
     """Do all of the tasks, several at a time where there are several."""
     if len(tasks) == 1:
         work(tasks[0])

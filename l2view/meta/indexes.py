@@ -10,7 +10,7 @@ import struct
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,10 @@ from l2view.meta import rtree
 from l2view.meta.candidates import Candidates
 from l2view.meta.chunks import Chunks, fetch, tag_of_file
 from l2view.meta.decode import decode
-from l2view.meta.footprints import bounds
-from l2view.meta.rtree import HEADER, Box
+from l2view.meta.rtree import HEADER
 from l2view.meta.schema import Field
-from l2view.meta.sorted import SortedIndex, Span
+from l2view.meta.sorted import SortedIndex, SortedIndexes, Span
+from l2view.meta.trees import Tree, Trees
 from l2view.meta.zones import Zones, from_bytes
 
 ZONES = join(OWN, "zones")
@@ -40,6 +40,10 @@ TREES = "indexes"
 FOOTPRINTS = join(OWN, "footprints")
 """The group with copies of footprints in the order of the R-tree's leaves."""
 
+LATER = join(OWN, "later")
+"""The group with the R-trees and sorted indexes of rows that came later: of each field those of
+consecutive rows, named by the first."""
+
 SORTED = join(OWN, "sorted")
 """The group with the sorted indexes: of each field its values in order, rows and fences."""
 
@@ -49,113 +53,15 @@ FENCES = ("fences/c/0", "values/zarr.json", "rows/zarr.json")
 COVERINGS = (("xmin", "ymin", "xmax", "ymax"), ("minx", "miny", "maxx", "maxy"))
 """Names of fields that hold west, south, east and north: GeoParquet's, and GeoPandas'."""
 
-FRACTION = 8
-"""Where an index leaves more than one in so many rows, a scan is as good."""
+
+def later(known: JSON) -> list[range]:
+    """Return the rows of each index that covers rows that came later, by what is said of one."""
+    return [range(*rows) for rows in known.get("later", ())]
 
 
-@dataclass(frozen=True)
-class Tree:
-    """The R-tree of a field of footprints.
-
-    Attributes
-    ----------
-    field
-        The footprints.
-    bytes
-        Its bytes as an array.
-    layout
-        Where its parts lie.
-    covered
-        The rows that it covers, from the first.
-    always
-        Rows below that of which it knows nothing, ascending, int64.
-    copies
-        The footprints in the order of its leaves, None where there is no copy.
-    ours
-        Whether l2view made it, whose boxes are never smaller than the footprints.
-    covering
-        The fields that hold west, south, east and north of each footprint, if any do.
-    """
-
-    field: Field
-    bytes: Field
-    layout: rtree.Layout
-    covered: int
-    always: NDArray[np.int64]
-    copies: Field | None
-    ours: bool
-    covering: tuple[str, ...]
-
-    def candidates(
-        self,
-        chunks: Chunks,
-        boxes: Sequence[Box],
-        *,
-        filled: bool = False,
-        with_covering: bool = False,
-    ) -> Candidates | None:
-        """Return the rows whose footprints may meet one of `boxes`.
-
-        None where they are too many for the index to be of use. Where the boxes are `filled`,
-        those in them certainly do.
-        """
-
-        def read(spans: Sequence[tuple[int, int]]) -> list[NDArray[np.uint8]]:
-            return read_bytes(chunks, self.bytes, spans)
-
-        wanted = boxes if self.ours else rtree.widened(boxes, self.layout.dtype)
-        leaves = rtree.search(self.layout, read, wanted, self.covered // FRACTION)
-        if leaves is None:
-            return None
-        leaves = leaves[np.argsort(leaves.rows)]
-        leaves = leaves[leaves.rows < self.covered]
-        columns: dict[str, pa.Array] = {}
-        if self.copies is not None and not len(self.always):
-            copies = _values_at(chunks, self.copies, leaves.places)
-            columns[self.field.name] = copies
-            if with_covering:
-                corners = bounds(copies, self.field) + 0.0  # which makes 0.0 of -0.0
-                columns |= zip(self.covering, map(pa.array, corners.T), strict=True)
-        said = (f"R-tree of {self.field.name}",)
-        every = np.union1d(leaves.rows, self.always)
-        sure = rtree.within(leaves.corners, boxes) & (filled and self.ours)
-        certain = leaves.rows[sure]
-        certain = np.setdiff1d(certain, self.always, assume_unique=True)
-        return Candidates(every, self.covered, columns, said=said, certain=certain)
-
-
-def read_bytes(
-    chunks: Chunks, array: Field, spans: Sequence[tuple[int, int]]
-) -> list[NDArray[np.uint8]]:
-    """Return the bytes between starts and stops of a uint8 array, its chunks read together."""
-    size = array.chunk_length
-    numbers = sorted({n for a, b in spans for n in range(a // size, -(-b // size))})
-    read = chunks.read([(array, number) for number in numbers], scanned=False)
-    parts = {n: np.asarray(part) for n, part in zip(numbers, read, strict=True)}
-    found = []
-    for start, stop in spans:
-        inside = range(start // size, -(-stop // size))
-        whole = parts[inside[0]]
-        if len(inside) > 1:
-            whole = np.concatenate([parts[number] for number in inside])
-        first = inside[0] * size
-        found.append(whole[start - first : stop - first])
-    return found
-
-
-def _values_at(chunks: Chunks, field: Field, places: NDArray[np.int64]) -> pa.Array:
-    """Return a field's values at places in any order."""
-    if not len(places):
-        return pa.array([], field.type)
-    order = np.argsort(places)
-    ascending = places[order]
-    numbers, firsts = np.unique(ascending // field.chunk_length, return_index=True)
-    read = chunks.read([(field, number) for number in numbers.tolist()], scanned=False)
-    inside = np.split(ascending % field.chunk_length, firsts[1:])
-    parts = [chunk.take(pa.array(some)) for chunk, some in zip(read, inside, strict=True)]
-    back = np.empty_like(order)
-    back[order] = np.arange(len(order))
-    return pa.concat_arrays(parts).take(pa.array(back))
+def _always(known: JSON) -> NDArray[np.int64]:
+    """Return the rows of which indexes know nothing."""
+    return np.array(known.get("always", ()), dtype=np.int64)
 
 
 def is_ours(document: JSON) -> bool:
@@ -196,8 +102,8 @@ class Indexes:
 
     def _forget(self) -> None:
         self._zones: dict[str, Zones | None] = {}
-        self._trees: dict[str, Tree | None] = {}
-        self._sorted: dict[str, SortedIndex | None] = {}
+        self._trees: dict[str, Trees | None] = {}
+        self._sorted: dict[str, SortedIndexes | None] = {}
         self.runs: dict[tuple[Any, ...], pads.Dataset] = {}
         """What zone maps tell of runs of rows, by the runs and the fields."""
         self._fetched: dict[str, Any] = {}
@@ -262,19 +168,37 @@ class Indexes:
                         self._zones[field.name] = from_bytes(field, bytes(said))
             return self._zones[field.name]
 
-    def tree(self, field: Field) -> Tree | None:
-        """Return the R-tree of a field of footprints, None where none is stored."""
+    def tree(self, field: Field) -> Trees | None:
+        """Return the R-trees of a field of footprints, None where none is stored."""
         with self._lock:
             if field.name not in self._trees:
-                self._trees[field.name] = self._tree(field)
+                self._trees[field.name] = self._all_trees(field)
             return self._trees[field.name]
 
-    def _tree(self, field: Field) -> Tree | None:
-        array = self._array(join(TREES, field.name), pa.uint8())
+    def _all_trees(self, field: Field) -> Trees | None:
+        first = self._tree(field, join(TREES, field.name), join(FOOTPRINTS, field.name), 0)
+        if first is None:
+            return None
+        tree, known = first
+        places = {rows: join(LATER, field.name, str(rows.start)) for rows in later(known)}
+        names = ("tree/zarr.json", "tree/c/0", "footprints/zarr.json")
+        self._fetch([join(path, name) for path in places.values() for name in names])
+        parts = [tree]
+        for rows, path in places.items():
+            part = self._tree(field, join(path, "tree"), join(path, "footprints"), rows.start)
+            whole = part is not None and len(part[0].rows) >= len(rows)
+            if part is None or not whole or rows.start != parts[-1].rows.stop:
+                break  # what isn't covered is scanned
+            parts.append(replace(part[0], rows=rows))
+        return Trees(tuple(parts), _always(known))
+
+    def _tree(self, field: Field, path: str, copied: str, first: int) -> tuple[Tree, JSON] | None:
+        """Return the R-tree of the rows from `first`, and what is said of it."""
+        array = self._array(path, pa.uint8())
         if array is None or array.length < HEADER.size:
             return None
         try:
-            start = self._bytes(join(TREES, field.name, "c/0"))
+            start = self._bytes(join(path, "c/0"))
             if start is None:  # what is written last
                 return None
             said = rtree.layout(np.asarray(decode(array, start)[: HEADER.size]).tobytes())
@@ -287,37 +211,52 @@ class Indexes:
         # More leaves than rows: rows were deleted by someone who left the tree as it was.
         if said.nbytes != array.length or (said.items > field.length and "rows" not in known):
             return None
-        always = np.array(known.get("always", ()), dtype=np.int64)
-        copies = self._array(join(FOOTPRINTS, field.name), field.type, field)
+        copies = self._array(copied, field.type, field)
         if copies is not None and copies.length != said.items:
             copies = None
-        covering = tuple(known.get("covering", ()))
-        return Tree(field, array, said, rows, always, copies, _is_outward(known), covering)
+        covered, covering = range(first, first + rows), tuple(known.get("covering", ()))
+        tree = Tree(field, array, said, covered, copies, _is_outward(known), covering)
+        return tree, known
 
-    def sorted(self, field: Field) -> SortedIndex | None:
-        """Return the sorted index of a field, None where none is stored."""
+    def sorted(self, field: Field) -> SortedIndexes | None:
+        """Return the sorted indexes of a field, None where none is stored."""
         with self._lock:
             if field.name not in self._sorted:
                 with _aside(f"the sorted index of {field.name}"):
                     self._sorted[field.name] = None
-                    self._sorted[field.name] = self._in_order(field)
+                    self._sorted[field.name] = self._all_sorted(field)
             return self._sorted[field.name]
 
-    def _in_order(self, field: Field) -> SortedIndex | None:
-        path = join(SORTED, field.name)
+    def _all_sorted(self, field: Field) -> SortedIndexes | None:
+        first = self._in_order(field, join(SORTED, field.name), 0)
+        if first is None:
+            return None
+        index, known = first
+        places = {rows: join(LATER, field.name, str(rows.start)) for rows in later(known)}
+        self._fetch([join(path, name) for path in places.values() for name in FENCES])
+        parts = [index]
+        for rows, path in places.items():
+            part = self._in_order(field, path, rows.start)
+            whole = part is not None and part[0].covered.stop >= rows.stop
+            if part is None or not whole or rows.start != parts[-1].covered.stop:
+                break  # what isn't covered is scanned
+            parts.append(replace(part[0], covered=rows))
+        return SortedIndexes(tuple(parts), _always(known))
+
+    def _in_order(self, field: Field, path: str, first: int) -> tuple[SortedIndex, JSON] | None:
+        """Return the sorted index of the rows from `first`, and what is said of it."""
         said = self._bytes(join(path, "fences/c/0"))
         if said is None:
             return None
         table = pa.ipc.open_stream(said).read_all()
-        known = json.loads(table.schema.metadata[OWN.encode()])
+        known: JSON = json.loads(table.schema.metadata[OWN.encode()])
         values = self._array(join(path, "values"), field.type)
         rows = self._array(join(path, "rows"), pa.int64())
         fences = table.column("fences").combine_chunks()
         if values is None or rows is None or fences.type != field.type:
             return None
-        always = np.array(known["always"], dtype=np.int64)
-        covered = min(int(known["rows"]), field.length)
-        return SortedIndex(field, values, rows, fences, covered, always)
+        covered = range(first, min(int(known["rows"]), field.length))
+        return SortedIndex(field, values, rows, fences, covered), known
 
     def among(self, field: Field, spans: Sequence[Span], chunks: Chunks) -> Candidates | None:
         """Return the rows whose value of a field may lie in one of `spans`.
@@ -325,15 +264,7 @@ class Indexes:
         None where no index tells, or they are too many for it to be of use.
         """
         index = self.sorted(field)
-        found = None if index is None else index.find(chunks, spans, index.covered // FRACTION)
-        if index is None or found is None:
-            return None
-        rows, values = found
-        inside = rows < index.covered
-        rows, values = rows[inside], values.filter(pa.array(inside))
-        columns = {} if len(index.always) else {field.name: values}
-        said = (f"sorted index of {field.name}",)
-        return Candidates(np.union1d(rows, index.always), index.covered, columns, said=said)
+        return None if index is None else index.candidates(chunks, spans)
 
     def _array(self, path: str, kind: pa.DataType, like: Field | None = None) -> Field | None:
         """Return an array as if it were a field, None where there is none of this type."""

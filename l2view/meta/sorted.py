@@ -2,6 +2,7 @@
 
 Both lie in chunks, and beside them the first value of each chunk, the fences: a search reads the
 fences and then no more than the chunks between two of them. Values that are NULL aren't in it.
+One is of the first rows, others of rows that came later.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from l2view.meta.chunks import Chunks
+from l2view.meta.candidates import Candidates, most_of
+from l2view.meta.chunks import Chunks, side_by_side
 from l2view.meta.schema import Field
 
 FEW = 32
@@ -42,7 +44,7 @@ class Span:
 
 @dataclass(frozen=True)
 class SortedIndex:
-    """The sorted index of a field.
+    """The sorted index of some consecutive rows of a field.
 
     Attributes
     ----------
@@ -55,17 +57,14 @@ class SortedIndex:
     fences
         The first value of each chunk of `values`.
     covered
-        The rows that it covers, from the first.
-    always
-        Rows below that of which it knows nothing, ascending, int64.
+        The rows that it covers.
     """
 
     field: Field
     values: Field
     rows: Field
     fences: pa.Array
-    covered: int
-    always: NDArray[np.int64]
+    covered: range
 
     def find(
         self, chunks: Chunks, spans: Sequence[Span], most: int
@@ -145,6 +144,53 @@ class SortedIndex:
         found = np.asarray(rows.filter(hit))
         order = np.argsort(found)
         return found[order], values.filter(hit).take(pa.array(order))
+
+
+@dataclass(frozen=True)
+class SortedIndexes:
+    """The sorted indexes of a field.
+
+    Attributes
+    ----------
+    parts
+        The indexes, each of the rows after those of the one before.
+    always
+        Rows of which they know nothing, ascending, int64.
+    """
+
+    parts: tuple[SortedIndex, ...]
+    always: NDArray[np.int64]
+
+    @property
+    def covered(self) -> int:
+        """The rows that they cover, from the first."""
+        return self.parts[-1].covered.stop
+
+    def candidates(self, chunks: Chunks, spans: Sequence[Span]) -> Candidates | None:
+        """Return the rows whose value may lie in one of `spans`.
+
+        None where they are too many for the index to be of use. Spans don't overlap.
+        """
+        field, most = self.parts[0].field, most_of(self.covered)
+        found = side_by_side(lambda part: part.find(chunks, spans, most), self.parts)
+        rows, values = [], []
+        for part, some in zip(self.parts, found, strict=True):
+            if some is not None:
+                inside = (some[0] >= part.covered.start) & (some[0] < part.covered.stop)
+                rows.append(some[0][inside])
+                values.append(some[1].filter(pa.array(inside)))
+            elif len(part.covered) > most:
+                return None
+            else:  # of few rows, all may
+                rows.append(np.arange(part.covered.start, part.covered.stop))
+        if sum(map(len, rows)) > most:
+            return None
+        columns = {}
+        if None not in found and not len(self.always):
+            columns[field.name] = pa.concat_arrays(values)
+        every = np.union1d(np.concatenate(rows), self.always)
+        said = (f"sorted index of {field.name}",)
+        return Candidates(every, self.covered, columns, said=said)
 
 
 def _place(ordered: pa.Array, value: pa.Scalar, after: bool) -> int:
