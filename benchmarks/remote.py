@@ -30,6 +30,7 @@ import json, sys, time, warnings
 from obstore.store import S3Store
 warnings.simplefilter("ignore")
 import l2view
+l2view.config.set({"cache.folder": sys.argv[3]})
 from datafusion import SessionContext
 SessionContext().sql("SELECT 1").collect()  # what is loaded once isn't the store's
 store = S3Store("collection", endpoint=sys.argv[1], region="us-east-1", access_key_id="key",
@@ -133,11 +134,11 @@ class Proxy:
             writer.close()
 
 
-async def _searched(url: str, where: str) -> tuple[int, float, int]:
+async def _searched(url: str, where: str, kept: str = "") -> tuple[int, float, int]:
     proxy = Proxy(url)
     server = await asyncio.start_server(proxy.connect, "127.0.0.1", 0)
     at = server.sockets[0].getsockname()[1]
-    command = [sys.executable, "-c", SEARCH, f"http://127.0.0.1:{at}", where]
+    command = [sys.executable, "-c", SEARCH, f"http://127.0.0.1:{at}", where, kept]
     process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     out, _ = await process.communicate()
     server.close()
@@ -151,7 +152,13 @@ def remote(folder: Path) -> Iterator[Row]:
         upload(folder / "indexed.zarr", url)
         where = f"{WHERE['date']} AND {WHERE['place']}"
         runs = [asyncio.run(_searched(url, where)) for _ in range(3)]
+        kept = str(folder / "kept")
+        again = [asyncio.run(_searched(url, where, kept)) for _ in range(4)][1:]
     found, seconds, requests = sorted(runs, key=lambda run: run[1])[1]
     assert found
+    assert {run[0] for run in again} == {found}
     yield Row("cold search by date and place on S3 50 ms away", seconds, 1, "s")
+    yield Row("its requests", requests, 60)
+    _, seconds, requests = sorted(again, key=lambda run: run[1])[1]
+    yield Row("the same in a process that finds chunks in a folder", seconds, 1, "s")
     yield Row("its requests", requests, 60)

@@ -50,7 +50,7 @@ AGAINST_DUCKDB = {"date": 1, "corners": 1, "text": 1, "group": 1.5, "order": 1.5
 
 def side(engine: str, query: str, folder: Path) -> tuple[int, float, float, float]:
     """Return the rows that an engine found, cold and warm seconds, and the peak in MiB."""
-    python = str(PEER) if engine == "zarr-datafusion-search" else sys.executable
+    python = str(PEER) if engine.startswith("zarr-datafusion-search") else sys.executable
     command = [python, str(SIDE), engine, query, str(folder)]
     found = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     count, cold, warm, peak = json.loads(found.splitlines()[-1])
@@ -115,6 +115,10 @@ def searching(folder: Path) -> Iterator[Row]:
                 ratio = one[at] / other[at]
                 yield Row(f"{name}, {what}", ratio, most, ours=one[at], theirs=other[at])
             yield Row(f"{name}, peak memory", one[2] / other[2], 1)
+        # Its own R-trees are in our format: it finds the same where ours is.
+        name = "place, l2view ÷ zarr-datafusion-search with our index, cold"
+        one, other = compared("l2view", "zarr-datafusion-search, indexed", "place", folder, 2)
+        yield Row(name, one[0] / other[0], 1, ours=one[0], theirs=other[0])
     else:
         Console(stderr=True).print("without zarr-datafusion-search: make bench-peers installs it")
     for query, most in AGAINST_DUCKDB.items():

@@ -92,13 +92,13 @@ async def datafusion(query: str, folder: str) -> Run:
     return run
 
 
-async def zarr_datafusion_search(query: str, folder: str) -> Run:
+async def zarr_datafusion_search(query: str, folder: str, store: str = "plain.zarr") -> Run:
     import geodatafusion
     from datafusion import SessionContext
     from obstore.store import LocalStore
     from zarr_datafusion_search import ZarrTable
 
-    table = await ZarrTable.from_obstore(LocalStore(f"{folder}/plain.zarr"), "/meta")
+    table = await ZarrTable.from_obstore(LocalStore(f"{folder}/{store}"), "/meta")
     context: Any = SessionContext()
     geodatafusion.register_all(context)
     context.register_table("meta", table)
@@ -109,12 +109,17 @@ async def zarr_datafusion_search(query: str, folder: str) -> Run:
     return run
 
 
+async def zarr_datafusion_search_indexed(query: str, folder: str) -> Run:
+    return await zarr_datafusion_search(query, folder, "indexed.zarr")
+
+
 ENGINES: dict[str, Callable[[str, str], Awaitable[Run]]] = {
     "l2view": l2view,
     "unindexed": unindexed,
     "duckdb": duckdb,
     "datafusion": datafusion,
     "zarr-datafusion-search": zarr_datafusion_search,
+    "zarr-datafusion-search, indexed": zarr_datafusion_search_indexed,
 }
 
 

@@ -146,6 +146,21 @@ def append(path: Path) -> None:
     assert len(written.added) == ADDED
 
 
+def grow(path: Path) -> None:
+    """Write as many as indexes are told of."""
+    from l2view.ingest.index import LEAST
+
+    for _ in range(-(-LEAST // ADDED)):
+        append(path)
+
+
+def extend(path: Path) -> None:
+    """Let the indexes know of them."""
+    from l2view.ingest.index import extend as extended
+
+    assert len(extended(open_repository(path))) == 1 + len(SORTED) + 1
+
+
 def measured(what: str, path: Path) -> tuple[float, float]:
     """Return the seconds that a step takes in a process of its own, and its peak in GiB."""
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.table", what, str(path)]
@@ -164,6 +179,9 @@ def scale(count: int) -> list[Row]:
         found = [measured("search", path) for _ in range(3)]
         appended = [measured("append", path) for _ in range(3)]
         again = [measured("search", path) for _ in range(3)]
+        measured("grow", path)
+        extended, held_then = measured("extend", path)
+        later = [measured("search", path) for _ in range(3)]
         at = f"at {count:,} rows"
         return [
             Row(f"building all indexes {at}", built / 60, 10, " minutes"),
@@ -172,15 +190,16 @@ def scale(count: int) -> list[Row]:
             Row(f"date and place, peak memory, {at}", max(p for _, p in found), 1, " GiB"),
             Row("appending 1,000", statistics.median(s for s, _ in appended), 1, " s"),
             Row("appending 1,000, peak memory", max(p for _, p in appended), 1, " GiB"),
-            Row(
-                "date and place, cold, after that", statistics.median(s for s, _ in again), 1, " s"
-            ),
+            Row("date and place, cold, then", statistics.median(s for s, _ in again), 1, " s"),
+            Row("indexing 66,000 more", extended, 60, " s"),
+            Row("indexing 66,000 more, peak memory", held_then, 1, " GiB"),
+            Row("date and place, cold, then", statistics.median(s for s, _ in later), 1, " s"),
         ]
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-STEPS = {function.__name__: function for function in (write, build, search, append)}
+STEPS = {function.__name__: function for function in (write, build, search, append, grow, extend)}
 
 
 def main(arguments: list[str]) -> None:

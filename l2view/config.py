@@ -15,6 +15,10 @@ DEFAULTS: dict[str, Any] = {
     "cache": {
         # The most bytes of decoded chunks and indexes that a process keeps in memory; 0 for none.
         "bytes": 2**30,
+        # A folder in which decoded chunks and indexes are kept beyond the process; None for none.
+        "folder": None,
+        # The most bytes that are kept in it.
+        "folder_bytes": 10 * 2**30,
     },
 }
 

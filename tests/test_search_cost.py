@@ -137,3 +137,62 @@ def test_chunks_of_a_bucket_are_kept_by_their_etags(
     assert changed.num_rows == 2
     obstore.delete(bucket, "meta/f/c/0")  # and is all fill values: 0
     assert collection.search("f = 7", fields=[]).num_rows == 0
+
+
+def arrows(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*/*.arrow"))
+
+
+def cold_cost(path: Path) -> tuple[int, int, list[int]]:
+    """Return what a search costs that finds nothing in memory, and what it finds."""
+    CACHE.clear()
+    collection = l2view.Collection(path)
+    cost = collection.explain("f = 7", fields=["s", "bbox"])
+    CACHE.clear()
+    found = collection.search("f = 7", fields=["s", "bbox"])
+    shapes = shapely.from_wkb(found.column("bbox").to_pylist())
+    assert (shapely.bounds(shapes)[:, 3] == 1).all()
+    return cost.tally.decoded, cost.tally.requests, found.column("idx").to_pylist()
+
+
+def test_what_is_kept_in_a_folder(tmp_path: Path) -> None:
+    store = write(tmp_path / "c", wide(70))
+    index(tmp_path / "c")
+    index(tmp_path / "c", ["f"])
+    expected = [1, 51]
+    with l2view.config.set({"cache.folder": str(tmp_path / "kept")}):
+        decoded, requests, found = cold_cost(tmp_path / "c")
+        assert (decoded > 0, requests > 0, found) == (True, True, expected)
+        kept = arrows(tmp_path / "kept")
+        assert len(kept) == decoded
+        assert cold_cost(tmp_path / "c") == (0, 0, expected)
+        # What was cut short, or isn't there any more, is made again.
+        kept[0].write_bytes(kept[0].read_bytes()[:-9])
+        kept[1].unlink()
+        assert cold_cost(tmp_path / "c") == (2, 2, expected)
+        assert cold_cost(tmp_path / "c") == (0, 0, expected)
+        # And what changed is another thing.
+        zarr.open_array(store, path="meta/s")[1] = "other"
+        assert l2view.search(store, "f = 7", fields=["s"]).column("s").to_pylist()[0] == "other"
+        with l2view.config.set({"cache.folder_bytes": 3000}):
+            zarr.open_array(store, path="meta/s")[2] = "another"
+            cold_cost(tmp_path / "c")
+            assert 0 < sum(path.stat().st_size for path in arrows(tmp_path / "kept")) <= 3000
+        with l2view.config.set({"cache.folder_bytes": 10}):
+            assert cold_cost(tmp_path / "c")[2] == expected
+    assert cold_cost(tmp_path / "c")[0] == decoded
+
+
+def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
+    write(tmp_path / "c", wide(10))
+    (tmp_path / "file").write_text("")
+    with (
+        l2view.config.set({"cache.folder": str(tmp_path / "file" / "kept")}),
+        pytest.warns(l2view.L2ViewWarning, match="nothing is kept in"),
+    ):
+        assert found(tmp_path / "c", "f = 7") == [1]
+    with (
+        l2view.config.set({"cache.folder": 3}),
+        pytest.raises(l2view.L2ViewError, match="cache.folder is a path, not 3"),
+    ):
+        l2view.search(tmp_path / "c", "f = 7")

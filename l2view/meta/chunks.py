@@ -30,6 +30,7 @@ from zarr.storage import LocalStore, ObjectStore
 from l2view.hierarchy import reads_sync
 from l2view.meta.cache import CACHE
 from l2view.meta.decode import POOL, decode
+from l2view.meta.disk import FOLDER
 from l2view.meta.footprints import bounds
 from l2view.meta.schema import Field
 from l2view.meta.zones import Zone, is_orderable, zone_of, zone_of_bounds
@@ -240,6 +241,8 @@ class Chunks:
                     # A copy of the right size: what it was decoded into may be far larger.
                     made = pa.concat_arrays([made, made[:0]], memory_pool=POOL)
                 CACHE.put(_name(key, what, wanted[index]), made, made.nbytes)
+            if key is not None and what == "values" and (not scanned or share <= FOLDER.budget):
+                FOLDER.put(_name(key, what, wanted[index]), made)
             if key is not None and of.name in learn:
                 zone = None
                 if what == "bounds":
@@ -277,7 +280,7 @@ class Chunks:
         if place is None:
             return [None] * len(keys)
         for folder in {key.rpartition("/")[0] for key in keys} - self._listed.keys():
-            if (*place, folder) not in KEPT:  # there is nothing to ask about
+            if (*place, folder) not in KEPT and FOLDER.path is None:  # there is nothing to ask of
                 self._listed[folder] = {}
                 continue
             try:
@@ -306,7 +309,16 @@ def _name(key: tuple[Hashable, ...], what: What, one: tuple[Field, int]) -> tupl
 
 def _kept(key: tuple[Hashable, ...] | None, what: What, one: tuple[Field, int]) -> Any:
     """Return what is kept of a chunk, None where it isn't."""
-    return None if key is None else CACHE.get(_name(key, what, one))
+    if key is None:
+        return None
+    name = _name(key, what, one)
+    found = CACHE.get(name)
+    if found is not None or what != "values":
+        return found
+    array = FOLDER.get(name)
+    if array is not None:
+        CACHE.put(name, array, array.nbytes)
+    return array
 
 
 def _chunk_count(field: Field) -> int:

@@ -150,13 +150,10 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         """Return the same dataset, of which only some rows are looked at."""
         return self._but(candidates=candidates)
 
-    def restrict(self, candidates: Candidates) -> None:
+    def restrict(self, candidates: Candidates, span: range | None = None) -> None:
         """Look at some rows only, in queries that are planned already, too."""
         self.candidates = candidates
-
-    def within(self, span: range) -> MetaDataset:
-        """Return the same dataset, of which only consecutive rows are looked at."""
-        return self._but(span=span)
+        self.span = self.span if span is None else span
 
     def spans(self) -> Iterator[range]:
         """Yield consecutive rows, few at first and ever more, for who may stop early."""

@@ -169,43 +169,34 @@ def find(session: Session, search: Search, names: Sequence[str] = ()) -> Found:
 
 
 def _find(session: Session, search: Search, names: Sequence[str] = ()) -> Found:
-    session.meta.refresh()
-    if search.limit is None or search.order_by is not None or not session.meta.rows:
-        found = _found(session, search, names)
-        return found if search.order_by else replace(found, rows=np.sort(found.rows))
-    # The first rows that there are: no more are looked at than it takes.
-    limit, rows = operator.index(search.limit), np.empty(0, dtype=np.int64)
-    for span in session.meta.spans():
-        part = Session(session.meta.within(span), session.tables)
-        found = _found(part, replace(search, limit=None))
-        rows = np.concatenate([rows, np.sort(found.rows)])
-        if len(rows) >= limit:
-            break
-    return Found(rows[:limit], session.meta)
-
-
-def _found(session: Session, search: Search, names: Sequence[str] = ()) -> Found:
-    """Return the rows that `search` finds, in its order if it has one."""
     whole = session.meta
+    whole.refresh()
     meta = whole.among(EVERY)
     session = Session(meta, session.tables)
-    read = sorted({*names} & _named(search, meta))
-    frame = _planned(session, search, read)
+    first = search.limit is not None and search.order_by is None
+    most = meta.rows if search.limit is None else operator.index(search.limit)
+    read = [] if first else sorted({*names} & _named(search, meta))
+    frame = _planned(session, replace(search, limit=None) if first else search, read)
     with session.explained():
         found = candidates(session.context, frame, TABLE, meta)
     if search.ids is not None:
         wanted = _wanted(meta.schema, search.ids)
         found = found.both(with_values(meta, "id", wanted))
-    certain = found.certain
-    certain = certain[slice(*np.searchsorted(certain, (meta.span.start, meta.span.stop)))]
-    meta.restrict(found.uncertain())
-    with session.explained():
-        batches = frame.collect()
-    rows = np.concatenate([certain, *(batch.column(0).to_numpy() for batch in batches)])
+    left, rows, batches = found.uncertain(), np.empty(0, dtype=np.int64), list[pa.RecordBatch]()
+    # Of the first rows that there are, no more are looked at than it takes.
+    for span in meta.spans() if first else [meta.span]:
+        meta.restrict(left, span)
+        with session.explained():
+            batches = frame.collect()
+        certain = found.certain[slice(*np.searchsorted(found.certain, (span.start, span.stop)))]
+        new = np.concatenate([certain, *(batch.column(0).to_numpy() for batch in batches)])
+        rows = np.concatenate([rows, new if search.order_by else np.sort(new)])
+        if len(rows) >= most:
+            break
     # Where an index told of some for certain, they weren't read.
-    if read and batches and not len(certain):
+    if read and batches and not len(found.certain):
         found = _with_columns(found, batches, meta.rows)
-    return Found(rows, whole.among(found))
+    return Found(rows[:most], whole.among(found))
 
 
 def _named(search: Search, meta: MetaDataset) -> set[str]:

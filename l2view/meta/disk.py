@@ -1,0 +1,144 @@
+"""What was decoded, kept in a folder for other processes and other days.
+
+Each value is a file in Arrow's IPC format, named by a hash of its key (see `cache`), and read
+where it lies. Files come whole or not at all; what can't be read is deleted and made again.
+
+Not good for secrets: whoever may read the folder reads the fields.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+import threading
+from collections.abc import Hashable
+from importlib.metadata import version
+from pathlib import Path
+
+import pyarrow as pa
+
+from l2view.config import config
+from l2view.errors import L2ViewError, L2ViewWarning, warn
+
+SUFFIX = ".arrow"
+
+LOOKS = 16
+"""The folder is looked through whenever one in so many parts of its budget was written."""
+
+
+class Folder:
+    """Arrays by key in the folder ``cache.folder`` of `l2view.config`, None for none.
+
+    Those that were not asked for the longest are deleted where they take more than
+    ``cache.folder_bytes``.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._written: dict[Path, int] = {}
+
+    @property
+    def path(self) -> Path | None:
+        """The folder.
+
+        Raises
+        ------
+        L2ViewError
+            Where the setting is no path.
+        """
+        said = config.get("cache.folder")
+        if said is None or said == "":
+            return None
+        if not isinstance(said, str | os.PathLike):
+            raise L2ViewError(f"the setting cache.folder is a path, not {said!r}")
+        return Path(said).expanduser()
+
+    @property
+    def budget(self) -> int:
+        """The most bytes that are kept.
+
+        Raises
+        ------
+        L2ViewError
+            Where the setting is no number.
+        """
+        said = config.get("cache.folder_bytes")
+        if isinstance(said, bool) or not isinstance(said, int | float):
+            raise L2ViewError(f"the setting cache.folder_bytes is a number of bytes, not {said!r}")
+        return max(0, int(said))
+
+    def get(self, key: Hashable) -> pa.Array | None:
+        """Return the array of `key`, None where it isn't kept."""
+        folder = self.path
+        if folder is None:
+            return None
+        path = _file(folder, key)
+        try:
+            with pa.memory_map(str(path)) as mapped:
+                found = pa.ipc.open_file(mapped).get_batch(0).column(0)
+            os.utime(path)
+        except FileNotFoundError:
+            return None
+        except (OSError, pa.ArrowInvalid, IndexError):
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return None
+        return found
+
+    def put(self, key: Hashable, array: pa.Array) -> None:
+        """Keep an array, if there is room for it at all."""
+        folder, budget = self.path, self.budget
+        if folder is None or array.nbytes > budget:
+            return
+        path = _file(folder, key)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Others see it whole, whenever they look.
+            handle, name = tempfile.mkstemp(dir=path.parent)
+            try:
+                with os.fdopen(handle, "wb") as file:
+                    batch = pa.record_batch({"values": array})
+                    with pa.ipc.new_file(file, batch.schema) as writer:
+                        writer.write_batch(batch)
+                size = Path(name).stat().st_size
+                Path(name).replace(path)
+            except BaseException:
+                Path(name).unlink(missing_ok=True)
+                raise
+        except OSError as error:
+            warn(f"nothing is kept in {folder}: {error.strerror or error}", L2ViewWarning)
+            return
+        with self._lock:
+            written = self._written.get(folder, budget) + size
+            if written * LOOKS >= budget:
+                _keep_to(folder, budget - budget // LOOKS)
+                written = 0
+            self._written[folder] = written
+
+
+def _file(folder: Path, key: Hashable) -> Path:
+    """Return where the value of a key lies; each version of l2view decodes in its own way."""
+    said = repr((version("l2view"), key)).encode()
+    name = hashlib.blake2b(said, digest_size=20).hexdigest()
+    return folder / name[:2] / (name[2:] + SUFFIX)
+
+
+def _keep_to(folder: Path, budget: int) -> None:
+    """Delete the files that were not asked for the longest, until the rest is within budget."""
+    found = []
+    for path in folder.glob(f"??/*{SUFFIX}"):
+        with contextlib.suppress(FileNotFoundError):  # which another process deleted
+            said = path.stat()
+            found.append((said.st_mtime_ns, said.st_size, path))
+    total = sum(size for _, size, _ in found)
+    for _, size, path in sorted(found):
+        if total <= budget:
+            break
+        path.unlink(missing_ok=True)
+        total -= size
+
+
+FOLDER = Folder()
+"""The folder of this process."""
