@@ -151,9 +151,10 @@ class Collection:
     async def _open(self, geometry: str | None) -> tuple[tuple[Field, ...], dict[str, str]]:
         """Read the fields, or say what keeps the store from being a collection."""
         try:
-            document = await self._hierarchy.read(self._group)
+            document, _ = await asyncio.gather(
+                self._hierarchy.read(self._group), self._hierarchy.consolidated()
+            )
             if document is not None and document["node_type"] == "group":
-                await self._hierarchy.consolidated()
                 fields, skipped = await read_fields(self._hierarchy, self._group, geometry)
                 if fields:
                     return fields, skipped

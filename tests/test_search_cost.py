@@ -11,8 +11,10 @@ from rows import found, wide, write
 
 import l2view
 from l2view.ingest.index import index
+from l2view.meta import chunks
 from l2view.meta.cache import CACHE, Cache
 from l2view.meta.chunks import Tally
+from l2view.meta.objects import KEPT
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -106,14 +108,16 @@ def test_a_store_that_changes_while_it_is_open(tmp_path: Path) -> None:
     assert collection.search("n = 500", fields=[]).column("idx").to_pylist() == [0]
 
 
+@pytest.mark.parametrize("few", [16, 1])
 def test_chunks_of_a_bucket_are_kept_by_their_etags(
-    s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int
 ) -> None:
     import boto3
     import obstore
     from obstore.store import LocalStore as Folder
     from obstore.store import S3Store
 
+    monkeypatch.setattr(chunks, "FEW", few)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     name = f"kept-{tmp_path.name.replace('_', '-')}"[:60]
@@ -135,6 +139,16 @@ def test_chunks_of_a_bucket_are_kept_by_their_etags(
     obstore.put(bucket, "meta/f/c/0", (tmp_path / "c" / "meta" / "f" / "c" / "0").read_bytes())
     changed = collection.search("f = 7", fields=[])
     assert changed.num_rows == 2
+    with l2view.config.set({"cache.folder": str(tmp_path / "kept")}):
+        for decoded in (True, False, False):
+            CACHE.clear()
+            KEPT.clear()
+            cost = collection.explain("f = 7", fields=["id"])
+            assert cost.found == 2
+            assert (cost.tally.decoded > 0, cost.tally.nbytes > 0) == (decoded, decoded)
+        obstore.put(bucket, "meta/f/c/0", (tmp_path / "c" / "meta" / "n" / "c" / "1").read_bytes())
+        with pytest.raises(l2view.L2ViewError, match="can't be decoded"):
+            collection.search("f = 7", fields=["id"])
     obstore.delete(bucket, "meta/f/c/0")  # and is all fill values: 0
     assert collection.search("f = 7", fields=[]).num_rows == 0
 

@@ -17,21 +17,20 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import obstore
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from obstore.store import AzureStore, GCSStore, S3Store
 from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
-from zarr.storage import LocalStore, ObjectStore
+from zarr.storage import LocalStore
 
 from l2view.hierarchy import reads_sync
 from l2view.meta.cache import CACHE
 from l2view.meta.decode import POOL, decode
 from l2view.meta.disk import FOLDER
 from l2view.meta.footprints import bounds
+from l2view.meta.objects import FEW, Unchanged, objects_of
 from l2view.meta.schema import Field
 from l2view.meta.zones import Zone, is_orderable, zone_of, zone_of_bounds
 
@@ -42,9 +41,6 @@ of it would push out all else, and itself before it comes round again."""
 
 COUNT = "count(Int64(1))"
 """The column of counts."""
-
-KEPT: set[tuple[str, ...]] = set()
-"""Folders of object stores of which chunks may be kept; of others nobody asks for ETags."""
 
 
 @dataclass
@@ -140,7 +136,8 @@ class Chunks:
         self.store = store
         self.snapshot = snapshot
         self.tally = Tally() if tally is None else tally
-        self._listed: dict[str, dict[str, str | None]] = {}
+        self._objects = objects_of(store)
+        self._tags: dict[str, str] = {}
         self._held: dict[tuple[str, int], pa.Array] = {}
 
     def read(
@@ -189,7 +186,7 @@ class Chunks:
     ) -> list[Any]:
         """Return what is kept by the name `what` of each chunk, made where it isn't."""
         began = time.perf_counter()
-        keys = self._keys(wanted)
+        keys, raw = self._sure(wanted, what)
         found = [_kept(key, what, one) for key, one in zip(keys, wanted, strict=True)]
         if what == "values" and self._held:
             at = [(one.path, number) for one, number in wanted]
@@ -204,21 +201,11 @@ class Chunks:
         )
         unread = [index for index in missing if sources.get(index) is None]
         self.tally.add("cache", began, kept=len(wanted) - len(unread))
-        raw: dict[int, Any] = {}
         # A store that answers at once is asked by the threads that decode.
-        together = bool(unread) and not reads_sync(self.store)
-        if together:
+        if not reads_sync(self.store) and (rest := [i for i in unread if i not in raw]):
             began = time.perf_counter()
-            names = [wanted[i][0].chunk_key(wanted[i][1]) for i in unread]
-            if place := _object_store(self.store):
-                got, tags = _fetch_objects(self.store, names)
-                for i, name, tag in zip(unread, names, tags, strict=True):
-                    if tag is not None:
-                        keys[i] = ((*place, name, tag), wanted[i][0].fingerprint, wanted[i][1])
-                        KEPT.add((*place, name.rpartition("/")[0]))
-            else:
-                got = fetch(self.store, names)
-            raw.update(zip(unread, got, strict=True))
+            got = fetch(self.store, [wanted[i][0].chunk_key(wanted[i][1]) for i in rest])
+            raw.update(zip(rest, got, strict=True))
             self._count_fetched(began, got)
 
         def work(index: int) -> None:
@@ -226,7 +213,7 @@ class Chunks:
             began = time.perf_counter()
             values = sources.get(index)
             if values is None:
-                if not together:
+                if index not in raw:
                     raw[index] = fetch(self.store, [of.chunk_key(number)])[0]
                     self._count_fetched(began, [raw[index]])
                     began = time.perf_counter()
@@ -262,38 +249,67 @@ class Chunks:
         nbytes = sum(0 if part is None else len(part) for part in raw)
         self.tally.add("fetch", began, requests=len(raw), nbytes=nbytes)
 
-    def _keys(self, wanted: Sequence[tuple[Field, int]]) -> list[tuple[Hashable, ...] | None]:
+    def _keys(self, wanted: Sequence[tuple[Field, int]]) -> list[Key | None]:
         """Return what tells each chunk from any other, None where nothing does."""
+        names = [one.chunk_key(number) for one, number in wanted]
+        tags: list[Hashable | None] = [None] * len(names)
         if self.snapshot is not None:
-            return [(self.snapshot, one.fingerprint, number) for one, number in wanted]
-        tags = self._tags([one.chunk_key(number) for one, number in wanted])
+            tags = [self.snapshot] * len(names)
+        elif isinstance(self.store, LocalStore):
+            tags = [tag_of_file(self.store, name) for name in names]
+        elif self._objects is not None:
+            tags = self._tagged(names, self._objects.listed(names))
+        return [_key(tag, one) for tag, one in zip(tags, wanted, strict=True)]
+
+    def _tagged(self, names: Sequence[str], tags: Sequence[str | None]) -> list[Hashable | None]:
+        """Return what tells objects with some ETags from any others."""
+        assert self._objects is not None
+        place = self._objects.place
         return [
-            None if tag is None else (tag, one.fingerprint, number)
-            for tag, (one, number) in zip(tags, wanted, strict=True)
+            None if tag is None else (*place, name, tag)
+            for name, tag in zip(names, tags, strict=True)
         ]
 
-    def _tags(self, keys: Sequence[str]) -> list[tuple[Any, ...] | None]:
-        """Return what the store says of each key that changes when its bytes do."""
-        if isinstance(self.store, LocalStore):
-            return [tag_of_file(self.store, key) for key in keys]
-        place = _object_store(self.store)
-        if place is None:
-            return [None] * len(keys)
-        for folder in {key.rpartition("/")[0] for key in keys} - self._listed.keys():
-            if (*place, folder) not in KEPT and FOLDER.path is None:  # there is nothing to ask of
-                self._listed[folder] = {}
-                continue
-            try:
-                pages = obstore.list(self.store.store, f"{folder}/")  # type: ignore[attr-defined]
-                found = {one["path"]: one["e_tag"] for page in pages for one in page}
-            except (obstore.exceptions.BaseError, OSError):  # who may read may not list
-                found = dict.fromkeys(key for key in keys if key.startswith(f"{folder}/"))
-            self._listed[folder] = found
-        listed = [self._listed[key.rpartition("/")[0]] for key in keys]
-        return [
-            None if tags.get(key) is None else (*place, key, tags[key])
-            for key, tags in zip(keys, listed, strict=True)
+    def _sure(
+        self, wanted: Sequence[tuple[Field, int]], what: What
+    ) -> tuple[list[Key | None], dict[int, Any]]:
+        """Return what tells each chunk from any other, and bytes that came with that by index."""
+        if self.snapshot is not None or self._objects is None:
+            return self._keys(wanted), {}
+        names = [one.chunk_key(number) for one, number in wanted]
+        tags = [self._tags.get(name) or self._objects.remembered(name) for name in names]
+        keys = [_key(tag, one) for tag, one in zip(self._tagged(names, tags), wanted, strict=True)]
+        kept = [
+            _kept(key, what, one) is not None or _kept(key, "values", one) is not None
+            for key, one in zip(keys, wanted, strict=True)
         ]
+        asked = [i for i, name in enumerate(names) if not (kept[i] and name in self._tags)]
+        if sum(kept[i] for i in asked) > FEW:
+            self._objects.keeps(names[i] for i in asked if kept[i])
+            return self._keys(wanted), {}
+        if not asked:
+            return keys, {}
+        began = time.perf_counter()
+        conditions = [tags[i] if kept[i] else None for i in asked]
+        got = self._objects.fetch([names[i] for i in asked], conditions)
+        self._count_fetched(began, [None if part is Unchanged else part for part, _ in got])
+        raw = {}
+        for i, (part, tag) in zip(asked, got, strict=True):
+            if part is not Unchanged:
+                raw[i] = part
+            if tag is not None:
+                self._tags[names[i]] = tag
+            keys[i] = _key(self._tagged([names[i]], [tag])[0], wanted[i])
+        return keys, raw
+
+
+type Key = tuple[Hashable, ...]
+"""What tells a chunk from any other, and from what it was."""
+
+
+def _key(tag: Hashable | None, one: tuple[Field, int]) -> Key | None:
+    """Return what tells a chunk from any other by what tells its bytes, None where nothing does."""
+    return None if tag is None else (tag, one[0].fingerprint, one[1])
 
 
 def _inside(field: Field, number: int) -> int:
@@ -301,13 +317,13 @@ def _inside(field: Field, number: int) -> int:
     return min(field.length - number * field.chunk_length, field.chunk_length)
 
 
-def _name(key: tuple[Hashable, ...], what: What, one: tuple[Field, int]) -> tuple[Hashable, ...]:
+def _name(key: Key, what: What, one: tuple[Field, int]) -> Key:
     """Return by what something is kept of a chunk."""
     # A chunk that has more rows later is the same chunk, of which other things are known.
     return (*key, what, _inside(*one)) if what in ("counts", "zone") else (*key, what)
 
 
-def _kept(key: tuple[Hashable, ...] | None, what: What, one: tuple[Field, int]) -> Any:
+def _kept(key: Key | None, what: What, one: tuple[Field, int]) -> Any:
     """Return what is kept of a chunk, None where it isn't."""
     if key is None:
         return None
@@ -323,33 +339,6 @@ def _kept(key: tuple[Hashable, ...] | None, what: What, one: tuple[Field, int]) 
 
 def _chunk_count(field: Field) -> int:
     return -(-field.length // field.chunk_length)
-
-
-def _object_store(store: Store) -> tuple[str, ...] | None:
-    """Return what tells an object store from any other, None where nothing does."""
-    inner = getattr(store, "store", None) if isinstance(store, ObjectStore) else None
-    if not isinstance(inner, S3Store | GCSStore | AzureStore):
-        return None
-    said = {"prefix": inner.prefix, **inner.config}
-    names = ("prefix", "bucket", "container_name", "account_name", "endpoint", "region")
-    return (type(inner).__name__, *(str(said.get(name)) for name in names))
-
-
-def _fetch_objects(store: Any, keys: Sequence[str]) -> tuple[list[Any], list[str | None]]:
-    """Return the stored bytes of `keys`, and what tells them from others; None for none."""
-
-    async def one(key: str) -> tuple[Any, str | None]:
-        try:
-            found = await obstore.get_async(store.store, key)
-            return memoryview(await found.bytes_async()), found.meta["e_tag"]
-        except FileNotFoundError:
-            return None, None
-
-    async def gather() -> list[tuple[Any, str | None]]:
-        return await asyncio.gather(*(one(key) for key in keys))
-
-    found = sync(gather())
-    return [part for part, _ in found], [tag for _, tag in found]
 
 
 def fetch(store: Store, keys: Iterable[str]) -> list[Any]:

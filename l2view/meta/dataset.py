@@ -175,7 +175,6 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         **options: Any,
     ) -> pads.Scanner:
         """Return a scanner, as `pyarrow.dataset.Dataset.scanner` does."""
-        self.refresh()
         return self._scanner(None, columns, filter, batch_size)
 
     def get_fragments(self, filter: pc.Expression | None = None) -> Iterator[MetaFragment]:
@@ -448,6 +447,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
     ) -> Iterator[pa.RecordBatch]:
         try:
             if runs is None:
+                self.refresh()
                 runs = self._promising(list(self.ranges()), condition)
             chunks = Chunks(self.store, self.snapshot, self.tally)
             first = self._used(condition)
