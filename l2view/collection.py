@@ -309,7 +309,9 @@ class Collection:
         Returns
         -------
         datafusion.DataFrame
-            Not run yet: ``to_arrow_table()``, ``to_pandas()``, ``to_polars()``, ``show()`` do.
+            It runs when it is asked for rows: by ``to_arrow_table()``, ``to_pandas()``,
+            ``to_polars()``, ``show()``. What indexes tell of it, how many rows have each value
+            of a field, and which come first, is found out before.
 
         Raises
         ------

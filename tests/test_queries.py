@@ -118,6 +118,13 @@ def test_counting_reads_a_chunk_once(tmp_path: Path) -> None:
     assert tally.decoded == 0
 
 
+def test_what_answers_otherwise_each_time(tmp_path: Path) -> None:
+    store = write(tmp_path / "c", wide(70))
+    query = "SELECT idx, s, f FROM meta WHERE random() < 0.5 ORDER BY f LIMIT 5"
+    for _ in range(10):
+        assert l2view.sql(store, query).to_arrow_table().num_rows == 5
+
+
 def test_counts_of_rows_that_come_later(tmp_path: Path) -> None:
     store = write(tmp_path / "c", wide(10))
     query = "SELECT n, COUNT(*) AS c FROM meta GROUP BY n ORDER BY n"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import obstore
 import pytest
 import shapely
 import zarr
+from obstore.store import LocalStore as Folder
+from obstore.store import S3Store
 from rows import found, wide, write
 
 import l2view
@@ -108,29 +111,40 @@ def test_a_store_that_changes_while_it_is_open(tmp_path: Path) -> None:
     assert collection.search("n = 500", fields=[]).column("idx").to_pylist() == [0]
 
 
-@pytest.mark.parametrize("few", [16, 1])
-def test_chunks_of_a_bucket_are_kept_by_their_etags(
-    s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int
-) -> None:
+@pytest.fixture
+def bucket(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S3Store:
+    """A bucket with the store that lies in a folder, too."""
     import boto3
-    import obstore
-    from obstore.store import LocalStore as Folder
-    from obstore.store import S3Store
 
-    monkeypatch.setattr(chunks, "FEW", few)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    name = f"kept-{tmp_path.name.replace('_', '-')}"[:60]
+    name = f"kept-{tmp_path.name.replace('_', '-')}"[:60].rstrip("-")
     boto3.client("s3", endpoint_url=s3_server, region_name="us-east-1").create_bucket(Bucket=name)
     bucket = S3Store(
         name, endpoint=s3_server, region="us-east-1", client_options={"allow_http": True}
     )
     write(tmp_path / "c", wide(20))
-    index(tmp_path / "c")
+    index(tmp_path / "c", ["id"])
     folder = Folder(tmp_path / "c")
     for page in folder.list():
         for one in page:
             bucket.put(one["path"], folder.get(one["path"]).bytes())
+    return bucket
+
+
+def test_a_footprint_of_a_bucket_is_asked_for_once(bucket: S3Store) -> None:
+    """First for where it is, and then for what it is."""
+    with l2view.config.set({"cache.bytes": 0}):
+        place = shapely.box(-180, -90, 180, 90)
+        cost = l2view.Collection(bucket).explain(intersects=place, fields=["bbox"])
+    assert (cost.found, cost.tally.requests) == (20, 3)
+
+
+@pytest.mark.parametrize("few", [16, 1])
+def test_chunks_of_a_bucket_are_kept_by_their_etags(
+    bucket: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int
+) -> None:
+    monkeypatch.setattr(chunks, "FEW", few)
     collection = l2view.Collection(bucket)
     assert collection.explain("f = 7", fields=[]).tally.decoded > 0
     again = collection.explain("f = 7", fields=[])

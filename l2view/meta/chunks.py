@@ -283,7 +283,10 @@ class Chunks:
             _kept(key, what, one) is not None or _kept(key, "values", one) is not None
             for key, one in zip(keys, wanted, strict=True)
         ]
-        asked = [i for i, name in enumerate(names) if not (kept[i] and name in self._tags)]
+        held = [what == "values" and (one.path, number) in self._held for one, number in wanted]
+        asked = [
+            i for i, name in enumerate(names) if not (held[i] or (kept[i] and name in self._tags))
+        ]
         if sum(kept[i] for i in asked) > FEW:
             self._objects.keeps(names[i] for i in asked if kept[i])
             return self._keys(wanted), {}

@@ -27,7 +27,6 @@ ROWS = "count(Int64(1))"
 FEW = 8
 """Fields with more than one value in so many rows of a chunk are not counted by chunk."""
 
-
 ALL = 2**62
 """More values than there are."""
 

@@ -14,6 +14,10 @@ SUBQUERY = re.compile("<subquery>|Subquery:")
 be gone through."""
 
 
+RANDOM = re.compile(r"\b(random|uuid)\(\)")
+"""Functions that answer otherwise each time."""
+
+
 def kind(node: Any) -> str:
     """Return what a node of a plan does: ``TableScan``, ``Filter``, …."""
     return type(node).__name__
@@ -22,10 +26,11 @@ def kind(node: Any) -> str:
 def line(frame: DataFrame) -> list[Any]:
     """Return the nodes of a plan from its root, as far as each has one input.
 
-    There are none where one of them has a subquery.
+    There are none where one of them has a subquery, or answers otherwise each time.
     """
     plan = frame.optimized_logical_plan()
-    return [] if SUBQUERY.search(plan.display_indent()) else list(_down(plan))
+    text = plan.display_indent()
+    return [] if SUBQUERY.search(text) or RANDOM.search(text) else list(_down(plan))
 
 
 def _down(plan: Any) -> Iterator[Any]:

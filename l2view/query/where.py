@@ -35,10 +35,8 @@ from l2view.query.interval import interval, meets
 from l2view.query.names import TABLE, column
 from l2view.query.parameters import parameters, to_json
 from l2view.query.place import box, geometry, geometry_field, touches
+from l2view.query.plan import RANDOM
 from l2view.query.pruning import candidates, with_values
-
-RANDOM = re.compile(r"\b(random|uuid)\(\)")
-"""Functions that answer otherwise each time."""
 
 MOMENTARY = re.compile(r"\b(now|today|current_(?:date|time|timestamp))\b", re.IGNORECASE)
 """Functions that answer otherwise from moment to moment."""
