@@ -82,7 +82,12 @@ class Counting(WrapperStore[LocalStore]):
     nbytes = 0
 
     async def get(self, *arguments: Any, **options: Any) -> Buffer | None:
-        found = await super().get(*arguments, **options)
+        return self._counted(await super().get(*arguments, **options))
+
+    def get_sync(self, *arguments: Any, **options: Any) -> Buffer | None:
+        return self._counted(self._store.get_sync(*arguments, **options))
+
+    def _counted(self, found: Buffer | None) -> Buffer | None:
         self.requests += 1
         self.nbytes += 0 if found is None else len(found)
         return found

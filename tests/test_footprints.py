@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import shapely
 import shapely.affinity
@@ -16,7 +17,8 @@ from zarr.storage import MemoryStore
 
 import l2view
 from l2view.errors import FieldError, L2ViewWarning
-from l2view.meta.footprints import read_geometries
+from l2view.meta.footprints import are_rectangles, bounds, read_geometries
+from l2view.meta.schema import Field
 
 
 def test_geometry_fields_by_name(v3_store: MemoryStore) -> None:
@@ -139,3 +141,38 @@ def test_curves_which_shapely_cannot_read() -> None:
     with pytest.warns(L2ViewWarning, match="idx 1"):
         assert collection.search(intersects=triangle)["idx"].to_pylist() == [0]
     assert read_geometries(collection.search()["bbox"])[1] is None
+
+
+CORNER = st.integers(-3, 3)
+RINGS = st.lists(st.tuples(CORNER, CORNER), min_size=3, max_size=5).map(shapely.LinearRing)
+QUADS = st.permutations([(0, 0), (2, 0), (2, 1), (0, 1)]).map(shapely.LinearRing)
+SHAPES = st.one_of(
+    st.builds(shapely.Polygon, RINGS | QUADS),
+    st.builds(shapely.box, CORNER, CORNER, CORNER, CORNER, ccw=st.booleans()),
+    st.builds(shapely.Point, CORNER, CORNER),
+    st.builds(
+        lambda west, width: shapely.MultiPolygon([shapely.box(west, 0, west + width, 1)]),
+        CORNER,
+        st.integers(1, 3),
+    ),
+    st.none(),
+)
+
+
+@given(st.lists(SHAPES, min_size=1, max_size=12), st.integers(0, 3), st.sampled_from([0, 1]))
+def test_rectangles_are_those_of_shapely(
+    shapes: list[shapely.Geometry | None], skipped: int, order: int
+) -> None:
+    """Of two or more parts, or in big-endian, none is said to be one; that is only slower."""
+    said = [None if shape is None else shapely.to_wkb(shape, byte_order=order) for shape in shapes]
+    column = pa.array([b"x" * 93, *said, *said], pa.binary())[1 + skipped :]
+    field = Field("bbox", "meta/bbox", {"shape": [1]}, pa.binary(), geometry="WKB")
+    again = np.array([*shapes, *shapes], dtype=object)[skipped:]
+    valid = shapely.is_valid(again) & (shapely.area(again) > 0)
+    rectangles = valid & shapely.equals(again, shapely.envelope(again))
+    alone = shapely.get_type_id(again) == shapely.GeometryType.POLYGON
+    five = shapely.get_num_coordinates(again) == 5
+    expected = rectangles & alone & five & (order == 1)
+    assert are_rectangles(column, field).tolist() == expected.tolist()
+    around = shapely.bounds(again)
+    assert np.array_equal(bounds(column, field), around, equal_nan=True)

@@ -41,8 +41,8 @@ def test_what_a_search_costs(tmp_path: Path) -> None:
     place = shapely.box(-180, 0, -179.5, 1)
     cost = collection.explain("ST_Intersects(bbox, $p)", params={"p": place}, fields=[])
     assert cost.found == 1
-    assert "R-tree of bbox" in cost.tally.ruled_out
-    assert sum(cost.tally.ruled_out.values()) == 9
+    # It is a rectangle, of which the index tells all.
+    assert cost.tally.ruled_out == {"R-tree of bbox": 10}
     assert "1 of 70 granules" in str(cost)
     again = collection.explain("ST_Intersects(bbox, $p)", params={"p": place}, fields=[])
     assert again.tally.decoded == 0

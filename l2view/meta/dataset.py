@@ -155,6 +155,15 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         self.candidates = candidates
         self.span = self.span if span is None else span
 
+    def is_ruled_out(self) -> bool:
+        """Return whether no row is looked at, and count that where it is so."""
+        inside = self.candidates.within(self.span)
+        if inside is None or len(inside):
+            return False
+        runs = len(list(self.ranges()))
+        self.tally.rule_out(runs, {" and ".join(self.candidates.said): runs})
+        return True
+
     def spans(self) -> Iterator[range]:
         """Yield consecutive rows, few at first and ever more, for who may stop early."""
         start = 0

@@ -7,7 +7,7 @@ neither gets there: such a footprint is NULL, and a warning names its row.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,9 @@ from l2view.meta.schema import Field
 
 HEAD = np.dtype([("order", "u1"), ("type", "<u4"), ("rings", "<u4"), ("points", "<u4")])
 """How the WKB of a little-endian polygon of one ring begins: with 1, 3, 1, and its points."""
+
+RECTANGLE = 5
+"""The points of a rectangle's ring."""
 
 EVERYWHERE = (-np.inf, -np.inf, np.inf, np.inf)
 """The rectangle of a footprint of which nothing is known."""
@@ -119,8 +122,14 @@ def bounds(column: pa.Array, field: Field) -> NDArray[np.float64]:
     """
     corners = np.full((len(column), 4), np.nan)
     rest = np.ones(len(column), dtype=bool)
-    if field.geometry == "WKB" and len(column):
-        _polygon_bounds(column, corners, rest)
+    for block, xy in _polygons(column, field):
+        # Point by point, each of all footprints: few points are many short rows otherwise.
+        points = np.ascontiguousarray(xy.T)
+        x, y = points[0::2], points[1::2]
+        corners[block] = np.stack(
+            [x.min(axis=0), y.min(axis=0), x.max(axis=0), y.max(axis=0)], axis=1
+        )
+        rest[block] = False
     left = np.flatnonzero(rest & column.is_valid().to_numpy(zero_copy_only=False))
     if len(left):
         corners[left] = shapely.bounds(read_geometries(column.take(pa.array(left))))
@@ -130,15 +139,41 @@ def bounds(column: pa.Array, field: Field) -> NDArray[np.float64]:
     return corners
 
 
-def _polygon_bounds(
-    column: pa.Array, corners: NDArray[np.float64], rest: NDArray[np.bool_]
-) -> None:
-    """Fill in the bounds of little-endian polygons of one ring, as nearly all footprints are.
+def are_rectangles(column: pa.Array, field: Field) -> NDArray[np.bool_]:
+    """Return which footprints are all of the rectangles around them; WKB alone is looked at.
 
-    Such a WKB is its byte order, type and number of rings, the number of points, and their
-    coordinates (OGC 06-103r4, 8.2): of one length they are a matrix. `rest` is left true for
-    what is something else.
+    Parameters
+    ----------
+    column
+        Footprints, of shape (n,).
+    field
+        Their field.
     """
+    found = np.zeros(len(column), dtype=bool)
+    for block, xy in _polygons(column, field):
+        if xy.shape[1] != 2 * RECTANGLE:
+            continue
+        x, y = xy[:, 0::2], xy[:, 1::2]
+        closed = (x[:, 0] == x[:, 4]) & (y[:, 0] == y[:, 4])
+        across = (x[:, 0] != x[:, 2]) & (y[:, 0] != y[:, 2])
+        sides = [[one[:, at] == one[:, at + 1] for at in range(4)] for one in (x, y)]
+        up = sides[0][0] & sides[1][1] & sides[0][2] & sides[1][3]
+        along = sides[1][0] & sides[0][1] & sides[1][2] & sides[0][3]
+        found[block] = closed & across & (up | along)
+    return found
+
+
+def _polygons(
+    column: pa.Array, field: Field
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+    """Yield positions of little-endian polygons of one ring, as nearly all footprints are.
+
+    With them come their coordinates, x and y in turn, of shape (n, 2 points). Such a WKB is its
+    byte order, type and number of rings, the number of points, and their coordinates (OGC
+    06-103r4, 8.2): of one length they are a matrix.
+    """
+    if field.geometry != "WKB" or not len(column):
+        return
     _, offsets, data = column.buffers()
     width = np.int64 if pa.types.is_large_binary(column.type) else np.int32
     starts = np.frombuffer(offsets, dtype=width)[column.offset : column.offset + len(column) + 1]
@@ -161,15 +196,7 @@ def _polygon_bounds(
             fits = head["order"] == 1
             for name, value in (("type", 3), ("rings", 1), ("points", points)):
                 fits &= head[name] == value
-            if not fits.all():
-                block, values = block[fits], values[fits]
-            # Point by point, each of all footprints: few points are many short rows otherwise.
-            xy = np.ascontiguousarray(values["xy"].T)
-            x, y = xy[0::2], xy[1::2]
-            corners[block] = np.stack(
-                [x.min(axis=0), y.min(axis=0), x.max(axis=0), y.max(axis=0)], axis=1
-            )
-            rest[block] = False
+            yield (block, values["xy"]) if fits.all() else (block[fits], values["xy"][fits])
 
 
 def without(column: pa.Array, positions: NDArray[np.int64]) -> pa.Array:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from l2view.meta import rtree
 from l2view.meta.candidates import Candidates, most_of
 from l2view.meta.chunks import Chunks, side_by_side
-from l2view.meta.footprints import bounds
+from l2view.meta.footprints import are_rectangles, bounds
 from l2view.meta.rtree import Box
 from l2view.meta.schema import Field
 
@@ -133,10 +133,21 @@ class Trees:
                 corners = bounds(copies, field) + 0.0  # which makes 0.0 of -0.0
                 columns |= zip(self.covering, map(pa.array, corners.T), strict=True)
         said = (f"R-tree of {self.parts[0].field.name}",)
-        every = np.concatenate(rows)
-        certain = np.setdiff1d(every[np.concatenate(sure)], self.always, assume_unique=True)
+        every, known = np.concatenate(rows), np.concatenate(sure)
+        if filled and columns:
+            _meet(known, columns[self.parts[0].field.name], self.parts[0].field, boxes)
+        certain = np.setdiff1d(every[known], self.always, assume_unique=True)
         every = np.union1d(every, self.always)
         return Candidates(every, self.covered, columns, said=said, certain=certain)
+
+
+def _meet(
+    known: NDArray[np.bool_], footprints: pa.Array, field: Field, boxes: Sequence[Box]
+) -> None:
+    """Add to those known to meet one of `boxes` the footprints that are rectangles and do."""
+    others = np.flatnonzero(~known)
+    left = footprints.take(pa.array(others))
+    known[others] = are_rectangles(left, field) & rtree.meets(bounds(left, field), boxes)
 
 
 def read_bytes(

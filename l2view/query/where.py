@@ -184,8 +184,10 @@ def _find(session: Session, search: Search, names: Sequence[str] = ()) -> Found:
     # Of the first rows that there are, no more are looked at than it takes.
     for span in meta.spans() if first else [meta.span]:
         meta.restrict(left, span)
-        with session.explained():
-            batches = frame.collect()
+        batches = []
+        if not meta.is_ruled_out():
+            with session.explained():
+                batches = frame.collect()
         certain = found.certain[slice(*np.searchsorted(found.certain, (span.start, span.stop)))]
         new = np.concatenate([certain, *(batch.column(0).to_numpy() for batch in batches)])
         rows = np.concatenate([rows, new if search.order_by else np.sort(new)])
