@@ -24,7 +24,7 @@ from zarr.storage import MemoryStore, WrapperStore
 import l2view
 from l2view.errors import FieldError, SkippedFieldWarning
 from l2view.meta.dataset import MetaDataset
-from l2view.meta.decode import decode_with_python, decode_with_rust
+from l2view.meta.decode import decode_with_arrow, decode_with_python, decode_with_rust
 from l2view.meta.nulls import with_sql_nulls
 
 
@@ -271,18 +271,21 @@ def test_compressors_and_filters_of_v2() -> None:
         assert table[name].to_pylist() == numbers.tolist(), name
 
 
-def test_both_decoders_give_the_same(v3_store: MemoryStore) -> None:
-    compared = 0
+def test_all_decoders_give_the_same(v3_store: MemoryStore) -> None:
+    compared = plain = 0
     for field in l2view.Collection(v3_store)._fields.values():
         document = {**field.document, "shape": [field.chunk_length]}
         raw = v3_store._store_dict[field.chunk_key(0)].to_bytes()
         rust, python = (decode(document, raw) for decode in (decode_with_rust, decode_with_python))
         assert rust is not None
-        left = rust.to_pylist() if isinstance(rust, pa.Array) else rust.tolist()
-        for a, b in zip(left, python.tolist(), strict=True):
-            assert a == b or (a != a and b != b)
+        arrow = decode_with_arrow(document, raw)
+        for other in (rust,) if arrow is None else (rust, arrow):
+            left = other.to_pylist() if isinstance(other, pa.Array) else other.tolist()
+            for a, b in zip(left, python.tolist(), strict=True):
+                assert a == b or (a != a and b != b)
         compared += 1
-    assert compared == 8
+        plain += arrow is not None
+    assert (compared, plain) == (8, 4)
 
 
 def test_a_damaged_chunk_names_the_field(v3_store: MemoryStore) -> None:

@@ -141,6 +141,21 @@ def test_a_filtered_table_is_counted_as_it_is(tmp_path: Path) -> None:
     assert found == {"n": [8, 9], "c": [3, 3]}
 
 
+def test_a_query_with_a_limit_stops_early(tmp_path: Path) -> None:
+    write(tmp_path / "c", wide(700))
+    collection = l2view.Collection(tmp_path / "c")
+    meta = collection.meta
+    for query in (
+        "SELECT s FROM meta LIMIT 2",
+        "SELECT s FROM meta WHERE f >= 0 LIMIT 2",
+        "SELECT t FROM meta WHERE t >= TIMESTAMP '2025-01-02' LIMIT 2 OFFSET 1",
+    ):
+        CACHE.clear()
+        collection.meta = meta.counting(tally := Tally())
+        assert collection.sql(query).to_arrow_table().num_rows == 2
+        assert 0 < tally.decoded < 40, query  # of 100 or 200: Arrow reads some ahead
+
+
 def test_a_sorted_query_reads_the_rest_for_few(tmp_path: Path) -> None:
     write(tmp_path / "c", wide(70))
     collection = l2view.Collection(tmp_path / "c")

@@ -74,6 +74,8 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         The rows that are looked at; whoever asks knows that no other is wanted.
     span
         The consecutive rows that are looked at, all by default.
+    early
+        Whether who reads may stop early, so that little is read at first.
     tally
         Where the cost of reading is counted.
     """
@@ -90,6 +92,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         condition: pc.Expression | None = None,
         candidates: Candidates = EVERY,
         span: range | None = None,
+        early: bool = False,
         tally: Tally | None = None,
     ) -> None:
         self.store = store
@@ -101,6 +104,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         self.condition = condition
         self.candidates = candidates
         self.span = range(self.rows) if span is None else span
+        self.early = early
         self.tally = Tally() if tally is None else tally
         self.failure: Exception | None = None
         """What stopped the last scan, for engines that report only its text."""
@@ -115,6 +119,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
             "condition": self.condition,
             "candidates": self.candidates,
             "span": self.span,
+            "early": self.early,
             "tally": self.tally,
         }
 
@@ -192,9 +197,9 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         An engine that scans fragments side by side holds a few runs of each in memory.
         """
         runs = self._promising(list(self.ranges()), self._whole(filter))
-        share = -(-len(runs) // (os.cpu_count() or 1)) or 1
+        share = len(runs) if self.early else -(-len(runs) // (os.cpu_count() or 1))
         # There is always one: DataFusion can't sort what has no parts.
-        for first in range(0, len(runs) or 1, share):
+        for first in range(0, len(runs) or 1, share or 1):
             yield MetaFragment(self, tuple(runs[first : first + share]))
 
     def filter(self, expression: pc.Expression) -> MetaDataset:
@@ -447,6 +452,13 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         chunks = sum(-(-step // field.chunk_length) for field in fields)
         return max(1, AT_ONCE // max(chunks, 1))
 
+    def _groups(self, runs: Sequence[range], most: int) -> Iterator[Sequence[range]]:
+        """Yield runs that are read together: at most so many, and first few for who stops early."""
+        start, count = 0, 1 if self.early else most
+        while start < len(runs):
+            yield runs[start : start + count]
+            start, count = start + count, min(2 * count, most)
+
     def _batches(
         self,
         runs: Sequence[range] | None,
@@ -463,7 +475,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
             test = None if condition is None else with_sql_nulls(condition)
             if {*first, *columns} <= {ROW, *self.candidates.columns}:
                 runs = joined(runs, self.candidates.tail)
-            for some in batched(runs, self._together(first or columns)):
+            for some in self._groups(runs, self._together(first or columns)):
                 parts = [(part, self.candidates.within(part)) for part in some]
                 parts = self._meeting(chunks, parts)
                 if test is None:

@@ -28,6 +28,7 @@ from l2view.query.facets import counted
 from l2view.query.functions import FUNCTIONS
 from l2view.query.names import TABLE
 from l2view.query.parameters import parameters
+from l2view.query.plan import stops_early
 from l2view.query.pruning import candidates
 from l2view.query.sorting import first_rows
 
@@ -82,6 +83,7 @@ class Session:
                     return counts
                 meta.restrict(candidates(self.context, frame, TABLE, meta))
                 first = first_rows(self.context, frame, TABLE, meta)
+                meta.early = stops_early(frame)
         if first is not None:
             meta.restrict(first)
         return frame

@@ -40,6 +40,18 @@ def _down(plan: Any) -> Iterator[Any]:
         yield from _down(inputs[0])
 
 
+def stops_early(frame: DataFrame) -> bool:
+    """Return whether a query may be answered by the first rows of a table that fulfil it."""
+    kinds = {kind(node) for node in line(frame)}
+    return "Limit" in kinds and kinds <= {
+        "Limit",
+        "Projection",
+        "Filter",
+        "SubqueryAlias",
+        "TableScan",
+    }
+
+
 def value(literal: Expr) -> Any:
     """Return the value of a literal, None of any other expression."""
     if literal.variant_name() != "Literal":
