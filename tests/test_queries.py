@@ -29,6 +29,15 @@ COUNTED = st.one_of(
     st.builds("SELECT COUNT(*) AS c, a.{0} AS k FROM meta a GROUP BY a.{0}".format, NAMES),
     st.builds("SELECT DISTINCT {0} FROM meta".format, NAMES),
     st.builds(
+        'SELECT "A b"."K" AS k FROM (SELECT "M".{0} AS "K", COUNT(*) FROM meta AS "M" '
+        'GROUP BY "M".{0}) AS "A b"'.format,
+        NAMES,
+    ),
+    st.builds(
+        'SELECT "B".k AS k FROM (SELECT {0} AS k, COUNT(*) FROM meta GROUP BY {0}) AS "B"'.format,
+        NAMES,
+    ),
+    st.builds(
         "SELECT {0} AS k, COUNT(*) AS c FROM meta GROUP BY {0} HAVING COUNT(*) > 1".format, NAMES
     ),
     st.builds(

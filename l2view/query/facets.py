@@ -6,6 +6,7 @@ over. A chunk has few values where a collection has few, and its counts are kept
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import batched
 from typing import Any
@@ -45,6 +46,8 @@ def counted(frame: DataFrame, table: str, meta: MetaDataset) -> DataFrame | None
     field = None if name is None else meta.fields.get(name)
     if field is None or field.geometry is not None or {*kinds[:at]} - STEPS.keys():
         return None
+    if not all(_is_plain(node.alias()) for node in nodes[:at] if kind(node) == "SubqueryAlias"):
+        return None
     counts = _counts(meta, field)
     if counts is None:
         return None
@@ -70,7 +73,12 @@ def _field(aggregate: Any, below: list[str], scan: Any, table: str) -> str | Non
     if any(one.schema_name() != ROWS for one in aggregate.aggregate_exprs()):
         return None
     by = groups[0].to_variant()
-    return str(by.name()) if str(by.relation()).isidentifier() else None
+    return str(by.name()) if _is_plain(by.relation()) else None
+
+
+def _is_plain(name: Any) -> bool:
+    """Return whether a table's name needs no quotes, which `DataFrame.alias` doesn't know of."""
+    return re.fullmatch("[a-z_][a-z0-9_]*", str(name)) is not None
 
 
 def _counts(meta: MetaDataset, field: Field) -> pa.Table | None:
