@@ -93,6 +93,11 @@ class Tally:
             spent = self.seconds.get(stage, 0.0)
             self.seconds[stage] = spent + time.perf_counter() - began
 
+    def count_fetched(self, began: float, raw: Sequence[Any]) -> None:
+        """Count what was asked of a store since `began`; None came where there was nothing."""
+        nbytes = sum(0 if part is None else len(part) for part in raw)
+        self.add("fetch", began, requests=len(raw), nbytes=nbytes)
+
     def rule_out(self, runs: int, by: Mapping[str, int]) -> None:
         """Count runs of rows, and those that were left out."""
         with self._lock:
@@ -206,7 +211,7 @@ class Chunks:
             began = time.perf_counter()
             got = fetch(self.store, [wanted[i][0].chunk_key(wanted[i][1]) for i in rest])
             raw.update(zip(rest, got, strict=True))
-            self._count_fetched(began, got)
+            self.tally.count_fetched(began, got)
 
         def work(index: int) -> None:
             (of, number), key = wanted[index], keys[index]
@@ -215,7 +220,7 @@ class Chunks:
             if values is None:
                 if index not in raw:
                     raw[index] = fetch(self.store, [of.chunk_key(number)])[0]
-                    self._count_fetched(began, [raw[index]])
+                    self.tally.count_fetched(began, [raw[index]])
                     began = time.perf_counter()
                 values = decode(of, raw.pop(index))
             if what == "bounds":
@@ -244,10 +249,6 @@ class Chunks:
         if missing:
             _each(work, missing)
         return found
-
-    def _count_fetched(self, began: float, raw: Sequence[Any]) -> None:
-        nbytes = sum(0 if part is None else len(part) for part in raw)
-        self.tally.add("fetch", began, requests=len(raw), nbytes=nbytes)
 
     def _keys(self, wanted: Sequence[tuple[Field, int]]) -> list[Key | None]:
         """Return what tells each chunk from any other, None where nothing does."""
@@ -295,7 +296,7 @@ class Chunks:
         began = time.perf_counter()
         conditions = [tags[i] if kept[i] else None for i in asked]
         got = self._objects.fetch([names[i] for i in asked], conditions)
-        self._count_fetched(began, [None if part is Unchanged else part for part, _ in got])
+        self.tally.count_fetched(began, [None if part is Unchanged else part for part, _ in got])
         raw = {}
         for i, (part, tag) in zip(asked, got, strict=True):
             if part is not Unchanged:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import struct
 import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,7 +24,7 @@ from l2view.errors import L2ViewWarning, warn
 from l2view.hierarchy import JSON, OWN, Hierarchy, join
 from l2view.meta import rtree
 from l2view.meta.candidates import Candidates
-from l2view.meta.chunks import Chunks, fetch, tag_of_file
+from l2view.meta.chunks import Chunks, Tally, fetch, tag_of_file
 from l2view.meta.decode import decode
 from l2view.meta.rtree import HEADER
 from l2view.meta.schema import Field
@@ -131,14 +132,19 @@ class Indexes:
             return {}
         return {path: tag_of_file(store, self.hierarchy.key(path)) for path in paths}
 
-    def _fetch(self, paths: Sequence[str]) -> None:
+    def _fetch(self, paths: Sequence[str], tally: Tally | None = None) -> None:
         new = [path for path in paths if path not in self._fetched]
+        if not new:
+            return
+        began = time.perf_counter()
         self._tags |= self._now(new)
         found = fetch(self.hierarchy.store, [self.hierarchy.key(path) for path in new])
+        if tally is not None:
+            tally.count_fetched(began, found)
         self._fetched.update(zip(new, found, strict=True))
 
-    def prefetch(self, fields: Sequence[Field]) -> None:
-        """Ask for what says which indexes some fields have, all at once."""
+    def prefetch(self, fields: Sequence[Field], tally: Tally) -> None:
+        """Ask for what says which indexes some fields have, all at once, and count that."""
         paths = []
         for field in fields:
             paths.append(join(ZONES, field.name, "c/0"))
@@ -150,7 +156,7 @@ class Indexes:
                 paths += [f"{tree}/zarr.json", f"{tree}/c/0"]
                 paths.append(join(FOOTPRINTS, field.name, "zarr.json"))
         with self._lock:
-            self._fetch(paths)
+            self._fetch(paths, tally)
 
     def _bytes(self, path: str) -> Any:
         """Return what is at `path` in the store, None where there is nothing."""

@@ -73,7 +73,8 @@ def _field(aggregate: Any, below: list[str], scan: Any, table: str) -> str | Non
     if any(one.schema_name() != ROWS for one in aggregate.aggregate_exprs()):
         return None
     by = groups[0].to_variant()
-    return str(by.name()) if _is_plain(by.relation()) else None
+    plain = _is_plain(by.relation()) and by.name() != ROWS
+    return str(by.name()) if plain else None
 
 
 def _is_plain(name: Any) -> bool:

@@ -146,7 +146,7 @@ def candidates(
     boxed = any(ordered.keys() >= {*names} for names in COVERINGS)
     outlines = [one for one in meta.fields.values() if one.geometry is not None and boxed]
     wanted = {*ordered, *(one.field for one in near), *(one.name for one in outlines)}
-    meta.indexes.prefetch([meta.fields[name] for name in wanted])
+    meta.indexes.prefetch([meta.fields[name] for name in wanted], meta.tally)
     for field in outlines:
         tree = meta.indexes.tree(field)
         box = None if tree is None else _box(tree.covering, ordered)
