@@ -11,6 +11,8 @@ from typing import Any
 
 from donfig import Config
 
+from l2view.errors import L2ViewError
+
 DEFAULTS: dict[str, Any] = {
     "cache": {
         # The most bytes of decoded chunks and indexes that a process keeps in memory; 0 for none.
@@ -21,6 +23,21 @@ DEFAULTS: dict[str, Any] = {
         "folder_bytes": 10 * 2**30,
     },
 }
+
+
+def most_bytes(name: str) -> int:
+    """Return a setting that is a number of bytes.
+
+    Raises
+    ------
+    L2ViewError
+        Where it is none.
+    """
+    said = config.get(name)
+    if isinstance(said, bool) or not isinstance(said, int | float):
+        raise L2ViewError(f"the setting {name} is a number of bytes, not {said!r}")
+    return max(0, int(said))
+
 
 config = Config("l2view", defaults=[DEFAULTS])
 config.__doc__ = __doc__

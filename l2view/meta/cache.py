@@ -12,8 +12,7 @@ from collections import OrderedDict
 from collections.abc import Hashable
 from typing import Any
 
-from l2view.config import config
-from l2view.errors import L2ViewError
+from l2view.config import most_bytes
 
 ENTRY = 256
 """Bytes that an entry takes beside its value."""
@@ -42,10 +41,7 @@ class Cache:
         L2ViewError
             Where the setting is no number.
         """
-        said = config.get("cache.bytes")
-        if isinstance(said, bool) or not isinstance(said, int | float):
-            raise L2ViewError(f"the setting cache.bytes is a number of bytes, not {said!r}")
-        return max(0, int(said))
+        return most_bytes("cache.bytes")
 
     def get(self, key: Hashable) -> Any:
         """Return the value of `key`, None where it isn't kept."""

@@ -33,7 +33,7 @@ from l2view.meta.footprints import not_finite, unreadable, without
 from l2view.meta.indexes import Indexes
 from l2view.meta.nulls import hollow, passing, with_sql_nulls
 from l2view.meta.rtree import meets
-from l2view.meta.runs import cut, joined, known_of, numbers, piece, reaches, taken
+from l2view.meta.runs import cut, grouped, joined, known_of, numbers, piece, reaches, taken
 from l2view.meta.schema import ROW, Field, table_schema
 from l2view.meta.zones import Zones, chunks_of, prune, runs_of, zones_of
 
@@ -452,13 +452,6 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         chunks = sum(-(-step // field.chunk_length) for field in fields)
         return max(1, AT_ONCE // max(chunks, 1))
 
-    def _groups(self, runs: Sequence[range], most: int) -> Iterator[Sequence[range]]:
-        """Yield runs that are read together: at most so many, and first few for who stops early."""
-        start, count = 0, 1 if self.early else most
-        while start < len(runs):
-            yield runs[start : start + count]
-            start, count = start + count, min(2 * count, most)
-
     def _batches(
         self,
         runs: Sequence[range] | None,
@@ -475,7 +468,8 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
             test = None if condition is None else with_sql_nulls(condition)
             if {*first, *columns} <= {ROW, *self.candidates.columns}:
                 runs = joined(runs, self.candidates.tail)
-            for some in self._groups(runs, self._together(first or columns)):
+            most = self._together(first or columns)
+            for some in grouped(runs, most, 1 if self.early else most):
                 parts = [(part, self.candidates.within(part)) for part in some]
                 parts = self._meeting(chunks, parts)
                 if test is None:

@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from l2view.config import config
+from l2view.config import config, most_bytes
 from l2view.errors import L2ViewError, L2ViewWarning, warn
 
 SUFFIX = ".arrow"
@@ -64,10 +64,7 @@ class Folder:
         L2ViewError
             Where the setting is no number.
         """
-        said = config.get("cache.folder_bytes")
-        if isinstance(said, bool) or not isinstance(said, int | float):
-            raise L2ViewError(f"the setting cache.folder_bytes is a number of bytes, not {said!r}")
-        return max(0, int(said))
+        return most_bytes("cache.folder_bytes")
 
     def get(self, key: Hashable) -> pa.Array | None:
         """Return the array of `key`, None where it isn't kept."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,14 @@ def joined(runs: Sequence[range], tail: int) -> list[range]:
     before = [run for run in runs if run.stop <= tail]
     rest = [run for run in runs if run.stop > tail]
     return [range(before[0].start, before[-1].stop), *rest] if before else rest
+
+
+def grouped[One](parts: Sequence[One], most: int, first: int) -> Iterator[Sequence[One]]:
+    """Yield parts that are read together: `first` of them, then ever more, at most `most`."""
+    start, count = 0, first
+    while start < len(parts):
+        yield parts[start : start + count]
+        start, count = start + count, min(2 * count, most)
 
 
 def numbers(field: Field, part: range, rows: NDArray[np.int64] | None) -> list[int]:

@@ -7,8 +7,6 @@ over. A chunk has few values where a collection has few, and its counts are kept
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from itertools import batched
 from typing import Any
 
 import pyarrow as pa
@@ -17,6 +15,7 @@ from datafusion import functions as sql
 
 from l2view.meta.chunks import COUNT, Chunks
 from l2view.meta.dataset import AT_ONCE, MetaDataset
+from l2view.meta.runs import grouped
 from l2view.meta.schema import Field
 from l2view.meta.zones import chunks_of
 from l2view.query.names import column
@@ -88,21 +87,14 @@ def _counts(meta: MetaDataset, field: Field) -> pa.Table | None:
         return None
     chunks = Chunks(meta.store, meta.snapshot, meta.tally)
     parts: list[pa.RecordBatch] = []
-    for numbers in _ever_more(len(chunks_of(field, range(meta.rows)))):
+    # One alone tells of most fields whether it is worth it.
+    for numbers in grouped(chunks_of(field, range(meta.rows)), AT_ONCE, 1):
         found = chunks.counts([(field, number) for number in numbers])
         if any(len(one) * FEW > max(field.chunk_length, FEW * FEW) for one in found):
             return None
         parts.extend(found)
     schema = pa.schema([field.arrow(), pa.field(COUNT, pa.int64())])
     return pa.Table.from_batches(parts, schema)
-
-
-def _ever_more(count: int) -> Iterator[range]:
-    """Yield the first number, then the others many at once."""
-    if count:
-        yield range(1)
-    for some in batched(range(1, count), AT_ONCE):
-        yield range(some[0], some[-1] + 1)
 
 
 def _projected(frame: DataFrame, node: Any) -> DataFrame:
