@@ -244,7 +244,12 @@ def test_ingest_lets_indexes_know_of_more_rows(tmp_path: Path, few: None) -> Non
     l2view.ingest(files[:10], tmp_path / "c")
     index(tmp_path / "c")
     assert l2view.ingest(files[10:12], tmp_path / "c").indexes == []
-    report = l2view.ingest(files[12:], tmp_path / "c")
+    said = []
+    report = l2view.ingest(
+        files[12:], tmp_path / "c", progress=lambda report: said.append(report.indexing)
+    )
+    assert {"R-tree of bbox: 20 of 20 rows", "sorted index of id: 20 of 20 rows"} <= {*said}
+    assert said[-1] == ""
     assert report.indexes == ["R-tree of bbox", "sorted index of id"]
     assert "more rows: R-tree of bbox" in str(report)
     cost = l2view.Collection(tmp_path / "c").explain(ids=["s19"], fields=[])

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.parquet as pq
 import pytest
+import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from rows import ROWS, Row, as_table, wide, write
@@ -140,6 +142,14 @@ def test_counts_of_rows_that_come_later(tmp_path: Path) -> None:
     assert l2view.sql(store, query).to_pydict() == {"n": [0, 1, 2, 3], "c": [3, 3, 3, 1]}
     write(tmp_path / "c", wide(11))
     assert l2view.sql(store, query).to_pydict() == {"n": [0, 1, 2, 3], "c": [3, 3, 3, 2]}
+
+
+def test_a_field_called_as_a_count(tmp_path: Path) -> None:
+    store = write(tmp_path / "c", wide(9))
+    name = "count(Int64(1))"
+    zarr.open_group(store, path="meta").create_array(name, data=np.arange(9) % 2)
+    found = l2view.sql(store, f'SELECT DISTINCT "{name}" AS k FROM meta ORDER BY k').to_pydict()
+    assert found == {"k": [0, 1]}
 
 
 def test_a_filtered_table_is_counted_as_it_is(tmp_path: Path) -> None:

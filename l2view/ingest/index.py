@@ -17,7 +17,6 @@ from l2view.ingest.indexing import (
     add_later,
     can_be_sorted,
     has_zones,
-    quietly,
     remove,
     sorted_of,
     touch,
@@ -134,11 +133,24 @@ def index(
     return wanted
 
 
-def extend(repository: icechunk.Repository, branch: str = "main") -> list[Index]:
+def extend(
+    repository: icechunk.Repository,
+    branch: str = "main",
+    progress: Callable[[Index, int, int], None] = lambda index, rows, total: None,
+) -> list[Index]:
     """Let indexes know of rows that came since they were made, at a cost in proportion to these.
 
     They get an index of their own, which takes in the last ones before it that aren't larger by
     far (as log-structured merge trees do).
+
+    Parameters
+    ----------
+    repository
+        The collection's repository.
+    branch
+        The branch to commit to.
+    progress
+        Called with an index, the rows that were gone through for it, and how many there are.
 
     Returns
     -------
@@ -149,7 +161,7 @@ def extend(repository: icechunk.Repository, branch: str = "main") -> list[Index]
     for one in _there(Hierarchy(repository.readonly_session(branch).store)):
         try:
             if one.kind != "zones" and _commit(
-                repository, branch, f"index: {one}", _extending(one)
+                repository, branch, f"index: {one}", _extending(one, progress)
             ):
                 found.append(one)
         except IngestError as error:
@@ -157,7 +169,7 @@ def extend(repository: icechunk.Repository, branch: str = "main") -> list[Index]
     return found
 
 
-def _extending(one: Index) -> Callable[[Store], bool]:
+def _extending(one: Index, progress: Callable[[Index, int, int], None]) -> Callable[[Store], bool]:
     """Return what lets an index know of rows that came since, where they are many."""
 
     def work(store: Store) -> bool:
@@ -166,7 +178,14 @@ def _extending(one: Index) -> Callable[[Store], bool]:
         begin = None if field is None else _begin(hierarchy, one, field)
         if field is None or begin is None:
             return False
-        always = MAKERS[one.kind](hierarchy, field, quietly, begin)
+        total, done = field.length - begin, 0
+
+        def tell(rows: int) -> None:
+            nonlocal done
+            done += rows
+            progress(one, done, total)
+
+        always = MAKERS[one.kind](hierarchy, field, tell, begin)
         if begin:
             path = join(TREES if one.kind == "tree" else SORTED, one.field)
             add_later(hierarchy, path, range(begin, field.length), always)

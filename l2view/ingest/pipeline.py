@@ -23,7 +23,7 @@ from l2view.ingest.executors import Parallel, mapped, workers
 from l2view.ingest.files import folder_of
 from l2view.ingest.formats import Parser
 from l2view.ingest.harvest import Harvester
-from l2view.ingest.index import extend
+from l2view.ingest.index import Index, extend
 from l2view.ingest.parse import LOAD_BELOW, Entry, Failure, Reading, parse
 from l2view.ingest.progress import shown
 from l2view.ingest.report import IngestReport
@@ -101,6 +101,7 @@ def ingest(
             _look(found, state, chosen, report)
         else:
             _write_all(repository, found, report, branch, on_conflict, chosen, batch)
+            _index(repository, report, branch, told)
         told(report)
     if strict and report.failures:
         raise IngestError(f"{report.failed[0]}. {report.added.count} granules were added before")
@@ -255,5 +256,20 @@ def _write_all(
     flush()
     if report.containers:
         keep_containers(repository, report.containers)
+
+
+def _index(
+    repository: icechunk.Repository,
+    report: IngestReport,
+    branch: str,
+    told: Callable[[IngestReport], None],
+) -> None:
+    """Let indexes know of what was written."""
+
+    def tell(index: Index, rows: int, total: int) -> None:
+        report.indexing = f"{index}: {rows:,} of {total:,} rows"
+        told(report)
+
     if report.snapshots:
-        report.indexes.extend(map(str, extend(repository, branch)))
+        report.indexes.extend(map(str, extend(repository, branch, tell)))
+        report.indexing = ""

@@ -57,6 +57,8 @@ def shown(
             )
             if report.failures:
                 text += f", {report.failures:,} failed"
+            if report.indexing:
+                text += f"; {report.indexing}"
             bar.update(task, completed=done, description=text)
 
         yield show

@@ -56,6 +56,8 @@ class IngestReport:
         The commits.
     indexes
         The indexes that know of more rows, as many had come since they were made.
+    indexing
+        What is done for an index just now, empty where nothing is.
     parsed
         How many granules were parsed; those that wait for their commit are among them.
     references
@@ -79,6 +81,7 @@ class IngestReport:
     containers: list[str] = field(default_factory=list)
     snapshots: list[str] = field(default_factory=list)
     indexes: list[str] = field(default_factory=list)
+    indexing: str = ""
     parsed: int = 0
     references: int = 0
     bytes: int = 0

@@ -34,13 +34,7 @@ class Cache:
 
     @property
     def budget(self) -> int:
-        """The most bytes that are kept.
-
-        Raises
-        ------
-        L2ViewError
-            Where the setting is no number.
-        """
+        """The most bytes that are kept (see `most_bytes`)."""
         return most_bytes("cache.bytes")
 
     def get(self, key: Hashable) -> Any:

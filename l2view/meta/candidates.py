@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -18,6 +18,33 @@ FRACTION = 8
 def most_of(rows: int) -> int:
     """Return the most candidates among `rows` for which an index is of use."""
     return rows // FRACTION
+
+
+def rows_of(
+    parts: Sequence[range], found: Sequence[NDArray[np.int64] | None], most: int
+) -> list[NDArray[np.int64]] | None:
+    """Return the candidates among the rows of each part of an index.
+
+    Parameters
+    ----------
+    parts
+        The rows that each part covers.
+    found
+        What each part tells; None where it leaves too many, and all of a few rows may.
+    most
+        The most candidates that are of use.
+
+    Returns
+    -------
+    list of ndarray
+        None where they are more.
+    """
+    rows = []
+    for part, some in zip(parts, found, strict=True):
+        if some is None and len(part) > most:
+            return None
+        rows.append(np.arange(part.start, part.stop) if some is None else some)
+    return None if sum(map(len, rows)) > most else rows
 
 
 def _none() -> NDArray[np.int64]:

@@ -14,6 +14,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Hashable
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -57,13 +58,7 @@ class Folder:
 
     @property
     def budget(self) -> int:
-        """The most bytes that are kept.
-
-        Raises
-        ------
-        L2ViewError
-            Where the setting is no number.
-        """
+        """The most bytes that are kept (see `most_bytes`)."""
         return most_bytes("cache.folder_bytes")
 
     def get(self, key: Hashable) -> pa.Array | None:
@@ -115,9 +110,14 @@ class Folder:
             self._written[folder] = written
 
 
+@lru_cache(maxsize=1)
+def _version() -> str:
+    return version("l2view")
+
+
 def _file(folder: Path, key: Hashable) -> Path:
     """Return where the value of a key lies; each version of l2view decodes in its own way."""
-    said = repr((version("l2view"), key)).encode()
+    said = repr((_version(), key)).encode()
     name = hashlib.blake2b(said, digest_size=20).hexdigest()
     return folder / name[:2] / (name[2:] + SUFFIX)
 

@@ -67,9 +67,8 @@ class Objects:
     def listed(self, keys: Sequence[str]) -> list[str | None]:
         """Return the ETags of objects, None of those in folders of which nothing is kept."""
         for folder in {_folder(key) for key in keys} - self._listed.keys():
-            self._listed[folder] = {}
-            if (*self.place, folder) in KEPT:
-                self._listed[folder] = self._list(folder)
+            known = (*self.place, folder) in KEPT
+            self._listed[folder] = self._list(folder) if known else {}
         return [self._listed[_folder(key)].get(key) for key in keys]
 
     def _list(self, folder: str) -> dict[str, str | None]:

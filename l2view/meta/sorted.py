@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from l2view.meta.candidates import Candidates, most_of
+from l2view.meta.candidates import Candidates, most_of, rows_of
 from l2view.meta.chunks import Chunks, side_by_side
 from l2view.meta.schema import Field
 
@@ -173,20 +173,24 @@ class SortedIndexes:
         """
         field, most = self.parts[0].field, most_of(self.covered)
         found = side_by_side(lambda part: part.find(chunks, spans, most), self.parts)
-        rows, values = [], []
-        for part, some in zip(self.parts, found, strict=True):
-            if some is not None:
-                inside = (some[0] >= part.covered.start) & (some[0] < part.covered.stop)
-                rows.append(some[0][inside])
-                values.append(some[1].filter(pa.array(inside)))
-            elif len(part.covered) > most:
-                return None
-            else:  # of few rows, all may
-                rows.append(np.arange(part.covered.start, part.covered.stop))
-        if sum(map(len, rows)) > most:
+        inside = [
+            None if some is None else (some[0] < part.covered.stop)
+            for part, some in zip(self.parts, found, strict=True)
+        ]
+        told = [
+            None if some is None else some[0][held]
+            for some, held in zip(found, inside, strict=True)
+        ]
+        rows = rows_of([part.covered for part in self.parts], told, most)
+        if rows is None:
             return None
         columns = {}
-        if None not in found and not len(self.always):
+        values = [
+            some[1].filter(pa.array(held))
+            for some, held in zip(found, inside, strict=True)
+            if some is not None
+        ]
+        if len(values) == len(self.parts) and not len(self.always):
             columns[field.name] = pa.concat_arrays(values)
         every = np.union1d(np.concatenate(rows), self.always)
         said = (f"sorted index of {field.name}",)

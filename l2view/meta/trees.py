@@ -15,7 +15,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from l2view.meta import rtree
-from l2view.meta.candidates import Candidates, most_of
+from l2view.meta.candidates import Candidates, most_of, rows_of
 from l2view.meta.chunks import Chunks, side_by_side
 from l2view.meta.footprints import are_rectangles, bounds
 from l2view.meta.rtree import Box
@@ -107,22 +107,21 @@ class Trees:
         """
         most = most_of(self.covered)
         found = side_by_side(lambda part: part.leaves(chunks, boxes, most), self.parts)
-        rows, sure = [], []
-        for part, leaves in zip(self.parts, found, strict=True):
-            if leaves is not None:
-                rows.append(part.rows.start + leaves.rows)
-                sure.append(rtree.within(leaves.corners, boxes) & (filled and part.ours))
-            elif len(part.rows) > most:
-                return None
-            else:  # of few rows, all may
-                rows.append(np.arange(part.rows.start, part.rows.stop))
-                sure.append(np.zeros(len(part.rows), dtype=bool))
-        if sum(map(len, rows)) > most:
+        pairs = list(zip(self.parts, found, strict=True))
+        told = [None if leaves is None else part.rows.start + leaves.rows for part, leaves in pairs]
+        rows = rows_of([part.rows for part in self.parts], told, most)
+        if rows is None:
             return None
+        sure = [
+            np.zeros(len(part.rows), dtype=bool)
+            if leaves is None
+            else rtree.within(leaves.corners, boxes) & (filled and part.ours)
+            for part, leaves in pairs
+        ]
         columns: dict[str, pa.Array] = {}
         copied = [
             (part.copies, leaves.places)
-            for part, leaves in zip(self.parts, found, strict=True)
+            for part, leaves in pairs
             if part.copies is not None and leaves is not None
         ]
         if len(copied) == len(self.parts) and not len(self.always):

@@ -28,7 +28,7 @@ from l2view.query.facets import counted
 from l2view.query.functions import FUNCTIONS
 from l2view.query.names import TABLE
 from l2view.query.parameters import parameters
-from l2view.query.plan import stops_early
+from l2view.query.plan import line, stops_early
 from l2view.query.pruning import candidates
 from l2view.query.sorting import first_rows
 
@@ -78,12 +78,13 @@ class Session:
         with self._instead(meta):
             frame = self.plan(query, params)
             with self.explained():
-                counts = counted(frame, TABLE, meta)
+                nodes = line(frame)
+                counts = counted(nodes, TABLE, meta)
                 if counts is not None:
                     return counts
                 meta.restrict(candidates(self.context, frame, TABLE, meta))
-                first = first_rows(self.context, frame, TABLE, meta)
-                meta.early = stops_early(frame)
+                first = first_rows(self.context, nodes, TABLE, meta)
+                meta.early = stops_early(nodes)
         if first is not None:
             meta.restrict(first)
         return frame

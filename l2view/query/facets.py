@@ -7,6 +7,7 @@ over. A chunk has few values where a collection has few, and its counts are kept
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -19,7 +20,7 @@ from l2view.meta.runs import grouped
 from l2view.meta.schema import Field
 from l2view.meta.zones import chunks_of
 from l2view.query.names import column
-from l2view.query.plan import kind, line, sorted_by, value
+from l2view.query.plan import kind, sorted_by, value
 
 ROWS = "count(Int64(1))"
 """What DataFusion calls the number of rows of a group."""
@@ -31,12 +32,11 @@ ALL = 2**62
 """More values than there are."""
 
 
-def counted(frame: DataFrame, table: str, meta: MetaDataset) -> DataFrame | None:
+def counted(nodes: Sequence[Any], table: str, meta: MetaDataset) -> DataFrame | None:
     """Return a query that counts rows by the values of one field, with the chunks counted.
 
-    None where it asks for something else, or nearly each row has a value of its own.
+    None where its plan's nodes ask for something else, or nearly each row has a value of its own.
     """
-    nodes = line(frame)
     kinds = [kind(node) for node in nodes]
     if "Aggregate" not in kinds:
         return None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -40,9 +40,9 @@ def _down(plan: Any) -> Iterator[Any]:
         yield from _down(inputs[0])
 
 
-def stops_early(frame: DataFrame) -> bool:
+def stops_early(nodes: Sequence[Any]) -> bool:
     """Return whether a query may be answered by the first rows of a table that fulfil it."""
-    kinds = {kind(node) for node in line(frame)}
+    kinds = {kind(node) for node in nodes}
     return "Limit" in kinds and kinds <= {
         "Limit",
         "Projection",

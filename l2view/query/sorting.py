@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from datafusion import DataFrame, Expr, SessionContext
+from datafusion import Expr, SessionContext
 
 from l2view.meta.candidates import Candidates
 from l2view.meta.dataset import MetaDataset
 from l2view.meta.schema import ROW
 from l2view.query.names import column
-from l2view.query.plan import kind, line
+from l2view.query.plan import kind
 
 FEW = 8
 """A query that shows more than one in so many rows is left as it is."""
@@ -41,13 +42,13 @@ class Sorted:
 
 
 def first_rows(
-    context: SessionContext, frame: DataFrame, table: str, meta: MetaDataset
+    context: SessionContext, nodes: Sequence[Any], table: str, meta: MetaDataset
 ) -> Candidates | None:
     """Return the rows that a sorted query with a limit shows.
 
-    None where it isn't one, or they are found as soon by itself.
+    None where its plan's nodes say that it isn't one, or they are found as soon by itself.
     """
-    asked = _sorted(line(frame), table)
+    asked = _sorted(nodes, table)
     if asked is None or asked.most * FEW > meta.rows:
         return None
     ordered = {name for name, _, _ in asked.order}
@@ -65,7 +66,7 @@ def first_rows(
     return Candidates(np.sort(np.concatenate([np.empty(0, dtype=np.int64), *rows])), meta.rows)
 
 
-def _sorted(nodes: list[Any], table: str) -> Sorted | None:
+def _sorted(nodes: Sequence[Any], table: str) -> Sorted | None:
     """Return what a line of nodes asks, None where it is something else."""
     kinds = [kind(node) for node in nodes]
     if (
