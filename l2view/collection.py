@@ -55,6 +55,7 @@ from l2view.view.granules import Granules, group_names
 from l2view.view.group import View
 from l2view.view.missing import look
 from l2view.view.store import ViewStore
+from l2view.view.tree import Tree
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -369,7 +370,7 @@ class Collection:
         hidden = [name for name in ("id", *self._layout.fields) if name in self._fields]
         wanted = list(dict.fromkeys([*names, *hidden]))
         found = self._find(search, wanted).take([ROW, *wanted])
-        store = ViewStore(
+        tree = Tree(
             source=self._source.store,
             layout=self._layout,
             granules=self._granules(found, names),
@@ -382,9 +383,9 @@ class Collection:
             message = f"the granules of {self._source.label} have no arrays: {reason}"
             warn(message, MissingGranuleWarning)
         elif 0 < len(found) <= LOOKED_AT:
-            for message, category in sync(look(store)):
+            for message, category in sync(look(tree)):
                 warn(message, category)
-        return View.of(store)
+        return View.of(ViewStore(tree))
 
     def explain(
         self,

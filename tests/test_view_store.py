@@ -25,6 +25,7 @@ from l2view.hierarchy import Hierarchy
 from l2view.layout.groups import GroupsLayout
 from l2view.view.granules import Granules
 from l2view.view.store import ViewStore
+from l2view.view.tree import Tree
 
 PROTOTYPE = default_buffer_prototype()
 GROUP = {"zarr_format": 3, "node_type": "group", "attributes": {}}
@@ -36,7 +37,7 @@ def view_store(source: Any, names: Sequence[str] = ("g",), **options: Any) -> Vi
     rows = pa.table({"idx": pa.array(range(len(names)), pa.int64())})
     layout = GroupsLayout(Hierarchy(source), "path")
     granules = Granules(rows, pa.array(list(names), pa.string()), paths)
-    return ViewStore(source, layout, granules, {"collection": "memory"}, **options)
+    return ViewStore(Tree(source, layout, granules, {"collection": "memory"}, **options))
 
 
 class GranuleStore(ViewStore):

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from l2view.hierarchy import JSON
+from l2view.layout.inventory import Inventory
 
 type Location = tuple[object, ...]
 """A granule's values of a layout's fields."""
@@ -48,6 +49,22 @@ class Layout(Protocol):
         ------
         UnreadError
             Where that takes the granule's document, which hasn't been read yet.
+        """
+        ...
+
+    async def inventory(
+        self, locations: Sequence[Location], relevant: frozenset[str]
+    ) -> list[Inventory]:
+        """Return what the arrays of many granules are, profile by profile.
+
+        Granules that aren't there are in none.
+
+        Parameters
+        ----------
+        locations
+            The granules.
+        relevant
+            The attributes of arrays by which values are read.
         """
         ...
 

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
 
-from l2view.errors import FieldError, unknown
+import numpy as np
+
+from l2view.errors import (
+    FieldError,
+    SkippedArrayWarning,
+    UnsupportedArrayError,
+    unknown,
+    warn,
+)
 from l2view.hierarchy import JSON, Hierarchy, join, resolve
 from l2view.layout import Location, UnreadError
+from l2view.layout.inventory import ArrayInventory, Inventory, Variants, in_common
+
+type Nodes = tuple[dict[str, JSON], dict[str, JSON]]
+"""The documents of a granule's arrays by path, and the attributes of its groups."""
+
+CONCURRENCY = 128
+"""How many granules are read at a time."""
 
 LOCATIONS = ("group_path", "array_location", "path", "id")
 """Fields that are taken as a granule's path, the first that there is."""
@@ -88,6 +107,47 @@ class GroupsLayout:
                 return self.hierarchy.key(join(base, rest))
         return self.hierarchy.key(join(base, inside))
 
+    async def inventory(
+        self, locations: Sequence[Location], relevant: frozenset[str]
+    ) -> list[Inventory]:
+        """Return what the arrays of many granules are, profile by profile."""
+        members: dict[str, list[tuple[int, Nodes]]] = {}
+        for first in range(0, len(locations), CONCURRENCY):
+            some = locations[first : first + CONCURRENCY]
+            await self.prefetch([(location, "") for location in some])
+            found = await asyncio.gather(*(self._nodes(location) for location in some))
+            for row, (arrays, groups) in enumerate(found, start=first):
+                if groups:
+                    name = _signature(arrays)
+                    members.setdefault(name, []).append((row, (arrays, groups)))
+        return [_taken(name, nodes, relevant) for name, nodes in members.items()]
+
+    async def _nodes(self, location: Location, path: str = "") -> Nodes:
+        """Return the documents of a granule's arrays, and its groups' attributes, by path."""
+        document = await self.document(location, path)
+        if document is None:
+            return {}, {}
+        if document["node_type"] == "array":
+            grid = document["chunk_grid"]["name"]
+            if grid != "regular":
+                base = _resolved(location)
+                message = f"{base}/{path} is left out, for its chunk grid is {grid}"
+                warn(message, SkippedArrayWarning)
+                return {}, {}
+            return {path: document}, {}
+        arrays: dict[str, JSON] = {}
+        groups: dict[str, JSON] = {path: document.get("attributes") or {}}
+        children = [join(path, name) for name in await self.children(location, path)]
+        await self.prefetch([(location, child) for child in children])
+        for child in children:
+            try:
+                below = await self._nodes(location, child)
+            except UnsupportedArrayError:  # left out of every view, with a warning of its own
+                continue
+            arrays |= below[0]
+            groups |= below[1]
+        return arrays, groups
+
     async def probes(self, location: Location) -> list[str] | None:
         """Return None: groups don't say."""
         return None
@@ -103,6 +163,49 @@ class GroupsLayout:
         if _resolved(location) is None:
             return f"{path!r} is not a path inside the store"
         return f"there is no group or array at {path!r}"
+
+
+def _signature(arrays: Mapping[str, JSON]) -> str:
+    """Return a name for granules whose arrays are told alike, but for shapes and attributes."""
+    kept = ("data_type", "codecs", "fill_value", "dimension_names", "chunk_key_encoding")
+    told = {
+        path: [len(document["shape"]), *(document.get(name) for name in kept)]
+        for path, document in sorted(arrays.items())
+    }
+    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _taken(name: str, members: Sequence[tuple[int, Nodes]], relevant: frozenset[str]) -> Inventory:
+    """Return the inventory of granules that are told alike."""
+    rows = np.array([row for row, _ in members], dtype=np.int64)
+    groups: dict[str, JSON] = {}
+    for path in members[0][1][1]:
+        shared: JSON | None = None
+        for _, (_, attributes) in members:
+            shared = in_common(shared, attributes.get(path, {}))
+        groups[path] = shared or {}
+    arrays = {}
+    for path in members[0][1][0]:
+        documents = [nodes[path] for _, (nodes, _) in members]
+        variants = Variants(relevant)
+        numbers = [
+            variants.number(
+                json.dumps([document["attributes"], document["codecs"]], sort_keys=True),
+                partial(dict, document),
+            )
+            for document in documents
+        ]
+        grids = [document["chunk_grid"]["configuration"]["chunk_shape"] for document in documents]
+        shapes = [document["shape"] for document in documents]
+        arrays[path] = ArrayInventory(
+            path,
+            tuple(variants.documents.values()),
+            np.array(numbers, dtype=np.int32),
+            np.array(shapes, dtype=np.int64).reshape(len(members), -1),
+            np.array(grids, dtype=np.int64).reshape(len(members), -1),
+            variants.shared or {},
+        )
+    return Inventory(name, rows, arrays, groups)
 
 
 def _resolved(location: Location) -> str | None:

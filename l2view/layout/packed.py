@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,16 @@ from zarr import AsyncArray, AsyncGroup
 
 from l2view.hierarchy import JSON, Hierarchy, resolve
 from l2view.layout import Location, UnreadError
-from l2view.layout.profile import Profile, applied, decoded, own_path, packed_path
+from l2view.layout.inventory import ArrayInventory, Inventory, Variants, in_common
+from l2view.layout.profile import (
+    DEFAULT_KEYS,
+    ArrayTemplate,
+    Profile,
+    applied,
+    decoded,
+    own_path,
+    packed_path,
+)
 
 FIELDS: tuple[str, ...] = ("profile", "slot")
 """The fields of ``/meta`` that locate a granule."""
@@ -153,6 +162,25 @@ class PackedLayout:
         tail = "/".join(["c", str(slot), *indices])
         return self.hierarchy.key(packed_path(name, f"{array.path}/{tail}"))
 
+    async def inventory(
+        self, locations: Sequence[Location], relevant: frozenset[str]
+    ) -> list[Inventory]:
+        """Return what the arrays of many granules are, profile by profile."""
+        members: dict[str, list[tuple[int, int]]] = {}
+        for row, location in enumerate(locations):
+            if (place := _place(location)) is not None:
+                members.setdefault(place[0], []).append((row, place[1]))
+        found = []
+        for name, places in members.items():
+            shelf = await self._shelf(name)
+            if shelf is None:
+                continue
+            rows, slots = np.array(places, dtype=np.int64).T
+            there = slots < shelf.arrays[2].shape[0]
+            if there.any():
+                found.append(await _taken(name, shelf, rows[there], slots[there], relevant))
+        return found
+
     async def probes(self, location: Location) -> list[str] | None:
         """Return keys below the granule of chunks that lie in all of its files together."""
         place = _place(location)
@@ -208,6 +236,68 @@ class PackedLayout:
             if len(self._blocks) > BLOCKS:
                 self._blocks.popitem(last=False)
         return slots
+
+
+async def _taken(
+    name: str,
+    shelf: Shelf,
+    rows: NDArray[np.int64],
+    slots: NDArray[np.int64],
+    relevant: frozenset[str],
+) -> Inventory:
+    """Return the inventory of some slots of a profile."""
+    profile = shelf.profile
+    ordered, inverse = np.unique(slots, return_inverse=True)
+    wanted = (array.get_orthogonal_selection((ordered,)) for array in shelf.arrays)
+    found = await asyncio.gather(*wanted)
+    shapes, chunk_shapes, texts = (np.asarray(values)[inverse] for values in found)
+    groups: dict[str, JSON | None] = dict.fromkeys(("", *profile.groups))
+    changed: dict[str, list[tuple[int, JSON]]] = {array.path: [] for array in profile.arrays}
+    for number, text in enumerate(texts.tolist()):
+        differences: JSON = decoded(json.loads(text))
+        for path in groups:
+            said = applied(shelf.attributes.get(path, {}), differences.get(path, {}))
+            groups[path] = in_common(groups[path], said)
+        for path in differences.keys() & changed.keys():
+            changed[path].append((number, differences[path]))
+    arrays = {
+        array.path: _array(array, shelf, changed[array.path], shapes, chunk_shapes, relevant)
+        for array in profile.arrays
+    }
+    return Inventory(name, rows, arrays, {path: said or {} for path, said in groups.items()})
+
+
+def _array(
+    array: ArrayTemplate,
+    shelf: Shelf,
+    changed: Sequence[tuple[int, JSON]],
+    shapes: NDArray[np.int64],
+    chunk_shapes: NDArray[np.int64],
+    relevant: frozenset[str],
+) -> ArrayInventory:
+    """Return the inventory of one array, of whose granules some `changed` its attributes."""
+    variants = Variants(relevant)
+    base = shelf.attributes.get(array.path, {})
+
+    def document(difference: JSON) -> JSON:
+        said = {"chunk_key_encoding": DEFAULT_KEYS, "attributes": applied(base, difference)}
+        return {**array.document, **said}
+
+    which = np.zeros(len(shapes), dtype=np.int32)
+    if len(changed) < len(which):
+        which[:] = variants.number("", lambda: document({}))
+    for number, difference in changed:
+        text = json.dumps(difference, sort_keys=True)
+        which[number] = variants.number(text, partial(document, difference))
+    columns = shelf.profile.columns[array.path]
+    return ArrayInventory(
+        array.path,
+        tuple(variants.documents.values()),
+        which,
+        shapes[:, columns],
+        chunk_shapes[:, columns],
+        variants.shared or {},
+    )
 
 
 async def read_shelf(hierarchy: Hierarchy, name: str) -> Shelf | None:

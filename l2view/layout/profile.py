@@ -17,6 +17,7 @@ from functools import cached_property
 from typing import Any
 
 from l2view.hierarchy import JSON, OWN, join
+from l2view.layout.inventory import same
 
 GRANULES = "granules"
 """The group with a group of packed arrays for each profile."""
@@ -292,7 +293,7 @@ def differences(base: Any, value: Any) -> JSON:
     >>> differences({"units": "K", "title": "a"}, {"units": "K", "orbit": 7})
     {'set': {'orbit': 7}, 'gone': ['title']}
     """
-    changed = {k: v for k, v in value.items() if k not in base or not _same(base[k], v)}
+    changed = {k: v for k, v in value.items() if k not in base or not same(base[k], v)}
     gone = [name for name in base if name not in value]
     return {**({"set": changed} if changed else {}), **({"gone": gone} if gone else {})}
 
@@ -302,10 +303,3 @@ def applied(base: JSON, difference: JSON) -> JSON:
     gone = set(difference.get("gone", ()))
     kept = {name: value for name, value in base.items() if name not in gone}
     return {**kept, **difference.get("set", {})}
-
-
-def _same(one: Any, other: Any) -> bool:
-    """Return whether two JSON values are the same text: 1, 1.0 and true are not."""
-    if type(one) is type(other) and isinstance(one, str | int):
-        return bool(one == other)
-    return one is other or json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)

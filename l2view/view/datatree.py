@@ -29,6 +29,7 @@ from zarr.storage import StorePath
 
 from l2view.hierarchy import JSON, join
 from l2view.view.store import ViewStore
+from l2view.view.tree import Tree
 
 CONCURRENCY = 128
 """How many granules are read at a time."""
@@ -44,7 +45,7 @@ def datatree(store: ViewStore, chunks: Any = None) -> xr.DataTree:
     chunks
         As for `xarray.open_datatree`; the root's fields are in memory either way.
     """
-    datasets = {"/": fields_dataset(store)}
+    datasets = {"/": fields_dataset(store.tree)}
     for path, attributes, arrays in sync(_groups(store)):
         datasets[path] = _dataset(store, path, attributes, arrays)
     if chunks is not None:
@@ -69,22 +70,22 @@ def _chunked(dataset: xr.Dataset, chunks: Any, token: str) -> xr.Dataset:
     )
 
 
-def fields_dataset(store: ViewStore) -> xr.Dataset:
+def fields_dataset(tree: Tree) -> xr.Dataset:
     """Return the fields of a view as a Dataset over the dimension ``granule``."""
     variables = {}
-    for name, array in store.fields.items():
+    for name, array in tree.fields.items():
         # Not combined first: Arrow's strings end at 2 GiB in one piece.
         values = np.concatenate([array.encode(part) for part in array.parts])
         if values.dtype == object:
             values = values.astype(np.dtypes.StringDType())
         dimensions = array.document["dimension_names"]
         variables[name] = xr.Variable(dimensions, values, _attributes(array.document))
-    return xr.decode_cf(xr.Dataset(variables, attrs=store.root["attributes"]))
+    return xr.decode_cf(xr.Dataset(variables, attrs=tree.root["attributes"]))
 
 
 async def _groups(store: ViewStore) -> list[tuple[str, JSON, dict[str, JSON]]]:
     """Return the path, attributes and arrays of every group, parents before children."""
-    names = store.granules.names.to_pylist()
+    names = store.tree.granules.names.to_pylist()
     found: list[tuple[str, JSON, dict[str, JSON]]] = []
     for first in range(0, len(names), CONCURRENCY):
         level = names[first : first + CONCURRENCY]
@@ -98,12 +99,12 @@ async def _level(
     store: ViewStore, paths: list[str]
 ) -> tuple[list[tuple[str, JSON, dict[str, JSON]]], list[str]]:
     """Read the groups at `paths` with their arrays; also return the paths of their groups."""
-    documents = await store.documents(paths)
-    names = await asyncio.gather(*(store.names(path) for path in paths))
+    documents = await store.shape.documents(paths)
+    names = await asyncio.gather(*(store.shape.names(path) for path in paths))
     children = [
         join(path, name) for path, below in zip(paths, names, strict=True) for name in below
     ]
-    nodes = iter(await store.documents(children))
+    nodes = iter(await store.shape.documents(children))
     groups, nested = [], []
     for path, document, below in zip(paths, documents, names, strict=True):
         arrays: dict[str, JSON] = {}

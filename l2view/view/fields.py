@@ -7,6 +7,7 @@ the children of a DataTree inherit nothing.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -69,6 +70,16 @@ class FieldArray:
     def chunk_count(self) -> int:
         """The number of chunks."""
         return -(-len(self.column) // self.chunk_length)
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys of its chunks."""
+        return [f"c/{index}" for index in range(self.chunk_count)]
+
+    def chunk_at(self, key: str) -> bytes | None:
+        """Return the encoded chunk at `key`, None where that is no chunk's."""
+        match = re.fullmatch(r"c/(\d+)", key)
+        return None if match is None else self.chunk(int(match.group(1)))
 
     def chunk(self, index: int) -> bytes | None:
         """Return one encoded chunk, None beyond the end."""

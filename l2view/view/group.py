@@ -33,7 +33,7 @@ class View(zarr.Group):
     @classmethod
     def of(cls, store: ViewStore) -> View:
         """Return the view over `store`."""
-        metadata = GroupMetadata(attributes=store.root["attributes"])
+        metadata = GroupMetadata(attributes=store.shape.root["attributes"])
         return cls(AsyncGroup(metadata=metadata, store_path=StorePath(store)))
 
     @property
@@ -46,12 +46,12 @@ class View(zarr.Group):
     @property
     def table(self) -> pa.Table:
         """The rows found: ``idx`` and the selected fields, one row a granule."""
-        return self.view_store.granules.table
+        return self.view_store.tree.granules.table
 
     @property
     def names(self) -> Names:
         """The name of each granule's group, in the order of `table`: a sequence of strings."""
-        return Names(self.view_store.granules.names)
+        return Names(self.view_store.tree.granules.names)
 
     @property
     def read_only(self) -> bool:
@@ -61,11 +61,11 @@ class View(zarr.Group):
     @property
     def description(self) -> dict[str, Any]:
         """What the root's attribute ``l2view`` says: query, fields, count, collection, snapshot."""
-        return dict(self.view_store.description)
+        return dict(self.view_store.shape.description)
 
     def __len__(self) -> int:
         """Return the number of members: the fields' arrays and the granules' groups."""
-        return len(self.view_store.fields) + len(self.view_store.granules)
+        return self.view_store.shape.members
 
     def __bool__(self) -> bool:
         """Return True, as any group does: an empty view is still a group."""
@@ -82,7 +82,7 @@ class View(zarr.Group):
         return view_html(self)
 
     def _ipython_key_completions_(self) -> list[str]:
-        return [*self.view_store.fields, *self.names[:COMPLETED]]
+        return [*self.view_store.tree.fields, *self.names[:COMPLETED]]
 
     def head(self, count: int = 5) -> View:
         """Return the view of the first granules, which says so in its attributes.
@@ -94,7 +94,7 @@ class View(zarr.Group):
         """
         if len(self.names) <= count:
             return self
-        return View.of(self.view_store.head(max(count, 0)))
+        return View.of(ViewStore(self.view_store.shape.head(max(count, 0))))
 
     def tree(
         self,
@@ -113,7 +113,7 @@ class View(zarr.Group):
         max_nodes
             About as many groups and arrays are shown; the rest isn't read either.
         """
-        room, each = max_nodes - len(self.view_store.fields), 1
+        room, each = max_nodes - len(self.view_store.tree.fields), 1
         if level != 0 and len(self.names):
             below = self.get_group(self.names[0]).members(None if level is None else level - 1)
             each += len(below)
@@ -134,7 +134,7 @@ class View(zarr.Group):
         """
         from l2view.view.datatree import fields_dataset
 
-        return fields_dataset(self.view_store)
+        return fields_dataset(self.view_store.tree)
 
     def to_datatree(self, chunks: Any = None) -> xr.DataTree:
         """Return the view as a DataTree: the fields in its root, a node for each granule.

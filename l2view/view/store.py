@@ -13,10 +13,8 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
-from fnmatch import fnmatchcase
-from functools import cached_property
-from typing import Any, NoReturn
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import icechunk
 import obstore.exceptions
@@ -30,23 +28,12 @@ from zarr.abc.store import (
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
 
-from l2view.errors import (
-    AuthorizationError,
-    ChunkError,
-    MissingGranuleWarning,
-    ReadOnlyViewError,
-    SkippedArrayWarning,
-    UnsupportedArrayError,
-    warn,
-    without_credentials,
-)
+from l2view.errors import AuthorizationError, ChunkError, ReadOnlyViewError, without_credentials
 from l2view.hierarchy import JSON, METADATA_KEYS, join, reads_sync
-from l2view.layout import Layout, Location, UnreadError
-from l2view.view.attributes import OWN, array_attributes, group_attributes
-from l2view.view.fields import FieldArray, field_arrays
-from l2view.view.granules import Granules
+from l2view.view.shape import METADATA, Made, Shape, Unread
 
-METADATA = "zarr.json"
+if TYPE_CHECKING:
+    from l2view.view.tree import Tree
 
 
 class ViewStore(Store):
@@ -54,210 +41,58 @@ class ViewStore(Store):
 
     Parameters
     ----------
-    source
-        The store that holds the granules' chunks.
-    layout
-        Where in it the granules lie.
-    granules
-        The granules found.
-    description
-        What the root's attribute ``l2view`` says.
-    variables
-        Globs for the arrays to show, None for all. One without a slash is matched with an
-        array's name, one with a slash with its path below the granule.
-    field_attributes
-        The attributes of the arrays of ``/meta``, by name.
+    shape
+        What it shows.
     """
 
-    def __init__(
-        self,
-        source: Store,
-        layout: Layout,
-        granules: Granules,
-        description: JSON,
-        variables: Sequence[str] | None = None,
-        field_attributes: Mapping[str, JSON] | None = None,
-        *,
-        read_only: bool = False,
-    ) -> None:
+    def __init__(self, shape: Shape, *, read_only: bool = False) -> None:
         # zarr opens a store that calls itself read-only for mode="r" alone, and
         # `zarr.open_group(store)` means mode="a". So the store doesn't call itself so, and
         # refuses every write by name.
         super().__init__(read_only=read_only)
-        self.source = source
-        self.layout = layout
-        self.granules = granules
-        self.description = description
-        self.variables = None if variables is None else tuple(variables)
-        self.field_attributes = dict(field_attributes or {})
+        self.shape = shape
 
     def __getstate__(self) -> JSON:
-        names = [
-            "source",
-            "layout",
-            "granules",
-            "description",
-            "variables",
-            "field_attributes",
-            "read_only",
-        ]
-        return {name: getattr(self, name) for name in names}
+        return {"shape": self.shape, "read_only": self.read_only}
 
     def __setstate__(self, state: JSON) -> None:
         self.__init__(**state)  # type: ignore[misc]
 
-    def head(self, count: int) -> ViewStore:
-        """Return the store of the first `count` granules."""
-        granules = self.granules.head(count)
-        said = {**self.description, "head": len(granules), "count": len(granules)}
-        return ViewStore(**self.__getstate__() | {"granules": granules, "description": said})
+    @property
+    def tree(self) -> Tree:
+        """The granules as they are."""
+        return self.shape.tree
+
+    @property
+    def source(self) -> Store:
+        """The store that holds the granules' chunks."""
+        return self.tree.source
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, ViewStore)
-            and self.source == other.source
-            and self.description == other.description
-            and self.variables == other.variables
-            and self.granules.table.equals(other.granules.table)
-        )
+        return isinstance(other, ViewStore) and self.shape == other.shape
 
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        return f"<ViewStore: {len(self.granules):,} granules of {self.description['collection']}>"
+        said = self.shape.description
+        return f"<ViewStore: {len(self.tree.granules):,} granules of {said['collection']}>"
 
     __str__ = __repr__
 
-    # What the root and the granules hold
-
-    @cached_property
-    def fields(self) -> dict[str, FieldArray]:
-        """The root's arrays, by name."""
-        return field_arrays(self.granules.table, self.field_attributes)
-
-    @property
-    def root(self) -> JSON:
-        """The document of the root group."""
-        return {"zarr_format": 3, "node_type": "group", "attributes": {OWN: self.description}}
-
-    async def document(self, path: str) -> JSON | None:
-        """Return the Zarr v3 document of the node at `path`, None where there is none."""
-        if not path:
-            return self.root
-        name, _, inner = path.partition("/")
-        if name in self.fields:
-            return self.fields[name].document if not inner else None
-        row = self.granules.row(name)
-        if row is None:
-            return None
-        try:
-            document = await self.layout.document(self.granules.location(row), inner)
-        except UnsupportedArrayError as error:
-            warn(f"{path} is left out: {error}", SkippedArrayWarning)
-            return None
-        if document is None:
-            return None if inner else self._missing(row, name)
-        return self._composed(document, row, inner)
-
-    async def documents(self, paths: Sequence[str]) -> list[JSON | None]:
-        """Return the documents of the nodes at `paths`, reading them together."""
-        wanted = []
-        for path in paths:
-            name, _, inner = path.partition("/")
-            row = self.granules.row(name)
-            if row is not None:
-                wanted.append((self.granules.location(row), inner))
-        await self.layout.prefetch(wanted)
-        return [await self.document(path) for path in paths]
-
-    def _composed(self, document: JSON, row: int, inner: str) -> JSON | None:
-        """Return a node's document with the granule's fields among its attributes."""
-        source = document.get("attributes") or {}
-        if document["node_type"] == "array":
-            if not self.shows(inner):
-                return None
-            attributes = array_attributes(source, self.granules.attributes(row))
-        elif inner:
-            attributes = source
-        else:
-            attributes = group_attributes(source, self.granules.attributes(row))
-        return {**document, "attributes": attributes}
-
-    def _missing(self, row: int, name: str) -> JSON:
-        reason = self.layout.missing(self.granules.location(row))
-        if self.layout.fields:  # otherwise it is so of every granule, and was said of the view
-            place = self.description["collection"]
-            warn(f"the granule {name} has no arrays in {place}: {reason}", MissingGranuleWarning)
-        attributes = {**self.granules.attributes(row), OWN: {"missing": reason}}
-        return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-
-    def shows(self, path: str) -> bool:
-        """Return whether the array at `path` below a granule is among the variables."""
-        if self.variables is None:
-            return True
-        name = path.rpartition("/")[2]
-        return any(
-            fnmatchcase(path if "/" in pattern else name, pattern) for pattern in self.variables
-        )
-
-    async def names(self, path: str) -> list[str]:
-        """Return the names of the nodes directly below the group at `path`."""
-        if not path:
-            return [*self.fields, *self.granules.names.to_pylist()]
-        name, _, inner = path.partition("/")
-        row = self.granules.row(name)
-        if row is None:
-            return []
-        below = await self.layout.children(self.granules.location(row), inner)
-        if self.variables is None:
-            return below
-        documents = await asyncio.gather(*(self.document(join(path, child)) for child in below))
-        return [child for child, found in zip(below, documents, strict=True) if found]
-
     # Keys
 
-    def _is_metadata(self, key: str) -> bool:
-        return key.rpartition("/")[2] in METADATA_KEYS
-
-    def _source_key(self, key: str) -> tuple[str, Location] | str | None:
-        """Return the source key for a chunk of a granule; or a granule that must be read.
-
-        None where the key can't be one of a granule.
-        """
-        name, _, inner = key.partition("/")
-        if not inner or name in self.fields:
-            return None
-        row = self.granules.row(name)
-        if row is None:
-            return None
-        location = self.granules.location(row)
-        try:
-            return self.layout.source_key(location, inner)
-        except UnreadError:
-            return name, location
-
-    async def _translated(self, key: str) -> str | None:
-        found = self._source_key(key)
-        if isinstance(found, tuple):
-            if await self.layout.document(found[1], "") is None:
-                return None
-            found = self._source_key(key)
-        return found if isinstance(found, str) else None
-
-    def _field_chunk(self, key: str) -> bytes | None:
-        """Return the chunk of a root array at `key`, None where there is none."""
-        match = re.fullmatch(r"([^/]+)/c/(\d+)", key)
-        if match is None or match.group(1) not in self.fields:
-            return None
-        return self.fields[match.group(1)].chunk(int(match.group(2)))
-
-    async def _own(self, key: str) -> bytes | None:
-        """Return what this store itself holds at `key`."""
-        if not self._is_metadata(key):
-            return self._field_chunk(key)
+    async def _found(self, key: str) -> str | bytes | Made | None:
+        """Return where the value at `key` is."""
         path, _, name = key.rpartition("/")
-        document = await self.document(path) if name == METADATA else None
-        return None if document is None else json.dumps(document).encode()
+        if name in METADATA_KEYS:
+            document = await self.shape.document(path) if name == METADATA else None
+            return None if document is None else json.dumps(document).encode()
+        found = self.shape.find(key)
+        if isinstance(found, Unread):
+            if await self.tree.layout.document(found.location, "") is None:
+                return None
+            found = self.shape.find(key)
+        return None if isinstance(found, Unread) else found
 
     # Reading
 
@@ -269,13 +104,18 @@ class ViewStore(Store):
     ) -> Buffer | None:
         """Return the value at `key`, or a part of it (see `zarr.abc.store.Store`)."""
         await self._ensure_open()
-        if not self._is_metadata(key) and (source := await self._translated(key)) is not None:
-            try:
-                return await self.source.get(source, prototype, byte_range)
-            except Exception as error:
-                raise_explained(error, key)
-        value = await self._own(key)
-        return None if value is None else _part(prototype.buffer.from_bytes(value), byte_range)
+        found = await self._found(key)
+        if found is None:
+            return None
+        try:
+            if isinstance(found, str):
+                return await self.source.get(found, prototype, byte_range)
+            if not isinstance(found, bytes):
+                made = await found.read(prototype)
+                return None if made is None else _part(made, byte_range)
+        except Exception as error:
+            raise_explained(error, key)
+        return _part(prototype.buffer.from_bytes(found), byte_range)
 
     def get_sync(
         self,
@@ -288,7 +128,8 @@ class ViewStore(Store):
         if not reads_sync(self.source):
             raise TypeError(f"{type(self.source).__name__} has no synchronous reads")
         prototype = prototype or default_buffer_prototype()
-        found = None if self._is_metadata(key) else self._source_key(key)
+        is_chunk = key.rpartition("/")[2] not in METADATA_KEYS
+        found = self.shape.find(key) if is_chunk else None
         if isinstance(found, str):
             try:
                 return self.source.get_sync(found, prototype=prototype, byte_range=byte_range)
@@ -319,8 +160,8 @@ class ViewStore(Store):
         **limits: Any,
     ) -> AsyncIterator[Sequence[tuple[int, Buffer | None]]]:
         """Yield parts of one value, joined into as few reads as the source store makes."""
-        source = None if self._is_metadata(key) else await self._translated(key)
-        if source is None:
+        source = await self._found(key)
+        if not isinstance(source, str):
             async for group in super().get_ranges(key, byte_ranges, prototype=prototype, **limits):
                 yield group
             return
@@ -342,18 +183,25 @@ class ViewStore(Store):
 
     async def exists(self, key: str) -> bool:
         """Return whether there is a value at `key`."""
-        if not self._is_metadata(key) and (source := await self._translated(key)) is not None:
-            return await self.source.exists(source)
-        return await self._own(key) is not None
+        found = await self._found(key)
+        if isinstance(found, str):
+            return await self.source.exists(found)
+        if found is None or isinstance(found, bytes):
+            return found is not None
+        return await found.read(default_buffer_prototype()) is not None
 
     async def getsize(self, key: str) -> int:
         """Return the size in bytes of the value at `key`."""
-        if not self._is_metadata(key) and (source := await self._translated(key)) is not None:
-            return await self.source.getsize(source)
-        value = await self._own(key)
-        if value is None:
+        found = await self._found(key)
+        if isinstance(found, str):
+            return await self.source.getsize(found)
+        made = found if found is None or isinstance(found, bytes) else None
+        if made is None and found is not None:
+            buffer = await found.read(default_buffer_prototype())  # type: ignore[union-attr]
+            made = None if buffer is None else buffer.to_bytes()
+        if made is None:
             raise FileNotFoundError(key)
-        return len(value)
+        return len(made)
 
     # Listing
 
@@ -370,43 +218,42 @@ class ViewStore(Store):
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
         """Yield the names directly below `prefix`."""
         path = prefix.strip("/")
-        name, _, inner = path.partition("/")
-        document = await self.document(path)
+        document = await self.shape.document(path)
         if document is not None:
             yield METADATA
             if document["node_type"] == "group":
-                for child in await self.names(path):
-                    yield child
+                for name in await self.shape.names(path):
+                    yield name
                 return
-        if name in self.fields:
-            keys = [key for key in self._field_keys(name) if key.startswith(f"{path}/")]
-            for child in dict.fromkeys(key[len(path) + 1 :].partition("/")[0] for key in keys):
-                if child != METADATA:
-                    yield child
-        elif inner and (source := await self._translated(path)) is not None:
-            async for child in self.source.list_dir(source):
-                if child.rstrip("/") not in METADATA_KEYS:
-                    yield child.rstrip("/")
+        array = path if document is not None else await self._array_above(path)
+        if array is None:
+            return
+        seen = set()
+        async for key in self.shape.chunk_keys(array):
+            if key.startswith(f"{path}/"):
+                name = key[len(path) + 1 :].partition("/")[0]
+                if name not in seen:
+                    seen.add(name)
+                    yield name
+
+    async def _array_above(self, path: str) -> str | None:
+        """Return the path of the array that `path` may be a part of a chunk's key of."""
+        while path := path.rpartition("/")[0]:
+            document = await self.shape.document(path)
+            if document is not None:
+                return path if document["node_type"] == "array" else None
+        return None
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         """Yield every key that begins with `prefix`."""
-        for key in (METADATA, *(key for name in self.fields for key in self._field_keys(name))):
-            if key.startswith(prefix):
-                yield key
         first, slash, _ = prefix.partition("/")
-        found = [first] if slash else self.granules.names.to_pylist()
-        for name in found:
-            if name.startswith(first) and self.granules.row(name) is not None:
+        if METADATA.startswith(prefix):
+            yield METADATA
+        for name in [first] if slash else await self.shape.names(""):
+            if name.startswith(first):
                 async for key in self._keys_below(name):
                     if key.startswith(prefix):
                         yield key
-
-    def _field_keys(self, name: str) -> list[str]:
-        array = self.fields[name]
-        count = -(
-            -len(array.column) // array.document["chunk_grid"]["configuration"]["chunk_shape"][0]
-        )
-        return [f"{name}/{METADATA}", *(f"{name}/c/{index}" for index in range(count))]
 
     async def list(self) -> AsyncIterator[str]:
         """Yield every key."""
@@ -414,19 +261,18 @@ class ViewStore(Store):
             yield key
 
     async def _keys_below(self, path: str) -> AsyncIterator[str]:
-        """Yield every key of the node at `path` of a granule."""
-        document = await self.document(path)
+        """Yield every key of the node at `path`."""
+        document = await self.shape.document(path)
         if document is None:
             return
         yield f"{path}/{METADATA}"
         if document["node_type"] == "group":
-            for child in await self.names(path):
+            for child in await self.shape.names(path):
                 async for key in self._keys_below(join(path, child)):
                     yield key
-        elif (source := await self._translated(path)) is not None:
-            async for key in self.source.list_prefix(f"{source}/"):
-                if not self._is_metadata(key):
-                    yield path + key.removeprefix(source)
+        else:
+            async for key in self.shape.chunk_keys(path):
+                yield key
 
     # Writing
 
@@ -446,13 +292,12 @@ class ViewStore(Store):
     def _refuse(self) -> NoReturn:
         raise ReadOnlyViewError(
             "a view is read-only; write to the store that holds the granules, "
-            f"{self.description['collection']}, or copy the view first"
+            f"{self.shape.description['collection']}, or copy the view first"
         )
 
     def with_read_only(self, read_only: bool = False) -> ViewStore:
         """Return the same store, which says of itself what `read_only` is."""
-        state = self.__getstate__() | {"read_only": read_only}
-        return ViewStore(**state)
+        return ViewStore(self.shape, read_only=read_only)
 
     async def set(self, key: str, value: Buffer) -> None:
         """Refuse."""

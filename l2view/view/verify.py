@@ -33,21 +33,21 @@ def verify(store: ViewStore) -> Iterator[tuple[str, str | None]]:
     store
         The view's store.
     """
-    names = store.granules.names
+    names = store.tree.granules.names
     for first in range(0, len(names), CONCURRENCY):
         some = names[first : first + CONCURRENCY].to_pylist()
         yield from zip(some, sync(_all(store, some)), strict=True)
 
 
 async def _all(store: ViewStore, names: list[str]) -> list[str | None]:
-    await store.documents(names)
+    await store.shape.documents(names)
     return await asyncio.gather(*(_granule(store, name) for name in names))
 
 
 async def _granule(store: ViewStore, name: str) -> str | None:
-    row = store.granules.row(name)
+    row = store.tree.granules.row(name)
     assert row is not None
-    probes = await store.layout.probes(store.granules.location(row))
+    probes = await store.tree.layout.probes(store.tree.granules.location(row))
     try:
         if probes is None:
             await _each_array(store, name)
@@ -55,8 +55,8 @@ async def _granule(store: ViewStore, name: str) -> str | None:
         for probe in probes:
             path, _, tail = join(name, probe).rpartition("/c/")
             if tail == "*":
-                document = await store.layout.document(
-                    store.granules.location(row), probe.removesuffix("/c/*")
+                document = await store.tree.layout.document(
+                    store.tree.granules.location(row), probe.removesuffix("/c/*")
                 )
                 await _read(store, [] if document is None else _keys(path, document))
             else:
@@ -70,9 +70,9 @@ async def _granule(store: ViewStore, name: str) -> str | None:
 
 async def _each_array(store: ViewStore, path: str) -> None:
     """Read a byte of the first chunk that there is of each array below a group."""
-    for child in await store.names(path):
+    for child in await store.shape.names(path):
         inner = join(path, child)
-        document = await store.document(inner)
+        document = await store.shape.document(inner)
         if document is None:
             continue
         if document["node_type"] == "group":

@@ -1,0 +1,131 @@
+"""What many granules' arrays are, as columns: the ground on which granules are joined.
+
+A granule's document says all of it for one array of one granule. Here the same is told of all
+granules of a profile at once, with what they have in common said once.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from l2view.hierarchy import JSON
+
+
+@dataclass(frozen=True)
+class ArrayInventory:
+    """One array of n granules.
+
+    Attributes
+    ----------
+    path
+        Its path below a granule.
+    variants
+        The different Zarr v3 documents, without shape and chunk grid, and with only those
+        attributes by which values are read.
+    which
+        The variant of each granule, of shape (n,).
+    shapes, chunk_shapes
+        Of shape (n, rank).
+    attributes
+        The attributes that all granules share.
+    """
+
+    path: str
+    variants: tuple[JSON, ...]
+    which: NDArray[np.int32]
+    shapes: NDArray[np.int64]
+    chunk_shapes: NDArray[np.int64]
+    attributes: JSON
+
+    @property
+    def rank(self) -> int:
+        """The number of dimensions."""
+        return int(self.shapes.shape[1])
+
+    @property
+    def dimensions(self) -> tuple[str | None, ...]:
+        """The names of its dimensions, None where one has none."""
+        return tuple(self.variants[0].get("dimension_names") or (None,) * self.rank)
+
+
+@dataclass(frozen=True)
+class Inventory:
+    """The arrays of the n granules of one profile.
+
+    Attributes
+    ----------
+    name
+        The profile's name.
+    rows
+        Which granules they are, of shape (n,), ascending.
+    arrays
+        Their arrays, by path.
+    groups
+        The attributes that all share of their groups, by path; ``""`` for the granule's own.
+    """
+
+    name: str
+    rows: NDArray[np.int64]
+    arrays: Mapping[str, ArrayInventory]
+    groups: Mapping[str, JSON]
+
+
+@dataclass
+class Variants:
+    """The documents of one array, counted as they come.
+
+    Attributes
+    ----------
+    relevant
+        The attributes by which values are read.
+    documents
+        The different ones, by their text.
+    shared
+        The attributes that all of them share, None before the first.
+    """
+
+    relevant: frozenset[str]
+    documents: dict[str, JSON] = field(default_factory=dict)
+    shared: JSON | None = None
+    _seen: dict[str, int] = field(default_factory=dict)
+
+    def number(self, text: str, document: Callable[[], JSON]) -> int:
+        """Return the number of one granule's document; its `text` tells it from others."""
+        if text not in self._seen:
+            whole = document()
+            attributes = whole.get("attributes") or {}
+            kept = {name: said for name, said in attributes.items() if name in self.relevant}
+            bare = {
+                name: said
+                for name, said in whole.items()
+                if name not in ("shape", "chunk_grid", "attributes")
+            } | {"attributes": kept}
+            known = json.dumps(bare, sort_keys=True)
+            self.documents.setdefault(known, bare)
+            self._seen[text] = list(self.documents).index(known)
+            self.shared = in_common(self.shared, attributes)
+        return self._seen[text]
+
+
+def in_common(shared: JSON | None, attributes: JSON) -> JSON:
+    """Return those of the `shared` attributes that are the same in `attributes`."""
+    if shared is None:
+        return dict(attributes)
+    return {
+        name: said
+        for name, said in shared.items()
+        if name in attributes and same(said, attributes[name])
+    }
+
+
+def same(one: Any, other: Any) -> bool:
+    """Return whether two JSON values are the same text: 1, 1.0 and true are not."""
+    if type(one) is type(other) and isinstance(one, str | int):
+        return bool(one == other)
+    return one is other or json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)

@@ -1,0 +1,201 @@
+"""A view in which each granule is a group: what the data is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import cached_property
+
+from zarr.abc.store import Store
+
+from l2view.errors import (
+    MissingGranuleWarning,
+    SkippedArrayWarning,
+    UnsupportedArrayError,
+    warn,
+)
+from l2view.hierarchy import JSON, METADATA_KEYS, join
+from l2view.layout import Layout, UnreadError
+from l2view.view.attributes import OWN, array_attributes, group_attributes
+from l2view.view.fields import FieldArray, field_arrays
+from l2view.view.granules import Granules
+from l2view.view.shape import Found, Unread, is_shown
+
+
+class Tree:
+    """The granules as groups, and the fields as arrays of the root.
+
+    Parameters
+    ----------
+    source
+        The store that holds the granules' chunks.
+    layout
+        Where in it the granules lie.
+    granules
+        The granules found.
+    description
+        What the root's attribute ``l2view`` says.
+    variables
+        Globs for the arrays to show, None for all. One without a slash is matched with an
+        array's name, one with a slash with its path below the granule.
+    field_attributes
+        The attributes of the arrays of ``/meta``, by name.
+    """
+
+    def __init__(
+        self,
+        source: Store,
+        layout: Layout,
+        granules: Granules,
+        description: JSON,
+        variables: Sequence[str] | None = None,
+        field_attributes: Mapping[str, JSON] | None = None,
+    ) -> None:
+        self.source = source
+        self.layout = layout
+        self.granules = granules
+        self.description = description
+        self.variables = None if variables is None else tuple(variables)
+        self.field_attributes = dict(field_attributes or {})
+
+    def __getstate__(self) -> JSON:
+        names = ["source", "layout", "granules", "description", "variables", "field_attributes"]
+        return {name: getattr(self, name) for name in names}
+
+    def __setstate__(self, state: JSON) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Tree)
+            and self.source == other.source
+            and self.description == other.description
+            and self.variables == other.variables
+            and self.granules.table.equals(other.granules.table)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def tree(self) -> Tree:
+        """Itself."""
+        return self
+
+    def head(self, count: int) -> Tree:
+        """Return the tree of the first `count` granules."""
+        granules = self.granules.head(count)
+        said = {**self.description, "head": len(granules), "count": len(granules)}
+        return Tree(**self.__getstate__() | {"granules": granules, "description": said})
+
+    @cached_property
+    def fields(self) -> dict[str, FieldArray]:
+        """The root's arrays, by name."""
+        return field_arrays(self.granules.table, self.field_attributes)
+
+    @property
+    def root(self) -> JSON:
+        """The document of the root group."""
+        return {"zarr_format": 3, "node_type": "group", "attributes": {OWN: self.description}}
+
+    @property
+    def members(self) -> int:
+        """The number of nodes directly below the root."""
+        return len(self.fields) + len(self.granules)
+
+    async def document(self, path: str) -> JSON | None:
+        """Return the Zarr v3 document of the node at `path`, None where there is none."""
+        if not path:
+            return self.root
+        name, _, inner = path.partition("/")
+        if name in self.fields:
+            return self.fields[name].document if not inner else None
+        row = self.granules.row(name)
+        if row is None:
+            return None
+        try:
+            document = await self.layout.document(self.granules.location(row), inner)
+        except UnsupportedArrayError as error:
+            warn(f"{path} is left out: {error}", SkippedArrayWarning)
+            return None
+        if document is None:
+            return None if inner else self._missing(row, name)
+        return self._composed(document, row, inner)
+
+    async def documents(self, paths: Sequence[str]) -> list[JSON | None]:
+        """Return the documents of the nodes at `paths`, reading them together."""
+        wanted = []
+        for path in paths:
+            name, _, inner = path.partition("/")
+            row = self.granules.row(name)
+            if row is not None:
+                wanted.append((self.granules.location(row), inner))
+        await self.layout.prefetch(wanted)
+        return [await self.document(path) for path in paths]
+
+    def _composed(self, document: JSON, row: int, inner: str) -> JSON | None:
+        """Return a node's document with the granule's fields among its attributes."""
+        source = document.get("attributes") or {}
+        if document["node_type"] == "array":
+            if not self.shows(inner):
+                return None
+            attributes = array_attributes(source, self.granules.attributes(row))
+        elif inner:
+            attributes = source
+        else:
+            attributes = group_attributes(source, self.granules.attributes(row))
+        return {**document, "attributes": attributes}
+
+    def _missing(self, row: int, name: str) -> JSON:
+        reason = self.layout.missing(self.granules.location(row))
+        if self.layout.fields:  # otherwise it is so of every granule, and was said of the view
+            place = self.description["collection"]
+            warn(f"the granule {name} has no arrays in {place}: {reason}", MissingGranuleWarning)
+        attributes = {**self.granules.attributes(row), OWN: {"missing": reason}}
+        return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+
+    def shows(self, path: str) -> bool:
+        """Return whether the array at `path` below a granule is among the variables."""
+        return is_shown(path, self.variables)
+
+    async def names(self, path: str) -> list[str]:
+        """Return the names of the nodes directly below the group at `path`."""
+        if not path:
+            return [*self.fields, *self.granules.names.to_pylist()]
+        name, _, inner = path.partition("/")
+        row = self.granules.row(name)
+        if row is None:
+            return []
+        below = await self.layout.children(self.granules.location(row), inner)
+        if self.variables is None:
+            return below
+        documents = await asyncio.gather(*(self.document(join(path, child)) for child in below))
+        return [child for child, found in zip(below, documents, strict=True) if found]
+
+    def find(self, key: str) -> Found:
+        """Return where the chunk at `key` is."""
+        name, _, inner = key.partition("/")
+        if name in self.fields:
+            return self.fields[name].chunk_at(inner)
+        row = self.granules.row(name) if inner else None
+        if row is None:
+            return None
+        location = self.granules.location(row)
+        try:
+            return self.layout.source_key(location, inner)
+        except UnreadError:
+            return Unread(location)
+
+    async def chunk_keys(self, path: str) -> AsyncIterator[str]:
+        """Yield the keys of the chunks of the array at `path`."""
+        if path in self.fields:
+            for key in self.fields[path].keys:
+                yield f"{path}/{key}"
+            return
+        found = self.find(path)
+        if isinstance(found, Unread):
+            await self.layout.document(found.location, "")
+            found = self.find(path)
+        if isinstance(found, str):
+            async for key in self.source.list_prefix(f"{found}/"):
+                if key.rpartition("/")[2] not in METADATA_KEYS:
+                    yield path + key.removeprefix(found)
