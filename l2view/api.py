@@ -11,6 +11,7 @@ from datafusion import DataFrame
 from l2view.collection import Collection
 from l2view.stores import Authorize, StoreLike
 from l2view.view.group import View
+from l2view.view.stack import EncodingName, RaggedName, ShapeName
 
 if TYPE_CHECKING:
     from l2view.ingest.executors import Parallel
@@ -33,6 +34,10 @@ def open(
     variables: Sequence[str] | str | None = None,
     order_by: str | Sequence[str] | None = None,
     limit: int | None = None,
+    layout: ShapeName = "tree",
+    dim: str | None = None,
+    encoding: EncodingName = "keep",
+    ragged: RaggedName = "error",
     branch: str | None = None,
     tag: str | None = None,
     snapshot: str | None = None,
@@ -69,6 +74,18 @@ def open(
         SQL sort expressions, such as ``"cloud_cover DESC"``.
     limit
         The most granules.
+    layout
+        ``"tree"``: each granule is a group. ``"stack"``: granules side by side, one array for a
+        variable. ``"concat"``: granules end to end along one of their dimensions.
+    dim
+        The dimension along which: in a stack a field, which is then its coordinate (``granule``
+        by default); end to end a dimension of the arrays.
+    encoding
+        What becomes of granules that are encoded in different ways: ``"keep"`` is an error that
+        names them, ``"unify"`` gives all of them in one encoding.
+    ragged
+        What becomes of granules of different shapes: ``"error"``, or ``"pad"``, by which the
+        fill value stands beyond theirs.
     branch, tag, snapshot
         Which state of an Icechunk repository to search, the branch ``main`` by default.
     group
@@ -97,6 +114,8 @@ def open(
         Where the repository's virtual chunks may not be read yet.
     QueryError, FieldError
         Where the search can't be asked of this collection.
+    ShapeError
+        Where the granules found can't be joined so.
     """
     collection = Collection(
         store,
@@ -120,6 +139,10 @@ def open(
         variables=variables,
         order_by=order_by,
         limit=limit,
+        layout=layout,
+        dim=dim,
+        encoding=encoding,
+        ragged=ragged,
     )
 
 

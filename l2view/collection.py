@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
 from datetime import datetime as instant
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import icechunk
 import numpy as np
@@ -51,9 +51,11 @@ from l2view.stores import (
     require_authorization,
     unreadable,
 )
-from l2view.view.granules import Granules, group_names
+from l2view.view.granules import Granules, Origin, group_names
 from l2view.view.group import View
 from l2view.view.missing import look
+from l2view.view.shape import Shape
+from l2view.view.stack import EncodingName, Joining, RaggedName, ShapeName, joined
 from l2view.view.store import ViewStore
 from l2view.view.tree import Tree
 
@@ -340,6 +342,10 @@ class Collection:
         variables: Sequence[str] | str | None = None,
         order_by: str | Sequence[str] | None = None,
         limit: int | None = None,
+        layout: ShapeName = "tree",
+        dim: str | None = None,
+        encoding: EncodingName = "keep",
+        ragged: RaggedName = "error",
     ) -> View:
         """Find granules and return them as a Zarr group.
 
@@ -350,6 +356,18 @@ class Collection:
         variables
             Globs for the arrays to show, all by default. One without a slash is matched with
             an array's name, one with a slash with its path below the granule.
+        layout
+            ``"tree"``: each granule is a group. ``"stack"``: granules side by side, one array
+            for a variable. ``"concat"``: granules end to end along one of their dimensions.
+        dim
+            The dimension along which: in a stack a field, which is then its coordinate
+            (``granule`` by default); end to end a dimension of the arrays.
+        encoding
+            What becomes of granules that are encoded in different ways: ``"keep"`` is an
+            error that names them, ``"unify"`` gives all of them in one encoding.
+        ragged
+            What becomes of granules of different shapes: ``"error"``, or ``"pad"``, by which
+            the fill value stands beyond theirs.
 
         Returns
         -------
@@ -362,7 +380,21 @@ class Collection:
             Where the repository's virtual chunks may not be read yet.
         QueryError, FieldError
             Where the search can't be asked of this collection.
+        ShapeError
+            Where the granules found can't be joined so.
         """
+        for name, value, known in (
+            ("layout", layout, get_args(ShapeName.__value__)),
+            ("encoding", encoding, get_args(EncodingName.__value__)),
+            ("ragged", ragged, get_args(RaggedName.__value__)),
+        ):
+            if value not in known:
+                raise QueryError(unknown(name, str(value), known))
+        if layout == "tree" and (dim is not None or encoding != "keep" or ragged != "error"):
+            raise QueryError(
+                'dim=, encoding= and ragged= say how granules are joined: pass layout="stack" or '
+                '"concat" as well'
+            )
         require_authorization(self._source)
         names = self._selected(fields)
         globs = texts("variables", variables)
@@ -378,6 +410,9 @@ class Collection:
             variables=globs,
             field_attributes={name: self._fields[name].attributes for name in names},
         )
+        if layout != "tree":
+            shape: Shape = joined(tree, Joining(layout, dim, encoding, ragged))
+            return View.of(ViewStore(shape))
         if len(found) and not self._layout.fields:
             reason = self._layout.missing(())
             message = f"the granules of {self._source.label} have no arrays: {reason}"
@@ -575,6 +610,7 @@ class Collection:
             table=found.select([ROW, *names]),
             names=group_names(found.column(ROW), ids, {ROW, *names}),
             locations=locations,
+            origin=None if self._source.snapshot is None else Origin(self.meta, tuple(names)),
         )
 
     def _description(

@@ -43,6 +43,10 @@ class IngestError(L2ViewError):
     """Granules can't be written to a collection."""
 
 
+class ShapeError(L2ViewError, ValueError):
+    """The granules found can't be shown in the shape that was asked for."""
+
+
 class ReadOnlyViewError(L2ViewError, ValueError):
     """Something tried to write to a view."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
@@ -160,6 +160,8 @@ def of_array(array: ManifestArray, path: str, document: JSON) -> ArrayReferences
     """Return the references of one VirtualiZarr array with a Zarr v3 document."""
     if document["chunk_grid"]["name"] != "regular":
         raise ValueError(f"{path}: its chunk grid is {document['chunk_grid']['name']}, not regular")
+    if document.get("dimension_names") is not None:
+        document = {**document, "dimension_names": plain_names(document["dimension_names"])}
     manifest = array.manifest
     locations = manifest._paths.ravel().tolist()
     inlined = dict(manifest._inlined)
@@ -175,6 +177,21 @@ def of_array(array: ManifestArray, path: str, document: JSON) -> ArrayReferences
         nothing = np.zeros(count, dtype=np.uint64)
         return replace(found, locations=[""] * count, offsets=nothing, lengths=nothing)
     return found
+
+
+def plain_names(names: Sequence[str | None]) -> list[str | None]:
+    """Return the names of dimensions without the groups that they are declared in.
+
+    A dimension is one of its group and of all below it, and is called by its name alone there
+    (netCDF-4 user's guide); VirtualiZarr's HDF5 parser says its path.
+
+    Examples
+    --------
+    >>> plain_names(["data_01/time", None])
+    ['time', None]
+    """
+    plain = [None if name is None else name.rpartition("/")[2] for name in names]
+    return plain if len(set(plain)) == len(set(names)) else list(names)
 
 
 def _plain(value: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from l2view.errors import listed
 from l2view.pictures.summary import DRAWN, Summary, first_rows, footprints, time_span
+from l2view.view.stack import Joined
 
 if TYPE_CHECKING:
     from l2view.collection import Collection
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
 
 SHOWN_IDS = 3
 """The most ids of a query that are told one by one."""
+
+SHOWN_ARRAYS = 12
+"""The most arrays that are told one by one."""
+
+JOINED = ("dim", "encoding", "ragged")
+"""What a view says of how its granules are joined."""
 
 SCANNED_ROWS = 2_000_000
 """Above so many rows a collection's time span is not looked for."""
@@ -34,6 +41,11 @@ def view_summary(view: View) -> Summary:
     facts["fields"] = listed(table.schema.names)
     if "variables" in said:
         facts["variables"] = listed(said["variables"])
+    if "layout" in said:
+        facts["layout"] = ", ".join(
+            [said["layout"], *(f"{name}={said[name]!r}" for name in JOINED if name in said)]
+        )
+        facts |= _joined(view)
     facts["granules"] = listed(view.names[:3])
     if said["count"] > 3:
         facts["granules"] += ", …"
@@ -41,6 +53,23 @@ def view_summary(view: View) -> Summary:
     drawn = f"{DRAWN} of {said['count']:,} footprints" if said["count"] > DRAWN else ""
     title = f"View of {said['count']:,} granule{'' if said['count'] == 1 else 's'}"
     return Summary(title, facts, names, rows, footprints(table, DRAWN), drawn)
+
+
+def _joined(view: View) -> dict[str, str]:
+    """Return what is joined: the groups, or the arrays with their dimensions and shapes."""
+    said = view.description
+    if "stacks" in said:
+        groups = [f"{name} ({one['granules']:,} granules)" for name, one in said["stacks"].items()]
+        return {"groups": listed(groups)}
+    shape = view.view_store.shape
+    assert isinstance(shape, Joined)
+    arrays = []
+    for path, array in shape.stacks[""].arrays.items():
+        sizes = zip(array.dimensions, array.shape, strict=True)
+        arrays.append(f"{path} ({', '.join(f'{name}: {size}' for name, size in sizes)})")
+    return {
+        "arrays": "\n".join([*arrays[:SHOWN_ARRAYS], *(["…"] if arrays[SHOWN_ARRAYS:] else [])])
+    }
 
 
 def collection_summary(collection: Collection) -> Summary:

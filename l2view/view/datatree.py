@@ -7,27 +7,25 @@ when its values are first wanted.
 from __future__ import annotations
 
 import asyncio
-import json
 import uuid
-import warnings
 from collections.abc import Mapping
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
 from xarray.backends.common import BackendArray
-from xarray.backends.zarr import FillValueCoder, ZarrArrayWrapper, _compact_chunk_sizes
+from xarray.backends.zarr import ZarrArrayWrapper, _compact_chunk_sizes
 from xarray.conventions import decode_cf_variables
 from xarray.core import indexing
 from zarr import AsyncArray
 from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.core.sync import sync
-from zarr.dtype import parse_dtype
 from zarr.storage import StorePath
 
 from l2view.hierarchy import JSON, join
+from l2view.view.encoding import attributes_of, native_dtype
 from l2view.view.store import ViewStore
 from l2view.view.tree import Tree
 
@@ -56,6 +54,18 @@ def datatree(store: ViewStore, chunks: Any = None) -> xr.DataTree:
     return xr.DataTree.from_dict(datasets)
 
 
+def joined_dataset(store: ViewStore, chunks: Any = None) -> xr.Dataset:
+    """Return joined granules as a Dataset."""
+    source: Any = store  # which xarray's types leave out
+    return xr.open_dataset(source, engine="zarr", consolidated=False, chunks=chunks)
+
+
+def joined_datatree(store: ViewStore, chunks: Any = None) -> xr.DataTree:
+    """Return joined granules as a DataTree."""
+    source: Any = store
+    return xr.open_datatree(source, engine="zarr", consolidated=False, chunks=chunks)
+
+
 def _chunked(dataset: xr.Dataset, chunks: Any, token: str) -> xr.Dataset:
     """Return a Dataset of Dask arrays, with the stored chunks where `chunks` says nothing."""
     arrays = {}
@@ -79,7 +89,7 @@ def fields_dataset(tree: Tree) -> xr.Dataset:
         if values.dtype == object:
             values = values.astype(np.dtypes.StringDType())
         dimensions = array.document["dimension_names"]
-        variables[name] = xr.Variable(dimensions, values, _attributes(array.document))
+        variables[name] = xr.Variable(dimensions, values, attributes_of(array.document))
     return xr.decode_cf(xr.Dataset(variables, attrs=tree.root["attributes"]))
 
 
@@ -140,16 +150,7 @@ def _variable(store: ViewStore, path: str, document: JSON) -> xr.Variable:
     lazy = LazyArray(store, path, document)
     array: Any = indexing.LazilyIndexedArray(lazy)
     data = indexing.MemoryCachedArray(indexing.CopyOnWriteArray(array))  # type: ignore[no-untyped-call]
-    return xr.Variable(dimensions, data, _attributes(document), _encoding(lazy))
-
-
-def _attributes(document: JSON) -> JSON:
-    attributes = dict(document["attributes"])
-    if "_FillValue" in attributes:
-        attributes["_FillValue"] = FillValueCoder.decode(
-            attributes["_FillValue"], _dtype(json.dumps(document["data_type"]))
-        )
-    return attributes
+    return xr.Variable(dimensions, data, attributes_of(document), _encoding(lazy))
 
 
 def _encoding(array: LazyArray) -> JSON:
@@ -166,14 +167,6 @@ def _encoding(array: LazyArray) -> JSON:
         encoding = {"chunks": inner, "shards": chunks}
     names = document.get("dimension_names") or ()
     return encoding | {"preferred_chunks": dict(zip(names, encoding["chunks"], strict=True))}
-
-
-@lru_cache(maxsize=256)
-def _dtype(data_type: str) -> np.dtype[Any]:
-    """Return NumPy's dtype for a Zarr data type given as JSON text."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
-        return parse_dtype(json.loads(data_type), zarr_format=3).to_native_dtype()
 
 
 class LazyArray(BackendArray):
@@ -194,7 +187,7 @@ class LazyArray(BackendArray):
         self.path = path
         self.document = document
         self.shape = tuple(document["shape"])
-        self.dtype = _dtype(json.dumps(document["data_type"]))
+        self.dtype = native_dtype(document["data_type"])
 
     @cached_property
     def zarr(self) -> zarr.Array[Any]:

@@ -8,7 +8,7 @@ the children of a DataTree inherit nothing.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -95,7 +95,9 @@ class FieldArray:
         return padded.tobytes()
 
 
-def field_arrays(table: pa.Table, attributes: Mapping[str, JSON]) -> dict[str, FieldArray]:
+def field_arrays(
+    table: pa.Table, attributes: Mapping[str, JSON], dimension: str | None = None
+) -> dict[str, FieldArray]:
     """Return the Zarr arrays for the columns of `table`, by name.
 
     Parameters
@@ -104,17 +106,28 @@ def field_arrays(table: pa.Table, attributes: Mapping[str, JSON]) -> dict[str, F
         The rows.
     attributes
         The attributes of the arrays of ``/meta`` that the columns came from, by name.
+    dimension
+        The name of the arrays' dimension, by default one that none of them has.
     """
-    # An array named like its dimension would be an index.
-    dimension = DIMENSION
-    while dimension in table.schema.names:
-        dimension += "_"
+    if dimension is None:
+        dimension = free_name(DIMENSION, table.schema.names)
     return {
         field.name: _field_array(
             field, table.column(field.name), attributes.get(field.name, {}), dimension
         )
         for field in table.schema
     }
+
+
+def free_name(name: str, taken: Iterable[str]) -> str:
+    """Return `name`, with ``_`` behind it while it is taken.
+
+    An array named like its dimension would be an index to xarray.
+    """
+    taken = set(taken)
+    while name in taken:
+        name += "_"
+    return name
 
 
 def _field_array(

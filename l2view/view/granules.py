@@ -7,6 +7,7 @@ becomes a dictionary when its attributes are asked for, a block of rows at a tim
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, overload
 
@@ -18,7 +19,10 @@ from numpy.typing import NDArray
 from l2view.errors import listed
 from l2view.hierarchy import JSON, METADATA_KEYS
 from l2view.layout import Location
+from l2view.meta.dataset import MetaDataset
+from l2view.meta.schema import ROW
 from l2view.view.attributes import json_columns
+from l2view.view.pickled import array_of, array_state, read_table, table_bytes
 
 BLOCK = 256
 """How many rows are turned into attributes at once."""
@@ -72,6 +76,31 @@ class Names(Sequence[str]):
         return f"<{len(self):,} names: {listed(self[:3])}{', …' if len(self) > 3 else ''}>"
 
 
+@dataclass(frozen=True)
+class Origin:
+    """Where the fields of granules can be read again, so that a pickle needn't hold them.
+
+    Attributes
+    ----------
+    meta
+        The table of a snapshot, which stays what it is.
+    fields
+        The selected fields.
+    """
+
+    meta: MetaDataset
+    fields: tuple[str, ...]
+
+    def table(self, rows: NDArray[np.int64]) -> pa.Table:
+        """Return the row numbers and selected fields of some rows."""
+        return self.meta.take(rows, [ROW, *self.fields])
+
+    def names(self, rows: NDArray[np.int64]) -> pa.LargeStringArray:
+        """Return the names of the groups of some rows."""
+        ids = self.meta.take(rows, ["id"]).column(0) if "id" in self.meta.fields else None
+        return group_names(pa.chunked_array([pa.array(rows)]), ids, {ROW, *self.fields})
+
+
 class Granules:
     """What a view knows of its granules.
 
@@ -83,32 +112,101 @@ class Granules:
         The name of each granule's group, all different, of shape (n,).
     locations
         The fields that a layout locates granules by, one row a granule.
+    origin
+        Where `table` and `names` can be read again.
+    rows
+        The row numbers, where there is no `table` yet.
+    numbered
+        Whether granules are named by their positions, and have no fields.
     """
 
-    def __init__(self, table: pa.Table, names: pa.Array, locations: pa.Table) -> None:
-        self.table = table
-        self.names = names
+    def __init__(
+        self,
+        table: pa.Table | None,
+        names: pa.Array | None,
+        locations: pa.Table,
+        *,
+        origin: Origin | None = None,
+        rows: NDArray[np.int64] | None = None,
+        numbered: bool = False,
+    ) -> None:
+        self._table = table
+        self._names = names
         self.locations = locations
+        self.origin = origin
+        self._rows = rows
+        self._numbered = numbered
         self._order: NDArray[np.uint64] | None = None
         self._block = lru_cache(maxsize=32)(self._read_block)
         self.row = lru_cache(maxsize=4096)(self._find)
 
     def __getstate__(self) -> JSON:
-        return {"table": self.table, "names": self.names, "locations": self.locations}
+        state = {"locations": table_bytes(self.locations), "numbered": self._numbered}
+        if self._numbered:
+            return state
+        if self.origin is not None:
+            return state | {"origin": self.origin, "rows": array_state(self.rows)}
+        named = pa.table({"name": self.names})
+        return state | {"table": table_bytes(self.table), "names": table_bytes(named)}
 
     def __setstate__(self, state: JSON) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        table, names = state.get("table"), state.get("names")
+        rows = state.get("rows")
+        self.__init__(  # type: ignore[misc]
+            None if table is None else read_table(table),
+            None if names is None else read_table(names).column(0).combine_chunks(),
+            read_table(state["locations"]),
+            origin=state.get("origin"),
+            rows=None if rows is None else array_of(rows),
+            numbered=state["numbered"],
+        )
+
+    @property
+    def table(self) -> pa.Table:
+        """The row number and the selected fields, one row a granule."""
+        if self._table is None:
+            assert self.origin is not None
+            self._table = self.origin.table(self.rows)
+        return self._table
+
+    @property
+    def fields(self) -> list[str]:
+        """The names of the row number and the selected fields."""
+        if self._table is None and self.origin is not None:
+            return [ROW, *self.origin.fields]
+        return list(self.table.schema.names)
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The row numbers, of shape (n,)."""
+        if self._rows is None:
+            self._rows = self.table.column(ROW).to_numpy()
+        return self._rows
+
+    @property
+    def names(self) -> Any:
+        """The name of each granule's group, an Arrow array of shape (n,)."""
+        if self._names is None:
+            assert self.origin is not None
+            self._names = self.origin.names(self.rows)
+        return self._names
 
     def __len__(self) -> int:
-        return int(self.table.num_rows)
+        return int(self.locations.num_rows if self._table is None else self._table.num_rows)
 
     def head(self, count: int) -> Granules:
         """Return the first `count` of the granules."""
-        tables = (self.table.slice(0, count), self.names.slice(0, count))
-        return Granules(*tables, self.locations.slice(0, count))
+        return Granules(
+            self.table.slice(0, count),
+            self.names.slice(0, count),
+            self.locations.slice(0, count),
+            origin=self.origin,
+        )
 
     def _find(self, name: str) -> int | None:
         """Return the row of the granule called `name`, None where there is none."""
+        if self._numbered:
+            return int(name) if name.isdigit() and int(name) < len(self) else None
         if self._order is None:
             self._order = pc.sort_indices(self.names).to_numpy()
         low, high = 0, len(self._order)
@@ -121,6 +219,14 @@ class Granules:
                 high = middle
         row = int(self._order[low]) if low < len(self._order) else -1
         return row if row >= 0 and self.names[row].as_py() == name else None
+
+    def name(self, row: int) -> str:
+        """Return the name of one granule."""
+        return str(row) if self._numbered else str(self.names[row])
+
+    def numbered(self) -> Granules:
+        """Return the same granules, named by their positions and without fields."""
+        return Granules(None, None, self.locations, numbered=True)
 
     def attributes(self, row: int) -> JSON:
         """Return the fields of one granule as JSON attributes."""

@@ -10,6 +10,7 @@ from zarr import AsyncGroup
 from zarr.core.group import GroupMetadata
 from zarr.storage import StorePath
 
+from l2view.errors import ShapeError, listed
 from l2view.view.granules import Names
 from l2view.view.store import ViewStore
 
@@ -113,6 +114,8 @@ class View(zarr.Group):
         max_nodes
             About as many groups and arrays are shown; the rest isn't read either.
         """
+        if self.view_store.shape is not self.view_store.tree:
+            return super().tree(expand, level, max_nodes=max_nodes, plain=plain)
         room, each = max_nodes - len(self.view_store.tree.fields), 1
         if level != 0 and len(self.names):
             below = self.get_group(self.names[0]).members(None if level is None else level - 1)
@@ -127,20 +130,41 @@ class View(zarr.Group):
             )
         return drawn
 
-    def to_dataset(self) -> xr.Dataset:
-        """Return the fields as a Dataset over the dimension ``granule``.
+    def to_dataset(self, chunks: Any = None) -> xr.Dataset:
+        """Return the view as a Dataset: of its fields, or of the arrays that it joins.
 
-        The same as ``xr.open_zarr(view.store)``, without asking the store for each granule.
+        The same as ``xr.open_zarr(view.store)``, in a tree without asking the store for each
+        granule. Of arrays nothing is read until they are computed.
+
+        Parameters
+        ----------
+        chunks
+            As for `xarray.open_dataset`: ``{}`` for Dask arrays with the chunks that are stored,
+            ``"auto"`` for larger ones, None for no Dask.
+
+        Raises
+        ------
+        ShapeError
+            Where the granules are joined into several groups.
         """
-        from l2view.view.datatree import fields_dataset
+        from l2view.view.datatree import fields_dataset, joined_dataset
 
-        return fields_dataset(self.view_store.tree)
+        store = self.view_store
+        if store.shape is store.tree:
+            return fields_dataset(store.tree)
+        if "stacks" in store.shape.description:
+            raise ShapeError(
+                f"the granules differ, and are in {listed(store.shape.description['stacks'])}: "
+                "to_datatree() has all of them, xarray.open_zarr(view.store, group=…) one"
+            )
+        return joined_dataset(store, chunks)
 
     def to_datatree(self, chunks: Any = None) -> xr.DataTree:
-        """Return the view as a DataTree: the fields in its root, a node for each granule.
+        """Return the view as a DataTree.
 
-        The same as ``xr.open_datatree(view.store, engine="zarr")``, only faster. Arrays stay
-        where they are until they are computed.
+        The same as ``xr.open_datatree(view.store, engine="zarr")``; a tree of granules, with the
+        fields in its root and a node for each granule, is made faster. Arrays stay where they
+        are until they are computed.
 
         Parameters
         ----------
@@ -148,9 +172,10 @@ class View(zarr.Group):
             As for `xarray.open_datatree`: ``{}`` for Dask arrays with the chunks that are
             stored, ``"auto"`` for larger ones, None for no Dask.
         """
-        from l2view.view.datatree import datatree
+        from l2view.view.datatree import datatree, joined_datatree
 
-        return datatree(self.view_store, chunks)
+        store = self.view_store
+        return (datatree if store.shape is store.tree else joined_datatree)(store, chunks)
 
     def verify(self) -> dict[str, str]:
         """Return the granules whose files changed since they were referred to, or are gone.

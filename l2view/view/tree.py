@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 from zarr.abc.store import Store
 
@@ -20,6 +21,9 @@ from l2view.view.attributes import OWN, array_attributes, group_attributes
 from l2view.view.fields import FieldArray, field_arrays
 from l2view.view.granules import Granules
 from l2view.view.shape import Found, Unread, is_shown
+
+if TYPE_CHECKING:
+    from l2view.view.store import ViewStore
 
 
 class Tree:
@@ -80,6 +84,14 @@ class Tree:
     def tree(self) -> Tree:
         """Itself."""
         return self
+
+    @cached_property
+    def numbered(self) -> ViewStore:
+        """The store of the same granules, named by their positions, for reading their values."""
+        from l2view.view.store import ViewStore
+
+        granules = self.granules.numbered()
+        return ViewStore(Tree(self.source, self.layout, granules, self.description))
 
     def head(self, count: int) -> Tree:
         """Return the tree of the first `count` granules."""

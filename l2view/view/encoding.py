@@ -1,0 +1,282 @@
+"""How the values of an array are encoded, and one encoding for arrays that differ.
+
+Values are decoded by xarray's own rules (`xarray.conventions`), so that what is joined equals
+what xarray decodes from each granule.
+"""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import NDArray
+from xarray.backends.zarr import FillValueCoder
+from xarray.coding.times import CFDatetimeCoder
+from xarray.conventions import decode_cf_variable
+from zarr.core.dtype.wrapper import ZDType
+from zarr.dtype import parse_dtype
+
+from l2view.hierarchy import JSON
+from l2view.view.fields import NULL_TIME, TIME_WORDS
+
+PACKING = frozenset(
+    {"_FillValue", "_Unsigned", "_Encoding", "add_offset", "dtype", "missing_value", "scale_factor"}
+)
+"""The attributes by which a stored number becomes a value."""
+
+RANGES = frozenset({"valid_max", "valid_min", "valid_range"})
+"""The attributes that are told in stored numbers (CF 1.12, section 2.5.1)."""
+
+TIMES = frozenset({"units", "calendar"})
+"""The attributes by which a number becomes a time."""
+
+MEANING = frozenset({"units", "flag_masks", "flag_meanings", "flag_values", "positive"})
+"""The attributes that say what a value means: where they differ, values can't be joined."""
+
+RELEVANT = PACKING | TIMES | MEANING
+"""All of them, by which the arrays of granules are told apart."""
+
+
+@lru_cache(maxsize=256)
+def _parsed(data_type: str) -> ZDType[Any, Any]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
+        return parse_dtype(json.loads(data_type), zarr_format=3)
+
+
+def zarr_dtype(data_type: str | JSON) -> ZDType[Any, Any]:
+    """Return zarr's data type for that of a Zarr v3 document."""
+    return _parsed(json.dumps(data_type))
+
+
+def native_dtype(data_type: str | JSON) -> np.dtype[Any]:
+    """Return NumPy's dtype for the data type of a Zarr v3 document."""
+    return zarr_dtype(data_type).to_native_dtype()  # type: ignore[no-any-return]
+
+
+def attributes_of(document: JSON) -> JSON:
+    """Return an array's attributes as xarray has them, its ``_FillValue`` decoded."""
+    attributes = dict(document["attributes"])
+    if "_FillValue" in attributes:
+        attributes["_FillValue"] = FillValueCoder.decode(
+            attributes["_FillValue"], native_dtype(document["data_type"])
+        )
+    return attributes
+
+
+def is_time(attributes: Mapping[str, Any]) -> bool:
+    """Return whether the attributes say that numbers are times, or lengths of time."""
+    units = str(attributes.get("units", ""))
+    if " since " in units:
+        return True
+    said = str(attributes.get("dtype", "")).startswith("timedelta64")
+    return said and units.rstrip("s") in {unit.rstrip("s") for unit in TIME_WORDS}
+
+
+def packing_of(document: JSON) -> JSON:
+    """Return those attributes of a document that make values of stored numbers."""
+    attributes = document["attributes"]
+    names = PACKING | (TIMES if is_time(attributes) else frozenset())
+    return {name: said for name, said in attributes.items() if name in names}
+
+
+def meaning_of(document: JSON) -> JSON:
+    """Return those attributes of a document that say what its values mean."""
+    attributes = document["attributes"]
+    names = MEANING - (TIMES if is_time(attributes) else frozenset())
+    return {name: said for name, said in attributes.items() if name in names}
+
+
+def decode(values: NDArray[Any], attributes: Mapping[str, Any]) -> NDArray[Any]:
+    """Return stored numbers as values, as xarray decodes them.
+
+    Parameters
+    ----------
+    values
+        What is stored, of any shape.
+    attributes
+        The array's attributes (see `attributes_of`).
+
+    Returns
+    -------
+    numpy.ndarray
+        Of the same shape, in the machine's byte order; times as ``datetime64[ns]``.
+    """
+    dimensions = [str(axis) for axis in range(values.ndim)]
+    kept = {name: said for name, said in attributes.items() if name in PACKING | TIMES}
+    if not is_time(kept):
+        kept.pop("units", None)
+    variable = xr.Variable(dimensions, values, kept)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of what xarray also says of each granule
+        found = decode_cf_variable(
+            "", variable, concat_characters=False, decode_times=CFDatetimeCoder(use_cftime=False)
+        )
+    return np.asarray(found.values)
+
+
+@lru_cache(maxsize=1024)
+def _decoded_dtype(data_type: str, attributes: str) -> np.dtype[Any]:
+    document = {"data_type": json.loads(data_type), "attributes": json.loads(attributes)}
+    one = np.zeros(1, native_dtype(document["data_type"]))
+    return decode(one, attributes_of(document)).dtype
+
+
+def decoded_dtype(document: JSON) -> np.dtype[Any]:
+    """Return the dtype of an array's values, by the rules of CF as xarray keeps them.
+
+    Raises
+    ------
+    ValueError
+        Where its times are in a calendar that NumPy doesn't have.
+    """
+    said = json.dumps(packing_of(document), sort_keys=True)
+    return _decoded_dtype(json.dumps(document["data_type"]), said)
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the values of one array are given.
+
+    Attributes
+    ----------
+    data_type, codecs, fill_value
+        Of the Zarr v3 document, for a chunk with the axes of a granule's own.
+    attributes
+        Those by which its values are read.
+    decoded
+        Whether they are values that were decoded, and not stored numbers as they are.
+    """
+
+    data_type: str | JSON
+    codecs: tuple[JSON, ...]
+    fill_value: Any
+    attributes: JSON
+    decoded: bool
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """NumPy's dtype of what is stored."""
+        return native_dtype(self.data_type)
+
+    def takes(self, variant: JSON) -> bool:
+        """Return whether the chunks of a variant are chunks of this form as they are."""
+        if json.dumps(variant["data_type"]) != json.dumps(self.data_type):
+            return False
+        if json.dumps(variant["codecs"]) != json.dumps(list(self.codecs)):
+            return False
+        return is_plain(variant) if self.decoded else packing_of(variant) == self.attributes
+
+    def values(self, stored: NDArray[Any], variant: JSON) -> NDArray[Any]:
+        """Return the stored numbers of a variant as this form stores them.
+
+        Raises
+        ------
+        ValueError
+            Where a time is one that nanoseconds can't tell.
+        """
+        found = decode(stored, attributes_of(variant)) if self.decoded else stored
+        if found.dtype.kind in "mM":
+            found = found.astype(f"{found.dtype.kind}8[ns]").view(np.int64)
+        return found.astype(self.dtype, copy=False)
+
+
+def same_meaning(name: str, one: Any, other: Any) -> bool:
+    """Return whether two values of an attribute in `MEANING` say the same.
+
+    Units are told alike by UDUNITS' rules, where cf-xarray and pint are installed.
+    """
+    if one == other:
+        return True
+    return name == "units" and _same_units(str(one), str(other))
+
+
+@lru_cache(maxsize=256)
+def _same_units(one: str, other: str) -> bool:
+    try:
+        from cf_xarray.units import units
+    except ImportError:
+        return False
+    try:
+        return bool(units.Unit(one) == units.Unit(other))
+    except Exception:  # pint raises what it likes for units that it doesn't know
+        return False
+
+
+def is_plain(variant: JSON) -> bool:
+    """Return whether the stored numbers of a variant are its values."""
+    packing = packing_of(variant)
+    if not packing:
+        return True
+    # A float that stands for what is missing, where that is NaN already.
+    fill = attributes_of(variant).get("_FillValue")
+    return packing.keys() == {"_FillValue"} and isinstance(fill, float) and fill != fill
+
+
+def as_stored(variant: JSON, codecs: Sequence[JSON], padded: bool) -> Form:
+    """Return the form of a variant as it is stored.
+
+    Parameters
+    ----------
+    variant
+        A Zarr v3 document without shape and chunk grid.
+    codecs
+        Of its chunks.
+    padded
+        Whether its fill value shall stand for what isn't there.
+    """
+    packing = packing_of(variant)
+    fill = variant["fill_value"]
+    dtype = zarr_dtype(variant["data_type"])
+    if padded and "_FillValue" in packing:
+        value = np.asarray(attributes_of(variant)["_FillValue"], dtype.to_native_dtype())
+        fill = dtype.to_json_scalar(value[()], zarr_format=3)
+    elif padded and not packing and dtype.to_native_dtype().kind == "f":
+        fill = "NaN"
+    return Form(variant["data_type"], tuple(codecs), fill, packing, decoded=False)
+
+
+def as_values(dtype: np.dtype[Any], codecs: Sequence[JSON] | None = None) -> Form:
+    """Return the form of decoded values.
+
+    Parameters
+    ----------
+    dtype
+        Of the values; times are told as nanoseconds since 1970.
+    codecs
+        Of chunks that shall pass as they are, None for the bytes of the values.
+    """
+    attributes: JSON = {}
+    fill: Any = None
+    if dtype.kind == "M":
+        units = {"units": "nanoseconds since 1970-01-01", "calendar": "proleptic_gregorian"}
+        attributes, fill = units | {"_FillValue": NULL_TIME}, NULL_TIME
+    elif dtype.kind == "m":
+        attributes = {"units": "nanoseconds", "dtype": "timedelta64[ns]", "_FillValue": NULL_TIME}
+        fill = NULL_TIME
+    stored = np.dtype(np.int64) if dtype.kind in "mM" else dtype
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
+        said = parse_dtype(stored, zarr_format=3)
+    if fill is None:
+        missing = np.nan if dtype.kind in "fc" else said.default_scalar()
+        fill = said.to_json_scalar(missing, zarr_format=3)
+    if codecs is None:
+        codecs = [_serializer(stored)]
+    data_type: Any = said.to_json(zarr_format=3)
+    return Form(data_type, tuple(codecs), fill, attributes, decoded=True)
+
+
+def _serializer(dtype: np.dtype[Any]) -> JSON:
+    """Return the codec of plain values."""
+    if dtype.kind in "TO":
+        return {"name": "vlen-utf8"}
+    if dtype.itemsize == 1 or dtype.kind in "SVb":
+        return {"name": "bytes"}
+    return {"name": "bytes", "configuration": {"endian": "little"}}

@@ -1,0 +1,676 @@
+"""Granules joined into arrays: side by side in a stack, or end to end.
+
+What is joined is planned once, when a view is opened, from what the layout tells of all granules
+together (`l2view.layout.inventory`). Nothing of it holds a value of the arrays.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, Literal
+
+import numpy as np
+import pyarrow as pa
+import zarr
+from numpy.typing import NDArray
+from zarr.core.sync import sync
+
+from l2view.errors import (
+    L2ViewWarning,
+    MissingGranuleWarning,
+    ShapeError,
+    listed,
+    unknown,
+    warn,
+)
+from l2view.hierarchy import JSON, join
+from l2view.layout.inventory import ArrayInventory, Inventory, in_common
+from l2view.layout.profile import lifted
+from l2view.view.attributes import OWN
+from l2view.view.encoding import (
+    PACKING,
+    RANGES,
+    RELEVANT,
+    TIMES,
+    Form,
+    as_stored,
+    as_values,
+    decoded_dtype,
+    is_plain,
+    is_time,
+    meaning_of,
+    native_dtype,
+    packing_of,
+    same_meaning,
+)
+from l2view.view.fields import DIMENSION, FieldArray, field_arrays, free_name
+from l2view.view.joined import JoinedArray, Parts
+from l2view.view.pickled import array_of, array_state
+from l2view.view.shape import Found
+from l2view.view.tree import Tree
+
+type ShapeName = Literal["tree", "stack", "concat"]
+"""A view's shape: granules as groups, side by side, or end to end."""
+
+type EncodingName = Literal["keep", "unify"]
+"""What becomes of granules that are encoded in different ways: an error, or one encoding."""
+
+type RaggedName = Literal["error", "pad"]
+"""What becomes of granules of different shapes: an error, or the fill value beyond theirs."""
+
+TITLES = ("collection", "product", "product_type", "platform", "instrument", "profile")
+"""The fields by which stacks are named, the first that tells them apart."""
+
+NO_ROWS = np.empty(0, dtype=np.int64)
+
+SHOWN = 6
+"""How many differences an error tells."""
+
+
+@dataclass(frozen=True)
+class Joining:
+    """How granules shall be joined.
+
+    Attributes
+    ----------
+    layout
+        Side by side or end to end.
+    dim
+        The dimension along which; None for one of its own in a stack.
+    encoding, ragged
+        What becomes of those that differ.
+    """
+
+    layout: ShapeName
+    dim: str | None = None
+    encoding: EncodingName = "keep"
+    ragged: RaggedName = "error"
+
+
+@dataclass(frozen=True, eq=False)
+class Stack:
+    """The joined arrays of granules of one structure.
+
+    Attributes
+    ----------
+    rows
+        The granules, of shape (n,).
+    arrays
+        By path.
+    groups
+        The attributes of its groups, by path; ``""`` for its own.
+    dimension
+        The name of the dimension with an element a granule.
+    tree
+        The granules of the view.
+    """
+
+    rows: NDArray[np.int64]
+    arrays: Mapping[str, JoinedArray]
+    groups: Mapping[str, JSON]
+    dimension: str
+    tree: Tree
+
+    def __getstate__(self) -> JSON:
+        kept = {one.name: getattr(self, one.name) for one in fields(self)}
+        # The arrays' parts hold the same rows, which are told once.
+        parts = {path: replace(a.parts, rows=NO_ROWS) for path, a in self.arrays.items()}
+        arrays = {path: replace(a, parts=parts[path]) for path, a in self.arrays.items()}
+        return kept | {"rows": array_state(self.rows), "arrays": arrays}
+
+    def __setstate__(self, state: JSON) -> None:
+        rows = array_of(state["rows"])
+        arrays = {
+            path: replace(array, parts=replace(array.parts, rows=rows))
+            for path, array in state["arrays"].items()
+        }
+        self.__dict__.update(state | {"rows": rows, "arrays": arrays})
+
+    @cached_property
+    def fields(self) -> dict[str, FieldArray]:
+        """Arrays of a value a granule, by path: the fields, and how much each granule has."""
+        table = self.tree.granules.table
+        if len(self.rows) != len(table):
+            table = table.take(pa.array(self.rows))
+        found = field_arrays(table, self.tree.field_attributes, self.dimension)
+        named = {field_name(name, self.arrays, self.dimension): a for name, a in found.items()}
+        for path, (dimension, sizes, ragged) in self.sizes.items():
+            array = field_arrays(pa.table({path: pa.array(sizes)}), {}, self.dimension)[path]
+            array.document["attributes"] |= {
+                "long_name": f"number of {dimension} of each granule",
+                **({"sample_dimension": dimension} if ragged else {}),
+            }
+            named[path] = array
+        return named
+
+    @cached_property
+    def sizes(self) -> dict[str, tuple[str, NDArray[np.int64], bool]]:
+        """How much each granule has along the dimensions in which they differ, by path.
+
+        With the dimension's name, and whether granules lie end to end along it.
+        """
+        found: dict[str, tuple[str, NDArray[np.int64], bool]] = {}
+        for path, array in self.arrays.items():
+            own = array.dimensions if array.axis is not None else array.dimensions[1:]
+            shape = array.shape[len(array.shape) - len(own) :]
+            for axis, name in enumerate(own):
+                if name is None:
+                    continue
+                lengths = array.parts.lengths[:, axis]
+                size = join(path.rpartition("/")[0], f"{name}_size")
+                taken = {*self.tree.granules.fields, *self.arrays, *found}
+                if size not in taken and (lengths != shape[axis]).any():
+                    found[size] = (name, lengths, axis == array.axis)
+        return found
+
+    def document(self, path: str) -> JSON | None:
+        """Return the Zarr v3 document of the node at `path`, None where there is none."""
+        if path in self.groups:
+            return {"zarr_format": 3, "node_type": "group", "attributes": self.groups[path]}
+        found = self.arrays.get(path) or self.fields.get(path)
+        return None if found is None else found.document
+
+    def names(self, path: str) -> list[str]:
+        """Return the names of the nodes directly below the group at `path`."""
+        prefix = f"{path}/" if path else ""
+        inside = [p for p in (*self.fields, *self.arrays, *self.groups) if p.startswith(prefix)]
+        return list(dict.fromkeys(p[len(prefix) :].split("/", 1)[0] for p in inside if p))
+
+
+class Joined:
+    """A view whose granules are joined into arrays.
+
+    Parameters
+    ----------
+    tree
+        The granules.
+    joining
+        How they are joined.
+    description
+        What the root's attribute ``l2view`` says.
+    stacks
+        The joined arrays by the name of their group, ``""`` where they are the root's.
+    """
+
+    def __init__(
+        self, tree: Tree, joining: Joining, description: JSON, stacks: Mapping[str, Stack]
+    ) -> None:
+        self.tree = tree
+        self.joining = joining
+        self.description = description
+        self.stacks = dict(stacks)
+        arrays = [array for stack in stacks.values() for array in stack.arrays.values()]
+        if any(array.axis is not None and not array.is_regular for array in arrays):
+            # zarr reads such arrays only where this is on, also in another process.
+            zarr.config.set({"array.rectilinear_chunks": True})
+
+    def __getstate__(self) -> JSON:
+        names = ["tree", "joining", "description", "stacks"]
+        return {name: getattr(self, name) for name in names}
+
+    def __setstate__(self, state: JSON) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Joined)
+            and self.tree == other.tree
+            and self.description == other.description
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def root(self) -> JSON:
+        """The document of the root group."""
+        attributes = self.stacks[""].groups[""] if "" in self.stacks else {}
+        attributes = {**attributes, OWN: self.description}
+        return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+
+    @property
+    def members(self) -> int:
+        """The number of nodes directly below the root."""
+        return len(self._names(""))
+
+    def head(self, count: int) -> Joined:
+        """Return the same of the first `count` granules."""
+        return joined(self.tree.head(count), self.joining)
+
+    async def document(self, path: str) -> JSON | None:
+        """Return the Zarr v3 document of the node at `path`, None where there is none."""
+        if not path:
+            return self.root
+        stack, inner = self._inside(path)
+        return None if stack is None else stack.document(inner)
+
+    async def documents(self, paths: Sequence[str]) -> list[JSON | None]:
+        """Return the documents of the nodes at `paths`."""
+        return [await self.document(path) for path in paths]
+
+    async def names(self, path: str) -> list[str]:
+        """Return the names of the nodes directly below the group at `path`."""
+        return self._names(path)
+
+    def _names(self, path: str) -> list[str]:
+        if not path and "" not in self.stacks:
+            return list(self.stacks)
+        stack, inner = self._inside(path)
+        return [] if stack is None else stack.names(inner)
+
+    def _inside(self, path: str) -> tuple[Stack | None, str]:
+        """Return the stack that `path` is in, and the path below it."""
+        if "" in self.stacks:
+            return self.stacks[""], path
+        name, _, inner = path.partition("/")
+        return self.stacks.get(name), inner
+
+    def find(self, key: str) -> Found:
+        """Return where the chunk at `key` is."""
+        stack, inner = self._inside(key)
+        path, found, rest = inner.rpartition("/c/")
+        if not found and inner.endswith("/c"):
+            path, rest = inner[:-2], ""
+        if stack is None:
+            return None
+        if (array := stack.arrays.get(path)) is not None:
+            return array.find(self.tree, f"c/{rest}" if rest else "c")
+        field = stack.fields.get(path)
+        return None if field is None else field.chunk_at(f"c/{rest}")
+
+    async def chunk_keys(self, path: str) -> AsyncIterator[str]:
+        """Yield the keys of the chunks that there are of the array at `path`."""
+        stack, inner = self._inside(path)
+        if stack is None:
+            return
+        if (array := stack.arrays.get(inner)) is not None:
+            async for key in array.keys(self.tree):
+                yield f"{path}/{key}"
+        elif (field := stack.fields.get(inner)) is not None:
+            for key in field.keys:
+                yield f"{path}/{key}"
+
+
+def joined(tree: Tree, joining: Joining) -> Joined:
+    """Return the granules of a tree, joined.
+
+    Parameters
+    ----------
+    tree
+        The granules.
+    joining
+        How they shall be joined.
+
+    Raises
+    ------
+    ShapeError
+        Where they can't be: saying which granules differ in what, and what else can be done.
+    """
+    names = tree.granules.fields
+    if joining.layout == "stack" and joining.dim not in (None, DIMENSION, *names):
+        raise ShapeError(unknown("field", str(joining.dim), names))
+    if joining.layout == "concat" and joining.dim is None:
+        raise ShapeError('layout="concat" joins along a dimension of the arrays: name it with dim=')
+    granules = tree.granules
+    locations = [granules.location(row) for row in range(len(granules))]
+    found = sync(tree.layout.inventory(locations, RELEVANT))
+    shown = [_shown(one, tree) for one in found]
+    _warn_of_missing(tree, shown)
+    merged = _merged(shown, joining)
+    if joining.layout == "concat" and granules and merged:
+        _check_dimension(merged, str(joining.dim))
+    problems: list[str] = []
+    stacks = [_stack(tree, joining, members, problems) for members in merged]
+    if problems:
+        raise ShapeError(_told(problems, joining))
+    names = _titles(tree, stacks)
+    said = {
+        **tree.description,
+        "layout": joining.layout,
+        **({"dim": joining.dim} if joining.dim is not None else {}),
+        "encoding": joining.encoding,
+        "ragged": joining.ragged,
+    }
+    if len(stacks) != 1:
+        said["stacks"] = {
+            name: _described(stack) for name, stack in zip(names, stacks, strict=True)
+        }
+    return Joined(tree, joining, said, dict(zip(names, stacks, strict=True)))
+
+
+def _shown(inventory: Inventory, tree: Tree) -> Inventory:
+    arrays = {path: array for path, array in inventory.arrays.items() if tree.shows(path)}
+    return Inventory(inventory.name, inventory.rows, arrays, inventory.groups)
+
+
+def _warn_of_missing(tree: Tree, inventories: Sequence[Inventory]) -> None:
+    there = np.zeros(len(tree.granules), dtype=bool)
+    for one in inventories:
+        there[one.rows] = True
+    missing = np.flatnonzero(~there)
+    if len(missing):
+        names = [tree.granules.name(int(row)) for row in missing[:13]]
+        text = (
+            f"{len(missing)} of {len(there)} granules have no arrays in "
+            f"{tree.description['collection']} and are left out: {listed(names)}"
+        )
+        warn(text, MissingGranuleWarning)
+
+
+def _merged(inventories: Sequence[Inventory], joining: Joining) -> list[list[Inventory]]:
+    """Return the inventories that are joined with one another."""
+    groups: dict[str, list[Inventory]] = {}
+    for one in inventories:
+        if not one.arrays:
+            continue
+        told = {}
+        for path, array in sorted(one.arrays.items()):
+            variant = array.variants[0]
+            kept = () if joining.encoding == "unify" else ("data_type", "codecs", "fill_value")
+            told[path] = [array.rank, array.dimensions, *(variant[name] for name in kept)]
+        groups.setdefault(json.dumps(told), []).append(one)
+    return list(groups.values())
+
+
+def _check_dimension(merged: Sequence[Sequence[Inventory]], dim: str) -> None:
+    known = {
+        name
+        for members in merged
+        for array in members[0].arrays.values()
+        for name in array.dimensions
+        if name is not None
+    }
+    if dim not in known:
+        raise ShapeError(unknown("dimension", dim, sorted(known)))
+
+
+def _stack(
+    tree: Tree, joining: Joining, members: Sequence[Inventory], problems: list[str]
+) -> Stack:
+    """Return the joined arrays of granules of one structure; say what keeps them from it."""
+    rows = np.concatenate([one.rows for one in members])
+    order = np.argsort(rows, kind="stable")
+    taken = {
+        name
+        for array in members[0].arrays.values()
+        for name in array.dimensions
+        if name is not None
+    }
+    dimension = _dimension(tree, joining, taken, problems)
+    arrays = {}
+    for path in members[0].arrays:
+        parts = _parts([one.arrays[path] for one in members], rows, order)
+        shared: JSON | None = None
+        for one in members:
+            shared = in_common(shared, one.arrays[path].attributes)
+        array = _array(tree, joining, parts, shared or {}, dimension, problems)
+        if array is not None:
+            arrays[path] = array
+    groups: dict[str, JSON] = {}
+    for path in members[0].groups:
+        shared = None
+        for one in members:
+            shared = in_common(shared, one.groups.get(path, {}))
+        groups[path] = shared or {}
+    for path in members[0].arrays:
+        parents = path.split("/")[:-1]
+        for end in range(1, len(parents) + 1):
+            groups.setdefault("/".join(parents[:end]), {})
+    groups = {p: said for p, said in groups.items() if not p or _holds(p, arrays)}
+    stack = Stack(rows[order], arrays, groups, dimension, tree)
+    names = [field_name(name, arrays, dimension) for name in tree.granules.fields]
+    names += [path for path in stack.sizes if "/" not in path]
+    groups[""] = _with_coordinates(groups.get("", {}), names)
+    return stack
+
+
+def _holds(group: str, arrays: Iterable[str]) -> bool:
+    return any(path.startswith(f"{group}/") for path in arrays)
+
+
+def _dimension(tree: Tree, joining: Joining, taken: set[str], problems: list[str]) -> str:
+    """Return the name of the dimension with an element a granule."""
+    fields = tree.granules.fields
+    if joining.layout == "stack" and joining.dim is not None and joining.dim in fields:
+        if joining.dim in taken:
+            problems.append(
+                f'the arrays have a dimension "{joining.dim}" already; '
+                f'layout="concat" joins along it'
+            )
+        return joining.dim
+    return free_name(DIMENSION, {*fields, *taken})
+
+
+def _parts(
+    arrays: Sequence[ArrayInventory], rows: NDArray[np.int64], order: NDArray[np.int64]
+) -> Parts:
+    """Return the arrays of several inventories as one, in the order of the granules."""
+    variants: dict[str, JSON] = {}
+    which = []
+    for array in arrays:
+        numbers = []
+        for variant in array.variants:
+            text = json.dumps(variant, sort_keys=True)
+            variants.setdefault(text, variant)
+            numbers.append(list(variants).index(text))
+        which.append(np.array(numbers, dtype=np.int32)[array.which])
+    shapes = np.concatenate([array.shapes for array in arrays])[order]
+    chunk_shapes = np.concatenate([array.chunk_shapes for array in arrays])[order]
+    return Parts(
+        path=arrays[0].path,
+        rows=rows[order],
+        variants=tuple(variants.values()),
+        which=np.concatenate(which)[order],
+        shapes=shapes,
+        chunk_shapes=chunk_shapes,
+        starts=np.zeros_like(shapes),
+        stops=shapes,
+    )
+
+
+def _array(
+    tree: Tree,
+    joining: Joining,
+    parts: Parts,
+    attributes: JSON,
+    dimension: str,
+    problems: list[str],
+) -> JoinedArray | None:
+    """Return the joined array of some parts; None, and why, where they can't be joined."""
+    names = parts.variants[0].get("dimension_names") or (None,) * parts.rank
+    axis = None
+    if joining.layout == "concat" and joining.dim in names:
+        axis = names.index(joining.dim)
+    if trouble := _differences(tree, joining, parts, axis):
+        problems.extend(trouble)
+        return None
+    lengths = parts.lengths
+    sizes = lengths.max(axis=0, initial=0)
+    if axis is not None:
+        sizes[axis] = lengths[:, axis].sum()
+    others = np.delete(lengths, axis, axis=1) if axis is not None else lengths
+    padded = bool((others != others[:1]).any())
+    chunks = _common_chunks(parts, axis)
+    form = _form(parts, joining, padded, lift=axis is None)
+    dropped = (PACKING | RANGES) if form.decoded and _is_packed(parts) else PACKING
+    if form.decoded or is_time(attributes):
+        dropped |= TIMES if any(is_time(v["attributes"]) for v in parts.variants) else frozenset()
+    kept = {name: said for name, said in attributes.items() if name not in dropped}
+    for name, said in meaning_of(parts.variants[0]).items():
+        kept.setdefault(name, said)  # told in other words elsewhere
+    if padded and not form.decoded and not form.attributes and form.dtype.kind in "iub":
+        warn(
+            f"{parts.path} has no fill value of its own: {form.fill_value!r} stands for what "
+            "isn't there, beyond the sizes of each granule that the view tells",
+            L2ViewWarning,
+        )
+    return JoinedArray(
+        parts=parts,
+        form=form,
+        attributes=kept | form.attributes,
+        dimensions=tuple(names) if axis is not None else (dimension, *names),
+        shape=tuple(sizes.tolist()) if axis is not None else (len(parts.rows), *sizes.tolist()),
+        chunk_shape=chunks,
+        axis=axis,
+    )
+
+
+def _is_packed(parts: Parts) -> bool:
+    names = {"scale_factor", "add_offset"}
+    return any(names & variant["attributes"].keys() for variant in parts.variants)
+
+
+def _differences(tree: Tree, joining: Joining, parts: Parts, axis: int | None) -> list[str]:
+    """Return in what the granules differ that can't be joined so."""
+    problems = []
+    told = [meaning_of(variant) for variant in parts.variants]
+    for name in sorted({name for said in told for name in said}):
+        values = [said.get(name) for said in told]
+        other = next(
+            (i for i, v in enumerate(values) if not same_meaning(name, values[0], v)), None
+        )
+        if other is not None:
+            problems.append(
+                _differ(tree, parts, name, values, other)
+                + ", which no encoding makes the same; leave it out with variables="
+            )
+    lengths = np.delete(parts.lengths, axis, axis=1) if axis is not None else parts.lengths
+    if joining.ragged == "error" and (lengths != lengths[:1]).any():
+        other = int(np.flatnonzero((lengths != lengths[:1]).any(axis=1))[0])
+        kinds, counts = np.unique(parts.lengths, axis=0, return_counts=True)
+        shapes = [f"{tuple(k.tolist())} ({c})" for k, c in zip(kinds, counts, strict=True)]
+        problems.append(
+            f"{parts.path} has the shape {tuple(parts.lengths[0].tolist())} in "
+            f"{_name(tree, parts, 0)} and {tuple(parts.lengths[other].tolist())} in "
+            f'{_name(tree, parts, other)} (all: {listed(shapes)}); pass ragged="pad"'
+            + ("" if joining.layout == "concat" else ', or layout="concat" and dim=')
+        )
+    if joining.encoding == "unify":
+        return problems
+    way = '; pass encoding="unify"'
+    packing = [packing_of(variant) for variant in parts.variants]
+    for name in sorted({name for said in packing for name in said}):
+        values = [said.get(name) for said in packing]
+        other = next((i for i, value in enumerate(values) if value != values[0]), None)
+        if other is not None:
+            problems.append(_differ(tree, parts, name, values, other) + way)
+    chunks = np.delete(parts.chunk_shapes, axis, axis=1) if axis is not None else parts.chunk_shapes
+    if (chunks != chunks[:1]).any():
+        other = int(np.flatnonzero((chunks != chunks[:1]).any(axis=1))[0])
+        problems.append(
+            f"{parts.path} has chunks of {tuple(parts.chunk_shapes[0].tolist())} in "
+            f"{_name(tree, parts, 0)} and {tuple(parts.chunk_shapes[other].tolist())} in "
+            f"{_name(tree, parts, other)}{way}"
+        )
+    if axis is None and lifted(parts.variants[0]["codecs"]) is None:
+        codecs = listed(codec["name"] for codec in parts.variants[0]["codecs"])
+        problems.append(
+            f"{parts.path} has codecs that may depend on the shape of a chunk ({codecs}){way}"
+        )
+    return problems
+
+
+def _differ(tree: Tree, parts: Parts, name: str, values: Sequence[Any], other: int) -> str:
+    members = [int(np.flatnonzero(parts.which == i)[0]) for i in (0, other)]
+    said = [
+        f"{'none' if value is None else repr(value)} in {_name(tree, parts, member)}"
+        for value, member in zip((values[0], values[other]), members, strict=True)
+    ]
+    return f"{parts.path}: {name} is {said[0]} and {said[1]}"
+
+
+def _name(tree: Tree, parts: Parts, member: int) -> str:
+    return tree.granules.name(int(parts.rows[member]))
+
+
+def _told(problems: Sequence[str], joining: Joining) -> str:
+    """Return what an error says of all differences, a few of them in whole."""
+    how = "stacked" if joining.layout == "stack" else f"joined along {joining.dim}"
+    more = len(problems) - SHOWN
+    lines = [*problems[:SHOWN], *([f"and {more} more"] if more > 0 else [])]
+    return f"the granules can't be {how}:\n  " + "\n  ".join(lines)
+
+
+def _common_chunks(parts: Parts, axis: int | None) -> tuple[int, ...]:
+    """Return the chunk shape that most parts have, the larger of two that come as often."""
+    if parts.rank == 0 or not len(parts.rows):
+        return (1,) * parts.rank
+    chunks = parts.chunk_shapes.copy()
+    if axis is not None:
+        chunks[:, axis] = 1
+    kinds, counts = np.unique(chunks, axis=0, return_counts=True)
+    volumes = kinds.astype(np.float64).prod(axis=1)
+    best = max(range(len(kinds)), key=lambda i: (counts[i], volumes[i]))
+    return tuple(kinds[best].tolist())
+
+
+def _form(parts: Parts, joining: Joining, padded: bool, lift: bool) -> Form:
+    """Return the form in which the values of some parts are given."""
+    weights = np.bincount(parts.which, minlength=len(parts.variants))
+    variants = [v for v, weight in zip(parts.variants, weights, strict=True) if weight]
+    first = parts.variants[int(np.argmax(weights))]
+    alike = all(
+        variant["data_type"] == first["data_type"] and packing_of(variant) == packing_of(first)
+        for variant in variants
+    )
+    if alike:
+        codecs = _common_codecs(parts.variants, weights, lift)
+        return as_stored(
+            first, codecs or as_values(native_dtype(first["data_type"])).codecs, padded
+        )
+    dtype = np.result_type(*(decoded_dtype(variant) for variant in variants))
+    plain = as_values(dtype)
+    passing = np.array(
+        [
+            weight if is_plain(v) and v["data_type"] == plain.data_type else 0
+            for v, weight in zip(parts.variants, weights, strict=True)
+        ]
+    )
+    return as_values(dtype, _common_codecs(parts.variants, passing, lift))
+
+
+def _common_codecs(
+    variants: Sequence[JSON], weights: NDArray[np.int64], lift: bool
+) -> list[JSON] | None:
+    """Return the codecs that most granules have, None where none can be taken."""
+    counted: Counter[str] = Counter()
+    for variant, weight in zip(variants, weights.tolist(), strict=True):
+        if weight and (not lift or lifted(variant["codecs"]) is not None):
+            counted[json.dumps(variant["codecs"])] += weight
+    return json.loads(counted.most_common(1)[0][0]) if counted else None
+
+
+def field_name(name: str, arrays: Collection[str], dimension: str) -> str:
+    """Return what a field is called beside the joined arrays."""
+    return f"granule_{name}" if name in arrays and name != dimension else name
+
+
+def _with_coordinates(attributes: JSON, names: Sequence[str]) -> JSON:
+    """Return a group's attributes that say which of its arrays are coordinates."""
+    known = str(attributes.get("coordinates", "")).split()
+    plain = [name for name in names if " " not in name]
+    return {**attributes, "coordinates": " ".join(dict.fromkeys([*known, *plain]))}
+
+
+def _titles(tree: Tree, stacks: Sequence[Stack]) -> list[str]:
+    """Return a name for each stack, ``""`` for one alone."""
+    if len(stacks) == 1:
+        return [""]
+    for field in TITLES:
+        if field not in tree.granules.fields:
+            continue
+        column = tree.granules.table.column(field)
+        values = [set(column.take(pa.array(stack.rows)).unique().to_pylist()) for stack in stacks]
+        names = [str(next(iter(one))).replace("/", "_") if len(one) == 1 else "" for one in values]
+        usable = all(name and not name.startswith((".", "__")) for name in names)
+        if usable and len(set(names)) == len(names):
+            return names
+    return [f"stack_{number}" for number in range(len(stacks))]
+
+
+def _described(stack: Stack) -> JSON:
+    """Return what the root says of one of several stacks."""
+    return {"granules": len(stack.rows), "arrays": list(stack.arrays)}
