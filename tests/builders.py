@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import math
 import warnings
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,10 @@ import shapely
 import xarray as xr
 import zarr
 from zarr.dtype import VariableLengthBytes
+
+from l2view.ingest.references import ArrayReferences, GranuleReferences
+from l2view.ingest.repository import config
+from l2view.ingest.writer import Granule, write_batch
 
 GRANULES = 20
 MISSING = 3
@@ -155,3 +162,37 @@ def write_swath(path: Path, number: int, rows: int = 12, *, chunk: int | None = 
     }
     dataset.to_netcdf(path, engine="h5netcdf", encoding={"sst": encoding})
     return path
+
+
+def references_of(group: zarr.Group) -> GranuleReferences:
+    """Return a granule of a store in memory, each of whose chunks travels with it."""
+    stored = group.store._store_dict  # type: ignore[attr-defined]
+    attributes = {"": dict(group.attrs)}
+    arrays = []
+    for path, node in group.members(max_depth=None):
+        if isinstance(node, zarr.Group):
+            attributes[path] = dict(node.attrs)
+            continue
+        document = json.loads(stored[f"{node.path}/zarr.json"].to_bytes())
+        inlined = {}
+        for index in np.ndindex(*node._chunk_grid_shape):
+            chunk = stored.get(f"{node.path}/{'/'.join(['c', *map(str, index)])}")
+            if chunk is not None:
+                inlined[index] = chunk.to_bytes()
+        count = math.prod(node._chunk_grid_shape)
+        nothing = np.zeros(count, dtype=np.uint64)
+        arrays.append(ArrayReferences(path, document, [""] * count, nothing, nothing, inlined))
+    return GranuleReferences(tuple(arrays), attributes)
+
+
+def packed_store(root: zarr.Group, rows: Sequence[Mapping[str, Any]]) -> icechunk.Repository:
+    """Write the granules of a group into a packed collection, in memory; ids name them."""
+    repository = icechunk.Repository.create(icechunk.in_memory_storage(), config())
+    granules = []
+    for row in rows:
+        group = root[row["id"]]
+        assert isinstance(group, zarr.Group)
+        granules.append(Granule(row, references_of(group)))
+    written = write_batch(repository, granules)
+    assert not written.failed, written.failed
+    return repository

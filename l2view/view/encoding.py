@@ -237,7 +237,7 @@ def as_stored(variant: JSON, codecs: Sequence[JSON], padded: bool) -> Form:
     if padded and "_FillValue" in packing:
         value = np.asarray(attributes_of(variant)["_FillValue"], dtype.to_native_dtype())
         fill = dtype.to_json_scalar(value[()], zarr_format=3)
-    elif padded and not packing and dtype.to_native_dtype().kind == "f":
+    elif padded and dtype.to_native_dtype().kind == "f":
         fill = "NaN"
     return Form(variant["data_type"], tuple(codecs), fill, packing, decoded=False)
 

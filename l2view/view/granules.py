@@ -143,7 +143,7 @@ class Granules:
     def __getstate__(self) -> JSON:
         state = {"locations": table_bytes(self.locations), "numbered": self._numbered}
         if self._numbered:
-            return state
+            return state | {"table": table_bytes(self.table)}
         if self.origin is not None:
             return state | {"origin": self.origin, "rows": array_state(self.rows)}
         named = pa.table({"name": self.names})
@@ -192,7 +192,8 @@ class Granules:
         return self._names
 
     def __len__(self) -> int:
-        return int(self.locations.num_rows if self._table is None else self._table.num_rows)
+        alone = self._numbered or self._table is None
+        return int(self.locations.num_rows if alone else self._table.num_rows)
 
     def head(self, count: int) -> Granules:
         """Return the first `count` of the granules."""
@@ -226,7 +227,7 @@ class Granules:
 
     def numbered(self) -> Granules:
         """Return the same granules, named by their positions and without fields."""
-        return Granules(None, None, self.locations, numbered=True)
+        return Granules(pa.table({}), None, self.locations, numbered=True)
 
     def attributes(self, row: int) -> JSON:
         """Return the fields of one granule as JSON attributes."""

@@ -25,7 +25,7 @@ from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.storage import StorePath
 
-from l2view.errors import ChunkError, said
+from l2view.errors import AuthorizationError, ChunkError, said
 from l2view.hierarchy import JSON, join
 from l2view.layout import UnreadError
 from l2view.layout.profile import DEFAULT_KEYS, lifted
@@ -372,21 +372,23 @@ class Region:
         Raises
         ------
         ChunkError
-            Where the values can't be brought into the common form.
+            Where the values can't be read, or brought into the common form.
         """
         parts = self.array.parts
         row = int(parts.rows[self.member])
         first = parts.starts[self.member] + self.start
         count = np.minimum(parts.lengths[self.member] - self.start, self.shape)
         window = tuple(slice(a, a + n) for a, n in zip(first.tolist(), count.tolist(), strict=True))
-        source = await _opened(self.tree, row, parts.path, parts.document(self.member))
-        stored = np.asarray(await source.getitem(window))
-        variant = parts.variants[parts.which[self.member]]
         try:
+            source = await _opened(self.tree, row, parts.path, parts.document(self.member))
+            stored = np.asarray(await source.getitem(window))
+            variant = parts.variants[parts.which[self.member]]
             values = await asyncio.to_thread(self._placed, stored, variant)
-        except (ValueError, TypeError, OverflowError) as error:
+        except AuthorizationError:
+            raise
+        except Exception as error:  # codecs raise what they like
             name = self.tree.granules.name(row)
-            raise ChunkError(f"{name}/{parts.path} can't be decoded: {said(error)}") from error
+            raise ChunkError(f"{name}/{parts.path} can't be read: {said(error)}") from error
         metadata, pipeline = self.array.encoder
         spec = ArraySpec(
             shape=values.shape,

@@ -149,7 +149,7 @@ class Stack:
 
     @cached_property
     def sizes(self) -> dict[str, tuple[str, NDArray[np.int64], bool]]:
-        """How much each granule has along the dimensions in which they differ, by path.
+        """How much each granule has along a dimension in which they may differ, by path.
 
         With the dimension's name, and whether granules lie end to end along it.
         """
@@ -163,8 +163,9 @@ class Stack:
                 lengths = array.parts.lengths[:, axis]
                 size = join(path.rpartition("/")[0], f"{name}_size")
                 taken = {*self.tree.granules.fields, *self.arrays, *found}
-                if size not in taken and (lengths != shape[axis]).any():
-                    found[size] = (name, lengths, axis == array.axis)
+                along = axis == array.axis
+                if size not in taken and (along or (lengths != shape[axis]).any()):
+                    found[size] = (name, lengths, along)
         return found
 
     def document(self, path: str) -> JSON | None:
@@ -501,7 +502,7 @@ def _array(
     kept = {name: said for name, said in attributes.items() if name not in dropped}
     for name, said in meaning_of(parts.variants[0]).items():
         kept.setdefault(name, said)  # told in other words elsewhere
-    if padded and not form.decoded and not form.attributes and form.dtype.kind in "iub":
+    if padded and "_FillValue" not in form.attributes and form.dtype.kind in "iub":
         warn(
             f"{parts.path} has no fill value of its own: {form.fill_value!r} stands for what "
             "isn't there, beyond the sizes of each granule that the view tells",
@@ -616,7 +617,7 @@ def _form(parts: Parts, joining: Joining, padded: bool, lift: bool) -> Form:
         variant["data_type"] == first["data_type"] and packing_of(variant) == packing_of(first)
         for variant in variants
     )
-    if alike:
+    if alike and not (padded and joining.encoding == "unify" and _needs_missing(first)):
         codecs = _common_codecs(parts.variants, weights, lift)
         return as_stored(
             first, codecs or as_values(native_dtype(first["data_type"])).codecs, padded
@@ -630,6 +631,16 @@ def _form(parts: Parts, joining: Joining, padded: bool, lift: bool) -> Form:
         ]
     )
     return as_values(dtype, _common_codecs(parts.variants, passing, lift))
+
+
+def _needs_missing(variant: JSON) -> bool:
+    """Return whether only its values, and no stored number, can say that nothing is there."""
+    stored = native_dtype(variant["data_type"]).kind
+    return (
+        stored in "iub"
+        and "_FillValue" not in packing_of(variant)
+        and decoded_dtype(variant).kind not in "iub"
+    )
 
 
 def _common_codecs(
