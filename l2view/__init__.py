@@ -17,6 +17,7 @@ from l2view.config import config
 from l2view.errors import (
     AuthorizationError,
     ChunkError,
+    ExportError,
     FieldError,
     IngestError,
     L2ViewError,
@@ -37,6 +38,7 @@ __all__ = [
     "AuthorizationError",
     "ChunkError",
     "Collection",
+    "ExportError",
     "FieldError",
     "IngestError",
     "L2ViewError",

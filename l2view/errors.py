@@ -47,6 +47,10 @@ class ShapeError(L2ViewError, ValueError):
     """The granules found can't be shown in the shape that was asked for."""
 
 
+class ExportError(L2ViewError, ValueError):
+    """A view can't be written in the form that was asked for."""
+
+
 class ReadOnlyViewError(L2ViewError, ValueError):
     """Something tried to write to a view."""
 

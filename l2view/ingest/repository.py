@@ -141,23 +141,32 @@ def containers_for(urls: set[str], known: Iterable[str] = ()) -> list[str]:
 
 
 def with_containers(
-    repository: icechunk.Repository, urls: set[str]
+    repository: icechunk.Repository,
+    urls: set[str],
+    known: Mapping[str, icechunk.VirtualChunkContainer] | None = None,
 ) -> tuple[icechunk.Repository, list[str]]:
     """Return the repository with containers for `urls`, and those that are new.
 
-    A new one is the deepest folder that its files share, of those that no container covers.
+    A new one is one of those `known` elsewhere, or else the deepest folder that its files
+    share, of those that no container covers.
     """
-    known = set(repository.config.virtual_chunk_containers or {})
-    prefixes = containers_for(urls, known)
-    if not prefixes:
+    mine = set(repository.config.virtual_chunk_containers or {})
+    uncovered = {url for url in urls if not unquote(url).startswith(tuple(mine))}
+    if not uncovered:
         return repository, []
-    made = {p: icechunk.VirtualChunkContainer(p, _store(p)) for p in prefixes}
+    elsewhere = {
+        prefix: container
+        for prefix, container in (known or {}).items()
+        if any(unquote(url).startswith(prefix) for url in uncovered)
+    }
+    prefixes = containers_for(urls, [*mine, *elsewhere])
+    made = {p: icechunk.VirtualChunkContainer(p, _store(p)) for p in prefixes} | elsewhere
     _save(repository, made)
     trust(repository.storage, made)
     wanted = repository.config
     for container in made.values():
         wanted.set_virtual_chunk_container(container)
-    return repository.reopen(wanted), prefixes
+    return repository.reopen(wanted), list(made)
 
 
 def keep_containers(repository: icechunk.Repository, prefixes: Iterable[str]) -> None:

@@ -7,11 +7,11 @@ places made to be extended; `groups` is the layout that others write.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
 from l2view.hierarchy import JSON
-from l2view.layout.inventory import Inventory
+from l2view.layout.inventory import Inventory, Source
 
 type Location = tuple[object, ...]
 """A granule's values of a layout's fields."""
@@ -65,6 +65,22 @@ class Layout(Protocol):
             The granules.
         relevant
             The attributes of arrays by which values are read.
+        """
+        ...
+
+    def sources(
+        self, inventory: Inventory, locations: Sequence[Location], path: str
+    ) -> Iterator[Source]:
+        """Yield the arrays of the source store with the chunks of the array at `path`.
+
+        Parameters
+        ----------
+        inventory
+            The granules of a profile.
+        locations
+            Of those granules.
+        path
+            An array of theirs.
         """
         ...
 

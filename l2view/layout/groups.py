@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -19,7 +19,7 @@ from l2view.errors import (
 )
 from l2view.hierarchy import JSON, Hierarchy, join, resolve
 from l2view.layout import Location, UnreadError
-from l2view.layout.inventory import ArrayInventory, Inventory, Variants, in_common
+from l2view.layout.inventory import ArrayInventory, Inventory, Source, Variants, in_common
 
 type Nodes = tuple[dict[str, JSON], dict[str, JSON]]
 """The documents of a granule's arrays by path, and the attributes of its groups."""
@@ -147,6 +147,15 @@ class GroupsLayout:
             arrays |= below[0]
             groups |= below[1]
         return arrays, groups
+
+    def sources(
+        self, inventory: Inventory, locations: Sequence[Location], path: str
+    ) -> Iterator[Source]:
+        """Yield the array of each granule."""
+        for member, location in enumerate(locations):
+            source = self.source_key(location, path)
+            if source is not None:
+                yield Source(source, None, np.array([member]))
 
     async def probes(self, location: Location) -> list[str] | None:
         """Return None: groups don't say."""

@@ -76,6 +76,26 @@ class Inventory:
     groups: Mapping[str, JSON]
 
 
+@dataclass(frozen=True)
+class Source:
+    """Where the chunks of one array of some granules lie: in one array of the source store.
+
+    Attributes
+    ----------
+    path
+        The path of that array in the store.
+    slots
+        The first index of the chunks of each granule, of shape (n,); None where the array is
+        that of one granule alone, and the indices are its own.
+    members
+        Which of the inventory's granules they are, of shape (n,).
+    """
+
+    path: str
+    slots: NDArray[np.int64] | None
+    members: NDArray[np.int64]
+
+
 @dataclass
 class Variants:
     """The documents of one array, counted as they come.

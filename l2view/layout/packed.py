@@ -10,7 +10,7 @@ import asyncio
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
@@ -22,7 +22,7 @@ from zarr import AsyncArray, AsyncGroup
 
 from l2view.hierarchy import JSON, Hierarchy, resolve
 from l2view.layout import Location, UnreadError
-from l2view.layout.inventory import ArrayInventory, Inventory, Variants, in_common
+from l2view.layout.inventory import ArrayInventory, Inventory, Source, Variants, in_common
 from l2view.layout.profile import (
     DEFAULT_KEYS,
     ArrayTemplate,
@@ -69,11 +69,14 @@ class Shelf:
         The attributes by path that a granule's are told from.
     arrays
         ``shapes``, ``chunk_shapes`` and ``attributes``, with a row a slot.
+    probes
+        For each slot, keys of chunks that lie in all of its files together, as JSON.
     """
 
     profile: Profile
     attributes: dict[str, JSON]
     arrays: tuple[AsyncArray[Any], AsyncArray[Any], AsyncArray[Any]]
+    probes: AsyncArray[Any] | None = None
 
     @property
     def block(self) -> int:
@@ -96,6 +99,7 @@ class PackedLayout:
         self.hierarchy = hierarchy
         self._shelves: dict[str, Shelf] = {}
         self._blocks: OrderedDict[tuple[str, int], Slots] = OrderedDict()
+        self._texts: OrderedDict[tuple[str, int], NDArray[Any]] = OrderedDict()
         self._lock = threading.Lock()
 
     def __getstate__(self) -> JSON:
@@ -181,20 +185,34 @@ class PackedLayout:
                 found.append(await _taken(name, shelf, rows[there], slots[there], relevant))
         return found
 
+    def sources(
+        self, inventory: Inventory, locations: Sequence[Location], path: str
+    ) -> Iterator[Source]:
+        """Yield the packed array with the chunks of the array at `path`."""
+        slots = np.array([place[1] for place in locations], dtype=np.int64)
+        source = self.hierarchy.key(packed_path(inventory.name, path))
+        yield Source(source, slots, np.arange(len(slots)))
+
     async def probes(self, location: Location) -> list[str] | None:
         """Return keys below the granule of chunks that lie in all of its files together."""
         place = _place(location)
         if place is None:
             return None
         name, slot = place
-        if await self._shelf(name) is None:
+        shelf = await self._shelf(name)
+        if shelf is None or shelf.probes is None or slot >= shelf.probes.shape[0]:
             return None
-        array = await zarr_async.open_array(
-            store=self.hierarchy.store, path=self.hierarchy.key(own_path(name, "probes")), mode="r"
-        )
-        if slot >= array.shape[0]:
-            return None
-        found: list[str] = json.loads(str(np.asarray(await array.getitem(slot)).item()))
+        block, row = divmod(slot, shelf.block)
+        with self._lock:
+            texts = self._texts.get((name, block))
+        if texts is None:
+            rows = slice(block * shelf.block, (block + 1) * shelf.block)
+            texts = np.asarray(await shelf.probes.getitem(rows))
+            with self._lock:
+                self._texts[name, block] = texts
+                if len(self._texts) > BLOCKS:
+                    self._texts.popitem(last=False)
+        found: list[str] = json.loads(str(texts[row]))
         return found
 
     def missing(self, location: Location) -> str:
@@ -311,11 +329,12 @@ async def read_shelf(hierarchy: Hierarchy, name: str) -> Shelf | None:
     except FileNotFoundError:
         return None
     said = group.attrs
-    names = ("shapes", "chunk_shapes", "attributes")
-    arrays = await asyncio.gather(*(group.getitem(member) for member in names))
-    if any(isinstance(array, AsyncGroup) for array in arrays):
+    names = ("shapes", "chunk_shapes", "attributes", "probes")
+    *arrays, probes = await asyncio.gather(*(group.getitem(member) for member in names))
+    if any(isinstance(array, AsyncGroup) for array in (*arrays, probes)):
         return None
-    return Shelf(Profile.from_json(said["profile"]), decoded(said["attributes"]), tuple(arrays))  # type: ignore[arg-type]
+    profile = Profile.from_json(said["profile"])
+    return Shelf(profile, decoded(said["attributes"]), tuple(arrays), probes)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=256)

@@ -130,7 +130,7 @@ class Granules:
         rows: NDArray[np.int64] | None = None,
         numbered: bool = False,
     ) -> None:
-        self._table = table
+        self._table: Any = table
         self._names = names
         self.locations = locations
         self.origin = origin

@@ -15,8 +15,12 @@ from l2view.view.granules import Names
 from l2view.view.store import ViewStore
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import xarray as xr
     from matplotlib.axes import Axes
+
+    from l2view.ingest.writer import LayoutName
 
 COMPLETED = 1000
 """How many names tab completion offers."""
@@ -176,6 +180,99 @@ class View(zarr.Group):
 
         store = self.view_store
         return (datatree if store.shape is store.tree else joined_datatree)(store, chunks)
+
+    def references(self) -> pa.RecordBatchReader:
+        """Return where the chunks of the granules lie, as Arrow batches.
+
+        One row a chunk: ``granule``, ``array`` (its path below the granule), ``chunk`` (its
+        indices), ``kind``, ``path``, ``offset``, ``length`` and ``checksum``. The kind is
+
+        - ``virtual``: a part of another file, whose URL is the path;
+        - ``native``: a value of the store itself; of Icechunk's the path is the chunk's id;
+        - ``inline``: within Icechunk's manifest;
+        - ``missing``: nowhere, so that it reads as the fill value.
+
+        The checksum is the ETag of a plain store's object; Icechunk compares those that it has
+        of virtual chunks when it reads, and tells nobody.
+
+        Returns
+        -------
+        pyarrow.RecordBatchReader
+            ``read_all()`` makes a table of it, and DuckDB and Polars read it as it is.
+        """
+        from l2view.view.references import references
+
+        return references(self.view_store.tree)
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the granules' chunks have where they are stored."""
+        return sum(self.nbytes_by_container.values())
+
+    @property
+    def nbytes_by_container(self) -> dict[str, int]:
+        """The same by virtual chunk container, and by the collection for what it holds itself."""
+        from l2view.view.references import nbytes_by_container
+
+        return nbytes_by_container(self.view_store.tree)
+
+    def to_icechunk(
+        self,
+        target: Any,
+        *,
+        layout: LayoutName = "packed",
+        branch: str = "main",
+        copy_native: bool = False,
+        check: bool = True,
+        progress: bool | Callable[[int, int], None] = False,
+    ) -> str | None:
+        """Write the granules as a collection of their own: metadata, references, attributes.
+
+        No data is copied. It opens in l2view, and its arrays with plain Icechunk and xarray.
+
+        Parameters
+        ----------
+        target
+            An Icechunk repository; a path or URL, where one is made if there is none; or a
+            writable session, which is left to commit.
+        layout
+            ``"packed"``, by product version, or ``"groups"``, a group for each granule.
+        branch
+            The branch to commit to.
+        copy_native
+            Whether to copy chunks that nothing else can refer to, because the collection holds
+            them itself.
+        check
+            Whether to look at each file: one that has changed since it was referred to is an
+            error, and what tells later changes is written for the others. False takes the
+            references as they are, and no file is asked for.
+        progress
+            True for a bar where there is a terminal or a notebook; or what is called with the
+            granules that are written, and how many there are.
+
+        Returns
+        -------
+        str or None
+            The snapshot, None where it is for the caller to commit.
+
+        Raises
+        ------
+        ExportError
+            Where a file has changed, a chunk can't be referred to, or a granule can't be written.
+        """
+        from l2view.export.collection import to_icechunk
+        from l2view.export.progress import told
+
+        with told(progress, "granules") as tell:
+            return to_icechunk(
+                self.view_store.tree,
+                target,
+                layout=layout,
+                branch=branch,
+                copy_native=copy_native,
+                check=check,
+                progress=tell,
+            )
 
     def verify(self) -> dict[str, str]:
         """Return the granules whose files changed since they were referred to, or are gone.

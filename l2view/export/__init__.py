@@ -1,0 +1,1 @@
+"""Views out of l2view: as collections, references of other tools, and copies."""
