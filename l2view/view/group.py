@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
 import zarr
@@ -16,9 +16,11 @@ from l2view.view.store import ViewStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from os import PathLike
 
     import xarray as xr
     from matplotlib.axes import Axes
+    from virtualizarr.manifests import ManifestStore
 
     from l2view.ingest.writer import LayoutName
 
@@ -273,6 +275,84 @@ class View(zarr.Group):
                 check=check,
                 progress=tell,
             )
+
+    def to_kerchunk(
+        self,
+        path: str | PathLike[str],
+        *,
+        format: Literal["json", "parquet"] = "json",
+        zarr_format: Literal[2, 3] = 2,
+        copy_native: bool = False,
+    ) -> None:
+        """Write the view, in the shape that it has, as Kerchunk's references.
+
+        They are read with fsspec, or VirtualiZarr's parsers for Kerchunk.
+
+        Parameters
+        ----------
+        path
+            Of the file to write; of a folder for Parquet.
+        format
+            ``"json"``, or ``"parquet"``, whose files are read as they are needed.
+        zarr_format
+            The Zarr format of the metadata: 2 is what readers of Kerchunk know, 3 has what 2
+            can't say. Parquet has 2 only.
+        copy_native
+            Whether chunks that nothing else can refer to are written into the references.
+
+        Raises
+        ------
+        ExportError
+            Where a chunk can't be referred to, or an array can't be told in the Zarr format.
+        """
+        from l2view.export.kerchunk import to_kerchunk
+
+        options: Any = {"format": format, "zarr_format": zarr_format, "copy_native": copy_native}
+        to_kerchunk(self.view_store.shape, path, **options)
+
+    def to_manifest_store(self, *, copy_native: bool = False) -> ManifestStore:
+        """Return the view, in the shape that it has, as a store of VirtualiZarr's.
+
+        Its ``to_virtual_dataset()`` and ``to_virtual_datatree()`` give what VirtualiZarr works
+        with.
+
+        Parameters
+        ----------
+        copy_native
+            Whether chunks that nothing else can refer to are read into the manifests.
+
+        Raises
+        ------
+        ExportError
+            Where a chunk can't be referred to.
+        """
+        from l2view.export.manifests import to_manifest_store
+
+        return to_manifest_store(self.view_store.shape, copy_native=copy_native)
+
+    def to_zarr(self, target: Any, *, progress: bool | Callable[[int, int], None] = False) -> None:
+        """Copy the view, in the shape that it has: its chunks' bytes as they are.
+
+        A copy that was broken off goes on where it stopped, when it is asked for again.
+
+        Parameters
+        ----------
+        target
+            A path, a URL, or a Zarr store, without a hierarchy in it.
+        progress
+            True for a bar where there is a terminal or a notebook; or what is called with the
+            chunks that are copied, and how many there are.
+
+        Raises
+        ------
+        ExportError
+            Where there is something else in the store.
+        """
+        from l2view.export.progress import told
+        from l2view.export.zarr import to_zarr
+
+        with told(progress, "chunks") as tell:
+            to_zarr(self.view_store, target, tell)
 
     def verify(self) -> dict[str, str]:
         """Return the granules whose files changed since they were referred to, or are gone.

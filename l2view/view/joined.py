@@ -162,6 +162,20 @@ class JoinedArray:
         )
 
     @cached_property
+    def untouched(self) -> NDArray[np.bool_]:
+        """Whether all chunks of each part pass as they are, of shape (n,)."""
+        chunks = np.maximum(self.parts.chunk_shapes, 1)
+        lengths = self.parts.lengths
+        extent = np.array(self.shape[1:] if self.axis is None else self.shape, dtype=np.int64)
+        # A chunk that is cut off by the granule's end, where the joined array goes on.
+        beyond = (lengths % chunks != 0) & (lengths < extent)
+        if self.axis is not None:
+            pairs = zip(self.edges, chunks[:, self.axis].tolist(), strict=True)
+            ends = [bool((cut == chunk).all()) for cut, chunk in pairs]
+            beyond[:, self.axis] = ~np.array(ends, dtype=bool)
+        return np.asarray(self.passes & ~beyond.any(axis=1))
+
+    @cached_property
     def encoder(self) -> tuple[ArrayV3Metadata, CodecPipeline]:
         """What encodes a chunk with the axes of a granule's own, and its metadata."""
         shape = [1] * self.parts.rank

@@ -1,0 +1,129 @@
+"""A view as Kerchunk's references, in JSON or Parquet, for whoever reads them with fsspec."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from virtualizarr.manifests import ManifestArray, ManifestGroup
+from virtualizarr.writers.kerchunk import variable_to_kerchunk_arr_refs
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.metadata.v3 import ArrayV3Metadata
+
+from l2view.errors import ExportError, said
+from l2view.export.manifests import manifest_group, walked
+from l2view.hierarchy import JSON, join
+from l2view.view.encoding import attributes_of
+from l2view.view.shape import Shape
+
+type Format = Literal["json", "parquet"]
+"""How references are written: one file, or a folder of Parquet files that are read as needed."""
+
+
+def to_kerchunk(
+    shape: Shape,
+    path: str | PathLike[str],
+    *,
+    format: Format = "json",
+    zarr_format: Literal[2, 3] = 2,
+    copy_native: bool = False,
+) -> None:
+    """Write the view as Kerchunk's references (see `View.to_kerchunk`)."""
+    if format not in ("json", "parquet"):
+        raise ExportError(f"format={format!r} is not json or parquet")
+    if format == "parquet" and zarr_format == 3:
+        raise ExportError("references in Parquet are of Zarr format 2; write JSON for format 3")
+    group, _ = manifest_group(shape, copy_native=copy_native)
+    refs = {"version": 1, "refs": _references(group, zarr_format)}
+    target = Path(path)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if format == "json":
+        target.write_text(json.dumps(refs))
+        return
+    try:
+        from kerchunk.df import refs_to_dataframe
+    except ImportError as error:
+        raise ExportError(
+            "references in Parquet need kerchunk and fastparquet: pip install 'l2view[kerchunk]'"
+        ) from error
+    target.mkdir(exist_ok=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # pandas', of the engine that kerchunk writes with
+        refs_to_dataframe(refs, str(target))
+
+
+def _references(group: ManifestGroup, zarr_format: Literal[2, 3]) -> JSON:
+    """Return all references by key."""
+    refs: JSON = {}
+    for path, node in walked(group):
+        if isinstance(node, ManifestGroup):
+            refs |= _group(path, node, zarr_format)
+            continue
+        try:
+            found = variable_to_kerchunk_arr_refs(
+                node.to_virtual_variable(), path, zarr_format=zarr_format
+            )
+        except Exception as error:  # VirtualiZarr raises what it likes for what v2 can't say
+            raise ExportError(
+                f"{path} can't be told in Zarr format {zarr_format} ({said(error)}); "
+                + ("pass zarr_format=3, or " if zarr_format == 2 else "")
+                + "leave it out with variables= or fields="
+            ) from error
+        references: JSON = dict(found)
+        if zarr_format == 2:
+            references |= _masked(path, node, references)
+        refs |= {join(path, key): value for key, value in references.items()}
+    return refs
+
+
+def _masked(path: str, array: ManifestArray, refs: Mapping[str, Any]) -> dict[str, str]:
+    """Return an array's metadata of format 2, with the fill value that xarray shall mask.
+
+    In format 2 xarray masks by the fill value of the array itself, in format 3 by the attribute
+    ``_FillValue``.
+
+    Raises
+    ------
+    ExportError
+        Where chunks aren't there whose values would be another's.
+    """
+    zarray, zattrs = json.loads(refs[".zarray"]), json.loads(refs[".zattrs"])
+    metadata = array.metadata
+    text = metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"].to_bytes()
+    document: JSON = json.loads(text)
+    value = attributes_of(document).get("_FillValue")
+    zattrs.pop("_FillValue", None)
+    missing = bool((array.manifest._paths == "").any())
+    fill = np.asarray(metadata.fill_value)
+    alike = value is not None and np.array_equal(fill, value, equal_nan=fill.dtype.kind in "fc")
+    # What nothing is said of reads as zero.
+    if missing and not alike and not (value is None and not fill.any()):
+        raise ExportError(
+            f"{path} lacks chunks whose fill value {metadata.fill_value!r} is not what stands for "
+            "missing, which Zarr format 2 can't tell apart; pass zarr_format=3"
+        )
+    scalar = None if value is None else np.asarray(value, fill.dtype)[()]
+    zarray["fill_value"] = None if scalar is None else _json(metadata, scalar)
+    return {".zarray": json.dumps(zarray), ".zattrs": json.dumps(zattrs)}
+
+
+def _json(metadata: ArrayV3Metadata, value: Any) -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
+        return metadata.dtype.to_json_scalar(value, zarr_format=2)
+
+
+def _group(path: str, group: ManifestGroup, zarr_format: Literal[2, 3]) -> dict[str, Any]:
+    attributes = group.metadata.attributes
+    if zarr_format == 3:
+        document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        return {join(path, "zarr.json"): json.dumps(document)}
+    return {
+        join(path, ".zgroup"): json.dumps({"zarr_format": 2}),
+        join(path, ".zattrs"): json.dumps(attributes),
+    }

@@ -1,0 +1,124 @@
+"""A view copied for good: chunk bytes as they are, into any Zarr store.
+
+An array's document is written after its chunks, and the root's after all: what was broken off
+can't be taken for whole, and goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from itertools import batched
+from typing import Any
+
+import numpy as np
+from zarr.abc.store import Store
+from zarr.core.buffer import cpu, default_buffer_prototype
+from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
+from zarr.core.sync import sync
+from zarr.storage._common import make_store
+
+from l2view.errors import ExportError
+from l2view.export.progress import Tell
+from l2view.hierarchy import JSON, join
+from l2view.stores import URL
+from l2view.view.shape import METADATA
+from l2view.view.store import ViewStore
+
+MARK = "l2view-copy.json"
+"""What a copy that isn't finished is known by: the description of its view."""
+
+TOGETHER = 64
+"""How many chunks are copied together."""
+
+
+def to_zarr(view: ViewStore, target: Any, progress: Tell = lambda done, total: None) -> None:
+    """Copy a view (see `View.to_zarr`)."""
+    sync(_copy(view, target, progress))
+
+
+async def _copy(view: ViewStore, target: Any, progress: Tell) -> None:
+    store = await _opened(target)
+    said = json.dumps(view.shape.description, sort_keys=True).encode()
+    mark = await store.get(MARK, default_buffer_prototype())
+    if mark is None:
+        if await store.exists(METADATA):
+            raise ExportError(f"there is a Zarr hierarchy in {store} already; copy into another")
+        await store.set(MARK, cpu.Buffer.from_bytes(said))
+    elif mark.to_bytes() != said:
+        raise ExportError(
+            f"a copy of another search was begun in {store}; finish it, or copy into another"
+        )
+    arrays = [(path, document) async for path, document in _arrays(view, store)]
+    total = sum(int(np.prod(_grid(document))) for _, document in arrays)
+    done = 0
+    for path, document in arrays:
+        encoding = parse_chunk_key_encoding(document["chunk_key_encoding"])
+        indices = np.ndindex(*_grid(document))
+        if not await store.exists(join(path, METADATA)):
+            for some in batched(indices, TOGETHER):
+                keys = [join(path, encoding.encode_chunk_key(index)) for index in some]
+                await asyncio.gather(*(_chunk(view, store, key) for key in keys))
+                progress(done + len(some), total)
+                done += len(some)
+            await _put(store, path, document)
+        else:
+            done += int(np.prod(_grid(document)))
+            progress(done, total)
+    await _put(store, "", view.shape.root)
+    await store.delete(MARK)
+
+
+async def _opened(target: Any) -> Store:
+    """Return the store to write to."""
+    if isinstance(target, Store):
+        return target
+    if isinstance(target, str) and URL.match(target) and not target.startswith("file://"):
+        import obstore.store
+        from zarr.storage import ObjectStore
+
+        return ObjectStore(obstore.store.from_url(target))
+    return await make_store(target, mode="a")
+
+
+async def _arrays(view: ViewStore, store: Store) -> AsyncIterator[tuple[str, JSON]]:
+    """Yield all arrays of a view with their documents; groups are written on the way."""
+    pending = [""]
+    while pending:
+        path = pending.pop()
+        names = await view.shape.names(path)
+        paths = [join(path, name) for name in names]
+        for child, document in zip(paths, await view.shape.documents(paths), strict=True):
+            if document is None:
+                continue
+            if document["node_type"] == "group":
+                await _put(store, child, document)
+                pending.append(child)
+            else:
+                yield child, document
+
+
+def _grid(document: JSON) -> tuple[int, ...]:
+    """Return the number of chunks along each axis."""
+    from zarr.core.chunk_grids import ChunkGrid
+    from zarr.core.metadata.v3 import ArrayV3Metadata
+
+    grid = document["chunk_grid"]
+    if grid["name"] == "regular":
+        lengths = grid["configuration"]["chunk_shape"]
+        return tuple(-(-n // c) for n, c in zip(document["shape"], lengths, strict=True))
+    return tuple(ChunkGrid.from_metadata(ArrayV3Metadata.from_dict(dict(document))).grid_shape)
+
+
+async def _chunk(view: ViewStore, store: Store, key: str) -> None:
+    """Copy one chunk, where it isn't there yet."""
+    if await store.exists(key):
+        return
+    value = await view.get(key, default_buffer_prototype())
+    if value is not None:
+        await store.set(key, value)
+
+
+async def _put(store: Store, path: str, document: JSON) -> None:
+    await store.set(join(path, METADATA), cpu.Buffer.from_bytes(json.dumps(document).encode()))
