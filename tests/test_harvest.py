@@ -13,9 +13,9 @@ import zarr
 from xarray.backends.zarr import FillValueCoder
 from zarr.storage import MemoryStore
 
+from l2view.geolocation.geotiff import crs_of
 from l2view.ingest.harvest.attributes import harvest_attributes, times_of
 from l2view.ingest.harvest.footprint import (
-    crs_of,
     harvest_footprint,
     of_bounds,
     of_grid,

@@ -16,7 +16,7 @@ from l2view.errors import ExportError, listed
 from l2view.hierarchy import join
 from l2view.layout import Location
 from l2view.layout.inventory import Inventory
-from l2view.view.references import INLINE, Chunks, chunks_of, grids, numbers_of, synchronous
+from l2view.view.references import INLINE, Chunks, chunks_of, numbers_of, synchronous
 from l2view.view.tree import Tree
 
 READS = 256
@@ -87,7 +87,13 @@ def cells(
     ExportError
         Where there are such, and they aren't to be copied.
     """
-    shapes = grids(inventory.arrays[path])
+    array = inventory.arrays[path]
+    if (array.begins % np.maximum(array.chunk_shapes, 1)).any():
+        raise ExportError(
+            f"{path} is cropped within its chunks, to a part of which nothing can refer; crop with "
+            "sel(exact=False), or copy the view with to_zarr()"
+        )
+    shapes = array.grids
     firsts = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))]).astype(np.int64)
     total = int(firsts[-1])
     found = Cells(
@@ -137,7 +143,8 @@ async def _read(
         encoding = parse_chunk_key_encoding(
             array.variants[array.which[member]]["chunk_key_encoding"]
         )
-        key = encoding.encode_chunk_key(tuple(chunks.index[position].tolist()))
+        index = chunks.index[position] + array.first_chunks[member]
+        key = encoding.encode_chunk_key(tuple(index.tolist()))
         source = tree.layout.source_key(locations[member], join(path, key))
         assert source is not None
         data = await tree.source.get(source, default_buffer_prototype())

@@ -30,7 +30,6 @@ from l2view.layout.inventory import Inventory
 from l2view.layout.profile import DEFAULT_KEYS
 from l2view.meta.schema import GEOMETRIES, ROW
 from l2view.view.attributes import DECODING, is_geometry, json_values
-from l2view.view.references import inventories
 from l2view.view.store import ViewStore
 from l2view.view.tree import Tree
 from l2view.view.verify import verify
@@ -192,7 +191,7 @@ def _with_checksums(
 
 def _granules(tree: Tree, copy_native: bool) -> Iterator[tuple[dict[str, Any], GranuleReferences]]:
     """Yield the row and references of each granule, in the view's order."""
-    found = sync(inventories(tree))
+    found = sync(tree.inventories())
     columns = {
         (number, path): cells(tree, inventory, locations, path, copy_native=copy_native)
         for number, (inventory, locations) in enumerate(found)
@@ -250,10 +249,20 @@ async def _documents(
     places = [locations[member] for _, locations, member in wanted]
     each = [(place, path) for place, some in zip(places, paths, strict=True) for path in some]
     await tree.layout.prefetch(each)
-    return [
-        {path: await tree.layout.document(place, path) or {} for path in some}
-        for place, some in zip(places, paths, strict=True)
-    ]
+    found = []
+    for place, some, (inventory, _, member) in zip(places, paths, wanted, strict=True):
+        documents = {path: await tree.layout.document(place, path) for path in some}
+        found.append({p: _document(said, inventory, p, member) for p, said in documents.items()})
+    return found
+
+
+def _document(document: JSON | None, inventory: Inventory, path: str, member: int) -> JSON:
+    """Return a node's document, an array's with the shape that is shown."""
+    found = document or {}
+    if path not in inventory.arrays:
+        return found
+    array = inventory.arrays[path]
+    return {**found, "shape": (array.ends[member] - array.begins[member]).tolist()}
 
 
 def _rows(tree: Tree, rows: Sequence[int]) -> list[dict[str, Any]]:

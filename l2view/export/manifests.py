@@ -21,7 +21,6 @@ from l2view.hierarchy import JSON, join
 from l2view.layout.profile import DEFAULT_KEYS
 from l2view.view.fields import FieldArray
 from l2view.view.joined import JoinedArray
-from l2view.view.references import inventories
 from l2view.view.shape import Shape
 from l2view.view.stack import Joined
 from l2view.view.tree import Tree
@@ -84,7 +83,7 @@ def _tree(
     groups: dict[str, JSON] = {"": tree.root["attributes"]}
     arrays = {name: _of_field(array) for name, array in tree.fields.items()}
     urls: set[str] = set()
-    for inventory, locations in sync(inventories(tree)):
+    for inventory, locations in sync(tree.inventories()):
         columns = {
             path: cells(tree, inventory, locations, path, copy_native=copy_native)
             for path in inventory.arrays
@@ -112,7 +111,7 @@ def _joined(
     groups: dict[str, JSON] = {"": shape.root["attributes"]}
     arrays: dict[str, ManifestArray] = {}
     urls: set[str] = set()
-    found = sync(inventories(tree))
+    found = sync(tree.inventories())
     for name, stack in shape.stacks.items():
         groups |= {join(name, path): said for path, said in stack.groups.items() if name or path}
         arrays |= {join(name, path): _of_field(field) for path, field in stack.fields.items()}
@@ -250,16 +249,11 @@ def _placed(
         own = columns.own(one)
         found = np.arange(own.start, own.stop)
         index = _indices(found - own.start, tuple(columns.grids[one].tolist()))
-        lengths = np.maximum(array.parts.chunk_shapes[member], 1)
-        index = index - array.parts.starts[member] // lengths
-        chunks = -(-array.parts.lengths[member] // lengths)
-        shown = ((index >= 0) & (index < chunks)).all(axis=1)
-        index = index[shown]
         if array.axis is None:
             index = np.insert(index, 0, member, axis=1)
         else:
             index[:, array.axis] += array.firsts[member]
-        numbers.append(found[shown])
+        numbers.append(found)
         places.append(index)
     rank = len(array.shape)
     return (

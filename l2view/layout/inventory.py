@@ -34,6 +34,8 @@ class ArrayInventory:
         Of shape (n, rank).
     attributes
         The attributes that all granules share.
+    starts, stops
+        What is shown along each axis, of shape (n, rank); None for all of it.
     """
 
     path: str
@@ -42,6 +44,30 @@ class ArrayInventory:
     shapes: NDArray[np.int64]
     chunk_shapes: NDArray[np.int64]
     attributes: JSON
+    starts: NDArray[np.int64] | None = None
+    stops: NDArray[np.int64] | None = None
+
+    @property
+    def begins(self) -> NDArray[np.int64]:
+        """Where what is shown begins, of shape (n, rank)."""
+        return np.zeros_like(self.shapes) if self.starts is None else self.starts
+
+    @property
+    def ends(self) -> NDArray[np.int64]:
+        """Where it ends, of shape (n, rank)."""
+        return self.shapes if self.stops is None else self.stops
+
+    @property
+    def first_chunks(self) -> NDArray[np.int64]:
+        """The index of the first chunk that is shown, of shape (n, rank)."""
+        return self.begins // np.maximum(self.chunk_shapes, 1)
+
+    @property
+    def grids(self) -> NDArray[np.int64]:
+        """The number of chunks that are shown along each axis, of shape (n, rank)."""
+        lengths = np.maximum(self.chunk_shapes, 1)
+        counts = -(-self.ends // lengths) - self.first_chunks
+        return np.where(self.ends > self.begins, counts, 0)
 
     @property
     def rank(self) -> int:

@@ -10,12 +10,14 @@ from zarr import AsyncGroup
 from zarr.core.group import GroupMetadata
 from zarr.storage import StorePath
 
-from l2view.errors import ShapeError, listed
+from l2view.errors import QueryError, ShapeError, listed
 from l2view.view.granules import Names
+from l2view.view.stack import Joined, joined
 from l2view.view.store import ViewStore
+from l2view.view.windows import Windows
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from os import PathLike
 
     import xarray as xr
@@ -217,6 +219,59 @@ class View(zarr.Group):
         from l2view.view.references import nbytes_by_container
 
         return nbytes_by_container(self.view_store.tree)
+
+    def sel(
+        self,
+        *,
+        bbox: Sequence[float] | None = None,
+        intersects: Any = None,
+        exact: bool = False,
+        latitude: str | None = None,
+        longitude: str | None = None,
+    ) -> View:
+        """Return the view with each granule's arrays cropped to a place.
+
+        What is left are the rows and columns from the first to the last that touch it: of a
+        swath by its latitudes and longitudes, of a grid by its axes, of a raster by its
+        transform. They are found out when a granule is first asked for. A granule that doesn't
+        touch the place has arrays of no length.
+
+        Parameters
+        ----------
+        bbox
+            West, south, east, north in degrees (EPSG:4326); west > east crosses the antimeridian.
+        intersects
+            A geometry in EPSG:4326: shapely, GeoJSON or WKT.
+        exact
+            Whether to crop to these rows and columns. By default whole chunks are left, so that
+            none need be decoded on the way.
+        latitude, longitude
+            The paths of the arrays of coordinates below each granule, where l2view doesn't find
+            them by their names, units or standard names.
+
+        Raises
+        ------
+        QueryError
+            Where there is no place, or it is none.
+        """
+        from l2view.query.place import box, geometry
+
+        if (bbox is None) == (intersects is None):
+            raise QueryError("sel() crops to a place: pass bbox= or intersects=, one of them")
+        if (latitude is None) != (longitude is None):
+            raise QueryError("pass both latitude= and longitude=, or neither")
+        place = geometry(intersects) if bbox is None else box(bbox)
+        tree = self.view_store.tree
+        if tree.windows is not None:
+            raise QueryError("this view is cropped already; crop the view that it was made of")
+        said: dict[str, Any] = {"bbox": list(bbox)} if bbox is not None else {}
+        said = said or {"intersects": place.wkt}
+        windows = Windows(place, exact=exact, latitude=latitude, longitude=longitude)
+        made = tree.cropped(windows, said | {"exact": exact})
+        shape = self.view_store.shape
+        if isinstance(shape, Joined):
+            return View.of(ViewStore(joined(made, shape.joining)))
+        return View.of(ViewStore(made))
 
     def to_icechunk(
         self,

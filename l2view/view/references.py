@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 from urllib.parse import quote
 
@@ -28,7 +28,6 @@ from zarr.storage import LocalStore, ObjectStore
 from l2view.hierarchy import JSON, METADATA_KEYS
 from l2view.layout import Location
 from l2view.layout.inventory import ArrayInventory, Inventory, Source
-from l2view.view.encoding import RELEVANT
 from l2view.view.tree import Tree
 
 type Kind = Literal["missing", "native", "virtual", "inline"]
@@ -93,26 +92,45 @@ class Chunks:
         return len(self.members)
 
 
-def grids(array: ArrayInventory) -> NDArray[np.int64]:
-    """Return the number of chunks of each granule's array along each axis, of shape (n, rank)."""
-    return -(-array.shapes // np.maximum(array.chunk_shapes, 1))
-
-
 async def chunks_of(
     tree: Tree, inventory: Inventory, locations: Sequence[Location], path: str
 ) -> AsyncIterator[Chunks]:
     """Yield the chunks that there are of the arrays at `path`."""
     array = inventory.arrays[path]
-    counts = grids(array).prod(axis=1)
+    grids = array.grids
+    counts = grids.prod(axis=1)
     for source in tree.layout.sources(inventory, locations, path):
         left = int(counts[source.members].sum())
-        found = _chunks(tree.source, source, array)
-        async for chunks in found:
+        async for found in _chunks(tree.source, source, array):
+            chunks = found if array.starts is None else _shown(found, array, grids)
             left -= len(chunks)
             if len(chunks):
                 yield chunks
             if left <= 0:
                 break
+
+
+def _shown(chunks: Chunks, array: ArrayInventory, grids: NDArray[np.int64]) -> Chunks:
+    """Return those chunks that are shown, with the indices that they then have."""
+    index = chunks.index - array.first_chunks[chunks.members]
+    inside = (index >= 0) & (index < grids[chunks.members])
+    return _taken(replace(chunks, index=index), np.flatnonzero(inside.all(axis=1)))
+
+
+def _taken(chunks: Chunks, kept: NDArray[np.intp]) -> Chunks:
+    """Return some of the chunks."""
+    numbers = kept.tolist()
+    known = chunks.checksums
+    return Chunks(
+        chunks.members[kept],
+        chunks.index[kept],
+        chunks.kinds[kept],
+        [chunks.paths[number] for number in numbers],
+        chunks.offsets[kept],
+        chunks.lengths[kept],
+        {n: chunks.inlined[old] for n, old in enumerate(numbers) if old in chunks.inlined},
+        None if known is None else [known[number] for number in numbers],
+    )
 
 
 def _chunks(store: Store, source: Source, array: ArrayInventory) -> AsyncIterator[Chunks]:
@@ -139,20 +157,9 @@ async def _from_icechunk(store: icechunk.IcechunkStore, source: Source) -> Async
         members = np.full(len(slots), -1, dtype=np.int64)
         inside = slots < len(lookup)
         members[inside] = lookup[slots[inside]]
+        found_here = Chunks(members, index[:, 1:], kinds, paths, offsets, lengths, inlined)
         kept = np.flatnonzero(members >= 0)
-        if len(kept) == len(members):
-            yield Chunks(members, index[:, 1:], kinds, paths, offsets, lengths, inlined)
-        else:
-            numbers = kept.tolist()
-            yield Chunks(
-                members[kept],
-                index[kept, 1:],
-                kinds[kept],
-                [paths[number] for number in numbers],
-                offsets[kept],
-                lengths[kept],
-                {new: inlined[old] for new, old in enumerate(numbers) if old in inlined},
-            )
+        yield found_here if len(kept) == len(members) else _taken(found_here, kept)
 
 
 async def _from_listing(
@@ -165,7 +172,7 @@ async def _from_listing(
     if source.slots is not None:
         pairs = zip(source.slots.tolist(), source.members.tolist(), strict=True)
         slots = dict(pairs)
-    grid = grids(array)
+    grid = -(-array.shapes // np.maximum(array.chunk_shapes, 1))
     async for listed in _listed(store, f"{source.path}/"):
         members, index, paths, sizes, checksums = [], [], [], [], []
         for key, path, size, checksum in listed:
@@ -239,14 +246,6 @@ def _root_of(objects: Any) -> str:
     return ""
 
 
-async def inventories(tree: Tree) -> list[tuple[Inventory, list[Location]]]:
-    """Return what there is of the granules of a tree, and where they are, profile by profile."""
-    granules = tree.granules
-    locations = [granules.location(row) for row in range(len(granules))]
-    found = await tree.layout.inventory(locations, RELEVANT)
-    return [(one, [locations[row] for row in one.rows.tolist()]) for one in found]
-
-
 def references(tree: Tree) -> pa.RecordBatchReader:
     """Return where the chunks of a tree's granules lie, as Arrow batches.
 
@@ -265,11 +264,11 @@ def references(tree: Tree) -> pa.RecordBatchReader:
 
 def _batches(tree: Tree) -> Iterator[pa.RecordBatch]:
     names = tree.granules.names.cast(pa.large_string())
-    for inventory, locations in sync(inventories(tree)):
+    for inventory, locations in sync(tree.inventories()):
         for path, array in inventory.arrays.items():
             if not tree.shows(path):
                 continue
-            shapes = grids(array)
+            shapes = array.grids
             firsts = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))]).astype(np.int64)
             seen = np.zeros(int(firsts[-1]), dtype=bool)
             for chunks in synchronous(chunks_of(tree, inventory, locations, path)):
@@ -362,7 +361,7 @@ def nbytes_by_container(tree: Tree) -> dict[str, int]:
     """
     containers = _containers(tree.source)
     found: dict[str, int] = {}
-    for inventory, locations in sync(inventories(tree)):
+    for inventory, locations in sync(tree.inventories()):
         for path in inventory.arrays:
             if not tree.shows(path):
                 continue

@@ -34,7 +34,6 @@ from l2view.view.attributes import OWN
 from l2view.view.encoding import (
     PACKING,
     RANGES,
-    RELEVANT,
     TIMES,
     Form,
     as_stored,
@@ -316,9 +315,7 @@ def joined(tree: Tree, joining: Joining) -> Joined:
     if joining.layout == "concat" and joining.dim is None:
         raise ShapeError('layout="concat" joins along a dimension of the arrays: name it with dim=')
     granules = tree.granules
-    locations = [granules.location(row) for row in range(len(granules))]
-    found = sync(tree.layout.inventory(locations, RELEVANT))
-    shown = [_shown(one, tree) for one in found]
+    shown = [_shown(one, tree) for one, _ in sync(tree.inventories())]
     _warn_of_missing(tree, shown)
     merged = _merged(shown, joining)
     if joining.layout == "concat" and granules and merged:
@@ -458,8 +455,10 @@ def _parts(
             variants.setdefault(text, variant)
             numbers.append(list(variants).index(text))
         which.append(np.array(numbers, dtype=np.int32)[array.which])
-    shapes = np.concatenate([array.shapes for array in arrays])[order]
-    chunk_shapes = np.concatenate([array.chunk_shapes for array in arrays])[order]
+    shapes, chunk_shapes, starts, stops = (
+        np.concatenate([getattr(array, name) for array in arrays])[order]
+        for name in ("shapes", "chunk_shapes", "begins", "ends")
+    )
     return Parts(
         path=arrays[0].path,
         rows=rows[order],
@@ -467,8 +466,8 @@ def _parts(
         which=np.concatenate(which)[order],
         shapes=shapes,
         chunk_shapes=chunk_shapes,
-        starts=np.zeros_like(shapes),
-        stops=shapes,
+        starts=starts,
+        stops=stops,
     )
 
 

@@ -16,11 +16,14 @@ from l2view.errors import (
     warn,
 )
 from l2view.hierarchy import JSON, METADATA_KEYS, join
-from l2view.layout import Layout, UnreadError
+from l2view.layout import Layout, Location, UnreadError
+from l2view.layout.inventory import Inventory
 from l2view.view.attributes import OWN, array_attributes, group_attributes
+from l2view.view.encoding import RELEVANT
 from l2view.view.fields import FieldArray, field_arrays
 from l2view.view.granules import Granules
 from l2view.view.shape import Found, Unread, is_shown
+from l2view.view.windows import CroppedChunk, Windows, cropped, cropped_array
 
 if TYPE_CHECKING:
     from l2view.view.store import ViewStore
@@ -44,6 +47,8 @@ class Tree:
         array's name, one with a slash with its path below the granule.
     field_attributes
         The attributes of the arrays of ``/meta``, by name.
+    windows
+        The place that the arrays are cropped to, None for the whole arrays.
     """
 
     def __init__(
@@ -54,6 +59,7 @@ class Tree:
         description: JSON,
         variables: Sequence[str] | None = None,
         field_attributes: Mapping[str, JSON] | None = None,
+        windows: Windows | None = None,
     ) -> None:
         self.source = source
         self.layout = layout
@@ -61,10 +67,11 @@ class Tree:
         self.description = description
         self.variables = None if variables is None else tuple(variables)
         self.field_attributes = dict(field_attributes or {})
+        self.windows = windows
 
     def __getstate__(self) -> JSON:
         names = ["source", "layout", "granules", "description", "variables", "field_attributes"]
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in [*names, "windows"]}
 
     def __setstate__(self, state: JSON) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -109,6 +116,11 @@ class Tree:
         """The document of the root group."""
         return {"zarr_format": 3, "node_type": "group", "attributes": {OWN: self.description}}
 
+    def cropped(self, windows: Windows, said: JSON) -> Tree:
+        """Return the tree with its arrays cropped, and `said` of it."""
+        description = {**self.description, "sel": said}
+        return Tree(**self.__getstate__() | {"windows": windows, "description": description})
+
     @property
     def members(self) -> int:
         """The number of nodes directly below the root."""
@@ -131,7 +143,17 @@ class Tree:
             return None
         if document is None:
             return None if inner else self._missing(row, name)
+        if self.windows is not None and document["node_type"] == "array" and self.shows(inner):
+            document = cropped(document, await self.windows.of(self, row), inner)
         return self._composed(document, row, inner)
+
+    async def inventories(self) -> list[tuple[Inventory, list[Location]]]:
+        """Return what there is of the granules, and where they are, profile by profile."""
+        locations = [self.granules.location(row) for row in range(len(self.granules))]
+        found = await self.layout.inventory(locations, RELEVANT)
+        if self.windows is not None:
+            found = [await self.windows.cropped(self, one) for one in found]
+        return [(one, [locations[row] for row in one.rows.tolist()]) for one in found]
 
     async def documents(self, paths: Sequence[str]) -> list[JSON | None]:
         """Return the documents of the nodes at `paths`, reading them together."""
@@ -191,6 +213,10 @@ class Tree:
         row = self.granules.row(name) if inner else None
         if row is None:
             return None
+        return self.whole(row, inner) if self.windows is None else CroppedChunk(self, row, inner)
+
+    def whole(self, row: int, inner: str) -> Found:
+        """Return where the chunk at a key below a granule is, of an array that isn't cropped."""
         location = self.granules.location(row)
         try:
             return self.layout.source_key(location, inner)
@@ -203,10 +229,20 @@ class Tree:
             for key in self.fields[path].keys:
                 yield f"{path}/{key}"
             return
-        found = self.find(path)
+        name, _, inner = path.partition("/")
+        row = self.granules.row(name)
+        if row is None:
+            return
+        if self.windows is not None:
+            array = await cropped_array(self, row, inner)
+            if array is not None:
+                async for key in array.keys(self):
+                    yield "/".join([path, "c", *key.split("/")[2:]])
+                return
+        found = self.whole(row, inner)
         if isinstance(found, Unread):
             await self.layout.document(found.location, "")
-            found = self.find(path)
+            found = self.whole(row, inner)
         if isinstance(found, str):
             async for key in self.source.list_prefix(f"{found}/"):
                 if key.rpartition("/")[2] not in METADATA_KEYS:

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 import zarr
 
-from l2view.ingest.harvest.values import unpacked, valid
+from l2view.geolocation.values import unpacked, valid
 
 TIMES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("time_coverage_start",), ("time_coverage_end",)),

@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from l2view.errors import IngestError
+from l2view.geolocation.coordinates import are_axes, pairs
+from l2view.geolocation.geotiff import crs_of, is_placed, transform_of
+from l2view.geolocation.values import decoded
 from l2view.globe import within
-from l2view.ingest.harvest.values import decoded
 
 BOUNDS = (
     ("geospatial_lon_min", "geospatial_lat_min", "geospatial_lon_max", "geospatial_lat_max"),
@@ -134,9 +136,9 @@ def _wrapped(longitude: float) -> float:
 
 def of_coordinates(group: zarr.Group) -> shapely.Geometry | None:
     """Return the outline of a granule's arrays of latitude and longitude, None without them."""
-    for latitude, longitude in _pairs(group):
+    for latitude, longitude in pairs(group):
         lat, lon = decoded(latitude), decoded(longitude)
-        if lat.ndim == 1 and lon.ndim == 1 and _are_axes(latitude, longitude, lat, lon):
+        if lat.ndim == 1 and lon.ndim == 1 and are_axes(latitude, longitude, lat, lon):
             shape = of_grid(lat, lon)
         elif lat.shape == lon.shape and lat.ndim == 1:
             shape = of_track(lat, lon)
@@ -327,59 +329,6 @@ def _valid(lat: NDArray[Any], lon: NDArray[Any]) -> NDArray[np.bool_]:
         return np.asarray((np.abs(lat) <= 90) & (lon >= -180) & (lon <= 360))
 
 
-def _pairs(group: zarr.Group) -> Iterator[tuple[zarr.Array[Any], zarr.Array[Any]]]:
-    """Yield the latitudes and longitudes of the granule's groups, its own first."""
-    groups = [group]
-    while groups:
-        below: list[zarr.Group] = []
-        for current in groups:
-            arrays = [array for _, array in sorted(current.arrays()) if array.size]
-            latitudes = [array for array in arrays if _is(array, "latitude", "lat", "north")]
-            longitudes = [array for array in arrays if _is(array, "longitude", "lon", "east")]
-            if latitudes and longitudes:
-                yield latitudes[0], longitudes[0]
-            below.extend(child for _, child in sorted(current.groups()))
-        groups = below
-
-
-def _is(array: zarr.Array[Any], name: str, short: str, side: str) -> bool:
-    """Return whether an array holds coordinates, by the CF conventions or by its name."""
-    if array.dtype.kind not in "iuf":
-        return False
-    if array.attrs.get("standard_name") == name:
-        return True
-    units = str(array.attrs.get("units", "")).lower().replace("_", "").replace(" ", "")
-    degrees = units in (f"degrees{side}", f"degree{side}", "degrees", "degree", "")
-    return degrees and array.basename.lower() in (name, short, f"{short}s", f"{name}s")
-
-
-def _are_axes(
-    latitude: zarr.Array[Any],
-    longitude: zarr.Array[Any],
-    lat: NDArray[Any],
-    lon: NDArray[Any],
-) -> bool:
-    """Return whether two 1-D arrays are the axes of a grid, and not the points of a track.
-
-    Where their dimensions have no names, even steps tell: the grid's rectangle then holds what
-    would be the track.
-    """
-    names = _dimension(latitude), _dimension(longitude)
-    if not all(name is None or name.startswith("phony_dim") for name in names):
-        return names[0] != names[1]
-    return lat.shape != lon.shape or (_is_even(lat) and _is_even(np.unwrap(lon, period=360)))
-
-
-def _is_even(values: NDArray[Any]) -> bool:
-    steps = np.diff(values)
-    return bool(len(steps) and np.allclose(steps, steps.mean(), rtol=1e-3) and steps.mean() != 0)
-
-
-def _dimension(array: zarr.Array[Any]) -> str | None:
-    names = array.metadata.dimension_names  # type: ignore[union-attr]
-    return None if not names else names[0]
-
-
 def of_raster(group: zarr.Group) -> shapely.Geometry | None:
     """Return the outline of a GeoTIFF, None where it doesn't say where it is."""
     for holder in (group, *(child for _, child in sorted(group.groups()))):
@@ -390,7 +339,7 @@ def of_raster(group: zarr.Group) -> shapely.Geometry | None:
         crs = crs_of(attributes)
         if crs is None or not images:
             continue
-        if not _is_placed(attributes):
+        if not is_placed(attributes):
             continue
         height, width = images[0].shape[-2:]
         if crs == "EPSG:4326":
@@ -407,81 +356,8 @@ def of_raster(group: zarr.Group) -> shapely.Geometry | None:
     return None
 
 
-def _is_placed(attributes: Mapping[str, Any]) -> bool:
-    """Return whether a GeoTIFF says where its pixels lie, other than by ground control points."""
-    return "model_transformation" in attributes or "model_pixel_scale" in attributes
-
-
 def _extent(transform: Affine, width: int, height: int) -> tuple[float, float, float, float]:
     corners = ((0, 0), (width, 0), (0, height), (width, height))
     x = [transform.a * column + transform.b * row + transform.c for column, row in corners]
     y = [transform.d * column + transform.e * row + transform.f for column, row in corners]
     return min(x), max(min(y), -90.0), max(x), min(max(y), 90.0)
-
-
-def transform_of(attributes: Mapping[str, Any]) -> Affine:
-    """Return the transform from pixels to coordinates of a GeoTIFF (OGC 19-008r4, B.6)."""
-    if "model_transformation" in attributes:
-        a, b, _, c, d, e, _, f = attributes["model_transformation"][:8]
-        return Affine(a, b, c, d, e, f)
-    scale_x, scale_y = attributes["model_pixel_scale"][:2]
-    column, row, _, x, y = attributes["model_tiepoint"][:5]
-    if attributes.get("raster_type") == 2:  # the point is a pixel's centre
-        column, row = column + 0.5, row + 0.5
-    return Affine(scale_x, 0, x - column * scale_x, 0, -scale_y, y + row * scale_y)
-
-
-USER_DEFINED = 32767
-PROJECTIONS = {
-    1: "tmerc",
-    7: "merc",
-    8: "lcc",
-    10: "laea",
-    11: "aea",
-    12: "aeqd",
-    15: "stere",
-    24: "sinu",
-}
-"""GeoTIFF's codes of coordinate transformations (OGC 19-008r4, GeoKey 3075) in PROJ's names."""
-
-PARAMETERS = {
-    "proj_std_parallel1": "lat_1",
-    "proj_std_parallel2": "lat_2",
-    "proj_nat_origin_lat": "lat_0",
-    "proj_false_origin_lat": "lat_0",
-    "proj_center_lat": "lat_0",
-    "proj_nat_origin_long": "lon_0",
-    "proj_false_origin_long": "lon_0",
-    "proj_center_long": "lon_0",
-    "proj_straight_vert_pole_long": "lon_0",
-    "proj_scale_at_nat_origin": "k_0",
-    "proj_false_easting": "x_0",
-    "proj_false_northing": "y_0",
-    "proj_false_origin_easting": "x_0",
-    "proj_false_origin_northing": "y_0",
-}
-
-
-def crs_of(attributes: Mapping[str, Any]) -> str | None:
-    """Return the coordinate reference system of GeoTIFF keys, None where there is none."""
-    if "model_tiepoint" not in attributes and "model_transformation" not in attributes:
-        return None
-    projected, geographic = attributes.get("projected_type"), attributes.get("geographic_type")
-    if attributes.get("model_type") == 2:
-        return f"EPSG:{geographic}" if geographic not in (None, USER_DEFINED) else "EPSG:4326"
-    if projected not in (None, USER_DEFINED):
-        return f"EPSG:{projected}"
-    name = PROJECTIONS.get(int(attributes.get("proj_coord_trans", 0)))
-    if name is None:
-        return None
-    said = [f"+proj={name}"]
-    for key, parameter in PARAMETERS.items():
-        if key in attributes:
-            said.append(f"+{parameter}={attributes[key]}")
-    axis, flattening = attributes.get("geog_semi_major_axis"), attributes.get("geog_inv_flattening")
-    if axis and flattening:
-        said.append(f"+a={axis} +rf={flattening}")
-    else:
-        said.append("+datum=WGS84")
-    unit = attributes.get("proj_linear_units")
-    return " ".join([*said, "+units=us-ft" if unit == 9003 else "+units=m", "+no_defs"])

@@ -1,0 +1,1 @@
+"""Where the cells of a granule's arrays lie on the globe."""

@@ -1,0 +1,72 @@
+"""Which arrays of a granule are its latitudes and longitudes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+LATITUDE = ("latitude", "lat", "north")
+LONGITUDE = ("longitude", "lon", "east")
+"""The standard name, a short one, and the side of the globe that units name."""
+
+
+def pairs(group: zarr.Group) -> Iterator[tuple[zarr.Array[Any], zarr.Array[Any]]]:
+    """Yield the latitudes and longitudes of the granule's groups, its own first."""
+    groups = [group]
+    while groups:
+        below: list[zarr.Group] = []
+        for current in groups:
+            arrays = [array for _, array in sorted(current.arrays()) if array.size]
+            latitudes = [
+                array for array in arrays if is_coordinate(array, "latitude", "lat", "north")
+            ]
+            longitudes = [
+                array for array in arrays if is_coordinate(array, "longitude", "lon", "east")
+            ]
+            if latitudes and longitudes:
+                yield latitudes[0], longitudes[0]
+            below.extend(child for _, child in sorted(current.groups()))
+        groups = below
+
+
+def is_coordinate(array: zarr.Array[Any], name: str, short: str, side: str) -> bool:
+    """Return whether an array holds coordinates, by the CF conventions or by its name."""
+    if array.dtype.kind not in "iuf":
+        return False
+    if array.attrs.get("standard_name") == name:
+        return True
+    units = str(array.attrs.get("units", "")).lower().replace("_", "").replace(" ", "")
+    degrees = units in (f"degrees{side}", f"degree{side}", "degrees", "degree", "")
+    return degrees and array.basename.lower() in (name, short, f"{short}s", f"{name}s")
+
+
+def are_axes(
+    latitude: zarr.Array[Any],
+    longitude: zarr.Array[Any],
+    lat: NDArray[Any],
+    lon: NDArray[Any],
+) -> bool:
+    """Return whether two 1-D arrays are the axes of a grid, and not the points of a track.
+
+    Where their dimensions have no names, even steps tell: the grid's rectangle then holds what
+    would be the track.
+    """
+    names = dimension_of(latitude), dimension_of(longitude)
+    if not all(name is None or name.startswith("phony_dim") for name in names):
+        return names[0] != names[1]
+    return lat.shape != lon.shape or (_is_even(lat) and _is_even(np.unwrap(lon, period=360)))
+
+
+def _is_even(values: NDArray[Any]) -> bool:
+    steps = np.diff(values)
+    return bool(len(steps) and np.allclose(steps, steps.mean(), rtol=1e-3) and steps.mean() != 0)
+
+
+def dimension_of(array: zarr.Array[Any]) -> str | None:
+    """Return the name of an array's first dimension, None where it has none."""
+    names = array.metadata.dimension_names  # type: ignore[union-attr]
+    return None if not names else names[0]

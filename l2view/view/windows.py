@@ -1,0 +1,462 @@
+"""The rows and columns of each granule's arrays that touch a place.
+
+They are found out when a granule is first asked for, from its latitudes and longitudes, its axes,
+or its transform; and then hold for all of its arrays along the same dimensions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import shapely
+import zarr
+from affine import Affine
+from numpy.typing import NDArray
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import StorePath
+
+from l2view.errors import L2ViewWarning, warn
+from l2view.geolocation.coordinates import are_axes, pairs
+from l2view.geolocation.geotiff import crs_of, is_placed, transform_of
+from l2view.geolocation.touching import (
+    NOTHING,
+    Window,
+    axis_window,
+    grid_windows,
+    projected,
+    raster_windows,
+    swath_windows,
+)
+from l2view.geolocation.values import decoded
+from l2view.hierarchy import JSON
+from l2view.layout.inventory import Inventory
+from l2view.layout.profile import DEFAULT_KEYS
+from l2view.view.encoding import RELEVANT, Form, packing_of
+from l2view.view.joined import JoinedArray, Parts
+from l2view.view.shape import Unread
+
+if TYPE_CHECKING:
+    from l2view.view.tree import Tree
+
+TOGETHER = 8
+"""How many granules' coordinates are read at a time; each may be as large as its swath."""
+
+type Shown = Mapping[str, tuple[Window, ...]]
+"""What is shown of a granule's arrays along each axis, by path; all of those that aren't there."""
+
+
+@dataclass(frozen=True)
+class Located:
+    """What touches the place along some dimensions of a granule.
+
+    Attributes
+    ----------
+    group
+        The group that holds the coordinates.
+    sizes
+        The lengths of the dimensions, by name.
+    windows
+        What touches the place, by name.
+    """
+
+    group: str
+    sizes: Mapping[str, int]
+    windows: Mapping[str, Window]
+
+
+class Windows:
+    """A place, and what is shown of each granule for it.
+
+    Parameters
+    ----------
+    place
+        In EPSG:4326, within ±180° of longitude.
+    exact
+        Whether to show just the rows and columns that touch it, and not whole chunks.
+    latitude, longitude
+        The paths below a granule of the arrays of coordinates, where they aren't found.
+    """
+
+    def __init__(
+        self,
+        place: shapely.Geometry,
+        *,
+        exact: bool = False,
+        latitude: str | None = None,
+        longitude: str | None = None,
+        known: dict[int, Shown] | None = None,
+    ) -> None:
+        self.place = place
+        self.exact = exact
+        self.latitude = latitude
+        self.longitude = longitude
+        self._known = {} if known is None else known
+        self._locks: dict[int, threading.Lock] = {}
+
+    def __getstate__(self) -> JSON:
+        names = ("place", "exact", "latitude", "longitude")
+        return {name: getattr(self, name) for name in names} | {"known": self._known}
+
+    def __setstate__(self, state: JSON) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Windows)
+            and bool(self.place.equals(other.place))
+            and (self.exact, self.latitude, self.longitude)
+            == (other.exact, other.latitude, other.longitude)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    async def of(self, tree: Tree, row: int) -> Shown:
+        """Return what is shown of a granule's arrays."""
+        if row not in self._known:
+            # In a thread, for zarr's own groups and arrays are read on the way.
+            self._known[row] = await asyncio.to_thread(self._find, tree, row)
+        return self._known[row]
+
+    async def cropped(self, tree: Tree, inventory: Inventory) -> Inventory:
+        """Return an inventory with what is shown of its granules."""
+        rows = inventory.rows.tolist()
+        gate = asyncio.Semaphore(TOGETHER)
+
+        async def one(row: int) -> Shown:
+            async with gate:
+                return await self.of(tree, row)
+
+        shown = await asyncio.gather(*map(one, rows))
+        arrays = {}
+        for path, array in inventory.arrays.items():
+            starts, stops = np.zeros_like(array.shapes), array.shapes.copy()
+            for member, windows in enumerate(shown):
+                for axis, (start, stop) in enumerate(windows.get(path, ())):
+                    starts[member, axis], stops[member, axis] = start, stop
+            chunks = array.chunk_shapes
+            arrays[path] = replace(array, starts=starts, stops=stops, chunk_shapes=chunks)
+        return replace(inventory, arrays=arrays)
+
+    def _find(self, tree: Tree, row: int) -> Shown:
+        """Return what is shown of a granule's arrays, reading its coordinates."""
+        with self._locks.setdefault(row, threading.Lock()):
+            if row in self._known:
+                return self._known[row]
+            return self._read(tree, row)
+
+    def _read(self, tree: Tree, row: int) -> Shown:
+        name = tree.granules.name(row)
+        group = zarr.open_group(StorePath(tree.numbered, str(row)), mode="r")
+        located = list(self._located(group))
+        if not located:
+            warn(
+                f"{name} is shown whole: it has no latitudes and longitudes, axes or transform "
+                "that l2view knows; name its arrays with latitude= and longitude=",
+                L2ViewWarning,
+            )
+            return {}
+        prefix = len(group.path) + 1
+        arrays = {
+            node.path[prefix:]: node
+            for _, node in group.members(max_depth=None)
+            if isinstance(node, zarr.Array)
+        }
+        found = {path: _window_of(path, array, located) for path, array in arrays.items()}
+        if not self.exact:
+            found = _aligned(found, arrays)
+        return {path: windows for path, windows in found.items() if windows is not None}
+
+    def _located(self, group: zarr.Group) -> Iterator[Located]:
+        """Yield what touches the place, by whatever says where the granule is."""
+        prefix = len(group.path) + 1
+        for latitude, longitude in self._pairs(group):
+            where = latitude.path[prefix:].rpartition("/")[0]
+            lat, lon = decoded(latitude), decoded(longitude)
+            names = _names(latitude)
+            if lat.ndim == lon.ndim == 1 and are_axes(latitude, longitude, lat, lon):
+                rows, columns = grid_windows(lat, lon, self.place)
+                both = (names[0], _names(longitude)[0])
+                sizes = dict(zip(both, (len(lat), len(lon)), strict=True))
+                yield Located(where, sizes, dict(zip(both, (rows, columns), strict=True)))
+            elif lat.shape == lon.shape and lat.ndim == 1:
+                rows, _ = swath_windows(lat[:, None], lon[:, None], self.place)
+                yield Located(where, {names[0]: len(lat)}, {names[0]: rows})
+            elif lat.shape == lon.shape and lat.ndim >= 2:
+                rows, columns = _many(lat, lon, self.place)
+                both = (names[-2], names[-1])
+                sizes = dict(zip(both, lat.shape[-2:], strict=True))
+                yield Located(where, sizes, dict(zip(both, (rows, columns), strict=True)))
+        yield from _projected_grids(group, self.place)
+        yield from _rasters(group, self.place)
+
+    def _pairs(self, group: zarr.Group) -> Iterable[tuple[zarr.Array[Any], zarr.Array[Any]]]:
+        if self.latitude is None and self.longitude is None:
+            return pairs(group)
+        named = [group.get(path) for path in (self.latitude or "", self.longitude or "")]
+        if not all(isinstance(array, zarr.Array) for array in named):
+            return ()
+        return [(named[0], named[1])]  # type: ignore[list-item]
+
+
+def _names(array: zarr.Array[Any]) -> list[str]:
+    """Return the names of an array's dimensions, made up where it has none."""
+    names = array.metadata.dimension_names or (None,) * array.ndim  # type: ignore[union-attr]
+    return [f"axis {axis - array.ndim}" if n is None else n for axis, n in enumerate(names)]
+
+
+def _many(lat: NDArray[Any], lon: NDArray[Any], place: shapely.Geometry) -> tuple[Window, Window]:
+    """Return the windows of swaths on top of one another, as those that begin with a time are."""
+    found = [
+        swath_windows(one, other, place)
+        for one, other in zip(
+            lat.reshape(-1, *lat.shape[-2:]), lon.reshape(-1, *lon.shape[-2:]), strict=True
+        )
+    ]
+    rows, columns = zip(*found, strict=True)
+    return _hull(rows), _hull(columns)
+
+
+def _hull(windows: Iterable[Window]) -> Window:
+    some = [window for window in windows if window[1] > window[0]]
+    if not some:
+        return NOTHING
+    return min(start for start, _ in some), max(stop for _, stop in some)
+
+
+def _groups(group: zarr.Group) -> Iterator[tuple[str, zarr.Group]]:
+    yield "", group
+    for path, node in group.members(max_depth=None):
+        if isinstance(node, zarr.Group):
+            yield path, node
+
+
+def _projected_grids(group: zarr.Group, place: shapely.Geometry) -> Iterator[Located]:
+    """Yield what touches the place of grids with axes in a projection (CF 1.12, 5.6)."""
+    for path, holder in _groups(group):
+        arrays = dict(sorted(holder.arrays()))
+        axes = {
+            array.attrs.get("standard_name"): array for array in arrays.values() if array.ndim == 1
+        }
+        y, x = (axes.get(f"projection_{axis}_coordinate") for axis in "yx")
+        crs = next((found for array in arrays.values() if (found := _crs(array))), None)
+        if y is None or x is None or crs is None:
+            continue
+        west, south, east, north = projected(place, crs).bounds
+        rows = axis_window(decoded(y), [(south, north)])
+        columns = axis_window(decoded(x), [(west, east)])
+        if NOTHING in (rows, columns):
+            rows = columns = NOTHING
+        names = (_names(y)[0], _names(x)[0])
+        sizes = dict(zip(names, (y.shape[0], x.shape[0]), strict=True))
+        yield Located(path, sizes, dict(zip(names, (rows, columns), strict=True)))
+
+
+def _crs(array: zarr.Array[Any]) -> str | None:
+    """Return the CRS of an array that is a grid mapping, None where it is none."""
+    for name in ("crs_wkt", "spatial_ref"):
+        if isinstance(said := array.attrs.get(name), str):
+            return said
+    if "grid_mapping_name" in array.attrs:
+        import pyproj
+
+        return str(pyproj.CRS.from_cf(array.attrs.asdict()).to_wkt())
+    return None
+
+
+def _rasters(group: zarr.Group, place: shapely.Geometry) -> Iterator[Located]:
+    """Yield what touches the place of images with a transform, and of their overviews."""
+    for path, holder in _groups(group):
+        images = [array for _, array in sorted(holder.arrays()) if array.ndim >= 2]
+        placed = next(
+            (
+                (image, transform, crs)
+                for image in images
+                for said in (holder.attrs.asdict(), image.attrs.asdict())
+                if (transform := _transform(said)) is not None and (crs := _said_crs(said))
+            ),
+            None,
+        )
+        if placed is None:
+            continue
+        full, transform, crs = placed
+        height, width = full.shape[-2:]
+        for shape in dict.fromkeys((image.shape[-2], image.shape[-1]) for image in images):
+            # An overview covers what the full image covers, in larger pixels.
+            scale = Affine.scale(width / shape[1], height / shape[0])
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                windows = raster_windows(shape, transform * scale, crs, place)
+            image = next(one for one in images if one.shape[-2:] == shape)
+            names = _names(image)[-2:]
+            yield Located(
+                path,
+                dict(zip(names, shape, strict=True)),
+                dict(zip(names, windows, strict=True)),
+            )
+
+
+def _transform(said: Mapping[str, Any]) -> Affine | None:
+    """Return a raster's transform from GeoTIFF keys, or the ``spatial:`` and ``proj:`` names."""
+    for name in ("spatial:transform", "proj:transform"):
+        if isinstance(found := said.get(name), list) and len(found) >= 6:
+            return Affine(*found[:6])
+    return transform_of(said) if crs_of(said) is not None and is_placed(said) else None
+
+
+def _said_crs(said: Mapping[str, Any]) -> Any:
+    for name in ("proj:code", "proj:wkt2", "proj:projjson", "proj:epsg"):
+        if found := said.get(name):
+            return f"EPSG:{found}" if name == "proj:epsg" else found
+    return crs_of(said)
+
+
+def _window_of(
+    path: str, array: zarr.Array[Any], located: Iterable[Located]
+) -> tuple[Window, ...] | None:
+    """Return what is shown of an array: by the nearest coordinates along its dimensions."""
+    group = path.rpartition("/")[0]
+    ranked = sorted(located, key=lambda one: _distance(group, one.group))
+    names = _names(array)
+    for one in ranked:
+        fits = [axis for axis, name in enumerate(names) if one.sizes.get(name) == array.shape[axis]]
+        if {names[axis] for axis in fits} >= one.sizes.keys() or (
+            fits and array.ndim < len(one.sizes)
+        ):
+            return tuple(
+                one.windows[name] if axis in fits else (0, array.shape[axis])
+                for axis, name in enumerate(names)
+            )
+    return None
+
+
+def _distance(group: str, other: str) -> tuple[int, int]:
+    """Return how far coordinates are from an array's group: those above it are nearest."""
+    above = group == other or group.startswith(f"{other}/") or not other
+    return (0 if above else 1, abs(group.count("/") - other.count("/")))
+
+
+def _aligned(
+    found: Mapping[str, tuple[Window, ...] | None], arrays: Mapping[str, zarr.Array[Any]]
+) -> dict[str, tuple[Window, ...] | None]:
+    """Return windows that begin and end where chunks do, the same along the same dimension."""
+    wanted: dict[tuple[str, int, Window], Window] = {}
+    chunks: dict[tuple[str, int, Window], set[int]] = {}
+    for path, windows in found.items():
+        if windows is None:
+            continue
+        array = arrays[path]
+        for name, size, window, chunk in zip(
+            _names(array), array.shape, windows, array.chunks, strict=True
+        ):
+            key = (name, size, window)
+            wanted[key] = window
+            chunks.setdefault(key, set()).add(chunk)
+    for key, (start, stop) in wanted.items():
+        while stop > start:
+            begin = min(start // chunk * chunk for chunk in chunks[key])
+            end = min(max(-(-stop // chunk) * chunk for chunk in chunks[key]), key[1])
+            if (begin, end) == (start, stop):
+                break
+            start, stop = begin, end
+        wanted[key] = (start, stop)
+    return {
+        path: None
+        if windows is None
+        else tuple(
+            wanted[name, size, window]
+            for name, size, window in zip(
+                _names(arrays[path]), arrays[path].shape, windows, strict=True
+            )
+        )
+        for path, windows in found.items()
+    }
+
+
+def cropped(document: JSON, shown: Shown, path: str) -> JSON:
+    """Return the document of a granule's array with what is shown of it."""
+    windows = shown.get(path)
+    if windows is None:
+        return document
+    chunks = _chunks(document)
+    lengths = [stop - start for start, stop in windows]
+    aligned = all(start % c == 0 for (start, _), c in zip(windows, chunks, strict=True))
+    # Chunks that are cut anyway needn't be larger than what is shown.
+    own = chunks if aligned else [max(min(c, n), 1) for c, n in zip(chunks, lengths, strict=True)]
+    grid = {"name": "regular", "configuration": {"chunk_shape": own}}
+    return {
+        **document,
+        "shape": lengths,
+        "chunk_grid": grid,
+        "chunk_key_encoding": DEFAULT_KEYS,
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class CroppedChunk:
+    """A chunk of a granule's array that is cropped: one of its own, or made of a part of some.
+
+    Attributes
+    ----------
+    tree
+        The granules.
+    row
+        Whose it is.
+    key
+        Its key below the granule.
+    """
+
+    tree: Tree
+    row: int
+    key: str
+
+    async def read(self, prototype: BufferPrototype) -> Buffer | None:
+        """Return the chunk."""
+        path, _, rest = f"{self.key}/".rpartition("/c/")
+        array = await cropped_array(self.tree, self.row, path) if path else None
+        if array is None:
+            found = self.tree.whole(self.row, self.key)
+        else:
+            found = array.find(self.tree, "/".join(["c", "0", rest]).rstrip("/"))
+        if isinstance(found, Unread):
+            await self.tree.layout.document(found.location, "")
+            return await self.read(prototype)
+        if isinstance(found, str):
+            return await self.tree.source.get(found, prototype)
+        return None if found is None or isinstance(found, bytes) else await found.read(prototype)
+
+
+async def cropped_array(tree: Tree, row: int, path: str) -> JoinedArray | None:
+    """Return a granule's array as a stack of one with what is shown of it; None where all is."""
+    assert tree.windows is not None
+    windows = (await tree.windows.of(tree, row)).get(path)
+    document = await tree.layout.document(tree.granules.location(row), path)
+    if windows is None or document is None or document["node_type"] != "array":
+        return None
+    attributes = {k: v for k, v in (document.get("attributes") or {}).items() if k in RELEVANT}
+    shown = cropped(document, {path: windows}, path)
+    parts = Parts(
+        path=path,
+        rows=np.array([row]),
+        variants=({**document, "attributes": attributes},),
+        which=np.zeros(1, dtype=np.int32),
+        shapes=np.array([document["shape"]], dtype=np.int64),
+        chunk_shapes=np.array([_chunks(document)], dtype=np.int64),
+        starts=np.array([[start for start, _ in windows]], dtype=np.int64),
+        stops=np.array([[stop for _, stop in windows]], dtype=np.int64),
+    )
+    packing = packing_of(parts.variants[0])
+    codecs = tuple(document["codecs"])
+    form = Form(document["data_type"], codecs, document["fill_value"], packing, decoded=False)
+    shape, chunks = tuple(shown["shape"]), tuple(_chunks(shown))
+    return JoinedArray(parts, form, {}, (None,) * (len(shape) + 1), (1, *shape), chunks)
+
+
+def _chunks(document: JSON) -> list[int]:
+    chunks: list[int] = document["chunk_grid"]["configuration"]["chunk_shape"]
+    return chunks
