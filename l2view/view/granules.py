@@ -6,6 +6,7 @@ becomes a dictionary when its attributes are asked for, a block of rows at a tim
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -160,6 +161,11 @@ class Granules:
             rows=None if rows is None else array_of(rows),
             numbered=state["numbered"],
         )
+
+    async def load(self) -> None:
+        """Read again what a pickle left out; in a thread, as it takes an event loop."""
+        if self._table is None or (self._names is None and not self._numbered):
+            await asyncio.to_thread(lambda: (self.table, self.names))
 
     @property
     def table(self) -> pa.Table:

@@ -69,6 +69,10 @@ class Shape(Protocol):
         """Return the same of the first `count` granules."""
         ...
 
+    async def load(self, path: str) -> None:
+        """Read what it takes to tell of the node or chunk at `path`."""
+        ...
+
     async def document(self, path: str) -> JSON | None:
         """Return the Zarr v3 document of the node at `path`, None where there is none."""
         ...

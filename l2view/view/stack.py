@@ -240,10 +240,17 @@ class Joined:
         """Return the same of the first `count` granules."""
         return joined(self.tree.head(count), self.joining)
 
+    async def load(self, path: str) -> None:
+        """Read the fields again, where `path` is neither a group nor a joined array."""
+        stack, inner = self._inside(path)
+        if stack is not None and not {inner, split(inner)[0]} & {*stack.groups, *stack.arrays}:
+            await self.tree.granules.load()
+
     async def document(self, path: str) -> JSON | None:
         """Return the Zarr v3 document of the node at `path`, None where there is none."""
         if not path:
             return self.root
+        await self.load(path)
         stack, inner = self._inside(path)
         return None if stack is None else stack.document(inner)
 
@@ -253,6 +260,7 @@ class Joined:
 
     async def names(self, path: str) -> list[str]:
         """Return the names of the nodes directly below the group at `path`."""
+        await self.tree.granules.load()
         return self._names(path)
 
     def _names(self, path: str) -> list[str]:
@@ -271,15 +279,13 @@ class Joined:
     def find(self, key: str) -> Found:
         """Return where the chunk at `key` is."""
         stack, inner = self._inside(key)
-        path, found, rest = inner.rpartition("/c/")
-        if not found and inner.endswith("/c"):
-            path, rest = inner[:-2], ""
+        path, rest = split(inner)
         if stack is None:
             return None
         if (array := stack.arrays.get(path)) is not None:
-            return array.find(self.tree, f"c/{rest}" if rest else "c")
+            return array.find(self.tree, rest)
         field = stack.fields.get(path)
-        return None if field is None else field.chunk_at(f"c/{rest}")
+        return None if field is None else field.chunk_at(rest)
 
     async def chunk_keys(self, path: str) -> AsyncIterator[str]:
         """Yield the keys of the chunks that there are of the array at `path`."""
@@ -292,6 +298,20 @@ class Joined:
         elif (field := stack.fields.get(inner)) is not None:
             for key in field.keys:
                 yield f"{path}/{key}"
+
+
+def split(key: str) -> tuple[str, str]:
+    """Return the path of the array that a chunk's key is of, and the key below it.
+
+    Examples
+    --------
+    >>> split("data/sst/c/0/1"), split("orbit/c")
+    (('data/sst', 'c/0/1'), ('orbit', 'c'))
+    """
+    path, found, rest = key.rpartition("/c/")
+    if not found and key.endswith("/c"):
+        return key.removesuffix("/c"), "c"
+    return path, f"c/{rest}"
 
 
 def joined(tree: Tree, joining: Joining) -> Joined:

@@ -87,6 +87,7 @@ class ViewStore(Store):
         if name in METADATA_KEYS:
             document = await self.shape.document(path) if name == METADATA else None
             return None if document is None else json.dumps(document).encode()
+        await self.shape.load(key)
         found = self.shape.find(key)
         if isinstance(found, Unread):
             if await self.tree.layout.document(found.location, "") is None:

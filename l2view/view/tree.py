@@ -126,8 +126,13 @@ class Tree:
         """The number of nodes directly below the root."""
         return len(self.fields) + len(self.granules)
 
+    async def load(self, path: str) -> None:
+        """Read what it takes to tell of the node or chunk at `path`: names and fields."""
+        await self.granules.load()
+
     async def document(self, path: str) -> JSON | None:
         """Return the Zarr v3 document of the node at `path`, None where there is none."""
+        await self.load(path)
         if not path:
             return self.root
         name, _, inner = path.partition("/")
@@ -157,6 +162,7 @@ class Tree:
 
     async def documents(self, paths: Sequence[str]) -> list[JSON | None]:
         """Return the documents of the nodes at `paths`, reading them together."""
+        await self.granules.load()
         wanted = []
         for path in paths:
             name, _, inner = path.partition("/")
@@ -193,6 +199,7 @@ class Tree:
 
     async def names(self, path: str) -> list[str]:
         """Return the names of the nodes directly below the group at `path`."""
+        await self.load(path)
         if not path:
             return [*self.fields, *self.granules.names.to_pylist()]
         name, _, inner = path.partition("/")
