@@ -185,9 +185,11 @@ def references_of(group: zarr.Group) -> GranuleReferences:
     return GranuleReferences(tuple(arrays), attributes)
 
 
-def packed_store(root: zarr.Group, rows: Sequence[Mapping[str, Any]]) -> icechunk.Repository:
+def packed_store(
+    root: zarr.Group, rows: Sequence[Mapping[str, Any]], storage: icechunk.Storage | None = None
+) -> icechunk.Repository:
     """Write the granules of a group into a packed collection, in memory; ids name them."""
-    repository = icechunk.Repository.create(icechunk.in_memory_storage(), config())
+    repository = icechunk.Repository.create(storage or icechunk.in_memory_storage(), config())
     granules = []
     for row in rows:
         group = root[row["id"]]

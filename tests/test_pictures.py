@@ -218,7 +218,7 @@ def test_plots_by_a_field(v3_store: MemoryStore, name: str) -> None:
         assert len({tuple(color) for color in drawn.get_facecolor()}) > 9
     with pytest.raises(FieldError, match="no field .platfrm.; did you mean .platform."):
         collection.plot("platfrm")
-    with pytest.raises(FieldError, match="no field .platfrm.; did you mean .platform."):
+    with pytest.raises(FieldError, match="no field or variable .*did you mean .platform."):
         collection.open("idx < 2").plot("platfrm")
     mpl.pyplot.close("all")
 
@@ -238,3 +238,64 @@ def test_geometries_that_are_none_are_left_out() -> None:
     metadata = {"ARROW:extension:name": "geoarrow.wkb"}
     schema = pa.schema([pa.field("g", pa.binary(), metadata=metadata)])
     assert len(footprints(pa.table([pa.array(raw, pa.binary())], schema=schema))) == 1
+
+
+def swaths() -> MemoryStore:
+    """Three swaths of temperatures, the second across the antimeridian, the third a raster."""
+    store = MemoryStore()
+    root = zarr.create_group(store)
+    for number, lon in enumerate((10.0, 175.0, 0.0)):
+        group = root.create_group(f"g{number}")
+        y, x = np.mgrid[:20, :12] * 1.0
+        options: dict[str, Any] = {"dimension_names": ("y", "x")}
+        attributes = {"units": "K", "long_name": "temperature", "scale_factor": 0.5}
+        values = (y * 12 + x).astype("i2")
+        group.create_array("sst", data=values, attributes=attributes, **options)
+        if number < 2:
+            east = (lon + x + 180) % 360 - 180
+            group.create_array("lat", data=y, attributes={"units": "degrees_north"}, **options)
+            group.create_array("lon", data=east, attributes={"units": "degrees_east"}, **options)
+    put(root.create_group("meta"), "id", texts(["g0", "g1", "g2"]))
+    return store
+
+
+def test_quicklooks() -> None:
+    """A panel a granule, with the colours of all of them."""
+    view = l2view.open(swaths())
+    axes = view.plot("sst", ncols=2, figsize=(6, 5))
+    assert axes.shape == (2, 2)
+    assert [ax.get_title() for ax in axes.flat] == ["g0", "g1", "g2", ""]
+    mesh = axes[0, 0].collections[0]
+    drawn = mesh.get_array()
+    assert drawn.count() == 240
+    assert float(drawn.max()) == 239 * 0.5
+    assert len(axes[1, 0].images) == 1  # it says nothing of its place
+    bar = axes[0, 0].figure.axes[-1]
+    assert bar.get_ylabel() == "temperature [K]"
+    west, east = axes[0, 1].get_xlim()
+    west, east = west % 360, east % 360
+    assert 174 < west < 176
+    assert 186 < east < 188  # in one piece across the antimeridian
+    view.plot("sst", ncols=1, limit=1)[0, 0].figure.canvas.draw()
+    mpl.pyplot.close("all")
+
+
+def test_swaths_on_one_map() -> None:
+    view = l2view.open(swaths(), "id <> 'g2'")
+    ax = view.plot("sst", cmap="magma")
+    assert ax.get_title() == "sst of 2 granules"
+    assert len(ax.collections) == 3  # two swaths and the sea
+    assert ax.collections[0].get_cmap().name == "magma"
+    assert view.plot("sst", ax) is ax
+    joined = l2view.open(swaths(), layout="stack", variables="sst")
+    with pytest.raises(l2view.L2ViewError, match="ncols= draws them without a map"):
+        joined.head(3).plot("sst")
+    mpl.pyplot.close("all")
+
+
+def test_what_cannot_be_drawn_is_named() -> None:
+    view = l2view.open(swaths())
+    with pytest.raises(FieldError, match='called|"sts"; did you mean "sst"'):
+        view.plot("sts", ncols=2)
+    with pytest.raises(FieldError, match="no field or variable"):
+        l2view.open(swaths(), "id = 'none'").plot("sst")

@@ -42,7 +42,7 @@ def swath_windows(
         In EPSG:4326, within ±180° of longitude.
     """
     touching = np.zeros(lat.shape, dtype=bool)
-    corners = _corners(lat, lon)
+    corners = corners_of(lat, lon)
     for part in shapely.get_parts(place):
         touching |= _touching(*corners, part)
     return _window(touching.any(axis=1)), _window(touching.any(axis=0))
@@ -53,8 +53,14 @@ def _window(touching: NDArray[np.bool_]) -> Window:
     return (int(found[0]), int(found[-1]) + 1) if len(found) else NOTHING
 
 
-def _corners(lat: NDArray[Any], lon: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return latitudes and longitudes of cells' corners, of shape (rows + 1, columns + 1)."""
+def corners_of(lat: NDArray[Any], lon: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return latitudes and longitudes of cells' corners, of shape (rows + 1, columns + 1).
+
+    Parameters
+    ----------
+    lat, lon
+        Of the cells' centres in degrees, of shape (rows, columns), NaN where there is none.
+    """
     y, x = np.radians(lat), np.radians(lon)
     points = np.stack([np.cos(y) * np.cos(x), np.cos(y) * np.sin(x), np.sin(y)], axis=-1)
     for axis in (0, 1):
@@ -94,8 +100,8 @@ def _touching(lat: NDArray[Any], lon: NDArray[Any], part: shapely.Geometry) -> N
     west, south, east, north = part.bounds
     middle = (west + east) / 2
     near = (lon - middle + 180) % 360 - 180 + middle
-    low, high = _extremes(lat)
-    left, right = _extremes(near)
+    low, high = extremes(lat)
+    left, right = extremes(near)
     with np.errstate(invalid="ignore"):
         found = (high >= south) & (low <= north) & (right >= west) & (left <= east)
         # Such a cell holds a pole, or lies opposite the place.
@@ -120,7 +126,7 @@ def _touching(lat: NDArray[Any], lon: NDArray[Any], part: shapely.Geometry) -> N
     return found
 
 
-def _extremes(corners: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+def extremes(corners: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return the least and greatest value at the corners of each cell, of those that there are."""
     four = (corners[:-1, :-1], corners[:-1, 1:], corners[1:, :-1], corners[1:, 1:])
     low, high = four[0], four[0]

@@ -71,11 +71,11 @@ def plot_footprints(
         ax = plt.figure(figsize=figsize, layout="constrained").add_subplot()
     west, south, east, north = map_box(shapes)
     ax.set_facecolor("#f3efe6")
-    water, _ = _paths(np.array([ocean()]))
+    water, _ = paths_of(np.array([ocean()]))
     ax.add_collection(
         PathCollection(water, facecolor="#cfe3ee", edgecolor="none", zorder=0), autolim=False
     )
-    paths, owners = _paths(shapes)
+    paths, owners = paths_of(shapes)
     look: dict[str, Any] = {
         "facecolor": "#c8452d",
         "edgecolor": "#8f2a17",
@@ -123,7 +123,7 @@ def _color(ax: Axes, drawn: PathCollection, values: pa.ChunkedArray, name: str) 
     ax.legend(handles=patches, title=name, fontsize="small")
 
 
-def _paths(shapes: NDArray[Any]) -> tuple[list[Path], NDArray[np.int64]]:
+def paths_of(shapes: NDArray[Any]) -> tuple[list[Path], NDArray[np.int64]]:
     """Return polygons and lines as matplotlib paths, and whose part each is.
 
     Points become small squares.

@@ -423,30 +423,50 @@ class View(zarr.Group):
 
     def plot(
         self,
-        column: str | None = None,
+        name: str | None = None,
         ax: Axes | None = None,
         *,
-        figsize: tuple[float, float] = (9, 5),
+        ncols: int | None = None,
+        limit: int | None = None,
+        figsize: tuple[float, float] | None = None,
         **style: Any,
-    ) -> Axes:
-        """Draw the footprints on a map with coastlines.
+    ) -> Any:
+        """Draw the footprints, or a variable of the granules, on a map with coastlines.
 
         Parameters
         ----------
-        column
-            A field to colour them by.
+        name
+            A field to colour the footprints by; or a variable of the granules, by its name or
+            path, whose cells are then drawn where their own latitudes and longitudes, axes or
+            transform say.
         ax
             Matplotlib axes to draw on, new ones by default.
+        ncols
+            Draw each granule for itself, in so many columns.
+        limit
+            The most granules of which a variable is drawn, by default 64 on one map and 16 each
+            for itself.
         figsize
             The size of new axes in inches.
         style
-            Passed to the `matplotlib.collections.PathCollection` of the footprints.
+            For the `matplotlib.collections.PathCollection` of the footprints; for the
+            ``pcolormesh`` of cells, such as ``cmap=``, ``vmin=`` and ``vmax=``.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            An array of them with `ncols`.
 
         Raises
         ------
         FieldError
-            Where there is no geometry field, or no field called `column`.
+            Where there is no geometry field, or nothing called `name`.
         """
+        if name is not None and name not in self.table.schema.names:
+            from l2view.pictures.quicklook import plot_granules
+
+            options: Any = {"ncols": ncols, "limit": limit, "ax": ax, "figsize": figsize}
+            return plot_granules(self, name, **options, **style)
         from l2view.pictures.plot import plot_footprints
 
-        return plot_footprints(self.table, column, ax, figsize=figsize, **style)
+        return plot_footprints(self.table, name, ax, figsize=figsize or (9, 5), **style)

@@ -1,0 +1,87 @@
+"""The latitude and longitude of each cell of an array, whatever says them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyproj
+import zarr
+from numpy.typing import NDArray
+
+from l2view.geolocation.coordinates import are_axes, pairs
+from l2view.geolocation.geotiff import crs_of, is_placed, transform_of
+from l2view.geolocation.values import unpacked, valid
+
+type Steps = tuple[int, int]
+"""How many rows and columns there are from one that is taken to the next."""
+
+
+def thinned(array: zarr.Array[Any], steps: Steps) -> NDArray[np.float64]:
+    """Return some rows and columns of an array's last two axes as values, NaN for none.
+
+    Of axes before these the first element is taken.
+
+    Parameters
+    ----------
+    array
+        Of at least two axes.
+    steps
+        Which rows and columns are taken.
+    """
+    index: tuple[Any, ...] = (0,) * (array.ndim - 2)
+    raw = np.asarray(array[(*index, slice(None, None, steps[0]), slice(None, None, steps[1]))])
+    return unpacked(array, np.where(valid(array, raw), raw, np.nan).astype(np.float64))
+
+
+def positions(
+    group: zarr.Group, array: zarr.Array[Any], steps: Steps
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """Return the latitudes and longitudes of an array's cells, None where nothing says them.
+
+    Parameters
+    ----------
+    group
+        The granule.
+    array
+        An array of it, of at least two axes, the last two its rows and columns.
+    steps
+        Which rows and columns are taken.
+
+    Returns
+    -------
+    latitudes, longitudes
+        In degrees, of shape (rows, columns), NaN where there is none.
+    """
+    shape = array.shape[-2:]
+    for latitude, longitude in pairs(group):
+        if latitude.shape[-2:] == longitude.shape[-2:] == shape and latitude.ndim >= 2:
+            return thinned(latitude, steps), thinned(longitude, steps)
+        if latitude.ndim == longitude.ndim == 1 and (latitude.size, longitude.size) == shape:
+            lat, lon = _axis(latitude), _axis(longitude)
+            if are_axes(latitude, longitude, lat, lon):
+                grid = np.meshgrid(lat[:: steps[0]], lon[:: steps[1]], indexing="ij")
+                return grid[0], grid[1]
+    return _of_raster(group, array, shape, steps)
+
+
+def _axis(array: zarr.Array[Any]) -> NDArray[np.float64]:
+    raw = np.asarray(array[...])
+    return unpacked(array, np.where(valid(array, raw), raw, np.nan).astype(np.float64))
+
+
+def _of_raster(
+    group: zarr.Group, array: zarr.Array[Any], shape: Sequence[int], steps: Steps
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    for said in (array.attrs.asdict(), group.attrs.asdict()):
+        crs = crs_of(said)
+        if crs is None or not is_placed(said):
+            continue
+        columns = np.arange(0, shape[1], steps[1]) + 0.5
+        rows = np.arange(0, shape[0], steps[0]) + 0.5
+        x, y = transform_of(said) * np.meshgrid(columns, rows)
+        transformer = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+        lon, lat = transformer.transform(x, y)
+        return np.asarray(lat), np.asarray(lon)
+    return None
