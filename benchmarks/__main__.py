@@ -22,6 +22,7 @@ from . import memory, stores
 from .ingest import ingesting
 from .measure import Row, paired, report
 from .search import searching
+from .shapes import shapes
 
 
 def reading(folder: Path) -> Iterator[Row]:
@@ -116,7 +117,7 @@ def holding(folder: Path) -> Iterator[Row]:
 
 BENCHMARKS = {
     function.__name__: function
-    for function in (reading, opening, trees, holding, ingesting, searching)
+    for function in (reading, opening, trees, holding, shapes, ingesting, searching)
 }
 
 
