@@ -144,6 +144,8 @@ def _unknown(view: View, variable: str) -> str:
     group = _granule(view, view.names[0]) if len(view.names) else None
     members = [] if group is None else group.members(max_depth=None)
     drawable = [path for path, one in members if isinstance(one, zarr.Array) and one.ndim >= 2]
+    if variable in drawable:
+        return f"{variable} has no cells in the granules that would be drawn"
     known = [*view.table.schema.names, *drawable]
     return unknown("field or variable of rows and columns", variable, known, "there are")
 
@@ -244,7 +246,7 @@ def _coast(ax: Axes) -> None:
     water = [shapely.affinity.translate(ocean(), xoff=turn) for turn in (-360, 0, 360)]
     paths, _ = paths_of(np.array(water, dtype=object))
     ax.add_collection(
-        PathCollection(paths, facecolor="#cfe3ee", edgecolor="#8fb3c4", linewidth=0.4, zorder=0),
+        PathCollection(paths, facecolor="#cfe3ee", edgecolor="none", zorder=0),
         autolim=False,
     )
     if east - west > 360:

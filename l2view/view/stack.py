@@ -565,7 +565,7 @@ def _differences(tree: Tree, joining: Joining, parts: Parts, axis: int | None) -
         problems.append(
             f"{parts.path} has the shape {tuple(parts.lengths[0].tolist())} in "
             f"{_name(tree, parts, 0)} and {tuple(parts.lengths[other].tolist())} in "
-            f'{_name(tree, parts, other)} (all: {listed(shapes)}); pass ragged="pad"'
+            f'{_name(tree, parts, other)} (all: {listed(shapes, most=4)}); pass ragged="pad"'
             + ("" if joining.layout == "concat" else ', or layout="concat" and dim=')
         )
     if joining.encoding == "unify":
