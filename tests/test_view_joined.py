@@ -448,3 +448,32 @@ def test_a_broken_chunk_is_named() -> None:
     found = l2view.open(store, layout="stack", encoding="unify").to_dataset()
     with pytest.raises(l2view.ChunkError, match="g0/x can't be read"):
         found.x.load()
+
+
+def test_variables_that_match_nothing_are_named() -> None:
+    store = stores(plain(0), plain(1))
+    with pytest.raises(l2view.ShapeError, match=r"no array matches variables=\['y'\]: t, x"):
+        l2view.open(store, layout="stack", variables="y")
+
+
+def test_what_else_a_joined_view_does() -> None:
+    view = l2view.open(stores(plain(0), plain(1)), layout="stack", fields=["id"])
+    assert view._ipython_key_completions_() == ["t", "x", "idx", "id"]
+    assert view.verify() == {}
+    assert "x" in str(view.tree())
+    assert view.table["id"].to_pylist() == ["g0", "g1"]
+    assert view["id"][:].tolist() == ["g0", "g1"]  # type: ignore[index,union-attr]
+    assert view.store == l2view.open(view.view_store.source, layout="stack", fields=["id"]).store
+
+
+def test_units_without_what_tells_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    from l2view.view import encoding, stack
+
+    monkeypatch.setattr(encoding, "knows_units", lambda: False)
+    monkeypatch.setattr(stack, "knows_units", lambda: False)
+    encoding._same_units.cache_clear()
+    store = stores(plain(0), plain(1))
+    zarr.open_group(store)["g1/x"].attrs["units"] = "kelvin"
+    with pytest.raises(l2view.ShapeError, match=r"extra l2view\[units\]"):
+        l2view.open(store, layout="stack", encoding="unify")
+    encoding._same_units.cache_clear()

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -197,12 +198,17 @@ def same_meaning(name: str, one: Any, other: Any) -> bool:
     return name == "units" and _same_units(str(one), str(other))
 
 
+def knows_units() -> bool:
+    """Return whether there is what tells that two units are the same."""
+    return find_spec("cf_xarray") is not None and find_spec("pint") is not None
+
+
 @lru_cache(maxsize=256)
 def _same_units(one: str, other: str) -> bool:
-    try:
-        from cf_xarray.units import units
-    except ImportError:
+    if not knows_units():
         return False
+    from cf_xarray.units import units
+
     try:
         return bool(units.Unit(one) == units.Unit(other))
     except Exception:  # pint raises what it likes for units that it doesn't know

@@ -91,7 +91,10 @@ class View(zarr.Group):
         return view_html(self)
 
     def _ipython_key_completions_(self) -> list[str]:
-        return [*self.view_store.tree.fields, *self.names[:COMPLETED]]
+        shape = self.view_store.shape
+        if isinstance(shape, Joined):
+            return shape.paths
+        return [*shape.tree.fields, *self.names[:COMPLETED]]
 
     def head(self, count: int = 5) -> View:
         """Return the view of the first granules, which says so in its attributes.
@@ -419,7 +422,8 @@ class View(zarr.Group):
         """
         from l2view.view.verify import verify
 
-        return {name: wrong for name, wrong in verify(self.view_store) if wrong is not None}
+        store = ViewStore(self.view_store.tree.uncropped)
+        return {name: wrong for name, wrong in verify(store) if wrong is not None}
 
     def plot(
         self,

@@ -41,6 +41,7 @@ from l2view.view.encoding import (
     decoded_dtype,
     is_plain,
     is_time,
+    knows_units,
     meaning_of,
     native_dtype,
     packing_of,
@@ -65,6 +66,8 @@ TITLES = ("collection", "product", "product_type", "platform", "instrument", "pr
 """The fields by which stacks are named, the first that tells them apart."""
 
 NO_ROWS = np.empty(0, dtype=np.int64)
+
+UNTOLD = ". Other words for the same unit are told with the extra l2view[units]"
 
 SHOWN = 6
 """How many differences an error tells."""
@@ -236,6 +239,15 @@ class Joined:
         """The number of nodes directly below the root."""
         return len(self._names(""))
 
+    @property
+    def paths(self) -> list[str]:
+        """The paths of all joined arrays and fields."""
+        return [
+            join(name, path)
+            for name, stack in self.stacks.items()
+            for path in (*stack.arrays, *stack.fields)
+        ]
+
     def head(self, count: int) -> Joined:
         """Return the same of the first `count` granules."""
         return joined(self.tree.head(count), self.joining)
@@ -335,9 +347,13 @@ def joined(tree: Tree, joining: Joining) -> Joined:
     if joining.layout == "concat" and joining.dim is None:
         raise ShapeError('layout="concat" joins along a dimension of the arrays: name it with dim=')
     granules = tree.granules
-    shown = [_shown(one, tree) for one, _ in sync(tree.inventories())]
+    found = sync(tree.inventories())
+    shown = [_shown(one, tree) for one, _ in found]
     _warn_of_missing(tree, shown)
     merged = _merged(shown, joining)
+    if shown and not merged:
+        has = sorted({path for one, _ in found for path in one.arrays})
+        raise ShapeError(f"no array matches variables={list(tree.variables or ())}: {listed(has)}")
     if joining.layout == "concat" and granules and merged:
         _check_dimension(merged, str(joining.dim))
     problems: list[str] = []
@@ -556,6 +572,7 @@ def _differences(tree: Tree, joining: Joining, parts: Parts, axis: int | None) -
             problems.append(
                 _differ(tree, parts, name, values, other)
                 + ", which no encoding makes the same; leave it out with variables="
+                + (UNTOLD if name == "units" and not knows_units() else "")
             )
     lengths = np.delete(parts.lengths, axis, axis=1) if axis is not None else parts.lengths
     if joining.ragged == "error" and (lengths != lengths[:1]).any():

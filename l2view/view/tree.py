@@ -116,6 +116,11 @@ class Tree:
         """The document of the root group."""
         return {"zarr_format": 3, "node_type": "group", "attributes": {OWN: self.description}}
 
+    @property
+    def uncropped(self) -> Tree:
+        """The tree with its whole arrays."""
+        return self if self.windows is None else Tree(**self.__getstate__() | {"windows": None})
+
     def cropped(self, windows: Windows, said: JSON) -> Tree:
         """Return the tree with its arrays cropped, and `said` of it."""
         description = {**self.description, "sel": said}
