@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import xarray as xr
+import zarr
 
 import l2view
 
@@ -133,3 +134,68 @@ def test_all_of_them_at_once(collection: l2view.Collection) -> None:
     assert sum(one["granules"] for one in said.values()) == 8
     for name, one in said.items():
         assert all(tree[f"{name}/{path}"].ndim for path in one["arrays"])
+
+
+def test_real_granules_as_a_collection_and_as_a_copy(
+    collection: l2view.Collection, tmp_path: Path
+) -> None:
+    """All ten: each array of the copies has the values of the view."""
+    view = collection.open()
+    view.to_icechunk(tmp_path / "copy")
+    view.to_zarr(tmp_path / "copy.zarr")
+    again = l2view.open(tmp_path / "copy")
+    copied = zarr.open_group(tmp_path / "copy.zarr", mode="r")
+    assert again.nbytes_by_container == view.nbytes_by_container
+    assert [row["id"] for row in again.table.to_pylist()] == view.table["id"].to_pylist()
+    compared = 0
+    for name in view.names:
+        group = view[name]
+        assert isinstance(group, zarr.Group)
+        for path, node in group.members(max_depth=None):
+            if isinstance(node, zarr.Array):
+                for other in (again, copied):
+                    found = other[f"{name}/{path}"]
+                    assert isinstance(found, zarr.Array)
+                    np.testing.assert_array_equal(found[...], node[...])
+                    assert found.metadata.codecs == node.metadata.codecs  # type: ignore[union-attr]
+                compared += 1
+    assert compared > 150
+
+
+def test_real_references(collection: l2view.Collection, shared_data: Path) -> None:
+    """They lie within their files, and none of them in another."""
+    table = collection.open().references().read_all()
+    sizes = {path.as_uri(): path.stat().st_size for path in (shared_data / "l2").iterdir()}
+    resolved = {Path(url.removeprefix("file://")).resolve().as_uri(): n for url, n in sizes.items()}
+    virtual = [row for row in table.to_pylist() if row["kind"] == "virtual"]
+    assert len(virtual) > 200
+    for row in virtual:
+        file = Path(row["path"].removeprefix("file://")).resolve().as_uri()
+        assert row["offset"] + row["length"] <= resolved[file]
+        assert row["granule"] in row["path"]
+
+
+def test_real_swaths_for_kerchunk_and_virtualizarr(
+    collection: l2view.Collection, shared_data: Path, tmp_path: Path
+) -> None:
+    view = collection.open("id LIKE 'ascat_20150702%'", layout="stack", order_by="id")
+    files = [read(shared_data, f"ascat_20150702_{name}_eps_o_250_2300_ovw.l2") for name in ASCAT]
+    expected = np.stack([file.wind_speed.values for file in files])
+    view.to_kerchunk(tmp_path / "refs.json")
+    found = xr.open_dataset(str(tmp_path / "refs.json"), engine="kerchunk", chunks=None)
+    close(found.wind_speed, expected)
+    store = view.to_manifest_store()
+    close(xr.open_zarr(store, consolidated=False, zarr_format=3).wind_speed, expected)
+
+
+def test_real_swaths_on_a_map(collection: l2view.Collection) -> None:
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    view = collection.open("id LIKE 'ascat_%' OR id LIKE 'SS_%'")
+    ax = view.plot("wind_speed")
+    assert ax.get_title() == "wind_speed of 5 of 8 granules"
+    panels = collection.open("id LIKE 'SS_%'").plot("sea_surface_temperature", ncols=3)
+    assert panels.shape == (1, 3)
+    panels[0, 0].figure.canvas.draw()
+    mpl.pyplot.close("all")
