@@ -371,7 +371,7 @@ def test_a_copy_has_the_same_bytes(swaths: l2view.Collection, tmp_path: Path, sh
             np.testing.assert_array_equal(copy[path][...], node[...])  # type: ignore[index]
             compared += 1
     assert compared >= 6
-    assert not (tmp_path / "copy.zarr" / "l2view-copy.json").exists()
+    assert not (tmp_path / "copy.zarr" / "l2view-copy").exists()
     with pytest.raises(l2view.ExportError, match="a Zarr hierarchy in .* already"):
         view.to_zarr(tmp_path / "copy.zarr")
 

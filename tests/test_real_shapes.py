@@ -88,8 +88,10 @@ def test_three_instruments_unified(collection: l2view.Collection, shared_data: P
     with pytest.raises(l2view.ShapeError, match="ragged"):
         collection.open(where, layout="concat", dim="nj", **asked)
     asked["ragged"] = "pad"
-    joined = collection.open(where, layout="concat", dim="nj", **asked).to_dataset()
-    stacked = collection.open(where, layout="stack", **asked).to_dataset()
+    with pytest.warns(l2view.L2ViewWarning, match="subskin_temperature.*skin_temperature"):
+        joined = collection.open(where, layout="concat", dim="nj", **asked).to_dataset()
+    with pytest.warns(l2view.L2ViewWarning, match="they are joined all the same"):
+        stacked = collection.open(where, layout="stack", **asked).to_dataset()
     assert joined.sea_surface_temperature.attrs["units"] == "K"
     assert joined.nj_size.values.tolist() == [1064, 1233, 1057]
     begin = 0

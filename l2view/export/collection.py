@@ -16,7 +16,7 @@ import shapely
 import zarr
 from zarr.core.sync import sync
 
-from l2view.errors import ExportError, listed
+from l2view.errors import ExportError, L2ViewWarning, listed, warn
 from l2view.export.cells import Cells, cells
 from l2view.hierarchy import JSON, META
 from l2view.ingest import packing, writer
@@ -286,8 +286,13 @@ def _values(column: pa.Array, field: pa.Field) -> list[Any]:
     """Return a column as values that ingest takes."""
     kind = column.type
     if pa.types.is_timestamp(kind):
-        return list(column.cast(pa.timestamp("us"), safe=False).to_pylist())
+        whole = column.cast(pa.timestamp("us"), safe=False)
+        if not whole.cast(kind).equals(column):
+            message = f'the field "{field.name}" is kept to the microsecond, and had nanoseconds'
+            warn(message, L2ViewWarning)
+        return list(whole.to_pylist())
     if pa.types.is_duration(kind):
+        warn(f'the field "{field.name}" is kept as text, such as "PT1S"', L2ViewWarning)
         return json_values(column)
     if (field.name in GEOMETRIES or is_geometry(field)) and not pa.types.is_binary(kind):
         return [

@@ -173,9 +173,11 @@ class Manifest:
     def take(self, columns: Cells, numbers: NDArray[np.int64], index: NDArray[np.int64]) -> None:
         """Take in some chunks, given by their numbers among `columns`, at some indices."""
         there = columns.codes[numbers] >= 0
-        at = tuple(index[there].T)
+        at: Any = tuple(index[there].T)
         kept = numbers[there]
-        if len(kept):
+        if len(kept) and not at:
+            kept, at = kept[0], ()
+        if there.any():
             self.paths[at] = np.array(columns.urls, dtype=TEXT)[columns.codes[kept]]
             self.offsets[at] = columns.offsets[kept]
             self.lengths[at] = columns.lengths[kept]

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator
 from itertools import batched
 from typing import Any
 
+import icechunk
 import numpy as np
 from zarr.abc.store import Store
 from zarr.core.buffer import cpu, default_buffer_prototype
@@ -23,11 +25,12 @@ from l2view.errors import ExportError
 from l2view.export.progress import Tell
 from l2view.hierarchy import JSON, join
 from l2view.stores import URL
+from l2view.view.attributes import OWN
 from l2view.view.shape import METADATA
 from l2view.view.store import ViewStore
 
-MARK = "l2view-copy.json"
-"""What a copy that isn't finished is known by: the description of its view."""
+MARK = "l2view-copy/zarr.json"
+"""The group by which a copy that isn't finished is known: the description of its view."""
 
 TOGETHER = 64
 """How many chunks are copied together."""
@@ -40,34 +43,40 @@ def to_zarr(view: ViewStore, target: Any, progress: Tell = lambda done, total: N
 
 async def _copy(view: ViewStore, target: Any, progress: Tell) -> None:
     store = await _opened(target)
-    said = json.dumps(view.shape.description, sort_keys=True).encode()
+    said = json.loads(json.dumps(view.shape.description))
     mark = await store.get(MARK, default_buffer_prototype())
     if mark is None:
         if await store.exists(METADATA):
             raise ExportError(f"there is a Zarr hierarchy in {store} already; copy into another")
-        await store.set(MARK, cpu.Buffer.from_bytes(said))
-    elif mark.to_bytes() != said:
+        begun = {"zarr_format": 3, "node_type": "group", "attributes": {OWN: said}}
+        await _put(store, MARK.rpartition("/")[0], begun)
+    elif json.loads(mark.to_bytes())["attributes"].get(OWN) != said:
         raise ExportError(
             f"a copy of another search was begun in {store}; finish it, or copy into another"
         )
     arrays = [(path, document) async for path, document in _arrays(view, store)]
-    total = sum(int(np.prod(_grid(document))) for _, document in arrays)
+    total = sum(math.prod(_grid(document)) for _, document in arrays)
     done = 0
+    # Icechunk takes chunks of what is there only; and nothing shows before its commit.
+    ahead = isinstance(store, icechunk.IcechunkStore)
     for path, document in arrays:
         encoding = parse_chunk_key_encoding(document["chunk_key_encoding"])
-        indices = np.ndindex(*_grid(document))
-        if not await store.exists(join(path, METADATA)):
-            for some in batched(indices, TOGETHER):
-                keys = [join(path, encoding.encode_chunk_key(index)) for index in some]
-                await asyncio.gather(*(_chunk(view, store, key) for key in keys))
-                progress(done + len(some), total)
-                done += len(some)
+        grid = _grid(document)
+        if ahead:
             await _put(store, path, document)
-        else:
-            done += int(np.prod(_grid(document)))
+        elif await store.exists(join(path, METADATA)):
+            done += math.prod(grid)
             progress(done, total)
+            continue
+        for some in batched(np.ndindex(*grid), TOGETHER):
+            keys = [join(path, encoding.encode_chunk_key(index)) for index in some]
+            await asyncio.gather(*(_chunk(view, store, key) for key in keys))
+            done += len(some)
+            progress(done, total)
+        if not ahead:
+            await _put(store, path, document)
     await _put(store, "", view.shape.root)
-    await store.delete(MARK)
+    await store.delete_dir(MARK.rpartition("/")[0])
 
 
 async def _opened(target: Any) -> Store:

@@ -24,6 +24,9 @@ from l2view.layout.inventory import ArrayInventory, Inventory, Source, Variants,
 type Nodes = tuple[dict[str, JSON], dict[str, JSON]]
 """The documents of a granule's arrays by path, and the attributes of its groups."""
 
+ALONE = "data"
+"""What an array that is a granule is called beside others, whatever its own name."""
+
 CONCURRENCY = 128
 """How many granules are read at a time."""
 
@@ -73,7 +76,7 @@ class GroupsLayout:
             return await self.hierarchy.document(join(base, inside)) if inside else top
         if not inside:
             return {"zarr_format": 3, "node_type": "group", "attributes": {}}
-        return top if inside == _name(base) else None
+        return top if inside in (_name(base), ALONE) else None
 
     async def prefetch(self, nodes: Sequence[tuple[Location, str]]) -> None:
         """Read the documents of several nodes together."""
@@ -99,7 +102,7 @@ class GroupsLayout:
             return None
         name, _, rest = inside.partition("/")
         # Only a path that starts with the granule's own name may be that of an array.
-        if name == _name(base):
+        if name in (_name(base), ALONE):
             top = self.hierarchy.remembered(base)
             if top is None:
                 raise UnreadError(base)
@@ -111,16 +114,30 @@ class GroupsLayout:
         self, locations: Sequence[Location], relevant: frozenset[str]
     ) -> list[Inventory]:
         """Return what the arrays of many granules are, profile by profile."""
-        members: dict[str, list[tuple[int, Nodes]]] = {}
+        found: dict[int, Nodes] = {}
+        alone: list[int] = []
         for first in range(0, len(locations), CONCURRENCY):
             some = locations[first : first + CONCURRENCY]
             await self.prefetch([(location, "") for location in some])
-            found = await asyncio.gather(*(self._nodes(location) for location in some))
-            for row, (arrays, groups) in enumerate(found, start=first):
-                if groups:
-                    name = _signature(arrays)
-                    members.setdefault(name, []).append((row, (arrays, groups)))
+            nodes = await asyncio.gather(*(self._nodes(location) for location in some))
+            found |= {row: one for row, one in enumerate(nodes, start=first) if one[1]}
+            ends = range(first, first + len(some))
+            alone += [row for row in ends if row in found and self._is_array(locations[row])]
+        alone = [row for row in alone if found[row][0]]
+        if len({path for row in alone for path in found[row][0]}) > 1:
+            for row in alone:
+                arrays, groups = found[row]
+                (document,) = arrays.values()
+                found[row] = ({ALONE: document}, groups)
+        members: dict[str, list[tuple[int, Nodes]]] = {}
+        for row, one in found.items():
+            members.setdefault(_signature(one[0]), []).append((row, one))
         return [_taken(name, nodes, relevant) for name, nodes in members.items()]
+
+    def _is_array(self, location: Location) -> bool:
+        """Return whether a granule whose document was read lately is an array."""
+        top = self.hierarchy.remembered(_resolved(location) or "")
+        return top is not None and top["node_type"] == "array"
 
     async def _nodes(self, location: Location, path: str = "") -> Nodes:
         """Return the documents of a granule's arrays, and its groups' attributes, by path."""

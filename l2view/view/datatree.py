@@ -57,7 +57,10 @@ def datatree(store: ViewStore, chunks: Any = None) -> xr.DataTree:
 def joined_dataset(store: ViewStore, chunks: Any = None) -> xr.Dataset:
     """Return joined granules as a Dataset."""
     source: Any = store  # which xarray's types leave out
-    return xr.open_dataset(source, engine="zarr", consolidated=False, chunks=chunks)
+    dataset = xr.open_dataset(source, engine="zarr", consolidated=False)
+    if chunks is None:
+        return dataset
+    return _chunked(dataset, chunks, uuid.uuid4().hex)
 
 
 def joined_datatree(store: ViewStore, chunks: Any = None) -> xr.DataTree:
@@ -74,6 +77,8 @@ def _chunked(dataset: xr.Dataset, chunks: Any, token: str) -> xr.Dataset:
         if isinstance(chunks, Mapping):
             said = {dim: chunks[dim] for dim in variable.dims if dim in chunks}
             sizes = {**variable.encoding.get("preferred_chunks", {}), **said}
+        if sizes == "auto" and variable.dtype.kind not in "biufcmMSU":
+            sizes = variable.encoding.get("preferred_chunks", {})  # Dask knows no size of texts
         arrays[name] = variable.chunk(sizes, name=f"{name}-{token}")
     return dataset.assign({name: arrays[name] for name in dataset.data_vars}).assign_coords(
         {name: arrays[name] for name in dataset.coords if name not in dataset.xindexes}

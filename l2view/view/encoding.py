@@ -18,7 +18,6 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 from xarray.backends.zarr import FillValueCoder
-from xarray.coding.times import CFDatetimeCoder
 from xarray.conventions import decode_cf_variable
 from zarr.core.dtype.wrapper import ZDType
 from zarr.dtype import parse_dtype
@@ -37,10 +36,19 @@ RANGES = frozenset({"valid_max", "valid_min", "valid_range"})
 TIMES = frozenset({"units", "calendar"})
 """The attributes by which a number becomes a time."""
 
+CALENDARS = frozenset({"standard", "gregorian", "proleptic_gregorian"})
+"""The calendars whose times NumPy has."""
+
+BOUNDS = frozenset({"bounds", "climatology"})
+"""The attributes that name an array which is read as this one is (CF 1.12, 7.1 and 7.4)."""
+
+KIND = frozenset({"standard_name", "crs_wkt", "spatial_ref", "proj:code", "projected_type"})
+"""The attributes that say what values are of, and in which CRS: where they differ one is told."""
+
 MEANING = frozenset({"units", "flag_masks", "flag_meanings", "flag_values", "positive"})
 """The attributes that say what a value means: where they differ, values can't be joined."""
 
-RELEVANT = PACKING | TIMES | MEANING
+RELEVANT = PACKING | TIMES | MEANING | BOUNDS | KIND
 """All of them, by which the arrays of granules are told apart."""
 
 
@@ -116,9 +124,7 @@ def decode(values: NDArray[Any], attributes: Mapping[str, Any]) -> NDArray[Any]:
     variable = xr.Variable(dimensions, values, kept)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what xarray also says of each granule
-        found = decode_cf_variable(
-            "", variable, concat_characters=False, decode_times=CFDatetimeCoder(use_cftime=False)
-        )
+        found = decode_cf_variable("", variable, concat_characters=False)
     return np.asarray(found.values)
 
 
@@ -137,6 +143,12 @@ def decoded_dtype(document: JSON) -> np.dtype[Any]:
     ValueError
         Where its times are in a calendar that NumPy doesn't have.
     """
+    attributes = document["attributes"]
+    if " since " in str(attributes.get("units", "")):
+        calendar = str(attributes.get("calendar", "standard")).lower()
+        if calendar not in CALENDARS:
+            raise ValueError(f"its times are in the calendar {calendar}")
+        return np.dtype("M8[ns]")
     said = json.dumps(packing_of(document), sort_keys=True)
     return _decoded_dtype(json.dumps(document["data_type"]), said)
 
@@ -166,6 +178,11 @@ class Form:
         """NumPy's dtype of what is stored."""
         return native_dtype(self.data_type)
 
+    @property
+    def stands_for_missing(self) -> bool:
+        """Whether a stored number stands for what is missing."""
+        return has_missing({"data_type": self.data_type, "attributes": self.attributes})
+
     def takes(self, variant: JSON) -> bool:
         """Return whether the chunks of a variant are chunks of this form as they are."""
         if json.dumps(variant["data_type"]) != json.dumps(self.data_type):
@@ -182,7 +199,11 @@ class Form:
         ValueError
             Where a time is one that nanoseconds can't tell.
         """
-        found = decode(stored, attributes_of(variant)) if self.decoded else stored
+        if not self.decoded:
+            return stored.astype(self.dtype, copy=False)
+        found = decode(stored, attributes_of(variant))
+        if found.dtype == object and is_time(variant["attributes"]):
+            raise ValueError("its times are none that nanoseconds since 1970 can tell")
         if found.dtype.kind in "mM":
             found = found.astype(f"{found.dtype.kind}8[ns]").view(np.int64)
         return found.astype(self.dtype, copy=False)
@@ -240,12 +261,27 @@ def as_stored(variant: JSON, codecs: Sequence[JSON], padded: bool) -> Form:
     packing = packing_of(variant)
     fill = variant["fill_value"]
     dtype = zarr_dtype(variant["data_type"])
-    if padded and "_FillValue" in packing:
-        value = np.asarray(attributes_of(variant)["_FillValue"], dtype.to_native_dtype())
-        fill = dtype.to_json_scalar(value[()], zarr_format=3)
-    elif padded and dtype.to_native_dtype().kind == "f":
-        fill = "NaN"
+    if padded and (value := _missing(variant)) is not None:
+        fill = dtype.to_json_scalar(value, zarr_format=3)
     return Form(variant["data_type"], tuple(codecs), fill, packing, decoded=False)
+
+
+def _missing(variant: JSON) -> Any:
+    """Return the stored number of a variant that stands for what is missing, None without one."""
+    dtype = native_dtype(variant["data_type"])
+    attributes = attributes_of(variant)
+    for name in ("_FillValue", "missing_value"):
+        said = attributes.get(name)
+        if said is not None and not isinstance(said, str) and dtype.kind in "biufcmM":
+            return np.ravel(np.asarray(said)).astype(dtype)[0]
+    if dtype.kind in "mM":
+        return np.array("NaT", dtype)[()]
+    return dtype.type(np.nan) if dtype.kind in "fc" else None
+
+
+def has_missing(variant: JSON) -> bool:
+    """Return whether a stored number of a variant stands for what is missing."""
+    return _missing(variant) is not None
 
 
 def as_values(dtype: np.dtype[Any], codecs: Sequence[JSON] | None = None) -> Form:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, overload
@@ -24,6 +25,9 @@ from l2view.meta.dataset import MetaDataset
 from l2view.meta.schema import ROW
 from l2view.view.attributes import json_columns
 from l2view.view.pickled import array_of, array_state, read_table, table_bytes
+
+READERS = ThreadPoolExecutor(8, thread_name_prefix="l2view")
+"""Threads for what takes zarr's loop from within it; zarr needs its own for that."""
 
 BLOCK = 256
 """How many rows are turned into attributes at once."""
@@ -165,7 +169,8 @@ class Granules:
     async def load(self) -> None:
         """Read again what a pickle left out; in a thread, as it takes an event loop."""
         if self._table is None or (self._names is None and not self._numbered):
-            await asyncio.to_thread(lambda: (self.table, self.names))
+            reading = READERS.submit(lambda: (self.table, self.names))
+            await asyncio.wrap_future(reading)
 
     @property
     def table(self) -> pa.Table:
@@ -203,12 +208,9 @@ class Granules:
 
     def head(self, count: int) -> Granules:
         """Return the first `count` of the granules."""
-        return Granules(
-            self.table.slice(0, count),
-            self.names.slice(0, count),
-            self.locations.slice(0, count),
-            origin=self.origin,
-        )
+        # Without an origin: names that are made of fewer rows may be others.
+        tables = (self.table.slice(0, count), self.names.slice(0, count))
+        return Granules(*tables, self.locations.slice(0, count))
 
     def _find(self, name: str) -> int | None:
         """Return the row of the granule called `name`, None where there is none."""

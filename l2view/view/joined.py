@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -175,6 +175,17 @@ class JoinedArray:
             beyond[:, self.axis] = ~np.array(ends, dtype=bool)
         return np.asarray(self.passes & ~beyond.any(axis=1))
 
+    @property
+    def unsharded(self) -> JoinedArray:
+        """The same array, whose chunks aren't shards where some of them are made.
+
+        A shard has a length that its inner chunks divide, which a chunk that is cut hasn't.
+        """
+        codecs = inner_codecs(self.form.codecs)
+        if codecs is None or (self.untouched.all() and all(self.filled)):
+            return self
+        return replace(self, form=replace(self.form, codecs=codecs))
+
     @cached_property
     def encoder(self) -> tuple[ArrayV3Metadata, CodecPipeline]:
         """What encodes a chunk with the axes of a granule's own, and its metadata."""
@@ -198,7 +209,7 @@ class JoinedArray:
         """The lengths of the chunks along `axis`, for each part."""
         axis = self._axis
         lengths = self.parts.lengths[:, axis].tolist()
-        chunks = self.parts.chunk_shapes[:, axis].tolist()
+        chunks = np.maximum(self.parts.chunk_shapes[:, axis], 1).tolist()
         last = max((i for i, length in enumerate(lengths) if length), default=-1)
         found = []
         for member, (length, chunk) in enumerate(zip(lengths, chunks, strict=True)):
@@ -444,6 +455,14 @@ class Absent:
         """Return the chunk."""
         found = await self.region.tree.source.get(self.source, prototype)
         return await self.region.read(prototype) if found is None else found
+
+
+def inner_codecs(codecs: Sequence[JSON]) -> tuple[JSON, ...] | None:
+    """Return the codecs of the chunks within shards, None where there are no shards."""
+    for codec in codecs:
+        if codec["name"] == "sharding_indexed":
+            return tuple(codec["configuration"]["codecs"])
+    return None
 
 
 async def _opened(tree: Tree, row: int, path: str, document: JSON) -> AsyncArray[Any]:

@@ -40,7 +40,9 @@ def read_table(data: bytes) -> pa.Table:
 
 def array_state(array: NDArray[Any]) -> Any:
     """Return an array of integers, of shape (n,) or (n, k), so that it pickles small."""
-    if len(array) and (array == array[:1]).all():
+    if not array.size:
+        return None, array.dtype.str, array.shape
+    if (array == array[:1]).all():
         return len(array), array[:1].copy()
     columns = array.reshape(len(array), -1).T
     names = [str(number) for number in range(len(columns))]
@@ -54,5 +56,7 @@ def array_of(state: Any) -> NDArray[Any]:
         count, first = state
         return np.broadcast_to(first, (count, *first.shape[1:]))
     data, dtype, shape = state
+    if data is None:
+        return np.empty(shape, dtype)
     columns = [column.to_numpy() for column in read_table(data).columns]
-    return np.stack(columns, axis=-1).astype(dtype).reshape(shape) if columns else np.empty(shape)
+    return np.stack(columns, axis=-1).astype(dtype).reshape(shape)

@@ -183,9 +183,11 @@ async def _from_listing(
                 at = tuple(encoding.decode_chunk_key(inner))
             except (ValueError, TypeError):  # what lies beside the chunks is none
                 continue
+            if array.rank == 0 and slots is None:  # which has an index in Zarr v2
+                at = ()
             whose = member if slots is None else slots.get(at[0], -1)
             at = at if slots is None else at[1:]
-            if whose < 0 or len(at) != array.rank or any(at >= grid[whose]):
+            if whose < 0 or len(at) != array.rank or (at >= grid[whose]).any():
                 continue
             members.append(whose)
             index.append(at)

@@ -19,6 +19,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.core.sync import sync
 
+from l2view import errors
 from l2view.errors import (
     L2ViewWarning,
     MissingGranuleWarning,
@@ -32,6 +33,8 @@ from l2view.layout.inventory import ArrayInventory, Inventory, in_common
 from l2view.layout.profile import lifted
 from l2view.view.attributes import OWN
 from l2view.view.encoding import (
+    BOUNDS,
+    KIND,
     PACKING,
     RANGES,
     TIMES,
@@ -39,6 +42,7 @@ from l2view.view.encoding import (
     as_stored,
     as_values,
     decoded_dtype,
+    has_missing,
     is_plain,
     is_time,
     knows_units,
@@ -62,7 +66,16 @@ type EncodingName = Literal["keep", "unify"]
 type RaggedName = Literal["error", "pad"]
 """What becomes of granules of different shapes: an error, or the fill value beyond theirs."""
 
-TITLES = ("collection", "product", "product_type", "platform", "instrument", "profile")
+TITLES = (
+    "collection",
+    "product",
+    "product_type",
+    "platform",
+    "instrument",
+    "product_version",
+    "title",
+    "profile",
+)
 """The fields by which stacks are named, the first that tells them apart."""
 
 NO_ROWS = np.empty(0, dtype=np.int64)
@@ -132,6 +145,11 @@ class Stack:
         }
         self.__dict__.update(state | {"rows": rows, "arrays": arrays})
 
+    @property
+    def taken(self) -> set[str]:
+        """The names of the arrays and groups directly below."""
+        return {path.partition("/")[0] for path in (*self.arrays, *self.groups) if path}
+
     @cached_property
     def fields(self) -> dict[str, FieldArray]:
         """Arrays of a value a granule, by path: the fields, and how much each granule has."""
@@ -139,7 +157,8 @@ class Stack:
         if len(self.rows) != len(table):
             table = table.take(pa.array(self.rows))
         found = field_arrays(table, self.tree.field_attributes, self.dimension)
-        named = {field_name(name, self.arrays, self.dimension): a for name, a in found.items()}
+        names = field_names(list(found), self.taken)
+        named = {names[name]: array for name, array in found.items()}
         for path, (dimension, sizes, ragged) in self.sizes.items():
             array = field_arrays(pa.table({path: pa.array(sizes)}), {}, self.dimension)[path]
             array.document["attributes"] |= {
@@ -361,23 +380,43 @@ def joined(tree: Tree, joining: Joining) -> Joined:
     if problems:
         raise ShapeError(_told(problems, joining))
     names = _titles(tree, stacks)
-    said = {
+    description = {
         **tree.description,
         "layout": joining.layout,
         **({"dim": joining.dim} if joining.dim is not None else {}),
         "encoding": joining.encoding,
         "ragged": joining.ragged,
     }
-    if len(stacks) != 1:
-        said["stacks"] = {
+    if len(stacks) > 1:
+        description["stacks"] = {
             name: _described(stack) for name, stack in zip(names, stacks, strict=True)
         }
-    return Joined(tree, joining, said, dict(zip(names, stacks, strict=True)))
+    return Joined(tree, joining, description, dict(zip(names, stacks, strict=True)))
 
 
 def _shown(inventory: Inventory, tree: Tree) -> Inventory:
-    arrays = {path: array for path, array in inventory.arrays.items() if tree.shows(path)}
-    return Inventory(inventory.name, inventory.rows, arrays, inventory.groups)
+    """Return what is shown of an inventory, the bounds of times told as the times are."""
+    arrays = dict(inventory.arrays)
+    for path, array in inventory.arrays.items():
+        for named in {v["attributes"].get(n) for v in array.variants for n in BOUNDS} - {None}:
+            other = join(path.rpartition("/")[0], str(named))
+            if other in arrays and other != path:
+                arrays[other] = _as_times(arrays[other], array)
+    shown = {path: array for path, array in arrays.items() if tree.shows(path)}
+    return Inventory(inventory.name, inventory.rows, shown, inventory.groups)
+
+
+def _as_times(bounds: ArrayInventory, times: ArrayInventory) -> ArrayInventory:
+    """Return bounds with the units and calendar of their times, where they have none."""
+    pairs, which = np.unique(
+        np.stack([bounds.which, times.which], axis=1), axis=0, return_inverse=True
+    )
+    variants = []
+    for own, other in pairs.tolist():
+        variant, said = bounds.variants[own], times.variants[other]["attributes"]
+        added = {name: said[name] for name in TIMES if name in said} if is_time(said) else {}
+        variants.append({**variant, "attributes": added | variant["attributes"]})
+    return replace(bounds, variants=tuple(variants), which=which.reshape(-1).astype(np.int32))
 
 
 def _warn_of_missing(tree: Tree, inventories: Sequence[Inventory]) -> None:
@@ -433,7 +472,9 @@ def _stack(
         for name in array.dimensions
         if name is not None
     }
-    dimension = _dimension(tree, joining, taken, problems)
+    dimension = _dimension(tree, joining, taken, members[0].arrays, problems)
+    if joining.layout == "concat":
+        problems.extend(_conflicts(tree, members, str(joining.dim)))
     arrays = {}
     for path in members[0].arrays:
         parts = _parts([one.arrays[path] for one in members], rows, order)
@@ -455,17 +496,40 @@ def _stack(
             groups.setdefault("/".join(parents[:end]), {})
     groups = {p: said for p, said in groups.items() if not p or _holds(p, arrays)}
     stack = Stack(rows[order], arrays, groups, dimension, tree)
-    names = [field_name(name, arrays, dimension) for name in tree.granules.fields]
+    names = list(field_names(tree.granules.fields, stack.taken).values())
     names += [path for path in stack.sizes if "/" not in path]
     groups[""] = _with_coordinates(groups.get("", {}), names)
     return stack
+
+
+def _conflicts(tree: Tree, members: Sequence[Inventory], dim: str) -> list[str]:
+    """Return where arrays of one group of a granule have different lengths along a dimension."""
+    problems = []
+    for one in members:
+        known: dict[str, tuple[str, NDArray[np.int64]]] = {}
+        for path, array in one.arrays.items():
+            if dim not in array.dimensions:
+                continue
+            axis = array.dimensions.index(dim)
+            lengths = (array.ends - array.begins)[:, axis]
+            other, mine = known.setdefault(path.rpartition("/")[0], (path, lengths))
+            differing = np.flatnonzero(mine != lengths)
+            if len(differing):
+                name = tree.granules.name(int(one.rows[differing[0]]))
+                problems.append(
+                    f"{path} and {other} have different lengths along {dim} in {name}; leave one "
+                    "of them out with variables="
+                )
+    return problems
 
 
 def _holds(group: str, arrays: Iterable[str]) -> bool:
     return any(path.startswith(f"{group}/") for path in arrays)
 
 
-def _dimension(tree: Tree, joining: Joining, taken: set[str], problems: list[str]) -> str:
+def _dimension(
+    tree: Tree, joining: Joining, taken: set[str], paths: Collection[str], problems: list[str]
+) -> str:
     """Return the name of the dimension with an element a granule."""
     fields = tree.granules.fields
     if joining.layout == "stack" and joining.dim is not None and joining.dim in fields:
@@ -473,6 +537,11 @@ def _dimension(tree: Tree, joining: Joining, taken: set[str], problems: list[str
             problems.append(
                 f'the arrays have a dimension "{joining.dim}" already; '
                 f'layout="concat" joins along it'
+            )
+        elif joining.dim in paths:
+            problems.append(
+                f'there is an array "{joining.dim}" besides the field; leave it out with '
+                "variables=, or stack over another field"
             )
         return joining.dim
     return free_name(DIMENSION, {*fields, *taken})
@@ -530,20 +599,28 @@ def _array(
     others = np.delete(lengths, axis, axis=1) if axis is not None else lengths
     padded = bool((others != others[:1]).any())
     chunks = _common_chunks(parts, axis)
-    form = _form(parts, joining, padded, lift=axis is None)
+    try:
+        form = _form(parts, joining, padded, lift=axis is None)
+    except (ValueError, TypeError, OverflowError) as error:  # of NumPy's, zarr's and xarray's
+        problems.append(
+            f"{parts.path} can't be brought into one encoding ({errors.said(error)}); leave it "
+            "out with variables="
+        )
+        return None
+    _warn_of_kinds(tree, parts)
     dropped = (PACKING | RANGES) if form.decoded and _is_packed(parts) else PACKING
     if form.decoded or is_time(attributes):
         dropped |= TIMES if any(is_time(v["attributes"]) for v in parts.variants) else frozenset()
     kept = {name: said for name, said in attributes.items() if name not in dropped}
     for name, said in meaning_of(parts.variants[0]).items():
         kept.setdefault(name, said)  # told in other words elsewhere
-    if padded and "_FillValue" not in form.attributes and form.dtype.kind in "iub":
+    if padded and form.dtype.kind in "iub" and not form.stands_for_missing:
         warn(
             f"{parts.path} has no fill value of its own: {form.fill_value!r} stands for what "
             "isn't there, beyond the sizes of each granule that the view tells",
             L2ViewWarning,
         )
-    return JoinedArray(
+    array = JoinedArray(
         parts=parts,
         form=form,
         attributes=kept | form.attributes,
@@ -552,6 +629,18 @@ def _array(
         chunk_shape=chunks,
         axis=axis,
     )
+    return array.unsharded
+
+
+def _warn_of_kinds(tree: Tree, parts: Parts) -> None:
+    """Warn where the values of granules are of different things, or lie in different CRSs."""
+    for name in sorted(KIND):
+        values = [variant["attributes"].get(name) for variant in parts.variants]
+        known = [i for i, value in enumerate(values) if value is not None]
+        other = next((i for i in known if values[i] != values[known[0]]), None)
+        if other is not None:
+            differ = _differ(tree, parts, name, values, other, known[0])
+            warn(f"{differ}; they are joined all the same, cell by cell", L2ViewWarning)
 
 
 def _is_packed(parts: Parts) -> bool:
@@ -610,11 +699,14 @@ def _differences(tree: Tree, joining: Joining, parts: Parts, axis: int | None) -
     return problems
 
 
-def _differ(tree: Tree, parts: Parts, name: str, values: Sequence[Any], other: int) -> str:
-    members = [int(np.flatnonzero(parts.which == i)[0]) for i in (0, other)]
+def _differ(
+    tree: Tree, parts: Parts, name: str, values: Sequence[Any], other: int, one: int = 0
+) -> str:
+    """Say what two variants have for an attribute, each with a granule that has it."""
+    members = [int(np.flatnonzero(parts.which == i)[0]) for i in (one, other)]
     said = [
         f"{'none' if value is None else repr(value)} in {_name(tree, parts, member)}"
-        for value, member in zip((values[0], values[other]), members, strict=True)
+        for value, member in zip((values[one], values[other]), members, strict=True)
     ]
     return f"{parts.path}: {name} is {said[0]} and {said[1]}"
 
@@ -658,7 +750,12 @@ def _form(parts: Parts, joining: Joining, padded: bool, lift: bool) -> Form:
         return as_stored(
             first, codecs or as_values(native_dtype(first["data_type"])).codecs, padded
         )
-    dtype = np.result_type(*(decoded_dtype(variant) for variant in variants))
+    dtypes = [decoded_dtype(variant) for variant in variants]
+    dtype = np.result_type(*dtypes)
+    if dtype.kind == "f" and all(one.kind in "iu" for one in dtypes):
+        raise ValueError(f"no data type holds all of {listed(sorted(map(str, set(dtypes))))}")
+    if dtype.kind == "O":
+        raise ValueError(f"its values are {listed(sorted(map(str, set(dtypes))))}")
     plain = as_values(dtype)
     passing = np.array(
         [
@@ -671,12 +768,7 @@ def _form(parts: Parts, joining: Joining, padded: bool, lift: bool) -> Form:
 
 def _needs_missing(variant: JSON) -> bool:
     """Return whether only its values, and no stored number, can say that nothing is there."""
-    stored = native_dtype(variant["data_type"]).kind
-    return (
-        stored in "iub"
-        and "_FillValue" not in packing_of(variant)
-        and decoded_dtype(variant).kind not in "iub"
-    )
+    return not has_missing(variant) and decoded_dtype(variant).kind not in "iubUSTO"
 
 
 def _common_codecs(
@@ -690,9 +782,18 @@ def _common_codecs(
     return json.loads(counted.most_common(1)[0][0]) if counted else None
 
 
-def field_name(name: str, arrays: Collection[str], dimension: str) -> str:
-    """Return what a field is called beside the joined arrays."""
-    return f"granule_{name}" if name in arrays and name != dimension else name
+def field_names(fields: Sequence[str], taken: Collection[str]) -> dict[str, str]:
+    """Return what fields are called beside the joined arrays and groups.
+
+    Examples
+    --------
+    >>> field_names(["id", "time"], ["time", "granule_time"])
+    {'id': 'id', 'time': 'granule_time_'}
+    """
+    known = {*taken, *fields}
+    return {
+        name: name if name not in taken else free_name(f"granule_{name}", known) for name in fields
+    }
 
 
 def _with_coordinates(attributes: JSON, names: Sequence[str]) -> JSON:

@@ -10,6 +10,7 @@ import asyncio
 import threading
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +39,8 @@ from l2view.hierarchy import JSON
 from l2view.layout.inventory import Inventory
 from l2view.layout.profile import DEFAULT_KEYS
 from l2view.view.encoding import RELEVANT, Form, packing_of
-from l2view.view.joined import JoinedArray, Parts
+from l2view.view.granules import READERS
+from l2view.view.joined import JoinedArray, Parts, inner_codecs
 from l2view.view.shape import Unread
 
 if TYPE_CHECKING:
@@ -97,7 +99,8 @@ class Windows:
         self.latitude = latitude
         self.longitude = longitude
         self._known = {} if known is None else known
-        self._locks: dict[int, threading.Lock] = {}
+        self._pending: dict[int, Future[Shown]] = {}
+        self._lock = threading.Lock()
 
     def __getstate__(self) -> JSON:
         names = ("place", "exact", "latitude", "longitude")
@@ -119,8 +122,13 @@ class Windows:
     async def of(self, tree: Tree, row: int) -> Shown:
         """Return what is shown of a granule's arrays."""
         if row not in self._known:
-            # In a thread, for zarr's own groups and arrays are read on the way.
-            self._known[row] = await asyncio.to_thread(self._find, tree, row)
+            # In a thread, for zarr's own groups and arrays are read on the way; and in one of our
+            # own, for zarr's loop needs its threads for that.
+            with self._lock:
+                if row not in self._pending:
+                    self._pending[row] = READERS.submit(self._find, tree, row)
+                pending = self._pending[row]
+            self._known[row] = await asyncio.wrap_future(pending)
         return self._known[row]
 
     async def cropped(self, tree: Tree, inventory: Inventory) -> Inventory:
@@ -145,12 +153,6 @@ class Windows:
 
     def _find(self, tree: Tree, row: int) -> Shown:
         """Return what is shown of a granule's arrays, reading its coordinates."""
-        with self._locks.setdefault(row, threading.Lock()):
-            if row in self._known:
-                return self._known[row]
-            return self._read(tree, row)
-
-    def _read(self, tree: Tree, row: int) -> Shown:
         name = tree.granules.name(row)
         group = zarr.open_group(StorePath(tree.numbered, str(row)), mode="r")
         located = list(self._located(group))
@@ -386,11 +388,13 @@ def cropped(document: JSON, shown: Shown, path: str) -> JSON:
     chunks = _chunks(document)
     lengths = [stop - start for start, stop in windows]
     aligned = all(start % c == 0 for (start, _), c in zip(windows, chunks, strict=True))
-    # Chunks that are cut anyway needn't be larger than what is shown.
+    # Chunks that are cut anyway needn't be larger than what is shown, nor be shards.
     own = chunks if aligned else [max(min(c, n), 1) for c, n in zip(chunks, lengths, strict=True)]
     grid = {"name": "regular", "configuration": {"chunk_shape": own}}
+    codecs = None if aligned else inner_codecs(document["codecs"])
     return {
         **document,
+        "codecs": document["codecs"] if codecs is None else list(codecs),
         "shape": lengths,
         "chunk_grid": grid,
         "chunk_key_encoding": DEFAULT_KEYS,
@@ -451,7 +455,7 @@ async def cropped_array(tree: Tree, row: int, path: str) -> JoinedArray | None:
         stops=np.array([[stop for _, stop in windows]], dtype=np.int64),
     )
     packing = packing_of(parts.variants[0])
-    codecs = tuple(document["codecs"])
+    codecs = tuple(shown["codecs"])
     form = Form(document["data_type"], codecs, document["fill_value"], packing, decoded=False)
     shape, chunks = tuple(shown["shape"]), tuple(_chunks(shown))
     return JoinedArray(parts, form, {}, (None,) * (len(shape) + 1), (1, *shape), chunks)
