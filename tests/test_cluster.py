@@ -85,8 +85,8 @@ def with_cubed(view: l2view.View, months: Any, cluster: Any) -> list[float]:
     options: Any = {"chunked_array_type": "cubed"}
     spec = {"spec": cubed.Spec(allowed_mem="200MB")}
     # Cubed keeps what is between two steps on disk: many granules to a task.
-    sizes = {"granule": 125, "y": ROWS}
-    dataset = xr.open_zarr(view.store, chunks=sizes, from_array_kwargs=spec, **options)
+    options |= {"chunks": {"granule": 125, "y": ROWS}, "drop_variables": ["idx", "id", "datetime"]}
+    dataset = xr.open_zarr(view.store, from_array_kwargs=spec, **options)
     return [float(one.compute()) for one in by_month(dataset[["sst"]], months)]
 
 

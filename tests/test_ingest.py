@@ -345,23 +345,6 @@ l2view.ingest(sys.argv[2:], sys.argv[1], batch=2)
 """
 
 
-@pytest.fixture
-def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    import boto3
-
-    for name, value in {
-        "AWS_ACCESS_KEY_ID": "k",
-        "AWS_SECRET_ACCESS_KEY": "s",
-        "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": s3_server,
-        "AWS_ALLOW_HTTP": "true",
-    }.items():
-        monkeypatch.setenv(name, value)
-    name = f"bucket-{random.randrange(10**9)}"
-    boto3.client("s3", endpoint_url=s3_server).create_bucket(Bucket=name)
-    return f"s3://{name}"
-
-
 def test_several_at_once_lose_and_double_nothing(bucket: str, swaths: Path) -> None:
     store = f"{bucket}/collection"
     l2view.ingest(swaths / "s00.h5", store)

@@ -32,6 +32,9 @@ from l2view.view.store import ViewStore
 MARK = "l2view-copy/zarr.json"
 """The group by which a copy that isn't finished is known: the description of its view."""
 
+CONSOLIDATED = 10_000
+"""The most nodes whose documents the root tells too, for readers that open all of them."""
+
 TOGETHER = 64
 """How many chunks are copied together."""
 
@@ -54,7 +57,11 @@ async def _copy(view: ViewStore, target: Any, progress: Tell) -> None:
         raise ExportError(
             f"a copy of another search was begun in {store}; finish it, or copy into another"
         )
-    arrays = [(path, document) async for path, document in _arrays(view, store)]
+    documents = {path: document async for path, document in _nodes(view)}
+    arrays = [(p, said) for p, said in documents.items() if said["node_type"] == "array"]
+    groups = [(p, said) for p, said in documents.items() if said["node_type"] == "group"]
+    for few in batched(groups, TOGETHER):
+        await asyncio.gather(*(_put(store, path, document) for path, document in few))
     total = sum(math.prod(_grid(document)) for _, document in arrays)
     done = 0
     # Icechunk takes chunks of what is there only; and nothing shows before its commit.
@@ -75,7 +82,11 @@ async def _copy(view: ViewStore, target: Any, progress: Tell) -> None:
             progress(done, total)
         if not ahead:
             await _put(store, path, document)
-    await _put(store, "", view.shape.root)
+    root = view.shape.root
+    if store.supports_consolidated_metadata and len(documents) <= CONSOLIDATED:
+        said_once = {"kind": "inline", "must_understand": False, "metadata": documents}
+        root = {**root, "consolidated_metadata": said_once}
+    await _put(store, "", root)
     await store.delete_dir(MARK.rpartition("/")[0])
 
 
@@ -91,21 +102,17 @@ async def _opened(target: Any) -> Store:
     return await make_store(target, mode="a")
 
 
-async def _arrays(view: ViewStore, store: Store) -> AsyncIterator[tuple[str, JSON]]:
-    """Yield all arrays of a view with their documents; groups are written on the way."""
+async def _nodes(view: ViewStore) -> AsyncIterator[tuple[str, JSON]]:
+    """Yield all groups and arrays of a view but its root with their documents."""
     pending = [""]
     while pending:
         path = pending.pop()
-        names = await view.shape.names(path)
-        paths = [join(path, name) for name in names]
+        paths = [join(path, name) for name in await view.shape.names(path)]
         for child, document in zip(paths, await view.shape.documents(paths), strict=True):
-            if document is None:
-                continue
-            if document["node_type"] == "group":
-                await _put(store, child, document)
-                pending.append(child)
-            else:
+            if document is not None:
                 yield child, document
+                if document["node_type"] == "group":
+                    pending.append(child)
 
 
 def _grid(document: JSON) -> tuple[int, ...]:

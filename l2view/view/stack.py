@@ -733,7 +733,7 @@ def _common_chunks(parts: Parts, axis: int | None) -> tuple[int, ...]:
     kinds, counts = np.unique(chunks, axis=0, return_counts=True)
     volumes = kinds.astype(np.float64).prod(axis=1)
     best = max(range(len(kinds)), key=lambda i: (counts[i], volumes[i]))
-    return tuple(kinds[best].tolist())
+    return tuple(max(length, 1) for length in kinds[best].tolist())
 
 
 def _form(parts: Parts, joining: Joining, padded: bool, lift: bool) -> Form:
