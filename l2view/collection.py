@@ -389,7 +389,7 @@ class Collection:
             ("ragged", ragged, get_args(RaggedName.__value__)),
         ):
             if value not in known:
-                raise QueryError(unknown(name, str(value), known))
+                raise QueryError(unknown(f"{name}=", str(value), known, f"{name}= takes"))
         if layout == "tree" and (dim is not None or encoding != "keep" or ragged != "error"):
             raise QueryError(
                 'dim=, encoding= and ragged= say how granules are joined: pass layout="stack" or '

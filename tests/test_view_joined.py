@@ -370,8 +370,8 @@ def test_nothing_found() -> None:
 def test_arguments_are_checked() -> None:
     store = stores(plain(0))
     for options, text in [
-        ({"layout": "stak"}, 'no layout "stak"; did you mean "stack"'),
-        ({"layout": "stack", "encoding": "same"}, "encodings: keep, unify"),
+        ({"layout": "stak"}, 'no layout= "stak"; did you mean "stack"'),
+        ({"layout": "stack", "encoding": "same"}, "encoding= takes: keep, unify"),
         ({"encoding": "unify"}, 'pass layout="stack"'),
     ]:
         with pytest.raises(l2view.QueryError, match=text):

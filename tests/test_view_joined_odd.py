@@ -369,3 +369,105 @@ def test_shards_that_are_cropped() -> None:
     whole = l2view.open(store)["g0/v"][...]  # type: ignore[index]
     cut = l2view.open(store).sel(bbox=(0.6, 4.6, 2.4, 12.4), exact=True)
     np.testing.assert_array_equal(cut["g0/v"][...], whole[5:13, 1:3])  # type: ignore[index]
+
+
+def test_a_slot_that_two_rows_name(tmp_path: Path) -> None:
+    root = zarr.create_group(MemoryStore())
+    for number, name in enumerate("abc"):
+        array(root.create_group(name), "x", np.arange(6) + 10 * number, (3,))
+    storage = icechunk.local_filesystem_storage(str(tmp_path / "c"))
+    repository = packed_store(root, [{"id": name} for name in "abc"], storage)
+    session = repository.writable_session("main")
+    meta = zarr.open_group(session.store)["meta"]
+    assert isinstance(meta, zarr.Group)
+    for name, field in meta.arrays():
+        first = field[0]
+        field.resize((4,))
+        field[3] = "d" if name == "id" else first
+    session.commit("the first once more")
+    view = l2view.open(repository)
+    kinds = view.references().read_all().to_pylist()
+    assert len(kinds) == 8
+    assert {row["kind"] for row in kinds} == {"inline"}
+    view.to_icechunk(tmp_path / "copy")
+    again = l2view.open(tmp_path / "copy")
+    for name in "abcd":
+        np.testing.assert_array_equal(again[f"{name}/x"][...], view[f"{name}/x"][...])  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (np.array([2**53 + 1], "i8"), np.array([0.5])),
+        (np.array(["abc"]), np.array([5])),
+        (np.array([5], "i8"), np.array([0.5], "f4")),
+    ],
+    ids=["int64 and float64", "texts and numbers", "int64 and float32"],
+)
+@pytest.mark.filterwarnings("ignore:The data type")
+def test_what_no_float_holds(one: Any, other: Any) -> None:
+    store = collection(2, lambda group, number: array(group, "v", (one, other)[number]))
+    with pytest.raises(l2view.ShapeError, match="no data type holds all of"):
+        l2view.open(store, **UNIFY)
+
+
+def test_numbers_that_a_float_holds() -> None:
+    values = (np.array([2**24 - 1], "i4"), np.array([0.5], "f4"), np.array([True]))
+    found = l2view.open(collection(3, lambda g, n: array(g, "v", values[n])), **UNIFY).to_dataset()
+    assert found.v.dtype == "float64"
+    assert found.v.values.ravel().tolist() == [2**24 - 1, 0.5, 1.0]
+
+
+def test_lengths_of_time_are_no_numbers() -> None:
+    def write(group: zarr.Group, number: int) -> None:
+        attributes = {"units": "days", "dtype": "timedelta64[ns]"} if number else {}
+        array(group, "v", np.array([5]), attributes=attributes)
+
+    with pytest.raises(l2view.ShapeError, match="v can't be brought into one encoding"):
+        l2view.open(collection(2, write), **UNIFY)
+
+
+def test_the_repr_of_nothing() -> None:
+    store = collection(1, lambda group, number: array(group, "v", np.arange(2)))
+    for options in ({"layout": "stack"}, {"layout": "concat", "dim": "y"}):
+        assert "View of 0 granules" in repr(l2view.open(store, "id = 'none'", **options))  # type: ignore[arg-type]
+
+
+def test_shards_of_nothing_end_to_end() -> None:
+    store = collection(2, lambda group, number: sharded(group, number, 0))
+    found = l2view.open(store, layout="concat", dim="y").to_dataset()
+    assert found.v.shape == (0, 4)
+
+
+def test_granules_shorter_than_their_chunks_are_regular() -> None:
+    store = collection(4, lambda group, number: array(group, "v", np.arange(3) + number, (1024,)))
+    view = l2view.open(store, layout="concat", dim="y")
+    assert view["v"].chunks == (3,)  # type: ignore[union-attr]
+    assert view["v"][...].tolist() == [0, 1, 2, 1, 2, 3, 2, 3, 4, 3, 4, 5]  # type: ignore[index]
+
+
+def test_a_dimension_twice() -> None:
+    store = collection(
+        2, lambda group, number: array(group, "v", np.eye(3), dimension_names=("y", "y"))
+    )
+    with pytest.raises(l2view.ShapeError, match="v has the dimension y twice"):
+        l2view.open(store, layout="concat", dim="y")
+
+
+def test_granules_without_the_dimension_are_named() -> None:
+    def write(group: zarr.Group, number: int) -> None:
+        names = ("y",) if number else ("z",)
+        array(group, "v", np.arange(3), dimension_names=names)
+
+    store = collection(3, write)
+    with pytest.raises(l2view.ShapeError, match=r"1 of the granules have no dimension y \(g0\)"):
+        l2view.open(store, layout="concat", dim="y")
+
+
+def test_places_of_another_collection_are_not_copied(tmp_path: Path) -> None:
+    fields = {"slot": np.array([7])}
+    write: Writer = lambda group, number: array(group, "v", np.arange(2))  # noqa: E731
+    store = collection(1, write, fields, store=LocalStore(tmp_path / "z"))
+    with pytest.warns(l2view.L2ViewWarning, match="the fields slot are where"):
+        l2view.open(store).to_icechunk(tmp_path / "copy")
+    assert l2view.open(tmp_path / "copy").table["slot"].to_pylist() == [0]

@@ -378,3 +378,169 @@ def test_real_swaths(shared_data: Path, tmp_path: Path) -> None:
         file.sea_surface_temperature.values[0][inside],
         rtol=2e-7,
     )
+
+
+# What lies beside what is cropped
+
+UTM = {
+    "spatial:transform": [10.0, 0.0, 400_000.0, 0.0, -10.0, 5_000_000.0],
+    "proj:code": "EPSG:32631",
+}
+
+
+def in_utm(*bounds: float) -> tuple[float, ...]:
+    """Return bounds of UTM 31N in degrees."""
+    transformer = pyproj.Transformer.from_crs("EPSG:32631", "EPSG:4326", always_xy=True)
+    west, south = transformer.transform(bounds[0], bounds[1])
+    east, north = transformer.transform(bounds[2], bounds[3])
+    return west, south, east, north
+
+
+def scenes(**arrays: Any) -> MemoryStore:
+    store = MemoryStore()
+    root = zarr.create_group(store)
+    group = root.create_group("g", attributes=UTM)
+    for name, (values, names) in arrays.items():
+        group.create_array(name, data=values, dimension_names=names)
+    put(root.create_group("meta"), "id", texts(["g"]))
+    return store
+
+
+def test_rasters_among_other_arrays() -> None:
+    """The transform is that of the full image; what is no overview isn't cropped as one."""
+    red = np.arange(600 * 600).reshape(600, 600)
+    store = scenes(
+        aot=(np.zeros((300, 300)), ("y", "x")),
+        lut=(np.zeros((13, 2)), ("band", "nv")),
+        odd=(np.zeros((77, 13)), ("y", "x")),
+        red=(red, ("y", "x")),
+        rgb=(np.stack([red] * 3, axis=-1), ("y", "x", "band")),
+    )
+    bbox = in_utm(402_000, 4_997_000, 403_000, 4_998_000)
+    view = l2view.open(store).sel(bbox=bbox, exact=True)
+    rows, columns = view["g/red"].shape  # type: ignore[union-attr]
+    assert 100 <= rows <= 106
+    assert 100 <= columns <= 106
+    first = int(view["g/red"][0, 0])  # type: ignore[index,arg-type]
+    assert abs(first // 600 - 199) <= 3
+    assert abs(first % 600 - 199) <= 3
+    assert view["g/rgb"].shape == (rows, columns, 3)  # type: ignore[union-attr]
+    assert abs(view["g/aot"].shape[0] - rows / 2) <= 1  # type: ignore[union-attr]
+    assert view["g/lut"].shape == (13, 2)  # type: ignore[union-attr]
+    assert view["g/odd"].shape == (77, 13)  # type: ignore[union-attr]
+
+
+def test_overviews_in_groups_of_their_own() -> None:
+    store = MemoryStore()
+    root = zarr.create_group(store)
+    scene = root.create_group("g")
+    for level, size in enumerate((400, 200, 100)):
+        scene.create_group(str(level)).create_array(
+            "image",
+            data=np.zeros((size, size), "u1"),
+            dimension_names=("y", "x"),
+            attributes=UTM if level == 0 else {},
+        )
+    put(root.create_group("meta"), "id", texts(["g"]))
+    bbox = in_utm(401_000, 4_997_000, 402_000, 4_998_000)
+    view = l2view.open(store).sel(bbox=bbox, exact=True)
+    shapes = [view[f"g/{level}/image"].shape[0] for level in range(3)]  # type: ignore[union-attr]
+    assert 100 <= shapes[0] <= 106
+    assert abs(shapes[1] - shapes[0] / 2) <= 1
+    assert abs(shapes[2] - shapes[0] / 4) <= 1
+
+
+def test_arrays_along_one_of_the_dimensions() -> None:
+    store = MemoryStore()
+    root = zarr.create_group(store)
+    write(root, "a", *swath(8, 9, 0, 10))
+    group = root["a"]
+    assert isinstance(group, zarr.Group)
+    bounds = np.arange(16).reshape(8, 2)
+    group.create_array("bounds", data=bounds, dimension_names=("y", "nv"))
+    group.create_array("seconds", data=np.arange(8)[None], dimension_names=("time", "y"))
+    put(root.create_group("meta"), "id", texts(["a"]))
+    view = l2view.open(store).sel(bbox=PLACE, exact=True)
+    found = xr.open_zarr(view.store, group="a", consolidated=False)
+    np.testing.assert_array_equal(found.bounds, bounds[6:8])
+    np.testing.assert_array_equal(found.seconds, [[6, 7]])
+    assert found.sizes == {"y": 2, "x": 2, "z": 3, "nv": 2, "time": 1}
+
+
+def test_arrays_that_are_granules_are_cropped_and_joined() -> None:
+    store = MemoryStore()
+    root = zarr.create_group(store)
+    for name in "ab":
+        values = np.arange(600 * 600).reshape(600, 600)
+        root.create_array(name, data=values, dimension_names=("y", "x"), attributes=UTM)
+    meta = root.create_group("meta")
+    put(meta, "id", texts(["one", "two"]))
+    put(meta, "path", texts(["a", "b"]))
+    bbox = in_utm(402_000, 4_997_000, 403_000, 4_998_000)
+    tree = l2view.open(store).sel(bbox=bbox, exact=True)
+    stack = l2view.open(store, layout="stack").sel(bbox=bbox, exact=True)
+    assert stack["data"].shape == (2, *tree["one/a"].shape)  # type: ignore[union-attr]
+    np.testing.assert_array_equal(stack["data"][1], tree["two/b"][...])  # type: ignore[index]
+
+
+def test_a_store_that_fails_once() -> None:
+    """What couldn't be read is read again when it is asked for again."""
+    store = MemoryStore()
+    root = zarr.create_group(store)
+    write(root, "a", *swath(8, 9, 0, 10))
+    put(root.create_group("meta"), "id", texts(["a"]))
+    key = next(key for key in store._store_dict if key.startswith("a/lat/c"))
+    whole = store._store_dict[key]
+    store._store_dict[key] = whole[:2]
+    view = l2view.open(store).sel(bbox=PLACE, exact=True)
+    with pytest.raises(Exception, match=r"(?i)zstd|decompress|size"):
+        view["a/x"]
+    store._store_dict[key] = whole
+    assert view["a/x"].shape == (2, 2)  # type: ignore[union-attr]
+
+
+def test_shards_pass_and_are_read_in_parts(tmp_path: Path) -> None:
+    store = MemoryStore()
+    root = zarr.create_group(store)
+    lat, lon = swath(64, 16, 0, 10)
+    write(root, "a", lat, lon, chunks=(16, 16))
+    group = root["a"]
+    assert isinstance(group, zarr.Group)
+    values = np.random.default_rng(0).random((64, 16))
+    group.create_array(
+        "s", data=values, chunks=(4, 16), shards=(32, 16), dimension_names=("y", "x")
+    )
+    put(root.create_group("meta"), "id", texts(["a"]))
+    view = l2view.open(store).sel(bbox=(12, 40, 14, 44))
+    assert view["a/s"].shape == (32, 16)  # type: ignore[union-attr]
+    np.testing.assert_array_equal(view["a/s"][...], values[32:])  # type: ignore[index]
+    assert zarr_bytes(view, "a/s/c/0/0") == store._store_dict["a/s/c/1/0"].to_bytes()
+    from zarr.abc.store import RangeByteRequest
+    from zarr.core.buffer import default_buffer_prototype
+    from zarr.core.sync import sync
+
+    part = view.store.get("a/s/c/0/0", default_buffer_prototype(), RangeByteRequest(3, 9))
+    found = sync(part)
+    assert found is not None
+    assert found.to_bytes() == store._store_dict["a/s/c/1/0"].to_bytes()[3:9]
+
+
+def test_coordinates_that_are_not_there(store: MemoryStore) -> None:
+    view = l2view.open(store)
+    with pytest.raises(l2view.QueryError, match='no array "lta"; did you mean "lat"'):
+        view.sel(bbox=PLACE, latitude="lta", longitude="lon")
+    named = view.sel(bbox=PLACE, latitude="lat", longitude="lon")
+    assert named.store != view.sel(bbox=PLACE).store
+
+
+def test_cells_are_drawn_where_their_own_group_lies() -> None:
+    from l2view.geolocation.positions import positions
+
+    root = zarr.create_group(MemoryStore())
+    for name, lat in (("left", 0), ("right", 40)):
+        write(root, name, *swath(8, 9, lat, 10))
+    array = root["right/x"]
+    assert isinstance(array, zarr.Array)
+    found = positions(root, array, (1, 1))
+    assert found is not None
+    assert 40 < found[0].mean() < 48

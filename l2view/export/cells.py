@@ -12,7 +12,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 from zarr.core.sync import sync
 
-from l2view.errors import ExportError, listed
+from l2view.errors import ChunkError, ExportError, listed
 from l2view.hierarchy import join
 from l2view.layout import Location
 from l2view.layout.inventory import Inventory
@@ -148,7 +148,9 @@ async def _read(
         source = tree.layout.source_key(locations[member], join(path, key))
         assert source is not None
         data = await tree.source.get(source, default_buffer_prototype())
-        return b"" if data is None else data.to_bytes()
+        if data is None:
+            raise ChunkError(f"{source} is gone from {tree.description['collection']}")
+        return data.to_bytes()
 
     return list(await asyncio.gather(*map(one, positions.tolist())))
 

@@ -19,7 +19,7 @@ from zarr.core.sync import sync
 from l2view.errors import ExportError, L2ViewWarning, listed, warn
 from l2view.export.cells import Cells, cells
 from l2view.hierarchy import JSON, META
-from l2view.ingest import packing, writer
+from l2view.ingest import grouping, packing, writer
 from l2view.ingest.files import FileInfo, key_of, root_of, store_of
 from l2view.ingest.index import extend
 from l2view.ingest.references import ArrayReferences, Checksum, GranuleReferences
@@ -40,8 +40,8 @@ BATCH = 10_000
 TOGETHER = 256
 """How many granules' documents are read together."""
 
-PLACES = frozenset({ROW, *packing.KINDS, "group_path"})
-"""Fields that say where a granule is in the collection that it comes from."""
+PLACES = frozenset({*packing.KINDS, *grouping.KINDS})
+"""Fields that say where a granule is in a collection, and are written anew."""
 
 
 def to_icechunk(
@@ -84,6 +84,8 @@ def to_icechunk(
     ExportError
         Where a file has changed, a chunk can't be referred to, or a granule can't be written.
     """
+    if lost := sorted(PLACES.intersection(tree.granules.fields) - set(tree.layout.fields)):
+        warn(f"the fields {listed(lost)} are where l2view keeps a granule's place", L2ViewWarning)
     session = _session_of(target)
     repository = None if session is not None else open_repository(target)
     granules = _granules(tree, copy_native)
@@ -271,9 +273,10 @@ def _rows(tree: Tree, rows: Sequence[int]) -> list[dict[str, Any]]:
     """Return the fields of some granules as ingest takes them; ``id`` is among them."""
     granules = tree.granules
     table = granules.table.take(pa.array(rows))
+    dropped = {ROW, *PLACES, *tree.layout.fields} - {"id"}
     columns: dict[str, list[Any]] = {}
     for one in table.schema:
-        if one.name not in PLACES:
+        if one.name not in dropped:
             columns[one.name] = _values(table.column(one.name).combine_chunks(), one)
     if "id" not in columns:
         columns["id"] = [granules.name(row) for row in rows]

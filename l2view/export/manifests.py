@@ -211,8 +211,8 @@ class Manifest:
         if document["chunk_grid"]["name"] != "regular":
             raise ExportError(
                 "VirtualiZarr's manifests and Kerchunk's references have chunks of one length "
-                "only, and these granules end to end have not; write them with to_icechunk() or "
-                'to_zarr(), or open them with layout="tree" or "stack"'
+                "only, and these granules end to end have not; copy the view with to_zarr(), or "
+                'open the granules with layout="tree" or "stack"'
             )
         metadata = ArrayV3Metadata.from_dict({**document, "chunk_key_encoding": DEFAULT_KEYS})
         manifest = ChunkManifest.from_arrays(

@@ -66,6 +66,36 @@ def _is_even(values: NDArray[Any]) -> bool:
     return bool(len(steps) and np.allclose(steps, steps.mean(), rtol=1e-3) and steps.mean() != 0)
 
 
+def distance(group: str, other: str) -> tuple[int, int]:
+    """Return how far the coordinates of another group are from an array's: those above are near.
+
+    Examples
+    --------
+    >>> distance("a/b", "a") < distance("a/b", "") < distance("a/b", "c")
+    True
+    """
+    above = group == other or group.startswith(f"{other}/") or not other
+    return (0 if above else 1, abs(depth(group) - depth(other)))
+
+
+def depth(path: str) -> int:
+    """Return how many groups deep a path is."""
+    return path.count("/") + bool(path)
+
+
+BANDS = frozenset({"band", "bands", "channel", "channels", "sample", "samples", "rgb", "rgba"})
+"""Names of a last dimension that isn't one of the image."""
+
+
+def image_axes(array: zarr.Array[Any]) -> tuple[int, int]:
+    """Return the axes of an image's rows and columns: the last two, but for one of bands."""
+    names = array.metadata.dimension_names or (None,) * array.ndim  # type: ignore[union-attr]
+    last = array.ndim - 1
+    if array.ndim >= 3 and str(names[-1]).lower() in BANDS:
+        last -= 1
+    return last - 1, last
+
+
 def dimension_of(array: zarr.Array[Any]) -> str | None:
     """Return the name of an array's first dimension, None where it has none."""
     names = array.metadata.dimension_names  # type: ignore[union-attr]

@@ -10,7 +10,7 @@ import pyproj
 import zarr
 from numpy.typing import NDArray
 
-from l2view.geolocation.coordinates import are_axes, pairs
+from l2view.geolocation.coordinates import are_axes, distance, image_axes, pairs
 from l2view.geolocation.geotiff import crs_of, is_placed, transform_of
 from l2view.geolocation.values import unpacked, valid
 
@@ -19,9 +19,9 @@ type Steps = tuple[int, int]
 
 
 def thinned(array: zarr.Array[Any], steps: Steps) -> NDArray[np.float64]:
-    """Return some rows and columns of an array's last two axes as values, NaN for none.
+    """Return some rows and columns of an image as values, NaN for none.
 
-    Of axes before these the first element is taken.
+    Of its other axes the first element is taken.
 
     Parameters
     ----------
@@ -30,8 +30,10 @@ def thinned(array: zarr.Array[Any], steps: Steps) -> NDArray[np.float64]:
     steps
         Which rows and columns are taken.
     """
-    index: tuple[Any, ...] = (0,) * (array.ndim - 2)
-    raw = np.asarray(array[(*index, slice(None, None, steps[0]), slice(None, None, steps[1]))])
+    index: list[Any] = [0] * array.ndim
+    for axis, step in zip(image_axes(array), steps, strict=True):
+        index[axis] = slice(None, None, step)
+    raw = np.asarray(array[tuple(index)])
     return unpacked(array, np.where(valid(array, raw), raw, np.nan).astype(np.float64))
 
 
@@ -45,7 +47,7 @@ def positions(
     group
         The granule.
     array
-        An array of it, of at least two axes, the last two its rows and columns.
+        An array of it, of at least two axes.
     steps
         Which rows and columns are taken.
 
@@ -54,8 +56,13 @@ def positions(
     latitudes, longitudes
         In degrees, of shape (rows, columns), NaN where there is none.
     """
-    shape = array.shape[-2:]
-    for latitude, longitude in pairs(group):
+    shape = tuple(array.shape[axis] for axis in image_axes(array))
+    prefix = len(group.path) + 1
+    own = array.path[prefix:].rpartition("/")[0]
+    known = sorted(
+        pairs(group), key=lambda pair: distance(own, pair[0].path[prefix:].rpartition("/")[0])
+    )
+    for latitude, longitude in known:
         if latitude.shape[-2:] == longitude.shape[-2:] == shape and latitude.ndim >= 2:
             return thinned(latitude, steps), thinned(longitude, steps)
         if latitude.ndim == longitude.ndim == 1 and (latitude.size, longitude.size) == shape:

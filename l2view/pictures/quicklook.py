@@ -10,6 +10,7 @@ import zarr
 from numpy.typing import NDArray
 
 from l2view.errors import FieldError, L2ViewError, listed, unknown
+from l2view.geolocation.coordinates import image_axes
 from l2view.geolocation.positions import Steps, positions, thinned
 from l2view.geolocation.touching import corners_of, extremes
 from l2view.view.store import ViewStore
@@ -123,7 +124,8 @@ def _look(view: View, name: str, variable: str) -> Look | None:
         or not array.size
     ):
         return None
-    steps: Steps = (-(-array.shape[-2] // PIXELS), -(-array.shape[-1] // PIXELS))
+    rows, columns = image_axes(array)
+    steps: Steps = (-(-array.shape[rows] // PIXELS), -(-array.shape[columns] // PIXELS))
     where = positions(group, array, steps)
     lat, lon = where if where is not None else (None, None)
     return Look(name, thinned(array, steps), lat, lon)

@@ -64,6 +64,8 @@ def _joined(view: View) -> dict[str, str]:
     shape = view.view_store.shape
     assert isinstance(shape, Joined)
     arrays = []
+    if "" not in shape.stacks:  # of nothing
+        return {}
     for path, array in shape.stacks[""].arrays.items():
         sizes = zip(array.dimensions, array.shape, strict=True)
         arrays.append(f"{path} ({', '.join(f'{name}: {size}' for name, size in sizes)})")

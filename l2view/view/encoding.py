@@ -236,6 +236,32 @@ def _same_units(one: str, other: str) -> bool:
         return False
 
 
+def common_dtype(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
+    """Return the smallest dtype that has all values of others, exactly.
+
+    Raises
+    ------
+    ValueError
+        Where there is none.
+    """
+    kinds = {_kind(dtype) for dtype in dtypes}
+    found = np.result_type(*dtypes)
+    alike = len(kinds) == 1 or kinds <= {"number", "bool"}
+    inexact = found.kind in "fc" and any(
+        dtype.kind in "iu" and np.iinfo(dtype).bits > np.finfo(found).nmant + 1 for dtype in dtypes
+    )
+    if not alike or inexact or found.kind == "O":
+        raise ValueError(f"no data type holds all of {', '.join(sorted({*map(str, dtypes)}))}")
+    return found
+
+
+def _kind(dtype: np.dtype[Any]) -> str:
+    """Return what values of a dtype are."""
+    return {"b": "bool", "U": "text", "T": "text"}.get(
+        dtype.kind, "number" if dtype.kind in "iufc" else dtype.kind
+    )
+
+
 def is_plain(variant: JSON) -> bool:
     """Return whether the stored numbers of a variant are its values."""
     packing = packing_of(variant)

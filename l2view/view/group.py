@@ -10,7 +10,7 @@ from zarr import AsyncGroup
 from zarr.core.group import GroupMetadata
 from zarr.storage import StorePath
 
-from l2view.errors import QueryError, ShapeError, listed
+from l2view.errors import QueryError, ShapeError, listed, unknown
 from l2view.view.granules import Names
 from l2view.view.stack import Joined, joined
 from l2view.view.store import ViewStore
@@ -255,7 +255,7 @@ class View(zarr.Group):
         Raises
         ------
         QueryError
-            Where there is no place, or it is none.
+            Where there is no place, or it is none; or no array called `latitude` or `longitude`.
         """
         from l2view.query.place import box, geometry
 
@@ -269,12 +269,26 @@ class View(zarr.Group):
             raise QueryError("this view is cropped already; crop the view that it was made of")
         said: dict[str, Any] = {"bbox": list(bbox)} if bbox is not None else {}
         said = said or {"intersects": place.wkt}
+        if latitude is not None and longitude is not None:
+            said |= {"latitude": latitude, "longitude": longitude}
+            self._require_arrays(latitude, longitude)
         windows = Windows(place, exact=exact, latitude=latitude, longitude=longitude)
         made = tree.cropped(windows, said | {"exact": exact})
         shape = self.view_store.shape
         if isinstance(shape, Joined):
             return View.of(ViewStore(joined(made, shape.joining)))
         return View.of(ViewStore(made))
+
+    def _require_arrays(self, *paths: str) -> None:
+        """Raise where the first granule doesn't have some arrays."""
+        group = zarr.open_group(ViewStore(self.view_store.tree.whole_variables), mode="r")
+        granule = group.get(self.names[0]) if len(self.names) else None
+        if isinstance(granule, zarr.Group):
+            members = granule.members(max_depth=None)
+            known = [path for path, node in members if isinstance(node, zarr.Array)]
+            for path in paths:
+                if path not in known:
+                    raise QueryError(unknown("array", path, known))
 
     def to_icechunk(
         self,
@@ -466,6 +480,8 @@ class View(zarr.Group):
         FieldError
             Where there is no geometry field, or nothing called `name`.
         """
+        if name is None and ncols is not None:
+            raise QueryError("ncols= draws a variable of each granule: name it")
         if name is not None and name not in self.table.schema.names:
             from l2view.pictures.quicklook import plot_granules
 

@@ -210,15 +210,19 @@ class JoinedArray:
         axis = self._axis
         lengths = self.parts.lengths[:, axis].tolist()
         chunks = np.maximum(self.parts.chunk_shapes[:, axis], 1).tolist()
-        last = max((i for i, length in enumerate(lengths) if length), default=-1)
         found = []
-        for member, (length, chunk) in enumerate(zip(lengths, chunks, strict=True)):
+        for length, chunk in zip(lengths, chunks, strict=True):
             count, rest = divmod(length, chunk)
             cut = np.full(count + (rest > 0), chunk, dtype=np.int64)
-            # Zarr lets the last chunk of all reach beyond the end, as it does in the file.
-            if rest and member != last:
+            if rest:
                 cut[-1] = rest
             found.append(cut)
+        # Zarr lets the last chunk of all reach beyond the end, as it does in its file; but not
+        # if it is made anyway, or if only without that all are of one length.
+        last = max((i for i, length in enumerate(lengths) if length), default=-1)
+        if last >= 0 and self.passes[last] and not _are_equal(found):
+            found[last] = found[last].copy()
+            found[last][-1] = chunks[last]
         return found
 
     @property
@@ -234,8 +238,7 @@ class JoinedArray:
     @cached_property
     def is_regular(self) -> bool:
         """Whether all chunks along `axis` are of one length."""
-        cut = np.concatenate([*self.edges, np.empty(0, dtype=np.int64)])
-        return len(cut) == 0 or bool((cut == cut[0]).all())
+        return _are_equal(self.edges)
 
     @cached_property
     def document(self) -> JSON:
@@ -249,7 +252,8 @@ class JoinedArray:
         else:
             cut = np.concatenate([*self.edges, np.empty(0, dtype=np.int64)])
             if self.is_regular:
-                chunks[self.axis] = int(cut[0]) if len(cut) else 1
+                own = self.parts.chunk_shapes[:, self.axis].max(initial=1)
+                chunks[self.axis] = int(cut[0]) if len(cut) else int(own)
             else:
                 chunks[self.axis] = _run_lengths(cut)
                 said = {"kind": "inline", "chunk_shapes": chunks}
@@ -470,6 +474,12 @@ async def _opened(tree: Tree, row: int, path: str, document: JSON) -> AsyncArray
     metadata = ArrayV3Metadata.from_dict({**document, "attributes": {}})
     store: ViewStore = tree.numbered
     return AsyncArray(metadata=metadata, store_path=StorePath(store, join(str(row), path)))
+
+
+def _are_equal(edges: Sequence[NDArray[np.int64]]) -> bool:
+    """Return whether chunks are all of one length."""
+    cut = np.concatenate([*edges, np.empty(0, dtype=np.int64)])
+    return len(cut) == 0 or bool((cut == cut[0]).all())
 
 
 def _run_lengths(edges: NDArray[np.int64]) -> list[Any]:

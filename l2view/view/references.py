@@ -141,25 +141,25 @@ def _chunks(store: Store, source: Source, array: ArrayInventory) -> AsyncIterato
 
 async def _from_icechunk(store: icechunk.IcechunkStore, source: Source) -> AsyncIterator[Chunks]:
     """Yield chunks from Icechunk's manifests."""
-    lookup = None
-    if source.slots is not None:
-        lookup = np.full(int(source.slots.max(initial=-1)) + 1, -1, dtype=np.int64)
-        lookup[source.slots] = source.members
+    order = None if source.slots is None else np.argsort(source.slots, kind="stable")
     async for found, kinds, paths, offsets, lengths, inlined in store.array_chunk_iterator(
         f"/{source.path}", BATCH
     ):
         index: NDArray[np.int64] = found.astype(np.int64)
-        if lookup is None:
+        if source.slots is None or order is None:
             members = np.repeat(source.members, len(index))
             yield Chunks(members, index, kinds, paths, offsets, lengths, inlined)
             continue
-        slots = index[:, 0]
-        members = np.full(len(slots), -1, dtype=np.int64)
-        inside = slots < len(lookup)
-        members[inside] = lookup[slots[inside]]
-        found_here = Chunks(members, index[:, 1:], kinds, paths, offsets, lengths, inlined)
-        kept = np.flatnonzero(members >= 0)
-        yield found_here if len(kept) == len(members) else _taken(found_here, kept)
+        # A slot may be that of several granules, or of none of the view.
+        slots = source.slots[order]
+        begins = np.searchsorted(slots, index[:, 0], side="left")
+        counts = np.searchsorted(slots, index[:, 0], side="right") - begins
+        rows = np.repeat(np.arange(len(index)), counts)
+        within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        members = source.members[order[np.repeat(begins, counts) + within]]
+        all_of_them = Chunks(index[:, 0], index[:, 1:], kinds, paths, offsets, lengths, inlined)
+        whole = len(rows) == len(index) and bool((counts == 1).all())
+        yield replace(all_of_them if whole else _taken(all_of_them, rows), members=members)
 
 
 async def _from_listing(
@@ -168,10 +168,11 @@ async def _from_listing(
     """Yield the chunks of a plain Zarr store: each is an object of its own."""
     member = int(source.members[0])
     encoding = parse_chunk_key_encoding(array.variants[array.which[member]]["chunk_key_encoding"])
-    slots: dict[int, int] | None = None
+    slots: dict[int, list[int]] | None = None
     if source.slots is not None:
-        pairs = zip(source.slots.tolist(), source.members.tolist(), strict=True)
-        slots = dict(pairs)
+        slots = {}
+        for slot, one in zip(source.slots.tolist(), source.members.tolist(), strict=True):
+            slots.setdefault(slot, []).append(one)
     grid = -(-array.shapes // np.maximum(array.chunk_shapes, 1))
     async for listed in _listed(store, f"{source.path}/"):
         members, index, paths, sizes, checksums = [], [], [], [], []
@@ -185,15 +186,15 @@ async def _from_listing(
                 continue
             if array.rank == 0 and slots is None:  # which has an index in Zarr v2
                 at = ()
-            whose = member if slots is None else slots.get(at[0], -1)
+            whose = [member] if slots is None else slots.get(at[0], [])
             at = at if slots is None else at[1:]
-            if whose < 0 or len(at) != array.rank or (at >= grid[whose]).any():
-                continue
-            members.append(whose)
-            index.append(at)
-            paths.append(path)
-            sizes.append(size)
-            checksums.append(checksum)
+            for one in whose:
+                if len(at) == array.rank and (at < grid[one]).all():
+                    members.append(one)
+                    index.append(at)
+                    paths.append(path)
+                    sizes.append(size)
+                    checksums.append(checksum)
         count = len(members)
         yield Chunks(
             np.array(members, dtype=np.int64),

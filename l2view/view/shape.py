@@ -38,8 +38,16 @@ class Made(Protocol):
         ...
 
 
-type Found = str | bytes | Made | Unread | None
-"""Where a chunk is: a key of the source store, bytes at hand, or what makes it."""
+class Deferred(Protocol):
+    """A chunk that takes reading to be found."""
+
+    async def find(self) -> Found:
+        """Return where it is."""
+        ...
+
+
+type Found = str | bytes | Made | Deferred | Unread | None
+"""Where a chunk is: a key of the source store, bytes at hand, what makes it, or what finds it."""
 
 
 class Shape(Protocol):

@@ -41,6 +41,7 @@ from l2view.view.encoding import (
     Form,
     as_stored,
     as_values,
+    common_dtype,
     decoded_dtype,
     has_missing,
     is_plain,
@@ -362,7 +363,11 @@ def joined(tree: Tree, joining: Joining) -> Joined:
     """
     names = tree.granules.fields
     if joining.layout == "stack" and joining.dim not in (None, DIMENSION, *names):
-        raise ShapeError(unknown("field", str(joining.dim), names))
+        raise ShapeError(
+            unknown("field", str(joining.dim), names)
+            + ". A field that is left out by fields= can't be stacked over, and along a dimension "
+            'of the arrays layout="concat" joins'
+        )
     if joining.layout == "concat" and joining.dim is None:
         raise ShapeError('layout="concat" joins along a dimension of the arrays: name it with dim=')
     granules = tree.granules
@@ -374,7 +379,7 @@ def joined(tree: Tree, joining: Joining) -> Joined:
         has = sorted({path for one, _ in found for path in one.arrays})
         raise ShapeError(f"no array matches variables={list(tree.variables or ())}: {listed(has)}")
     if joining.layout == "concat" and granules and merged:
-        _check_dimension(merged, str(joining.dim))
+        _check_dimension(tree, merged, str(joining.dim))
     problems: list[str] = []
     stacks = [_stack(tree, joining, members, problems) for members in merged]
     if problems:
@@ -448,16 +453,21 @@ def _merged(inventories: Sequence[Inventory], joining: Joining) -> list[list[Inv
     return list(groups.values())
 
 
-def _check_dimension(merged: Sequence[Sequence[Inventory]], dim: str) -> None:
-    known = {
-        name
+def _check_dimension(tree: Tree, merged: Sequence[Sequence[Inventory]], dim: str) -> None:
+    each = [
+        {name for array in members[0].arrays.values() for name in array.dimensions if name}
         for members in merged
-        for array in members[0].arrays.values()
-        for name in array.dimensions
-        if name is not None
-    }
-    if dim not in known:
-        raise ShapeError(unknown("dimension", dim, sorted(known)))
+    ]
+    if not any(dim in names for names in each):
+        raise ShapeError(unknown("dimension", dim, sorted(set().union(*each))))
+    without = [m for m, names in zip(merged, each, strict=True) if dim not in names]
+    if without:
+        rows = np.concatenate([one.rows for members in without for one in members])
+        names = [tree.granules.name(int(row)) for row in np.sort(rows)[:13]]
+        raise ShapeError(
+            f"{len(rows)} of the granules have no dimension {dim} ({listed(names)}); search "
+            "without them, or name the arrays with variables="
+        )
 
 
 def _stack(
@@ -589,6 +599,11 @@ def _array(
     axis = None
     if joining.layout == "concat" and joining.dim in names:
         axis = names.index(joining.dim)
+        if names.count(joining.dim) > 1:
+            problems.append(
+                f"{parts.path} has the dimension {joining.dim} twice; leave it out with variables="
+            )
+            return None
     if trouble := _differences(tree, joining, parts, axis):
         problems.extend(trouble)
         return None
@@ -750,12 +765,7 @@ def _form(parts: Parts, joining: Joining, padded: bool, lift: bool) -> Form:
         return as_stored(
             first, codecs or as_values(native_dtype(first["data_type"])).codecs, padded
         )
-    dtypes = [decoded_dtype(variant) for variant in variants]
-    dtype = np.result_type(*dtypes)
-    if dtype.kind == "f" and all(one.kind in "iu" for one in dtypes):
-        raise ValueError(f"no data type holds all of {listed(sorted(map(str, set(dtypes))))}")
-    if dtype.kind == "O":
-        raise ValueError(f"its values are {listed(sorted(map(str, set(dtypes))))}")
+    dtype = common_dtype([decoded_dtype(variant) for variant in variants])
     plain = as_values(dtype)
     passing = np.array(
         [

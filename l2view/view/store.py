@@ -30,7 +30,9 @@ from zarr.core.sync import sync
 
 from l2view.errors import AuthorizationError, ChunkError, ReadOnlyViewError, without_credentials
 from l2view.hierarchy import JSON, METADATA_KEYS, join, reads_sync
-from l2view.view.shape import METADATA, Made, Shape, Unread
+from l2view.view.joined import Absent, Region
+from l2view.view.shape import METADATA, Shape, Unread
+from l2view.view.windows import CroppedChunk
 
 if TYPE_CHECKING:
     from l2view.view.tree import Tree
@@ -81,7 +83,7 @@ class ViewStore(Store):
 
     # Keys
 
-    async def _found(self, key: str) -> str | bytes | Made | None:
+    async def _found(self, key: str) -> str | bytes | Region | Absent | None:
         """Return where the value at `key` is."""
         path, _, name = key.rpartition("/")
         if name in METADATA_KEYS:
@@ -93,7 +95,11 @@ class ViewStore(Store):
             if await self.tree.layout.document(found.location, "") is None:
                 return None
             found = self.shape.find(key)
-        return None if isinstance(found, Unread) else found
+        if isinstance(found, CroppedChunk):
+            found = await found.find()
+        if found is None or isinstance(found, str | bytes):
+            return found
+        return found if isinstance(found, Region | Absent) else None
 
     # Reading
 
@@ -187,9 +193,7 @@ class ViewStore(Store):
         found = await self._found(key)
         if isinstance(found, str):
             return await self.source.exists(found)
-        if found is None or isinstance(found, bytes):
-            return found is not None
-        return await found.read(default_buffer_prototype()) is not None
+        return found is not None
 
     async def getsize(self, key: str) -> int:
         """Return the size in bytes of the value at `key`."""

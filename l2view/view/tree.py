@@ -117,6 +117,11 @@ class Tree:
         return {"zarr_format": 3, "node_type": "group", "attributes": {OWN: self.description}}
 
     @property
+    def whole_variables(self) -> Tree:
+        """The tree with all of its arrays."""
+        return Tree(**self.__getstate__() | {"variables": None, "windows": None})
+
+    @property
     def uncropped(self) -> Tree:
         """The tree with its whole arrays."""
         return self if self.windows is None else Tree(**self.__getstate__() | {"windows": None})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -19,11 +19,10 @@ import shapely
 import zarr
 from affine import Affine
 from numpy.typing import NDArray
-from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import StorePath
 
 from l2view.errors import L2ViewWarning, warn
-from l2view.geolocation.coordinates import are_axes, pairs
+from l2view.geolocation.coordinates import are_axes, distance, image_axes, pairs
 from l2view.geolocation.geotiff import crs_of, is_placed, transform_of
 from l2view.geolocation.touching import (
     NOTHING,
@@ -36,12 +35,13 @@ from l2view.geolocation.touching import (
 )
 from l2view.geolocation.values import decoded
 from l2view.hierarchy import JSON
+from l2view.layout.groups import ALONE
 from l2view.layout.inventory import Inventory
 from l2view.layout.profile import DEFAULT_KEYS
 from l2view.view.encoding import RELEVANT, Form, packing_of
 from l2view.view.granules import READERS
 from l2view.view.joined import JoinedArray, Parts, inner_codecs
-from l2view.view.shape import Unread
+from l2view.view.shape import Found, Unread
 
 if TYPE_CHECKING:
     from l2view.view.tree import Tree
@@ -104,7 +104,7 @@ class Windows:
 
     def __getstate__(self) -> JSON:
         names = ("place", "exact", "latitude", "longitude")
-        return {name: getattr(self, name) for name in names} | {"known": self._known}
+        return {name: getattr(self, name) for name in names} | {"known": dict(self._known)}
 
     def __setstate__(self, state: JSON) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -128,7 +128,11 @@ class Windows:
                 if row not in self._pending:
                     self._pending[row] = READERS.submit(self._find, tree, row)
                 pending = self._pending[row]
-            self._known[row] = await asyncio.wrap_future(pending)
+            try:
+                self._known[row] = await asyncio.wrap_future(pending)
+            finally:  # what failed may not fail again
+                with self._lock:
+                    self._pending.pop(row, None)
         return self._known[row]
 
     async def cropped(self, tree: Tree, inventory: Inventory) -> Inventory:
@@ -145,7 +149,7 @@ class Windows:
         for path, array in inventory.arrays.items():
             starts, stops = np.zeros_like(array.shapes), array.shapes.copy()
             for member, windows in enumerate(shown):
-                for axis, (start, stop) in enumerate(windows.get(path, ())):
+                for axis, (start, stop) in enumerate(_windows_at(windows, path)):
                     starts[member, axis], stops[member, axis] = start, stop
             chunks = array.chunk_shapes
             arrays[path] = replace(array, starts=starts, stops=stops, chunk_shapes=chunks)
@@ -273,34 +277,67 @@ def _crs(array: zarr.Array[Any]) -> str | None:
 
 def _rasters(group: zarr.Group, place: shapely.Geometry) -> Iterator[Located]:
     """Yield what touches the place of images with a transform, and of their overviews."""
-    for path, holder in _groups(group):
-        images = [array for _, array in sorted(holder.arrays()) if array.ndim >= 2]
-        placed = next(
-            (
-                (image, transform, crs)
-                for image in images
-                for said in (holder.attrs.asdict(), image.attrs.asdict())
-                if (transform := _transform(said)) is not None and (crs := _said_crs(said))
-            ),
-            None,
-        )
+    prefix = len(group.path) + 1
+    images = [
+        array
+        for _, array in sorted(group.members(max_depth=None))
+        if isinstance(array, zarr.Array) and array.ndim >= 2
+    ]
+    for _, holder in _groups(group):
+        own = [array for array in images if array.path.rpartition("/")[0] == holder.path]
+        placed = _placed(holder, own)
         if placed is None:
             continue
         full, transform, crs = placed
-        height, width = full.shape[-2:]
-        for shape in dict.fromkeys((image.shape[-2], image.shape[-1]) for image in images):
+        rows, columns = image_axes(full)
+        height, width = full.shape[rows], full.shape[columns]
+        names = _names(full)
+        for image in images:
+            at = image_axes(image)
+            mine, shape = _names(image), (image.shape[at[0]], image.shape[at[1]])
+            if (mine[at[0]], mine[at[1]]) != (names[rows], names[columns]):
+                continue
+            if not _is_overview(shape, (height, width)):
+                continue
             # An overview covers what the full image covers, in larger pixels.
             scale = Affine.scale(width / shape[1], height / shape[0])
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
                 windows = raster_windows(shape, transform * scale, crs, place)
-            image = next(one for one in images if one.shape[-2:] == shape)
-            names = _names(image)[-2:]
+            dimensions = (mine[at[0]], mine[at[1]])
             yield Located(
-                path,
-                dict(zip(names, shape, strict=True)),
-                dict(zip(names, windows, strict=True)),
+                image.path[prefix:].rpartition("/")[0],
+                dict(zip(dimensions, shape, strict=True)),
+                dict(zip(dimensions, windows, strict=True)),
             )
+
+
+def _placed(
+    holder: zarr.Group, images: Sequence[zarr.Array[Any]]
+) -> tuple[zarr.Array[Any], Affine, Any] | None:
+    """Return the image that a transform is of, the transform and its CRS."""
+    for image in images:
+        said = image.attrs.asdict()
+        if (transform := _transform(said)) is not None and (crs := _said_crs(said)):
+            return image, transform, crs
+    said = holder.attrs.asdict()
+    transform, crs = _transform(said), _said_crs(said)
+    if transform is None or not crs or not images:
+        return None
+    shape: Any = said.get("spatial:shape") or said.get("proj:shape")
+    fitting = [i for i in images if shape and [i.shape[a] for a in image_axes(i)] == list(shape)]
+    return max(fitting or images, key=lambda one: one.size), transform, crs
+
+
+def _is_overview(shape: tuple[int, int], full: tuple[int, int]) -> bool:
+    """Return whether an image is as wide as high as another, but for what rounding leaves."""
+    if shape == full:
+        return True
+    factors = [large / small for large, small in zip(full, shape, strict=True) if small]
+    if len(factors) < 2 or min(factors) <= 1:
+        return False
+    off = max(abs(large / max(factors) - small) for large, small in zip(full, shape, strict=True))
+    return off <= 1 and max(factors) / min(factors) < 1.5
 
 
 def _transform(said: Mapping[str, Any]) -> Affine | None:
@@ -323,24 +360,17 @@ def _window_of(
 ) -> tuple[Window, ...] | None:
     """Return what is shown of an array: by the nearest coordinates along its dimensions."""
     group = path.rpartition("/")[0]
-    ranked = sorted(located, key=lambda one: _distance(group, one.group))
     names = _names(array)
-    for one in ranked:
+    for one in sorted(located, key=lambda one: distance(group, one.group)):
         fits = [axis for axis, name in enumerate(names) if one.sizes.get(name) == array.shape[axis]]
-        if {names[axis] for axis in fits} >= one.sizes.keys() or (
-            fits and array.ndim < len(one.sizes)
-        ):
+        named = array.metadata.dimension_names is not None  # type: ignore[union-attr]
+        # By its length alone a dimension isn't known, by all of them it is.
+        if fits and (named or {names[axis] for axis in fits} >= one.sizes.keys()):
             return tuple(
                 one.windows[name] if axis in fits else (0, array.shape[axis])
                 for axis, name in enumerate(names)
             )
     return None
-
-
-def _distance(group: str, other: str) -> tuple[int, int]:
-    """Return how far coordinates are from an array's group: those above it are nearest."""
-    above = group == other or group.startswith(f"{other}/") or not other
-    return (0 if above else 1, abs(group.count("/") - other.count("/")))
 
 
 def _aligned(
@@ -354,7 +384,7 @@ def _aligned(
             continue
         array = arrays[path]
         for name, size, window, chunk in zip(
-            _names(array), array.shape, windows, array.chunks, strict=True
+            _names(array), array.shape, windows, array.shards or array.chunks, strict=True
         ):
             key = (name, size, window)
             wanted[key] = window
@@ -380,10 +410,20 @@ def _aligned(
     }
 
 
+def _windows_at(shown: Shown, path: str) -> tuple[Window, ...]:
+    """Return what is shown of the array at a path, nothing where all is.
+
+    An array that is a granule goes by `ALONE` as well.
+    """
+    if path == ALONE and len(shown) == 1 and path not in shown:
+        return next(iter(shown.values()))
+    return shown.get(path, ())
+
+
 def cropped(document: JSON, shown: Shown, path: str) -> JSON:
     """Return the document of a granule's array with what is shown of it."""
-    windows = shown.get(path)
-    if windows is None:
+    windows = _windows_at(shown, path)
+    if not windows:
         return document
     chunks = _chunks(document)
     lengths = [stop - start for start, stop in windows]
@@ -419,28 +459,29 @@ class CroppedChunk:
     row: int
     key: str
 
-    async def read(self, prototype: BufferPrototype) -> Buffer | None:
-        """Return the chunk."""
+    async def find(self) -> Found:
+        """Return where it is: in the source store, or what makes it."""
         path, _, rest = f"{self.key}/".rpartition("/c/")
         array = await cropped_array(self.tree, self.row, path) if path else None
-        if array is None:
-            found = self.tree.whole(self.row, self.key)
-        else:
-            found = array.find(self.tree, "/".join(["c", "0", rest]).rstrip("/"))
-        if isinstance(found, Unread):
-            await self.tree.layout.document(found.location, "")
-            return await self.read(prototype)
-        if isinstance(found, str):
-            return await self.tree.source.get(found, prototype)
-        return None if found is None or isinstance(found, bytes) else await found.read(prototype)
+
+        def found() -> Found:
+            if array is None:
+                return self.tree.whole(self.row, self.key)
+            return array.find(self.tree, "/".join(["c", "0", rest]).rstrip("/"))
+
+        where = found()
+        if isinstance(where, Unread):
+            await self.tree.layout.document(where.location, "")
+            where = found()
+        return where
 
 
 async def cropped_array(tree: Tree, row: int, path: str) -> JoinedArray | None:
     """Return a granule's array as a stack of one with what is shown of it; None where all is."""
     assert tree.windows is not None
-    windows = (await tree.windows.of(tree, row)).get(path)
+    windows = _windows_at(await tree.windows.of(tree, row), path)
     document = await tree.layout.document(tree.granules.location(row), path)
-    if windows is None or document is None or document["node_type"] != "array":
+    if not windows or document is None or document["node_type"] != "array":
         return None
     attributes = {k: v for k, v in (document.get("attributes") or {}).items() if k in RELEVANT}
     shown = cropped(document, {path: windows}, path)
