@@ -180,6 +180,10 @@ def referring(folder: Path) -> Iterator[Row]:
     yield Row(f"xr.open_zarr of a stack of {MANY:,} granules", only, 0.5, " s")
     both = statistics.median(seconds(opened) for _ in range(5))
     yield Row("the same with l2view.open", both, 0.5, " s")
+    for count, most in ((1_000, 2), (MANY, 15)):
+        tree = l2view.open(collection, limit=count)
+        took = statistics.median(seconds(tree.to_datatree) for _ in range(2))
+        yield Row(f"to_datatree of {count:,} granules × 3 arrays", took, most, " s")
     million = l2view.open(collection, limit=MILLION)
 
     def references() -> None:

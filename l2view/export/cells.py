@@ -12,7 +12,7 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 from zarr.core.sync import sync
 
-from l2view.errors import ChunkError, ExportError, listed
+from l2view.errors import ChunkError, ExportError
 from l2view.hierarchy import join
 from l2view.layout import Location
 from l2view.layout.inventory import Inventory
@@ -159,9 +159,9 @@ def _native(
     tree: Tree, inventory: Inventory, path: str, chunks: Chunks, positions: NDArray[np.int64]
 ) -> ExportError:
     rows = np.unique(inventory.rows[chunks.members[positions]])
-    names = [tree.granules.name(int(row)) for row in rows[:13]]
+    names = tree.granules.some(rows)
     return ExportError(
         f"chunks of {path} are values of {tree.description['collection']} itself, to which "
-        f"nothing else can refer ({listed(names)}); pass copy_native=True to copy them, or leave "
+        f"nothing else can refer ({names}); pass copy_native=True to copy them, or leave "
         "the array out with variables="
     )

@@ -15,7 +15,7 @@ from virtualizarr.manifests.manifest import INLINED_CHUNK_PATH
 from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.core.sync import sync
 
-from l2view.errors import ExportError, listed
+from l2view.errors import ExportError
 from l2view.export.cells import Cells, cells
 from l2view.hierarchy import JSON, join
 from l2view.layout.profile import DEFAULT_KEYS
@@ -133,10 +133,10 @@ def _require_untouched(tree: Tree, array: JoinedArray) -> None:
     """Raise where chunks of a joined array are made when they are read."""
     touched = np.flatnonzero(~array.untouched)
     if len(touched):
-        names = [tree.granules.name(int(row)) for row in array.parts.rows[touched[:13]]]
+        names = tree.granules.some(array.parts.rows[touched])
         raise ExportError(
             f"chunks of {array.parts.path} are made when they are read, for the granules differ "
-            f"({listed(names)}), so that nothing can refer to them; copy the view with to_zarr(), "
+            f"({names}), so that nothing can refer to them; copy the view with to_zarr(), "
             "or leave the array out with variables="
         )
 

@@ -7,10 +7,11 @@ becomes a dictionary when its attributes are asked for, a block of rows at a tim
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any, overload
 
 import numpy as np
@@ -28,6 +29,9 @@ from l2view.view.pickled import array_of, array_state, read_table, table_bytes
 
 READERS = ThreadPoolExecutor(8, thread_name_prefix="l2view")
 """Threads for what takes zarr's loop from within it; zarr needs its own for that."""
+
+FEW = 6
+"""How many granules a message names."""
 
 BLOCK = 256
 """How many rows are turned into attributes at once."""
@@ -232,6 +236,12 @@ class Granules:
     def name(self, row: int) -> str:
         """Return the name of one granule."""
         return str(row) if self._numbered else str(self.names[row])
+
+    def some(self, rows: Iterable[int]) -> str:
+        """Return the names of a few of some granules, for a message."""
+        chosen = list(islice(rows, FEW + 1))
+        names = ", ".join(self.name(int(row)) for row in chosen[:FEW])
+        return names + (", …" if len(chosen) > FEW else "")
 
     def numbered(self) -> Granules:
         """Return the same granules, named by their positions and without fields."""

@@ -430,10 +430,9 @@ def _warn_of_missing(tree: Tree, inventories: Sequence[Inventory]) -> None:
         there[one.rows] = True
     missing = np.flatnonzero(~there)
     if len(missing):
-        names = [tree.granules.name(int(row)) for row in missing[:13]]
         text = (
             f"{len(missing)} of {len(there)} granules have no arrays in "
-            f"{tree.description['collection']} and are left out: {listed(names)}"
+            f"{tree.description['collection']} and are left out: {tree.granules.some(missing)}"
         )
         warn(text, MissingGranuleWarning)
 
@@ -463,9 +462,9 @@ def _check_dimension(tree: Tree, merged: Sequence[Sequence[Inventory]], dim: str
     without = [m for m, names in zip(merged, each, strict=True) if dim not in names]
     if without:
         rows = np.concatenate([one.rows for members in without for one in members])
-        names = [tree.granules.name(int(row)) for row in np.sort(rows)[:13]]
+        names = tree.granules.some(np.sort(rows))
         raise ShapeError(
-            f"{len(rows)} of the granules have no dimension {dim} ({listed(names)}); search "
+            f"{len(rows)} of the granules have no dimension {dim} ({names}); search "
             "without them, or name the arrays with variables="
         )
 
