@@ -53,9 +53,10 @@ from l2view.stores import (
 )
 from l2view.view.granules import Granules, Origin, group_names
 from l2view.view.group import View
+from l2view.view.joining import joined
 from l2view.view.missing import look
 from l2view.view.shape import Shape
-from l2view.view.stack import EncodingName, Joining, RaggedName, ShapeName, joined
+from l2view.view.stack import EncodingName, Joining, RaggedName, ShapeName
 from l2view.view.store import ViewStore
 from l2view.view.tree import Tree
 

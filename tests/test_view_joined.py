@@ -467,10 +467,10 @@ def test_what_else_a_joined_view_does() -> None:
 
 
 def test_units_without_what_tells_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    from l2view.view import encoding, stack
+    from l2view.view import differences, encoding
 
     monkeypatch.setattr(encoding, "knows_units", lambda: False)
-    monkeypatch.setattr(stack, "knows_units", lambda: False)
+    monkeypatch.setattr(differences, "knows_units", lambda: False)
     encoding._same_units.cache_clear()
     store = stores(plain(0), plain(1))
     zarr.open_group(store)["g1/x"].attrs["units"] = "kelvin"

@@ -12,7 +12,8 @@ from zarr.storage import StorePath
 
 from l2view.errors import QueryError, ShapeError, listed, unknown
 from l2view.view.granules import Names
-from l2view.view.stack import Joined, joined
+from l2view.view.joining import joined
+from l2view.view.stack import Joined
 from l2view.view.store import ViewStore
 from l2view.view.windows import Windows
 
