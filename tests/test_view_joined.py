@@ -200,6 +200,9 @@ def test_concatenated_granules(data: st.DataObject, layout: str) -> None:
     same(chunked.x.values, expected)
     assert found.y_size.values.tolist() == [granule.sizes["y"] for granule in granules]
     assert found.y_size.attrs["sample_dimension"] == "y"
+    owners = np.repeat(np.arange(len(granules)), [granule.sizes["y"] for granule in granules])
+    same(found.y_granule.values, owners)
+    assert found.y_granule.attrs["instance_dimension"] == "granule"
 
 
 # What a user sees

@@ -89,8 +89,7 @@ def fields_dataset(tree: Tree) -> xr.Dataset:
     """Return the fields of a view as a Dataset over the dimension ``granule``."""
     variables = {}
     for name, array in tree.fields.items():
-        # Not combined first: Arrow's strings end at 2 GiB in one piece.
-        values = np.concatenate([array.encode(part) for part in array.parts])
+        values = array.values
         if values.dtype == object:
             values = values.astype(np.dtypes.StringDType())
         dimensions = array.document["dimension_names"]

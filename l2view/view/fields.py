@@ -46,20 +46,23 @@ class FieldArray:
     ----------
     document
         The Zarr v3 document.
-    column
-        The values, of shape (n,).
-    encode
-        What turns a slice of the column into numbers or strings of the array's data type.
+    read
+        Returns the values from one index to another, as the array's data type has them.
     """
 
     document: JSON
-    column: pa.ChunkedArray
-    encode: Callable[[pa.Array], NDArray[Any]]
+    read: Callable[[int, int], NDArray[Any]]
 
     @property
-    def parts(self) -> list[pa.Array]:
-        """The values in pieces, at least one."""
-        return self.column.chunks or [pa.array([], self.column.type)]
+    def length(self) -> int:
+        """The number of values."""
+        return int(self.document["shape"][0])
+
+    @property
+    def values(self) -> NDArray[Any]:
+        """All values; not read in one piece, for Arrow's strings end at 2 GiB in one."""
+        starts = range(0, max(self.length, 1), self.chunk_length)
+        return np.concatenate([self.read(n, n + self.chunk_length) for n in starts])
 
     @property
     def chunk_length(self) -> int:
@@ -69,7 +72,7 @@ class FieldArray:
     @property
     def chunk_count(self) -> int:
         """The number of chunks."""
-        return -(-len(self.column) // self.chunk_length)
+        return -(-self.length // self.chunk_length)
 
     @property
     def keys(self) -> list[str]:
@@ -84,10 +87,9 @@ class FieldArray:
     def chunk(self, index: int) -> bytes | None:
         """Return one encoded chunk, None beyond the end."""
         length = self.chunk_length
-        part = self.column.slice(index * length, length)
-        if index < 0 or len(part) == 0:
+        if not 0 <= index < self.chunk_count:
             return None
-        values = self.encode(part.combine_chunks())
+        values = self.read(index * length, min((index + 1) * length, self.length))
         padded = np.full(length, "" if values.dtype == object else 0, dtype=values.dtype)
         padded[: len(values)] = values
         if padded.dtype == object:
@@ -185,7 +187,40 @@ def _field_array(
             added["missing_value"] = null
         encode = _texts(is_geometry(field), null)
     document = _document(len(column), dtype, fill, _kept(attributes) | added, dimension)
-    return FieldArray(document, column, encode)
+
+    def read(start: int, stop: int) -> NDArray[Any]:
+        part = column.slice(start, stop - start)
+        return encode(part.combine_chunks() if part.num_chunks else pa.array([], kind))
+
+    return FieldArray(document, read)
+
+
+def owner_array(sizes: NDArray[np.int64], dimension: str, instances: str) -> FieldArray:
+    """Return the array that says whose each element along a dimension is.
+
+    It is an index variable of CF's (1.12, 9.3.4), and told piece by piece.
+
+    Parameters
+    ----------
+    sizes
+        How many elements each granule has, of shape (n,).
+    dimension
+        The name of the dimension that granules lie along.
+    instances
+        The name of the dimension with an element a granule.
+    """
+    ends = np.cumsum(sizes)
+    attributes = {
+        "long_name": f"position along {instances} of the granule of each element",
+        "instance_dimension": instances,
+    }
+    total = int(ends[-1]) if len(ends) else 0
+    document = _document(total, "int64", 0, attributes, dimension)
+
+    def read(start: int, stop: int) -> NDArray[Any]:
+        return np.searchsorted(ends, np.arange(start, min(stop, total)), side="right")
+
+    return FieldArray(document, read)
 
 
 def _document(length: int, dtype: str | JSON, fill: Any, attributes: JSON, dimension: str) -> JSON:

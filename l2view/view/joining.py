@@ -226,7 +226,9 @@ def _stack(
     groups = {p: said for p, said in groups.items() if not p or _holds(p, arrays)}
     stack = Stack(rows[order], arrays, groups, dimension, tree)
     names = list(field_names(tree.granules.fields, stack.taken).values())
-    names += [path for path in stack.sizes if "/" not in path]
+    for path, (name, _, along) in stack.sizes.items():
+        if "/" not in path:
+            names += [path, f"{name}_{dimension}"] if along else [path]
     groups[""] = _with_coordinates(groups.get("", {}), names)
     return stack
 

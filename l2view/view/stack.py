@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from l2view.hierarchy import JSON, join
 from l2view.view.attributes import OWN
-from l2view.view.fields import FieldArray, field_arrays, free_name
+from l2view.view.fields import FieldArray, field_arrays, free_name, owner_array
 from l2view.view.joined import JoinedArray
 from l2view.view.pickled import array_of, array_state
 from l2view.view.shape import Found
@@ -116,6 +116,9 @@ class Stack:
                 **({"sample_dimension": dimension} if ragged else {}),
             }
             named[path] = array
+            owners = join(path.rpartition("/")[0], f"{dimension}_{self.dimension}")
+            if ragged and owners not in {*named, *self.arrays}:
+                named[owners] = owner_array(sizes, dimension, self.dimension)
         return named
 
     @cached_property
