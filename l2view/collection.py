@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC
 from datetime import datetime as instant
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 import icechunk
 import numpy as np
@@ -29,7 +29,7 @@ from l2view.errors import (
     unknown,
     warn,
 )
-from l2view.hierarchy import META, Hierarchy
+from l2view.hierarchy import META, Hierarchy, seen
 from l2view.layout import Layout, convention, packed
 from l2view.layout.groups import GroupsLayout, location_field
 from l2view.layout.packed import PackedLayout
@@ -51,11 +51,10 @@ from l2view.stores import (
     require_authorization,
     unreadable,
 )
-from l2view.view.granules import Granules, Origin, group_names
+from l2view.view.granules import Origin, granules_of
 from l2view.view.group import View
 from l2view.view.joining import joined
 from l2view.view.missing import look
-from l2view.view.shape import Shape
 from l2view.view.stack import EncodingName, Joining, RaggedName, ShapeName
 from l2view.view.store import ViewStore
 from l2view.view.tree import Tree
@@ -169,30 +168,8 @@ class Collection:
         raise StoreError(
             f"{self._source.label} is not a collection: a collection has a group "
             f'"{self._group}" of 1-D arrays of one length, one for each field; '
-            f"{await self._seen()}"
+            f"{await seen(self._hierarchy)}"
         )
-
-    async def _seen(self) -> str:
-        try:
-            names = await self._hierarchy.children("")
-        except Exception as error:  # a store may refuse to list in ways of its own
-            return f"its root can't be listed ({type(error).__name__})"
-        if {"repo", "snapshots"} <= set(names):
-            return (
-                "it looks like an Icechunk repository: pass its path or URL, or "
-                "icechunk.Repository.open(storage)"
-            )
-        documents = await asyncio.gather(
-            *(self._hierarchy.read(name) for name in names), return_exceptions=True
-        )
-        groups = [
-            name
-            for name, found in zip(names, documents, strict=True)
-            if isinstance(found, dict) and found["node_type"] == "group"
-        ]
-        if groups:
-            return f"groups at its root: {listed(groups)}. Name another with group="
-        return "there is no Zarr hierarchy at its root"
 
     @property
     def schema(self) -> pa.Schema:
@@ -384,18 +361,7 @@ class Collection:
         ShapeError
             Where the granules found can't be joined so.
         """
-        for name, value, known in (
-            ("layout", layout, get_args(ShapeName.__value__)),
-            ("encoding", encoding, get_args(EncodingName.__value__)),
-            ("ragged", ragged, get_args(RaggedName.__value__)),
-        ):
-            if value not in known:
-                raise QueryError(unknown(f"{name}=", str(value), known, f"{name}= takes"))
-        if layout == "tree" and (dim is not None or encoding != "keep" or ragged != "error"):
-            raise QueryError(
-                'dim=, encoding= and ragged= say how granules are joined: pass layout="stack" or '
-                '"concat" as well'
-            )
+        joining = Joining.of(layout, dim, encoding, ragged)
         require_authorization(self._source)
         names = self._selected(fields)
         globs = texts("variables", variables)
@@ -403,17 +369,17 @@ class Collection:
         hidden = [name for name in ("id", *self._layout.fields) if name in self._fields]
         wanted = list(dict.fromkeys([*names, *hidden]))
         found = self._find(search, wanted).take([ROW, *wanted])
+        origin = Origin(self.meta, tuple(names)) if self._source.snapshot is not None else None
         tree = Tree(
             source=self._source.store,
             layout=self._layout,
-            granules=self._granules(found, names),
+            granules=granules_of(found, names, self._layout.fields, origin),
             description=self._description(search, names, globs, len(found)),
             variables=globs,
             field_attributes={name: self._fields[name].attributes for name in names},
         )
-        if layout != "tree":
-            shape: Shape = joined(tree, Joining(layout, dim, encoding, ragged))
-            return View.of(ViewStore(shape))
+        if joining is not None:
+            return View.of(ViewStore(joined(tree, joining)))
         if len(found) and not self._layout.fields:
             reason = self._layout.missing(())
             message = f"the granules of {self._source.label} have no arrays: {reason}"
@@ -603,16 +569,6 @@ class Collection:
             if absent := [str(one) for one in dict.fromkeys(search.ids) if one not in known]:
                 warn(f"no granule has the id {listed(absent)}", L2ViewWarning)
         return found
-
-    def _granules(self, found: pa.Table, names: Sequence[str]) -> Granules:
-        ids = found.column("id") if "id" in found.schema.names else None
-        locations = found.select(list(self._layout.fields))
-        return Granules(
-            table=found.select([ROW, *names]),
-            names=group_names(found.column(ROW), ids, {ROW, *names}),
-            locations=locations,
-            origin=None if self._source.snapshot is None else Origin(self.meta, tuple(names)),
-        )
 
     def _description(
         self, search: Search, names: Sequence[str], variables: Sequence[str] | None, count: int

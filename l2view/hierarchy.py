@@ -22,7 +22,7 @@ from zarr.abc.store import Store, SupportsGetSync
 from zarr.core.buffer import Buffer, default_buffer_prototype
 
 from l2view import zarr_v2
-from l2view.errors import UnsupportedArrayError
+from l2view.errors import UnsupportedArrayError, listed
 
 JSON = dict[str, Any]
 
@@ -210,6 +210,30 @@ class Hierarchy:
         if zmetadata is None:
             return {}
         return _ConsolidatedV2(zmetadata["metadata"])
+
+
+async def seen(hierarchy: Hierarchy) -> str:
+    """Say what there is at the root of a store that isn't what it was taken for."""
+    try:
+        names = await hierarchy.children("")
+    except Exception as error:  # a store may refuse to list in ways of its own
+        return f"its root can't be listed ({type(error).__name__})"
+    if {"repo", "snapshots"} <= set(names):
+        return (
+            "it looks like an Icechunk repository: pass its path or URL, or "
+            "icechunk.Repository.open(storage)"
+        )
+    documents = await asyncio.gather(
+        *(hierarchy.read(name) for name in names), return_exceptions=True
+    )
+    groups = [
+        name
+        for name, found in zip(names, documents, strict=True)
+        if isinstance(found, dict) and found["node_type"] == "group"
+    ]
+    if groups:
+        return f"groups at its root: {listed(groups)}. Name another with group="
+    return "there is no Zarr hierarchy at its root"
 
 
 async def _read_many(store: Store, keys: Sequence[str]) -> Sequence[Buffer | None]:

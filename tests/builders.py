@@ -16,6 +16,7 @@ import xarray as xr
 import zarr
 from zarr.dtype import VariableLengthBytes
 
+import l2view
 from l2view.ingest.references import ArrayReferences, GranuleReferences
 from l2view.ingest.repository import config
 from l2view.ingest.writer import Granule, write_batch
@@ -198,3 +199,12 @@ def packed_store(
     written = write_batch(repository, granules)
     assert not written.failed, written.failed
     return repository
+
+
+def decoded(store: Any) -> list[xr.Dataset]:
+    """Return each granule as xarray decodes it."""
+    view = l2view.open(store)
+    return [
+        xr.open_zarr(view.store, group=name, consolidated=False, chunks=None).load()
+        for name in view.names
+    ]

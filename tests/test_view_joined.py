@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from builders import packed_store, put, texts
+from builders import decoded, packed_store, put, texts
 from hypothesis import given
 from hypothesis import strategies as st
 from zarr.codecs import GzipCodec, TransposeCodec, ZstdCodec
@@ -120,15 +120,6 @@ def collection(items: list[Encoding], layout: str) -> Any:
     put(meta, "id", texts(names))
     put(meta, "orbit", np.arange(len(items)))
     return store
-
-
-def decoded(store: Any) -> list[xr.Dataset]:
-    """Return each granule as xarray decodes it."""
-    view = l2view.open(store)
-    return [
-        xr.open_zarr(view.store, group=name, consolidated=False, chunks=None).load()
-        for name in view.names
-    ]
 
 
 def same(found: Any, expected: Any) -> None:

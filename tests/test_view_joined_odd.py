@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import xarray as xr
 import zarr
-from builders import packed_store, put, texts
+from builders import decoded, packed_store, put, texts
 from zarr.codecs import ShardingCodec
 from zarr.storage import LocalStore, MemoryStore
 
@@ -34,14 +34,6 @@ def collection(
     for name, values in (fields or {}).items():
         put(meta, name, values)
     return store
-
-
-def decoded(store: Any) -> list[xr.Dataset]:
-    view = l2view.open(store)
-    return [
-        xr.open_zarr(view.store, group=name, consolidated=False, chunks=None).load()
-        for name in view.names
-    ]
 
 
 def array(group: zarr.Group, name: str, values: Any, chunks: Any = None, **options: Any) -> Any:
@@ -471,3 +463,18 @@ def test_places_of_another_collection_are_not_copied(tmp_path: Path) -> None:
     with pytest.warns(l2view.L2ViewWarning, match="the fields slot are where"):
         l2view.open(store).to_icechunk(tmp_path / "copy")
     assert l2view.open(tmp_path / "copy").table["slot"].to_pylist() == [0]
+
+
+def test_a_fill_value_that_the_numbers_cannot_have() -> None:
+    """1e20 is no int16, and what it would be cast to stands for nothing."""
+
+    def write(group: zarr.Group, number: int) -> None:
+        attributes = {"missing_value": 1e20}
+        array(group, "v", np.ones(3 - number, "i2"), (3,), fill_value=0, attributes=attributes)
+
+    store = collection(2, write)
+    with pytest.warns(l2view.L2ViewWarning, match="v has no fill value of its own: 0"):
+        l2view.open(store, layout="stack", ragged="pad")
+    found = l2view.open(store, ragged="pad", **UNIFY).to_dataset()
+    assert np.isnan(found.v.values[1, 2])
+    np.testing.assert_array_equal(found.v.values[0], [1, 1, 1])

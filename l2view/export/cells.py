@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
@@ -106,11 +107,12 @@ def cells(
     known: dict[str, int] = {}
     for chunks in synchronous(chunks_of(tree, inventory, locations, path)):
         numbers = numbers_of(chunks.members, chunks.index, shapes, firsts)
-        referred = np.array(["://" in place for place in chunks.paths], dtype=bool)
-        for place in dict.fromkeys(chunks.paths):
-            if "://" in place and place not in known:
-                known[place] = len(known)
-        codes = np.array([known.get(place, -1) for place in chunks.paths], dtype=np.int32)
+        files = pa.array(chunks.paths, pa.string()).dictionary_encode()
+        places = files.dictionary.to_pylist()
+        # What has no URL is a value of the store, or within its manifest.
+        kept = [known.setdefault(one, len(known)) if "://" in one else -1 for one in places]
+        codes = np.array(kept, dtype=np.int32)[files.indices.to_numpy()]
+        referred = codes >= 0
         found.codes[numbers] = codes
         found.offsets[numbers] = np.where(referred, chunks.offsets, 0)
         found.lengths[numbers] = np.where(referred, chunks.lengths, 0)

@@ -19,12 +19,12 @@ from zarr.core.sync import sync
 from l2view.errors import ExportError, L2ViewWarning, listed, warn
 from l2view.export.cells import Cells, cells
 from l2view.hierarchy import JSON, META
-from l2view.ingest import grouping, packing, writer
+from l2view.ingest import grouping, packing
 from l2view.ingest.files import FileInfo, key_of, root_of, store_of
 from l2view.ingest.index import extend
 from l2view.ingest.references import ArrayReferences, Checksum, GranuleReferences
 from l2view.ingest.repository import keep_containers, open_repository, with_containers
-from l2view.ingest.writer import Granule, LayoutName, write_batch
+from l2view.ingest.writer import Granule, LayoutName, write_batch, write_granules
 from l2view.layout import Location
 from l2view.layout.inventory import Inventory
 from l2view.layout.profile import DEFAULT_KEYS
@@ -101,7 +101,7 @@ def to_icechunk(
         ready = [Granule(row, _with_checksums(references, sums)) for row, references in some]
         if session is not None:
             _require_containers(session, urls)
-            written = writer._write(session.store, ready, "error", layout)
+            written = write_granules(session.store, ready, "error", layout)
         else:
             assert repository is not None
             repository, new = with_containers(repository, urls, known)

@@ -6,14 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+
+from l2view.ingest.progress import bar_on
 
 type Tell = Callable[[int, int], None]
 """Called with how much is done, and how much there is."""
@@ -37,14 +31,6 @@ def told(progress: bool | Tell, what: str) -> Iterator[Tell]:
     if not progress or not (console.is_terminal or console.is_jupyter):
         yield lambda done, total: None
         return
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(what),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with bar_on(console, what) as bar:
         task = bar.add_task(what, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -15,10 +15,14 @@ from typing import Any
 
 import icechunk
 import numpy as np
+import obstore.store
 from zarr.abc.store import Store
 from zarr.core.buffer import cpu, default_buffer_prototype
+from zarr.core.chunk_grids import ChunkGrid
 from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
+from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.core.sync import sync
+from zarr.storage import ObjectStore
 from zarr.storage._common import make_store
 
 from l2view.errors import ExportError
@@ -95,9 +99,6 @@ async def _opened(target: Any) -> Store:
     if isinstance(target, Store):
         return target
     if isinstance(target, str) and URL.match(target) and not target.startswith("file://"):
-        import obstore.store
-        from zarr.storage import ObjectStore
-
         return ObjectStore(obstore.store.from_url(target))
     return await make_store(target, mode="a")
 
@@ -117,9 +118,6 @@ async def _nodes(view: ViewStore) -> AsyncIterator[tuple[str, JSON]]:
 
 def _grid(document: JSON) -> tuple[int, ...]:
     """Return the number of chunks along each axis."""
-    from zarr.core.chunk_grids import ChunkGrid
-    from zarr.core.metadata.v3 import ArrayV3Metadata
-
     grid = document["chunk_grid"]
     if grid["name"] == "regular":
         lengths = grid["configuration"]["chunk_shape"]

@@ -20,6 +20,19 @@ from rich.progress import (
 from l2view.ingest.report import IngestReport
 
 
+def bar_on(console: Console, text: str) -> Progress:
+    """Return a bar with how much is done, a text, and the time that it takes."""
+    columns = (
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(text),
+        TimeElapsedColumn(),
+        TextColumn("left"),
+        TimeRemainingColumn(),
+    )
+    return Progress(*columns, console=console, transient=True)
+
+
 @contextmanager
 def shown(
     count: Callable[[], int | None], console: Console
@@ -37,15 +50,7 @@ def shown(
     if not (console.is_terminal or console.is_jupyter):
         yield lambda report: None
         return
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True) as bar:
+    with bar_on(console, "{task.description}") as bar:
         task = bar.add_task("looking for granules", total=None)
         Thread(target=lambda: bar.update(task, total=count()), daemon=True).start()
 

@@ -165,7 +165,7 @@ def write_batch(
     """
     for attempt in range(ATTEMPTS):
         session = repository.writable_session(branch)
-        written = _write(session.store, granules, on_conflict, layout)
+        written = write_granules(session.store, granules, on_conflict, layout)
         if not written.added and not written.replaced:
             return written
         try:
@@ -265,13 +265,13 @@ def planned(granule: Granule, kinds: Kinds, layout: LayoutName) -> dict[str, Val
     return row
 
 
-def _write(
+def write_granules(
     store: icechunk.IcechunkStore,
     granules: Sequence[Granule],
     on_conflict: OnConflict,
     asked: LayoutName | None,
 ) -> Written:
-    """Write what can be written, and say what became of each granule."""
+    """Write what can be written into a session, and say what became of each granule."""
     state = read_state(store)
     layout = layout_of(state, asked)
     written = Written()

@@ -298,8 +298,15 @@ def _missing(variant: JSON) -> Any:
     attributes = attributes_of(variant)
     for name in ("_FillValue", "missing_value"):
         said = attributes.get(name)
-        if said is not None and not isinstance(said, str) and dtype.kind in "biufcmM":
-            return np.ravel(np.asarray(said)).astype(dtype)[0]
+        if said is None or isinstance(said, str) or dtype.kind not in "biufcmM":
+            continue
+        value = np.ravel(np.asarray(said))[:1]
+        with np.errstate(all="ignore"):
+            stored = value.astype(dtype)
+            # One that the stored numbers can't have stands for nothing among them.
+            same = dtype.kind not in "biu" or bool((stored == value).all())
+        if same or "_Unsigned" in attributes:
+            return stored[0]
     if dtype.kind in "mM":
         return np.array("NaT", dtype)[()]
     return dtype.type(np.nan) if dtype.kind in "fc" else None

@@ -261,6 +261,28 @@ class Granules:
         return json_columns(self.table.slice(block * BLOCK, BLOCK))
 
 
+def granules_of(
+    found: pa.Table, fields: Sequence[str], locating: Sequence[str], origin: Origin | None
+) -> Granules:
+    """Return the granules that a search found.
+
+    Parameters
+    ----------
+    found
+        Row numbers, the selected fields, ``id`` where there is one, and those that locate.
+    fields
+        The selected fields.
+    locating
+        The fields that a layout locates granules by.
+    origin
+        Where the fields can be read again, None where they may change.
+    """
+    ids = found.column("id") if "id" in found.schema.names else None
+    names = group_names(found.column(ROW), ids, {ROW, *fields})
+    locations = found.select(list(locating))
+    return Granules(found.select([ROW, *fields]), names, locations, origin=origin)
+
+
 def group_names(
     rows: pa.ChunkedArray, ids: pa.ChunkedArray | None, taken: set[str]
 ) -> pa.LargeStringArray:

@@ -37,9 +37,6 @@ if TYPE_CHECKING:
     from l2view.view.store import ViewStore
     from l2view.view.tree import Tree
 
-AT_ONCE = 256
-"""How many chunks are looked for together."""
-
 
 @dataclass(frozen=True, eq=False)
 class Parts:

@@ -207,18 +207,13 @@ def _stack(
     arrays = {}
     for path in members[0].arrays:
         parts = _parts([one.arrays[path] for one in members], rows, order)
-        shared: JSON | None = None
-        for one in members:
-            shared = in_common(shared, one.arrays[path].attributes)
-        array = _array(tree, joining, parts, shared or {}, dimension, problems)
+        shared = _in_all(one.arrays[path].attributes for one in members)
+        array = _array(tree, joining, parts, shared, dimension, problems)
         if array is not None:
             arrays[path] = array
-    groups: dict[str, JSON] = {}
-    for path in members[0].groups:
-        shared = None
-        for one in members:
-            shared = in_common(shared, one.groups.get(path, {}))
-        groups[path] = shared or {}
+    groups: dict[str, JSON] = {
+        path: _in_all(one.groups.get(path, {}) for one in members) for path in members[0].groups
+    }
     for path in members[0].arrays:
         parents = path.split("/")[:-1]
         for end in range(1, len(parents) + 1):
@@ -231,6 +226,14 @@ def _stack(
             names += [path, f"{name}_{dimension}"] if along else [path]
     groups[""] = _with_coordinates(groups.get("", {}), names)
     return stack
+
+
+def _in_all(attributes: Iterable[JSON]) -> JSON:
+    """Return the attributes that are the same in all."""
+    shared: JSON | None = None
+    for one in attributes:
+        shared = in_common(shared, one)
+    return shared or {}
 
 
 def _holds(group: str, arrays: Iterable[str]) -> bool:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 import icechunk
 import numpy as np
 import obstore
+import obstore.exceptions
 import pyarrow as pa
 from numpy.typing import NDArray
 from zarr.abc.store import Store
@@ -25,6 +26,7 @@ from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, ObjectStore
 
+from l2view.errors import StoreError, said
 from l2view.hierarchy import JSON, METADATA_KEYS
 from l2view.layout import Location
 from l2view.layout.inventory import ArrayInventory, Inventory, Source
@@ -222,11 +224,17 @@ async def _listed(store: Store, prefix: str) -> AsyncIterator[list[Listed]]:
     elif isinstance(store, ObjectStore):
         objects, root = store.store, _root_of(store.store)
     if objects is not None:
-        async for page in obstore.list(objects, prefix=prefix.rstrip("/"), chunk_size=BATCH):
-            yield [
-                (one["path"], f"{root}/{quote(one['path'])}", one["size"], one["e_tag"])
-                for one in page
-            ]
+        try:
+            async for page in obstore.list(objects, prefix=prefix.rstrip("/"), chunk_size=BATCH):
+                yield [
+                    (one["path"], f"{root}/{quote(one['path'])}", one["size"], one["e_tag"])
+                    for one in page
+                ]
+        except (obstore.exceptions.BaseError, NotImplementedError) as error:
+            raise StoreError(
+                f"the chunks below {prefix} can't be listed ({said(error)}), which telling where "
+                "they lie takes of a store that isn't Icechunk"
+            ) from error
         return
     keys = [key async for key in store.list_prefix(prefix)]
     sizes = await asyncio.gather(*(store.getsize(key) for key in keys))
@@ -374,12 +382,12 @@ def nbytes_by_container(tree: Tree) -> dict[str, int]:
     return dict(sorted(found.items()))
 
 
-def _sizes(chunks: Chunks, containers: Sequence[str], said: JSON) -> dict[str, int]:
+def _sizes(chunks: Chunks, containers: Sequence[str], description: JSON) -> dict[str, int]:
     found: dict[str, int] = {}
     virtual = chunks.kinds == VIRTUAL
     own = int(chunks.lengths[~virtual].sum())
     if own or not virtual.any():
-        found[str(said["collection"])] = own
+        found[str(description["collection"])] = own
     if virtual.any():
         files = pa.array(chunks.paths, pa.string()).dictionary_encode()
         codes = files.indices.to_numpy()[virtual]

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 import zarr
 from numpy.typing import NDArray
 
+from l2view.errors import QueryError, unknown
 from l2view.hierarchy import JSON, join
 from l2view.view.attributes import OWN
 from l2view.view.fields import FieldArray, field_arrays, free_name, owner_array
@@ -54,6 +55,33 @@ class Joining:
     dim: str | None = None
     encoding: EncodingName = "keep"
     ragged: RaggedName = "error"
+
+    @classmethod
+    def of(
+        cls, layout: ShapeName, dim: str | None, encoding: EncodingName, ragged: RaggedName
+    ) -> Joining | None:
+        """Return how granules shall be joined, None where each is to be a group.
+
+        Raises
+        ------
+        QueryError
+            Where there is no such layout, or what the others say has no use in it.
+        """
+        for name, value, known in (
+            ("layout", layout, get_args(ShapeName.__value__)),
+            ("encoding", encoding, get_args(EncodingName.__value__)),
+            ("ragged", ragged, get_args(RaggedName.__value__)),
+        ):
+            if value not in known:
+                raise QueryError(unknown(f"{name}=", str(value), known, f"{name}= takes"))
+        if layout != "tree":
+            return cls(layout, dim, encoding, ragged)
+        if dim is not None or encoding != "keep" or ragged != "error":
+            raise QueryError(
+                'dim=, encoding= and ragged= say how granules are joined: pass layout="stack" or '
+                '"concat" as well'
+            )
+        return None
 
 
 @dataclass(frozen=True, eq=False)
