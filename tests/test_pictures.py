@@ -299,3 +299,19 @@ def test_what_cannot_be_drawn_is_named() -> None:
         view.plot("sts", ncols=2)
     with pytest.raises(FieldError, match="no field or variable"):
         l2view.open(swaths(), "id = 'none'").plot("sst")
+
+
+def test_a_raster_is_drawn_where_its_transform_says() -> None:
+    """By the names of Zarr's conventions, as it is cropped."""
+    store = MemoryStore()
+    root = zarr.create_group(store)
+    said = {"spatial:transform": [1.0, 0.0, 10.0, 0.0, -1.0, 50.0], "proj:code": "EPSG:4326"}
+    values = np.arange(12.0).reshape(3, 4)
+    group = root.create_group("g", attributes=said)
+    group.create_array("v", data=values, dimension_names=("y", "x"))
+    put(root.create_group("meta"), "id", texts(["g"]))
+    ax = l2view.open(store).plot("v")
+    corners = ax.collections[0].get_coordinates()
+    np.testing.assert_allclose(corners[0, 0], [10, 50], atol=0.02)
+    np.testing.assert_allclose(corners[-1, -1], [14, 47], atol=0.02)
+    mpl.pyplot.close("all")

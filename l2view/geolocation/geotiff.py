@@ -1,4 +1,4 @@
-"""Where a GeoTIFF's pixels lie, by its keys (OGC GeoTIFF 1.1, 19-008r4)."""
+"""Where a raster's pixels lie: by GeoTIFF keys (OGC 19-008r4), or by Zarr's conventions."""
 
 from __future__ import annotations
 
@@ -79,3 +79,22 @@ def crs_of(attributes: Mapping[str, Any]) -> str | None:
         said.append("+datum=WGS84")
     unit = attributes.get("proj_linear_units")
     return " ".join([*said, "+units=us-ft" if unit == 9003 else "+units=m", "+no_defs"])
+
+
+def placement(attributes: Mapping[str, Any]) -> tuple[Affine, Any] | None:
+    """Return a raster's transform and CRS, None where its attributes don't say both.
+
+    They are said by GeoTIFF keys, or by the names of the ``spatial:`` and ``proj:`` conventions.
+    """
+    transform, crs = None, None
+    for name in ("spatial:transform", "proj:transform"):
+        found = attributes.get(name)
+        if transform is None and isinstance(found, list) and len(found) >= 6:
+            transform = Affine(*found[:6])
+    for name in ("proj:code", "proj:wkt2", "proj:projjson", "proj:epsg"):
+        if not crs and (said := attributes.get(name)):
+            crs = f"EPSG:{said}" if name == "proj:epsg" else said
+    crs = crs or crs_of(attributes)
+    if transform is None and crs_of(attributes) is not None and is_placed(attributes):
+        transform = transform_of(attributes)
+    return (transform, crs) if transform is not None and crs else None

@@ -11,8 +11,8 @@ import zarr
 from numpy.typing import NDArray
 
 from l2view.geolocation.coordinates import are_axes, distance, image_axes, pairs
-from l2view.geolocation.geotiff import crs_of, is_placed, transform_of
-from l2view.geolocation.values import unpacked, valid
+from l2view.geolocation.geotiff import placement
+from l2view.geolocation.values import decoded, unpacked, valid
 
 type Steps = tuple[int, int]
 """How many rows and columns there are from one that is taken to the next."""
@@ -66,28 +66,26 @@ def positions(
         if latitude.shape[-2:] == longitude.shape[-2:] == shape and latitude.ndim >= 2:
             return thinned(latitude, steps), thinned(longitude, steps)
         if latitude.ndim == longitude.ndim == 1 and (latitude.size, longitude.size) == shape:
-            lat, lon = _axis(latitude), _axis(longitude)
+            lat, lon = decoded(latitude), decoded(longitude)
             if are_axes(latitude, longitude, lat, lon):
                 grid = np.meshgrid(lat[:: steps[0]], lon[:: steps[1]], indexing="ij")
                 return grid[0], grid[1]
     return _of_raster(group, array, shape, steps)
 
 
-def _axis(array: zarr.Array[Any]) -> NDArray[np.float64]:
-    raw = np.asarray(array[...])
-    return unpacked(array, np.where(valid(array, raw), raw, np.nan).astype(np.float64))
-
-
 def _of_raster(
     group: zarr.Group, array: zarr.Array[Any], shape: Sequence[int], steps: Steps
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     for said in (array.attrs.asdict(), group.attrs.asdict()):
-        crs = crs_of(said)
-        if crs is None or not is_placed(said):
+        placed = placement(said)
+        if placed is None:
             continue
-        columns = np.arange(0, shape[1], steps[1]) + 0.5
-        rows = np.arange(0, shape[0], steps[0]) + 0.5
-        x, y = transform_of(said) * np.meshgrid(columns, rows)
+        transform, crs = placed
+        columns, rows = np.meshgrid(
+            np.arange(0, shape[1], steps[1]) + 0.5, np.arange(0, shape[0], steps[0]) + 0.5
+        )
+        x = transform.a * columns + transform.b * rows + transform.c
+        y = transform.d * columns + transform.e * rows + transform.f
         transformer = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
         lon, lat = transformer.transform(x, y)
         return np.asarray(lat), np.asarray(lon)

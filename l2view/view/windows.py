@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pyproj
 import shapely
 import zarr
 from affine import Affine
@@ -23,7 +24,7 @@ from zarr.storage import StorePath
 
 from l2view.errors import L2ViewWarning, warn
 from l2view.geolocation.coordinates import are_axes, distance, image_axes, pairs
-from l2view.geolocation.geotiff import crs_of, is_placed, transform_of
+from l2view.geolocation.geotiff import placement
 from l2view.geolocation.touching import (
     NOTHING,
     Window,
@@ -269,8 +270,6 @@ def _crs(array: zarr.Array[Any]) -> str | None:
         if isinstance(said := array.attrs.get(name), str):
             return said
     if "grid_mapping_name" in array.attrs:
-        import pyproj
-
         return str(pyproj.CRS.from_cf(array.attrs.asdict()).to_wkt())
     return None
 
@@ -317,16 +316,15 @@ def _placed(
 ) -> tuple[zarr.Array[Any], Affine, Any] | None:
     """Return the image that a transform is of, the transform and its CRS."""
     for image in images:
-        said = image.attrs.asdict()
-        if (transform := _transform(said)) is not None and (crs := _said_crs(said)):
-            return image, transform, crs
+        if (placed := placement(image.attrs.asdict())) is not None:
+            return image, *placed
     said = holder.attrs.asdict()
-    transform, crs = _transform(said), _said_crs(said)
-    if transform is None or not crs or not images:
+    placed = placement(said)
+    if placed is None or not images:
         return None
     shape: Any = said.get("spatial:shape") or said.get("proj:shape")
     fitting = [i for i in images if shape and [i.shape[a] for a in image_axes(i)] == list(shape)]
-    return max(fitting or images, key=lambda one: one.size), transform, crs
+    return max(fitting or images, key=lambda one: one.size), *placed
 
 
 def _is_overview(shape: tuple[int, int], full: tuple[int, int]) -> bool:
@@ -338,21 +336,6 @@ def _is_overview(shape: tuple[int, int], full: tuple[int, int]) -> bool:
         return False
     off = max(abs(large / max(factors) - small) for large, small in zip(full, shape, strict=True))
     return off <= 1 and max(factors) / min(factors) < 1.5
-
-
-def _transform(said: Mapping[str, Any]) -> Affine | None:
-    """Return a raster's transform from GeoTIFF keys, or the ``spatial:`` and ``proj:`` names."""
-    for name in ("spatial:transform", "proj:transform"):
-        if isinstance(found := said.get(name), list) and len(found) >= 6:
-            return Affine(*found[:6])
-    return transform_of(said) if crs_of(said) is not None and is_placed(said) else None
-
-
-def _said_crs(said: Mapping[str, Any]) -> Any:
-    for name in ("proj:code", "proj:wkt2", "proj:projjson", "proj:epsg"):
-        if found := said.get(name):
-            return f"EPSG:{found}" if name == "proj:epsg" else found
-    return crs_of(said)
 
 
 def _window_of(
