@@ -10,6 +10,8 @@ from datafusion import DataFrame
 
 from l2view.collection import Collection
 from l2view.stores import Authorize, StoreLike
+from l2view.tables.cells import MAX_CELLS
+from l2view.tables.functions import AllowStores
 from l2view.view.group import View
 from l2view.view.stack import EncodingName, RaggedName, ShapeName
 
@@ -210,21 +212,30 @@ def sql(
     tag: str | None = None,
     snapshot: str | None = None,
     group: str = "meta",
+    location: str | None = None,
     geometry_field: str | None = None,
+    time_field: str | None = None,
     authorize: Authorize | None = None,
+    allow_stores: AllowStores = False,
+    max_cells: int = MAX_CELLS,
 ) -> DataFrame:
-    """Run an SQL query over the table ``meta`` of a collection.
+    """Run an SQL query over the table ``meta`` of a collection, and over its arrays.
 
     Parameters
     ----------
-    store, branch, tag, snapshot, group, geometry_field, authorize
-        As for `open`; no array is read, so nothing has to be authorised.
+    store, branch, tag, snapshot, group, location, geometry_field, time_field, authorize
+        As for `open`; only cells need an authorisation.
     query
         One statement that reads, in DataFusion's dialect, with the ``ST_*`` functions.
     params
         Values for its ``$name`` placeholders.
     tables
         Tables of your own to join with, by name: whatever speaks Arrow.
+    allow_stores
+        Which other stores the table functions may read: none, True for all, or those at and below
+        some paths and URLs.
+    max_cells
+        A query that goes through more cells is an error.
 
     Returns
     -------
@@ -237,10 +248,12 @@ def sql(
         tag=tag,
         snapshot=snapshot,
         group=group,
+        location=location,
         geometry_field=geometry_field,
+        time_field=time_field,
         authorize=authorize,
     )
-    return collection.sql(query, params, tables)
+    return collection.sql(query, params, tables, allow_stores=allow_stores, max_cells=max_cells)
 
 
 def ingest(

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC
-from datetime import datetime as instant
 from typing import TYPE_CHECKING, Any
 
 import icechunk
@@ -19,38 +16,39 @@ from zarr.core.sync import sync
 from l2view.errors import (
     FieldError,
     IngestError,
-    L2ViewError,
     L2ViewWarning,
     MissingGranuleWarning,
     QueryError,
     SkippedFieldWarning,
-    StoreError,
     listed,
     unknown,
     warn,
 )
-from l2view.hierarchy import META, Hierarchy, seen
+from l2view.hierarchy import META, Hierarchy
 from l2view.layout import Layout, convention, packed
 from l2view.layout.groups import GroupsLayout, location_field
 from l2view.layout.packed import PackedLayout
 from l2view.meta.chunks import Tally
 from l2view.meta.dataset import MetaDataset
 from l2view.meta.indexes import Indexes
-from l2view.meta.schema import ROW, Field, read_fields
+from l2view.meta.schema import ROW, Field, fields_of
 from l2view.query.context import Session
 from l2view.query.cost import Cost
 from l2view.query.interval import ENDS, STARTS, time_field
 from l2view.query.parameters import kept_ids, texts
 from l2view.query.place import geometry_field
-from l2view.query.where import Found, Search, find
+from l2view.query.where import Found, Search, described, find
 from l2view.stores import (
     Authorize,
     Source,
     StoreLike,
     open_source,
     require_authorization,
-    unreadable,
 )
+from l2view.tables.cells import MAX_CELLS
+from l2view.tables.dataset import TableDataset
+from l2view.tables.functions import AllowStores, TableFunctions
+from l2view.view.cells import cells
 from l2view.view.granules import Origin, granules_of
 from l2view.view.group import View
 from l2view.view.joining import joined
@@ -121,7 +119,8 @@ class Collection:
         self._location = location
         self._geometry_field = geometry_field
         self._time_field = time_field
-        fields, skipped = sync(self._open(geometry_field))
+        label = self._source.label
+        fields, skipped = sync(fields_of(self._hierarchy, self._group, label, geometry_field))
         if skipped:
             reasons = "; ".join(f'"{name}": {why}' for name, why in skipped.items())
             warn(f"left out of the table meta: {reasons}", SkippedFieldWarning)
@@ -150,26 +149,6 @@ class Collection:
         if self._group != META:
             return None
         return Indexes(self._hierarchy, fixed=self._source.snapshot is not None)
-
-    async def _open(self, geometry: str | None) -> tuple[tuple[Field, ...], dict[str, str]]:
-        """Read the fields, or say what keeps the store from being a collection."""
-        try:
-            document, _ = await asyncio.gather(
-                self._hierarchy.read(self._group), self._hierarchy.consolidated()
-            )
-            if document is not None and document["node_type"] == "group":
-                fields, skipped = await read_fields(self._hierarchy, self._group, geometry)
-                if fields:
-                    return fields, skipped
-        except L2ViewError:
-            raise
-        except Exception as error:  # every store has errors of its own
-            raise unreadable(self._source.label, error) from error
-        raise StoreError(
-            f"{self._source.label} is not a collection: a collection has a group "
-            f'"{self._group}" of 1-D arrays of one length, one for each field; '
-            f"{await seen(self._hierarchy)}"
-        )
 
     @property
     def schema(self) -> pa.Schema:
@@ -275,8 +254,16 @@ class Collection:
         query: str,
         params: Mapping[str, Any] | None = None,
         tables: Mapping[str, Any] | None = None,
+        *,
+        allow_stores: AllowStores = False,
+        max_cells: int = MAX_CELLS,
     ) -> DataFrame:
-        """Run an SQL query over the table ``meta``.
+        """Run an SQL query over the table ``meta`` and the store's arrays.
+
+        Beside ``meta`` there are the table functions ``zarr_groups()``, ``zarr_arrays()``,
+        ``zarr_chunks()`` and ``zarr_cells('array/path')`` of the store itself, and
+        ``cells('red', where => …, bbox => …)``, the cells of a variable of the granules that a
+        search finds, with their fields.
 
         Parameters
         ----------
@@ -286,6 +273,11 @@ class Collection:
             Values for its ``$name`` placeholders.
         tables
             Tables of your own to join with, by name: whatever speaks Arrow.
+        allow_stores
+            Which other stores the query may read, by a path or URL before the other arguments of
+            ``zarr_…``: none, True for all, or those at and below some paths and URLs.
+        max_cells
+            A query that goes through more cells is an error.
 
         Returns
         -------
@@ -299,13 +291,21 @@ class Collection:
         QueryError, FieldError
             Where the query isn't valid, or would do more than read.
         """
-        return self.session(tables).run(query, params)
+        options: Any = {"allow_stores": allow_stores, "max_cells": max_cells}
+        return self.session(tables, **options).run(query, params)
 
-    def session(self, tables: Mapping[str, Any] | None = None) -> Session:
-        """Return a DataFusion session with the table ``meta`` and `tables`."""
+    def session(
+        self,
+        tables: Mapping[str, Any] | None = None,
+        *,
+        allow_stores: AllowStores = False,
+        max_cells: int = MAX_CELLS,
+    ) -> Session:
+        """Return a DataFusion session with the tables that `sql` has."""
         if tables is not None and not isinstance(tables, Mapping):
             raise QueryError(f"tables= maps names to tables, and is no {type(tables).__name__}")
-        return Session(self.meta, dict(tables or {}))
+        functions = TableFunctions(self._source, self._cells, allow_stores, max_cells)
+        return Session(self.meta, dict(tables or {}), functions)
 
     def open(
         self,
@@ -362,32 +362,57 @@ class Collection:
             Where the granules found can't be joined so.
         """
         joining = Joining.of(layout, dim, encoding, ragged)
-        require_authorization(self._source)
-        names = self._selected(fields)
-        globs = texts("variables", variables)
         search = self._search(where, params, bbox, intersects, datetime, ids, order_by, limit)
-        hidden = [name for name in ("id", *self._layout.fields) if name in self._fields]
-        wanted = list(dict.fromkeys([*names, *hidden]))
-        found = self._find(search, wanted).take([ROW, *wanted])
-        origin = Origin(self.meta, tuple(names)) if self._source.snapshot is not None else None
-        tree = Tree(
-            source=self._source.store,
-            layout=self._layout,
-            granules=granules_of(found, names, self._layout.fields, origin),
-            description=self._description(search, names, globs, len(found)),
-            variables=globs,
-            field_attributes={name: self._fields[name].attributes for name in names},
-        )
+        tree = self._tree(search, self._selected(fields), texts("variables", variables))
         if joining is not None:
             return View.of(ViewStore(joined(tree, joining)))
-        if len(found) and not self._layout.fields:
+        if len(tree.granules) and not self._layout.fields:
             reason = self._layout.missing(())
             message = f"the granules of {self._source.label} have no arrays: {reason}"
             warn(message, MissingGranuleWarning)
-        elif 0 < len(found) <= LOOKED_AT:
+        elif 0 < len(tree.granules) <= LOOKED_AT:
             for message, category in sync(look(tree)):
                 warn(message, category)
         return View.of(ViewStore(tree))
+
+    def _tree(
+        self,
+        search: Search,
+        names: list[str],
+        globs: tuple[str, ...] | None,
+        *,
+        later: bool = False,
+    ) -> Tree:
+        """Return the granules that a search finds; their fields are read `later` where they can."""
+        require_authorization(self._source)
+        hidden = [name for name in ("id", *self._layout.fields) if name in self._fields]
+        origin = Origin(self.meta, tuple(names)) if self._source.snapshot is not None else None
+        later = later and origin is not None
+        wanted = list(dict.fromkeys([*(() if later else names), *hidden]))
+        found = self._find(search, wanted).take([ROW, *wanted])
+        own = {} if self._group == META else {"group": self._group}
+        own |= {} if self._location is None else {"location": self._location}
+        return Tree(
+            source=self._source.store,
+            layout=self._layout,
+            granules=granules_of(found, names, self._layout.fields, origin, later=later),
+            description=described(search, self._source, names, len(found), globs) | own,
+            variables=globs,
+            field_attributes={name: self._fields[name].attributes for name in names},
+        )
+
+    def _cells(
+        self,
+        variable: str,
+        *,
+        fields: Sequence[str] | str | None = None,
+        decode: bool,
+        max_cells: int,
+        **asked: Any,
+    ) -> TableDataset:
+        """Return the cells of a variable of the granules that a search finds."""
+        tree = self._tree(self._search(**asked), self._selected(fields), None, later=True)
+        return cells(tree, variable, decode=decode, max_cells=max_cells)
 
     def explain(
         self,
@@ -457,7 +482,7 @@ class Collection:
 
         def find(session: icechunk.Session) -> NDArray[np.int64]:
             now = Collection(session, group=self._group)
-            search = now._search(where, params, None, None, None, kept, None, None)
+            search = now._search(where, params, ids=kept)
             return now._find(search).rows
 
         repository = find_repository(store)
@@ -539,14 +564,14 @@ class Collection:
 
     def _search(
         self,
-        where: str | None,
-        params: Mapping[str, Any] | None,
-        bbox: Sequence[float] | None,
-        intersects: Any,
-        datetime: Any,
-        ids: Iterable[Any] | None,
-        order_by: str | Sequence[str] | None,
-        limit: int | None,
+        where: str | None = None,
+        params: Mapping[str, Any] | None = None,
+        bbox: Sequence[float] | None = None,
+        intersects: Any = None,
+        datetime: Any = None,
+        ids: Iterable[Any] | None = None,
+        order_by: str | Sequence[str] | None = None,
+        limit: int | None = None,
     ) -> Search:
         return Search(
             where=where,
@@ -569,24 +594,3 @@ class Collection:
             if absent := [str(one) for one in dict.fromkeys(search.ids) if one not in known]:
                 warn(f"no granule has the id {listed(absent)}", L2ViewWarning)
         return found
-
-    def _description(
-        self, search: Search, names: Sequence[str], variables: Sequence[str] | None, count: int
-    ) -> dict[str, Any]:
-        said: dict[str, Any] = {
-            "version": 1,
-            "collection": self._source.label,
-            "snapshot": self._source.snapshot,
-            "query": search.asked(),
-            "fields": list(names),
-            "count": count,
-        }
-        if variables is not None:
-            said["variables"] = list(variables)
-        if self._group != "meta":
-            said["group"] = self._group
-        if self._location is not None:
-            said["location"] = self._location
-        if search.momentary:
-            said["opened"] = f"{instant.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-        return said

@@ -14,8 +14,9 @@ import contextlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeGuard
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeGuard
 
 import icechunk
 from zarr.abc.store import Store, SupportsGetSync
@@ -37,6 +38,10 @@ META = "meta"
 
 CACHED_DOCUMENTS = 4096
 """How many documents a hierarchy remembers (they are read again once forgotten)."""
+
+
+WALKED = 256
+"""How many nodes are asked for at once."""
 
 
 def join(*parts: str) -> str:
@@ -62,6 +67,29 @@ def resolve(path: str) -> str | None:
     return "/".join(names)
 
 
+@dataclass(frozen=True)
+class Node:
+    """A group or array, and where it is told.
+
+    Attributes
+    ----------
+    path
+        Its path below the root.
+    document
+        Its Zarr v3 document; None of an array without a v3 form.
+    zarr_format
+        The format in which it is stored.
+    key
+        The key of its metadata in the store; in consolidated metadata, ``#`` and its place there
+        follow.
+    """
+
+    path: str
+    document: JSON | None
+    zarr_format: Literal[2, 3]
+    key: str
+
+
 class Hierarchy:
     """The nodes of a Zarr store below `root`.
 
@@ -79,7 +107,7 @@ class Hierarchy:
         self._cache: OrderedDict[str, JSON] = OrderedDict()
         self._lock = threading.Lock()
         self._consolidated: Mapping[str, JSON] | None = None
-        self._format = 3
+        self._format: Literal[2, 3] = 3
 
     def __getstate__(self) -> JSON:
         return {"store": self.store, "root": self.root}
@@ -103,9 +131,58 @@ class Hierarchy:
         masked
             See `zarr_v2.array_document`.
         """
-        if self._format == 3:
-            return await self._read_v3(path) or await self._read_v2(path, masked)
-        return await self._read_v2(path, masked) or await self._read_v3(path)
+        found = await self._stored(path, masked)
+        return None if found is None else found[0]
+
+    async def _stored(self, path: str, masked: bool) -> tuple[JSON, Literal[2, 3]] | None:
+        """Return the document of the node at `path`, and the format that it has in the store."""
+        if self._format == 3 and (document := await self._read_v3(path)):
+            return document, 3
+        if document := await self._read_v2(path, masked):
+            return document, 2
+        document = await self._read_v3(path) if self._format == 2 else None
+        return None if document is None else (document, 3)
+
+    async def walk(self, path: str = "") -> AsyncIterator[Node]:
+        """Yield the nodes at and below `path`: those of a group together, groups first read first.
+
+        Parameters
+        ----------
+        path
+            Where to begin.
+        """
+        waiting = [path]
+        while waiting:
+            some, waiting = waiting[:WALKED], waiting[WALKED:]
+            nodes = await asyncio.gather(*(self._node(one) for one in some))
+            groups = []
+            for node in nodes:
+                if node is not None:
+                    yield node
+                    if node.document is not None and node.document["node_type"] == "group":
+                        groups.append(node.path)
+            names = await asyncio.gather(*(self.children(group) for group in groups))
+            below = zip(groups, names, strict=True)
+            waiting = [join(group, name) for group, some in below for name in some] + waiting
+
+    async def _node(self, path: str) -> Node | None:
+        """Return the node at `path`, None where there is none."""
+        consolidated = await self.consolidated()
+        try:
+            document = consolidated.get(path)
+            if document is not None:
+                version: Literal[2, 3] = 2 if isinstance(consolidated, _ConsolidatedV2) else 3
+                place = ".zmetadata" if version == 2 else "zarr.json"
+                inside = join(path, _name(document)) if version == 2 else path
+                return Node(path, document, version, f"{self.key(place)}#{inside}")
+            found = await self._stored(path, masked=True)
+        except UnsupportedArrayError:
+            return Node(path, None, 2, self.key(join(path, ".zarray")))
+        if found is None:
+            return None
+        document, version = found
+        name = _name(document) if version == 2 else "zarr.json"
+        return Node(path, document, version, self.key(join(path, name)))
 
     async def document(self, path: str) -> JSON | None:
         """Return the v3 document of the node at `path`, or None where there is none.
@@ -253,6 +330,11 @@ def reads_sync(store: Store) -> TypeGuard[SupportsGetSync]:
     """Return whether `store` can be read without an event loop."""
     # The second half is zarr's convention for stores that can only if another can.
     return isinstance(store, SupportsGetSync) and getattr(store, "_supports_sync_io", True)
+
+
+def _name(document: JSON) -> str:
+    """Return the name under which Zarr v2 keeps a node's metadata."""
+    return ".zarray" if document["node_type"] == "array" else ".zgroup"
 
 
 def _v3_document(buffer: Buffer) -> JSON:

@@ -16,8 +16,9 @@ from zarr.core.sync import sync
 from l2view.errors import ChunkError, ExportError
 from l2view.hierarchy import join
 from l2view.layout import Location
+from l2view.layout.chunks import INLINE, Chunks, synchronous
 from l2view.layout.inventory import Inventory
-from l2view.view.references import INLINE, Chunks, chunks_of, numbers_of, synchronous
+from l2view.view.references import chunks_of, numbers_of
 from l2view.view.tree import Tree
 
 READS = 256

@@ -18,9 +18,7 @@ import numpy as np
 import obstore.store
 from zarr.abc.store import Store
 from zarr.core.buffer import cpu, default_buffer_prototype
-from zarr.core.chunk_grids import ChunkGrid
 from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
-from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.core.sync import sync
 from zarr.storage import ObjectStore
 from zarr.storage._common import make_store
@@ -28,6 +26,7 @@ from zarr.storage._common import make_store
 from l2view.errors import ExportError
 from l2view.export.progress import Tell
 from l2view.hierarchy import JSON, join
+from l2view.layout.chunks import grid_of
 from l2view.stores import URL
 from l2view.view.attributes import OWN
 from l2view.view.shape import METADATA
@@ -66,13 +65,13 @@ async def _copy(view: ViewStore, target: Any, progress: Tell) -> None:
     groups = [(p, said) for p, said in documents.items() if said["node_type"] == "group"]
     for few in batched(groups, TOGETHER):
         await asyncio.gather(*(_put(store, path, document) for path, document in few))
-    total = sum(math.prod(_grid(document)) for _, document in arrays)
+    total = sum(math.prod(grid_of(document)) for _, document in arrays)
     done = 0
     # Icechunk takes chunks of what is there only; and nothing shows before its commit.
     ahead = isinstance(store, icechunk.IcechunkStore)
     for path, document in arrays:
         encoding = parse_chunk_key_encoding(document["chunk_key_encoding"])
-        grid = _grid(document)
+        grid = grid_of(document)
         if ahead:
             await _put(store, path, document)
         elif await store.exists(join(path, METADATA)):
@@ -114,15 +113,6 @@ async def _nodes(view: ViewStore) -> AsyncIterator[tuple[str, JSON]]:
                 yield child, document
                 if document["node_type"] == "group":
                     pending.append(child)
-
-
-def _grid(document: JSON) -> tuple[int, ...]:
-    """Return the number of chunks along each axis."""
-    grid = document["chunk_grid"]
-    if grid["name"] == "regular":
-        lengths = grid["configuration"]["chunk_shape"]
-        return tuple(-(-n // c) for n, c in zip(document["shape"], lengths, strict=True))
-    return tuple(ChunkGrid.from_metadata(ArrayV3Metadata.from_dict(dict(document))).grid_shape)
 
 
 async def _chunk(view: ViewStore, store: Store, key: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -37,11 +37,18 @@ def is_coordinate(array: zarr.Array[Any], name: str, short: str, side: str) -> b
     """Return whether an array holds coordinates, by the CF conventions or by its name."""
     if array.dtype.kind not in "iuf":
         return False
-    if array.attrs.get("standard_name") == name:
+    return says_coordinate(array.attrs, array.basename, name, short, side)
+
+
+def says_coordinate(
+    attributes: Mapping[str, Any], basename: str, name: str, short: str, side: str
+) -> bool:
+    """Return whether attributes, or what an array of numbers is called, tell of coordinates."""
+    if attributes.get("standard_name") == name:
         return True
-    units = str(array.attrs.get("units", "")).lower().replace("_", "").replace(" ", "")
+    units = str(attributes.get("units", "")).lower().replace("_", "").replace(" ", "")
     degrees = units in (f"degrees{side}", f"degree{side}", "degrees", "degree", "")
-    return degrees and array.basename.lower() in (name, short, f"{short}s", f"{name}s")
+    return degrees and basename.lower() in (name, short, f"{short}s", f"{name}s")
 
 
 def are_axes(

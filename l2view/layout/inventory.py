@@ -69,6 +69,11 @@ class ArrayInventory:
         counts = -(-self.ends // lengths) - self.first_chunks
         return np.where(self.ends > self.begins, counts, 0)
 
+    def document(self, member: int) -> JSON:
+        """Return the Zarr v3 document of one of the arrays."""
+        variant = self.variants[self.which[member]]
+        return document_of(variant, self.shapes[member], self.chunk_shapes[member])
+
     @property
     def rank(self) -> int:
         """The number of dimensions."""
@@ -78,6 +83,12 @@ class ArrayInventory:
     def dimensions(self) -> tuple[str | None, ...]:
         """The names of its dimensions, None where one has none."""
         return tuple(self.variants[0].get("dimension_names") or (None,) * self.rank)
+
+
+def document_of(variant: JSON, shape: NDArray[np.int64], chunks: NDArray[np.int64]) -> JSON:
+    """Return the Zarr v3 document of an array of a variant."""
+    grid = {"name": "regular", "configuration": {"chunk_shape": chunks.tolist()}}
+    return {**variant, "shape": shape.tolist(), "chunk_grid": grid}
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from l2view.meta.candidates import EVERY, Candidates
 from l2view.meta.chunks import Chunks, Tally
 from l2view.meta.footprints import not_finite, unreadable, without
 from l2view.meta.indexes import Indexes
-from l2view.meta.nulls import hollow, passing, with_sql_nulls
+from l2view.meta.nulls import columns_of, hollow, passing, with_sql_nulls
 from l2view.meta.rtree import meets
 from l2view.meta.runs import cut, grouped, joined, known_of, numbers, piece, reaches, taken
 from l2view.meta.schema import ROW, Field, table_schema
@@ -382,7 +382,9 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         if columns is None:
             columns = self._schema.names
         if isinstance(columns, dict):
-            wanted = sorted({name for column in columns.values() for name in self._used(column)})
+            wanted = sorted(
+                {name for column in columns.values() for name in columns_of(column, self._schema)}
+            )
         else:
             wanted = list(columns)
             for name in wanted:
@@ -406,7 +408,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
                 by[f"zone map of {name}"] = len(known) - len(left)
                 known = left
         kept = list(known)
-        used = self._used(condition)
+        used = columns_of(condition, self._schema)
         if used and kept:
             may = prune(condition, self._known(runs, used, chunks))
             kept = [number for number in kept if number in may]
@@ -464,7 +466,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
                 self.refresh()
                 runs = self._promising(list(self.ranges()), condition)
             chunks = Chunks(self.store, self.snapshot, self.tally)
-            first = self._used(condition)
+            first = columns_of(condition, self._schema)
             test = None if condition is None else with_sql_nulls(condition)
             if {*first, *columns} <= {ROW, *self.candidates.columns}:
                 runs = joined(runs, self.candidates.tail)
@@ -545,23 +547,6 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
                 table = table.append_column(self._schema.field(name), others.column(name))
         batches: list[pa.RecordBatch] = table.select(columns).to_batches()
         return batches
-
-    def _used(self, expression: pc.Expression | None) -> list[str]:
-        """Return the columns that `expression` names.
-
-        An expression doesn't tell, so it is bound to the schema without each in turn.
-        """
-        if expression is None:
-            return []
-        used = []
-        for index, name in enumerate(self._schema.names):
-            try:
-                pads.Scanner.from_batches(
-                    iter(()), schema=self._schema.remove(index), columns={"_": expression}
-                )
-            except pa.ArrowInvalid:
-                used.append(name)
-        return used
 
 
 class MetaFragment:

@@ -138,7 +138,7 @@ def normalised(values: NDArray[Any] | pa.Array, field: Field) -> pa.Array:
     if isinstance(values, np.ndarray) and values.dtype.kind in "biufmM":
         array = _numbers(values, field)
     else:
-        array = _with_nulls(_texts(values, field.type), field.nulls)
+        array = _with_nulls(texts(values, field.type), field.nulls)
     if field.geometry is not None:  # Zarr's strings have no NULL, and nothing has no outline
         empty = pc.equal(pc.binary_length(array), 0)
         if pc.any(empty).as_py():
@@ -168,7 +168,7 @@ def _numbers(values: NDArray[Any], field: Field) -> pa.Array:
     if field.packed:
         values = unpack(np.where(missing, 0, values), field.attributes, kind)
     if values.dtype.kind in "mM":
-        values = _in_unit(values, kind.unit)
+        values = in_unit(values, kind.unit)
     elif values.dtype.kind == "f":
         values = values.astype(kind.to_pandas_dtype(), copy=False)
         bits = values.view(f"i{values.dtype.itemsize}")
@@ -182,7 +182,7 @@ def _numbers(values: NDArray[Any], field: Field) -> pa.Array:
     return pa.array(values, mask=missing if missing.any() else None)
 
 
-def _in_unit(values: NDArray[Any], unit: Any) -> NDArray[Any]:
+def in_unit(values: NDArray[Any], unit: Any) -> NDArray[Any]:
     """Return times in another unit.
 
     Raises
@@ -197,8 +197,8 @@ def _in_unit(values: NDArray[Any], unit: Any) -> NDArray[Any]:
     return found
 
 
-def _texts(values: NDArray[Any] | pa.Array, kind: pa.DataType) -> pa.Array:
-    """Return strings and bytes."""
+def texts(values: NDArray[Any] | pa.Array, kind: pa.DataType) -> pa.Array:
+    """Return strings and bytes, of shape (n,), as an Arrow array."""
     if isinstance(values, pa.Array):
         return values.cast(kind)
     if values.dtype.kind == "S":

@@ -53,6 +53,24 @@ def passing(table: pa.Table, condition: pc.Expression) -> pa.ChunkedArray:
     return found.column(0)
 
 
+def columns_of(expression: pc.Expression | None, schema: pa.Schema) -> list[str]:
+    """Return the columns of a schema that `expression` names.
+
+    An expression doesn't tell, so it is bound to the schema without each in turn.
+    """
+    if expression is None:
+        return []
+    used = []
+    for index, name in enumerate(schema.names):
+        try:
+            pads.Scanner.from_batches(
+                iter(()), schema=schema.remove(index), columns={"_": expression}
+            )
+        except pa.ArrowInvalid:
+            used.append(name)
+    return used
+
+
 def _inconclusive(column: pa.Array) -> pa.Array:
     option = "null_matching_behavior"
     if not pa.types.is_struct(column.type) or column.type.get_field_index(option) < 0:

@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from l2view.errors import FieldError, UnsupportedArrayError, listed
-from l2view.hierarchy import JSON, Hierarchy, join
+from l2view.errors import FieldError, L2ViewError, StoreError, UnsupportedArrayError, listed
+from l2view.hierarchy import JSON, Hierarchy, join, seen
 from l2view.meta.cf import signed_as_said, unpacked_type
+from l2view.stores import unreadable
 
 ROW = "idx"
 """The granule's row number, in every query without being stored."""
@@ -161,6 +162,50 @@ def arrow_type(data_type: str | JSON) -> pa.DataType:
     if name == "numpy.timedelta64" and unit in TIME_UNITS:
         return pa.duration(TIME_UNITS[unit])
     raise ValueError(f"the data type {name}{f' in {unit}' if unit else ''} has no Arrow type here")
+
+
+async def fields_of(
+    hierarchy: Hierarchy, group: str, label: str, geometry: str | None = None
+) -> tuple[tuple[Field, ...], dict[str, str]]:
+    """Read the fields of a collection, or say what keeps a store from being one.
+
+    Parameters
+    ----------
+    hierarchy
+        The store.
+    group
+        The path of the group with the fields.
+    label
+        What a person calls the store.
+    geometry
+        See `read_fields`.
+
+    Returns
+    -------
+    tuple of Field, dict
+        The fields, and why each of the other arrays can't be one.
+
+    Raises
+    ------
+    StoreError
+        Where it can't be read, or is no collection.
+    FieldError
+        Where fields differ in length, or `geometry` can't be one.
+    """
+    try:
+        document, _ = await asyncio.gather(hierarchy.read(group), hierarchy.consolidated())
+        if document is not None and document["node_type"] == "group":
+            fields, skipped = await read_fields(hierarchy, group, geometry)
+            if fields:
+                return fields, skipped
+    except L2ViewError:
+        raise
+    except Exception as error:  # every store has errors of its own
+        raise unreadable(label, error) from error
+    raise StoreError(
+        f"{label} is not a collection: a collection has a group "
+        f'"{group}" of 1-D arrays of one length, one for each field; {await seen(hierarchy)}'
+    )
 
 
 async def read_fields(

@@ -7,7 +7,7 @@ COPY or SET is planned, and no name is ever taken for a file or URL.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -31,6 +31,8 @@ from l2view.query.parameters import parameters
 from l2view.query.plan import line, stops_early
 from l2view.query.pruning import candidates
 from l2view.query.sorting import first_rows
+from l2view.tables.dataset import TableDataset
+from l2view.tables.functions import TableFunctions
 
 
 @dataclass(frozen=True)
@@ -44,10 +46,13 @@ class Session:
     tables
         The caller's own tables by name: whatever speaks Arrow (``pyarrow``, pandas, Polars,
         datasets).
+    functions
+        The table functions, None where there are none.
     """
 
     meta: MetaDataset
     tables: Mapping[str, Any] = field(default_factory=dict)
+    functions: TableFunctions | None = None
 
     @cached_property
     def context(self) -> SessionContext:
@@ -58,6 +63,8 @@ class Session:
         for function in FUNCTIONS:
             context.register_udf(function)
         context.register_dataset(TABLE, self.meta)
+        if self.functions is not None:
+            self.functions.register(context)
         for name, table in self.tables.items():
             if name == TABLE:
                 raise QueryError(f'"{TABLE}" is the table of granules; name yours otherwise')
@@ -85,6 +92,10 @@ class Session:
                 meta.restrict(candidates(self.context, frame, TABLE, meta))
                 first = first_rows(self.context, nodes, TABLE, meta)
                 meta.early = stops_early(nodes)
+                for made in self._made:
+                    made.early = meta.early
+                if self._made:  # which says now what is too much to go through
+                    frame.execution_plan()
         if first is not None:
             meta.restrict(first)
         return frame
@@ -117,10 +128,16 @@ class Session:
             Where the query isn't valid, isn't one statement, or would write.
         """
         reads = SQLOptions().with_allow_ddl(False).with_allow_dml(False)
+        values = parameters(params)
+        if self.functions is not None:
+            query = self.functions.begin(query, params or {})
         with self.explained():
-            return self.context.sql(
-                query, reads.with_allow_statements(False), param_values=parameters(params)
-            )
+            return self.context.sql(query, reads.with_allow_statements(False), param_values=values)
+
+    @property
+    def _made(self) -> Sequence[TableDataset]:
+        """The tables that the functions of the last query made."""
+        return [] if self.functions is None else self.functions.made
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -131,11 +148,16 @@ class Session:
         except L2ViewError:
             raise
         except Exception as error:  # DataFusion raises bare Exceptions
-            if self.meta.failure is not None:
-                raise self.meta.failure from None
+            functions = self.functions
+            for failure in (self.meta.failure, None if functions is None else functions.failure):
+                if failure is not None:
+                    raise failure from None
             if re.search("FFI error: External error|GEOSException", str(error)):  # of ST_*
                 _require_geometries(self.meta)
-            raise explain(str(error), self.meta.schema.names, [TABLE, *self.tables]) from error
+            schemas = [*(made.schema for made in self._made), self.meta.schema]
+            columns = list(dict.fromkeys(name for schema in schemas for name in schema.names))
+            known = [] if functions is None else [f"{name}()" for name in functions.functions]
+            raise explain(str(error), columns, [TABLE, *self.tables, *known]) from error
 
 
 def _require_geometries(meta: MetaDataset) -> None:

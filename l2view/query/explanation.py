@@ -9,7 +9,7 @@ from functools import lru_cache
 import geodatafusion
 from datafusion import SessionConfig, SessionContext
 
-from l2view.errors import FieldError, QueryError, nearest, unknown, without_credentials
+from l2view.errors import FieldError, QueryError, listed, nearest, unknown, without_credentials
 
 LAYERS = re.compile(
     r"^(?:(?:DataFusion|External|FFI|Arrow|Schema|Cast|Parser|Execution|Internal) error: "
@@ -48,6 +48,13 @@ def explain(message: str, fields: Sequence[str], tables: Sequence[str]) -> Query
         return QueryError("one statement at a time")
     if found := re.search(r"table 'datafusion\.public\.(.+)' not found", message):
         return QueryError(unknown("table", found.group(1), tables))
+    if found := re.search(r"Unsupported function argument type: (\w+) =>", message):
+        known = [name for name in tables if name.endswith("()")]
+        return QueryError(
+            f"the argument {found.group(1)} is of no table function that there is: {listed(known)}"
+        )
+    if found := re.search(r"table function '(.+)' not found", message):
+        return QueryError(unknown("table function", f"{found.group(1)}()", tables, "tables"))
     if found := re.search(r'(?:Parser|Tokenizer)Error\("(.*)"\)', message):
         return QueryError(f"not valid SQL: {found.group(1)}")
     if found := re.search(r"non-boolean predicate '(.+)' returning (\S+)", message):

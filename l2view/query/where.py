@@ -11,6 +11,7 @@ import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -37,6 +38,7 @@ from l2view.query.parameters import parameters, to_json
 from l2view.query.place import box, geometry, geometry_field, touches
 from l2view.query.plan import RANDOM
 from l2view.query.pruning import candidates, with_values
+from l2view.stores import Source
 
 MOMENTARY = re.compile(r"\b(now|today|current_(?:date|time|timestamp))\b", re.IGNORECASE)
 """Functions that answer otherwise from moment to moment."""
@@ -118,6 +120,43 @@ class Search:
         """Whether the answer depends on when it was asked."""
         order = [self.order_by] if isinstance(self.order_by, str) else self.order_by or ()
         return any(MOMENTARY.search(text) for text in (self.where or "", *order))
+
+
+def described(
+    search: Search,
+    source: Source,
+    fields: Sequence[str],
+    count: int,
+    variables: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Return what the root of a view says of it as JSON.
+
+    Parameters
+    ----------
+    search
+        What was searched for.
+    source
+        The store.
+    fields
+        The selected fields.
+    count
+        How many granules were found.
+    variables
+        The globs of arrays, None for all.
+    """
+    said: dict[str, Any] = {
+        "version": 1,
+        "collection": source.label,
+        "snapshot": source.snapshot,
+        "query": search.asked(),
+        "fields": list(fields),
+        "count": count,
+    }
+    if variables is not None:
+        said["variables"] = list(variables)
+    if search.momentary:
+        said["opened"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    return said
 
 
 @dataclass(frozen=True)

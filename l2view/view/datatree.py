@@ -24,8 +24,8 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.core.sync import sync
 from zarr.storage import StorePath
 
+from l2view.decoding import attributes_of, native_dtype
 from l2view.hierarchy import JSON, join
-from l2view.view.encoding import attributes_of, native_dtype
 from l2view.view.store import ViewStore
 from l2view.view.tree import Tree
 

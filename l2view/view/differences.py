@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from l2view.decoding import KIND, meaning_of, packing_of
 from l2view.errors import L2ViewWarning, listed, warn
 from l2view.layout.inventory import Inventory
 from l2view.layout.profile import lifted
-from l2view.view.encoding import KIND, knows_units, meaning_of, packing_of, same_meaning
+from l2view.view.encoding import knows_units, same_meaning
 from l2view.view.joined import Parts
 from l2view.view.stack import Joining
 from l2view.view.tree import Tree

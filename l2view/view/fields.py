@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from numcodecs.vlen import VLenUTF8
 from numpy.typing import NDArray
 
+from l2view.decoding import TIME_WORDS
 from l2view.hierarchy import JSON
 from l2view.view.attributes import DECODING, is_geometry, json_values
 
@@ -267,9 +268,6 @@ def _kept(attributes: JSON) -> JSON:
     if " since " in units or units.rstrip("s") in {unit.rstrip("s") for unit in TIME_WORDS}:
         del kept["units"]  # xarray would make times of plain numbers
     return kept
-
-
-TIME_WORDS = frozenset({*CF_UNITS.values(), "minutes", "hours", "days", "weeks"})
 
 
 def _numbers(part: pa.Array) -> NDArray[Any]:

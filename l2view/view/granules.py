@@ -192,6 +192,18 @@ class Granules:
         return list(self.table.schema.names)
 
     @property
+    def schema(self) -> pa.Schema:
+        """The row number and the selected fields, as Arrow has them."""
+        known = self.table if self._table is not None or self.origin is None else self.origin.meta
+        return pa.schema([known.schema.field(name) for name in self.fields])
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Return some of the fields, of which no other is read for it."""
+        if self._table is None and self.origin is not None:
+            return self.origin.meta.take(self.rows, list(names))
+        return self.table.select(list(names))
+
+    @property
     def rows(self) -> NDArray[np.int64]:
         """The row numbers, of shape (n,)."""
         if self._rows is None:
@@ -262,7 +274,12 @@ class Granules:
 
 
 def granules_of(
-    found: pa.Table, fields: Sequence[str], locating: Sequence[str], origin: Origin | None
+    found: pa.Table,
+    fields: Sequence[str],
+    locating: Sequence[str],
+    origin: Origin | None,
+    *,
+    later: bool = False,
 ) -> Granules:
     """Return the granules that a search found.
 
@@ -276,10 +293,15 @@ def granules_of(
         The fields that a layout locates granules by.
     origin
         Where the fields can be read again, None where they may change.
+    later
+        Whether that is from where they are read at all, and they aren't in `found`.
     """
     ids = found.column("id") if "id" in found.schema.names else None
     names = group_names(found.column(ROW), ids, {ROW, *fields})
     locations = found.select(list(locating))
+    if later:
+        rows = found.column(ROW).to_numpy()
+        return Granules(None, names, locations, origin=origin, rows=rows)
     return Granules(found.select([ROW, *fields]), names, locations, origin=origin)
 
 

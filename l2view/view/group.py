@@ -11,6 +11,8 @@ from zarr.core.group import GroupMetadata
 from zarr.storage import StorePath
 
 from l2view.errors import QueryError, ShapeError, listed, unknown
+from l2view.tables.cells import MAX_CELLS
+from l2view.tables.dataset import TableDataset
 from l2view.view.granules import Names
 from l2view.view.joining import joined
 from l2view.view.stack import Joined
@@ -211,6 +213,48 @@ class View(zarr.Group):
         from l2view.view.references import references
 
         return references(self.view_store.tree)
+
+    def cells(
+        self, variable: str, *, decode: bool = True, max_cells: int = MAX_CELLS
+    ) -> TableDataset:
+        """Return the cells of a variable over all granules, as a table that engines query.
+
+        One row a cell. Its columns are
+
+        - ``granule``, the name of the granule's group, and its fields (``granule_`` before those
+          whose names are taken);
+        - ``dim_0``, ``dim_1``, …: the cell's position along each axis, from 0;
+        - the names of the dimensions and coordinates, as `l2view.tables.cells` has them; of
+          swaths their latitudes and longitudes, too;
+        - ``value``.
+
+        A filter on the granule's columns leaves granules unread, one on positions and coordinates
+        along one axis chunks. Values are read only where they are asked for.
+
+        Parameters
+        ----------
+        variable
+            The path of the arrays below their granules, or their name alone.
+        decode
+            Whether each granule's values are decoded by its own scale, offset and fill value,
+            with NULL for what is missing; otherwise they are what is stored.
+        max_cells
+            A query that goes through more cells is an error.
+
+        Returns
+        -------
+        pyarrow.dataset.Dataset
+            For DataFusion (``register_dataset``), DuckDB (``FROM name``), Polars
+            (``scan_pyarrow_dataset``) and `pyarrow` itself. Nothing is read yet.
+
+        Raises
+        ------
+        QueryError
+            Where there is no such variable, or granules have no type or rank in common.
+        """
+        from l2view.view.cells import cells
+
+        return cells(self.view_store.tree, variable, decode=decode, max_cells=max_cells)
 
     @property
     def nbytes(self) -> int:

@@ -28,6 +28,7 @@ from zarr.storage import StorePath
 from l2view.errors import AuthorizationError, ChunkError, said
 from l2view.hierarchy import JSON, join
 from l2view.layout import UnreadError
+from l2view.layout.inventory import document_of
 from l2view.layout.profile import DEFAULT_KEYS, lifted
 from l2view.view.encoding import Form
 from l2view.view.pickled import array_of, array_state
@@ -93,12 +94,8 @@ class Parts:
 
     def document(self, member: int) -> JSON:
         """Return the Zarr v3 document of one of the arrays."""
-        grid = {"chunk_shape": self.chunk_shapes[member].tolist()}
-        return {
-            **self.variants[self.which[member]],
-            "shape": self.shapes[member].tolist(),
-            "chunk_grid": {"name": "regular", "configuration": grid},
-        }
+        variant = self.variants[self.which[member]]
+        return document_of(variant, self.shapes[member], self.chunk_shapes[member])
 
 
 @dataclass(frozen=True, eq=False)
@@ -406,7 +403,7 @@ class Region:
         count = np.minimum(parts.lengths[self.member] - self.start, self.shape)
         window = tuple(slice(a, a + n) for a, n in zip(first.tolist(), count.tolist(), strict=True))
         try:
-            source = await _opened(self.tree, row, parts.path, parts.document(self.member))
+            source = opened(self.tree, row, parts.path, parts.document(self.member))
             stored = np.asarray(await source.getitem(window))
             variant = parts.variants[parts.which[self.member]]
             values = await asyncio.to_thread(self._placed, stored, variant)
@@ -466,7 +463,7 @@ def inner_codecs(codecs: Sequence[JSON]) -> tuple[JSON, ...] | None:
     return None
 
 
-async def _opened(tree: Tree, row: int, path: str, document: JSON) -> AsyncArray[Any]:
+def opened(tree: Tree, row: int, path: str, document: JSON) -> AsyncArray[Any]:
     """Return a granule's array as zarr has it, without asking the store."""
     metadata = ArrayV3Metadata.from_dict({**document, "attributes": {}})
     store: ViewStore = tree.numbered

@@ -16,6 +16,18 @@ from numpy.typing import NDArray
 from zarr.core.sync import sync
 
 from l2view import errors
+from l2view.decoding import (
+    BOUNDS,
+    PACKING,
+    RANGES,
+    TIMES,
+    common_dtype,
+    decoded_dtype,
+    is_time,
+    meaning_of,
+    native_dtype,
+    packing_of,
+)
 from l2view.errors import (
     L2ViewWarning,
     MissingGranuleWarning,
@@ -28,23 +40,7 @@ from l2view.hierarchy import JSON, join
 from l2view.layout.inventory import ArrayInventory, Inventory, in_common
 from l2view.layout.profile import lifted
 from l2view.view.differences import conflicts, differences, warn_of_kinds
-from l2view.view.encoding import (
-    BOUNDS,
-    PACKING,
-    RANGES,
-    TIMES,
-    Form,
-    as_stored,
-    as_values,
-    common_dtype,
-    decoded_dtype,
-    has_missing,
-    is_plain,
-    is_time,
-    meaning_of,
-    native_dtype,
-    packing_of,
-)
+from l2view.view.encoding import Form, as_stored, as_values, has_missing, is_plain
 from l2view.view.fields import DIMENSION, free_name
 from l2view.view.joined import JoinedArray, Parts
 from l2view.view.stack import Joined, Joining, Stack, field_names

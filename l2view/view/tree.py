@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from zarr.abc.store import Store
 
+from l2view.decoding import RELEVANT
 from l2view.errors import (
     MissingGranuleWarning,
     SkippedArrayWarning,
@@ -19,7 +20,6 @@ from l2view.hierarchy import JSON, METADATA_KEYS, join
 from l2view.layout import Layout, Location, UnreadError
 from l2view.layout.inventory import Inventory
 from l2view.view.attributes import OWN, array_attributes, group_attributes
-from l2view.view.encoding import RELEVANT
 from l2view.view.fields import FieldArray, field_arrays
 from l2view.view.granules import Granules
 from l2view.view.shape import Found, Unread, is_shown

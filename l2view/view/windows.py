@@ -22,6 +22,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from zarr.storage import StorePath
 
+from l2view.decoding import RELEVANT, packing_of
 from l2view.errors import L2ViewWarning, warn
 from l2view.geolocation.coordinates import are_axes, distance, image_axes, pairs
 from l2view.geolocation.geotiff import placement
@@ -39,7 +40,7 @@ from l2view.hierarchy import JSON
 from l2view.layout.groups import ALONE
 from l2view.layout.inventory import Inventory
 from l2view.layout.profile import DEFAULT_KEYS
-from l2view.view.encoding import RELEVANT, Form, packing_of
+from l2view.view.encoding import Form
 from l2view.view.granules import READERS
 from l2view.view.joined import JoinedArray, Parts, inner_codecs
 from l2view.view.shape import Found, Unread

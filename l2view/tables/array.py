@@ -1,0 +1,238 @@
+"""The cells of one Zarr array as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import zarr
+import zarr.errors
+from numpy.typing import NDArray
+from xarray.backends.zarr import FillValueCoder
+
+from l2view.errors import QueryError
+from l2view.hierarchy import resolve
+from l2view.tables.arrays import VALUE, Columns, Opened, StoredArray, dimension_column
+from l2view.tables.cells import MAX_CELLS, Cells
+from l2view.tables.dataset import TableDataset
+from l2view.tables.values import Values
+
+
+def cells(
+    array: zarr.Array[Any], *, decode: bool = False, max_cells: int = MAX_CELLS
+) -> TableDataset:
+    """Return the cells of an array as a table that engines query.
+
+    Its columns are
+
+    - ``dim_0``, ``dim_1``, …: the cell's position along each axis, from 0;
+    - the names of its dimensions and coordinates: values of the coordinate arrays that lie beside
+      it or above, and those that its attribute ``coordinates`` names (CF 1.12, section 5), decoded;
+      positions where a named dimension has no coordinate;
+    - ``value``.
+
+    A filter on positions and on coordinates along one axis leaves chunks unread; values are read
+    only where they are asked for. Chunks that aren't there hold the fill value.
+
+    Parameters
+    ----------
+    array
+        The array, of any data type, codecs and chunk grid that zarr reads.
+    decode
+        Whether values are decoded by the CF conventions (scale, offset, times), with NULL for what
+        is missing; otherwise they are what is stored.
+    max_cells
+        A query that goes through more cells is an error.
+
+    Returns
+    -------
+    pyarrow.dataset.Dataset
+        For DataFusion (``register_dataset``), DuckDB (``FROM name``), Polars
+        (``scan_pyarrow_dataset``) and `pyarrow` itself. Nothing is read yet.
+
+    Raises
+    ------
+    QueryError
+        Where it is no array, or its values can't be decoded.
+
+    Examples
+    --------
+    >>> import zarr
+    >>> array = zarr.create_array({}, shape=(2, 2), dtype="i4")
+    >>> array[:] = [[1, 2], [3, 4]]
+    >>> cells(array).to_table().to_pydict()
+    {'dim_0': [0, 0, 1, 1], 'dim_1': [0, 1, 0, 1], 'value': [1, 2, 3, 4]}
+    """
+    if not isinstance(array, zarr.Array):
+        raise QueryError(f"cells() takes a zarr.Array, not a {type(array).__name__}")
+    one = OneArray(array, decode)
+    return TableDataset(Cells(one.name, (one,), max_cells))
+
+
+@dataclass(frozen=True, eq=False)
+class OneArray:
+    """An array as `Arrays`.
+
+    Attributes
+    ----------
+    array
+        The array.
+    decode
+        Whether its values are decoded.
+    """
+
+    array: zarr.Array[Any]
+    decode: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its path."""
+        return self.array.path or "the array"
+
+    @cached_property
+    def shapes(self) -> NDArray[np.int64]:
+        """Its shape, as one row."""
+        return np.array([self.array.shape], dtype=np.int64).reshape(1, self.array.ndim)
+
+    @cached_property
+    def columns(self) -> Columns:
+        """The columns of its table."""
+        opened = self.opened(0)
+        return Columns(
+            labels=pa.schema([]),
+            dimensions=dimensions_of(self.array),
+            coordinates={name: axes for name, (axes, _) in self._coordinates.items()},
+            types={name: one.values.type for name, one in opened.coordinates.items()},
+            value=opened.values.values.type,
+        )
+
+    def labels(self, names: Sequence[str]) -> pa.Table:
+        """Return a row without columns: an array alone has no labels."""
+        return pa.table({"_": pa.nulls(1)}).select([])
+
+    def opened(self, member: int) -> Opened:
+        """Return the array."""
+        return self._opened
+
+    @cached_property
+    def _opened(self) -> Opened:
+        coordinates = {
+            name: StoredArray.whole(one.path, one, coordinate_values(one))
+            for name, (_, one) in self._coordinates.items()
+        }
+        return Opened(StoredArray.whole(self.name, self.array, self._values), coordinates)
+
+    @property
+    def _values(self) -> Values:
+        if not self.decode:
+            return Values.stored(self.array.metadata.dtype)
+        try:
+            return decoded_values(self.array)
+        except ValueError as error:
+            raise QueryError(
+                f"{self.name} can't be decoded: {error}; leave decode out, and its values are the "
+                "stored numbers"
+            ) from error
+
+    @cached_property
+    def _coordinates(self) -> Mapping[str, tuple[tuple[int, ...], zarr.Array[Any]]]:
+        """The coordinates, and the axes along which each lies."""
+        dimensions = dimensions_of(self.array)
+        taken = {VALUE, *map(dimension_column, range(self.array.ndim))}
+        found = {}
+        for name, array in _beside(self.array, dimensions):
+            axes = axes_of(dimensions_of(array), array.shape, dimensions, self.array.shape)
+            if axes and name not in taken and name not in found:
+                found[name] = (axes, array)
+        return found
+
+
+def decoded_values(array: zarr.Array[Any]) -> Values:
+    """Return an array's values as the CF conventions mean them.
+
+    Raises
+    ------
+    ValueError
+        Where they can't be decoded.
+    """
+    said = array.metadata.dtype
+    attributes: dict[str, Any] = dict(array.attrs)
+    if "_FillValue" in attributes:
+        fill = FillValueCoder.decode(attributes["_FillValue"], said.to_native_dtype())
+        attributes["_FillValue"] = fill
+    elif array.metadata.zarr_format == 2 and array.metadata.fill_value is not None:
+        # In Zarr v2 this is what CF calls so, as xarray reads it.
+        attributes["_FillValue"] = array.metadata.fill_value
+    return Values.decoded(said, attributes)
+
+
+def coordinate_values(array: zarr.Array[Any]) -> Values:
+    """Return the values of a coordinate, which are decoded where they can be."""
+    try:
+        return decoded_values(array).wide
+    except ValueError:  # such as of a calendar that timestamps don't have
+        return Values.stored(array.metadata.dtype).wide
+
+
+def dimensions_of(array: zarr.Array[Any]) -> tuple[str | None, ...]:
+    """Return the names of an array's dimensions, None where one has none."""
+    names = getattr(array.metadata, "dimension_names", None)
+    if names is None:  # as xarray names them in Zarr v2
+        names = array.attrs.get("_ARRAY_DIMENSIONS")
+    if not isinstance(names, Sequence) or len(names) != array.ndim:
+        return (None,) * array.ndim
+    return tuple(None if name is None else str(name) for name in names)
+
+
+def axes_of(
+    own: Sequence[str | None],
+    shape: Sequence[int],
+    dimensions: Sequence[str | None],
+    whole: Sequence[int],
+) -> tuple[int, ...]:
+    """Return along which axes of an array another one lies, none where it does not.
+
+    Parameters
+    ----------
+    own, shape
+        The dimensions of the other.
+    dimensions, whole
+        Those of the array, which must have each of them once, of the same length.
+    """
+    if not all(name is not None and dimensions.count(name) == 1 for name in own):
+        return ()
+    axes = tuple(list(dimensions).index(name) for name in own)
+    alike = all(whole[axis] == length for axis, length in zip(axes, shape, strict=True))
+    return axes if alike and axes == tuple(sorted(axes)) else ()
+
+
+def _beside(
+    array: zarr.Array[Any], dimensions: Sequence[str | None]
+) -> Iterator[tuple[str, zarr.Array[Any]]]:
+    """Yield what may be coordinates of an array, by their names."""
+    store, group = array.store_path.store, array.path.rpartition("/")[0]
+    said = str(array.attrs.get("coordinates", "")).split()
+    for name in dict.fromkeys([*(one for one in dimensions if one is not None), *said]):
+        above = group
+        while True:
+            place = resolve(f"{above}/{name}")
+            found = None if place is None else _array(store, place)
+            if found is not None:
+                yield name.rpartition("/")[2], found
+                break
+            if not above:
+                break
+            above = above.rpartition("/")[0]
+
+
+def _array(store: Any, path: str) -> zarr.Array[Any] | None:
+    """Return the array at `path`, None where there is none."""
+    try:
+        found = zarr.open(store, path=path, mode="r")
+    except (FileNotFoundError, zarr.errors.BaseZarrError):
+        return None
+    return found if isinstance(found, zarr.Array) else None

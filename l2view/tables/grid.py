@@ -1,0 +1,120 @@
+"""Chunk grids: which chunks are read together, and how a window is gone through.
+
+A chunk grid is told by its edges: along each axis where the chunks begin, and where the last one
+ends. Chunks may be of any lengths.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+type Edges = NDArray[np.int64]
+"""Where the chunks along one axis begin, and where the last one ends, of shape (chunks + 1,)."""
+
+type Window = tuple[range, ...]
+"""The positions along each axis."""
+
+
+def regular_edges(begin: int, end: int, chunk: int) -> Edges:
+    """Return the edges of a regular grid's chunks within ``begin`` and ``end``, from 0.
+
+    Examples
+    --------
+    >>> regular_edges(5, 10, 4).tolist()
+    [0, 3, 5]
+    """
+    if end <= begin:
+        return np.zeros(1, dtype=np.int64)
+    first = begin // max(chunk, 1) * max(chunk, 1)
+    starts = np.arange(first, end, max(chunk, 1), dtype=np.int64)
+    return np.append(np.maximum(starts, begin), end) - begin
+
+
+def edges_of(lengths: Sequence[int]) -> Edges:
+    """Return the edges of chunks of some lengths."""
+    return np.concatenate([[0], np.cumsum(np.array(lengths, dtype=np.int64))])
+
+
+def size(window: Window) -> int:
+    """Return the number of cells of a window."""
+    return math.prod(map(len, window))
+
+
+def runs(alive: NDArray[np.bool_]) -> Iterator[range]:
+    """Yield the runs of consecutive chunks that are alive."""
+    steps = np.diff(np.concatenate([[False], alive, [False]]).astype(np.int8))
+    begins, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+    yield from itertools.starmap(range, zip(begins.tolist(), ends.tolist(), strict=True))
+
+
+def tiles(
+    edges: Sequence[Edges], alive: Sequence[NDArray[np.bool_]], shards: Sequence[int], most: int
+) -> Iterator[Window]:
+    """Yield chunks to read together: windows of chunk indices, in C order.
+
+    Parameters
+    ----------
+    edges
+        The chunk grid.
+    alive
+        Which chunks along each axis are wanted.
+    shards
+        How many chunks along each axis are stored as one object, which a window holds whole
+        where it can.
+    most
+        The most cells of a window, but for one chunk that has more.
+    """
+    counts = [len(axis) - 1 for axis in edges]
+    room = most // max(math.prod(int(np.diff(axis).max(initial=1)) for axis in edges), 1)
+    together = _together(counts, shards, room)
+    groups = [
+        [part for run in runs(wanted) for part in _cut(run, count)]
+        for wanted, count in zip(alive, together, strict=True)
+    ]
+    yield from itertools.product(*groups)
+
+
+def _together(counts: Sequence[int], shards: Sequence[int], room: int) -> list[int]:
+    """Return how many chunks along each axis are read together, `room` of them at most."""
+    whole = math.prod(shards) <= room
+    found = list(shards) if whole else [1] * len(counts)
+    unit = tuple(found)
+    for axis, limit in reversed(list(enumerate(counts if whole else shards))):
+        others = math.prod(found) // found[axis]
+        fits = max(room // others // unit[axis], 1) * unit[axis]
+        found[axis] = min(max(limit, unit[axis]), fits)
+    return found
+
+
+def _cut(run: range, count: int) -> Iterator[range]:
+    """Yield a run of chunks in parts that end where multiples of `count` do."""
+    start = run.start
+    while start < run.stop:
+        stop = min((start // count + 1) * count, run.stop)
+        yield range(start, stop)
+        start = stop
+
+
+def slabs(shape: Sequence[int], most: int) -> Iterator[Window]:
+    """Yield windows of at most `most` cells that fill `shape`, in C order.
+
+    Each is consecutive in C order.
+    """
+    if math.prod(shape) <= most:
+        yield tuple(map(range, shape))
+        return
+    axis, below = len(shape) - 1, 1
+    while below * shape[axis] <= most:
+        below *= shape[axis]
+        axis -= 1
+    step = max(most // below, 1)
+    rest = tuple(map(range, shape[axis + 1 :]))
+    for outer in np.ndindex(*shape[:axis]):
+        first = tuple(range(at, at + 1) for at in outer)
+        for start in range(0, shape[axis], step):
+            yield (*first, range(start, min(start + step, shape[axis])), *rest)

@@ -1,0 +1,420 @@
+"""The cells of one variable of the granules that a search found, as a table.
+
+Each granule's array is read with its own shape, chunks, scale and fill value; nothing is joined.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import zarr
+from numpy.typing import NDArray
+from zarr.core.sync import sync
+
+from l2view.decoding import attributes_of, common_dtype, zarr_dtype
+from l2view.errors import (
+    L2ViewWarning,
+    MissingGranuleWarning,
+    QueryError,
+    listed,
+    unknown,
+    warn,
+)
+from l2view.geolocation.coordinates import LATITUDE, LONGITUDE, distance, says_coordinate
+from l2view.hierarchy import JSON, join, resolve
+from l2view.layout.inventory import ArrayInventory, Inventory
+from l2view.tables.array import axes_of
+from l2view.tables.arrays import (
+    VALUE,
+    Columns,
+    Opened,
+    StoredArray,
+    dimension_column,
+    together,
+)
+from l2view.tables.cells import MAX_CELLS, Cells
+from l2view.tables.dataset import TableDataset
+from l2view.tables.values import Values, arrow_type
+from l2view.view.joined import opened
+from l2view.view.stack import field_names
+from l2view.view.tree import Tree
+
+GRANULE = "granule"
+"""The column of the granules' names."""
+
+
+def cells(
+    tree: Tree, variable: str, *, decode: bool = True, max_cells: int = MAX_CELLS
+) -> TableDataset:
+    """Return the cells of a variable of a tree's granules (see `View.cells`)."""
+    inventories = [inventory for inventory, _ in sync(tree.inventories())]
+    shown = [[path for path in one.arrays if tree.shows(path)] for one in inventories]
+    parts = []
+    for inventory, paths in zip(inventories, shown, strict=True):
+        path = _path(variable, paths)
+        if path is not None:
+            parts.append(ProfileArray.of(inventory, inventory.arrays[path], decode))
+    if not parts and any(shown):
+        known = dict.fromkeys(path for paths in shown for path in paths)
+        raise QueryError(unknown("variable", variable, known))
+    found = np.concatenate([np.zeros(0, dtype=np.int64), *(one.rows for one in inventories)])
+    lost = np.setdiff1d(np.arange(len(tree.granules)), found)
+    if len(lost):
+        warn(
+            f"{len(lost):,} granules have no arrays in {tree.description['collection']}, and so "
+            f"no cells: {tree.granules.some(lost.tolist())}",
+            MissingGranuleWarning,
+        )
+    return TableDataset(Cells(variable, _sets(tree, variable, parts), max_cells))
+
+
+def _sets(tree: Tree, variable: str, parts: Sequence[ProfileArray]) -> tuple[GranuleArrays, ...]:
+    """Return the arrays of several profiles in sets that have the same dimensions."""
+    values, parts = _alike(variable, parts)
+    types, parts = _with_coordinates_alike(variable, parts)
+    sets: dict[tuple[Any, ...], list[ProfileArray]] = {}
+    for part in parts:
+        axes = tuple((name, along) for name, (along, _, _) in sorted(part.coordinates.items()))
+        sets.setdefault((part.array.dimensions, axes), []).append(part)
+    dimensions = {name for part in parts for name in part.array.dimensions if name is not None}
+    ranks = (part.array.rank for part in parts)
+    numbered = map(dimension_column, range(max(ranks, default=0)))
+    fields = tree.granules.schema
+    called = field_names(fields.names, {VALUE, GRANULE, *numbered, *types, *dimensions})
+    labels = pa.schema(
+        [
+            pa.field(GRANULE, pa.string(), nullable=False),
+            *(fields.field(name).with_name(shown) for name, shown in called.items()),
+        ]
+    )
+    columns = together(
+        [
+            Columns(
+                labels=labels,
+                dimensions=some[0].array.dimensions,
+                coordinates={n: axes for n, (axes, _, _) in some[0].coordinates.items()},
+                types=types,
+                value=values,
+                hidden=frozenset(types),
+            )
+            for some in sets.values()
+        ]
+        or [Columns(labels, (), {}, {}, values)]
+    )
+    grouped = list(sets.values()) or [[]]
+    return tuple(
+        GranuleArrays(tree, one, tuple(some)) for one, some in zip(columns, grouped, strict=True)
+    )
+
+
+def _path(variable: str, paths: Sequence[str]) -> str | None:
+    """Return which of a granule's arrays a variable is: by its path, or by its name alone.
+
+    Raises
+    ------
+    QueryError
+        Where several have that name.
+    """
+    if resolve(variable) in paths:
+        return resolve(variable)
+    named = [path for path in paths if path.rpartition("/")[2] == variable]
+    if len(named) > 1:
+        raise QueryError(
+            f'several arrays are called "{variable}": name one by its path, of {listed(named)}'
+        )
+    return named[0] if named else None
+
+
+@dataclass(frozen=True, eq=False)
+class ProfileArray:
+    """One array of the granules of a profile.
+
+    Attributes
+    ----------
+    rows
+        The granules, of shape (n,).
+    array
+        Their arrays.
+    values
+        What becomes of the stored values of each variant.
+    coordinates
+        The coordinates by name: along which axes they lie, their arrays, and what becomes of
+        their values.
+    """
+
+    rows: NDArray[np.int64]
+    array: ArrayInventory
+    values: tuple[Values, ...]
+    coordinates: Mapping[str, tuple[tuple[int, ...], ArrayInventory, tuple[Values, ...]]]
+
+    @classmethod
+    def of(cls, inventory: Inventory, array: ArrayInventory, decode: bool) -> ProfileArray:
+        """Return an array of an inventory.
+
+        Raises
+        ------
+        QueryError
+            Where its values can't be decoded.
+        """
+        try:
+            values = tuple(_values(variant, decode) for variant in array.variants)
+        except ValueError as error:
+            raise QueryError(
+                f"{array.path} can't be decoded: {error}; decode => false gives what is stored"
+            ) from error
+        coordinates: dict[str, tuple[tuple[int, ...], ArrayInventory, tuple[Values, ...]]] = {}
+        taken = {VALUE, GRANULE, *map(dimension_column, range(array.rank))}
+        for name, other in _coordinates(inventory, array):
+            axes = _axes(other, array)
+            if axes and name not in {*taken, *coordinates}:
+                coordinates[name] = (axes, other, tuple(map(_coordinate, other.variants)))
+        return cls(inventory.rows, array, values, coordinates)
+
+    @property
+    def used(self) -> NDArray[np.int64]:
+        """The variants that there are granules of."""
+        return np.unique(self.array.which)
+
+
+def _values(variant: JSON, decode: bool) -> Values:
+    said = zarr_dtype(variant["data_type"])
+    return Values.decoded(said, attributes_of(variant)) if decode else Values.stored(said)
+
+
+def _coordinate(variant: JSON) -> Values:
+    try:
+        return _values(variant, decode=True).wide
+    except ValueError:  # such as of a calendar that timestamps don't have
+        return _values(variant, decode=False).wide
+
+
+def _axes(other: ArrayInventory, array: ArrayInventory) -> tuple[int, ...]:
+    """Return along which axes of granules' arrays another of their arrays lies, if it does."""
+    axes = axes_of(other.dimensions, other.shapes[0], array.dimensions, array.shapes[0])
+    own, whole = other.ends - other.begins, array.ends - array.begins
+    return axes if axes and np.array_equal(own, whole[:, list(axes)]) else ()
+
+
+def _coordinates(
+    inventory: Inventory, array: ArrayInventory
+) -> Iterator[tuple[str, ArrayInventory]]:
+    """Yield what may be coordinates of an array, by their names.
+
+    They are called as its dimensions, or named by its attribute ``coordinates``; where those
+    don't say, they are the latitudes and longitudes nearest to it.
+    """
+    group = array.path.rpartition("/")[0]
+    said = str(array.attributes.get("coordinates", "")).split()
+    for name in dict.fromkeys([*(one for one in array.dimensions if one is not None), *said]):
+        above = group
+        while True:
+            place = resolve(join(above, name))
+            if place is not None and place in inventory.arrays:
+                yield name.rpartition("/")[2], inventory.arrays[place]
+                break
+            if not above:
+                break
+            above = above.rpartition("/")[0]
+    for words in (LATITUDE, LONGITUDE):
+        found = [
+            other
+            for path, other in inventory.arrays.items()
+            if zarr_dtype(other.variants[0]["data_type"]).to_native_dtype().kind in "iuf"
+            and says_coordinate(other.variants[0]["attributes"], _name(path), *words)
+            and len(other.dimensions) > 1
+        ]
+        found.sort(key=lambda other: distance(group, other.path.rpartition("/")[0]))
+        for other in found:
+            yield _name(other.path), other
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _alike(
+    variable: str, parts: Sequence[ProfileArray]
+) -> tuple[pa.DataType, Sequence[ProfileArray]]:
+    """Return arrays with values of one type, and that type.
+
+    Raises
+    ------
+    QueryError
+        Where they have none in common.
+    """
+    used = [part.values[variant] for part in parts for variant in part.used.tolist()]
+    if len({values.type for values in used}) <= 1:
+        return used[0].type if used else pa.null(), parts
+    try:
+        dtype = common_dtype([values.dtype for values in used])
+    except ValueError as error:
+        raise QueryError(
+            f"{variable} differs between granules: {error}; narrow the search to granules that "
+            "are alike"
+        ) from error
+    cast = [replace(part, values=tuple(_cast(part.values, part.used, dtype))) for part in parts]
+    return arrow_type(dtype), cast
+
+
+def _cast(
+    values: Sequence[Values], used: NDArray[np.int64], dtype: np.dtype[Any]
+) -> Iterator[Values]:
+    """Yield the values of variants in a dtype that those have that are used."""
+    for variant, one in enumerate(values):
+        yield one.cast(dtype) if variant in used else one
+
+
+def _with_coordinates_alike(
+    variable: str, parts: Sequence[ProfileArray]
+) -> tuple[dict[str, pa.DataType], Sequence[ProfileArray]]:
+    """Return arrays whose coordinates have one type each, and the types.
+
+    A coordinate without a type in common is none.
+    """
+    dtypes: dict[str, list[np.dtype[Any]]] = {}
+    types: dict[str, pa.DataType] = {}
+    for part in parts:
+        for name, (_, other, values) in part.coordinates.items():
+            used = [values[variant] for variant in np.unique(other.which).tolist()]
+            dtypes.setdefault(name, []).extend(one.dtype for one in used)
+            types.setdefault(name, used[0].type)
+    common, dropped = {}, []
+    for name, some in dtypes.items():
+        try:
+            common[name] = some[0] if len(set(some)) == 1 else common_dtype(some)
+        except ValueError:
+            dropped.append(name)
+            continue
+        if len(set(some)) > 1:
+            types[name] = arrow_type(common[name])
+    if dropped:
+        warn(
+            f"the data types of {listed(dropped)} beside {variable} differ between granules, and "
+            "they are no columns",
+            L2ViewWarning,
+        )
+    made = []
+    for part in parts:
+        coordinates = {
+            name: (axes, other, tuple(_cast(values, np.unique(other.which), common[name])))
+            for name, (axes, other, values) in part.coordinates.items()
+            if name in common
+        }
+        made.append(replace(part, coordinates=coordinates))
+    return {name: types[name] for name in common}, made
+
+
+@dataclass(frozen=True, eq=False)
+class GranuleArrays:
+    """One variable of many granules as `l2view.tables.arrays.Arrays`.
+
+    Attributes
+    ----------
+    tree
+        The granules.
+    columns
+        The columns: the granule's name and fields, and those of cells.
+    parts
+        Their arrays, profile by profile.
+    """
+
+    tree: Tree
+    columns: Columns
+    parts: tuple[ProfileArray, ...]
+
+    @cached_property
+    def _order(self) -> NDArray[np.int64]:
+        """The arrays in the order of the granules."""
+        return np.argsort(self._rows, kind="stable")
+
+    @cached_property
+    def _rows(self) -> NDArray[np.int64]:
+        return np.concatenate([np.zeros(0, dtype=np.int64), *(part.rows for part in self.parts)])
+
+    @cached_property
+    def _members(self) -> NDArray[np.int64]:
+        """The profile of each array, and its number in it, of shape (n, 2)."""
+        found = [
+            np.stack([np.full(len(part.rows), number), np.arange(len(part.rows))], axis=1)
+            for number, part in enumerate(self.parts)
+        ]
+        return np.concatenate([np.zeros((0, 2), dtype=np.int64), *found])[self._order]
+
+    @cached_property
+    def shapes(self) -> NDArray[np.int64]:
+        """The shapes of what is shown, of shape (n, rank)."""
+        rank = self.parts[0].array.rank if self.parts else 0
+        found = [part.array.ends - part.array.begins for part in self.parts]
+        return np.concatenate([np.zeros((0, rank), dtype=np.int64), *found])[self._order]
+
+    def labels(self, names: Sequence[str]) -> pa.Table:
+        """Return some of the granules' names and fields, one row an array."""
+        rows = pa.array(self._rows[self._order])
+        shown = [name for name in self.columns.labels.names if name != GRANULE]
+        stored = dict(zip(shown, self.tree.granules.fields, strict=True))
+        fields = [stored[name] for name in names if name != GRANULE]
+        table = self.tree.granules.columns(fields)
+        found = dict(zip(fields, table.columns, strict=True)) if fields else {}
+        columns = [
+            self.tree.granules.names.cast(pa.string()) if name == GRANULE else found[stored[name]]
+            for name in names
+        ]
+        schema = pa.schema([self.columns.labels.field(name) for name in names])
+        if not names:
+            return pa.table({"_": pa.nulls(len(rows))}).select([])
+        return pa.table([column.take(rows) for column in columns], schema=schema)
+
+    def opened(self, member: int) -> Opened:
+        """Return one granule's array."""
+        number, own = self._members[member].tolist()
+        part = self.parts[number]
+        row = int(part.rows[own])
+        coordinates = {
+            name: partial(self._stored, row, other, own, values)
+            for name, (_, other, values) in part.coordinates.items()
+        }
+        values = self._stored(row, part.array, own, part.values)
+        return Opened(values, Coordinates(coordinates))
+
+    def _stored(
+        self, row: int, array: ArrayInventory, member: int, values: Sequence[Values]
+    ) -> StoredArray:
+        document = array.document(member)
+        begin, end = array.begins[member], array.ends[member]
+        return StoredArray(
+            name=f"{self.tree.granules.name(row)}/{array.path}",
+            array=zarr.Array(opened(self.tree, row, array.path, document)),
+            values=values[array.which[member]],
+            begin=tuple(begin.tolist()),
+            shape=tuple((end - begin).tolist()),
+        )
+
+
+class Coordinates(Mapping[str, StoredArray]):
+    """Coordinates that are opened when they are asked for.
+
+    Parameters
+    ----------
+    openers
+        What opens each.
+    """
+
+    def __init__(self, openers: Mapping[str, Callable[[], StoredArray]]) -> None:
+        self._openers = openers
+        self._opened: dict[str, StoredArray] = {}
+
+    def __getitem__(self, name: str) -> StoredArray:
+        if name not in self._opened:
+            self._opened[name] = self._openers[name]()
+        return self._opened[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._openers)
+
+    def __len__(self) -> int:
+        return len(self._openers)
