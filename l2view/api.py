@@ -7,11 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 from datafusion import DataFrame
+from zarr.core.sync import sync
 
 from l2view.collection import Collection
-from l2view.stores import Authorize, StoreLike
+from l2view.errors import NotACollectionError
+from l2view.hierarchy import META, Hierarchy
+from l2view.meta.dataset import MetaDataset
+from l2view.query.context import Session
+from l2view.stores import Authorize, StoreLike, open_source
 from l2view.tables.cells import MAX_CELLS
-from l2view.tables.functions import AllowStores
+from l2view.tables.functions import AllowStores, TableFunctions
 from l2view.view.group import View
 from l2view.view.stack import EncodingName, RaggedName, ShapeName
 
@@ -221,6 +226,10 @@ def sql(
 ) -> DataFrame:
     """Run an SQL query over the table ``meta`` of a collection, and over its arrays.
 
+    Beside ``meta`` there are the table functions of `Collection.sql`. The store may be any that
+    Zarr reads: of one that is no collection there are ``zarr_groups()``, ``zarr_arrays()``,
+    ``zarr_chunks()`` and ``zarr_cells('array/path')``.
+
     Parameters
     ----------
     store, branch, tag, snapshot, group, location, geometry_field, time_field, authorize
@@ -242,8 +251,9 @@ def sql(
     datafusion.DataFrame
         Not run yet: ``to_arrow_table()``, ``to_pandas()``, ``to_polars()``, ``show()`` do.
     """
-    collection = Collection(
+    session = session_of(
         store,
+        tables,
         branch=branch,
         tag=tag,
         snapshot=snapshot,
@@ -252,8 +262,34 @@ def sql(
         geometry_field=geometry_field,
         time_field=time_field,
         authorize=authorize,
+        allow_stores=allow_stores,
+        max_cells=max_cells,
     )
-    return collection.sql(query, params, tables, allow_stores=allow_stores, max_cells=max_cells)
+    return session.run(query, params)
+
+
+def session_of(
+    store: StoreLike,
+    tables: Mapping[str, Any] | None = None,
+    *,
+    allow_stores: AllowStores = False,
+    max_cells: int = MAX_CELLS,
+    **options: Any,
+) -> Session:
+    """Return the session of a collection, or of another store that Zarr reads.
+
+    The parameters are those of `sql`.
+    """
+    limits: Any = {"allow_stores": allow_stores, "max_cells": max_cells}
+    try:
+        return Collection(store, **options).session(tables, **limits)
+    except NotACollectionError:
+        how = {name: options.pop(name, None) for name in ("branch", "tag", "snapshot", "authorize")}
+        source = open_source(store, **how)
+        asked = any(said not in (None, META) for said in options.values())
+        if asked or sync(Hierarchy(source.store, source.path).document("")) is None:
+            raise
+    return Session.of(MetaDataset(source.store, ()), tables, TableFunctions(source, **limits))
 
 
 def ingest(

@@ -302,10 +302,8 @@ class Collection:
         max_cells: int = MAX_CELLS,
     ) -> Session:
         """Return a DataFusion session with the tables that `sql` has."""
-        if tables is not None and not isinstance(tables, Mapping):
-            raise QueryError(f"tables= maps names to tables, and is no {type(tables).__name__}")
         functions = TableFunctions(self._source, self._cells, allow_stores, max_cells)
-        return Session(self.meta, dict(tables or {}), functions)
+        return Session.of(self.meta, tables, functions)
 
     def open(
         self,

@@ -23,6 +23,10 @@ class StoreError(L2ViewError):
     """A store can't be opened, or isn't a collection."""
 
 
+class NotACollectionError(StoreError):
+    """A store has no group of fields."""
+
+
 class AuthorizationError(L2ViewError):
     """Virtual chunks lie in a container that the caller hasn't authorised."""
 

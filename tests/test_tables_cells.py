@@ -369,9 +369,9 @@ def test_shards_are_read_in_parts() -> None:
         store, shape=(64, 64), dtype="f8", chunks=(8, 8), shards=(32, 32), compressors=None
     )
     array[:] = values
+    table = cells(zarr.open_array(store))
     store.keys.clear()
     store.nbytes = 0
-    table = cells(zarr.open_array(store))
     corner = (pc.field("dim_0") < 4) & (pc.field("dim_1") > 60)
     found = table.to_table(columns=["value"], filter=corner)
     assert sorted(found["value"].to_pylist()) == sorted(values[:4, 61:].ravel().tolist())

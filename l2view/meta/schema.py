@@ -15,7 +15,13 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from l2view.errors import FieldError, L2ViewError, StoreError, UnsupportedArrayError, listed
+from l2view.errors import (
+    FieldError,
+    L2ViewError,
+    NotACollectionError,
+    UnsupportedArrayError,
+    listed,
+)
 from l2view.hierarchy import JSON, Hierarchy, join, seen
 from l2view.meta.cf import signed_as_said, unpacked_type
 from l2view.stores import unreadable
@@ -188,7 +194,7 @@ async def fields_of(
     Raises
     ------
     StoreError
-        Where it can't be read, or is no collection.
+        Where it can't be read; `NotACollectionError` where it is no collection.
     FieldError
         Where fields differ in length, or `geometry` can't be one.
     """
@@ -202,7 +208,7 @@ async def fields_of(
         raise
     except Exception as error:  # every store has errors of its own
         raise unreadable(label, error) from error
-    raise StoreError(
+    raise NotACollectionError(
         f"{label} is not a collection: a collection has a group "
         f'"{group}" of 1-D arrays of one length, one for each field; {await seen(hierarchy)}'
     )

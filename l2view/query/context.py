@@ -42,7 +42,7 @@ class Session:
     Parameters
     ----------
     meta
-        The fields.
+        The fields; where there are none, there is no table of them.
     tables
         The caller's own tables by name: whatever speaks Arrow (``pyarrow``, pandas, Polars,
         datasets).
@@ -54,6 +54,19 @@ class Session:
     tables: Mapping[str, Any] = field(default_factory=dict)
     functions: TableFunctions | None = None
 
+    @classmethod
+    def of(cls, meta: MetaDataset, tables: Any, functions: TableFunctions) -> Session:
+        """Return a session with the caller's tables.
+
+        Raises
+        ------
+        QueryError
+            Where they are no mapping.
+        """
+        if tables is not None and not isinstance(tables, Mapping):
+            raise QueryError(f"tables= maps names to tables, and is no {type(tables).__name__}")
+        return cls(meta, dict(tables or {}), functions)
+
     @cached_property
     def context(self) -> SessionContext:
         """DataFusion's own session."""
@@ -62,7 +75,8 @@ class Session:
         geodatafusion.register_all(context)
         for function in FUNCTIONS:
             context.register_udf(function)
-        context.register_dataset(TABLE, self.meta)
+        if self.meta.fields:
+            context.register_dataset(TABLE, self.meta)
         if self.functions is not None:
             self.functions.register(context)
         for name, table in self.tables.items():
@@ -79,6 +93,11 @@ class Session:
 
         The parameters and errors are those of `plan`.
         """
+        if not self.meta.fields:
+            frame = self.plan(query, params)
+            with self.explained():
+                self._begin(frame, stops_early(line(frame)))
+            return frame
         self.meta.refresh()
         # A query keeps the table that it was planned with: each has one of its own.
         meta = self.meta.among(EVERY)
@@ -92,13 +111,17 @@ class Session:
                 meta.restrict(candidates(self.context, frame, TABLE, meta))
                 first = first_rows(self.context, nodes, TABLE, meta)
                 meta.early = stops_early(nodes)
-                for made in self._made:
-                    made.early = meta.early
-                if self._made:  # which says now what is too much to go through
-                    frame.execution_plan()
+                self._begin(frame, meta.early)
         if first is not None:
             meta.restrict(first)
         return frame
+
+    def _begin(self, frame: DataFrame, early: bool) -> None:
+        """Let the tables that functions made say now what is too much to go through."""
+        for made in self._made:
+            made.early = early
+        if self._made:
+            frame.execution_plan()
 
     @contextmanager
     def _instead(self, meta: MetaDataset) -> Iterator[None]:
@@ -157,7 +180,8 @@ class Session:
             schemas = [*(made.schema for made in self._made), self.meta.schema]
             columns = list(dict.fromkeys(name for schema in schemas for name in schema.names))
             known = [] if functions is None else [f"{name}()" for name in functions.functions]
-            raise explain(str(error), columns, [TABLE, *self.tables, *known]) from error
+            tables = [*([TABLE] if self.meta.fields else []), *self.tables, *known]
+            raise explain(str(error), columns, tables) from error
 
 
 def _require_geometries(meta: MetaDataset) -> None:
