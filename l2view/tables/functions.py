@@ -195,8 +195,9 @@ class TableFunctions:
             raise QueryError("cells() takes the name of a variable, a text, and a search by name")
         asked["decode"] = _flag("decode", asked.pop("decode", True))
         asked["max_cells"] = self._most(asked.pop("max_cells", None))
-        if "where" in asked:
-            asked["params"] = self.params
+        if isinstance(asked.get("where"), str):
+            names = set(re.findall(r"\$(\w+)", asked["where"]))
+            asked["params"] = {n: value for n, value in self.params.items() if n in names}
         assert self.search is not None
         return self.search(variable[0], **asked)
 

@@ -249,7 +249,7 @@ def _alike(
     """
     used = [part.values[variant] for part in parts for variant in part.used.tolist()]
     if len({values.type for values in used}) <= 1:
-        return used[0].type if used else pa.null(), parts
+        return used[0].type if used else pa.float64(), parts
     try:
         dtype = common_dtype([values.dtype for values in used])
     except ValueError as error:
