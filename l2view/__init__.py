@@ -5,12 +5,13 @@
 >>> view["S2A_T31UDQ_20250614/red"][:512]  # doctest: +SKIP
 
 `open` returns a `View`, which is a `zarr.Group`; `search` returns the rows alone, `sql` runs
-any query over them, and a `Collection` does all three on one opened store.
+any query over them and over the arrays, and a `Collection` does all three on one opened store.
 """
 
 from importlib.metadata import version
 
 import l2view.ingest  # noqa: F401 (the package first: the function takes its place below)
+from l2view import tables
 from l2view.api import ingest, open, search, sql
 from l2view.collection import Collection
 from l2view.config import config
@@ -23,6 +24,7 @@ from l2view.errors import (
     L2ViewError,
     L2ViewWarning,
     MissingGranuleWarning,
+    NotACollectionError,
     QueryError,
     ReadOnlyViewError,
     ShapeError,
@@ -44,6 +46,7 @@ __all__ = [
     "L2ViewError",
     "L2ViewWarning",
     "MissingGranuleWarning",
+    "NotACollectionError",
     "QueryError",
     "ReadOnlyViewError",
     "ShapeError",
@@ -56,4 +59,5 @@ __all__ = [
     "open",
     "search",
     "sql",
+    "tables",
 ]

@@ -11,9 +11,14 @@ import numpy as np
 import pyarrow as pa
 import zarr
 from numpy.typing import NDArray
+from zarr.core.array_spec import ArraySpec
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.chunk_utils import ChunkTransform
 from zarr.core.metadata.v3 import ArrayV3Metadata
+from zarr.core.sync import sync
 
 from l2view.errors import ChunkError, L2ViewError, said
+from l2view.hierarchy import join, reads_sync
 from l2view.tables.grid import Edges, Window, edges_of, regular_edges
 from l2view.tables.values import Values
 
@@ -193,9 +198,58 @@ class StoredArray:
             raise self._explained(window, error) from error
 
     def _read(self, window: Window) -> pa.Array:
+        stored = self._chunk(window)
+        if stored is not None:
+            return self.values.to_arrow(stored)
         pairs = zip(window, self.begin, strict=True)
         found = self.array[tuple(slice(a.start + at, a.stop + at) for a, at in pairs)]
         return self.values.to_arrow(np.asarray(found, dtype=self.array.dtype))
+
+    def _chunk(self, window: Window) -> NDArray[Any] | None:
+        """Return a window that is a whole chunk, None where it is not, or there is no such chunk.
+
+        zarr copies what it decodes into an array, which here would take as long as decoding.
+        """
+        if self._transform is None or 0 in self.array.chunks:
+            return None
+        index, inside = [], []
+        for axis, begin, chunk, length in zip(
+            window, self.begin, self.array.chunks, self.array.shape, strict=True
+        ):
+            at, rest = divmod(axis.start + begin, chunk)
+            if rest or axis.stop + begin != min((at + 1) * chunk, length):
+                return None
+            index.append(at)
+            inside.append(slice(0, len(axis)))
+        path = self.array.store_path
+        key = join(path.path, self.array.metadata.encode_chunk_key(tuple(index)))
+        prototype = default_buffer_prototype()
+        if reads_sync(path.store):
+            raw = path.store.get_sync(key, prototype=prototype)
+        else:
+            raw = sync(path.store.get(key, prototype))
+        if raw is None:
+            return None
+        spec = ArraySpec(
+            shape=self.array.chunks,
+            dtype=self.array.metadata.dtype,
+            fill_value=self.array.metadata.fill_value,
+            config=self.array.async_array.config,
+            prototype=prototype,
+        )
+        found = self._transform.decode_chunk(raw, spec).as_numpy_array()
+        return np.asarray(found[tuple(inside)])
+
+    @cached_property
+    def _transform(self) -> ChunkTransform | None:
+        """What decodes a chunk at once, None where zarr must, or chunks are shards."""
+        if not _is_regular(self.array) or self.array.shards is not None:
+            return None
+        pipeline: Any = self.array.async_array.codec_pipeline
+        try:
+            return ChunkTransform(codecs=tuple(pipeline))
+        except TypeError:  # of a codec that is asynchronous only
+            return None
 
     def _explained(self, window: Window, error: Exception) -> ChunkError:
         """Return what to say where a window can't be read: which of its chunks it was."""

@@ -41,7 +41,8 @@ KEPT = 1 << 22
 WORKERS = os.cpu_count() or 1
 """How many windows are decoded at once, and how many parts a table has."""
 
-POOL = ThreadPoolExecutor(WORKERS + 1, thread_name_prefix="l2view-cells")
+POOL = ThreadPoolExecutor(max(8, WORKERS), thread_name_prefix="l2view-cells")
+"""Threads that read windows: more than there are processors, for stores that are far away."""
 
 
 type Members = Sequence[tuple[Arrays, NDArray[np.int64]]]
