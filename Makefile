@@ -31,10 +31,12 @@ docs: .venv/ready
 bench: .venv/ready  ## a table of ratios, and JSON in benchmarks/results
 	$(BIN)/python -m benchmarks
 
-bench-peers: .venv/ready  ## zarr-datafusion-search, which takes an older DataFusion
+bench-peers: .venv/ready  ## what takes another DataFusion, each in an environment of its own
 	$(PYTHON) -m venv benchmarks/peers
 	benchmarks/peers/bin/pip install --quiet zarr-datafusion-search==0.1.2 "datafusion>=53,<54" \
 	  "geodatafusion>=0.3,<0.4" obstore
+	$(PYTHON) -m venv benchmarks/peers-xarray-sql
+	benchmarks/peers-xarray-sql/bin/pip install --quiet "xarray-sql==0.6.0" "zarr>=3.4"
 
 bench-scale: .venv/ready  ## a million granules, and fifty million rows, in about half an hour
 	$(BIN)/python -m benchmarks.scale

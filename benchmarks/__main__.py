@@ -19,6 +19,7 @@ from zarr.storage import LocalStore
 import l2view
 
 from . import memory, stores
+from .cells import tables
 from .ingest import ingesting
 from .measure import Row, paired, report
 from .search import searching
@@ -117,7 +118,7 @@ def holding(folder: Path) -> Iterator[Row]:
 
 BENCHMARKS = {
     function.__name__: function
-    for function in (reading, opening, trees, holding, shapes, ingesting, searching)
+    for function in (reading, opening, trees, holding, shapes, tables, ingesting, searching)
 }
 
 

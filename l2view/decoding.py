@@ -7,6 +7,7 @@ what xarray decodes from the same array.
 from __future__ import annotations
 
 import json
+import threading
 import warnings
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
@@ -54,16 +55,49 @@ RELEVANT = PACKING | TIMES | MEANING | BOUNDS | KIND
 """All of them, by which the arrays of granules are told apart."""
 
 
+class Quiet:
+    """Ignores warnings, for as long as one of several threads is within it.
+
+    `warnings.catch_warnings` of threads that overlap would leave them ignored for good.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._within = 0
+        self._caught = warnings.catch_warnings()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            self._within += 1
+            if self._within == 1:
+                self._caught = warnings.catch_warnings()
+                self._caught.__enter__()
+                warnings.simplefilter("ignore")
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._within -= 1
+            if not self._within:
+                self._caught.__exit__(None, None, None)
+
+
+QUIET = Quiet()
+
+
 @lru_cache(maxsize=256)
 def _parsed(data_type: str) -> ZDType[Any, Any]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
+    with QUIET:  # of dtypes without a v3 specification
         return parse_dtype(json.loads(data_type), zarr_format=3)
 
 
 def zarr_dtype(data_type: str | JSON) -> ZDType[Any, Any]:
     """Return zarr's data type for that of a Zarr v3 document."""
     return _parsed(json.dumps(data_type))
+
+
+def in_native_order(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a dtype in the machine's byte order."""
+    return dtype if dtype.kind in "TO" else dtype.newbyteorder("=")
 
 
 def native_dtype(data_type: str | JSON) -> np.dtype[Any]:
@@ -73,12 +107,21 @@ def native_dtype(data_type: str | JSON) -> np.dtype[Any]:
 
 def attributes_of(document: JSON) -> JSON:
     """Return an array's attributes as xarray has them, its ``_FillValue`` decoded."""
-    attributes = dict(document["attributes"])
-    if "_FillValue" in attributes:
-        attributes["_FillValue"] = FillValueCoder.decode(
-            attributes["_FillValue"], native_dtype(document["data_type"])
-        )
-    return attributes
+    return with_fill(document["attributes"], native_dtype(document["data_type"]))
+
+
+def with_fill(attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> JSON:
+    """Return attributes as xarray has them: it writes the ``_FillValue`` of some dtypes as text.
+
+    Others write a number, which stays as it is.
+    """
+    found = dict(attributes)
+    fill = found.get("_FillValue")
+    if isinstance(fill, str) or (fill is not None and dtype.kind not in "fcS"):
+        found["_FillValue"] = FillValueCoder.decode(fill, dtype)
+    elif fill is None:
+        found.pop("_FillValue", None)
+    return found
 
 
 def is_time(attributes: Mapping[str, Any]) -> bool:
@@ -124,10 +167,8 @@ def decode(values: NDArray[Any], attributes: Mapping[str, Any]) -> NDArray[Any]:
     if not is_time(kept):
         kept.pop("units", None)
     variable = xr.Variable(dimensions, values, kept)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of what xarray also says of each granule
-        found = decode_cf_variable("", variable, concat_characters=False)
-    return np.asarray(found.values)
+    with QUIET:  # of what xarray also says of each granule
+        return np.asarray(decode_cf_variable("", variable, concat_characters=False).values)
 
 
 def require_calendar(attributes: Mapping[str, Any]) -> None:
@@ -174,14 +215,16 @@ def common_dtype(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
         Where there is none.
     """
     kinds = {_kind(dtype) for dtype in dtypes}
-    found = np.result_type(*dtypes)
-    alike = len(kinds) == 1 or kinds <= {"number", "bool"}
-    inexact = found.kind in "fc" and any(
-        dtype.kind in "iu" and np.iinfo(dtype).bits > np.finfo(found).nmant + 1 for dtype in dtypes
-    )
-    if not alike or inexact or found.kind == "O":
-        raise ValueError(f"no data type holds all of {', '.join(sorted({*map(str, dtypes)}))}")
-    return found
+    if len(kinds) == 1 or kinds <= {"number", "bool"}:
+        found = np.result_type(*dtypes)
+        whole = [dtype for dtype in dtypes if dtype.kind in "iu"]
+        parts = found if found.kind == "f" else np.empty(0, found).real.dtype
+        exact = found.kind not in "fc" or all(
+            np.iinfo(dtype).bits <= np.finfo(parts).nmant + 1 for dtype in whole
+        )
+        if exact and found.kind != "O":
+            return found
+    raise ValueError(f"no data type holds all of {', '.join(sorted({*map(str, dtypes)}))}")
 
 
 def _kind(dtype: np.dtype[Any]) -> str:

@@ -26,12 +26,21 @@ import pyarrow.dataset as pads
 from numpy.typing import NDArray
 from zarr.abc.store import Store
 
-from l2view.errors import FieldError, L2ViewWarning, listed, unknown, warn
+from l2view.errors import L2ViewWarning, listed, warn
 from l2view.meta.candidates import EVERY, Candidates
 from l2view.meta.chunks import Chunks, Tally
 from l2view.meta.footprints import not_finite, unreadable, without
+from l2view.meta.fragments import (
+    BATCH_ROWS,
+    Fragment,
+    Scan,
+    columns_of,
+    columns_read,
+    hollow,
+    scan_of,
+)
 from l2view.meta.indexes import Indexes
-from l2view.meta.nulls import columns_of, hollow, passing, with_sql_nulls
+from l2view.meta.nulls import passing, with_sql_nulls
 from l2view.meta.rtree import meets
 from l2view.meta.runs import cut, grouped, joined, known_of, numbers, piece, reaches, taken
 from l2view.meta.schema import ROW, Field, table_schema
@@ -39,9 +48,6 @@ from l2view.meta.zones import Zones, chunks_of, prune, runs_of, zones_of
 
 RANGE_ROWS = 65_536
 """The fewest rows that a scan reads at a time, where there are as many."""
-
-BATCH_ROWS = 131_072
-"""The most rows in a batch, unless a caller asks for another number."""
 
 AT_ONCE = 16
 """The chunks that a scan asks a store for at once, where it is bound to ask for so many."""
@@ -187,11 +193,11 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         filter: pc.Expression | None = None,
         batch_size: int = BATCH_ROWS,
         **options: Any,
-    ) -> pads.Scanner:
-        """Return a scanner, as `pyarrow.dataset.Dataset.scanner` does."""
-        return self._scanner(None, columns, filter, batch_size)
+    ) -> Scan:
+        """Return a scan, as `pyarrow.dataset.Dataset.scanner` does."""
+        return self.scan(None, columns, filter, batch_size)
 
-    def get_fragments(self, filter: pc.Expression | None = None) -> Iterator[MetaFragment]:
+    def get_fragments(self, filter: pc.Expression | None = None) -> Iterator[Fragment]:
         """Yield the dataset's parts: runs of rows, about as many as there are processors.
 
         An engine that scans fragments side by side holds a few runs of each in memory.
@@ -200,7 +206,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
         share = len(runs) if self.early else -(-len(runs) // (os.cpu_count() or 1))
         # There is always one: DataFusion can't sort what has no parts.
         for first in range(0, len(runs) or 1, share or 1):
-            yield MetaFragment(self, tuple(runs[first : first + share]))
+            yield Fragment(self, tuple(runs[first : first + share]))
 
     def filter(self, expression: pc.Expression) -> MetaDataset:
         """Return the rows that fulfil a condition; nothing is read until they are asked for."""
@@ -371,28 +377,20 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
             return self.condition if condition is None else condition
         return self.condition & condition
 
-    def _scanner(
+    def scan(
         self,
         runs: Sequence[range] | None,
         columns: list[str] | dict[str, pc.Expression] | None,
         condition: pc.Expression | None,
         batch_size: int | None,
-    ) -> pads.Scanner:
+    ) -> Scan:
+        """Return a scan of runs of rows, of all rows where there are none."""
         condition = self._whole(condition)
-        if columns is None:
-            columns = self._schema.names
-        if isinstance(columns, dict):
-            wanted = sorted(
-                {name for column in columns.values() for name in columns_of(column, self._schema)}
-            )
-        else:
-            wanted = list(columns)
-            for name in wanted:
-                if name not in self._schema.names:
-                    raise FieldError(unknown("field", name, self._schema.names))
+        wanted = columns_read(columns, self._schema)
+        columns = wanted if columns is None else columns
         schema = pa.schema([self._schema.field(name) for name in wanted])
         batches = self._batches(runs, wanted, condition, batch_size or BATCH_ROWS)
-        return pads.Scanner.from_batches(batches, schema=schema, columns=columns)
+        return scan_of(schema, columns, batches)
 
     def _promising(self, runs: Sequence[range], condition: pc.Expression | None) -> list[range]:
         """Return the runs of rows in which a candidate may fulfil `condition`."""
@@ -547,34 +545,6 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
                 table = table.append_column(self._schema.field(name), others.column(name))
         batches: list[pa.RecordBatch] = table.select(columns).to_batches()
         return batches
-
-
-class MetaFragment:
-    """Runs of the rows of a `MetaDataset`."""
-
-    def __init__(self, dataset: MetaDataset, runs: tuple[range, ...]) -> None:
-        self.dataset = dataset
-        self.runs = runs
-
-    def __repr__(self) -> str:
-        rows = sum(map(len, self.runs))
-        return f"<MetaFragment {rows:,} rows in {len(self.runs):,} runs>"
-
-    @property
-    def physical_schema(self) -> pa.Schema:
-        """The dataset's schema."""
-        return self.dataset.schema
-
-    def scanner(
-        self,
-        schema: pa.Schema | None = None,
-        columns: list[str] | None = None,
-        filter: pc.Expression | None = None,
-        batch_size: int = BATCH_ROWS,
-        **options: Any,
-    ) -> pads.Scanner:
-        """Return a scanner of these rows."""
-        return self.dataset._scanner(self.runs, columns, filter, batch_size)
 
 
 def _rebuild(

@@ -170,16 +170,18 @@ def _numbers(values: NDArray[Any], field: Field) -> pa.Array:
     if values.dtype.kind in "mM":
         values = in_unit(values, kind.unit)
     elif values.dtype.kind == "f":
-        values = values.astype(kind.to_pandas_dtype(), copy=False)
-        bits = values.view(f"i{values.dtype.itemsize}")
-        if bits.min(initial=0) == np.iinfo(bits.dtype).min:
-            # Adding zero makes -0.0 one with 0.0, which engines otherwise tell apart.
-            values = values + 0
+        values = one_zero(values.astype(kind.to_pandas_dtype(), copy=False))
     elif pa.types.is_boolean(kind):
         values = values.astype(bool)
     else:
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
     return pa.array(values, mask=missing if missing.any() else None)
+
+
+def one_zero(values: NDArray[Any]) -> NDArray[Any]:
+    """Return floats with 0.0 for -0.0, which engines otherwise tell apart."""
+    bits = values.view(f"i{values.dtype.itemsize}")
+    return values + 0 if bits.min(initial=0) == np.iinfo(bits.dtype).min else values
 
 
 def in_unit(values: NDArray[Any], unit: Any) -> NDArray[Any]:

@@ -17,6 +17,8 @@ import pyarrow.fs
 import pyarrow.ipc
 from pyarrow.acero import Declaration, ProjectNodeOptions, TableSourceNodeOptions
 
+from l2view.meta.fragments import hollow
+
 INCONCLUSIVE = 3
 """Arrow's ``SetLookupOptions::INCONCLUSIVE``: NULL IN (…) is NULL, as SQL has it."""
 
@@ -53,24 +55,6 @@ def passing(table: pa.Table, condition: pc.Expression) -> pa.ChunkedArray:
     return found.column(0)
 
 
-def columns_of(expression: pc.Expression | None, schema: pa.Schema) -> list[str]:
-    """Return the columns of a schema that `expression` names.
-
-    An expression doesn't tell, so it is bound to the schema without each in turn.
-    """
-    if expression is None:
-        return []
-    used = []
-    for index, name in enumerate(schema.names):
-        try:
-            pads.Scanner.from_batches(
-                iter(()), schema=schema.remove(index), columns={"_": expression}
-            )
-        except pa.ArrowInvalid:
-            used.append(name)
-    return used
-
-
 def _inconclusive(column: pa.Array) -> pa.Array:
     option = "null_matching_behavior"
     if not pa.types.is_struct(column.type) or column.type.get_field_index(option) < 0:
@@ -79,16 +63,6 @@ def _inconclusive(column: pa.Array) -> pa.Array:
     changed = pa.array([INCONCLUSIVE] * len(column), column.type.field(option).type)
     parts = [changed if name == option else column.field(name) for name in names]
     return pa.StructArray.from_arrays(parts, fields=list(column.type))
-
-
-def hollow(schema: pa.Schema) -> tuple[Any, ...]:
-    """Return the arguments of a `pyarrow.dataset.FileSystemDataset` that holds nothing.
-
-    C++ needs a dataset to point at: one that fails by a name which says why.
-    """
-    files, ipc = pyarrow.fs.LocalFileSystem(), pads.IpcFileFormat()
-    nothing = ipc.make_fragment("(this dataset is read by its own methods)", files)
-    return [nothing], schema, ipc, files
 
 
 def _nothing(schema: pa.Schema) -> pads.Fragment:

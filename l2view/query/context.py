@@ -20,8 +20,9 @@ from datafusion import DataFrame, SessionConfig, SessionContext, SQLOptions
 
 from l2view.errors import L2ViewError, QueryError, UnreadableGeometryError
 from l2view.meta.candidates import EVERY
-from l2view.meta.dataset import BATCH_ROWS, MetaDataset
+from l2view.meta.dataset import MetaDataset
 from l2view.meta.footprints import unreadable
+from l2view.meta.fragments import BATCH_ROWS
 from l2view.meta.nulls import NullSafe
 from l2view.query.explanation import explain
 from l2view.query.facets import counted

@@ -10,16 +10,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import zarr
-import zarr.errors
 from numpy.typing import NDArray
-from xarray.backends.zarr import FillValueCoder
 
+from l2view.decoding import with_fill
 from l2view.errors import QueryError
 from l2view.hierarchy import resolve
 from l2view.tables.arrays import VALUE, Columns, Opened, StoredArray, dimension_column
 from l2view.tables.cells import MAX_CELLS, Cells
 from l2view.tables.dataset import TableDataset
-from l2view.tables.values import Values
+from l2view.tables.values import MISSING, Values
 
 
 def cells(
@@ -110,6 +109,9 @@ class OneArray:
             value=opened.values.values.type,
         )
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {"array": self.array, "decode": self.decode}  # and nothing that was read
+
     def labels(self, names: Sequence[str]) -> pa.Table:
         """Return a row without columns: an array alone has no labels."""
         return pa.table({"_": pa.nulls(1)}).select([])
@@ -121,7 +123,7 @@ class OneArray:
     @cached_property
     def _opened(self) -> Opened:
         coordinates = {
-            name: StoredArray.whole(one.path, one, coordinate_values(one))
+            name: StoredArray.whole(one.path, one, coordinate_values(one, name))
             for name, (_, one) in self._coordinates.items()
         }
         return Opened(StoredArray.whole(self.name, self.array, self._values), coordinates)
@@ -145,35 +147,45 @@ class OneArray:
         taken = {VALUE, *map(dimension_column, range(self.array.ndim))}
         found = {}
         for name, array in _beside(self.array, dimensions):
-            axes = axes_of(dimensions_of(array), array.shape, dimensions, self.array.shape)
-            if axes and name not in taken and name not in found:
+            axes = axes_of(dimensions_of(array), dimensions)
+            same = array.shape == tuple(self.array.shape[axis] for axis in axes)
+            if axes and same and name not in taken and name not in found:
                 found[name] = (axes, array)
         return found
 
 
-def decoded_values(array: zarr.Array[Any]) -> Values:
+def decoded_values(array: zarr.Array[Any], *, missing: bool = True) -> Values:
     """Return an array's values as the CF conventions mean them.
+
+    Parameters
+    ----------
+    array
+        The array.
+    missing
+        Whether some of them may stand for what is missing.
 
     Raises
     ------
     ValueError
         Where they can't be decoded.
     """
-    said = array.metadata.dtype
-    attributes: dict[str, Any] = dict(array.attrs)
-    if "_FillValue" in attributes:
-        fill = FillValueCoder.decode(attributes["_FillValue"], said.to_native_dtype())
-        attributes["_FillValue"] = fill
+    dtype = array.metadata.dtype.to_native_dtype()
+    attributes = with_fill(dict(array.attrs), dtype)
+    if not missing:
+        attributes = {name: said for name, said in attributes.items() if name not in MISSING}
     elif array.metadata.zarr_format == 2 and array.metadata.fill_value is not None:
         # In Zarr v2 this is what CF calls so, as xarray reads it.
-        attributes["_FillValue"] = array.metadata.fill_value
-    return Values.decoded(said, attributes)
+        attributes.setdefault("_FillValue", array.metadata.fill_value)
+    return Values.decoded(array.metadata.dtype, attributes)
 
 
-def coordinate_values(array: zarr.Array[Any]) -> Values:
-    """Return the values of a coordinate, which are decoded where they can be."""
+def coordinate_values(array: zarr.Array[Any], name: str) -> Values:
+    """Return the values of a coordinate, which are decoded where they can be.
+
+    That of the dimension that is called so has no missing values (CF 1.12, section 2.5.1).
+    """
     try:
-        return decoded_values(array).wide
+        return decoded_values(array, missing=dimensions_of(array) != (name,)).wide
     except ValueError:  # such as of a calendar that timestamps don't have
         return Values.stored(array.metadata.dtype).wide
 
@@ -188,26 +200,21 @@ def dimensions_of(array: zarr.Array[Any]) -> tuple[str | None, ...]:
     return tuple(None if name is None else str(name) for name in names)
 
 
-def axes_of(
-    own: Sequence[str | None],
-    shape: Sequence[int],
-    dimensions: Sequence[str | None],
-    whole: Sequence[int],
-) -> tuple[int, ...]:
+def axes_of(own: Sequence[str | None], dimensions: Sequence[str | None]) -> tuple[int, ...]:
     """Return along which axes of an array another one lies, none where it does not.
 
     Parameters
     ----------
-    own, shape
+    own
         The dimensions of the other.
-    dimensions, whole
-        Those of the array, which must have each of them once, of the same length.
+    dimensions
+        Those of the array, which must have each of them once, in the same order.
     """
-    if not all(name is not None and dimensions.count(name) == 1 for name in own):
+    known = list(dimensions)
+    if not all(name is not None and known.count(name) == 1 for name in own):
         return ()
-    axes = tuple(list(dimensions).index(name) for name in own)
-    alike = all(whole[axis] == length for axis, length in zip(axes, shape, strict=True))
-    return axes if alike and axes == tuple(sorted(axes)) else ()
+    axes = tuple(known.index(name) for name in own)
+    return axes if axes == tuple(sorted(set(axes))) else ()
 
 
 def _beside(
@@ -233,6 +240,6 @@ def _array(store: Any, path: str) -> zarr.Array[Any] | None:
     """Return the array at `path`, None where there is none."""
     try:
         found = zarr.open(store, path=path, mode="r")
-    except (FileNotFoundError, zarr.errors.BaseZarrError):
+    except Exception:  # what isn't there is refused by some stores, and what is odd is none
         return None
     return found if isinstance(found, zarr.Array) else None

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Protocol
@@ -16,14 +18,18 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.chunk_utils import ChunkTransform
 from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.core.sync import sync
+from zarr.storage import StorePath
 
 from l2view.errors import ChunkError, L2ViewError, said
 from l2view.hierarchy import join, reads_sync
-from l2view.tables.grid import Edges, Window, edges_of, regular_edges
+from l2view.tables.grid import Edges, Window, edges_of, regular_edges, size
 from l2view.tables.values import Values
 
 VALUE = "value"
 """The column of the cells' values."""
+
+KEPT = 1 << 22
+"""The most values of a coordinate that are kept in memory whole."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +141,63 @@ def dimension_column(axis: int) -> str:
 
 
 @dataclass(frozen=True, eq=False)
+class Decoder:
+    """What arrays of one data type, chunk shape and codecs have in common.
+
+    Attributes
+    ----------
+    dtype
+        NumPy's dtype of what is stored.
+    chunks
+        The shape of a chunk, within shards of an inner one; None where chunks have several.
+    shards
+        How many chunks along each axis lie in one object.
+    key
+        Returns the key of an object by its place among the objects.
+    transform
+        What decodes a chunk at once, None where zarr must.
+    spec
+        What it takes to know of a chunk.
+    """
+
+    dtype: np.dtype[Any]
+    chunks: tuple[int, ...] | None
+    shards: tuple[int, ...]
+    key: Callable[[tuple[int, ...]], str]
+    transform: ChunkTransform | None
+    spec: ArraySpec | None
+
+    @classmethod
+    def of(cls, array: zarr.Array[Any]) -> Decoder:
+        """Return the decoder of an array, and of others like it."""
+        metadata = array.metadata
+        key = metadata.encode_chunk_key
+        ones = (1,) * array.ndim
+        if isinstance(metadata, ArrayV3Metadata) and hasattr(metadata.chunk_grid, "chunk_shapes"):
+            return cls(array.dtype, None, ones, key, None, None)
+        if array.shards is not None:
+            pairs = zip(array.shards, array.chunks, strict=True)
+            shards = tuple(shard // chunk for shard, chunk in pairs)
+            return cls(array.dtype, array.chunks, shards, key, None, None)
+        pipeline: Any = array.async_array.codec_pipeline
+        config = array.async_array.config
+        if not isinstance(metadata, ArrayV3Metadata):  # which says it, and the array doesn't
+            config = replace(config, order=metadata.order)
+        try:
+            transform = ChunkTransform(codecs=tuple(pipeline))
+        except TypeError:  # of a codec that is asynchronous only
+            return cls(array.dtype, array.chunks, ones, key, None, None)
+        spec = ArraySpec(
+            shape=array.chunks,
+            dtype=metadata.dtype,
+            fill_value=metadata.fill_value,
+            config=config,
+            prototype=default_buffer_prototype(),
+        )
+        return cls(array.dtype, array.chunks, ones, key, transform, spec)
+
+
+@dataclass(eq=False)
 class StoredArray:
     """An array, and what its values become.
 
@@ -142,8 +205,14 @@ class StoredArray:
     ----------
     name
         What messages call it.
-    array
-        The array.
+    place
+        Where it lies.
+    open
+        Opens it.
+    decoder
+        What decodes its chunks.
+    length
+        Its shape.
     values
         What its stored values become.
     begin, shape
@@ -151,39 +220,98 @@ class StoredArray:
     """
 
     name: str
-    array: zarr.Array[Any]
+    place: StorePath
+    open: Callable[[], zarr.Array[Any]]
+    decoder: Decoder
+    length: tuple[int, ...]
     values: Values
     begin: tuple[int, ...]
     shape: tuple[int, ...]
+    _kept: tuple[Window, NDArray[Any]] | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
     def whole(cls, name: str, array: zarr.Array[Any], values: Values) -> StoredArray:
         """Return an array that is shown whole."""
-        return cls(name, array, values, (0,) * array.ndim, array.shape)
+        shape = array.shape
+        begin = (0,) * array.ndim
+        decoder = Decoder.of(array)
+        return cls(name, array.store_path, lambda: array, decoder, shape, values, begin, shape)
+
+    @cached_property
+    def array(self) -> zarr.Array[Any]:
+        """The array as zarr has it."""
+        return self.open()
 
     @cached_property
     def edges(self) -> tuple[Edges, ...]:
         """The grid of its chunks, as far as it is shown; within shards that of the inner ones."""
-        if not _is_regular(self.array):
+        if self.decoder.chunks is None:
             return tuple(map(edges_of, self.array.read_chunk_sizes))
-        shown = zip(self.begin, self.shape, self.array.chunks, strict=True)
+        shown = zip(self.begin, self.shape, self.decoder.chunks, strict=True)
         return tuple(regular_edges(at, at + length, chunk) for at, length, chunk in shown)
 
-    @cached_property
-    def shards(self) -> tuple[int, ...]:
-        """How many chunks along each axis lie in one object."""
-        if self.array.shards is None:
-            return (1,) * self.array.ndim
-        pairs = zip(self.array.shards, self.array.chunks, strict=True)
-        return tuple(shard // chunk for shard, chunk in pairs)
+    def chunks(self, window: Window) -> Window:
+        """Return the chunks that hold a window: their numbers along each axis."""
+        found = []
+        for axis, edges in zip(window, self.edges, strict=True):
+            first = int(np.searchsorted(edges, axis.start, side="right")) - 1
+            last = int(np.searchsorted(edges, axis.stop, side="left"))
+            found.append(range(max(first, 0), max(last, first)))
+        return tuple(found)
 
-    @cached_property
-    def all(self) -> pa.Array:
-        """All values, in C order."""
-        return self.read(tuple(map(range, self.shape)))
+    def extent(self, chunks: Window) -> Window:
+        """Return the positions that chunks have."""
+        pairs = zip(chunks, self.edges, strict=True)
+        return tuple(range(int(e[one.start]), int(e[one.stop])) for one, e in pairs)
+
+    def part(self, window: Window, *, whole: bool = False) -> pa.Array:
+        """Return the values of a window, of which others are asked next.
+
+        What has to be decoded for it is kept until another part is asked: the chunks that hold
+        it, where they are larger; all of it, where it is asked for `whole` and is small.
+        """
+        if whole and math.prod(self.shape) <= KEPT:
+            block: Window = tuple(map(range, self.shape))
+        else:
+            block = self.extent(self.chunks(window))
+            if size(block) <= 2 * size(window):
+                return self.read(window)
+        with self._lock:
+            if self._kept is None or not _holds(self._kept[0], window):
+                self._kept = block, self.stored(block)
+            block, found = self._kept
+        pairs = zip(window, block, strict=True)
+        inside = tuple(slice(own.start - at.start, own.stop - at.start) for own, at in pairs)
+        return self.column(found[inside])
+
+    def keep(self) -> None:
+        """Read all of it, where it is small, for those who ask for parts of it."""
+        if math.prod(self.shape) <= KEPT:
+            self.part(tuple(range(min(length, 1)) for length in self.shape), whole=True)
 
     def read(self, window: Window) -> pa.Array:
-        """Return the values of a window, in C order.
+        """Return the values of a window, in C order."""
+        return self.column(self.stored(window))
+
+    def column(self, stored: NDArray[Any]) -> pa.Array:
+        """Return stored values as they are shown, in C order.
+
+        Raises
+        ------
+        ChunkError
+            Where they can't be decoded.
+        """
+        try:
+            return self.values.to_arrow(stored)
+        except (ValueError, TypeError, ArithmeticError) as error:
+            way = "" if self.values.attributes is None else "; decode => false gives what is stored"
+            raise ChunkError(
+                f"values of {self.name} can't be told as {self.values.type}: {said(error)}{way}"
+            ) from error
+
+    def stored(self, window: Window) -> NDArray[Any]:
+        """Return what is stored of a window.
 
         Raises
         ------
@@ -191,104 +319,75 @@ class StoredArray:
             Naming the first chunk that can't be read.
         """
         try:
-            return self._read(window)
+            return self._stored(window)
         except (L2ViewError, MemoryError):
             raise
         except Exception as error:  # codecs raise what they like
             raise self._explained(window, error) from error
 
-    def _read(self, window: Window) -> pa.Array:
-        stored = self._chunk(window)
-        if stored is not None:
-            return self.values.to_arrow(stored)
-        pairs = zip(window, self.begin, strict=True)
-        found = self.array[tuple(slice(a.start + at, a.stop + at) for a, at in pairs)]
-        return self.values.to_arrow(np.asarray(found, dtype=self.array.dtype))
+    def _stored(self, window: Window) -> NDArray[Any]:
+        found: Any = self._chunk(window)
+        if found is None:
+            pairs = zip(window, self.begin, strict=True)
+            found = self.array[tuple(slice(a.start + at, a.stop + at) for a, at in pairs)]
+        return np.asarray(found, dtype=self.decoder.dtype)
 
     def _chunk(self, window: Window) -> NDArray[Any] | None:
         """Return a window that is a whole chunk, None where it is not, or there is no such chunk.
 
         zarr copies what it decodes into an array, which here would take as long as decoding.
         """
-        if self._transform is None or 0 in self.array.chunks:
+        decoder = self.decoder
+        if decoder.transform is None or decoder.spec is None or 0 in decoder.spec.shape:
             return None
-        index, inside = [], []
-        for axis, begin, chunk, length in zip(
-            window, self.begin, self.array.chunks, self.array.shape, strict=True
-        ):
+        index = []
+        axes = zip(window, self.begin, decoder.spec.shape, self.length, strict=True)
+        for axis, begin, chunk, length in axes:
             at, rest = divmod(axis.start + begin, chunk)
             if rest or axis.stop + begin != min((at + 1) * chunk, length):
                 return None
             index.append(at)
-            inside.append(slice(0, len(axis)))
-        path = self.array.store_path
-        key = join(path.path, self.array.metadata.encode_chunk_key(tuple(index)))
-        prototype = default_buffer_prototype()
-        if reads_sync(path.store):
-            raw = path.store.get_sync(key, prototype=prototype)
+        key = join(self.place.path, decoder.key(tuple(index)))
+        prototype = decoder.spec.prototype
+        if reads_sync(self.place.store):
+            raw = self.place.store.get_sync(key, prototype=prototype)
         else:
-            raw = sync(path.store.get(key, prototype))
+            raw = sync(self.place.store.get(key, prototype))
         if raw is None:
             return None
-        spec = ArraySpec(
-            shape=self.array.chunks,
-            dtype=self.array.metadata.dtype,
-            fill_value=self.array.metadata.fill_value,
-            config=self.array.async_array.config,
-            prototype=prototype,
-        )
-        found = self._transform.decode_chunk(raw, spec).as_numpy_array()
-        return np.asarray(found[tuple(inside)])
-
-    @cached_property
-    def _transform(self) -> ChunkTransform | None:
-        """What decodes a chunk at once, None where zarr must, or chunks are shards."""
-        if not _is_regular(self.array) or self.array.shards is not None:
-            return None
-        pipeline: Any = self.array.async_array.codec_pipeline
-        try:
-            return ChunkTransform(codecs=tuple(pipeline))
-        except TypeError:  # of a codec that is asynchronous only
-            return None
+        found = decoder.transform.decode_chunk(raw, decoder.spec).as_numpy_array()
+        return np.asarray(found[tuple(slice(len(axis)) for axis in window)])
 
     def _explained(self, window: Window, error: Exception) -> ChunkError:
         """Return what to say where a window can't be read: which of its chunks it was."""
-        spans = []
-        for axis, edges in zip(window, self.edges, strict=True):
-            first = int(np.searchsorted(edges, axis.start, side="right")) - 1
-            last = int(np.searchsorted(edges, axis.stop, side="left"))
-            spans.append(range(first, last))
+        spans = self.chunks(window)
         index = next(self._failing(spans), tuple(span.start for span in spans))
         return ChunkError(
             f"the chunk {self.key(index)} of {self.name} can't be read: {said(error)}"
         )
 
-    def _failing(self, spans: Sequence[range]) -> Any:
+    def _failing(self, spans: Window) -> Iterator[tuple[int, ...]]:
         """Yield the indices of the chunks that can't be read."""
         for offset in np.ndindex(*map(len, spans)):
             index = tuple(span[at] for span, at in zip(spans, offset, strict=True))
-            pairs = zip(self.edges, index, strict=True)
             try:
-                self._read(tuple(range(int(e[at]), int(e[at + 1])) for e, at in pairs))
+                self._stored(self.extent(tuple(range(at, at + 1) for at in index)))
             except Exception:
                 yield index
 
     def key(self, index: Sequence[int]) -> str:
         """Return the key, below the array, of the object with the chunk at `index`."""
-        own = index
-        if _is_regular(self.array):
-            first = [at // max(n, 1) for at, n in zip(self.begin, self.array.chunks, strict=True)]
-            shown = zip(index, first, self.shards, strict=True)
-            own = [(at + begin) // shard for at, begin, shard in shown]
-        return self.array.metadata.encode_chunk_key(tuple(own))
+        if self.decoder.chunks is None:
+            return self.decoder.key(tuple(index))
+        first = [at // max(n, 1) for at, n in zip(self.begin, self.decoder.chunks, strict=True)]
+        shown = zip(index, first, self.decoder.shards, strict=True)
+        return self.decoder.key(tuple((at + begin) // shard for at, begin, shard in shown))
 
 
-def _is_regular(array: zarr.Array[Any]) -> bool:
-    """Return whether all chunks of an array have one shape, as those of Zarr v2 do."""
-    metadata = array.metadata
-    return not isinstance(metadata, ArrayV3Metadata) or not hasattr(
-        metadata.chunk_grid, "chunk_shapes"
-    )
+def _holds(block: Window, window: Window) -> bool:
+    """Return whether a window lies in a block."""
+    pairs = zip(block, window, strict=True)
+    return all(one.start <= own.start and own.stop <= one.stop for one, own in pairs)
 
 
 @dataclass(frozen=True, eq=False)

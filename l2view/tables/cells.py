@@ -1,19 +1,20 @@
 """One row a cell: how the cells of arrays are gone through.
 
-A filter is asked four times, each time with more columns known: of whole arrays by their labels,
-of the chunks along each axis by positions and coordinates, of the cells of a few chunks by the
-same, and of cells with their values. Only what may pass is fetched, a few chunks ahead of who
-reads.
+A filter is asked again and again, each time with more columns known: of whole arrays by their
+labels, of the chunks along each axis by positions and coordinates, of the cells of a few chunks by
+the same, of cells with the columns that the filter reads, such as the latitudes of a swath. Only
+what may still pass is fetched, a few chunks ahead of who reads.
 """
 
 from __future__ import annotations
 
 import os
+import threading
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from functools import cached_property, reduce
+from dataclasses import dataclass, field
+from functools import cached_property, lru_cache, reduce
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +25,7 @@ from l2view.errors import QueryError, listed
 from l2view.meta.zones import prune, runs_of
 from l2view.tables.arrays import Arrays, Columns, Opened, StoredArray
 from l2view.tables.condition import Condition
-from l2view.tables.grid import Edges, Window, size, slabs, tiles
+from l2view.tables.grid import Edges, Window, first_and_rest, size, slabs, tiles
 
 MAX_CELLS = 100_000_000_000
 """The most cells that a query goes through, unless a caller allows more."""
@@ -33,16 +34,29 @@ MOST = 1 << 20
 """The most cells that are read together, but for a chunk that has more."""
 
 AHEAD = 4 * MOST
-"""The most cells that are read before they are asked for, beside those of one window."""
+"""The most cells of all parts together that are read before they are asked for."""
 
-KEPT = 1 << 22
-"""The most values of a coordinate that are kept in memory whole."""
+PIECES = 16
+"""The most windows, and the most arrays, that are read before they are asked for."""
+
+WIDTH = 1 << 25
+"""The most bytes that the labels of rows take that are made together."""
 
 WORKERS = os.cpu_count() or 1
-"""How many windows are decoded at once, and how many parts a table has."""
+"""How many parts a table has."""
 
-POOL = ThreadPoolExecutor(max(8, WORKERS), thread_name_prefix="l2view-cells")
-"""Threads that read windows: more than there are processors, for stores that are far away."""
+
+@lru_cache(maxsize=1)
+def _pool(process: int) -> ThreadPoolExecutor:
+    """Return the threads of a process: those that it was forked from didn't come along.
+
+    There are more than processors, for stores that are far away.
+    """
+    return ThreadPoolExecutor(max(8, WORKERS), thread_name_prefix="l2view-cells")
+
+
+def _submit[*A, R](call: Callable[[*A], R], *arguments: *A) -> Future[R]:
+    return _pool(os.getpid()).submit(call, *arguments)
 
 
 type Members = Sequence[tuple[Arrays, NDArray[np.int64]]]
@@ -92,33 +106,34 @@ class Cells:
         members = [(one, _members(one, condition)) for one in self.arrays]
         total = sum(_total(one.shapes[some]) for one, some in members)
         if total > self.max_cells and not early and not self._is_narrowed(condition):
-            raise self.too_many(total)
+            raise self.too_many(f"{total:,}")
+        shared = Shared(self, early)
         if early or not several or total <= MOST:
-            return [CellsPart(self, members)]
+            return [CellsPart(shared, members)]
+        ahead = max(AHEAD // WORKERS, MOST)
         if sum(len(some) for _, some in members) < 4 * WORKERS:
-            return [CellsPart(self, members, number, WORKERS) for number in range(WORKERS)]
+            return [CellsPart(shared, members, number, WORKERS, ahead) for number in range(WORKERS)]
         shares = [(one, np.array_split(some, WORKERS)) for one, some in members]
         return [
-            CellsPart(self, [(one, share[number]) for one, share in shares])
+            CellsPart(shared, [(one, share[number]) for one, share in shares], ahead=ahead)
             for number in range(WORKERS)
         ]
 
     def _is_narrowed(self, condition: Condition | None) -> bool:
         """Return whether a condition may leave chunks out."""
-        if condition is None:
-            return False
-        inside = [
-            one.columns.along(axis) for one in self.arrays for axis in range(one.shapes.shape[1])
-        ]
-        return condition.tells({name: None for names in inside for name in names})
+        return condition is not None and any(
+            condition.looks_at(one.columns.along(axis))
+            for one in self.arrays
+            for axis in range(one.shapes.shape[1])
+        )
 
-    def too_many(self, total: int) -> QueryError:
+    def too_many(self, total: str) -> QueryError:
         """Return what to say where more than `max_cells` cells would be gone through."""
         read = self.arrays[0].columns.read
         names = [name for name in self.schema.names if name not in read]
         return QueryError(
-            f"{self.name} has {total:,} cells to go through, more than max_cells="
-            f"{self.max_cells:,}: filter by {listed(names)}, or pass a larger max_cells"
+            f"{self.name} has {total} cells to go through, more than max_cells="
+            f"{self.max_cells:,}: filter by {listed(names)}, or allow more with max_cells"
         )
 
 
@@ -126,8 +141,7 @@ def _members(arrays: Arrays, condition: Condition | None) -> NDArray[np.int64]:
     """Return the arrays in which a condition may hold."""
     alive = arrays.shapes.all(axis=1)
     columns = arrays.columns
-    names = [*columns.labels.names, *columns.absent]
-    if condition is not None and condition.tells(dict.fromkeys(names)):
+    if condition is not None and condition.looks_at([*columns.labels.names, *columns.absent]):
         used = [name for name in columns.labels.names if name in condition.columns]
         table = arrays.labels(used)
         known = {name: table.column(name).combine_chunks() for name in used}
@@ -141,76 +155,162 @@ def _total(shapes: NDArray[np.int64]) -> int:
     return sum(np.prod(shapes.astype(object), axis=1).tolist())
 
 
+type Alive = list[NDArray[np.bool_]]
+"""In which chunks along each axis a condition may hold."""
+
+
+@dataclass
+class Shared:
+    """What the parts of one scan share.
+
+    Attributes
+    ----------
+    cells
+        The table.
+    early
+        Whether who reads may stop early; one window more than is allowed may then be read.
+    gone
+        How many cells were gone through.
+    """
+
+    cells: Cells
+    early: bool = False
+    gone: int = 0
+    _alive: dict[tuple[int, int], Alive] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def go(self, cells: int) -> None:
+        """Count cells that are gone through.
+
+        Raises
+        ------
+        QueryError
+            Where they are too many.
+        """
+        with self._lock:
+            self.gone += cells
+        if self.gone > self.cells.max_cells + (MOST if self.early else 0):
+            raise self.cells.too_many(f"more than {self.gone - cells:,}")
+
+    def alive(self, member: Member, condition: Condition | None, number: tuple[int, int]) -> Alive:
+        """Return what `Member.alive` does, which all parts of an array ask."""
+        with self._lock:
+            if number not in self._alive:
+                self._alive[number] = member.alive(condition)
+            return self._alive[number]
+
+
+type Fetched = list[tuple[Piece, Mapping[str, pa.Array | NDArray[np.generic]]]]
+"""Windows with what was read of them."""
+
+
 @dataclass(frozen=True)
 class CellsPart:
     """The cells of some arrays, or every so many-th window of them.
 
     Attributes
     ----------
-    cells
-        The table.
+    shared
+        What it shares with other parts.
     members
         The arrays.
     first, step
         Which of their windows: the `first`, and every `step`-th after it.
+    ahead
+        The most cells that are read before they are asked for.
     """
 
-    cells: Cells
+    shared: Shared
     members: Members
     first: int = 0
     step: int = 1
+    ahead: int = AHEAD
 
     def batches(
         self, columns: Sequence[str], condition: Condition | None
     ) -> Iterator[pa.RecordBatch]:
         """Yield rows (see `l2view.tables.dataset.Part`)."""
-        wanted = {*columns, *(condition.columns if condition is not None else ())}
-        ahead: deque[tuple[Piece, Future[dict[str, pa.Array]] | None]] = deque()
-        waiting, room = 0, 0
+        queue: deque[tuple[int, Future[Fetched]]] = deque()
+        waiting, room, most = 0, 0, 0
+        pieces = self._pieces(columns, condition)
         try:
-            for piece in self._pieces(wanted, condition):
-                read = sorted(wanted & piece.member.columns.read)
-                task = POOL.submit(piece.read, read) if read else None
-                ahead.append((piece, task))
-                waiting += size(piece.window)
-                while waiting - size(ahead[0][0].window) >= room:
-                    piece, task = ahead.popleft()
-                    waiting -= size(piece.window)
-                    yield from piece.made(columns, condition, task.result() if task else {})
+            for piece in pieces:
+                cost = piece.cost
+                queue.append((cost, _submit(piece.fetched, columns, condition)))
+                waiting += cost
+                while queue and (waiting - queue[0][0] >= room or len(queue) > most):
+                    cost, task = queue.popleft()
+                    waiting -= cost
+                    yield from _made(task, columns, condition)
                     # Who wants few rows has got them by now.
-                    room = AHEAD
-                    if not ahead:
-                        break
-            while ahead:
-                piece, task = ahead.popleft()
-                yield from piece.made(columns, condition, task.result() if task else {})
+                    room, most = self.ahead, PIECES
+            while queue:
+                yield from _made(queue.popleft()[1], columns, condition)
         finally:
-            for _, task in ahead:
-                if task is not None:
-                    task.cancel()
+            pieces.close()
+            for _, task in queue:
+                task.cancel()
 
-    def _pieces(self, wanted: set[str], condition: Condition | None) -> Iterator[Piece]:
+    def _pieces(self, columns: Sequence[str], condition: Condition | None) -> Generator[Piece]:
         """Yield the windows in which a condition may hold, with what is known of their cells."""
-        number, total = 0, 0
-        for arrays, members in self.members:
+        number = 0
+        for member, alive in self._opened(columns, condition):
+            values = member.opened.values
+            parts = first_and_rest(alive) if number == 0 else [(MOST, alive)]
+            for most, some in parts:
+                for chunks in tiles(values.edges, some, values.decoder.shards, min(most, MOST)):
+                    number += 1
+                    if (number - 1) % self.step != self.first:
+                        continue
+                    for piece in member.pieces(chunks, condition):
+                        self.shared.go(size(piece.window))
+                        yield piece
+
+    def _opened(
+        self, columns: Sequence[str], condition: Condition | None
+    ) -> Iterator[tuple[Member, Alive]]:
+        """Yield the arrays, some of them opened before they are asked for."""
+        queue: deque[Future[tuple[Member, Alive]]] = deque()
+        most = 0
+        try:
+            for number, member in self._members(columns, condition):
+                queue.append(_submit(self._open, number, member, condition))
+                if len(queue) > most:
+                    yield queue.popleft().result()
+                    most = PIECES
+            while queue:
+                yield queue.popleft().result()
+        finally:
+            for task in queue:
+                task.cancel()
+
+    def _open(
+        self, number: tuple[int, int], member: Member, condition: Condition | None
+    ) -> tuple[Member, Alive]:
+        if self.step > 1:
+            return member, self.shared.alive(member, condition, number)
+        return member, member.alive(condition)
+
+    def _members(
+        self, columns: Sequence[str], condition: Condition | None
+    ) -> Iterator[tuple[tuple[int, int], Member]]:
+        """Yield the arrays and their labels, nothing of them read yet."""
+        wanted = {*columns, *(condition.columns if condition is not None else ())}
+        for kind, (arrays, members) in enumerate(self.members):
             names = [name for name in arrays.columns.labels.names if name in wanted]
             labels = arrays.labels(names)
             kinds = arrays.columns.absent
             absent = {name: pa.scalar(None, kinds[name]) for name in kinds if name in wanted}
             for index in members.tolist():
                 row = {name: labels.column(name)[index] for name in names} | absent
-                member = Member(arrays.columns, arrays.opened(index), row)
-                alive = member.alive(condition)
-                values = member.opened.values
-                for chunks in tiles(values.edges, alive, values.shards, MOST):
-                    number += 1
-                    if (number - 1) % self.step != self.first:
-                        continue
-                    for piece in member.pieces(chunks, condition):
-                        total += size(piece.window)
-                        if condition is not None and total > self.cells.max_cells:
-                            raise self.cells.too_many(total)
-                        yield piece
+                yield (kind, index), Member(arrays, index, row)
+
+
+def _made(
+    task: Future[Fetched], columns: Sequence[str], condition: Condition | None
+) -> Iterator[pa.RecordBatch]:
+    for piece, read in task.result():
+        yield from piece.made(columns, condition, read)
 
 
 @dataclass(frozen=True, eq=False)
@@ -219,47 +319,65 @@ class Member:
 
     Attributes
     ----------
-    columns
-        The table's columns.
-    opened
-        The array.
+    arrays
+        The set that it is of.
+    index
+        Its number there.
     labels
         Its labels; NULL for what it doesn't have.
     """
 
-    columns: Columns
-    opened: Opened
+    arrays: Arrays
+    index: int
     labels: Mapping[str, pa.Scalar]
 
-    def along(self, axis: int, positions: range, names: Sequence[str]) -> dict[str, pa.Array]:
-        """Return the columns called `names` at positions along an axis."""
-        found = {}
-        for name in names:
-            if name in self.columns.positions:
-                found[name] = pa.array(np.arange(positions.start, positions.stop))
-            else:
-                found[name] = self._coordinate(self.opened.coordinates[name], positions)
-        return found
+    @property
+    def columns(self) -> Columns:
+        """The table's columns."""
+        return self.arrays.columns
 
-    def _coordinate(self, stored: StoredArray, positions: range) -> pa.Array:
-        if stored.shape[0] > KEPT:
-            return stored.read((positions,))
-        return stored.all[positions.start : positions.stop]
+    @cached_property
+    def opened(self) -> Opened:
+        """The array, and its coordinates."""
+        return self.arrays.opened(self.index)
+
+    @cached_property
+    def most(self) -> int:
+        """The most rows that are made together."""
+        widths = [pa.array([one.as_py()], one.type).nbytes for one in self.labels.values()]
+        return max(min(MOST, WIDTH // int(max(widths, default=8))), 1)
+
+    def coordinate(self, name: str) -> StoredArray:
+        """Return one of the coordinates."""
+        return self.opened.coordinates[name]
+
+    def along(self, positions: range, names: Sequence[str]) -> dict[str, pa.Array]:
+        """Return the columns called `names` at positions along their axis."""
+        return {
+            name: pa.array(np.arange(positions.start, positions.stop))
+            if name in self.columns.positions
+            else self.coordinate(name).part((positions,), whole=True)
+            for name in names
+        }
 
     def told(self, axis: int, positions: range, condition: Condition) -> NDArray[np.bool_] | None:
         """Return at which positions along an axis a condition may hold, None for all of them."""
         names = sorted(self.columns.along(axis) & condition.columns)
-        if not names or not condition.tells(dict.fromkeys([*names, *self.labels])):
+        if not names:
             return None
-        known = self.along(axis, positions, names) | self.constant(len(positions), condition)
-        return condition.may_hold(known, len(positions))
+        masks = [np.zeros(0, dtype=bool)]
+        for at in range(positions.start, positions.stop, self.most):
+            span = range(at, min(at + self.most, positions.stop))
+            known = self.along(span, names) | self._constant(len(span), condition)
+            masks.append(condition.may_hold(known, len(span)))
+        return np.concatenate(masks)
 
-    def constant(self, rows: int, condition: Condition) -> dict[str, pa.Array]:
+    def _constant(self, rows: int, condition: Condition) -> dict[str, pa.Array]:
         """Return the labels that a condition looks at."""
         used = self.labels.keys() & condition.columns
         return {name: pa.repeat(self.labels[name], rows) for name in used}
 
-    def alive(self, condition: Condition | None) -> list[NDArray[np.bool_]]:
+    def alive(self, condition: Condition | None) -> Alive:
         """Return in which chunks along each axis a condition may hold."""
         return [
             self._alive(axis, edges, condition)
@@ -268,11 +386,10 @@ class Member:
 
     def _alive(self, axis: int, edges: Edges, condition: Condition | None) -> NDArray[np.bool_]:
         count = len(edges) - 1
-        if condition is None or not self.columns.along(axis) & condition.columns:
+        if condition is None or not condition.looks_at(self.columns.along(axis)):
             return np.ones(count, dtype=bool)
-        length = int(edges[-1])
         alive = np.zeros(count, dtype=bool)
-        spans = [range(at, min(at + MOST, length)) for at in range(0, length, MOST)]
+        spans = list(self._spans(axis, int(edges[-1]), condition))
         if len(spans) > 1:  # Arrow then tells by the positions which of them are worth a look
             spans = [spans[number] for number in sorted(self._promising(axis, spans, condition))]
         for span in spans:
@@ -282,6 +399,16 @@ class Member:
             hits = np.flatnonzero(mask) + span.start
             alive[np.searchsorted(edges, hits, side="right") - 1] = True
         return alive
+
+    def _spans(self, axis: int, length: int, condition: Condition) -> Iterator[range]:
+        """Yield positions along an axis that are looked at together, by the coordinate's chunks."""
+        step = MOST
+        for name in sorted(self.columns.along(axis) & condition.columns):
+            if name in self.columns.coordinates:
+                chunk = int(np.diff(self.coordinate(name).edges[0]).max(initial=1))
+                step = max(MOST // chunk, 1) * chunk if chunk < MOST else MOST
+        for at in range(0, length, step):
+            yield range(at, min(at + step, length))
 
     def _promising(self, axis: int, spans: Sequence[range], condition: Condition) -> set[int]:
         """Return the numbers of the spans of positions in which a condition may hold."""
@@ -294,31 +421,10 @@ class Member:
 
     def pieces(self, chunks: Window, condition: Condition | None) -> Iterator[Piece]:
         """Yield what may hold a condition of some chunks, which are read together."""
-        edges = self.opened.values.edges
-        window = tuple(
-            range(int(axis[span.start]), int(axis[span.stop]))
-            for axis, span in zip(edges, chunks, strict=True)
-        )
+        window = self.opened.values.extent(chunks)
         if condition is None:
             yield Piece(self, window)
             return
-        window, masks = self._cropped(window, condition)
-        if not size(window):
-            return
-        piece = Piece(self, window, masks)
-        if not piece.is_joint(condition):
-            yield piece
-        elif size(window) > MOST:  # of one chunk
-            if any(mask.any() for mask in piece.joint(condition)):
-                yield piece
-        else:
-            (mask,) = piece.joint(condition)
-            yield from self._apart(piece, mask, chunks)
-
-    def _cropped(
-        self, window: Window, condition: Condition
-    ) -> tuple[Window, tuple[NDArray[np.bool_] | None, ...]]:
-        """Return the part of a window in which a condition may hold, and where along each axis."""
         cropped: list[range] = []
         masks: list[NDArray[np.bool_] | None] = []
         for axis, positions in enumerate(window):
@@ -327,30 +433,17 @@ class Member:
             inside = slice(int(hits[0]), int(hits[-1]) + 1) if len(hits) else slice(0, 0)
             cropped.append(positions[inside])
             masks.append(None if told is None or told[inside].all() else told[inside])
-        return tuple(cropped), tuple(masks)
-
-    def _apart(self, piece: Piece, mask: NDArray[np.bool_], chunks: Window) -> Iterator[Piece]:
-        """Yield a piece, or those of its chunks in which one of the cells may pass."""
-        grid = self.opened.values.edges
-        cuts = []
-        for positions, edges, span in zip(piece.window, grid, chunks, strict=True):
-            inner = edges[span.start : span.stop]
-            starts = np.unique(np.clip(inner, positions.start, None))
-            cuts.append(starts[starts < positions.stop] - positions.start)
-        alive = mask.reshape([len(axis) for axis in piece.window])
-        for axis, starts in enumerate(cuts):
-            alive = np.logical_or.reduceat(alive, starts, axis=axis)
-        if alive.all():
-            yield Piece(self, piece.window, known=mask)
+        piece = Piece(self, tuple(cropped), tuple(masks))
+        if not size(piece.window):
             return
-        whole = mask.reshape([len(axis) for axis in piece.window])
-        for index in np.argwhere(alive).tolist():
-            part = []
-            for axis, (starts, at) in enumerate(zip(cuts, index, strict=True)):
-                stop = starts[at + 1] if at + 1 < len(starts) else len(piece.window[axis])
-                part.append(slice(int(starts[at]), int(stop)))
-            window = tuple(axis[some] for axis, some in zip(piece.window, part, strict=True))
-            yield Piece(self, window, known=whole[tuple(part)].reshape(-1))
+        if not piece.is_joint(condition):
+            yield piece
+        elif size(piece.window) > MOST:  # of one chunk
+            if any(mask.any() for mask in piece.joint(condition)):
+                yield piece
+        else:
+            mask = np.concatenate(list(piece.joint(condition)))
+            yield from (one for one, _ in piece.apart(mask, told=False))
 
 
 @dataclass(frozen=True, eq=False)
@@ -367,54 +460,150 @@ class Piece:
         Where along each axis a cell may pass, None for everywhere; empty where nothing was asked.
     known
         Which cells may pass, None where that isn't told.
+    told
+        Whether `known` is all that was asked.
     """
 
     member: Member
     window: Window
     masks: tuple[NDArray[np.bool_] | None, ...] = ()
     known: NDArray[np.bool_] | None = None
+    told: bool = False
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
         """Its shape."""
         return tuple(map(len, self.window))
 
+    @property
+    def cost(self) -> int:
+        """How many cells are decoded for it."""
+        values = self.member.opened.values
+        return size(values.extent(values.chunks(self.window)))
+
     def is_joint(self, condition: Condition) -> bool:
-        """Return whether a condition looks at several axes."""
+        """Return whether a condition tells more of cells than of the positions along each axis."""
         columns = self.member.columns
-        used = [bool(columns.along(axis) & condition.columns) for axis in range(len(self.window))]
-        return sum(used) > 1 and condition.tells(self._unread(condition))
+        used = [condition.looks_at(columns.along(axis)) for axis in range(len(self.window))]
+        return sum(used) > 1 and (condition.is_strict or not condition.looks_at(columns.read))
 
-    def _unread(self, condition: Condition) -> dict[str, None]:
-        """Return the columns a condition looks at that are known before anything is read."""
-        return dict.fromkeys(condition.columns - self.member.columns.read)
+    def fetched(self, columns: Sequence[str], condition: Condition | None) -> Fetched:
+        """Read what it takes to make rows, first of it what the condition asks."""
+        read = self.member.columns.read
+        wanted = sorted({*columns} & read)
+        for name in {*columns} & self.member.columns.coordinates.keys() - read:
+            if name in self.member.opened.coordinates:
+                self.member.coordinate(name).keep()
+        first = [] if condition is None or self.told else sorted(condition.columns & read)
+        rest = [name for name in wanted if name not in first]
+        values = self._read(first or rest)
+        if condition is None or not first or not rest or size(self.window) > MOST:
+            return [(self, values | (self._read(rest) if first else {}))]
+        mask = np.concatenate(list(self._passing(condition, values)))
+        found: Fetched = []
+        for piece, inside in self.apart(mask, told=True):
+            own = {name: values[name] for name in first if name in wanted}
+            if inside is not None:
+                own = {name: self._part(name, own[name], inside) for name in own}
+            found.append((piece, own | piece._read(rest)))
+        return found
 
-    def read(self, names: Sequence[str]) -> dict[str, pa.Array]:
-        """Return the values of columns that are read cell by cell.
+    def _part(self, name: str, values: pa.Array, inside: Window) -> pa.Array:
+        """Return those values of a column that are of a part of the window."""
+        axes = self._axes(name)
+        shape = tuple(self.shape[axis] for axis in axes)
+        numbers = np.arange(len(values)).reshape(shape)
+        part = numbers[tuple(slice(inside[axis].start, inside[axis].stop) for axis in axes)]
+        return values.take(pa.array(part.reshape(-1)))
+
+    def _axes(self, name: str) -> tuple[int, ...]:
+        """Return the axes along which a column lies."""
+        return self.member.columns.coordinates.get(name, tuple(range(len(self.window))))
+
+    def _read(self, names: Sequence[str]) -> dict[str, pa.Array | NDArray[np.generic]]:
+        """Return columns that are read cell by cell, those of large windows as they are stored.
 
         Each is of the part of the window along its own axes, in C order.
         """
         opened = self.member.opened
-        found = {}
+        found: dict[str, pa.Array | NDArray[np.generic]] = {}
         for name in names:
+            axes = self._axes(name)
+            window = tuple(self.window[axis] for axis in axes)
             if name in opened.coordinates:
-                axes = self.member.columns.coordinates[name]
-                window = tuple(self.window[axis] for axis in axes)
-                found[name] = opened.coordinates[name].read(window)
+                whole = len(axes) < len(self.window)
+                found[name] = opened.coordinates[name].part(window, whole=whole)
+            elif size(window) > MOST:
+                found[name] = np.ascontiguousarray(opened.values.stored(window)).reshape(-1)
             else:
-                found[name] = opened.values.read(self.window)
+                found[name] = opened.values.read(window)
         return found
 
     def joint(self, condition: Condition) -> Iterator[NDArray[np.bool_]]:
         """Yield which cells may pass by what is known before they are read, slab by slab."""
-        names = sorted(self._unread(condition))
-        for slab in slabs(self.shape, MOST):
-            rows = self._rows(slab)
-            mask = np.zeros(size(slab), dtype=bool)
-            known = {name: self._column(name, slab, rows, {}) for name in names}
-            passing = condition.may_hold(known, rows.count)
-            mask[slice(None) if rows.where is None else rows.where] = passing
-            yield mask
+        unread = condition.columns - self.member.columns.read
+        for slab in slabs(self.shape, self.member.most):
+            yield self._asked(condition, sorted(unread), slab, {})
+
+    def _passing(
+        self, condition: Condition, read: Mapping[str, pa.Array | NDArray[np.generic]]
+    ) -> Iterator[NDArray[np.bool_]]:
+        """Yield which cells pass, slab by slab."""
+        for slab in slabs(self.shape, self.member.most):
+            yield self._asked(condition, sorted(condition.columns), slab, read)
+
+    def _asked(
+        self,
+        condition: Condition,
+        names: Sequence[str],
+        slab: Window,
+        read: Mapping[str, pa.Array | NDArray[np.generic]],
+    ) -> NDArray[np.bool_]:
+        """Return which cells of a slab may pass by some columns."""
+        rows = self._rows(slab)
+        mask = np.zeros(size(slab), dtype=bool)
+        known = {name: self._column(name, slab, rows, read) for name in names}
+        passing = condition.may_hold(known, rows.count)
+        mask[slice(None) if rows.where is None else rows.where] = passing
+        return mask
+
+    def apart(
+        self, mask: NDArray[np.bool_], *, told: bool
+    ) -> Iterator[tuple[Piece, Window | None]]:
+        """Yield the piece, or the parts of it in the chunks of which a cell may pass.
+
+        Parameters
+        ----------
+        mask
+            Which cells may pass.
+        told
+            Whether that is all that is asked of them.
+
+        Yields
+        ------
+        Piece, Window or None
+            The part, and where in this piece it lies; None where it is the same.
+        """
+        values = self.member.opened.values
+        spans = zip(self.window, values.edges, values.chunks(self.window), strict=True)
+        cuts = [
+            np.maximum(edges[chunks.start : chunks.stop], axis.start) - axis.start
+            for axis, edges, chunks in spans
+        ]
+        whole = mask.reshape(self.shape)
+        alive = whole
+        for axis, starts in enumerate(cuts):
+            alive = np.logical_or.reduceat(alive, starts, axis=axis)
+        if alive.all():
+            yield Piece(self.member, self.window, known=mask, told=told), None
+            return
+        ends = [np.append(one[1:], n) for one, n in zip(cuts, self.shape, strict=True)]
+        for index in np.argwhere(alive).tolist():
+            places = zip(cuts, ends, index, strict=True)
+            inside = tuple(range(int(a[at]), int(b[at])) for a, b, at in places)
+            part = tuple(slice(axis.start, axis.stop) for axis in inside)
+            window = tuple(axis[some] for axis, some in zip(self.window, part, strict=True))
+            yield Piece(self.member, window, known=whole[part].reshape(-1), told=told), inside
 
     def _rows(self, slab: Window) -> Rows:
         """Return the cells of a slab that may pass."""
@@ -438,21 +627,27 @@ class Piece:
         return int(np.ravel_multi_index(first, self.shape)) if first else 0
 
     def _column(
-        self, name: str, slab: Window, rows: Rows, read: Mapping[str, pa.Array]
+        self,
+        name: str,
+        slab: Window,
+        rows: Rows,
+        read: Mapping[str, pa.Array | NDArray[np.generic]],
     ) -> pa.Array:
         """Return a column for some rows of a slab."""
-        columns = self.member.columns
-        if name in self.member.labels:
-            return pa.repeat(self.member.labels[name], rows.count)
+        member = self.member
+        columns = member.columns
+        if name in member.labels:
+            return pa.repeat(member.labels[name], rows.count)
         if name in columns.positions:
             axis = columns.positions[name]
-            start = self.window[axis].start + slab[axis].start
-            return pa.array(rows.index((axis,)) + start)
-        if name in read and columns.coordinates.get(name) in (None, tuple(range(len(slab)))):
+            return pa.array(rows.index((axis,)) + self.window[axis].start + slab[axis].start)
+        axes = self._axes(name)
+        if name in read and axes == tuple(range(len(slab))):
             start = self._offset(slab)
             values = read[name][start : start + size(slab)]
+            if isinstance(values, np.ndarray):
+                values = member.opened.values.column(values)
             return values if rows.where is None else values.take(pa.array(rows.where))
-        axes = columns.coordinates[name]
         if name in read:
             shape = tuple(len(self.window[axis]) for axis in axes)
             index = rows.index(axes, tuple(slab[axis].start for axis in axes), shape)
@@ -460,11 +655,14 @@ class Piece:
         (axis,) = axes
         at = self.window[axis].start
         positions = range(at + slab[axis].start, at + slab[axis].stop)
-        found = self.member.along(axis, positions, [name])[name]
+        found = member.along(positions, [name])[name]
         return found.take(pa.array(rows.index(axes)))
 
     def made(
-        self, columns: Sequence[str], condition: Condition | None, read: Mapping[str, pa.Array]
+        self,
+        columns: Sequence[str],
+        condition: Condition | None,
+        read: Mapping[str, pa.Array | NDArray[np.generic]],
     ) -> Iterator[pa.RecordBatch]:
         """Yield the rows that pass, slab by slab.
 
@@ -475,14 +673,14 @@ class Piece:
         condition
             What to look for.
         read
-            What `read` returned.
+            What was read of the columns that are read cell by cell.
         """
         schema = pa.schema([self.member.columns.schema.field(name) for name in columns])
-        for slab in slabs(self.shape, MOST):
+        for slab in slabs(self.shape, self.member.most):
             rows = self._rows(slab)
             if condition is not None and not self._is_told(condition):
-                known = {n: self._column(n, slab, rows, read) for n in sorted(condition.columns)}
-                rows = rows.among(condition.may_hold(known, rows.count))
+                mask = self._asked(condition, sorted(condition.columns), slab, read)
+                rows = Rows(rows.shape, None if mask.all() else np.flatnonzero(mask))
             if not rows.count:
                 continue
             if not columns:  # a batch of no columns still has a length
@@ -493,11 +691,12 @@ class Piece:
 
     def _is_told(self, condition: Condition) -> bool:
         """Return whether what is known of the cells is all that a condition asks."""
+        columns = self.member.columns
         if self.known is not None:
-            return not condition.columns & self.member.columns.read
-        own = (self.member.columns.along(axis) for axis in range(len(self.window)))
+            return self.told or not condition.looks_at(columns.read)
         labels = frozenset(self.member.labels)
-        return any(condition.columns <= one | labels for one in own if one & condition.columns)
+        own = (columns.along(axis) for axis in range(len(self.window)))
+        return any(condition.is_told(one | labels) for one in own if condition.looks_at(one))
 
 
 @dataclass(frozen=True, eq=False)
@@ -519,13 +718,6 @@ class Rows:
     def count(self) -> int:
         """How many there are."""
         return int(np.prod(self.shape)) if self.where is None else len(self.where)
-
-    def among(self, mask: NDArray[np.bool_]) -> Rows:
-        """Return those of the cells that `mask` tells."""
-        if mask.all():
-            return self
-        hits = np.flatnonzero(mask)
-        return Rows(self.shape, hits if self.where is None else self.where[hits])
 
     def index(
         self,

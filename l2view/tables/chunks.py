@@ -84,8 +84,7 @@ class StoredChunks:
                 continue
             names = {"array_path": node.path, "store_path": self.source.label}
             known = {name: pa.array([said]) for name, said in names.items()}
-            told = condition is not None and condition.tells(known)
-            if told and condition is not None and not condition.may_hold(known, 1).all():
+            if condition is not None and not condition.may_hold(known, 1).all():
                 continue
             for chunks in self._of(node, document):
                 yield selected(self._batch(node, document, chunks), columns, condition)

@@ -17,9 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
-from l2view.errors import FieldError, unknown
-from l2view.meta.dataset import BATCH_ROWS
-from l2view.meta.nulls import columns_of, hollow
+from l2view.meta.fragments import BATCH_ROWS, Fragment, Scan, columns_read, hollow, scan_of
 from l2view.tables.condition import Condition
 
 
@@ -108,11 +106,11 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
         filter: pc.Expression | None = None,
         batch_size: int = BATCH_ROWS,
         **options: Any,
-    ) -> pads.Scanner:
-        """Return a scanner, as `pyarrow.dataset.Dataset.scanner` does."""
-        return self._scanner(None, columns, filter, batch_size)
+    ) -> Scan:
+        """Return a scan, as `pyarrow.dataset.Dataset.scanner` does."""
+        return self.scan(None, columns, filter, batch_size)
 
-    def get_fragments(self, filter: pc.Expression | None = None) -> Iterator[TableFragment]:
+    def get_fragments(self, filter: pc.Expression | None = None) -> Iterator[Fragment]:
         """Yield the table's parts."""
         try:
             parts = self.table.parts(self._whole(filter), early=self.early, several=True)
@@ -120,7 +118,7 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
             self.failure = error
             raise
         for part in parts:
-            yield TableFragment(self, part)
+            yield Fragment(self, part)
 
     def filter(self, expression: pc.Expression) -> TableDataset:
         """Return the rows that fulfil a condition; nothing is read until they are asked for."""
@@ -140,26 +138,19 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
             filter = self.condition if filter is None else self.condition & filter
         return Condition.of(filter, self.schema)
 
-    def _scanner(
+    def scan(
         self,
         part: Part | None,
         columns: list[str] | dict[str, pc.Expression] | None,
         filter: pc.Expression | None,
         batch_size: int,
-    ) -> pads.Scanner:
-        names = self.schema.names
-        if isinstance(columns, dict):
-            wanted = {n for column in columns.values() for n in columns_of(column, self.schema)}
-            read = [name for name in names if name in wanted]
-        else:
-            read = names if columns is None else list(columns)
-        for name in read:
-            if name not in names:
-                raise FieldError(unknown("column", name, names))
+    ) -> Scan:
+        """Return a scan of a part, of all of them where there is none."""
+        read = columns_read(columns, self.schema)
         schema = pa.schema([self.schema.field(name) for name in read])
         batches = self._batches(part, read, self._whole(filter), batch_size)
         chosen = read if columns is None else columns
-        return pads.Scanner.from_batches(batches, schema=schema, columns=chosen)
+        return scan_of(schema, chosen, batches)
 
     def _batches(
         self, part: Part | None, columns: list[str], condition: Condition | None, batch_size: int
@@ -174,30 +165,3 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
         except Exception as error:
             self.failure = error
             raise
-
-
-class TableFragment:
-    """A part of a `TableDataset`."""
-
-    def __init__(self, dataset: TableDataset, part: Part) -> None:
-        self.dataset = dataset
-        self.part = part
-
-    def __repr__(self) -> str:
-        return f"<TableFragment of {self.dataset.table}>"
-
-    @property
-    def physical_schema(self) -> pa.Schema:
-        """The dataset's schema."""
-        return self.dataset.schema
-
-    def scanner(
-        self,
-        schema: pa.Schema | None = None,
-        columns: list[str] | None = None,
-        filter: pc.Expression | None = None,
-        batch_size: int = BATCH_ROWS,
-        **options: Any,
-    ) -> pads.Scanner:
-        """Return a scanner of these rows."""
-        return self.dataset._scanner(self.part, columns, filter, batch_size)

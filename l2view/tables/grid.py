@@ -13,6 +13,12 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+FEW = 1 << 14
+"""The cells of a window for who may want no more than a few rows."""
+
+ALL = 1 << 62
+"""More cells than there are."""
+
 type Edges = NDArray[np.int64]
 """Where the chunks along one axis begin, and where the last one ends, of shape (chunks + 1,)."""
 
@@ -77,6 +83,25 @@ def tiles(
         for wanted, count in zip(alive, together, strict=True)
     ]
     yield from itertools.product(*groups)
+
+
+def first_and_rest(
+    alive: Sequence[NDArray[np.bool_]],
+) -> Iterator[tuple[int, list[NDArray[np.bool_]]]]:
+    """Yield the chunks at the first place along the first axis, for windows of few cells; others.
+
+    Yields
+    ------
+    int, list of numpy.ndarray
+        How many cells a window may have, and which chunks along each axis are wanted.
+    """
+    if not alive or alive[0].sum() < 2:
+        yield FEW, list(alive)
+        return
+    first = np.zeros_like(alive[0])
+    first[np.flatnonzero(alive[0])[0]] = True
+    yield FEW, [first, *alive[1:]]
+    yield ALL, [alive[0] & ~first, *alive[1:]]
 
 
 def _together(counts: Sequence[int], shards: Sequence[int], room: int) -> list[int]:

@@ -1,8 +1,8 @@
 """Zarr's values as Arrow's: every data type that zarr reads has a column.
 
-A complex number is a struct of its real and imaginary part, a structured value a struct of its
-fields. Times that Arrow has no unit for, and lengths of time in months or years, are the integers
-that are stored.
+NaN and NaT are NULL, as in the table ``meta``. A complex number is a struct of its real and
+imaginary part, a structured value a struct of its fields. Times that Arrow has no unit for, and
+lengths of time in months or years, are the integers that are stored.
 """
 
 from __future__ import annotations
@@ -18,28 +18,22 @@ from numpy.typing import NDArray
 from zarr.core.dtype.npy.bytes import VariableLengthBytes
 from zarr.core.dtype.wrapper import ZDType
 
-from l2view.decoding import PACKING, TIMES, decode, is_time, require_calendar
-from l2view.meta.decode import in_unit, texts
+from l2view.decoding import PACKING, TIMES, decode, in_native_order, is_time, require_calendar
+from l2view.meta.decode import in_unit, one_zero, texts
 from l2view.meta.schema import TIME_UNITS, TIMESTAMP_UNITS
 
 COMPUTED = frozenset({"add_offset", "scale_factor", "dtype", "_Encoding"})
 """Attributes by which a value is more than the stored number."""
 
-
 TEXTUAL = frozenset({"_FillValue", "missing_value", "_Encoding"})
 """Attributes of texts."""
 
+MISSING = ("_FillValue", "missing_value")
+"""Attributes with the stored values that stand for what is missing."""
 
-def arrow_type(dtype: np.dtype[Any], *, binary: bool = False) -> pa.DataType:
-    """Return the Arrow type for the values of a NumPy dtype.
 
-    Parameters
-    ----------
-    dtype
-        The dtype.
-    binary
-        Whether objects are bytes; they are texts otherwise.
-    """
+def arrow_type(dtype: np.dtype[Any]) -> pa.DataType:
+    """Return the Arrow type for the values of a NumPy dtype; objects are texts."""
     if dtype.subdtype is not None:
         base, shape = dtype.subdtype
         kind = arrow_type(base)
@@ -63,9 +57,9 @@ def arrow_type(dtype: np.dtype[Any], *, binary: bool = False) -> pa.DataType:
             return pa.int64()
         case "V":
             return pa.binary(dtype.itemsize)
-        case "O":
-            return pa.binary() if binary else pa.string()
-        case "S" | "U" | "T":
+        case "S":
+            return pa.binary()
+        case "O" | "U" | "T":
             return pa.string()
     return pa.from_numpy_dtype(dtype.newbyteorder("="))
 
@@ -90,8 +84,7 @@ def to_arrow(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
     flat = np.ascontiguousarray(values).reshape(-1)
     match flat.dtype.kind:
         case "c":
-            parts = [np.ascontiguousarray(part) for part in (flat.real, flat.imag)]
-            parts = [pa.array(part.astype(part.dtype.newbyteorder("="))) for part in parts]
+            parts = [to_arrow(part, kind.field(0).type) for part in (flat.real, flat.imag)]
             return pa.StructArray.from_arrays(parts, fields=list(kind))
         case "M" | "m" if pa.types.is_int64(kind):
             return pa.array(flat.astype(flat.dtype.newbyteorder("=")).view(np.int64))
@@ -100,10 +93,17 @@ def to_arrow(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
         case "V":
             buffers = [None, pa.py_buffer(flat.tobytes())]
             return pa.FixedSizeBinaryArray.from_buffers(kind, len(flat), buffers)
-        case "S" | "U" | "T" | "O":
+        case "S":
+            return pa.array(flat.astype(object), pa.binary())
+        case "U" | "T" | "O":
             return texts(flat, kind)
-    dtype = np.dtype(np.float32) if flat.dtype.itemsize == 2 and flat.dtype.kind == "f" else None
-    return pa.array(flat.astype(dtype or flat.dtype.newbyteorder("="), copy=False))
+        case "f":
+            wide = np.float32 if flat.dtype.itemsize == 2 else flat.dtype.newbyteorder("=")
+            flat = one_zero(flat.astype(wide, copy=False))
+            # The least of numbers is NaN where one of them is, which costs less than asking each.
+            if flat.size and np.isnan(flat.min()):
+                return pa.array(flat, mask=np.isnan(flat))
+    return pa.array(flat.astype(flat.dtype.newbyteorder("="), copy=False))
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,9 @@ class Values:
     def stored(cls, said: ZDType[Any, Any]) -> Values:
         """Return the values of a data type as they are stored."""
         dtype = said.to_native_dtype()
-        return cls(dtype, arrow_type(dtype, binary=isinstance(said, VariableLengthBytes)))
+        if isinstance(said, VariableLengthBytes):
+            return cls(dtype, pa.binary())
+        return cls(dtype, arrow_type(dtype))
 
     @classmethod
     def decoded(cls, said: ZDType[Any, Any], attributes: Mapping[str, Any]) -> Values:
@@ -152,16 +154,23 @@ class Values:
         kept = {name: value for name, value in attributes.items() if name in PACKING | TIMES}
         if not is_time(kept):
             kept = {name: value for name, value in kept.items() if name not in TIMES}
-        if stored.dtype.kind not in "iufbSUTO" or pa.types.is_binary(stored.type):
-            return stored
-        if stored.dtype.kind in "SUTO":
+        if (stored.dtype.kind in "SUTO" and stored.type != pa.binary()) or stored.dtype.kind == "S":
             kept = {name: value for name, value in kept.items() if name in TEXTUAL}
-        if _is_count(stored.dtype, kept):
+            return cls(stored.dtype, pa.string(), kept)
+        if stored.dtype.kind not in "iufb":
+            return stored
+        if _is_plain(stored.dtype, kept):
             dtype = _signed_as_said(stored.dtype, kept)
+        elif " since " in str(kept.get("units", "")):
+            require_calendar(kept)
+            dtype = np.dtype("M8[ns]")
         else:
-            if is_time(kept) and " since " in str(kept["units"]):
-                require_calendar(kept)
-            dtype = decode(np.zeros(1, stored.dtype), kept).dtype
+            try:
+                dtype = decode(np.zeros(1, stored.dtype), kept).dtype
+            except (TypeError, ArithmeticError) as error:
+                raise ValueError(f"its attributes {kept} say nothing of numbers") from error
+        if dtype.kind == "O":
+            raise ValueError(f"its attributes {kept} say nothing of numbers")
         return cls(dtype, arrow_type(dtype), kept)
 
     def cast(self, dtype: np.dtype[Any]) -> Values:
@@ -184,44 +193,42 @@ class Values:
         ValueError, OverflowError
             Where one of them can't be told by the column's type.
         """
-        kind = self.type
         if self.attributes is None:
-            binary = pa.types.is_binary(kind)
-            return to_arrow(values, arrow_type(values.dtype, binary=binary)).cast(kind)
-        if values.dtype.kind in "SUTO":
+            return to_arrow(self._own(values), self.type)
+        if pa.types.is_string(self.type):
             return self._texts(values.reshape(-1), self.attributes)
-        if _is_count(values.dtype, self.attributes):
-            missing = np.isin(values, _fills(values.dtype, self.attributes))
-            found = values.view(_signed_as_said(values.dtype, self.attributes))
-        else:
+        if not _is_plain(values.dtype, self.attributes):
             found = decode(values, self.attributes)
-            if found.dtype == object and is_time(self.attributes):
+            if found.dtype.kind == "O":
                 raise ValueError("its times are none that nanoseconds since 1970 can tell")
-            missing = np.isnan(found) if found.dtype.kind == "f" else np.zeros(0, dtype=bool)
-        made = to_arrow(found, arrow_type(found.dtype))
-        if missing.any():
-            made = _without(made, missing.reshape(-1))
-        return made.cast(kind)
+            return to_arrow(self._own(found), self.type)
+        missing = np.isin(values, _fills(values.dtype, self.attributes))
+        signed = values.view(_signed_as_said(values.dtype, self.attributes))
+        made = to_arrow(self._own(signed), self.type)
+        if not missing.any():
+            return made
+        return pc.if_else(pa.array(missing.reshape(-1)), pa.scalar(None, made.type), made)
+
+    def _own(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return values in the dtype of this column."""
+        alike = in_native_order(values.dtype) == in_native_order(self.dtype)
+        return values if alike or values.dtype.kind in "SUTOV" else values.astype(self.dtype)
 
     def _texts(self, values: NDArray[Any], attributes: Mapping[str, Any]) -> pa.Array:
         """Return texts, with NULL for those that stand for what is missing."""
-        encoding = {name: said for name, said in attributes.items() if name == "_Encoding"}
-        made = to_arrow(decode(values, encoding), pa.string())
-        fills = [attributes[name] for name in ("_FillValue", "missing_value") if name in attributes]
-        fills = [one.decode() if isinstance(one, bytes) else str(one) for one in fills]
-        held = pc.is_in(made, pa.array(fills, pa.string()))
+        if values.dtype.kind == "S":
+            encoding = str(attributes.get("_Encoding", "utf-8"))
+            values = np.strings.decode(values, encoding).astype(np.dtypes.StringDType())
+        made = to_arrow(values, pa.string())
+        fills = [one for name in MISSING for one in np.ravel(attributes.get(name, []))]
+        said = [one.decode() if isinstance(one, bytes) else str(one) for one in fills]
+        held = pc.is_in(made, pa.array(said, pa.string()))
         return pc.if_else(held, pa.scalar(None, pa.string()), made)
 
 
-def _without(values: pa.Array, missing: NDArray[np.bool_]) -> pa.Array:
-    """Return numbers with NULL for some; their buffer stays the same."""
-    valid = pa.array(~missing).buffers()[1]
-    return pa.Array.from_buffers(values.type, len(values), [valid, values.buffers()[1]])
-
-
-def _is_count(dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> bool:
-    """Return whether stored numbers are integers that mean themselves."""
-    return dtype.kind in "iu" and not (attributes.keys() & COMPUTED) and not is_time(attributes)
+def _is_plain(dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> bool:
+    """Return whether stored numbers are integers or booleans that mean themselves."""
+    return dtype.kind in "iub" and not (attributes.keys() & COMPUTED) and not is_time(attributes)
 
 
 def _signed_as_said(dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> np.dtype[Any]:
@@ -231,22 +238,22 @@ def _signed_as_said(dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> np.d
     ``_Unsigned`` which it is (netCDF Users Guide, "Best practices").
     """
     said = str(attributes.get("_Unsigned", "")).casefold()
-    kind = {"true": "u", "false": "i"}.get(said, dtype.kind)
+    kind = {"true": "u", "false": "i"}.get(said, dtype.kind) if dtype.kind != "b" else "b"
     return np.dtype(f"{dtype.byteorder if dtype.itemsize > 1 else '|'}{kind}{dtype.itemsize}")
 
 
 def _fills(dtype: np.dtype[Any], attributes: Mapping[str, Any]) -> NDArray[Any]:
     """Return the stored integers that stand for what is missing."""
+    least, most = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
     found = []
-    for name in ("_FillValue", "missing_value"):
-        for value in np.ravel(np.asarray(attributes.get(name, []))):
-            if np.asarray(value).dtype.kind not in "iuf" or not np.isfinite(value):
-                continue
-            number = int(value)
-            bits = np.iinfo(dtype)
-            if "_Unsigned" in attributes:  # told as the one or as the other
-                number = (number - int(bits.min)) % 2**bits.bits + int(bits.min)
-            if number == value or "_Unsigned" in attributes:
-                found.append(number)
-    inside = [number for number in found if np.iinfo(dtype).min <= number <= np.iinfo(dtype).max]
-    return np.array(inside, dtype=dtype)
+    for value in (one for name in MISSING for one in np.ravel(attributes.get(name, []))):
+        if np.asarray(value).dtype.kind not in "iufb" or not np.isfinite(value):
+            continue
+        number = int(value)
+        if "_Unsigned" in attributes:  # told as the one or as the other
+            number = (number - int(least)) % (int(most) - int(least) + 1) + int(least)
+        elif number != value:  # one that integers can't have stands for nothing among them
+            continue
+        if least <= number <= most:
+            found.append(number)
+    return np.array(found, dtype=dtype)

@@ -15,8 +15,9 @@ import pyarrow as pa
 import zarr
 from numpy.typing import NDArray
 from zarr.core.sync import sync
+from zarr.storage import StorePath
 
-from l2view.decoding import attributes_of, common_dtype, zarr_dtype
+from l2view.decoding import attributes_of, common_dtype, in_native_order, zarr_dtype
 from l2view.errors import (
     L2ViewWarning,
     MissingGranuleWarning,
@@ -32,6 +33,7 @@ from l2view.tables.array import axes_of
 from l2view.tables.arrays import (
     VALUE,
     Columns,
+    Decoder,
     Opened,
     StoredArray,
     dimension_column,
@@ -39,7 +41,7 @@ from l2view.tables.arrays import (
 )
 from l2view.tables.cells import MAX_CELLS, Cells
 from l2view.tables.dataset import TableDataset
-from l2view.tables.values import Values, arrow_type
+from l2view.tables.values import MISSING, Values, arrow_type
 from l2view.view.joined import opened
 from l2view.view.stack import field_names
 from l2view.view.tree import Tree
@@ -76,7 +78,8 @@ def cells(
 def _sets(tree: Tree, variable: str, parts: Sequence[ProfileArray]) -> tuple[GranuleArrays, ...]:
     """Return the arrays of several profiles in sets that have the same dimensions."""
     values, parts = _alike(variable, parts)
-    types, parts = _with_coordinates_alike(variable, parts)
+    types, dropped, parts = _with_coordinates_alike(variable, parts)
+    hidden = frozenset({*types, *dropped, *(name for part in parts for name in part.hidden)})
     sets: dict[tuple[Any, ...], list[ProfileArray]] = {}
     for part in parts:
         axes = tuple((name, along) for name, (along, _, _) in sorted(part.coordinates.items()))
@@ -100,7 +103,7 @@ def _sets(tree: Tree, variable: str, parts: Sequence[ProfileArray]) -> tuple[Gra
                 coordinates={n: axes for n, (axes, _, _) in some[0].coordinates.items()},
                 types=types,
                 value=values,
-                hidden=frozenset(types),
+                hidden=hidden,
             )
             for some in sets.values()
         ]
@@ -120,6 +123,8 @@ def _path(variable: str, paths: Sequence[str]) -> str | None:
     QueryError
         Where several have that name.
     """
+    if not isinstance(variable, str):
+        raise QueryError(f"a variable is named by a text, not by {variable!r}")
     if resolve(variable) in paths:
         return resolve(variable)
     named = [path for path in paths if path.rpartition("/")[2] == variable]
@@ -145,12 +150,15 @@ class ProfileArray:
     coordinates
         The coordinates by name: along which axes they lie, their arrays, and what becomes of
         their values.
+    hidden
+        Names of coordinates that some of the granules can't have.
     """
 
     rows: NDArray[np.int64]
     array: ArrayInventory
     values: tuple[Values, ...]
     coordinates: Mapping[str, tuple[tuple[int, ...], ArrayInventory, tuple[Values, ...]]]
+    hidden: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, inventory: Inventory, array: ArrayInventory, decode: bool) -> ProfileArray:
@@ -169,11 +177,16 @@ class ProfileArray:
             ) from error
         coordinates: dict[str, tuple[tuple[int, ...], ArrayInventory, tuple[Values, ...]]] = {}
         taken = {VALUE, GRANULE, *map(dimension_column, range(array.rank))}
+        hidden = set()
         for name, other in _coordinates(inventory, array):
             axes = _axes(other, array)
-            if axes and name not in {*taken, *coordinates}:
-                coordinates[name] = (axes, other, tuple(map(_coordinate, other.variants)))
-        return cls(inventory.rows, array, values, coordinates)
+            if axes is None:
+                hidden.add(name)
+            elif axes and name not in {*taken, *coordinates}:
+                own = other.dimensions == (name,)
+                made = tuple(_coordinate(one, axis=own) for one in other.variants)
+                coordinates[name] = (axes, other, made)
+        return cls(inventory.rows, array, values, coordinates, frozenset(hidden))
 
     @property
     def used(self) -> NDArray[np.int64]:
@@ -186,18 +199,43 @@ def _values(variant: JSON, decode: bool) -> Values:
     return Values.decoded(said, attributes_of(variant)) if decode else Values.stored(said)
 
 
-def _coordinate(variant: JSON) -> Values:
+def _coordinate(variant: JSON, *, axis: bool) -> Values:
+    """Return the values of a coordinate, decoded where they can be.
+
+    Parameters
+    ----------
+    variant
+        Its document.
+    axis
+        Whether it is that of the dimension that is called so, which has no missing values (CF
+        1.12, section 2.5.1).
+    """
+    attributes = dict(variant["attributes"])
+    if axis:
+        attributes = {name: said for name, said in attributes.items() if name not in MISSING}
     try:
-        return _values(variant, decode=True).wide
+        return _values({**variant, "attributes": attributes}, decode=True).wide
     except ValueError:  # such as of a calendar that timestamps don't have
         return _values(variant, decode=False).wide
 
 
-def _axes(other: ArrayInventory, array: ArrayInventory) -> tuple[int, ...]:
-    """Return along which axes of granules' arrays another of their arrays lies, if it does."""
-    axes = axes_of(other.dimensions, other.shapes[0], array.dimensions, array.shapes[0])
-    own, whole = other.ends - other.begins, array.ends - array.begins
-    return axes if axes and np.array_equal(own, whole[:, list(axes)]) else ()
+def _axes(other: ArrayInventory, array: ArrayInventory) -> tuple[int, ...] | None:
+    """Return along which axes of granules' arrays another of their arrays lies, none if it doesn't.
+
+    None where it does for some of the granules only.
+    """
+    axes = axes_of(other.dimensions, array.dimensions)
+    if not axes:
+        return ()
+    same = (other.ends - other.begins == (array.ends - array.begins)[:, list(axes)]).all(axis=1)
+    if same.any() and not same.all():
+        warn(
+            f"{other.path} is as long as {array.path} in {same.sum():,} of {len(same):,} granules "
+            "that are else alike, and is no column",
+            L2ViewWarning,
+        )
+        return None
+    return axes if same.all() else ()
 
 
 def _coordinates(
@@ -248,34 +286,47 @@ def _alike(
         Where they have none in common.
     """
     used = [part.values[variant] for part in parts for variant in part.used.tolist()]
-    if len({values.type for values in used}) <= 1:
-        return used[0].type if used else pa.float64(), parts
+    if not used:
+        return pa.float64(), parts
     try:
-        dtype = common_dtype([values.dtype for values in used])
+        dtype = _common([values.dtype for values in used])
     except ValueError as error:
         raise QueryError(
             f"{variable} differs between granules: {error}; narrow the search to granules that "
             "are alike"
         ) from error
+    if dtype is None:
+        return used[0].type, parts
     cast = [replace(part, values=tuple(_cast(part.values, part.used, dtype))) for part in parts]
     return arrow_type(dtype), cast
 
 
+def _common(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any] | None:
+    """Return the dtype that has all values of others, None where they are columns of one type.
+
+    Raises
+    ------
+    ValueError
+        Where there is none.
+    """
+    native = set(map(in_native_order, dtypes))
+    if len(native) == 1 or all(dtype.kind in "UTO" for dtype in native):
+        return None
+    return common_dtype(sorted(native, key=str))
+
+
 def _cast(
-    values: Sequence[Values], used: NDArray[np.int64], dtype: np.dtype[Any]
+    values: Sequence[Values], used: NDArray[np.int64], dtype: np.dtype[Any] | None
 ) -> Iterator[Values]:
     """Yield the values of variants in a dtype that those have that are used."""
     for variant, one in enumerate(values):
-        yield one.cast(dtype) if variant in used else one
+        yield one if dtype is None or variant not in used else one.cast(dtype)
 
 
 def _with_coordinates_alike(
     variable: str, parts: Sequence[ProfileArray]
-) -> tuple[dict[str, pa.DataType], Sequence[ProfileArray]]:
-    """Return arrays whose coordinates have one type each, and the types.
-
-    A coordinate without a type in common is none.
-    """
+) -> tuple[dict[str, pa.DataType], list[str], Sequence[ProfileArray]]:
+    """Return the types of coordinates, those that have none in common, and arrays without these."""
     dtypes: dict[str, list[np.dtype[Any]]] = {}
     types: dict[str, pa.DataType] = {}
     for part in parts:
@@ -286,12 +337,12 @@ def _with_coordinates_alike(
     common, dropped = {}, []
     for name, some in dtypes.items():
         try:
-            common[name] = some[0] if len(set(some)) == 1 else common_dtype(some)
+            common[name] = _common(some)
         except ValueError:
             dropped.append(name)
             continue
-        if len(set(some)) > 1:
-            types[name] = arrow_type(common[name])
+        if (dtype := common[name]) is not None:
+            types[name] = arrow_type(dtype)
     if dropped:
         warn(
             f"the data types of {listed(dropped)} beside {variable} differ between granules, and "
@@ -306,7 +357,7 @@ def _with_coordinates_alike(
             if name in common
         }
         made.append(replace(part, coordinates=coordinates))
-    return {name: types[name] for name in common}, made
+    return {name: types[name] for name in common}, dropped, made
 
 
 @dataclass(frozen=True, eq=False)
@@ -384,15 +435,34 @@ class GranuleArrays:
     def _stored(
         self, row: int, array: ArrayInventory, member: int, values: Sequence[Values]
     ) -> StoredArray:
-        document = array.document(member)
         begin, end = array.begins[member], array.ends[member]
+        which, chunks = int(array.which[member]), tuple(array.chunk_shapes[member].tolist())
+
+        def open() -> zarr.Array[Any]:
+            return zarr.Array(opened(self.tree, row, array.path, array.document(member)))
+
+        # What decodes a chunk is the same for all granules with such chunks.
+        key = (id(array), which, chunks)
+        if key not in self._decoders:
+            self._decoders[key] = Decoder.of(open())
         return StoredArray(
             name=f"{self.tree.granules.name(row)}/{array.path}",
-            array=zarr.Array(opened(self.tree, row, array.path, document)),
-            values=values[array.which[member]],
+            place=StorePath(self.tree.numbered, join(str(row), array.path)),
+            open=open,
+            decoder=self._decoders[key],
+            length=tuple(array.shapes[member].tolist()),
+            values=values[which],
             begin=tuple(begin.tolist()),
             shape=tuple((end - begin).tolist()),
         )
+
+    @cached_property
+    def _decoders(self) -> dict[tuple[int, int, tuple[int, ...]], Decoder]:
+        """What decodes chunks, by array, variant and shape of the chunks."""
+        return {}
+
+    def __getstate__(self) -> JSON:
+        return {"tree": self.tree, "columns": self.columns, "parts": self.parts}
 
 
 class Coordinates(Mapping[str, StoredArray]):
