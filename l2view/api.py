@@ -10,7 +10,7 @@ from datafusion import DataFrame
 from zarr.core.sync import sync
 
 from l2view.collection import Collection
-from l2view.errors import NotACollectionError
+from l2view.errors import FieldError, L2ViewWarning, NotACollectionError, warn
 from l2view.hierarchy import META, Hierarchy
 from l2view.meta.dataset import MetaDataset
 from l2view.query.context import Session
@@ -283,12 +283,14 @@ def session_of(
     limits: Any = {"allow_stores": allow_stores, "max_cells": max_cells}
     try:
         return Collection(store, **options).session(tables, **limits)
-    except NotACollectionError:
+    except (NotACollectionError, FieldError) as error:
         how = {name: options.pop(name, None) for name in ("branch", "tag", "snapshot", "authorize")}
         source = open_source(store, **how)
         asked = any(said not in (None, META) for said in options.values())
         if asked or sync(Hierarchy(source.store, source.path).document("")) is None:
             raise
+        if isinstance(error, FieldError):
+            warn(f"there is no table meta: {error}", L2ViewWarning)
     return Session.of(MetaDataset(source.store, ()), tables, TableFunctions(source, **limits))
 
 

@@ -15,7 +15,7 @@ import json
 import threading
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, TypeGuard
 
 import icechunk
@@ -80,14 +80,23 @@ class Node:
     zarr_format
         The format in which it is stored.
     key
-        The key of its metadata in the store; in consolidated metadata, ``#`` and its place there
+        The key of its metadata below the root; in consolidated metadata, ``#`` and its place there
         follow.
+    zarray, zattrs
+        What Zarr v2 has of it, empty where there is nothing.
     """
 
     path: str
     document: JSON | None
     zarr_format: Literal[2, 3]
     key: str
+    zarray: JSON = field(default_factory=dict)
+    zattrs: JSON = field(default_factory=dict)
+
+    @property
+    def is_array(self) -> bool:
+        """Whether it is an array."""
+        return self.document is None or self.document["node_type"] == "array"
 
 
 class Hierarchy:
@@ -131,20 +140,12 @@ class Hierarchy:
         masked
             See `zarr_v2.array_document`.
         """
-        found = await self._stored(path, masked)
-        return None if found is None else found[0]
-
-    async def _stored(self, path: str, masked: bool) -> tuple[JSON, Literal[2, 3]] | None:
-        """Return the document of the node at `path`, and the format that it has in the store."""
-        if self._format == 3 and (document := await self._read_v3(path)):
-            return document, 3
-        if document := await self._read_v2(path, masked):
-            return document, 2
-        document = await self._read_v3(path) if self._format == 2 else None
-        return None if document is None else (document, 3)
+        if self._format == 3:
+            return await self._read_v3(path) or await self._read_v2(path, masked)
+        return await self._read_v2(path, masked) or await self._read_v3(path)
 
     async def walk(self, path: str = "") -> AsyncIterator[Node]:
-        """Yield the nodes at and below `path`: those of a group together, groups first read first.
+        """Yield the nodes at and below `path`.
 
         Parameters
         ----------
@@ -159,7 +160,7 @@ class Hierarchy:
             for node in nodes:
                 if node is not None:
                     yield node
-                    if node.document is not None and node.document["node_type"] == "group":
+                    if not node.is_array:
                         groups.append(node.path)
             names = await asyncio.gather(*(self.children(group) for group in groups))
             below = zip(groups, names, strict=True)
@@ -168,21 +169,17 @@ class Hierarchy:
     async def _node(self, path: str) -> Node | None:
         """Return the node at `path`, None where there is none."""
         consolidated = await self.consolidated()
-        try:
-            document = consolidated.get(path)
-            if document is not None:
-                version: Literal[2, 3] = 2 if isinstance(consolidated, _ConsolidatedV2) else 3
-                place = ".zmetadata" if version == 2 else "zarr.json"
-                inside = join(path, _name(document)) if version == 2 else path
-                return Node(path, document, version, f"{self.key(place)}#{inside}")
-            found = await self._stored(path, masked=True)
-        except UnsupportedArrayError:
-            return Node(path, None, 2, self.key(join(path, ".zarray")))
-        if found is None:
-            return None
-        document, version = found
-        name = _name(document) if version == 2 else "zarr.json"
-        return Node(path, document, version, self.key(join(path, name)))
+        if path in consolidated:
+            if isinstance(consolidated, _ConsolidatedV2):
+                return _v2_node(path, *consolidated.stored(path), consolidated=True)
+            return Node(path, consolidated[path], 3, f"zarr.json#{path}")
+        if self._format == 3 and (document := await self._read_v3(path)):
+            return Node(path, document, 3, join(path, "zarr.json"))
+        zarray, zgroup, zattrs = await self._stored_v2(path)
+        if zarray is not None or zgroup is not None:
+            return _v2_node(path, zarray, zattrs)
+        document = await self._read_v3(path) if self._format == 2 else None
+        return None if document is None else Node(path, document, 3, join(path, "zarr.json"))
 
     async def document(self, path: str) -> JSON | None:
         """Return the v3 document of the node at `path`, or None where there is none.
@@ -269,13 +266,19 @@ class Hierarchy:
         return _v3_document(buffer)
 
     async def _read_v2(self, path: str, masked: bool) -> JSON | None:
+        zarray, zgroup, zattrs = await self._stored_v2(path)
+        if zarray is None and zgroup is None:
+            return None
+        return _v2_document(zarray, zattrs, masked)
+
+    async def _stored_v2(self, path: str) -> tuple[JSON | None, JSON | None, JSON | None]:
+        """Return what Zarr v2 has of the node at `path`."""
         zarray, zgroup, zattrs = await asyncio.gather(
             self._get(path, ".zarray"), self._get(path, ".zgroup"), self._get(path, ".zattrs")
         )
-        if zarray is None and zgroup is None:
-            return None
-        self._format = 2
-        return _v2_document(zarray, zattrs, masked)
+        if zarray is not None or zgroup is not None:
+            self._format = 2
+        return zarray, zgroup, zattrs
 
     async def _read_consolidated(self) -> Mapping[str, JSON]:
         document, zmetadata = await asyncio.gather(
@@ -300,12 +303,13 @@ async def seen(hierarchy: Hierarchy) -> str:
             "it looks like an Icechunk repository: pass its path or URL, or "
             "icechunk.Repository.open(storage)"
         )
+    some = names[:WALKED]
     documents = await asyncio.gather(
-        *(hierarchy.read(name) for name in names), return_exceptions=True
+        *(hierarchy.read(name) for name in some), return_exceptions=True
     )
     groups = [
         name
-        for name, found in zip(names, documents, strict=True)
+        for name, found in zip(some, documents, strict=True)
         if isinstance(found, dict) and found["node_type"] == "group"
     ]
     if groups:
@@ -332,9 +336,17 @@ def reads_sync(store: Store) -> TypeGuard[SupportsGetSync]:
     return isinstance(store, SupportsGetSync) and getattr(store, "_supports_sync_io", True)
 
 
-def _name(document: JSON) -> str:
-    """Return the name under which Zarr v2 keeps a node's metadata."""
-    return ".zarray" if document["node_type"] == "array" else ".zgroup"
+def _v2_node(
+    path: str, zarray: JSON | None, zattrs: JSON | None, *, consolidated: bool = False
+) -> Node:
+    """Return a node of Zarr v2."""
+    inside = join(path, ".zgroup" if zarray is None else ".zarray")
+    try:
+        document = _v2_document(zarray, zattrs, masked=True)
+    except UnsupportedArrayError:
+        document = None
+    key = f".zmetadata#{inside}" if consolidated else inside
+    return Node(path, document, 2, key, zarray or {}, zattrs or {})
 
 
 def _v3_document(buffer: Buffer) -> JSON:
@@ -364,8 +376,12 @@ class _ConsolidatedV2(Mapping[str, JSON]):
     def __getitem__(self, path: str) -> JSON:
         if path not in self._paths:
             raise KeyError(path)
+        return _v2_document(*self.stored(path), masked=True)
+
+    def stored(self, path: str) -> tuple[JSON | None, JSON | None]:
+        """Return what there is of an array or group, and its attributes."""
         array, attributes = join(path, ".zarray"), join(path, ".zattrs")
-        return _v2_document(self._metadata.get(array), self._metadata.get(attributes), masked=True)
+        return self._metadata.get(array), self._metadata.get(attributes)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._paths)

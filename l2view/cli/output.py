@@ -111,7 +111,7 @@ def _show(table: pa.Table) -> None:
             overflow="ellipsis",
         )
     for row in _rows(table.slice(0, TABLE_ROWS)):
-        drawn.add_row(*(Text("" if value is None else str(value)) for value in row.values()))
+        drawn.add_row(*(Text(_text(value) or "") for value in row.values()))
     Console().print(drawn)
     if len(table) > TABLE_ROWS:
         Console(stderr=True).print(f"{TABLE_ROWS} of {len(table):,} rows; --format csv has all")
@@ -146,8 +146,15 @@ def _column_texts(table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
     column = table.column(field.name)
     if not pa.types.is_integer(field.type):
         values = json_columns(table.select([field.name]))[field.name]
-        column = pa.chunked_array([[None if v is None else str(v) for v in values]], pa.string())
+        column = pa.chunked_array([list(map(_text, values))], pa.string())
     return pc.fill_null(column.cast(pa.string()), "")
+
+
+def _text(value: Any) -> str | None:
+    """Return a value as text: lists and structs as JSON."""
+    if value is None:
+        return None
+    return json.dumps(value) if isinstance(value, list | dict) else str(value)
 
 
 def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
@@ -163,7 +170,7 @@ def _texts(table: pa.Table) -> pa.Table:
     plain = {
         field.name: table.column(field.name)
         if pa.types.is_integer(field.type) or pa.types.is_boolean(field.type)
-        else pa.array([None if v is None else str(v) for v in columns[field.name]], pa.string())
+        else pa.array(list(map(_text, columns[field.name])), pa.string())
         for field in table.schema
         if not pa.types.is_floating(field.type)
     }

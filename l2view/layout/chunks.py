@@ -10,6 +10,7 @@ Not good for a few chunks of many: Icechunk tells those of an array from the fir
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import batched
@@ -22,9 +23,7 @@ import obstore
 import obstore.exceptions
 from numpy.typing import NDArray
 from zarr.abc.store import Store
-from zarr.core.chunk_grids import ChunkGrid
 from zarr.core.chunk_key_encodings import ChunkKeyEncoding
-from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, ObjectStore
 
@@ -103,12 +102,29 @@ def taken(chunks: Chunks, kept: NDArray[np.intp]) -> Chunks:
 
 
 def grid_of(document: JSON) -> tuple[int, ...]:
-    """Return the number of chunks along each axis of an array, by its document."""
+    """Return the number of chunks along each axis of an array, by its document.
+
+    Raises
+    ------
+    ValueError
+        Where its chunk grid is none that l2view knows.
+    """
     grid = document["chunk_grid"]
     if grid["name"] == "regular":
         lengths = grid["configuration"]["chunk_shape"]
-        return tuple(-(-n // c) for n, c in zip(document["shape"], lengths, strict=True))
-    return tuple(ChunkGrid.from_metadata(ArrayV3Metadata.from_dict(dict(document))).grid_shape)
+        return tuple(
+            -(-length // max(chunk, 1))
+            for length, chunk in zip(document["shape"], lengths, strict=True)
+        )
+    if grid["name"] != "rectilinear":
+        raise ValueError(f"its chunk grid is {grid['name']}")
+    counts = []
+    for length, cuts in zip(document["shape"], grid["configuration"]["chunk_shapes"], strict=True):
+        if isinstance(cuts, int):  # all of one length
+            counts.append(-(-length // max(cuts, 1)))
+        else:
+            counts.append(sum(cut[1] if isinstance(cut, list) else 1 for cut in cuts))
+    return tuple(counts)
 
 
 def stored_chunks(
@@ -220,8 +236,9 @@ async def _objects(
             begun = True
             yield page
     except (obstore.exceptions.BaseError, NotImplementedError) as error:
-        sizes = grid.prod(axis=1)
-        if begun or sizes.sum() > PROBED:
+        sizes = [math.prod(one) for one in grid.tolist()]
+        cannot = isinstance(error, NotImplementedError | obstore.exceptions.NotSupportedError)
+        if begun or not cannot or sum(sizes) > PROBED:
             raise StoreError(
                 f"the chunks below {prefix or 'the root'} can't be listed ({said(error)}), which "
                 "telling where they lie takes of a store that isn't Icechunk"
@@ -255,6 +272,8 @@ async def _listed(store: Store, prefix: str) -> AsyncIterator[list[Listed]]:
         objects = obstore.store.LocalStore(store.root)
     elif isinstance(store, ObjectStore):
         objects = store.store
+        if isinstance(objects, obstore.store.HTTPStore):
+            raise NotImplementedError("a server can't list its files")
     if objects is not None:
         async for page in obstore.list(objects, prefix=prefix.rstrip("/"), chunk_size=BATCH):
             yield [

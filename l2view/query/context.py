@@ -178,7 +178,8 @@ class Session:
                     raise failure from None
             if re.search("FFI error: External error|GEOSException", str(error)):  # of ST_*
                 _require_geometries(self.meta)
-            schemas = [*(made.schema for made in self._made), self.meta.schema]
+            schemas = [made.schema for made in self._made]
+            schemas += [self.meta.schema] if self.meta.fields else []
             columns = list(dict.fromkeys(name for schema in schemas for name in schema.names))
             known = [] if functions is None else [f"{name}()" for name in functions.functions]
             tables = [*([TABLE] if self.meta.fields else []), *self.tables, *known]

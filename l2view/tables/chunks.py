@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
+from zarr.core.chunk_key_encodings import ChunkKeyEncoding, parse_chunk_key_encoding
 
+from l2view.errors import SkippedArrayWarning, warn
 from l2view.hierarchy import JSON, Node, join
 from l2view.layout.chunks import (
     INLINE,
@@ -79,29 +80,26 @@ class StoredChunks:
         Only the chunks of arrays that may be asked for are looked for.
         """
         for node in nodes(self.source):
-            document = node.document
-            if document is None or document["node_type"] != "array":
+            if not node.is_array:
                 continue
             names = {"array_path": node.path, "store_path": self.source.label}
             known = {name: pa.array([said]) for name, said in names.items()}
             if condition is not None and not condition.may_hold(known, 1).all():
                 continue
-            for chunks in self._of(node, document):
-                yield selected(self._batch(node, document, chunks), columns, condition)
+            try:
+                grid, encoding = _keys(node)
+            except (KeyError, TypeError, ValueError) as error:
+                warn(f"the chunks of {node.path} can't be told: {error}", SkippedArrayWarning)
+                continue
+            place = Place(join(self.source.path, node.path), None, np.zeros(1, dtype=np.int64))
+            shape = np.array([grid], dtype=np.int64).reshape(1, len(grid))
+            for found in synchronous(stored_chunks(self.source.store, place, shape, encoding)):
+                yield selected(self._batch(node, found, encoding), columns, condition)
 
-    def _of(self, node: Node, document: JSON) -> Iterator[Chunks]:
-        """Yield the chunks of an array."""
-        grid = np.array([grid_of(document)], dtype=np.int64).reshape(1, len(document["shape"]))
-        place = Place(join(self.source.path, node.path), None, np.zeros(1, dtype=np.int64))
-        encoding = parse_chunk_key_encoding(document["chunk_key_encoding"])
-        yield from synchronous(stored_chunks(self.source.store, place, grid, encoding))
-
-    def _batch(self, node: Node, document: JSON, chunks: Chunks) -> pa.RecordBatch:
+    def _batch(self, node: Node, chunks: Chunks, encoding: ChunkKeyEncoding) -> pa.RecordBatch:
         count, rank = chunks.index.shape
-        encoding = parse_chunk_key_encoding(document["chunk_key_encoding"])
         keys = [encoding.encode_chunk_key(tuple(index)) for index in chunks.index.tolist()]
         ends = pa.array(np.arange(count + 1, dtype=np.int32) * rank)
-        lengths = pa.array(chunks.lengths)
         inline, native = chunks.kinds == INLINE, chunks.kinds == NATIVE
         paths = [None if hidden else one for one, hidden in zip(chunks.paths, inline, strict=True)]
         return pa.record_batch(
@@ -113,8 +111,23 @@ class StoredChunks:
                 pa.array(paths, pa.string()),
                 pa.array(chunks.lengths.astype(np.int64), mask=~native),
                 pa.array(chunks.offsets, mask=inline),
-                lengths,
+                pa.array(chunks.lengths),
                 pa.array(KINDS).take(pa.array(chunks.kinds)),
             ],
             schema=SCHEMA,
         )
+
+
+def _keys(node: Node) -> tuple[tuple[int, ...], ChunkKeyEncoding]:
+    """Return the number of chunks along each axis of an array, and how their keys are made."""
+    if node.zarr_format == 2:
+        pairs = zip(node.zarray["shape"], node.zarray["chunks"], strict=True)
+        separator = node.zarray.get("dimension_separator", ".")
+        said: JSON = {"name": "v2", "configuration": {"separator": separator}}
+        grid = tuple(-(-length // max(chunk, 1)) for length, chunk in pairs)
+    else:
+        assert node.document is not None
+        encoding = node.document["chunk_key_encoding"]
+        said = {"name": encoding} if isinstance(encoding, str) else encoding
+        grid = grid_of(node.document)
+    return grid, parse_chunk_key_encoding(said)

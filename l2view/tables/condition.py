@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from l2view.errors import QueryError
+from l2view.errors import QueryError, listed
 from l2view.meta.fragments import columns_of
 from l2view.meta.nulls import passing, with_sql_nulls
 from l2view.meta.zones import prune, runs_of
@@ -100,7 +100,15 @@ class Condition:
             for name in self.columns
         }
         table = pa.table(columns) if columns else pa.table({"_": pa.nulls(rows)})
-        found = passing(table, self.expression)
+        try:
+            found = passing(table, self.expression)
+        except pa.ArrowNotImplementedError as error:
+            lists = [name for name in sorted(columns) if pa.types.is_list(columns[name].type)]
+            one = lists[0] if lists else "shape"
+            raise QueryError(
+                f"{listed(lists or columns)} can't be compared as a whole; compare elements "
+                f"({one}[1] = 0) or texts (array_to_string({one}, ',') = '0,0')"
+            ) from error
         if pa.types.is_null(found.type):  # NULL, whatever the row
             return np.full(rows, not whole)
         if not pa.types.is_boolean(found.type):

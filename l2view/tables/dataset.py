@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
+from l2view.errors import L2ViewError, StoreError, said
 from l2view.meta.fragments import BATCH_ROWS, Fragment, Scan, columns_read, hollow, scan_of
 from l2view.tables.condition import Condition
 
@@ -115,8 +116,7 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
         try:
             parts = self.table.parts(self._whole(filter), early=self.early, several=True)
         except Exception as error:
-            self.failure = error
-            raise
+            raise self._failed(error) from error
         for part in parts:
             yield Fragment(self, part)
 
@@ -163,5 +163,11 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
                     for start in range(0, batch.num_rows, batch_size):
                         yield batch.slice(start, batch_size)
         except Exception as error:
-            self.failure = error
-            raise
+            raise self._failed(error) from error
+
+    def _failed(self, error: Exception) -> Exception:
+        """Return what to raise for an error of a scan, and keep it."""
+        if not isinstance(error, L2ViewError | MemoryError):
+            error = StoreError(f"{self.table} can't be read: {said(error)}")
+        self.failure = error
+        return error

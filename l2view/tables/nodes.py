@@ -13,12 +13,18 @@ from zarr.errors import UnknownCodecError
 from zarr.registry import get_codec_class
 
 from l2view.decoding import native_dtype
-from l2view.errors import L2ViewError, SkippedArrayWarning, warn
+from l2view.errors import (
+    L2ViewError,
+    SkippedArrayWarning,
+    StoreError,
+    warn,
+)
 from l2view.hierarchy import JSON, Hierarchy, Node
 from l2view.layout.chunks import grid_of, synchronous
 from l2view.meta.schema import type_name
 from l2view.stores import Source, unreadable
 from l2view.tables.condition import Condition
+from l2view.zarr_v2 import DIMENSIONS
 
 BATCH = 1024
 """How many nodes are told at once."""
@@ -99,15 +105,8 @@ class Nodes:
         """Yield the rows (see `l2view.tables.dataset.Part`)."""
         rows: list[JSON] = []
         for node in nodes(self.source):
-            if node.document is None:
-                if self.kind == "array":
-                    warn(
-                        f"{node.path} is left out: an array of Zarr v2 that has no v3 form",
-                        SkippedArrayWarning,
-                    )
-                continue
-            if node.document["node_type"] == self.kind:
-                rows.append(_group(node) if self.kind == "group" else _array(node))
+            if node.is_array == (self.kind == "array"):
+                rows.append(_array(node) if node.is_array else _group(node))
             if len(rows) == BATCH:
                 yield self._batch(rows, columns, condition)
                 rows = []
@@ -129,8 +128,10 @@ def selected(
 ) -> pa.RecordBatch:
     """Return some columns of the rows that fulfil a condition."""
     if condition is not None:
-        mask = condition.may_hold({n: batch.column(n) for n in condition.columns}, len(batch))
-        batch = batch.filter(pa.array(mask))
+        known = {name: batch.column(name) for name in condition.columns}
+        batch = batch.filter(pa.array(condition.may_hold(known, len(batch))))
+    if not columns:  # a batch of no columns still has a length
+        return pa.record_batch({"_": pa.nulls(len(batch))}).select([])
     return batch.select(list(columns))
 
 
@@ -142,44 +143,89 @@ def nodes(source: Source) -> Iterator[Node]:
     StoreError
         Where they can't be read.
     """
-    try:
-        yield from synchronous(Hierarchy(source.store, source.path).walk())
-    except L2ViewError:
-        raise
-    except Exception as error:  # every store has errors of its own
-        raise unreadable(source.label, error) from error
+    found = synchronous(Hierarchy(source.store, source.path).walk())
+    empty = True
+    while True:
+        try:
+            node = next(found, None)
+        except L2ViewError:
+            raise
+        except Exception as error:  # every store has errors of its own
+            raise unreadable(source.label, error) from error
+        if node is None:
+            break
+        empty = False
+        yield node
+    if empty:
+        raise StoreError(f"there is no Zarr hierarchy at {source.label}")
 
 
 def _group(node: Node) -> JSON:
-    assert node.document is not None
+    stored = node.document or {}
+    attributes = node.zattrs if node.zarr_format == 2 else stored.get("attributes") or {}
     return {
         "group_path": node.path or "/",
         "zarr_format": node.zarr_format,
         "metadata_path": node.key,
-        "attributes": json.dumps(node.document.get("attributes") or {}),
+        "attributes": json.dumps(attributes),
     }
 
 
 def _array(node: Node) -> JSON:
-    document = node.document
-    assert document is not None
-    shape: list[int] = document["shape"]
-    chunks, shards, count = _grid(document)
-    encoding = document["chunk_key_encoding"]
-    separator = "/" if encoding["name"] == "default" else "."
-    codecs: list[JSON] = document["codecs"]
-    return {
+    """Return the row of an array; what it says in an unknown way is NULL, and warned of."""
+    try:
+        said = _of_v2(node) if node.zarr_format == 2 else _of_v3(node.document or {})
+    except (KeyError, TypeError, ValueError) as error:
+        warn(f"the metadata of {node.path} can't be told: {error}", SkippedArrayWarning)
+        said = {}
+    return said | {
         "array_path": node.path,
         "zarr_format": node.zarr_format,
+        "metadata_path": node.key,
+    }
+
+
+def _of_v2(node: Node) -> JSON:
+    """Return what Zarr v2 says of an array, as it says it."""
+    stored = node.zarray
+    shape, chunks, dtype = stored["shape"], stored["chunks"], stored["dtype"]
+    codecs = [*(stored.get("filters") or ()), *filter(None, [stored.get("compressor")])]
+    names = node.zattrs.get(DIMENSIONS)
+    compressor = stored.get("compressor")
+    pairs = zip(shape, chunks, strict=True)
+    return {
         "rank": len(shape),
         "shape": shape,
         "chunk_shape": chunks,
-        "dtype": _dtype(document),
+        "dtype": dtype if isinstance(dtype, str) else json.dumps(dtype),
+        "order": stored.get("order", "C"),
+        "compressor": None if compressor is None else json.dumps(compressor),
+        "dimension_separator": stored.get("dimension_separator", "."),
+        "codecs": json.dumps(codecs),
+        "fill_value": json.dumps(stored.get("fill_value")),
+        "dimension_names": names if isinstance(names, list) else None,
+        "chunk_count": math.prod(-(-length // max(chunk, 1)) for length, chunk in pairs),
+        "chunk_key_encoding": "v2",
+        "attributes": json.dumps(node.zattrs),
+    }
+
+
+def _of_v3(document: JSON) -> JSON:
+    """Return what Zarr v3 says of an array."""
+    shape: list[int] = document["shape"]
+    codecs = [_named(codec) for codec in document["codecs"]]
+    encoding = _named(document["chunk_key_encoding"])
+    separator = "/" if encoding["name"] == "default" else "."
+    chunks, shards, count = _grid(document, codecs)
+    return {
+        "rank": len(shape),
+        "shape": shape,
+        "chunk_shape": chunks,
+        "dtype": _dtype(document["data_type"], codecs),
         "order": _order(codecs),
         "compressor": _compressor(codecs),
         "dimension_separator": encoding.get("configuration", {}).get("separator", separator),
-        "metadata_path": node.key,
-        "codecs": json.dumps(codecs),
+        "codecs": json.dumps(document["codecs"]),
         "fill_value": json.dumps(document["fill_value"]),
         "dimension_names": document.get("dimension_names"),
         "shard_shape": shards,
@@ -189,39 +235,49 @@ def _array(node: Node) -> JSON:
     }
 
 
+def _named(said: JSON | str) -> JSON:
+    """Return an extension of Zarr v3 that may be told by its name alone."""
+    return {"name": said} if isinstance(said, str) else said
+
+
 def _inner(codecs: Sequence[JSON]) -> Sequence[JSON]:
     """Return the codecs of chunks, within shards where there are any."""
     for codec in codecs:
         if codec["name"] == "sharding_indexed":
-            found: Sequence[JSON] = codec["configuration"]["codecs"]
-            return found
+            return [_named(one) for one in codec["configuration"]["codecs"]]
     return codecs
 
 
-def _grid(document: JSON) -> tuple[list[int] | None, list[int] | None, int]:
-    """Return the shapes of chunks and shards, None where there is none, and how many chunks."""
+def _grid(
+    document: JSON, codecs: Sequence[JSON]
+) -> tuple[list[int] | None, list[int] | None, int | None]:
+    """Return the shapes of chunks and shards, and how many chunks; None for what isn't told."""
+    grid = document["chunk_grid"]
+    if grid["name"] not in ("regular", "rectilinear"):
+        return None, None, None
     count = math.prod(grid_of(document))
-    if document["chunk_grid"]["name"] != "regular":
+    if grid["name"] != "regular":
         return None, None, count
-    outer: list[int] = document["chunk_grid"]["configuration"]["chunk_shape"]
-    for codec in document["codecs"]:
+    outer: list[int] = grid["configuration"]["chunk_shape"]
+    for codec in codecs:
         if codec["name"] == "sharding_indexed":
             inner: list[int] = codec["configuration"]["chunk_shape"]
             pairs = zip(document["shape"], inner, strict=True)
-            return inner, outer, math.prod(-(-length // chunk) for length, chunk in pairs)
+            return inner, outer, math.prod(-(-length // max(n, 1)) for length, n in pairs)
     return outer, None, count
 
 
-def _dtype(document: JSON) -> str:
+def _dtype(said: str | JSON, codecs: Sequence[JSON]) -> str:
     """Return a data type as NumPy writes it, where it is one of NumPy's."""
-    said = document["data_type"]
     try:
         dtype = native_dtype(said)
-    except (ValueError, KeyError):  # a data type that zarr doesn't know
+    except (ValueError, KeyError, TypeError):  # a data type that zarr doesn't know
         return type_name(said)
     if dtype.kind in "OT":
         return type_name(said)
-    endian = next((one for one in _inner(document["codecs"]) if one["name"] == "bytes"), {})
+    if dtype.names is not None:
+        return json.dumps(dtype.descr)
+    endian = next((one for one in _inner(codecs) if one["name"] == "bytes"), {})
     big = endian.get("configuration", {}).get("endian") == "big"
     return str(dtype.newbyteorder(">").str if big else dtype.str)
 
