@@ -51,8 +51,23 @@ class Condition:
 
     @cached_property
     def columns(self) -> frozenset[str]:
-        """The columns that it looks at."""
-        return frozenset(columns_of(self.expression, self.schema))
+        """The columns that it looks at.
+
+        Raises
+        ------
+        QueryError
+            Where Arrow has no function for it.
+        """
+        try:
+            return frozenset(columns_of(self.expression, self.schema))
+        except pa.ArrowNotImplementedError as error:
+            lists = [one.name for one in self.schema if pa.types.is_list(one.type)]
+            if not lists:
+                raise QueryError(f"{self.expression} can't be asked of this table") from error
+            raise QueryError(
+                f"{listed(lists)} can't be compared as a whole; compare elements "
+                f"({lists[0]}[1] = 0) or texts (array_to_string({lists[0]}, ',') = '0,0')"
+            ) from error
 
     @cached_property
     def is_strict(self) -> bool:
@@ -100,15 +115,7 @@ class Condition:
             for name in self.columns
         }
         table = pa.table(columns) if columns else pa.table({"_": pa.nulls(rows)})
-        try:
-            found = passing(table, self.expression)
-        except pa.ArrowNotImplementedError as error:
-            lists = [name for name in sorted(columns) if pa.types.is_list(columns[name].type)]
-            one = lists[0] if lists else "shape"
-            raise QueryError(
-                f"{listed(lists or columns)} can't be compared as a whole; compare elements "
-                f"({one}[1] = 0) or texts (array_to_string({one}, ',') = '0,0')"
-            ) from error
+        found = passing(table, self.expression)
         if pa.types.is_null(found.type):  # NULL, whatever the row
             return np.full(rows, not whole)
         if not pa.types.is_boolean(found.type):
