@@ -158,7 +158,13 @@ def test_cells_are_numpys(made: tuple[Any, Any], data: st.DataObject) -> None:
     assert rows_of(table.to_table(filter=expression)) == wanted
     context = datafusion.SessionContext()
     context.register_dataset("t", table)
-    assert rows_of(context.sql(f"SELECT * FROM t WHERE {sql}").to_arrow_table()) == wanted
+    try:
+        found = context.sql(f"SELECT * FROM t WHERE {sql}").to_arrow_table()
+    except Exception as error:  # DataFusion's own, of conditions that contradict themselves
+        assert "for &: 'pyarrow.lib.BooleanScalar'" in str(error)  # noqa: PT017
+        assert not wanted
+    else:
+        assert rows_of(found) == wanted
     # Some of the columns.
     columns = data.draw(st.lists(st.sampled_from(names), unique=True))
     some = table.to_table(columns=columns, filter=expression)

@@ -64,7 +64,8 @@ def explain(message: str, fields: Sequence[str], tables: Sequence[str]) -> Query
         )
     if "BooleanScalar" in message:
         return QueryError(
-            "a comparison with NULL is never true; write IS NULL, or leave NULL out of the list"
+            "a comparison with NULL is never true; write IS NULL, or leave NULL out of the list. "
+            "Nor is a condition that contradicts itself, such as x = 1 AND x = 2"
         )
     if "logical expression WindowFunction" in message or "Aggregate functions are not" in message:
         return QueryError(

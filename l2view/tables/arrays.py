@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,8 +15,9 @@ import numpy as np
 import pyarrow as pa
 import zarr
 from numpy.typing import NDArray
+from zarr.codecs import BytesCodec, ZstdCodec
 from zarr.core.array_spec import ArraySpec
-from zarr.core.buffer import default_buffer_prototype
+from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.chunk_utils import ChunkTransform
 from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.core.sync import sync
@@ -140,6 +143,10 @@ def dimension_column(axis: int) -> str:
     return f"dim_{axis}"
 
 
+DECODING = threading.BoundedSemaphore((os.cpu_count() or 1) + 1)
+"""Held by who decodes a chunk: more at once than there are processors would wait for each other."""
+
+
 @dataclass(frozen=True, eq=False)
 class Decoder:
     """What arrays of one data type, chunk shape and codecs have in common.
@@ -158,6 +165,9 @@ class Decoder:
         What decodes a chunk at once, None where zarr must.
     spec
         What it takes to know of a chunk.
+    zstd
+        Whether chunks are nothing but numbers in the machine's byte order in Zstandard, which
+        Arrow decompresses into memory that it has already.
     """
 
     dtype: np.dtype[Any]
@@ -166,6 +176,7 @@ class Decoder:
     key: Callable[[tuple[int, ...]], str]
     transform: ChunkTransform | None
     spec: ArraySpec | None
+    zstd: bool = False
 
     @classmethod
     def of(cls, array: zarr.Array[Any]) -> Decoder:
@@ -194,7 +205,28 @@ class Decoder:
             config=config,
             prototype=default_buffer_prototype(),
         )
-        return cls(array.dtype, array.chunks, ones, key, transform, spec)
+        zstd = array.dtype.kind in "iuf" and _is_zstd(tuple(pipeline))
+        return cls(array.dtype, array.chunks, ones, key, transform, spec, zstd)
+
+    def decode(self, raw: Buffer) -> NDArray[Any]:
+        """Return a whole chunk, of which `spec` and `transform` tell."""
+        assert self.spec is not None
+        assert self.transform is not None
+        with DECODING:
+            if not self.zstd:
+                return np.asarray(self.transform.decode_chunk(raw, self.spec).as_numpy_array())
+            nbytes = math.prod(self.spec.shape) * self.dtype.itemsize
+            values = pa.Codec("zstd").decompress(raw.as_buffer_like(), nbytes)
+            found = np.frombuffer(values, self.dtype.newbyteorder("="))
+            return found.reshape(self.spec.shape)
+
+
+def _is_zstd(codecs: Sequence[Any]) -> bool:
+    """Return whether codecs are those of `Decoder.zstd`."""
+    if len(codecs) != 2 or not isinstance(codecs[0], BytesCodec):
+        return False
+    order = getattr(codecs[0].endian, "value", codecs[0].endian)
+    return isinstance(codecs[1], ZstdCodec) and order in (None, sys.byteorder)
 
 
 @dataclass(eq=False)
@@ -355,8 +387,7 @@ class StoredArray:
             raw = sync(self.place.store.get(key, prototype))
         if raw is None:
             return None
-        found = decoder.transform.decode_chunk(raw, decoder.spec).as_numpy_array()
-        return np.asarray(found[tuple(slice(len(axis)) for axis in window)])
+        return decoder.decode(raw)[tuple(slice(len(axis)) for axis in window)]
 
     def _explained(self, window: Window, error: Exception) -> ChunkError:
         """Return what to say where a window can't be read: which of its chunks it was."""

@@ -99,10 +99,13 @@ def to_arrow(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
             return texts(flat, kind)
         case "f":
             wide = np.float32 if flat.dtype.itemsize == 2 else flat.dtype.newbyteorder("=")
-            flat = one_zero(flat.astype(wide, copy=False))
+            flat = flat.astype(wide, copy=False)
             # The least of numbers is NaN where one of them is, which costs less than asking each.
-            if flat.size and np.isnan(flat.min()):
-                return pa.array(flat, mask=np.isnan(flat))
+            least = flat.min(initial=np.inf)
+            if not least > 0:
+                flat = one_zero(flat)
+                if np.isnan(least):
+                    return pa.array(flat, mask=np.isnan(flat))
     return pa.array(flat.astype(flat.dtype.newbyteorder("="), copy=False))
 
 
