@@ -32,6 +32,7 @@ from l2view.tables.grid import regular_edges, runs, slabs, tiles
 
 scanned = importlib.import_module("l2view.tables.cells")
 arrays_of = importlib.import_module("l2view.tables.arrays")
+pieces_of = importlib.import_module("l2view.tables.pieces")
 
 OPERATORS = {
     "<": operator.lt,
@@ -505,6 +506,7 @@ def test_null_and_functions_that_ask_for_it() -> None:
 
 def test_a_long_axis_is_asked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scanned, "MOST", 64)
+    monkeypatch.setattr(pieces_of, "MOST", 64)
     monkeypatch.setattr(arrays_of, "KEPT", 10)
     store = _written(
         xr.Dataset({"v": ("t", np.arange(1000.0))}, coords={"t": np.arange(1000) // 2}),
@@ -526,6 +528,7 @@ def test_a_long_axis_is_asked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_chunks_larger_than_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scanned, "MOST", 10)
+    monkeypatch.setattr(pieces_of, "MOST", 10)
     values = np.arange(6 * 7 * 5).reshape(6, 7, 5)
     table = cells(zarr.create_array(MemoryStore(), data=values, chunks=(6, 7, 5)))
     assert table.to_table(["value"])["value"].to_pylist() == values.ravel().tolist()
