@@ -408,8 +408,13 @@ class Collection:
         max_cells: int,
         **asked: Any,
     ) -> TableDataset:
-        """Return the cells of a variable of the granules that a search finds."""
-        tree = self._tree(self._search(**asked), self._selected(fields), None, later=True)
+        """Return the cells of a variable of the granules that a search finds.
+
+        Their fields are by default all but the footprints, which are long for one cell.
+        """
+        plain = [name for name in self._fields if name not in self.geometry_fields]
+        names = self._selected(plain if fields is None else fields)
+        tree = self._tree(self._search(**asked), names, None, later=True)
         return cells(tree, variable, decode=decode, max_cells=max_cells)
 
     def explain(

@@ -91,6 +91,14 @@ def test_months_of_the_issue(swaths: l2view.Collection, files: list[Path]) -> No
     assert row["v"] == pytest.approx(frame[frame.orbit.between(1, 3)].sst.mean())
 
 
+def test_footprints_are_columns_where_they_are_asked_for(swaths: l2view.Collection) -> None:
+    query = "SELECT * FROM cells('sst', limit => 1) LIMIT 1"
+    assert "bbox" not in swaths.sql(query).to_arrow_table().schema.names
+    query = "SELECT ST_XMin(bbox) x FROM cells('sst', fields => ['bbox'], ids => ['s1']) LIMIT 1"
+    (row,) = swaths.sql(query).to_pylist()
+    assert -174 < row["x"] < -172
+
+
 def test_stored_numbers_on_request(swaths: l2view.Collection, files: list[Path]) -> None:
     found = swaths.sql("SELECT value FROM cells('sst', decode => false)").to_arrow_table()
     assert str(found.schema.field("value").type) == "int16"
