@@ -7,6 +7,7 @@ what xarray decodes from the same array.
 from __future__ import annotations
 
 import json
+import os
 import threading
 import warnings
 from collections.abc import Mapping, Sequence
@@ -80,8 +81,16 @@ class Quiet:
             if not self._within:
                 self._caught.__exit__(None, None, None)
 
+    def leave(self) -> None:
+        """Leave it as a forked process does, into which the threads within it didn't come."""
+        if self._within:
+            self._caught.__exit__(None, None, None)
+        self.__init__()  # type: ignore[misc]
+
 
 QUIET = Quiet()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=QUIET.leave)
 
 
 @lru_cache(maxsize=256)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import operator
 import pickle
@@ -23,9 +24,11 @@ import xarray as xr
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
+from zarr.core.sync import sync
 from zarr.storage import MemoryStore, WrapperStore
 
 import l2view
+from l2view.api import session_of
 from l2view.errors import ChunkError, QueryError
 from l2view.tables import cells
 from l2view.tables.grid import regular_edges, runs, slabs, tiles
@@ -805,6 +808,50 @@ print(queue.get(timeout=30))"""
         check=False,
     )
     assert done.stdout == "4950\n", done.stderr[-2000:]
+
+
+def test_a_process_that_is_forked_while_another_thread_decodes_reads(tmp_path: Path) -> None:
+    path = tmp_path / "a.zarr"
+    zarr.create_array(path, data=np.arange(100), chunks=(10,))
+    code = f"""import os, warnings, zarr
+from l2view.decoding import QUIET
+from l2view.tables import arrays, cells
+ds = cells(zarr.open_array({str(path)!r}, mode="r"))
+held = arrays._decoding(os.getpid())
+while held.acquire(blocking=False): pass
+QUIET.__enter__()
+QUIET._lock.acquire()
+child = os.fork()
+if not child:
+    assert ds.to_table(["value"]).num_rows == 100
+    with QUIET: pass
+    os._exit(7)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout == "7\n", done.stderr[-2000:]
+
+
+def test_zarrs_event_loop_is_refused(tmp_path: Path) -> None:
+    array = zarr.create_array(MemoryStore(), data=np.arange(4), chunks=(1,), shards=(2,))
+    table, session = cells(array), session_of(array.store)
+
+    async def read() -> int:
+        return int(table.to_table().num_rows)
+
+    async def query() -> int:
+        return int(session.run("SELECT 1 FROM zarr_cells('')").count())
+
+    with pytest.raises(QueryError, match="asyncio.to_thread"):
+        sync(read())
+    with pytest.raises(QueryError, match="asyncio.to_thread"):
+        sync(query())
+    assert asyncio.run(read()) == 4
 
 
 def test_wrong_filters_are_errors() -> None:

@@ -8,7 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -143,8 +143,13 @@ def dimension_column(axis: int) -> str:
     return f"dim_{axis}"
 
 
-DECODING = threading.BoundedSemaphore((os.cpu_count() or 1) + 1)
-"""Held by who decodes a chunk: more at once than there are processors would wait for each other."""
+@lru_cache(maxsize=1)
+def _decoding(process: int) -> threading.BoundedSemaphore:
+    """Return what is held by who decodes a chunk, in a process.
+
+    More at once than there are processors would wait for each other.
+    """
+    return threading.BoundedSemaphore((os.cpu_count() or 1) + 1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +217,7 @@ class Decoder:
         """Return a whole chunk, of which `spec` and `transform` tell."""
         assert self.spec is not None
         assert self.transform is not None
-        with DECODING:
+        with _decoding(os.getpid()):
             if not self.zstd:
                 return np.asarray(self.transform.decode_chunk(raw, self.spec).as_numpy_array())
             nbytes = math.prod(self.spec.shape) * self.dtype.itemsize

@@ -8,6 +8,7 @@ what may still pass is fetched, a few chunks ahead of who reads.
 
 from __future__ import annotations
 
+import asyncio
 import os
 import threading
 from collections import deque
@@ -18,6 +19,7 @@ from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
+import zarr.core.sync
 from numpy.typing import NDArray
 
 from l2view.errors import QueryError, listed
@@ -46,6 +48,25 @@ def _pool(process: int) -> ThreadPoolExecutor:
     There are more than processors, for stores that are far away.
     """
     return ThreadPoolExecutor(max(8, WORKERS), thread_name_prefix="l2view-cells")
+
+
+def require_free_loop() -> None:
+    """Raise where zarr's event loop is what asks: it would wait for threads that wait for it.
+
+    Raises
+    ------
+    QueryError
+        Saying how to ask instead.
+    """
+    try:
+        running = asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    if running is zarr.core.sync.loop[0]:
+        raise QueryError(
+            "a table can't be read within zarr's own event loop; read it in a thread: "
+            "await asyncio.to_thread(…)"
+        )
 
 
 def _submit[*A, R](call: Callable[[*A], R], *arguments: *A) -> Future[R]:
@@ -215,6 +236,7 @@ class CellsPart:
         self, columns: Sequence[str], condition: Condition | None
     ) -> Iterator[pa.RecordBatch]:
         """Yield rows (see `l2view.tables.dataset.Part`)."""
+        require_free_loop()
         queue: deque[tuple[int, Future[Fetched]]] = deque()
         waiting, room, most = 0, 0, 0
         pieces = self._pieces(columns, condition)

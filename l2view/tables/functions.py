@@ -37,7 +37,7 @@ from l2view.errors import (
 from l2view.hierarchy import Hierarchy, join, resolve
 from l2view.stores import URL, Source, open_source, require_authorization
 from l2view.tables.array import cells
-from l2view.tables.cells import MAX_CELLS
+from l2view.tables.cells import MAX_CELLS, require_free_loop
 from l2view.tables.chunks import StoredChunks
 from l2view.tables.dataset import TableDataset
 from l2view.tables.nodes import Nodes, nodes
@@ -149,6 +149,7 @@ class TableFunctions:
 
         def call(*arguments: Any) -> Table:
             try:
+                require_free_loop()
                 values = [self._value(name, Expr(one)) for one in arguments]
                 made = _readers(os.getpid()).submit(self._make, name, values).result()
             except Exception as error:
