@@ -250,7 +250,7 @@ class View(zarr.Group):
         Raises
         ------
         QueryError
-            Where there is no such variable, or granules have no type or rank in common.
+            Where there is no such variable, or granules have no type in common.
         """
         from l2view.view.cells import cells
 
