@@ -24,8 +24,9 @@ import xarray as xr
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
+from tables import Counting, grid_dataset, rows_of, rows_of_numpy, written
 from zarr.core.sync import sync
-from zarr.storage import MemoryStore, WrapperStore
+from zarr.storage import MemoryStore
 
 import l2view
 from l2view.api import session_of
@@ -45,48 +46,6 @@ OPERATORS = {
     "=": operator.eq,
     "<>": operator.ne,
 }
-
-
-class Counting(WrapperStore[Any]):
-    """A store that keeps the keys and bytes that it is asked for."""
-
-    def __init__(self, store: Any) -> None:
-        super().__init__(store)
-        self.keys: list[str] = []
-        self.nbytes = 0
-
-    async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
-        found = await self._store.get(key, *arguments, **options)
-        self.keys.append(key)
-        self.nbytes += 0 if found is None else len(found)
-        return found
-
-    def get_sync(self, key: str, **options: Any) -> Any:
-        found = super().get_sync(key, **options)
-        self.keys.append(key)
-        self.nbytes += 0 if found is None else len(found)
-        return found
-
-    def get_ranges(self, key: str, byte_ranges: Any, **options: Any) -> Any:
-        self.keys.append(key)
-        return self._counted(self._store.get_ranges(key, byte_ranges, **options))
-
-    async def _counted(self, groups: Any) -> Any:
-        async for group in groups:
-            self.nbytes += sum(0 if part is None else len(part) for _, part in group)
-            yield group
-
-    def with_read_only(self, read_only: bool = False) -> Counting:
-        return self  # which counts on
-
-    @property
-    def chunks(self) -> list[str]:
-        return sorted(key for key in self.keys if not key.endswith(("zarr.json", ".zarray")))
-
-
-def rows_of(table: pa.Table) -> list[tuple[Any, ...]]:
-    """Return a table's rows, sorted."""
-    return sorted(zip(*(column.to_pylist() for column in table.columns), strict=True))
 
 
 @st.composite
@@ -123,15 +82,11 @@ def _parts(draw: st.DrawFn, length: int) -> list[int]:
     return found
 
 
-def _all(expected: np.ndarray[Any, Any]) -> list[tuple[int, ...]]:
-    return [(*index, int(expected[index])) for index in np.ndindex(*expected.shape)]
-
-
 @given(arrays(), st.data())
 def test_cells_are_numpys(made: tuple[Any, Any], data: st.DataObject) -> None:
     array, expected = made
     table = cells(array)
-    rows = _all(expected)
+    rows = rows_of_numpy(expected)
     assert rows_of(table.to_table()) == rows
     assert table.count_rows() == len(rows)
     # A filter, as SQL and as Python has it.
@@ -217,122 +172,10 @@ def test_runs() -> None:
     assert list(runs(np.zeros(0, dtype=bool))) == []
 
 
-VALUES: dict[str, Any] = {
-    "bool": np.array([True, False, True]),
-    **{
-        kind: np.array([0, 1, 2], dtype=kind)
-        for kind in ("i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", ">i2", ">u4", ">i8")
-    },
-    **{
-        kind: np.array([0.5, np.nan, -np.inf], dtype=kind)
-        for kind in ("f2", "f4", "f8", ">f4", ">f8")
-    },
-    "U4": np.array(["", "äöü", "abcd"]),
-    "S3": np.array([b"", b"a", b"abc"]),
-    "M8[ns]": np.array(["2020-01-01T00:00:00.123456789", "NaT", "1900-01-01"], "M8[ns]"),
-    "M8[s]": np.array(["2020-01-01T00:00:01", "NaT", "1600-01-01"], "M8[s]"),
-    "M8[D]": np.array(["2020-01-01", "NaT", "1600-01-01"], "M8[D]"),
-    "m8[ms]": np.array([1, "NaT", -3], "m8[ms]"),
-}
-
-
-@pytest.mark.parametrize("kind", VALUES)
-@pytest.mark.parametrize("zarr_format", [2, 3])
-def test_every_data_type(kind: str, zarr_format: Any) -> None:
-    values = VALUES[kind]
-    array = zarr.create_array(MemoryStore(), data=values, chunks=(2,), zarr_format=zarr_format)
-    found = cells(array).to_table().column("value")
-    expected = values.tolist()
-    if values.dtype.kind == "f":
-        expected = [None if v != v else v for v in expected]
-    if values.dtype.kind in "mM":
-        unit = "ns" if "ns" in kind else "us" if kind[0] == "M" else "ms"
-        integers = values.astype(f"{kind[0]}8[{unit}]").astype("i8").tolist()
-        expected = [None if n == np.iinfo("i8").min else n for n in integers]
-        found = found.cast(pa.int64())
-    np.testing.assert_equal(found.to_pylist(), expected)
-
-
-def test_complex_numbers_are_structs() -> None:
-    for kind in ("c8", "c16", ">c8"):
-        values = np.array([[1 + 2j, 3j]], dtype=kind)
-        array = zarr.create_array(MemoryStore(), data=values)
-        table = cells(array)
-        found = table.to_table().column("value").to_pylist()
-        assert found == [{"real": 1.0, "imag": 2.0}, {"real": 0.0, "imag": 3.0}]
-        context = datafusion.SessionContext()
-        context.register_dataset("t", table)
-        query = "SELECT sum(value['imag']) s FROM t WHERE value['real'] < 1"
-        assert context.sql(query).to_pydict() == {"s": [3.0]}
-
-
-@pytest.mark.filterwarnings("ignore::zarr.errors.UnstableSpecificationWarning")
-def test_structures_raw_bytes_and_texts() -> None:
-    dtype = np.dtype([("n", ">i2"), ("z", "c8"), ("t", "S2")])
-    values = np.array([(1, 2j, b"ab"), (3, 4, b"c")], dtype=dtype)
-    array = zarr.create_array(MemoryStore(), data=values)
-    assert cells(array).to_table().column("value").to_pylist() == [
-        {"n": 1, "z": {"real": 0.0, "imag": 2.0}, "t": b"ab"},
-        {"n": 3, "z": {"real": 4.0, "imag": 0.0}, "t": b"c"},
-    ]
-    raw = zarr.create_array(MemoryStore(), shape=(2,), dtype=np.dtype("V3"))
-    raw[:] = np.array([b"abc", b"\x00\xff1"], dtype="V3")
-    assert cells(raw).to_table().column("value").to_pylist() == [b"abc", b"\x00\xff1"]
-    texts = zarr.create_array(MemoryStore(), shape=(3,), dtype="str", chunks=(2,))
-    texts[:] = np.array(["a", "", "long " * 20], dtype=np.dtypes.StringDType())
-    assert cells(texts).to_table().column("value").to_pylist() == ["a", "", "long " * 20]
-    held = zarr.create_array(MemoryStore(), shape=(2,), dtype="variable_length_bytes")
-    held[:] = np.array([b"a\xff", b""], dtype=object)
-    assert cells(held).to_table().column("value").to_pylist() == [b"a\xff", b""]
-
-
-def test_times_that_arrow_has_no_unit_for_are_integers() -> None:
-    for kind in ("M8[ps]", "m8[Y]", "m8[as]"):
-        array = zarr.create_array(MemoryStore(), data=np.array([5, -1], "i8").view(kind))
-        found = cells(array).to_table().column("value")
-        assert (found.type, found.to_pylist()) == (pa.int64(), [5, -1])
-
-
-CODECS: dict[str, dict[str, Any]] = {
-    "gzip": {"compressors": zarr.codecs.GzipCodec()},
-    "blosc": {"compressors": zarr.codecs.BloscCodec(cname="lz4", shuffle="bitshuffle")},
-    "zstd, crc32c": {"compressors": [zarr.codecs.ZstdCodec(), zarr.codecs.Crc32cCodec()]},
-    "none": {"compressors": None},
-    "big endian": {"serializer": zarr.codecs.BytesCodec(endian="big")},
-    "transposed": {"filters": zarr.codecs.TransposeCodec(order=(1, 0))},
-}
-
-
-@pytest.mark.parametrize("name", CODECS)
-def test_every_codec(name: str) -> None:
-    values = np.arange(35, dtype="f4").reshape(5, 7)
-    array = zarr.create_array(MemoryStore(), data=values, chunks=(2, 3), **CODECS[name])
-    expected = [(*at, float(values[at])) for at in np.ndindex(5, 7)]
-    assert rows_of(cells(array).to_table()) == expected
-
-
-def _written(dataset: xr.Dataset, zarr_format: Any = 3, **encoding: Any) -> Counting:
-    store = MemoryStore()
-    dataset.to_zarr(store, zarr_format=zarr_format, consolidated=False, encoding=encoding)
-    return Counting(store)
-
-
-def _grid() -> xr.Dataset:
-    return xr.Dataset(
-        {"t": (("y", "x"), np.arange(120, dtype="f4").reshape(10, 12))},
-        coords={
-            "y": np.linspace(50, 41, 10).astype("f4"),
-            "x": np.linspace(0, 11, 12),
-            "row": ("y", np.arange(10) * 10),
-            "lat": (("y", "x"), np.add.outer(np.arange(10.0), np.arange(12.0))),
-        },
-    )
-
-
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_coordinates_are_columns(zarr_format: Any) -> None:
-    grid = _grid()
-    store = _written(grid, zarr_format, t={"chunks": (5, 4)}, lat={"chunks": (10, 12)})
+    grid = grid_dataset()
+    store = written(grid, zarr_format, t={"chunks": (5, 4)}, lat={"chunks": (10, 12)})
     table = cells(zarr.open_array(store, path="t"))
     assert table.schema.names == ["dim_0", "dim_1", "y", "x", "lat", "row", "value"]
     frame = grid["t"].to_dataframe().reset_index()
@@ -346,7 +189,7 @@ def test_coordinates_are_columns(zarr_format: Any) -> None:
     "condition", ["y > 45.5 AND x < 3", "dim_0 < 5 AND dim_1 < 4", "row <= 40 AND x <= 3"]
 )
 def test_filters_on_coordinates_leave_chunks_unread(condition: str) -> None:
-    store = _written(_grid(), t={"chunks": (5, 4)})
+    store = written(grid_dataset(), t={"chunks": (5, 4)})
     context = datafusion.SessionContext()
     context.register_dataset("t", cells(zarr.open_array(store, path="t")))
     expected = context.sql(f"SELECT value FROM (SELECT * FROM t LIMIT 1000) t WHERE {condition}")
@@ -359,7 +202,7 @@ def test_filters_on_coordinates_leave_chunks_unread(condition: str) -> None:
 
 
 def test_corners_that_are_alternatives_leave_the_chunks_between_unread() -> None:
-    store = _written(_grid(), t={"chunks": (2, 3)})
+    store = written(grid_dataset(), t={"chunks": (2, 3)})
     table = cells(zarr.open_array(store, path="t"))
     field = pc.field
     corners = ((field("dim_0") < 1) & (field("dim_1") < 2)) | (
@@ -371,7 +214,7 @@ def test_corners_that_are_alternatives_leave_the_chunks_between_unread() -> None
 
 
 def test_values_are_read_only_where_they_are_asked_for() -> None:
-    store = _written(_grid(), t={"chunks": (5, 4)}, lat={"chunks": (5, 4)})
+    store = written(grid_dataset(), t={"chunks": (5, 4)}, lat={"chunks": (5, 4)})
     table = cells(zarr.open_array(store, path="t"))
     store.keys.clear()
     assert table.to_table(columns=["dim_0", "x"]).num_rows == 120
@@ -398,63 +241,8 @@ def test_shards_are_read_in_parts() -> None:
     assert store.nbytes < 3 * 8 * 8 * 8  # a chunk, the shard's index, the metadata
 
 
-def test_decoding(tmp_path: Path) -> None:
-    packed = xr.Dataset(
-        {
-            "t": ("x", np.array([1.5, np.nan, 3.25, 4.0])),
-            "flag": ("x", np.array([0, 1, 2, 255], dtype="u1"), {"_FillValue": np.uint8(255)}),
-            "when": ("x", np.array(["2020-01-01", "NaT", "2020-01-03", "2020-01-04"], "M8[ns]")),
-        }
-    )
-    encoding = {
-        "t": {"dtype": "i2", "scale_factor": 0.25, "add_offset": 1.0, "_FillValue": -1},
-        "when": {"units": "days since 2019-12-31", "dtype": "i4", "_FillValue": -1},
-    }
-    for zarr_format in (2, 3):
-        store = tmp_path / f"{zarr_format}.zarr"
-        packed.to_zarr(store, zarr_format=zarr_format, encoding=encoding, consolidated=False)
-        plain = xr.open_zarr(store, decode_cf=False, consolidated=False)
-        for name in packed:
-            stored = cells(zarr.open_array(store, path=str(name), mode="r")).to_table()["value"]
-            np.testing.assert_array_equal(stored.to_numpy(), plain[name].values)
-        found = {
-            str(name): cells(zarr.open_array(store, path=str(name), mode="r"), decode=True)
-            for name in packed
-        }
-        columns = {name: one.to_table()["value"] for name, one in found.items()}
-        assert columns["t"].to_pylist() == [1.5, None, 3.25, 4.0]
-        assert columns["flag"].to_pylist() == [0, 1, 2, None]
-        assert columns["flag"].type == pa.uint8()
-        assert columns["when"].null_count == 1
-        assert columns["when"][3].as_py().isoformat() == "2020-01-04T00:00:00"
-
-
-def test_unsigned_numbers_and_fills_that_cannot_be(tmp_path: Path) -> None:
-    array = zarr.create_array(
-        MemoryStore(),
-        data=np.array([-1, 5, -2], dtype="i1"),
-        attributes={"_Unsigned": "true", "_FillValue": -1},
-    )
-    found = cells(array, decode=True).to_table()["value"]
-    assert (found.type, found.to_pylist()) == (pa.uint8(), [None, 5, 254])
-    odd = zarr.create_array(
-        MemoryStore(), data=np.array([0, 5], dtype="i2"), attributes={"missing_value": 1e20}
-    )
-    assert cells(odd, decode=True).to_table()["value"].to_pylist() == [0, 5]
-
-
-def test_a_calendar_that_timestamps_lack_is_an_error_that_says_the_way() -> None:
-    array = zarr.create_array(
-        MemoryStore(),
-        data=np.array([0, 5], dtype="i2"),
-        attributes={"units": "days since 2000-01-01", "calendar": "360_day"},
-    )
-    with pytest.raises(QueryError, match="calendar 360_day; leave decode out"):
-        cells(array, decode=True)
-
-
 def test_engines_read_the_same_table() -> None:
-    store = _written(_grid(), t={"chunks": (5, 4)})
+    store = written(grid_dataset(), t={"chunks": (5, 4)})
     table = cells(zarr.open_array(store, path="t"))
     assert isinstance(table, pads.Dataset)
     connection = duckdb.connect()
@@ -479,39 +267,11 @@ def test_engines_read_the_same_table() -> None:
         assert [key for key in store.chunks if key.startswith("t/")] == ["t/c/0/0"]
 
 
-def test_null_and_functions_that_ask_for_it() -> None:
-    array = zarr.create_array(
-        MemoryStore(),
-        data=np.array([1, -1, 3, -1], dtype="i2"),
-        chunks=(2,),
-        attributes={"_FillValue": -1},
-    )
-    table = cells(array, decode=True)
-    context = datafusion.SessionContext()
-    context.register_dataset("t", table)
-
-    def found(condition: str) -> list[int]:
-        rows = context.sql(f"SELECT dim_0 FROM t WHERE {condition} ORDER BY 1").to_pydict()
-        return list(rows["dim_0"])
-
-    assert found("value IS NULL") == [1, 3]
-    assert found("value IS NULL AND dim_0 < 2") == [1]
-    assert found("value IS NOT NULL OR dim_0 = 3") == [0, 2, 3]
-    assert found("value NOT IN (1)") == [2]
-    assert found("dim_0 IN (0, 3) AND NOT value IN (7)") == [0]
-    assert found("coalesce(value, 9) = 9") == [1, 3]
-    assert found("dim_0 BETWEEN 1 AND 2") == [1, 2]
-    asked = pc.if_else(pc.field("value").is_null(), 9, pc.field("dim_0")) == 9
-    assert table.to_table(["dim_0"], filter=asked)["dim_0"].to_pylist() == [1, 3]
-    assert table.to_table(filter=pc.scalar(True)).num_rows == 4
-    assert table.to_table(filter=pc.scalar(None).cast(pa.bool_())).num_rows == 0
-
-
 def test_a_long_axis_is_asked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scanned, "MOST", 64)
     monkeypatch.setattr(pieces_of, "MOST", 64)
     monkeypatch.setattr(arrays_of, "KEPT", 10)
-    store = _written(
+    store = written(
         xr.Dataset({"v": ("t", np.arange(1000.0))}, coords={"t": np.arange(1000) // 2}),
         v={"chunks": (50,)},
         t={"chunks": (100,)},
@@ -621,94 +381,11 @@ def test_coordinates_of_groups_above_and_of_itself() -> None:
     assert own.to_pydict() == {"time": [10, 20], "value": [10, 20]}
 
 
-def test_fortran_order_of_zarr_v2() -> None:
-    values = np.arange(12).reshape(3, 4)
-    array = zarr.create_array(MemoryStore(), data=values, chunks=(3, 4), zarr_format=2, order="F")
-    assert rows_of(cells(array).to_table()) == _all(values)
-
-
-def test_times_whose_epoch_nanoseconds_cannot_tell() -> None:
-    attributes = {"units": "days since 0001-01-01", "calendar": "proleptic_gregorian"}
-    array = zarr.create_array(
-        MemoryStore(), data=np.array([730000.0, 730001.5]), attributes=attributes
-    )
-    found = cells(array, decode=True).to_table()["value"]
-    assert found.type == pa.timestamp("ns")
-    variable = xr.Variable("x", array[:], attributes)
-    expected = xr.conventions.decode_cf_variable("v", variable).values
-    np.testing.assert_array_equal(found.to_numpy(), expected)
-
-
-def test_what_cannot_be_decoded_says_so_and_is_no_corrupt_chunk() -> None:
-    attributes = {"units": "days since 2000-01-01"}
-    array = zarr.create_array(
-        MemoryStore(), data=np.array([1.0, 9.97e36]), attributes=attributes, name="time"
-    )
-    with pytest.raises(ChunkError, match="values of time can't be told as .*; decode => false"):
-        cells(array, decode=True).to_table()
-    assert cells(array).to_table()["value"].to_pylist() == [1.0, 9.97e36]
-    odd = zarr.create_array(
-        MemoryStore(), data=np.array([1.0]), attributes={"scale_factor": "many"}
-    )
-    with pytest.raises(QueryError, match="can't be decoded"):
-        cells(odd, decode=True)
-
-
-def test_odd_neighbours_keep_nobody_from_reading() -> None:
-    for attributes in ({"_FillValue": -9999.0}, {"_FillValue": None}, {"scale_factor": "0.1"}):
-        root = zarr.create_group(MemoryStore())
-        root.create_array("v", data=np.array([1, 2]), dimension_names=["x"])
-        data = np.array([0.5, -9999.0])
-        root.create_array("x", data=data, dimension_names=["x"], attributes=attributes)
-        table = cells(zarr.open_array(root.store, path="v")).to_table()
-        assert table.to_pydict() == {"dim_0": [0, 1], "x": [0.5, -9999.0], "value": [1, 2]}
-
-
-def test_axes_of_zarr_v2_have_no_missing_values() -> None:
-    dataset = xr.Dataset({"v": ("x", np.arange(3))}, coords={"x": np.arange(3)})
-    store = MemoryStore()
-    root = zarr.create_group(store, zarr_format=2)
-    for name in ("v", "x"):
-        data = dataset[name].values
-        root.create_array(name, data=data, attributes={"_ARRAY_DIMENSIONS": ["x"]})
-    table = cells(zarr.open_array(store, path="v"))
-    assert table.to_table(filter=pc.field("x") == 0)["value"].to_pylist() == [0]
-
-
-def test_texts_of_fixed_length_are_bytes_until_they_are_decoded() -> None:
-    values = np.array([b"ab", b"\xe9"])
-    array = zarr.create_array(MemoryStore(), data=values)
-    assert cells(array).to_table()["value"].to_pylist() == [b"ab", b"\xe9"]
-    with pytest.raises(ChunkError, match="decode => false gives what is stored"):
-        cells(array, decode=True).to_table()
-    latin = zarr.create_array(MemoryStore(), data=values, attributes={"_Encoding": "latin-1"})
-    assert cells(latin, decode=True).to_table()["value"].to_pylist() == ["ab", "é"]
-    missing = zarr.create_array(
-        MemoryStore(), data=np.array(["a", "-", "?"]), attributes={"missing_value": ["-", "?"]}
-    )
-    assert cells(missing, decode=True).to_table()["value"].to_pylist() == ["a", None, None]
-
-
-def test_nan_is_null_and_zero_is_one() -> None:
-    array = zarr.create_array(MemoryStore(), data=np.array([1.0, np.nan, -0.0, 0.0]))
-    table = cells(array)
-    context = datafusion.SessionContext()
-    context.register_dataset("t", table)
-    for query, expected in {
-        "SELECT count(*) n FROM t WHERE value > 0": 1,
-        "SELECT count(*) FILTER (WHERE value > 0) n FROM t": 1,
-        "SELECT count(*) n FROM t WHERE value = 0": 2,
-        "SELECT count(*) FILTER (WHERE value = 0) n FROM t": 2,
-        "SELECT count(value) n FROM t": 3,
-    }.items():
-        assert context.sql(query).to_pydict() == {"n": [expected]}, query
-
-
 @pytest.mark.parametrize(
     "condition", ["value IS NOT NULL", "value IS NULL", "coalesce(value, 1) = 1", "value % 2 = 0"]
 )
 def test_filters_that_ask_for_null_leave_chunks_unread_too(condition: str) -> None:
-    store = _written(_grid(), t={"chunks": (5, 4)})
+    store = written(grid_dataset(), t={"chunks": (5, 4)})
     table = cells(zarr.open_array(store, path="t"))
     context = datafusion.SessionContext()
     context.register_dataset("t", table)
@@ -731,7 +408,7 @@ def test_values_are_read_where_coordinates_of_swaths_pass() -> None:
         {"v": (("row", "column"), np.arange(400.0).reshape(20, 20))},
         coords={"lat": (("row", "column"), lat), "lon": (("row", "column"), lon)},
     )
-    store = _written(swath, v={"chunks": (5, 5)}, lat={"chunks": (5, 5)}, lon={"chunks": (5, 5)})
+    store = written(swath, v={"chunks": (5, 5)}, lat={"chunks": (5, 5)}, lon={"chunks": (5, 5)})
     table = cells(zarr.open_array(store, path="v"))
     place = (pc.field("lat") > 11) & (pc.field("lat") < 14) & (pc.field("lon") == 17)
     store.keys.clear()
@@ -747,7 +424,7 @@ def test_coordinates_are_read_once() -> None:
         {"v": (("t", "y", "x"), np.arange(300.0).reshape(3, 10, 10))},
         coords={"lat": (("y", "x"), np.arange(100.0).reshape(10, 10)), "t": np.arange(3)},
     )
-    store = _written(cube, v={"chunks": (1, 10, 10)}, lat={"chunks": (10, 10)})
+    store = written(cube, v={"chunks": (1, 10, 10)}, lat={"chunks": (10, 10)})
     table = cells(zarr.open_array(store, path="v"))
     store.keys.clear()
     found = table.to_table(["lat", "value"], filter=pc.field("lat") >= 98)

@@ -8,17 +8,27 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import obstore.exceptions
 import pyarrow as pa
 import zarr
+import zarr.errors
 from numpy.typing import NDArray
 
 from l2view.decoding import with_fill
-from l2view.errors import QueryError
+from l2view.errors import L2ViewWarning, QueryError, warn
 from l2view.hierarchy import resolve
 from l2view.tables.arrays import VALUE, Columns, Opened, StoredArray, dimension_column
 from l2view.tables.cells import MAX_CELLS, Cells
 from l2view.tables.dataset import TableDataset
 from l2view.tables.values import MISSING, Values
+
+ABSENT = (
+    FileNotFoundError,
+    PermissionError,
+    obstore.exceptions.PermissionDeniedError,
+    obstore.exceptions.UnauthenticatedError,
+)
+"""What stores say of what isn't there: some refuse it, so as not to tell."""
 
 
 def cells(
@@ -107,6 +117,8 @@ class OneArray:
             coordinates={name: axes for name, (axes, _) in self._coordinates.items()},
             types={name: one.values.type for name, one in opened.coordinates.items()},
             value=opened.values.values.type,
+            # A dimension whose coordinate is no column has no positions by its name.
+            hidden=frozenset(name for name, _ in self._beside),
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -141,12 +153,19 @@ class OneArray:
             ) from error
 
     @cached_property
+    def _beside(self) -> list[tuple[str, zarr.Array[Any] | None]]:
+        return list(_beside(self.array, dimensions_of(self.array)))
+
+    @cached_property
     def _coordinates(self) -> Mapping[str, tuple[tuple[int, ...], zarr.Array[Any]]]:
         """The coordinates, and the axes along which each lies."""
         dimensions = dimensions_of(self.array)
         taken = {VALUE, *map(dimension_column, range(self.array.ndim))}
         found = {}
-        for name, array in _beside(self.array, dimensions):
+        for name, array in self._beside:
+            if array is None:
+                warn(f"{name} beside {self.name} can't be opened, and is no column", L2ViewWarning)
+                continue
             axes = axes_of(dimensions_of(array), dimensions)
             same = array.shape == tuple(self.array.shape[axis] for axis in axes)
             if axes and same and name not in taken and name not in found:
@@ -219,27 +238,24 @@ def axes_of(own: Sequence[str | None], dimensions: Sequence[str | None]) -> tupl
 
 def _beside(
     array: zarr.Array[Any], dimensions: Sequence[str | None]
-) -> Iterator[tuple[str, zarr.Array[Any]]]:
-    """Yield what may be coordinates of an array, by their names."""
+) -> Iterator[tuple[str, zarr.Array[Any] | None]]:
+    """Yield what may be coordinates of an array, by their names; None for what can't be opened."""
     store, group = array.store_path.store, array.path.rpartition("/")[0]
     said = str(array.attrs.get("coordinates", "")).split()
     for name in dict.fromkeys([*(one for one in dimensions if one is not None), *said]):
         above = group
         while True:
             place = resolve(f"{above}/{name}")
-            found = None if place is None else _array(store, place)
-            if found is not None:
+            try:
+                found = None if place is None else zarr.open(store, path=place, mode="r")
+            except ABSENT:
+                found = None
+            except (zarr.errors.BaseZarrError, ValueError, TypeError, KeyError):
+                yield name.rpartition("/")[2], None  # of codecs and data types that zarr lacks
+                break
+            if isinstance(found, zarr.Array):
                 yield name.rpartition("/")[2], found
                 break
             if not above:
                 break
             above = above.rpartition("/")[0]
-
-
-def _array(store: Any, path: str) -> zarr.Array[Any] | None:
-    """Return the array at `path`, None where there is none."""
-    try:
-        found = zarr.open(store, path=path, mode="r")
-    except Exception:  # what isn't there is refused by some stores, and what is odd is none
-        return None
-    return found if isinstance(found, zarr.Array) else None
