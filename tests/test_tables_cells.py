@@ -316,6 +316,15 @@ def test_too_many_cells_are_an_error_unless_a_filter_tells_which() -> None:
         table.to_table(filter=pc.field("dim_0") < 50)
 
 
+def test_more_cells_than_64_bits_can_tell() -> None:
+    shape = (2**32, 2**32, 2**32)
+    array = zarr.create_array(MemoryStore(), shape=shape, chunks=(2**31, 2**31, 2**31), dtype="u1")
+    table = cells(array)
+    assert table.count_rows() == 2**96
+    with pytest.raises(QueryError, match=f"{2**96:,} cells to go through"):
+        table.to_table()
+
+
 def test_a_corrupt_chunk_is_named() -> None:
     store = MemoryStore()
     values = np.arange(12, dtype="i4").reshape(4, 3)

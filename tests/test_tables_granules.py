@@ -241,7 +241,7 @@ def test_fields_whose_names_are_taken_are_called_otherwise() -> None:
 def test_granules_without_arrays_are_told() -> None:
     store = MemoryStore()
     write_collection(store, 5)
-    with pytest.warns(MissingGranuleWarning, match="1 granules have no arrays in memory, and so"):
+    with pytest.warns(MissingGranuleWarning, match="1 of 5 granules have no arrays in memory, and"):
         table = l2view.Collection(store).sql("SELECT DISTINCT granule FROM cells('red')")
     assert len(table.to_pylist()) == 4
 

@@ -9,6 +9,7 @@ what may still pass is fetched, a few chunks ahead of who reads.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import threading
 from collections import deque
@@ -166,7 +167,10 @@ def _members(arrays: Arrays, condition: Condition | None) -> NDArray[np.int64]:
 
 
 def _total(shapes: NDArray[np.int64]) -> int:
-    return sum(np.prod(shapes.astype(object), axis=1).tolist())
+    """Return the number of cells of arrays, also where 64 bits can't tell it."""
+    if shapes.astype(np.float64).prod(axis=1).sum() < 2**62:
+        return int(shapes.prod(axis=1).sum())
+    return sum(math.prod(shape) for shape in shapes.tolist())
 
 
 @dataclass

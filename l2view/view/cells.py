@@ -68,7 +68,7 @@ def cells(
     lost = np.setdiff1d(np.arange(len(tree.granules)), found)
     if len(lost):
         warn(
-            f"{len(lost):,} granules have no arrays in {tree.description['collection']}, and so "
+            f"{len(lost):,} of {len(tree.granules):,} granules have no arrays in {tree.description['collection']}, and so "
             f"no cells: {tree.granules.some(lost.tolist())}",
             MissingGranuleWarning,
         )
