@@ -68,8 +68,8 @@ def cells(
     lost = np.setdiff1d(np.arange(len(tree.granules)), found)
     if len(lost):
         warn(
-            f"{len(lost):,} of {len(tree.granules):,} granules have no arrays in {tree.description['collection']}, and so "
-            f"no cells: {tree.granules.some(lost.tolist())}",
+            f"{len(lost):,} of {len(tree.granules):,} granules have no arrays in "
+            f"{tree.description['collection']}, and so no cells: {tree.granules.some(lost.tolist())}",
             MissingGranuleWarning,
         )
     return TableDataset(Cells(variable, _sets(tree, variable, parts), max_cells))
