@@ -69,7 +69,8 @@ def cells(
     if len(lost):
         warn(
             f"{len(lost):,} of {len(tree.granules):,} granules have no arrays in "
-            f"{tree.description['collection']}, and so no cells: {tree.granules.some(lost.tolist())}",
+            f"{tree.description['collection']}, and so no cells: "
+            f"{tree.granules.some(lost.tolist())}",
             MissingGranuleWarning,
         )
     return TableDataset(Cells(variable, _sets(tree, variable, parts), max_cells))
