@@ -37,6 +37,8 @@ bench-peers: .venv/ready  ## what takes another DataFusion, each in an environme
 	  "geodatafusion>=0.3,<0.4" obstore
 	$(PYTHON) -m venv benchmarks/peers-xarray-sql
 	benchmarks/peers-xarray-sql/bin/pip install --quiet "xarray-sql==0.6.0" "zarr>=3.4"
+	$(PYTHON) -m venv benchmarks/peers-odc
+	benchmarks/peers-odc/bin/pip install --quiet "odc-stac==0.5.3" dask "rasterio>=1.4" pystac
 
 bench-scale: .venv/ready  ## a million granules, and fifty million rows, in about half an hour
 	$(BIN)/python -m benchmarks.scale

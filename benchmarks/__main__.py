@@ -22,6 +22,7 @@ from . import memory, stores
 from .cells import tables
 from .ingest import ingesting
 from .measure import Row, paired, report
+from .mosaics import mosaics
 from .search import searching
 from .shapes import shapes
 
@@ -118,7 +119,17 @@ def holding(folder: Path) -> Iterator[Row]:
 
 BENCHMARKS = {
     function.__name__: function
-    for function in (reading, opening, trees, holding, shapes, tables, ingesting, searching)
+    for function in (
+        reading,
+        opening,
+        trees,
+        holding,
+        shapes,
+        tables,
+        ingesting,
+        searching,
+        mosaics,
+    )
 }
 
 

@@ -10,7 +10,9 @@ any query over them and over the arrays, and a `Collection` does all three on on
 
 from importlib.metadata import version
 
-import l2view.ingest  # noqa: F401 (the package first: the function takes its place below)
+# The packages first: the functions take their places below.
+import l2view.ingest
+import l2view.mosaic  # noqa: F401
 from l2view import tables
 from l2view.api import ingest, open, search, sql
 from l2view.collection import Collection
@@ -33,6 +35,7 @@ from l2view.errors import (
     StoreError,
 )
 from l2view.view.group import View
+from l2view.view.mosaic import explain_mosaic, mosaic
 
 __version__ = version("l2view")
 
@@ -55,7 +58,9 @@ __all__ = [
     "StoreError",
     "View",
     "config",
+    "explain_mosaic",
     "ingest",
+    "mosaic",
     "open",
     "search",
     "sql",

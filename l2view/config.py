@@ -22,6 +22,10 @@ DEFAULTS: dict[str, Any] = {
         # The most bytes that are kept in it.
         "folder_bytes": 10 * 2**30,
     },
+    "mosaic": {
+        # The most bytes of decoded chunks of images that a process keeps for their neighbours.
+        "bytes": 2**28,
+    },
 }
 
 

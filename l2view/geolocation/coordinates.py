@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -96,9 +96,13 @@ BANDS = frozenset({"band", "bands", "channel", "channels", "sample", "samples", 
 
 def image_axes(array: zarr.Array[Any]) -> tuple[int, int]:
     """Return the axes of an image's rows and columns: the last two, but for one of bands."""
-    names = array.metadata.dimension_names or (None,) * array.ndim  # type: ignore[union-attr]
-    last = array.ndim - 1
-    if array.ndim >= 3 and str(names[-1]).lower() in BANDS:
+    return axes_of_image(array.metadata.dimension_names or (None,) * array.ndim)  # type: ignore[union-attr]
+
+
+def axes_of_image(names: Sequence[str | None]) -> tuple[int, int]:
+    """Return the axes of rows and columns among dimensions, two at least, with such names."""
+    last = len(names) - 1
+    if len(names) >= 3 and str(names[-1]).lower() in BANDS:
         last -= 1
     return last - 1, last
 

@@ -86,15 +86,29 @@ def placement(attributes: Mapping[str, Any]) -> tuple[Affine, Any] | None:
 
     They are said by GeoTIFF keys, or by the names of the ``spatial:`` and ``proj:`` conventions.
     """
-    transform, crs = None, None
+    transform, crs = transform_said(attributes), crs_said(attributes)
+    return None if transform is None or crs is None else (transform, crs)
+
+
+def transform_said(attributes: Mapping[str, Any]) -> Affine | None:
+    """Return the transform from (column, row) to coordinates that attributes say, None for none.
+
+    Pixels are areas: a transform to their centres is moved by half a pixel.
+    """
     for name in ("spatial:transform", "proj:transform"):
         found = attributes.get(name)
-        if transform is None and isinstance(found, list) and len(found) >= 6:
-            transform = Affine(*found[:6])
+        if isinstance(found, list) and len(found) >= 6:
+            made = Affine(*found[:6])
+            nodes = attributes.get("spatial:registration") == "node"
+            return made * Affine.translation(-0.5, -0.5) if nodes else made
+    if crs_of(attributes) is not None and is_placed(attributes):
+        return transform_of(attributes)
+    return None
+
+
+def crs_said(attributes: Mapping[str, Any]) -> Any:
+    """Return the coordinate reference system that attributes say, None for none."""
     for name in ("proj:code", "proj:wkt2", "proj:projjson", "proj:epsg"):
-        if not crs and (said := attributes.get(name)):
-            crs = f"EPSG:{said}" if name == "proj:epsg" else said
-    crs = crs or crs_of(attributes)
-    if transform is None and crs_of(attributes) is not None and is_placed(attributes):
-        transform = transform_of(attributes)
-    return (transform, crs) if transform is not None and crs else None
+        if said := attributes.get(name):
+            return f"EPSG:{said}" if name == "proj:epsg" else said
+    return crs_of(attributes)

@@ -19,7 +19,7 @@ from l2view.errors import (
 )
 from l2view.hierarchy import JSON, Hierarchy, join, resolve
 from l2view.layout import Location, UnreadError
-from l2view.layout.inventory import ArrayInventory, Inventory, Source, Variants, in_common
+from l2view.layout.inventory import ArrayInventory, Inventory, Source, Variants
 
 type Nodes = tuple[dict[str, JSON], dict[str, JSON]]
 """The documents of a granule's arrays by path, and the attributes of its groups."""
@@ -204,12 +204,11 @@ def _signature(arrays: Mapping[str, JSON]) -> str:
 def _taken(name: str, members: Sequence[tuple[int, Nodes]], relevant: frozenset[str]) -> Inventory:
     """Return the inventory of granules that are told alike."""
     rows = np.array([row for row, _ in members], dtype=np.int64)
-    groups: dict[str, JSON] = {}
+    groups = {}
     for path in members[0][1][1]:
-        shared: JSON | None = None
-        for _, (_, attributes) in members:
-            shared = in_common(shared, attributes.get(path, {}))
-        groups[path] = shared or {}
+        said = Variants(relevant)
+        own = [(row, nodes[1].get(path, {})) for row, (_, nodes) in enumerate(members)]
+        groups[path] = said.group(said.numbers(len(own), own, lambda one: {"attributes": one}))
     arrays = {}
     for path in members[0][1][0]:
         documents = [nodes[path] for _, (nodes, _) in members]

@@ -7,8 +7,9 @@ granules of a profile at once, with what they have in common said once.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -74,6 +75,21 @@ class ArrayInventory:
         variant = self.variants[self.which[member]]
         return document_of(variant, self.shapes[member], self.chunk_shapes[member])
 
+    def narrowed(self, relevant: frozenset[str]) -> ArrayInventory:
+        """Return the same with fewer variants: those that differ in `relevant` attributes."""
+        known: dict[str, int] = {}
+        variants, numbers = [], []
+        for variant in self.variants:
+            kept = {k: said for k, said in variant["attributes"].items() if k in relevant}
+            narrow = {**variant, "attributes": kept}
+            text = json.dumps(narrow, sort_keys=True)
+            if text not in known:
+                known[text] = len(known)
+                variants.append(narrow)
+            numbers.append(known[text])
+        which = np.array(numbers, dtype=np.int32)[self.which]
+        return replace(self, variants=tuple(variants), which=which)
+
     @property
     def rank(self) -> int:
         """The number of dimensions."""
@@ -92,6 +108,25 @@ def document_of(variant: JSON, shape: NDArray[np.int64], chunks: NDArray[np.int6
 
 
 @dataclass(frozen=True)
+class GroupInventory:
+    """One group of n granules.
+
+    Attributes
+    ----------
+    variants
+        The different attributes, of those that were asked for.
+    which
+        The variant of each granule, of shape (n,).
+    attributes
+        The attributes that all granules share.
+    """
+
+    variants: tuple[JSON, ...]
+    which: NDArray[np.int32]
+    attributes: JSON
+
+
+@dataclass(frozen=True)
 class Inventory:
     """The arrays of the n granules of one profile.
 
@@ -104,13 +139,13 @@ class Inventory:
     arrays
         Their arrays, by path.
     groups
-        The attributes that all share of their groups, by path; ``""`` for the granule's own.
+        Their groups, by path; ``""`` for the granule's own.
     """
 
     name: str
     rows: NDArray[np.int64]
     arrays: Mapping[str, ArrayInventory]
-    groups: Mapping[str, JSON]
+    groups: Mapping[str, GroupInventory]
 
 
 @dataclass(frozen=True)
@@ -135,12 +170,12 @@ class Source:
 
 @dataclass
 class Variants:
-    """The documents of one array, counted as they come.
+    """The documents of one array or group, counted as they come.
 
     Attributes
     ----------
     relevant
-        The attributes by which values are read.
+        The attributes by which they are told apart.
     documents
         The different ones, by their text.
     shared
@@ -151,6 +186,7 @@ class Variants:
     documents: dict[str, JSON] = field(default_factory=dict)
     shared: JSON | None = None
     _seen: dict[str, int] = field(default_factory=dict)
+    _numbers: dict[str, int] = field(default_factory=dict)
 
     def number(self, text: str, document: Callable[[], JSON]) -> int:
         """Return the number of one granule's document; its `text` tells it from others."""
@@ -165,9 +201,36 @@ class Variants:
             } | {"attributes": kept}
             known = json.dumps(bare, sort_keys=True)
             self.documents.setdefault(known, bare)
-            self._seen[text] = list(self.documents).index(known)
+            self._seen[text] = self._numbers.setdefault(known, len(self._numbers))
             self.shared = in_common(self.shared, attributes)
         return self._seen[text]
+
+    def numbers(
+        self, count: int, changed: Sequence[tuple[int, JSON]], document: Callable[[JSON], JSON]
+    ) -> NDArray[np.int32]:
+        """Return the numbers of the documents of many granules.
+
+        Parameters
+        ----------
+        count
+            How many granules there are.
+        changed
+            Those whose attributes differ from what most have, and by what.
+        document
+            Makes a document of such a difference.
+        """
+        which = np.zeros(count, dtype=np.int32)
+        if len(changed) < count:
+            which[:] = self.number("", lambda: document({}))
+        for number, difference in changed:
+            text = json.dumps(difference, sort_keys=True)
+            which[number] = self.number(text, partial(document, difference))
+        return which
+
+    def group(self, which: NDArray[np.int32]) -> GroupInventory:
+        """Return the inventory of a group whose documents these are."""
+        variants = tuple(document["attributes"] for document in self.documents.values())
+        return GroupInventory(variants, which, self.shared or {})
 
 
 def in_common(shared: JSON | None, attributes: JSON) -> JSON:

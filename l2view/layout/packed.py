@@ -12,7 +12,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,13 @@ from zarr import AsyncArray, AsyncGroup
 
 from l2view.hierarchy import JSON, Hierarchy, resolve
 from l2view.layout import Location, UnreadError
-from l2view.layout.inventory import ArrayInventory, Inventory, Source, Variants, in_common
+from l2view.layout.inventory import (
+    ArrayInventory,
+    GroupInventory,
+    Inventory,
+    Source,
+    Variants,
+)
 from l2view.layout.profile import (
     DEFAULT_KEYS,
     ArrayTemplate,
@@ -269,20 +275,31 @@ async def _taken(
     wanted = (array.get_orthogonal_selection((ordered,)) for array in shelf.arrays)
     found = await asyncio.gather(*wanted)
     shapes, chunk_shapes, texts = (np.asarray(values)[inverse] for values in found)
-    groups: dict[str, JSON | None] = dict.fromkeys(("", *profile.groups))
-    changed: dict[str, list[tuple[int, JSON]]] = {array.path: [] for array in profile.arrays}
+    paths = ["", *profile.groups, *(array.path for array in profile.arrays)]
+    changed: dict[str, list[tuple[int, JSON]]] = {path: [] for path in paths}
     for number, text in enumerate(texts.tolist()):
         differences: JSON = decoded(json.loads(text))
-        for path in groups:
-            said = applied(shelf.attributes.get(path, {}), differences.get(path, {}))
-            groups[path] = in_common(groups[path], said)
         for path in differences.keys() & changed.keys():
             changed[path].append((number, differences[path]))
+    groups = {
+        path: _group(shelf.attributes.get(path, {}), changed[path], len(rows), relevant)
+        for path in ("", *profile.groups)
+    }
     arrays = {
         array.path: _array(array, shelf, changed[array.path], shapes, chunk_shapes, relevant)
         for array in profile.arrays
     }
-    return Inventory(name, rows, arrays, {path: said or {} for path, said in groups.items()})
+    return Inventory(name, rows, arrays, groups)
+
+
+def _group(
+    base: JSON, changed: Sequence[tuple[int, JSON]], count: int, relevant: frozenset[str]
+) -> GroupInventory:
+    """Return the inventory of one group, of whose `count` granules some `changed` attributes."""
+    variants = Variants(relevant)
+    return variants.group(
+        variants.numbers(count, changed, lambda own: {"attributes": applied(base, own)})
+    )
 
 
 def _array(
@@ -301,12 +318,7 @@ def _array(
         said = {"chunk_key_encoding": DEFAULT_KEYS, "attributes": applied(base, difference)}
         return {**array.document, **said}
 
-    which = np.zeros(len(shapes), dtype=np.int32)
-    if len(changed) < len(which):
-        which[:] = variants.number("", lambda: document({}))
-    for number, difference in changed:
-        text = json.dumps(difference, sort_keys=True)
-        which[number] = variants.number(text, partial(document, difference))
+    which = variants.numbers(len(shapes), changed, document)
     columns = shelf.profile.columns[array.path]
     return ArrayInventory(
         array.path,

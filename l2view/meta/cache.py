@@ -21,10 +21,14 @@ ENTRY = 256
 class Cache:
     """Values by key; those that were not asked for the longest are given up first.
 
-    The budget is ``cache.bytes`` of `l2view.config`, looked at whenever something is added.
+    Parameters
+    ----------
+    setting
+        The setting of `l2view.config` with the budget, looked at whenever something is added.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, setting: str = "cache.bytes") -> None:
+        self._setting = setting
         self._values: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
         self._lock = threading.Lock()
         self.nbytes = 0
@@ -35,7 +39,7 @@ class Cache:
     @property
     def budget(self) -> int:
         """The most bytes that are kept (see `most_bytes`)."""
-        return most_bytes("cache.bytes")
+        return most_bytes(self._setting)
 
     def get(self, key: Hashable) -> Any:
         """Return the value of `key`, None where it isn't kept."""

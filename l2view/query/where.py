@@ -273,7 +273,7 @@ def _planned(session: Session, search: Search, names: Sequence[str] = ()) -> Dat
             frame = frame.filter(condition)
         if search.ids is not None:
             frame = _only(session, frame, schema, search.ids)
-        order = _order(table, search.order_by)
+        order = sort_keys(table, search.order_by)
         frame = frame.sort(*order, col(ROW).sort()) if order else frame
         if search.limit is not None:
             frame = frame.limit(operator.index(search.limit))
@@ -332,7 +332,7 @@ def _where(
                 "a query with a subquery is for sql()"
             ) from error
         raise
-    _require_plain(expression, "where=")
+    require_plain(expression, "where=")
     placeholders = set(re.findall(r"\$(\w+)", expression))
     unused = sorted(set(parameters(params)) - placeholders)
     if unused:
@@ -341,7 +341,7 @@ def _where(
     return session.plan(f"SELECT * FROM {TABLE} WHERE (\n{where}\n)", params)  # noqa: S608
 
 
-def _require_plain(expression: str, name: str) -> None:
+def require_plain(expression: str, name: str) -> None:
     """Raise where an expression's canonical name has in it what no condition may have."""
     plain = re.sub(r'Utf8\("[^"]*"\)', "", expression)
     if found := RANDOM.search(plain):
@@ -370,7 +370,7 @@ def _wanted(schema: pa.Schema, ids: Iterable[Any]) -> pa.Array:
         raise QueryError(f"ids= must be of the type of the field id, {kind}: {error}") from error
 
 
-def _order(table: DataFrame, order_by: str | Sequence[str] | None) -> list[Any]:
+def sort_keys(table: DataFrame, order_by: str | Sequence[str] | None) -> list[Any]:
     """Return the sort expressions for `order_by`."""
     if order_by is None:
         return []
@@ -406,7 +406,7 @@ def _sort_key(table: DataFrame, text: str) -> Any:
     # NULL last unless it is asked for: whoever sorts by cloud cover wants granules with one.
     first = (nulls or "last").lower() == "first"
     key = table.parse_sql_expr(expression)
-    _require_plain(key.canonical_name(), "order_by=")
+    require_plain(key.canonical_name(), "order_by=")
     if re.fullmatch(r'\w+\((?:[^()"]*|"[^"]*")\)|NULL', key.canonical_name()):
         raise QueryError(
             f"order_by={text!r} is the same for all; a field's name goes without quotes, or in "

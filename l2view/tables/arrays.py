@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import sys
@@ -375,7 +376,7 @@ class StoredArray:
         zarr copies what it decodes into an array, which here would take as long as decoding.
         """
         decoder = self.decoder
-        if decoder.transform is None or decoder.spec is None or 0 in decoder.spec.shape:
+        if not self.is_decoded_at_once or decoder.spec is None:
             return None
         index = []
         axes = zip(window, self.begin, decoder.spec.shape, self.length, strict=True)
@@ -384,15 +385,69 @@ class StoredArray:
             if rest or axis.stop + begin != min((at + 1) * chunk, length):
                 return None
             index.append(at)
-        key = join(self.place.path, decoder.key(tuple(index)))
-        prototype = decoder.spec.prototype
-        if reads_sync(self.place.store):
-            raw = self.place.store.get_sync(key, prototype=prototype)
-        else:
-            raw = sync(self.place.store.get(key, prototype))
+        raw = self._raw([join(self.place.path, decoder.key(tuple(index)))])[0]
         if raw is None:
             return None
         return decoder.decode(raw)[tuple(slice(len(axis)) for axis in window)]
+
+    @property
+    def is_decoded_at_once(self) -> bool:
+        """Whether a chunk is an object that is decoded without zarr."""
+        spec = self.decoder.spec
+        return self.decoder.transform is not None and spec is not None and 0 not in spec.shape
+
+    def _raw(self, keys: Sequence[str]) -> list[Buffer | None]:
+        """Return what is stored at some keys, asked for together where that is faster."""
+        prototype = default_buffer_prototype()
+        store = self.place.store
+        if reads_sync(store):
+            return [store.get_sync(key, prototype=prototype) for key in keys]
+
+        async def gathered() -> list[Buffer | None]:
+            return list(await asyncio.gather(*(store.get(key, prototype) for key in keys)))
+
+        return sync(gathered())
+
+    def whole_chunks(self, indices: Sequence[tuple[int, ...]]) -> list[NDArray[Any]]:
+        """Return whole chunks as they are stored.
+
+        Parameters
+        ----------
+        indices
+            Their numbers along each axis, from the first that is shown.
+
+        Raises
+        ------
+        ChunkError
+            Naming the first that can't be read.
+        """
+        windows = [self.extent(tuple(range(at, at + 1) for at in one)) for one in indices]
+        try:
+            if not self.is_decoded_at_once:
+                return [self._stored(window) for window in windows]
+            decoder = self.decoder
+            keys = [join(self.place.path, self.key(index)) for index in indices]
+            found = []
+            for index, window, raw in zip(indices, windows, self._raw(keys), strict=True):
+                shape = tuple(map(len, window))
+                if raw is None:
+                    found.append(np.full(shape, decoder.spec.fill_value, decoder.dtype))  # type: ignore[union-attr]
+                    continue
+                skipped = self._skipped(index)
+                inside = zip(skipped, shape, strict=True)
+                found.append(decoder.decode(raw)[tuple(slice(at, at + n) for at, n in inside)])
+        except (L2ViewError, MemoryError):
+            raise
+        except Exception as error:  # codecs raise what they like
+            hull = [range(min(a), max(a) + 1) for a in zip(*indices, strict=True)]
+            raise self._explained(self.extent(tuple(hull)), error) from error
+        return found
+
+    def _skipped(self, index: Sequence[int]) -> tuple[int, ...]:
+        """Return how much of a chunk lies before what is shown, along each axis."""
+        chunks = self.decoder.chunks or ()
+        pairs = zip(index, self.begin, chunks, strict=True)
+        return tuple(begin % chunk if at == 0 else 0 for at, begin, chunk in pairs)
 
     def _explained(self, window: Window, error: Exception) -> ChunkError:
         """Return what to say where a window can't be read: which of its chunks it was."""

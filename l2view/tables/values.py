@@ -212,6 +212,32 @@ class Values:
             return made
         return pc.if_else(pa.array(missing.reshape(-1)), pa.scalar(None, made.type), made)
 
+    def to_numpy(self, values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Return stored numbers as decoded values, and which of them there are.
+
+        Parameters
+        ----------
+        values
+            What is stored, of any shape.
+
+        Returns
+        -------
+        values
+            Of the same shape and of `dtype`.
+        valid
+            Of the same shape, False where a value is missing; None where none is.
+        """
+        attributes = self.attributes or {}
+        if _is_plain(values.dtype, attributes):
+            fills = _fills(values.dtype, attributes)
+            valid = np.isin(values, fills, invert=True) if len(fills) else None
+            found = self._own(values.view(_signed_as_said(values.dtype, attributes)))
+        else:
+            computed = attributes.keys() & (COMPUTED | set(MISSING)) or is_time(attributes)
+            found = self._own(decode(values, attributes) if computed else values)
+            valid = found == found
+        return found, None if valid is None or valid.all() else valid
+
     def _own(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return values in the dtype of this column."""
         alike = in_native_order(values.dtype) == in_native_order(self.dtype)

@@ -12,10 +12,8 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import zarr
 from numpy.typing import NDArray
 from zarr.core.sync import sync
-from zarr.storage import StorePath
 
 from l2view.decoding import attributes_of, common_dtype, in_native_order, zarr_dtype
 from l2view.errors import (
@@ -33,7 +31,6 @@ from l2view.tables.array import axes_of
 from l2view.tables.arrays import (
     VALUE,
     Columns,
-    Decoder,
     Opened,
     StoredArray,
     dimension_column,
@@ -42,7 +39,7 @@ from l2view.tables.arrays import (
 from l2view.tables.cells import MAX_CELLS, Cells
 from l2view.tables.dataset import TableDataset
 from l2view.tables.values import MISSING, Values, arrow_type
-from l2view.view.joined import opened
+from l2view.view.opener import GranuleOpener
 from l2view.view.stack import field_names
 from l2view.view.tree import Tree
 
@@ -427,40 +424,15 @@ class GranuleArrays:
         part = self.parts[number]
         row = int(part.rows[own])
         coordinates = {
-            name: partial(self._stored, row, other, own, values)
+            name: partial(self._opener.stored, row, other, own, values)
             for name, (_, other, values) in part.coordinates.items()
         }
-        values = self._stored(row, part.array, own, part.values)
+        values = self._opener.stored(row, part.array, own, part.values)
         return Opened(values, Coordinates(coordinates))
 
-    def _stored(
-        self, row: int, array: ArrayInventory, member: int, values: Sequence[Values]
-    ) -> StoredArray:
-        begin, end = array.begins[member], array.ends[member]
-        which, chunks = int(array.which[member]), tuple(array.chunk_shapes[member].tolist())
-
-        def open() -> zarr.Array[Any]:
-            return zarr.Array(opened(self.tree, row, array.path, array.document(member)))
-
-        # What decodes a chunk is the same for all granules with such chunks.
-        key = (id(array), which, chunks)
-        if key not in self._decoders:
-            self._decoders[key] = Decoder.of(open())
-        return StoredArray(
-            name=f"{self.tree.granules.name(row)}/{array.path}",
-            place=StorePath(self.tree.numbered, join(str(row), array.path)),
-            open=open,
-            decoder=self._decoders[key],
-            length=tuple(array.shapes[member].tolist()),
-            values=values[which],
-            begin=tuple(begin.tolist()),
-            shape=tuple((end - begin).tolist()),
-        )
-
     @cached_property
-    def _decoders(self) -> dict[tuple[int, int, tuple[int, ...]], Decoder]:
-        """What decodes chunks, by array, variant and shape of the chunks."""
-        return {}
+    def _opener(self) -> GranuleOpener:
+        return GranuleOpener(self.tree)
 
     def __getstate__(self) -> JSON:
         return {"tree": self.tree, "columns": self.columns, "parts": self.parts}

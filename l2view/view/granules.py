@@ -197,11 +197,24 @@ class Granules:
         known = self.table if self._table is not None or self.origin is None else self.origin.meta
         return pa.schema([known.schema.field(name) for name in self.fields])
 
+    @property
+    def everything(self) -> pa.Schema:
+        """All fields that can be told of the granules, selected or not."""
+        return self.table.schema if self.origin is None else self.origin.meta.schema
+
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Return some of the fields, of which no other is read for it."""
         if self._table is None and self.origin is not None:
             return self.origin.meta.take(self.rows, list(names))
         return self.table.select(list(names))
+
+    def known(self, names: Sequence[str]) -> pa.Table:
+        """Return those of some fields that there are, selected or not."""
+        if self.origin is not None:
+            there = [name for name in names if name in self.origin.meta.schema.names]
+            if self._table is None or not set(there) <= set(self._table.schema.names):
+                return self.origin.meta.take(self.rows, there)
+        return self.table.select([name for name in names if name in self.table.schema.names])
 
     @property
     def rows(self) -> NDArray[np.int64]:

@@ -15,6 +15,7 @@ from l2view.tables.cells import MAX_CELLS
 from l2view.tables.dataset import TableDataset
 from l2view.view.granules import Names
 from l2view.view.joining import joined
+from l2view.view.mosaic import explain_mosaic, mosaic
 from l2view.view.stack import Joined
 from l2view.view.store import ViewStore
 from l2view.view.windows import Windows
@@ -323,6 +324,9 @@ class View(zarr.Group):
         if isinstance(shape, Joined):
             return View.of(ViewStore(joined(made, shape.joining)))
         return View.of(ViewStore(made))
+
+    mosaic = mosaic
+    explain_mosaic = explain_mosaic
 
     def _require_arrays(self, *paths: str) -> None:
         """Raise where the first granule doesn't have some arrays."""

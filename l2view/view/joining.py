@@ -208,7 +208,8 @@ def _stack(
         if array is not None:
             arrays[path] = array
     groups: dict[str, JSON] = {
-        path: _in_all(one.groups.get(path, {}) for one in members) for path in members[0].groups
+        path: _in_all(one.groups[path].attributes if path in one.groups else {} for one in members)
+        for path in members[0].groups
     }
     for path in members[0].arrays:
         parents = path.split("/")[:-1]

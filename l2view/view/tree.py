@@ -162,10 +162,18 @@ class Tree:
             document = cropped(document, await self.windows.of(self, row), inner)
         return self._composed(document, row, inner)
 
-    async def inventories(self) -> list[tuple[Inventory, list[Location]]]:
-        """Return what there is of the granules, and where they are, profile by profile."""
+    async def inventories(
+        self, relevant: frozenset[str] = RELEVANT
+    ) -> list[tuple[Inventory, list[Location]]]:
+        """Return what there is of the granules, and where they are, profile by profile.
+
+        Parameters
+        ----------
+        relevant
+            The attributes by which nodes are told apart.
+        """
         locations = [self.granules.location(row) for row in range(len(self.granules))]
-        found = await self.layout.inventory(locations, RELEVANT)
+        found = await self.layout.inventory(locations, relevant)
         if self.windows is not None:
             found = [await self.windows.cropped(self, one) for one in found]
         return [(one, [locations[row] for row in one.rows.tolist()]) for one in found]

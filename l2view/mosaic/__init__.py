@@ -1,0 +1,1 @@
+"""A view as one lazy array on one grid."""

@@ -1,0 +1,214 @@
+"""One band of a mosaic as an array that is made where it is asked for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from l2view.mosaic.composite import Composed, Image, Offer, Reduce, cast, composed
+from l2view.mosaic.rasters import Rasters
+from l2view.mosaic.swaths import Swaths
+from l2view.mosaic.warp import RADIUS
+
+MOST_STACKED = 1 << 27
+"""The most bytes of images on top of one another, of which a median or function is made."""
+
+
+@dataclass(frozen=True, eq=False)
+class BandArray:
+    """A band on the target's grid.
+
+    What NumPy's slices ask of it is read and put together then, and nothing else.
+
+    Attributes
+    ----------
+    name
+        What it is called.
+    grid
+        The target.
+    times
+        How many groups of times there are along its first axis, None where there is no such axis.
+    rasters, swaths
+        Its sources.
+    resampling
+        How images are brought onto the grid.
+    reduce
+        How several become one.
+    source
+        The data type of the sources' values.
+    dtype
+        Its own.
+    nodata
+        What stands where there is nothing.
+    shuns
+        Whether a value that comes out as `nodata` is moved to the next, for it stands for nothing.
+    """
+
+    name: str
+    grid: GeoBox
+    times: int | None
+    rasters: Rasters | None
+    swaths: Swaths | None
+    resampling: str
+    reduce: Reduce
+    source: np.dtype[Any]
+    dtype: np.dtype[Any]
+    nodata: Any
+    shuns: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its shape: (time, y, x), or (y, x)."""
+        height, width = self.grid.shape
+        return (height, width) if self.times is None else (self.times, height, width)
+
+    @property
+    def ndim(self) -> int:
+        """The number of its axes."""
+        return len(self.shape)
+
+    def __repr__(self) -> str:
+        shape = " × ".join(f"{length:,}" for length in self.shape)
+        return f"<{self.name}: {shape} of {self.dtype}>"
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> NDArray[Any]:
+        return np.asarray(self[...], dtype=dtype)
+
+    def __getitem__(self, key: Any) -> NDArray[Any]:
+        """Return a part of it.
+
+        Parameters
+        ----------
+        key
+            Integers and slices.
+        """
+        ranges, index = parts(key, self.shape)
+        found = np.empty(tuple(map(len, ranges)), self.dtype)
+        *times, rows, columns = ranges
+        if rows and columns:
+            window = self.grid[rows.start : rows.stop, columns.start : columns.stop]
+            if not times:
+                found[...] = self.window(window, 0)
+            for at, group in enumerate(times[0] if times else ()):
+                found[at] = self.window(window, group)
+        return np.asarray(found[index])
+
+    def window(self, window: GeoBox, group: int) -> NDArray[Any]:
+        """Return a part of the grid for one group of times, of the window's shape.
+
+        Raises
+        ------
+        ChunkError
+            Where a chunk can't be read.
+        """
+        height, width = window.shape
+        images = self.sources(window, group)
+        named = isinstance(self.reduce, str) and self.reduce != "median"
+        nbytes = len(images) * height * width * self.source.itemsize
+        if not named and nbytes > MOST_STACKED and height * width > 1:
+            return self._halves(window, group)
+        offers = (self._image(kind, number, window) for kind, number in images)
+        made = composed(offers, (height, width), self._kept, self.reduce)
+        return self._finished(made)
+
+    def _halves(self, window: GeoBox, group: int) -> NDArray[Any]:
+        height, width = window.shape
+        axis = 0 if height >= width else 1
+        middle = window.shape[axis] // 2
+        cut = [(slice(None, middle), slice(middle, None)), (slice(None), slice(None))]
+        rows, columns = cut if axis == 0 else cut[::-1]
+        halves = [
+            self.window(window[one, other], group) for one, other in zip(rows, columns, strict=True)
+        ]
+        return np.concatenate(halves, axis=axis)
+
+    @property
+    def _kept(self) -> np.dtype[Any]:
+        """The data type that pixels are put together in."""
+        if callable(self.reduce) or self.reduce == "median":
+            return self.source
+        return self.dtype
+
+    def sources(self, window: GeoBox, group: int) -> list[tuple[Rasters | Swaths, int]]:
+        """Return the images that may touch a window, in the order in which they are composed."""
+        found: list[tuple[int, Rasters | Swaths, int]] = []
+        for kind in (self.rasters, self.swaths):
+            if kind is not None and len(kind):
+                numbers = kind.touching(window)
+                numbers = numbers[kind.groups[numbers] == group]
+                ranks = kind.ranks[numbers]
+                found += [
+                    (rank, kind, number)
+                    for rank, number in zip(ranks.tolist(), numbers.tolist(), strict=True)
+                ]
+        found.sort(key=lambda one: one[0], reverse=self.reduce == "last")
+        return [(kind, number) for _, kind, number in found]
+
+    def _image(self, kind: Rasters | Swaths, number: int, window: GeoBox) -> Image:
+        """Return what an image could give a window."""
+        if isinstance(kind, Swaths):
+            whole = (slice(0, window.shape[0]), slice(0, window.shape[1]))
+            return [Offer(whole, partial(kind.pieces, number, window, self.resampling))]
+        return [
+            Offer(
+                one.target,
+                partial(kind.pieces, number, one, window, self.resampling, self._wanted),
+            )
+            for one in kind.overlaps(number, window, self.resampling)
+        ]
+
+    @property
+    def _wanted(self) -> np.dtype[Any]:
+        """The data type that resampled values are wanted in."""
+        return np.dtype(np.float64) if self.reduce in ("mean", "median") else self.dtype
+
+    def _finished(self, made: Composed) -> NDArray[Any]:
+        values = cast(made.values, self.dtype)
+        if self.shuns and self.resampling in RADIUS:
+            other = self.nodata + 1 if self.nodata < np.iinfo(self.dtype).max else self.nodata - 1
+            values = np.where(values == self.nodata, self.dtype.type(other), values)
+        if made.valid is not None:
+            values = np.where(made.valid, values, self.dtype.type(self.nodata))
+        return values
+
+
+def parts(key: Any, shape: tuple[int, ...]) -> tuple[list[range], tuple[Any, ...]]:
+    """Return the positions from the first to the last that an index takes, and what of them.
+
+    Raises
+    ------
+    IndexError
+        Where the index is none of integers and slices, or is beyond the array.
+    """
+    said = key if isinstance(key, tuple) else (key,)
+    if Ellipsis in said:
+        at = said.index(Ellipsis)
+        missing = len(shape) - len(said) + 1
+        said = (*said[:at], *(slice(None),) * missing, *said[at + 1 :])
+    if len(said) > len(shape):
+        raise IndexError(f"{len(said)} indices for {len(shape)} axes")
+    said = (*said, *(slice(None),) * (len(shape) - len(said)))
+    ranges: list[range] = []
+    index: list[slice | int] = []
+    for one, length in zip(said, shape, strict=True):
+        if isinstance(one, slice):
+            taken = range(*one.indices(length))
+            some = sorted((taken[0], taken[-1])) if taken else [0, -1]
+            ranges.append(range(some[0], some[1] + 1))
+            start = taken[0] - some[0] if taken else 0
+            index.append(_steps(start, taken))
+        else:
+            at = range(length)[int(one)]
+            ranges.append(range(at, at + 1))
+            index.append(0)
+    return ranges, tuple(index)
+
+
+def _steps(start: int, taken: range) -> slice:
+    stop = start + len(taken) * taken.step
+    return slice(start, stop if stop >= 0 else None, taken.step)

@@ -1,0 +1,352 @@
+"""The bands of a view's granules, ready to be put together on a target."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+from odc.geo import CRS
+from odc.geo.geobox import GeoBox
+from zarr.core.sync import sync
+
+from l2view.decoding import RELEVANT, common_dtype, in_native_order
+from l2view.errors import FieldError, L2ViewWarning, QueryError, warn
+from l2view.layout.inventory import ArrayInventory, Inventory
+from l2view.mosaic.bands import Band, Bands, Levels, asked, found
+from l2view.mosaic.overlaps import project
+from l2view.mosaic.placing import PLACING, Placed, Systems, decoding, placed
+from l2view.mosaic.rasters import Arrays, Located, Rasters, levels_read, located
+from l2view.mosaic.swaths import DEGREES, Swaths, require_statistic
+from l2view.mosaic.target import metres
+from l2view.query.place import geometry_field
+from l2view.tables.values import MISSING, Values
+from l2view.view.opener import GranuleOpener
+from l2view.view.tree import Tree
+
+
+@dataclass(frozen=True, eq=False)
+class Sources:
+    """One band of a view's granules.
+
+    Attributes
+    ----------
+    band
+        The band.
+    tree
+        The granules.
+    located
+        Its images that lie on grids, profile by profile.
+    swaths
+        Its swaths, profile by profile: the arrays, and which of their granules they are.
+    systems
+        The CRSs.
+    dtype
+        The data type that all of its values have in common, decoded.
+    fills
+        The values that stand for what is missing in arrays of integers, as their attributes say.
+    attributes
+        What all arrays say.
+    """
+
+    band: Band
+    tree: Tree
+    located: tuple[Located, ...]
+    swaths: tuple[tuple[Levels, Placed, NDArray[np.int64]], ...]
+    systems: tuple[CRS, ...]
+    dtype: np.dtype[Any]
+    fills: tuple[int, ...]
+    attributes: dict[str, Any]
+
+    @property
+    def hull(self) -> NDArray[np.float64]:
+        """West, south, east and north of all images on grids in the target's CRS; NaN for none."""
+        return together([one.hull for one in self.located])
+
+    @property
+    def native(self) -> NDArray[np.float64]:
+        """The sizes of the pixels of images on grids, in metres."""
+        sizes = [np.zeros(0)]
+        for one in self.located:
+            transforms = one.placed.transforms[one.members, 0]
+            units = np.array([metres(crs) for crs in self.systems])
+            across = np.hypot(transforms[:, 0], transforms[:, 3])
+            sizes.append(across * units[one.placed.systems[one.members]])
+        found = np.concatenate(sizes)
+        return found[np.isfinite(found) & (found > 0)]
+
+
+def together(hulls: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return what holds several hulls, those that are NaN left out."""
+    if not hulls:
+        return np.full(4, np.nan)
+    stacked = np.stack(hulls)
+    return np.concatenate([np.fmin.reduce(stacked[:, :2]), np.fmax.reduce(stacked[:, 2:])])
+
+
+def sources(tree: Tree, bands: Bands, crs: CRS, nodata: Any, resampling: str) -> list[Sources]:
+    """Return the bands of a tree's granules.
+
+    Parameters
+    ----------
+    tree
+        The granules.
+    bands
+        Which bands, all by default.
+    crs
+        The CRS of the target.
+    nodata
+        What stands for nothing in arrays that don't say it.
+    resampling
+        How they are to be resampled.
+
+    Raises
+    ------
+    QueryError
+        Where a band isn't there, doesn't say where it lies, or can't be resampled so.
+    """
+    inventories = [one for one, _ in sync(tree.inventories(PLACING))]
+    made = []
+    for band in asked(bands, inventories):
+        parts = found(band, inventories)
+        _require_all(tree, band, inventories, parts)
+        made.append(_sources(tree, band, parts, crs, nodata, resampling))
+    return made
+
+
+def _require_all(
+    tree: Tree, band: Band, inventories: Sequence[Inventory], parts: Sequence[Levels]
+) -> None:
+    """Warn of granules that don't have a band."""
+    having = [part.inventory.rows for part in parts]
+    lost = np.setdiff1d(np.arange(len(tree.granules)), np.concatenate(having))
+    if len(lost):
+        warn(
+            f'{len(lost):,} of {len(tree.granules):,} granules have no band "{band.path}", and are '
+            f"no part of the mosaic: {tree.granules.some(lost.tolist())}",
+            L2ViewWarning,
+        )
+
+
+def _sources(
+    tree: Tree, band: Band, parts: Sequence[Levels], crs: CRS, nodata: Any, resampling: str
+) -> Sources:
+    """Return one band of a tree's granules."""
+    systems = Systems()
+    places = [placed(tree, levels, systems) for levels in parts]
+    images, swaths, lost = [], [], []
+    for levels, place in zip(parts, places, strict=True):
+        rest = np.flatnonzero(~place.is_raster)
+        if place.is_raster.any():
+            images.append((levels, place))
+        if len(rest) and place.latitudes is not None:
+            swaths.append((levels, place, rest))
+        elif len(rest):
+            lost += levels.inventory.rows[rest].tolist()
+    if lost:
+        told = (
+            f"{len(lost):,} of {len(tree.granules):,} granules don't say where the cells of "
+            f'"{band.path}" lie, by a transform and a CRS, axes, or latitudes and longitudes of '
+            f"its shape: {tree.granules.some(sorted(lost))}"
+        )
+        if not images and not swaths:
+            raise QueryError(told)
+        warn(f"{told}; they are no part of the mosaic", L2ViewWarning)
+    if swaths:
+        require_statistic(resampling)
+    used = [array for levels in parts for array in levels.arrays]
+    values = [one for array in used for one in filled(array, nodata)]
+    return Sources(
+        band,
+        tree,
+        tuple(located(levels, place, systems.known, crs) for levels, place in images),
+        tuple(swaths),
+        tuple(systems.known),
+        _dtype(band, values),
+        _fills(used, values),
+        _shared(used),
+    )
+
+
+def filled(array: ArrayInventory, nodata: Any) -> tuple[Values, ...]:
+    """Return what becomes of the stored values of each variant of an array.
+
+    Where attributes don't say what is missing, it is the array's own fill value, unless that is
+    0, which formats put there for want of another; or `nodata`.
+    """
+    variants = []
+    for variant in array.variants:
+        attributes = dict(variant["attributes"])
+        if not any(name in attributes for name in MISSING):
+            own = variant.get("fill_value")
+            if isinstance(own, int | float) and not isinstance(own, bool) and own != 0:
+                attributes["_FillValue"] = own
+            elif nodata is not None and nodata == nodata:
+                attributes["_FillValue"] = nodata
+        variants.append({**variant, "attributes": attributes})
+    return decoding(replace(array, variants=tuple(variants)))
+
+
+def _dtype(band: Band, values: Sequence[Values]) -> np.dtype[Any]:
+    """Return the data type that values have in common.
+
+    Raises
+    ------
+    QueryError
+        Where they have none.
+    """
+    dtypes = sorted({in_native_order(one.dtype) for one in values}, key=str)
+    for dtype in dtypes:
+        if dtype.kind not in "iufb":
+            raise QueryError(f'"{band.path}" has values of {dtype}, and a mosaic is of numbers')
+    try:
+        return common_dtype(dtypes)
+    except ValueError as error:
+        raise QueryError(
+            f'"{band.path}" differs between granules: {error}; narrow the search to granules that '
+            "are alike"
+        ) from error
+
+
+def _fills(arrays: Sequence[ArrayInventory], values: Sequence[Values]) -> tuple[int, ...]:
+    """Return the integers that stand for what is missing, in the order in which they are said."""
+    found: dict[int, None] = {}
+    for one in values:
+        attributes = one.attributes or {}
+        if one.dtype.kind not in "iu":
+            continue
+        for name in MISSING:
+            for value in np.ravel(attributes.get(name, [])):
+                if np.isfinite(value) and int(value) == value:
+                    found[int(value)] = None
+    return tuple(found)
+
+
+def _shared(arrays: Sequence[ArrayInventory]) -> dict[str, Any]:
+    """Return the attributes that say what all values mean."""
+    names = ("units", "long_name", "standard_name", "flag_values", "flag_masks", "flag_meanings")
+    first = arrays[0].attributes
+    return {
+        name: first[name]
+        for name in names
+        if name in first and all(one.attributes.get(name) == first[name] for one in arrays)
+    }
+
+
+def rasters(
+    one: Sources, grid: GeoBox, ranks: NDArray[np.int64], groups: NDArray[np.int64], nodata: Any
+) -> Rasters | None:
+    """Return the images of a band that lie on grids, each at the level that is read.
+
+    Parameters
+    ----------
+    one
+        The band.
+    grid
+        The target.
+    ranks, groups
+        The place of each granule in the order, and its group of times, -1 for none; of shape (n,).
+    nodata
+        What stands for nothing in arrays that don't say it.
+    """
+    assert grid.crs is not None
+    arrays: list[Arrays] = []
+    columns: dict[str, list[NDArray[Any]]] = {}
+    for part in one.located:
+        chosen, scales = levels_read(part, one.systems, grid)
+        levels, members = part.levels, part.members
+        first = len(arrays)
+        for array in levels.arrays:
+            narrow = array.narrowed(RELEVANT)
+            arrays.append(Arrays(narrow, filled(narrow, nodata), levels.axes, levels.picks))
+        shapes = np.stack([levels.shapes(level) for level in range(len(levels.arrays))], axis=1)
+        rows = levels.inventory.rows[members]
+        made = {
+            "rows": rows,
+            "which": first + chosen,
+            "members": members,
+            "system": part.placed.systems[members],
+            "transforms": part.placed.transforms[members, chosen],
+            "shapes": shapes[members, chosen],
+            "scales": scales,
+            "boxes": part.boxes,
+            "ranks": ranks[rows],
+            "groups": groups[rows],
+        }
+        kept = (groups[rows] >= 0) & (made["shapes"] > 0).all(axis=1)
+        for name, column in made.items():
+            columns.setdefault(name, []).append(column[kept])
+    if not columns:
+        return None
+    table: Any = {name: np.concatenate(some) for name, some in columns.items()}
+    opener = GranuleOpener(one.tree)
+    return Rasters(opener, uuid4().hex, tuple(arrays), one.systems, grid.crs, **table)
+
+
+def swaths(
+    one: Sources, ranks: NDArray[np.int64], groups: NDArray[np.int64], nodata: Any
+) -> Swaths | None:
+    """Return the swaths of a band (see `rasters`)."""
+    if not one.swaths:
+        return None
+    footprints = footprints_of(one.tree)
+    arrays: list[Arrays] = []
+    centres: tuple[list[Arrays], list[Arrays]] = ([], [])
+    columns: dict[str, list[NDArray[Any]]] = {}
+    for number, (levels, place, members) in enumerate(one.swaths):
+        narrow = levels.arrays[0].narrowed(RELEVANT)
+        arrays.append(Arrays(narrow, filled(narrow, nodata), levels.axes, levels.picks))
+        for some, array in zip(centres, (place.latitudes, place.longitudes), strict=True):
+            assert array is not None
+            own = array.narrowed(RELEVANT)
+            axes = (own.rank - 2, own.rank - 1) if own.rank >= 2 else (0,)
+            some.append(Arrays(own, decoding(own), axes, (0,) * (own.rank - len(axes))))
+        rows = levels.inventory.rows[members]
+        made = {
+            "rows": rows,
+            "which": np.full(len(rows), number),
+            "members": members,
+            "footprints": footprints[rows],
+            "ranks": ranks[rows],
+            "groups": groups[rows],
+        }
+        shapes = levels.shapes(0)[members]
+        kept = (groups[rows] >= 0) & (shapes > 0).all(axis=1)
+        for name, column in made.items():
+            columns.setdefault(name, []).append(column[kept])
+    table: Any = {name: np.concatenate(parts) for name, parts in columns.items()}
+    opener = GranuleOpener(one.tree)
+    return Swaths(opener, uuid4().hex, tuple(arrays), tuple(centres[0]), tuple(centres[1]), **table)
+
+
+def footprints_of(tree: Tree) -> NDArray[Any]:
+    """Return the footprints of a tree's granules, of shape (n,); None where there is none."""
+    found = np.full(len(tree.granules), None, dtype=object)
+    try:
+        name = geometry_field(tree.granules.everything)
+    except FieldError:
+        return found
+    column = tree.granules.known([name]).column(0)
+    texts = column.to_pylist()
+    for row, said in enumerate(texts):
+        if said is not None:
+            made = shapely.from_wkt(said) if isinstance(said, str) else shapely.from_wkb(said)
+            found[row] = made
+    return found
+
+
+def hull_of_footprints(tree: Tree, rows: NDArray[np.int64], crs: CRS) -> NDArray[np.float64]:
+    """Return what some granules' footprints cover in a CRS, NaN where nothing is known."""
+    some = [one for one in footprints_of(tree)[rows] if one is not None and not one.is_empty]
+    if not some:
+        return np.full(4, np.nan)
+    points = shapely.get_coordinates(shapely.segmentize(np.array(some, dtype=object), 1.0))
+    x, y = project(points[:, 0], points[:, 1], DEGREES, crs)
+    known = np.isfinite(x) & np.isfinite(y)
+    if not known.any():
+        return np.full(4, np.nan)
+    return np.array([x[known].min(), y[known].min(), x[known].max(), y[known].max()])

@@ -1,0 +1,319 @@
+"""Images brought onto a grid: by GDAL's warper, or by taking pixels where that is all it does.
+
+GDAL's kernels are faster where no pixel is missing, so that what is missing is told to them just
+where some are. How far a kernel reaches is set by the image and the grid, and not by the part
+that is warped, so that parts have no seam.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Literal, get_args
+
+import numpy as np
+import rasterio.crs
+import rasterio.warp
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo import CRS
+from odc.geo.geobox import GeoBox
+
+from l2view.errors import QueryError, unknown
+from l2view.mosaic.overlaps import apply, project
+
+type Resampling = Literal[
+    "nearest",
+    "bilinear",
+    "cubic",
+    "cubic_spline",
+    "lanczos",
+    "average",
+    "mode",
+    "max",
+    "min",
+    "med",
+    "q1",
+    "q3",
+    "sum",
+    "rms",
+]
+"""GDAL's ways to resample."""
+
+RESAMPLINGS: tuple[str, ...] = get_args(Resampling.__value__)
+
+RADIUS = {"bilinear": 1, "cubic": 2, "cubic_spline": 2, "lanczos": 3}
+"""The pixels to each side that a kernel reaches, where the image isn't shrunk."""
+
+SAME = frozenset({"nearest", "bilinear", "cubic", "lanczos", "average", "mode"}) | {
+    "max",
+    "min",
+    "med",
+    "q1",
+    "q3",
+    "rms",
+}
+"""What gives a pixel as it is where the grid's pixels are the image's."""
+
+TOLERANCE = 0.01
+"""By how many pixels a projection may be approximated along a row."""
+
+ALIKE = 1e-3
+"""By how many pixels two grids may be off that are the same."""
+
+WIDER = {"bool": "uint8", "int8": "int16", "float16": "float32"}
+"""Data types that GDAL's warper doesn't have, and which it takes for them."""
+
+EXACT = 2**53
+"""The integers up to which GDAL's warper, which counts in doubles, is exact."""
+
+
+def require_resampling(said: Any) -> None:
+    """Raise where there is no such resampling.
+
+    Raises
+    ------
+    QueryError
+        Naming those that there are.
+    """
+    if said not in RESAMPLINGS:
+        raise QueryError(unknown("resampling", str(said), RESAMPLINGS))
+
+
+def reach(resampling: str, scale: tuple[float, float]) -> tuple[float, float]:
+    """Return how many pixels a value is made of to each side, along rows' axis and columns'.
+
+    Parameters
+    ----------
+    resampling
+        How.
+    scale
+        The grid's pixels in one of the image, down and across.
+    """
+    if resampling == "nearest":
+        return 1.0, 1.0
+    radius = RADIUS.get(resampling, 1)
+    down, across = (max(1.0, 1 / max(one, 1e-6)) for one in scale)
+    return radius * down + 1, radius * across + 1
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """What an image gives a part of an output window.
+
+    Attributes
+    ----------
+    target
+        The rows and columns of the window.
+    values
+        Of their shape.
+    valid
+        Of their shape, False where there is nothing; None where there is something everywhere.
+    """
+
+    target: tuple[slice, slice]
+    values: NDArray[Any]
+    valid: NDArray[np.bool_] | None
+
+
+@lru_cache(maxsize=512)
+def _rasterio_crs(wkt: str) -> rasterio.crs.CRS:
+    return rasterio.crs.CRS.from_wkt(wkt)
+
+
+def warp(
+    image: NDArray[Any],
+    valid: NDArray[np.bool_] | None,
+    transform: Affine,
+    crs: CRS,
+    grid: GeoBox,
+    resampling: str,
+    scale: tuple[float, float],
+    dtype: np.dtype[Any],
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Return an image on a grid.
+
+    Parameters
+    ----------
+    image
+        Of shape (rows, columns).
+    valid
+        Of the same shape, False where a pixel is missing; None where none is.
+    transform
+        From the image's (column, row) to coordinates of `crs`.
+    crs
+        The image's CRS.
+    grid
+        The grid.
+    resampling
+        One of `RESAMPLINGS`.
+    scale
+        The grid's pixels in one of the image, down and across.
+    dtype
+        What values are wanted: those of integers are made in it where it is of floats.
+
+    Returns
+    -------
+    values
+        Of the grid's shape, in `dtype` or the image's.
+    valid
+        Of the grid's shape, False where there is nothing; None where there is something
+        everywhere.
+    """
+    if crs == grid.crs:
+        height, width = grid.shape
+        matrix = ~transform * grid.transform
+        taken = _taken(image, valid, matrix, (height, width), resampling)
+        if taken is not None:
+            return taken
+    return _warped(image, valid, transform, crs, grid, resampling, scale, dtype)
+
+
+def _taken(
+    image: NDArray[Any],
+    valid: NDArray[np.bool_] | None,
+    matrix: Affine,
+    shape: tuple[int, int],
+    resampling: str,
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None] | None:
+    """Return pixels of an image that are those of a grid, None where they aren't so simple.
+
+    Parameters
+    ----------
+    matrix
+        From the grid's (column, row) to the image's.
+    """
+    if matrix.b or matrix.d:
+        return None
+    moved = (matrix.c, matrix.f)
+    alike = abs(matrix.a - 1) * max(shape) < ALIKE and abs(matrix.e - 1) * max(shape) < ALIKE
+    whole = all(abs(one - round(one)) < ALIKE for one in moved)
+    if not (resampling == "nearest" or (resampling in SAME and alike and whole)):
+        return None
+    across = _indices(matrix.a, matrix.c, shape[1])
+    down = _indices(matrix.e, matrix.f, shape[0])
+    inside = [(at >= 0) & (at < n) for at, n in ((down, image.shape[0]), (across, image.shape[1]))]
+    if all(one.all() for one in inside):
+        own = _picked(image, down, across)
+        return own, None if valid is None else _picked(valid, down, across)
+    down, across = down.clip(0, image.shape[0] - 1), across.clip(0, image.shape[1] - 1)
+    there = inside[0][:, None] & inside[1][None, :]
+    if valid is not None:
+        there &= _picked(valid, down, across)
+    return _picked(image, down, across), there
+
+
+def _indices(scale: float, offset: float, count: int) -> NDArray[np.int64]:
+    """Return which pixel of an image the centre of each of a grid's lies in.
+
+    One that lies between two is of the second, whichever way rounding goes.
+    """
+    at = scale * (np.arange(count) + 0.5) + offset
+    return np.floor(at + 1e-6 * abs(scale)).astype(np.int64)
+
+
+def _picked(
+    values: NDArray[Any], rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[Any]:
+    """Return some rows and columns; those that follow one another without a copy."""
+    if all(len(one) == 1 or (np.diff(one) == 1).all() for one in (rows, columns)):
+        return values[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    return values[rows[:, None], columns[None, :]]
+
+
+def _warped(
+    image: NDArray[Any],
+    valid: NDArray[np.bool_] | None,
+    transform: Affine,
+    crs: CRS,
+    grid: GeoBox,
+    resampling: str,
+    scale: tuple[float, float],
+    dtype: np.dtype[Any],
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Return an image on a grid, by GDAL's warper."""
+    own = image.dtype
+    image = _widened(image)
+    kept = image.dtype
+    if dtype.kind == "f" and kept.kind in "iu":
+        kept = np.result_type(dtype, np.float32)
+    nodata = _nodata(image, valid, kept)
+    if nodata is None:  # every value of the type is taken
+        nodata = int(np.iinfo(image.dtype).min) - 1
+        image = image.astype(np.result_type(image.dtype, np.min_scalar_type(nodata)))
+        kept = image.dtype if kept.kind in "iu" else kept
+    source_nodata = None
+    if valid is not None:
+        image = np.where(valid, image, np.asarray(nodata).astype(image.dtype))
+        source_nodata = nodata
+    assert grid.crs is not None
+    found = np.empty(grid.shape, dtype=kept)
+    missing = np.nan if kept.kind == "f" else nodata
+    options: dict[str, Any] = {}
+    if resampling in RADIUS:
+        options = {"YSCALE": _near(scale[0]), "XSCALE": _near(scale[1])}
+    rasterio.warp.reproject(
+        np.ascontiguousarray(image),
+        found,
+        src_transform=transform,
+        src_crs=_rasterio_crs(crs.to_wkt()),
+        src_nodata=source_nodata,
+        dst_transform=grid.transform,
+        dst_crs=_rasterio_crs(grid.crs.to_wkt()),
+        dst_nodata=missing,
+        resampling=rasterio.warp.Resampling[resampling],
+        tolerance=TOLERANCE,
+        **options,
+    )
+    there = found == found if kept.kind == "f" else found != missing
+    if kept.kind in "iu" and own.kind in "iub" and kept != own:
+        found = found.astype(own)
+    return found, None if there.all() else there
+
+
+def _widened(image: NDArray[Any]) -> NDArray[Any]:
+    """Return an image in a data type that GDAL's warper has, and in the machine's byte order.
+
+    Raises
+    ------
+    QueryError
+        Where an integer is one that it would round.
+    """
+    image = image.astype(image.dtype.newbyteorder("="), copy=False)
+    if image.dtype.itemsize == 8 and image.dtype.kind in "iu" and image.size:
+        low, high = int(image.min()), int(image.max())
+        if max(abs(low), abs(high)) > EXACT:
+            raise QueryError(
+                f"integers up to {high:,} can't be resampled exactly; ask for "
+                'resampling="nearest" in their own CRS, or dtype="float64"'
+            )
+    wider = WIDER.get(image.dtype.name)
+    return image if wider is None else image.astype(wider)
+
+
+def _nodata(image: NDArray[Any], valid: NDArray[np.bool_] | None, kept: np.dtype[Any]) -> Any:
+    """Return a value that no pixel has, to stand for those that are missing; None for none."""
+    if image.dtype.kind == "f":
+        return np.nan
+    bounds = np.iinfo(image.dtype)
+    taken = image if valid is None else image[valid]
+    if image.dtype.itemsize == 8:
+        return EXACT + 2 if bounds.min == 0 else -EXACT - 2
+    for value in (bounds.max, 0, bounds.min):
+        if not (taken == value).any():
+            return value
+    return None
+
+
+def _near(scale: float) -> float:
+    """Return a scale, 1 where it nearly is, as that of two projections of one place."""
+    return 1.0 if abs(scale - 1) < 0.05 else scale
+
+
+def side_of(grid: GeoBox, crs: CRS, side: int) -> NDArray[np.bool_]:
+    """Return which pixels of a grid lie east (1) or west (-1) of Greenwich, of its shape."""
+    assert grid.crs is not None
+    columns, rows = np.meshgrid(np.arange(grid.shape[1]) + 0.5, np.arange(grid.shape[0]) + 0.5)
+    x, _ = project(*apply(grid.transform, columns, rows), grid.crs, crs)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(x >= 0 if side > 0 else x < 0)
