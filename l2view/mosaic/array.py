@@ -10,9 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
-from l2view.mosaic.composite import Composed, Image, Offer, Reduce, cast, composed
+from l2view.mosaic.composite import Composed, Image, Offer, Reduce, composed
 from l2view.mosaic.rasters import Rasters
 from l2view.mosaic.swaths import Swaths
+from l2view.mosaic.values import cast
 from l2view.mosaic.warp import RADIUS
 
 MOST_STACKED = 1 << 27
@@ -88,15 +89,14 @@ class BandArray:
             Integers and slices.
         """
         ranges, index = parts(key, self.shape)
-        found = np.empty(tuple(map(len, ranges)), self.dtype)
         *times, rows, columns = ranges
-        if rows and columns:
-            window = self.grid[rows.start : rows.stop, columns.start : columns.stop]
-            if not times:
-                found[...] = self.window(window, 0)
-            for at, group in enumerate(times[0] if times else ()):
-                found[at] = self.window(window, group)
-        return np.asarray(found[index])
+        if not all(map(len, ranges)):
+            return np.asarray(np.empty(tuple(map(len, ranges)), self.dtype)[index])
+        window = self.grid[rows.start : rows.stop, columns.start : columns.stop]
+        found = [self.window(window, group) for group in (times[0] if times else (0,))]
+        if not times:
+            return np.asarray(found[0][index])
+        return np.asarray((found[0][None] if len(found) == 1 else np.stack(found))[index])
 
     def window(self, window: GeoBox, group: int) -> NDArray[Any]:
         """Return a part of the grid for one group of times, of the window's shape.

@@ -276,7 +276,7 @@ def _band(
 ) -> BandArray:
     """Return one band on the target's grid."""
     source = np.dtype(np.uint8) if one.dtype.kind == "b" else one.dtype
-    dtype = wanted or _made(source, reduce)
+    dtype = wanted or _made(source, resampling, reduce)
     return BandArray(
         name=one.band.name,
         grid=grid,
@@ -292,10 +292,12 @@ def _band(
     )
 
 
-def _made(source: np.dtype[Any], reduce: Reduce) -> np.dtype[Any]:
+def _made(source: np.dtype[Any], resampling: str, reduce: Reduce) -> np.dtype[Any]:
     """Return the data type of what several images become."""
     if reduce == "count":
         return np.dtype(np.int32)
+    if resampling == "sum" and source.kind in "iu":
+        source = np.dtype(np.int64)
     if reduce in ("mean", "median") and source.kind in "iu":
         return np.dtype(np.float32 if source.itemsize <= FLOATS else np.float64)
     return source

@@ -21,6 +21,7 @@ from odc.geo.geobox import GeoBox
 
 from l2view.errors import QueryError, unknown
 from l2view.mosaic.overlaps import apply, project
+from l2view.mosaic.values import cast
 
 type Resampling = Literal[
     "nearest",
@@ -44,6 +45,9 @@ RESAMPLINGS: tuple[str, ...] = get_args(Resampling.__value__)
 
 RADIUS = {"bilinear": 1, "cubic": 2, "cubic_spline": 2, "lanczos": 3}
 """The pixels to each side that a kernel reaches, where the image isn't shrunk."""
+
+OVERSHOOTING = frozenset({"cubic", "lanczos"})
+"""The kernels whose values may be beyond those of the pixels, by less than these differ."""
 
 SAME = frozenset({"nearest", "bilinear", "cubic", "lanczos", "average", "mode"}) | {
     "max",
@@ -233,22 +237,15 @@ def _warped(
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """Return an image on a grid, by GDAL's warper."""
     own = image.dtype
-    image = _widened(image)
+    image, nodata = _with_nodata(_widened(image), valid, resampling)
     kept = image.dtype
     if dtype.kind == "f" and kept.kind in "iu":
         kept = np.result_type(dtype, np.float32)
-    nodata = _nodata(image, valid, kept)
-    if nodata is None:  # every value of the type is taken
-        nodata = int(np.iinfo(image.dtype).min) - 1
-        image = image.astype(np.result_type(image.dtype, np.min_scalar_type(nodata)))
-        kept = image.dtype if kept.kind in "iu" else kept
-    source_nodata = None
-    if valid is not None:
-        image = np.where(valid, image, np.asarray(nodata).astype(image.dtype))
-        source_nodata = nodata
-    assert grid.crs is not None
-    found = np.empty(grid.shape, dtype=kept)
     missing = np.nan if kept.kind == "f" else nodata
+    if valid is not None:
+        image = np.where(valid, image, image.dtype.type(nodata))
+    assert grid.crs is not None
+    found = np.full(grid.shape, missing, dtype=kept)
     options: dict[str, Any] = {}
     if resampling in RADIUS:
         options = {"YSCALE": _near(scale[0]), "XSCALE": _near(scale[1])}
@@ -257,17 +254,20 @@ def _warped(
         found,
         src_transform=transform,
         src_crs=_rasterio_crs(crs.to_wkt()),
-        src_nodata=source_nodata,
+        src_nodata=None if valid is None else nodata,
         dst_transform=grid.transform,
         dst_crs=_rasterio_crs(grid.crs.to_wkt()),
-        dst_nodata=missing,
+        dst_nodata=None if valid is None else missing,
+        # Where pixels are missing, values that are made of few of them would be mixed with what
+        # stands there; otherwise none is, and the kernels that know of nothing missing are used.
+        init_dest_nodata=valid is not None,
         resampling=rasterio.warp.Resampling[resampling],
         tolerance=TOLERANCE,
         **options,
     )
     there = found == found if kept.kind == "f" else found != missing
-    if kept.kind in "iu" and own.kind in "iub" and kept != own:
-        found = found.astype(own)
+    if kept.kind in "iu" and kept != own and resampling != "sum":
+        found = cast(found, np.dtype(np.uint8) if own.kind == "b" else own)
     return found, None if there.all() else there
 
 
@@ -291,18 +291,29 @@ def _widened(image: NDArray[Any]) -> NDArray[Any]:
     return image if wider is None else image.astype(wider)
 
 
-def _nodata(image: NDArray[Any], valid: NDArray[np.bool_] | None, kept: np.dtype[Any]) -> Any:
-    """Return a value that no pixel has, to stand for those that are missing; None for none."""
+def _with_nodata(
+    image: NDArray[Any], valid: NDArray[np.bool_] | None, resampling: str
+) -> tuple[NDArray[Any], Any]:
+    """Return an image, and a value that none of its pixels has nor resampling makes of them.
+
+    Where its data type has none, it is in a larger one.
+    """
     if image.dtype.kind == "f":
-        return np.nan
+        return image, np.nan
     bounds = np.iinfo(image.dtype)
-    taken = image if valid is None else image[valid]
     if image.dtype.itemsize == 8:
-        return EXACT + 2 if bounds.min == 0 else -EXACT - 2
-    for value in (bounds.max, 0, bounds.min):
-        if not (taken == value).any():
-            return value
-    return None
+        return image, EXACT + 2 if bounds.min == 0 else -EXACT - 2
+    taken = image if valid is None else image[valid]
+    low, high = (int(taken.min()), int(taken.max())) if taken.size else (0, 0)
+    beyond = (high - low + 1) * (resampling in OVERSHOOTING)
+    if resampling == "sum":  # of as many pixels as there may be
+        return image.astype(np.int64), -EXACT - 2
+    if high + beyond < bounds.max:
+        return image, bounds.max
+    if low - beyond > bounds.min:
+        return image, bounds.min
+    larger = np.dtype({1: "i2", 2: "i4"}.get(image.dtype.itemsize, "i8"))
+    return image.astype(larger), -EXACT - 2 if larger.itemsize == 8 else np.iinfo(larger).min
 
 
 def _near(scale: float) -> float:

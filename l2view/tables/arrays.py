@@ -26,6 +26,7 @@ from zarr.storage import StorePath
 
 from l2view.errors import ChunkError, L2ViewError, said
 from l2view.hierarchy import join, reads_sync
+from l2view.tables.codecs import at_once
 from l2view.tables.grid import Edges, Window, edges_of, regular_edges, size
 from l2view.tables.values import Values
 
@@ -201,7 +202,7 @@ class Decoder:
         if not isinstance(metadata, ArrayV3Metadata):  # which says it, and the array doesn't
             config = replace(config, order=metadata.order)
         try:
-            transform = ChunkTransform(codecs=tuple(pipeline))
+            transform = ChunkTransform(codecs=at_once(tuple(pipeline)))
         except TypeError:  # of a codec that is asynchronous only
             return cls(array.dtype, array.chunks, ones, key, None, None)
         spec = ArraySpec(

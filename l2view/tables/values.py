@@ -230,7 +230,9 @@ class Values:
         attributes = self.attributes or {}
         if _is_plain(values.dtype, attributes):
             fills = _fills(values.dtype, attributes)
-            valid = np.isin(values, fills, invert=True) if len(fills) else None
+            valid = None if not len(fills) else values != fills[0]
+            for fill in fills[1:]:
+                valid &= values != fill
             found = self._own(values.view(_signed_as_said(values.dtype, attributes)))
         else:
             computed = attributes.keys() & (COMPUTED | set(MISSING)) or is_time(attributes)
