@@ -10,7 +10,7 @@ import icechunk
 import typer
 from rich.console import Console
 
-from l2view.cli import delete, demo, index, info, ingest, search, sql, tree, verify
+from l2view.cli import delete, demo, index, info, ingest, mosaic, search, sql, tree, verify
 from l2view.errors import L2ViewError
 
 app = typer.Typer(
@@ -24,6 +24,7 @@ app.command()(info.info)
 app.command()(search.search)
 app.command()(sql.sql)
 app.command()(tree.tree)
+app.command()(mosaic.mosaic)
 app.command()(ingest.ingest)
 app.command()(verify.verify)
 app.command()(index.index)

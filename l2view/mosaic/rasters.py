@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -16,7 +16,7 @@ from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 
 from l2view.decoding import RELEVANT
-from l2view.layout.inventory import ArrayInventory
+from l2view.layout.inventory import ArrayInventory, Inventory
 from l2view.mosaic import reading
 from l2view.mosaic.bands import Levels
 from l2view.mosaic.overlaps import TURN, Overlap, Raster, apply, moved_by, overlaps, project
@@ -48,6 +48,8 @@ class Arrays:
 
     Attributes
     ----------
+    inventory
+        The granules, with these arrays alone.
     array
         The arrays.
     values
@@ -56,10 +58,25 @@ class Arrays:
         The axes of rows and columns, and the positions along the others.
     """
 
+    inventory: Inventory
     array: ArrayInventory
     values: tuple[Values, ...]
     axes: tuple[int, ...]
     picks: tuple[int, ...]
+
+    @classmethod
+    def of(
+        cls,
+        inventory: Inventory,
+        array: ArrayInventory,
+        axes: Sequence[int],
+        picks: Sequence[int],
+        decode: Callable[[ArrayInventory], tuple[Values, ...]],
+    ) -> Arrays:
+        """Return arrays of a profile, without what says where they lie."""
+        narrow = array.narrowed(RELEVANT)
+        own = Inventory(inventory.name, inventory.rows, {narrow.path: narrow}, {})
+        return cls(own, narrow, decode(narrow), tuple(axes), tuple(picks))
 
     def window(self, rows: range, columns: range) -> Window:
         """Return the positions along all axes."""
@@ -105,6 +122,8 @@ class Rasters:
         The arrays of each at the level that is read, of shape (n,).
     members
         Which of those arrays it is, of shape (n,).
+    levels
+        The level of each, 0 for the finest, of shape (n,).
     system
         The CRS of each, of shape (n,).
     transforms
@@ -130,6 +149,7 @@ class Rasters:
     rows: NDArray[np.int64]
     which: NDArray[np.int64]
     members: NDArray[np.int64]
+    levels: NDArray[np.int64]
     system: NDArray[np.int64]
     transforms: NDArray[np.float64]
     shapes: NDArray[np.int64]
@@ -481,8 +501,3 @@ def _scales(
             [np.hypot(*down.T) / steps[:, 0], np.hypot(*across.T) / steps[:, 1]], axis=1
         )
     return np.where(np.isfinite(found) & (found > 0), found, 1.0)
-
-
-def narrowed(levels: Levels) -> tuple[ArrayInventory, ...]:
-    """Return the arrays of a band without what says where they lie."""
-    return tuple(array.narrowed(RELEVANT) for array in levels.arrays)

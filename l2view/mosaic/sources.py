@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -14,7 +15,7 @@ from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 from zarr.core.sync import sync
 
-from l2view.decoding import RELEVANT, common_dtype, in_native_order
+from l2view.decoding import common_dtype, in_native_order
 from l2view.errors import FieldError, L2ViewWarning, QueryError, warn
 from l2view.layout.inventory import ArrayInventory, Inventory
 from l2view.mosaic.bands import Band, Bands, Levels, asked, found
@@ -254,21 +255,22 @@ def rasters(
         What stands for nothing in arrays that don't say it.
     """
     assert grid.crs is not None
+    decode = partial(filled, nodata=nodata)
     arrays: list[Arrays] = []
     columns: dict[str, list[NDArray[Any]]] = {}
     for part in one.located:
         chosen, scales = levels_read(part, one.systems, grid)
         levels, members = part.levels, part.members
         first = len(arrays)
-        for array in levels.arrays:
-            narrow = array.narrowed(RELEVANT)
-            arrays.append(Arrays(narrow, filled(narrow, nodata), levels.axes, levels.picks))
+        where = (levels.axes, levels.picks)
+        arrays += [Arrays.of(levels.inventory, one, *where, decode) for one in levels.arrays]
         shapes = np.stack([levels.shapes(level) for level in range(len(levels.arrays))], axis=1)
         rows = levels.inventory.rows[members]
         made = {
             "rows": rows,
             "which": first + chosen,
             "members": members,
+            "levels": chosen,
             "system": part.placed.systems[members],
             "transforms": part.placed.transforms[members, chosen],
             "shapes": shapes[members, chosen],
@@ -293,18 +295,19 @@ def swaths(
     """Return the swaths of a band (see `rasters`)."""
     if not one.swaths:
         return None
+    decode = partial(filled, nodata=nodata)
     footprints = footprints_of(one.tree)
     arrays: list[Arrays] = []
     centres: tuple[list[Arrays], list[Arrays]] = ([], [])
     columns: dict[str, list[NDArray[Any]]] = {}
     for number, (levels, place, members) in enumerate(one.swaths):
-        narrow = levels.arrays[0].narrowed(RELEVANT)
-        arrays.append(Arrays(narrow, filled(narrow, nodata), levels.axes, levels.picks))
+        first = levels.arrays[0]
+        arrays.append(Arrays.of(levels.inventory, first, levels.axes, levels.picks, decode))
         for some, array in zip(centres, (place.latitudes, place.longitudes), strict=True):
             assert array is not None
-            own = array.narrowed(RELEVANT)
-            axes = (own.rank - 2, own.rank - 1) if own.rank >= 2 else (0,)
-            some.append(Arrays(own, decoding(own), axes, (0,) * (own.rank - len(axes))))
+            axes = (array.rank - 2, array.rank - 1) if array.rank >= 2 else (0,)
+            others = (0,) * (array.rank - len(axes))
+            some.append(Arrays.of(levels.inventory, array, axes, others, decoding))
         rows = levels.inventory.rows[members]
         made = {
             "rows": rows,

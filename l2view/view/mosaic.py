@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -108,7 +108,7 @@ def mosaic(
         Where it can't be made, before anything is read: no such band, a resolution in another
         unit, more pixels than can be.
     """
-    with _explained():
+    with requiring():
         from l2view.mosaic import dataset
 
     return dataset.mosaic(
@@ -129,13 +129,18 @@ def mosaic(
     )
 
 
-def explain_mosaic(view: View, **asked: Any) -> MosaicPlan:
+def explain_mosaic(
+    view: View, *, progress: bool | Callable[[int, int], None] = False, **asked: Any
+) -> MosaicPlan:
     """Tell what a mosaic would read, without reading it.
 
     Parameters
     ----------
     view, **asked
         As for `mosaic`.
+    progress
+        True for a bar where there is a terminal or a notebook; or what is called with the chunks
+        that are done, and how many there are.
 
     Returns
     -------
@@ -149,14 +154,14 @@ def explain_mosaic(view: View, **asked: Any) -> MosaicPlan:
         As `mosaic` does.
     """
     asked.pop("engine", None)
-    with _explained():
+    with requiring():
         from l2view.mosaic import dataset, plan
 
-    return plan.explained(dataset.planned(view, **asked))
+    return plan.explained(dataset.planned(view, **asked), progress)
 
 
 @contextmanager
-def _explained() -> Iterator[None]:
+def requiring() -> Iterator[None]:
     """Say what to install where a package isn't there."""
     try:
         yield

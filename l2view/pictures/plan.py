@@ -1,0 +1,110 @@
+"""The plan of a mosaic: its chunks, and the granules that they take from."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from affine import Affine
+from numpy.typing import NDArray
+
+from l2view.errors import L2ViewError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from l2view.mosaic.plan import MosaicPlan
+    from l2view.mosaic.rasters import Rasters
+
+OUTLINES = 2_000
+"""The most granules whose outlines are drawn."""
+
+STEPS = 16
+"""The parts that each side of an outline is drawn in."""
+
+
+def plot_plan(
+    plan: MosaicPlan, ax: Axes | None = None, *, figsize: tuple[float, float] = (8, 6)
+) -> Axes:
+    """Draw the chunks of a mosaic, coloured by how many granules each takes, and the granules.
+
+    Parameters
+    ----------
+    plan
+        What it would read.
+    ax
+        Matplotlib axes to draw on, new ones by default.
+    figsize
+        The size of new axes in inches.
+    """
+    try:
+        import matplotlib.pyplot as plt
+        from matplotlib.collections import LineCollection
+    except ImportError as error:
+        raise L2ViewError("plots need matplotlib: pip install 'l2view[plot]'") from error
+    from l2view.mosaic.target import name_of
+
+    grid = plan.mosaic.grid
+    assert grid.crs is not None
+    if ax is None:
+        ax = plt.figure(figsize=figsize, layout="constrained").add_subplot()
+    counts = plan.granules
+    rows, columns = (
+        np.minimum(np.arange(number + 1) * chunk, length)
+        for number, chunk, length in zip(counts.shape, plan.mosaic.chunks, grid.shape, strict=True)
+    )
+    x, y = _placed(grid.transform, *np.meshgrid(columns.astype(float), rows.astype(float)))
+    levels = np.arange(-0.5, counts.max(initial=1) + 1)
+    shades = plt.get_cmap("YlGnBu", max(len(levels) - 1, 2))
+    drawn = ax.pcolormesh(
+        x, y, counts, cmap=shades, vmin=-0.5, vmax=levels[-1], edgecolor="white", linewidth=0.3
+    )
+    ticks = np.unique(np.linspace(0, counts.max(initial=1), 6).round())
+    ax.figure.colorbar(drawn, ax=ax, label="granules in a chunk", ticks=ticks, shrink=0.8)
+    outlines = [line for band in plan.mosaic.bands[:1] for line in _outlines(band.rasters, plan)]
+    ax.add_collection(
+        LineCollection(outlines, colors="#c8452d", linewidths=0.9, alpha=0.8), autolim=False
+    )
+    west, south, east, north = grid.boundingbox
+    wide, high = (east - west) * 0.04, (north - south) * 0.04
+    ax.set(xlim=(west - wide, east + wide), ylim=(south - high, north + high), aspect="equal")
+    ax.set(
+        xlabel=f"x, {name_of(grid.crs)}",
+        ylabel="y",
+        title=f"{counts.size:,} chunks, {plan.read:,} chunks of granules read, "
+        f"{plan.nbytes / 1e6:,.1f} MB",
+    )
+    return ax
+
+
+def _placed(
+    transform: Affine, columns: NDArray[np.float64], rows: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    a, b, c, d, e, f = transform[:6]
+    return a * columns + b * rows + c, d * columns + e * rows + f
+
+
+def _outlines(rasters: Rasters | None, plan: MosaicPlan) -> list[Any]:
+    """Return the outlines of images in the target's CRS."""
+    from l2view.mosaic.overlaps import project
+
+    found: list[Any] = []
+    if rasters is None:
+        return found
+    along = np.linspace(0, 1, STEPS + 1)
+    ones = np.ones_like(along)
+    columns = np.concatenate([along, ones, along[::-1], 0 * ones])
+    rows = np.concatenate([0 * ones, along, ones, along[::-1]])
+    names = rasters.opener.tree.granules.names.take(pa.array(rasters.rows))
+    used = pc.is_in(names.cast(pa.large_string()), plan.table.column("granule").unique())
+    numbers = np.flatnonzero(used.to_numpy(zero_copy_only=False))[:OUTLINES]
+    for number in numbers.tolist():
+        raster = rasters.raster(number)
+        height, width = raster.shape
+        x, y = _placed(raster.transform, columns * width, rows * height)
+        x, y = project(x, y, raster.crs, rasters.target)
+        known = np.isfinite(x) & np.isfinite(y)
+        found.append(np.stack([x[known], y[known]], axis=1))
+    return found
