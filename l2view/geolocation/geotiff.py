@@ -100,7 +100,7 @@ def transform_said(attributes: Mapping[str, Any]) -> Affine | None:
         if isinstance(found, list) and len(found) >= 6:
             made = Affine(*found[:6])
             nodes = attributes.get("spatial:registration") == "node"
-            return made * Affine.translation(-0.5, -0.5) if nodes else made
+            return made @ Affine.translation(-0.5, -0.5) if nodes else made
     if crs_of(attributes) is not None and is_placed(attributes):
         return transform_of(attributes)
     return None

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from l2view.mosaic.composite import Composed, Image, Offer, Reduce, composed
+from l2view.mosaic.overlaps import TURN
 from l2view.mosaic.rasters import Rasters
 from l2view.mosaic.swaths import Swaths
 from l2view.mosaic.values import cast
-from l2view.mosaic.warp import RADIUS
+from l2view.mosaic.warp import PICKED
 
 MOST_STACKED = 1 << 27
 """The most bytes of images on top of one another, of which a median or function is made."""
@@ -106,6 +109,9 @@ class BandArray:
         ChunkError
             Where a chunk can't be read.
         """
+        home = at_home(window)
+        if len(home) > 1 or home[0] is not window:
+            return np.concatenate([self.window(part, group) for part in home], axis=1)
         height, width = window.shape
         images = self.sources(window, group)
         named = isinstance(self.reduce, str) and self.reduce != "median"
@@ -167,14 +173,40 @@ class BandArray:
         """The data type that resampled values are wanted in."""
         return np.dtype(np.float64) if self.reduce in ("mean", "median") else self.dtype
 
+    @property
+    def _computes(self) -> bool:
+        """Whether values may be others than those of the sources."""
+        picked = self.resampling in PICKED and self.reduce in ("first", "last", "min", "max")
+        return not picked or self.dtype != self.source
+
     def _finished(self, made: Composed) -> NDArray[Any]:
         values = cast(made.values, self.dtype)
-        if self.shuns and self.resampling in RADIUS:
+        if self.shuns and self._computes:
             other = self.nodata + 1 if self.nodata < np.iinfo(self.dtype).max else self.nodata - 1
             values = np.where(values == self.nodata, self.dtype.type(other), values)
         if made.valid is not None:
             values = np.where(made.valid, values, self.dtype.type(self.nodata))
         return values
+
+
+def at_home(window: GeoBox) -> list[GeoBox]:
+    """Return a window in degrees as those of its parts that lie within ±180°, from left to right.
+
+    Others go as they are. GDAL doesn't find everything for longitudes beyond.
+    """
+    crs, transform = window.crs, window.transform
+    if crs is None or not crs.geographic or transform.b or transform.d:
+        return [window]
+    centres = transform.c + transform.a * (np.arange(window.shape[1]) + 0.5)
+    turns = np.floor((centres + 180) / TURN)
+    begins = [0, *(np.flatnonzero(np.diff(turns)) + 1).tolist(), window.shape[1]]
+    if len(begins) == 2 and turns[0] == 0:
+        return [window]
+    found = []
+    for first, last in pairwise(begins):
+        part = window[:, first:last]
+        found.append(Affine.translation(-TURN * turns[first], 0) * part)
+    return found
 
 
 def parts(key: Any, shape: tuple[int, ...]) -> tuple[list[range], tuple[Any, ...]]:

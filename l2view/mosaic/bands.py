@@ -19,6 +19,10 @@ from l2view.layout.inventory import ArrayInventory, Inventory
 type Bands = str | Sequence[str] | Mapping[str, str] | None
 """How bands are asked for: by paths or names, or by what each is to be called."""
 
+NORTH = frozenset({"y", "lat", "latitude", "northing", "yc", "projection_y_coordinate"})
+EAST = frozenset({"x", "lon", "longitude", "easting", "xc", "projection_x_coordinate"})
+"""Names of dimensions, and standard names of their coordinates, along which y and x grow."""
+
 PICKED = re.compile(r"(?P<path>.+?)\[(?P<at>\s*-?\d+\s*(,\s*-?\d+\s*)*)\]")
 """A path with positions along the axes that aren't of the image."""
 
@@ -185,7 +189,7 @@ def _groups_of_levels(inventory: Inventory) -> dict[str, tuple[str | None, dict[
                 if path.startswith(f"{at}/"):
                     below.setdefault(path.removeprefix(f"{at}/"), {})[asset] = path
         for some in below.values():
-            alike = _finest_first(some, images)
+            alike = _finest_first(some, images, inventory)
             paths = list(alike.values())
             if len(paths) > 1 and not coarser & set(paths) and paths[0] not in levels:
                 levels[paths[0]] = (group, alike)
@@ -211,12 +215,14 @@ def layout_of(said: JSON) -> list[JSON]:
     return [one for one in layout if isinstance(one, dict) and isinstance(one.get("asset"), str)]
 
 
-def _finest_first(some: Mapping[str, str], images: Mapping[str, ArrayInventory]) -> dict[str, str]:
+def _finest_first(
+    some: Mapping[str, str], images: Mapping[str, ArrayInventory], inventory: Inventory
+) -> dict[str, str]:
     """Return images from the largest to the smallest, of those that are like the largest."""
 
     def size(path: str) -> int:
         array = images[path]
-        return int(np.prod(array.shapes[:, list(axes_of(array))].max(axis=0, initial=0)))
+        return int(np.prod(array.shapes[:, list(axes_of(array, inventory))].max(axis=0, initial=0)))
 
     ordered = sorted(some.items(), key=lambda one: -size(one[1]))
     first = images[ordered[0][1]]
@@ -239,17 +245,42 @@ def _is_image(array: ArrayInventory) -> bool:
     )
 
 
-def axes_of(array: ArrayInventory) -> tuple[int, ...]:
+def axes_of(array: ArrayInventory, inventory: Inventory) -> tuple[int, ...]:
     """Return the axes of an array's rows and columns; of a track that of its points.
 
-    They are those that ``spatial:dimensions`` names (the convention spatial for Zarr), else the
-    last two, but for one of bands.
+    They are those that ``spatial:dimensions`` names (the convention spatial for Zarr), those whose
+    coordinates or names say that they go north and east, else the last two, but for one of bands.
     """
     said = array.variants[0]["attributes"].get("spatial:dimensions")
     if isinstance(said, list) and len(said) == 2 and set(said) <= set(array.dimensions):
         rows, columns = (array.dimensions.index(name) for name in said)
         return (rows, columns)
-    return axes_of_image(array.dimensions) if array.rank >= 2 else (0,)
+    if array.rank < 2:
+        return (0,)
+    found = []
+    for words in (NORTH, EAST):
+        axes = [
+            axis
+            for axis, name in enumerate(array.dimensions)
+            if name is not None and _goes(name, array, inventory, words)
+        ]
+        if len(axes) == 1:
+            found.append(axes[0])
+    return (found[0], found[1]) if len(found) == 2 else axes_of_image(array.dimensions)
+
+
+def _goes(
+    dimension: str, array: ArrayInventory, inventory: Inventory, words: frozenset[str]
+) -> bool:
+    """Return whether a dimension, or the coordinate that is called so, goes in a direction."""
+    for group in ancestors(array.path):
+        other = inventory.arrays.get(join(group, dimension))
+        if other is not None and other.rank == 1:
+            said = other.variants[0]["attributes"].get("standard_name")
+            if isinstance(said, str) and said in NORTH | EAST:
+                return said in words
+            break
+    return dimension.lower() in words
 
 
 def _path(asked: str, levels: Mapping[str, Any], inventory: Inventory) -> str | None:
@@ -304,7 +335,7 @@ def _levels(
             f'"{band.path}" is of {dtype} and {first.rank} dimensions: a band has numbers along '
             "two of them"
         )
-    axes = axes_of(first)
+    axes = axes_of(first, inventory)
     return Levels(inventory, arrays, group, tuple(assets), axes, _picks(band, first, axes))
 
 

@@ -287,7 +287,7 @@ def _band(
         reduce=reduce,
         source=source,
         dtype=dtype,
-        nodata=_nodata(one, dtype, reduce, nodata),
+        nodata=_nodata(one, dtype, resampling, reduce, nodata),
         shuns=dtype.kind in "iu" and reduce != "count" and bool(one.fills or nodata is not None),
     )
 
@@ -303,7 +303,9 @@ def _made(source: np.dtype[Any], resampling: str, reduce: Reduce) -> np.dtype[An
     return source
 
 
-def _nodata(one: Sources, dtype: np.dtype[Any], reduce: Reduce, said: float | None) -> Any:
+def _nodata(
+    one: Sources, dtype: np.dtype[Any], resampling: str, reduce: Reduce, said: float | None
+) -> Any:
     """Return what stands where there is nothing.
 
     Raises
@@ -325,6 +327,8 @@ def _nodata(one: Sources, dtype: np.dtype[Any], reduce: Reduce, said: float | No
     if reduce == "count":
         return dtype.type(0)
     bounds = np.iinfo(dtype)
+    if resampling == "sum" and dtype.itemsize == 8:  # which may come to any other number
+        return dtype.type(bounds.min)
     fills = [fill for fill in one.fills if bounds.min <= fill <= bounds.max]
     if len(fills) > 1:
         warn(

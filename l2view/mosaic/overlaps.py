@@ -7,7 +7,7 @@ projection bends a little, by no more than the second differences tell, which is
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -23,6 +23,17 @@ STEP = 64
 
 MOST_STEPS = 32
 """The most steps along an axis."""
+
+MOST_BENT = 16.0
+"""The pixels by which a projection may bend between two points of a coarse mesh."""
+
+FAR = 135.0
+"""The degrees to each side of a meridian that are looked at for the pixels within 90° of it."""
+
+POLAR = 64
+"""The rows of a raster next to a pole that the pixels at the pole may take."""
+
+DEGREES = CRS("EPSG:4326")
 
 TURN = 360.0
 """A turn of longitude in degrees."""
@@ -54,6 +65,13 @@ class Raster:
         even = self.transform.b == 0 and self.transform.d == 0
         return bool(self.crs.geographic and even and abs(width * step - TURN) < step / 2)
 
+    @property
+    def ends_at_pole(self) -> bool:
+        """Whether the lower edge of its last row is a pole."""
+        _, _, _, d, e, f = self.transform[:6]
+        edge = abs(f + e * self.shape[0])
+        return bool(self.crs.geographic and d == 0 and abs(edge - 90) < abs(e) / 1000)
+
 
 @dataclass(frozen=True)
 class Overlap:
@@ -68,16 +86,22 @@ class Overlap:
         The part of the window.
     turn
         By how many degrees the raster is moved to lie where the window does.
-    side
-        Whether it holds for pixels east (1) or west (-1) of Greenwich alone, of a window across
-        the antimeridian; 0 for all.
+    centre
+        The longitude from which longitudes are counted, in whose neighbourhood they don't jump.
+    half
+        Whether it holds for pixels within 90° of that longitude alone, of a window around a pole.
+    singular
+        Whether it is for the pixels at a pole, whose corners have no longitude, so that they
+        take the nearest of the raster's where there would be nothing else.
     """
 
     rows: range
     columns: range
     target: tuple[slice, slice]
     turn: float = 0.0
-    side: int = 0
+    centre: float = 0.0
+    half: bool = False
+    singular: bool = False
 
     @property
     def pixels(self) -> int:
@@ -101,19 +125,31 @@ def project(
     return np.asarray(found[0]), np.asarray(found[1])
 
 
-def mesh(window: GeoBox) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return the columns and rows of an output window that are projected."""
-    height, width = window.shape
-    steps = [min(max(math.ceil(n / STEP), 2), MOST_STEPS) for n in (height, width)]
-    rows, columns = np.linspace(0, height, steps[0] + 1), np.linspace(0, width, steps[1] + 1)
-    grid = np.meshgrid(columns, rows)
+def mesh(window: GeoBox, *, dense: bool = False) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return columns and rows of an output window that are projected.
+
+    Parameters
+    ----------
+    window
+        The window.
+    dense
+        Whether they are the centres of all of its pixels, and its edges.
+    """
+    sides = []
+    for length in window.shape:
+        steps = min(max(math.ceil(length / STEP), 2), MOST_STEPS)
+        even = np.linspace(0, length, steps + 1)
+        centres = np.concatenate([[0], np.arange(length) + 0.5, [length]])
+        sides.append(centres if dense else even)
+    grid = np.meshgrid(sides[1], sides[0])
     return grid[0], grid[1]
 
 
-def overlaps(window: GeoBox, raster: Raster, reach: tuple[float, float]) -> Iterator[Overlap]:
-    """Yield the parts of a raster that an output window needs.
+def overlaps(window: GeoBox, raster: Raster, reach: tuple[float, float]) -> list[Overlap]:
+    """Return the parts of a raster that an output window needs.
 
-    There is more than one of a raster in degrees where the window lies across the antimeridian.
+    There is more than one of a raster in degrees where the window lies around a pole, or is wider
+    than a turn.
 
     Parameters
     ----------
@@ -124,19 +160,32 @@ def overlaps(window: GeoBox, raster: Raster, reach: tuple[float, float]) -> Iter
     reach
         How many pixels, along the rows' axis and the columns', a value is made of to each side.
     """
+    try:
+        return list(_overlaps(window, raster, reach, dense=False))
+    except _BentError:  # where the projection ends, or nearly, each pixel tells for itself
+        return list(_overlaps(window, raster, reach, dense=True))
+
+
+class _BentError(Exception):
+    """A projection bends too much between the points of a coarse mesh."""
+
+
+def _overlaps(
+    window: GeoBox, raster: Raster, reach: tuple[float, float], *, dense: bool
+) -> Iterator[Overlap]:
     crs = window.crs
     assert crs is not None
-    columns, rows = mesh(window)
+    columns, rows = mesh(window, dense=dense)
     x, y = apply(window.transform, columns, rows)
     x, y = project(x, y, crs, raster.crs)
+    told = _Mesh(window, columns, rows, reach, dense)
     if not raster.crs.geographic:
-        yield from _within(window, raster, x, y, columns, rows, reach)
+        yield from told.within(raster, x, y)
     elif crs == raster.crs:
         for turn in _turns(x, raster):
-            moved = moved_by(raster, turn)
-            yield from _within(window, moved, x, y, columns, rows, reach, turn=turn)
+            yield from told.within(moved_by(raster, turn), x, y, turn=turn)
     else:
-        yield from _on_the_globe(window, raster, x, y, columns, rows, reach)
+        yield from _on_the_globe(told, raster, x, y)
 
 
 def apply(
@@ -151,7 +200,7 @@ def moved_by(raster: Raster, turn: float) -> Raster:
     """Return a raster in degrees moved along the equator."""
     if not turn:
         return raster
-    return Raster(Affine.translation(turn, 0) * raster.transform, raster.shape, raster.crs)
+    return Raster(Affine.translation(turn, 0) @ raster.transform, raster.shape, raster.crs)
 
 
 def _turns(x: NDArray[np.float64], raster: Raster) -> list[float]:
@@ -178,52 +227,70 @@ def _span(raster: Raster) -> tuple[float, float]:
 
 
 def _on_the_globe(
-    window: GeoBox,
-    raster: Raster,
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    columns: NDArray[np.float64],
-    rows: NDArray[np.float64],
-    reach: tuple[float, float],
+    told: _Mesh, raster: Raster, x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> Iterator[Overlap]:
     """Yield the overlaps with a raster in degrees of a window that was projected to it.
 
     Longitudes come within ±180° then. A window in which they jump from one to the other is taken
-    twice, east and west of Greenwich.
+    from a meridian of its own; one around a pole, where they jump from whichever, in two halves.
     """
-    jumps, crosses, pole = *_jumps(x), _pole(window)
-    if not jumps and pole is None:
+    pole = _pole(told.window)
+    if pole is None and not _jumps(x):
         for turn in _turns(x, raster):
-            moved = moved_by(raster, turn)
-            yield from _within(window, moved, x, y, columns, rows, reach, turn=turn)
+            yield from told.within(moved_by(raster, turn), x, y, turn=turn)
         return
-    middle = float(y[np.isfinite(y)].mean())
-    for side in (1, -1):
-        # Up to the antimeridian, and to Greenwich, which lie between points of the mesh.
-        ends = [(180.0 * side, middle)]
-        ends += [(0.0, middle)] if crosses else []
-        ends += [] if pole is None else [(0.0, pole), (180.0 * side, pole)]
-        with np.errstate(invalid="ignore"):
-            own = np.where(x * side >= 0, x, np.nan)
-        longitudes = np.concatenate([own.ravel(), [one for one, _ in ends]])
-        latitudes = np.concatenate([y.ravel(), [one for _, one in ends]])
-        for turn in _turns(longitudes, raster):
+    middle, spread = _middle(x)
+    half = pole is not None or spread > TURN / 2
+    for centre in (0.0, 180.0) if half else (middle,):
+        own = (x - centre + 180) % TURN - 180 + centre
+        ends: list[tuple[float, float]] = []
+        if half:
+            with np.errstate(invalid="ignore"):
+                own = np.where(np.abs(own - centre) <= FAR, own, np.nan)
+            known = y[np.isfinite(own)]
+            if not len(known):
+                continue
+            latitude = float(known.mean()) if pole is None else pole
+            ends = [(centre - 90.0, latitude), (centre + 90.0, latitude)]
+        for turn in _turns(own, raster):
             moved = moved_by(raster, turn)
-            yield from _within(
-                window, moved, longitudes, latitudes, columns, rows, reach, turn=turn, side=side
-            )
+            yield from told.within(moved, own, y, ends, turn=turn, centre=centre, half=half)
+    if pole is not None:
+        yield from _at_pole(told.window, raster, pole)
 
 
-def _jumps(x: NDArray[np.float64]) -> tuple[bool, bool]:
-    """Return whether longitudes jump at the antimeridian, and whether they cross Greenwich."""
-    jumps = crosses = False
+def _at_pole(window: GeoBox, raster: Raster, pole: float) -> Iterator[Overlap]:
+    """Yield what the pixels around a pole take."""
+    assert window.crs is not None
+    x, y = project(np.zeros(1), np.array([pole]), DEGREES, window.crs)
+    column, row = (float(one[0]) for one in apply(~window.transform, x, y))
+    target = []
+    for at, length in ((row, window.shape[0]), (column, window.shape[1])):
+        target.append(slice(max(math.floor(at) - 1, 0), min(math.floor(at) + 2, length)))
+    _, down = (~raster.transform) @ (0.0, pole)
+    height, width = raster.shape
+    if -1 <= down <= height + 1:
+        near = min(max(round(down), 0), height)
+        rows = range(max(near - POLAR, 0), min(near + POLAR, height))
+        yield Overlap(rows, range(width), (target[0], target[1]), singular=True)
+
+
+def _jumps(x: NDArray[np.float64]) -> bool:
+    """Return whether longitudes jump between neighbours, as they do at the antimeridian."""
     with np.errstate(invalid="ignore"):
-        for axis in (0, 1):
-            far = np.abs(np.diff(x, axis=axis)) > TURN / 2
-            signs = np.abs(np.diff(np.sign(x), axis=axis)) > 0
-            jumps |= bool(far.any())
-            crosses |= bool((signs & ~far).any())
-    return jumps, crosses
+        steps = [np.abs(np.diff(x, axis=axis)) for axis in (0, 1)]
+        return any(bool((step > TURN / 2).any()) for step in steps)
+
+
+def _middle(x: NDArray[np.float64]) -> tuple[float, float]:
+    """Return the longitude in the middle of some, in whole degrees, and how far they spread."""
+    around = np.unique(x[np.isfinite(x)] % TURN)
+    if not len(around):
+        return 0.0, 0.0
+    gaps = np.diff(np.append(around, around[0] + TURN))
+    widest = int(gaps.argmax())
+    first, spread = around[(widest + 1) % len(around)], TURN - gaps[widest]
+    return float(round((first + spread / 2 + 180) % TURN - 180)), float(spread)
 
 
 def _pole(window: GeoBox) -> float | None:
@@ -234,93 +301,125 @@ def _pole(window: GeoBox) -> float | None:
         return None
     height, width = window.shape
     for latitude in (90.0, -90.0):
-        x, y = project(np.zeros(1), np.array([latitude]), CRS("EPSG:4326"), crs)
+        x, y = project(np.zeros(1), np.array([latitude]), DEGREES, crs)
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             continue
         column, row = apply(~window.transform, x, y)
         if 0 <= column[0] <= width and 0 <= row[0] <= height:
             # A CRS that shows a pole as a line has no place for it.
-            back = project(x, y, crs, CRS("EPSG:4326"))[1]
+            back = project(x, y, crs, DEGREES)[1]
             if abs(float(back[0]) - latitude) < 1e-6:
                 return latitude
     return None
 
 
-def _within(
-    window: GeoBox,
-    raster: Raster,
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    columns: NDArray[np.float64],
-    rows: NDArray[np.float64],
-    reach: tuple[float, float],
-    *,
-    turn: float = 0.0,
-    side: int = 0,
-) -> Iterator[Overlap]:
-    """Yield the overlap of a window whose mesh lies at some coordinates of the raster's CRS."""
-    across, down = apply(~raster.transform, x, y)
-    known = np.isfinite(across) & np.isfinite(down)
-    if not known.any():
-        return
-    bend = (_bend(across, columns.shape), _bend(down, columns.shape))
+@dataclass(frozen=True, eq=False)
+class _Mesh:
+    """The points of an output window that were projected.
+
+    Attributes
+    ----------
+    window
+        The window.
+    columns, rows
+        Where in it they are, of the mesh's shape.
+    reach
+        See `overlaps`.
+    dense
+        Whether they are all pixels.
+    """
+
+    window: GeoBox
+    columns: NDArray[np.float64]
+    rows: NDArray[np.float64]
+    reach: tuple[float, float]
+    dense: bool
+
+    def within(
+        self,
+        raster: Raster,
+        x: NDArray[np.float64],
+        y: NDArray[np.float64],
+        ends: Sequence[tuple[float, float]] = (),
+        *,
+        turn: float = 0.0,
+        centre: float = 0.0,
+        half: bool = False,
+    ) -> Iterator[Overlap]:
+        """Yield the overlap where the points, and more `ends`, lie at some coordinates.
+
+        Raises
+        ------
+        _BentError
+            Where a coarse mesh doesn't tell.
+        """
+        across, down = apply(~raster.transform, x, y)
+        known = np.isfinite(across) & np.isfinite(down)
+        if not (self.dense or half or known.all()):
+            raise _BentError
+        if not known.any():
+            return
+        across, down = np.where(known, across, np.nan), np.where(known, down, np.nan)
+        sides, bends = [], []
+        for axis, at in enumerate((down, across)):
+            bend = _bend(at)
+            low, high = float(np.nanmin(at)), float(np.nanmax(at))
+            if not self.dense and bend > max(MOST_BENT, (high - low) / 4):
+                raise _BentError
+            for point in ends:
+                own = (~raster.transform) @ point
+                low, high = min(low, own[1 - axis]), max(high, own[1 - axis])
+            off = bend + self.reach[axis]
+            sides.append((math.floor(low - off), math.ceil(high + off)))
+            bends.append(bend)
+        touched = _touched(down, across, bends, raster)
+        rows, columns = _part_of(raster, *sides)
+        if rows and columns and touched.any():
+            target = _part(self.window, self.columns, self.rows, touched)
+            yield Overlap(rows, columns, target, turn, centre, half)
+
+
+def _part_of(raster: Raster, down: tuple[int, int], across: tuple[int, int]) -> tuple[range, range]:
+    """Return what there is of some rows and columns of a raster."""
     height, width = raster.shape
-    first, last = _reached(down, bend[1], reach[0])
-    left, right = _reached(across, bend[0], reach[1])
-    first, last = max(first, 0), min(last, height)
+    rows = range(max(down[0], 0), min(down[1], height))
     if not raster.goes_around:
-        left, right = max(left, 0), min(right, width)
-    elif right - left >= 2 * width:
-        left, right = -width, 2 * width
-    touched = _touched(across, down, bend, raster, columns.shape)
-    if first >= last or left >= right or not touched.any():
-        return
-    target = _part(window, columns, rows, touched)
-    yield Overlap(range(first, last), range(left, right), target, turn, side)
+        return rows, range(max(across[0], 0), min(across[1], width))
+    if across[1] - across[0] >= 2 * width:
+        return rows, range(-width, 2 * width)
+    return rows, range(*across)
 
 
-def _reached(at: NDArray[np.float64], bend: float, reach: float) -> tuple[int, int]:
-    finite = at[np.isfinite(at)]
-    return math.floor(finite.min() - bend - reach), math.ceil(finite.max() + bend + reach)
-
-
-def _bend(at: NDArray[np.float64], shape: tuple[int, ...]) -> float:
+def _bend(at: NDArray[np.float64]) -> float:
     """Return by how much a projection may be off between the points of a mesh, in pixels."""
-    grid = at.ravel()[: shape[0] * shape[1]].reshape(shape)
     found = 0.5
-    with np.errstate(invalid="ignore"):
-        for axis in (0, 1):
-            bent = np.abs(np.diff(grid, n=2, axis=axis))
-            finite = bent[np.isfinite(bent)]
-            found += float(finite.max(initial=0.0)) / 4
-        if not np.isfinite(grid).all():  # where the projection ends, between two points
-            steps = [np.abs(np.diff(grid, axis=axis)) for axis in (0, 1)]
-            found += max(float(step[np.isfinite(step)].max(initial=0.0)) for step in steps)
+    for axis in (0, 1):
+        bent = np.abs(np.diff(at, n=2, axis=axis))
+        found += float(bent[np.isfinite(bent)].max(initial=0.0)) / 4
     return found
 
 
 def _touched(
-    across: NDArray[np.float64],
     down: NDArray[np.float64],
-    bend: tuple[float, float],
+    across: NDArray[np.float64],
+    bends: Sequence[float],
     raster: Raster,
-    shape: tuple[int, ...],
 ) -> NDArray[np.bool_]:
     """Return which cells of the mesh touch the raster, of the mesh's shape less one."""
-    height, width = raster.shape
-    count = shape[0] * shape[1]
-    found = np.ones((shape[0] - 1, shape[1] - 1), dtype=bool)
-    for at, length, off in ((across, width, bend[0]), (down, height, bend[1])):
-        if length == width and at is across and raster.goes_around:
+    found = np.ones((down.shape[0] - 1, down.shape[1] - 1), dtype=bool)
+    for axis, at in enumerate((down, across)):
+        if axis == 1 and raster.goes_around:
             continue
-        grid = at.ravel()[:count].reshape(shape)
-        corners = (grid[:-1, :-1], grid[:-1, 1:], grid[1:, :-1], grid[1:, 1:])
-        stacked = np.stack(corners)
+        stacked = np.stack([at[:-1, :-1], at[:-1, 1:], at[1:, :-1], at[1:, 1:]])
         unknown = ~np.isfinite(stacked)
         low = np.where(unknown, np.inf, stacked).min(axis=0)
         high = np.where(unknown, -np.inf, stacked).max(axis=0)
-        found &= (low - off <= length) & (high + off >= 0)
-    return found
+        found &= (low - bends[axis] <= raster.shape[axis]) & (high + bends[axis] >= 0)
+    # A cell with a corner that isn't known may reach anywhere.
+    gone = ~np.isfinite(down)
+    edge = gone[:-1, :-1] | gone[:-1, 1:] | gone[1:, :-1] | gone[1:, 1:]
+    whole = gone[:-1, :-1] & gone[:-1, 1:] & gone[1:, :-1] & gone[1:, 1:]
+    return found | (edge & ~whole)
 
 
 def _part(

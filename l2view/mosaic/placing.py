@@ -110,6 +110,16 @@ FIELDS = (
 UNEVEN = 0.02
 """By how much of a cell the axes of a raster may be off, as those in single precision are."""
 
+LENGTHS = dict.fromkeys(("m", "metre", "meter", "metres", "meters", "1", ""), 1.0) | dict.fromkeys(
+    ("km", "kilometre", "kilometer", "kilometres", "kilometers"), 1e3
+)
+"""Units of axes in a projection, in metres."""
+
+ANGLES = dict.fromkeys(("rad", "radian", "radians"), 1.0) | dict.fromkeys(
+    ("microradian", "microradians", "urad"), 1e-6
+)
+"""Units of the axes of a geostationary projection, in radians."""
+
 READERS = 8
 """How many granules' axes are read at once."""
 
@@ -168,7 +178,13 @@ class Placed:
     @property
     def is_raster(self) -> NDArray[np.bool_]:
         """Which granules have a transform and a CRS, of shape (n,)."""
-        return np.isfinite(self.transforms).all(axis=2).any(axis=1) & (self.systems >= 0)
+        return self.usable.any(axis=1) & (self.systems >= 0)
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """Which levels have a transform, that can be inverted, of shape (n, levels)."""
+        a, b, _, d, e, _ = np.moveaxis(self.transforms, 2, 0)
+        return np.asarray(np.isfinite(self.transforms).all(axis=2) & (a * e - b * d != 0))
 
 
 def placed(tree: Tree, levels: Levels, systems: Systems) -> Placed:
@@ -194,7 +210,8 @@ def placed(tree: Tree, levels: Levels, systems: Systems) -> Placed:
         for level, array in enumerate(levels.arrays):
             for said, which, largest in _holders(levels, array):
                 told = _Said.of(said, systems)
-                fits = _fits(told.shapes[which], levels.shapes(level), largest)
+                own = image_shapes(array.shapes, levels.axes)
+                fits = _fits(told.shapes[which], own, largest)
                 _fill(transforms[:, level], told.transforms[which], fits)
                 _fill(number, told.systems[which])
             _fill(transforms[:, level], *_of_layout(levels, level))
@@ -262,7 +279,7 @@ def _largest(levels: Levels, group: str) -> NDArray[np.int64]:
     found = np.zeros((len(levels.inventory.rows), 2), dtype=np.int64)
     for path, array in levels.inventory.arrays.items():
         if array.rank >= 2 and (not group or path.startswith(f"{group}/")):
-            shapes = image_shapes(array.shapes, axes_of(array))
+            shapes = image_shapes(array.shapes, axes_of(array, levels.inventory))
             larger = shapes.prod(axis=1) > found.prod(axis=1)
             found[larger] = shapes[larger]
     return found
@@ -451,19 +468,39 @@ def _of_axes(
     if axes is None or not len(members):
         return
     y, x, degrees = axes
+    down, beside = (1.0 if degrees else _metres(levels, one) for one in (y, x))
+    if down is None or beside is None:
+        return
     known = number if not degrees else np.where(number < 0, systems.number("EPSG:4326"), number)
     members = members[known[members] >= 0]
 
     opener = GranuleOpener(tree)
 
     def read(member: int) -> Affine | None:
-        rows, columns = (axis_values(opener, levels, one, member) for one in (y, x))
+        rows = axis_values(opener, levels, y, member) * down
+        columns = axis_values(opener, levels, x, member) * beside
         return transform_of_axes(rows, np.unwrap(columns, period=360) if degrees else columns)
 
     for member, transform in zip(members.tolist(), in_threads(read, members.tolist()), strict=True):
         if transform is not None:
             transforms[member] = transform[:6]
             number[member] = known[member]
+
+
+def _metres(levels: Levels, axis: ArrayInventory) -> float | None:
+    """Return what the values of an axis in a projection are multiplied by, None for unknown units.
+
+    Angles are those at which a satellite sees a place, from its height (CF 1.12, appendix F,
+    "Geostationary projection").
+    """
+    said = axis.variants[0]["attributes"].get("units")
+    units = str(said or "m").lower().strip()
+    if units in ANGLES:
+        mapping = _mapping(levels)
+        attributes = {} if mapping is None else mapping.variants[0]["attributes"]
+        height = attributes.get("perspective_point_height")
+        return None if height is None else ANGLES[units] * float(height)
+    return LENGTHS.get(units)
 
 
 def in_threads[Item, Result](
@@ -573,8 +610,19 @@ def _along(other: ArrayInventory, shape: NDArray[np.int64], levels: Levels, axis
     lengths = other.ends - other.begins
     if other.rank == 0:
         return False
+    names = [levels.arrays[0].dimensions[one] for one in levels.axes]
+    own = other.dimensions[-len(names) :] if other.rank > 1 else other.dimensions
     if len(levels.axes) == 1:
         return other.rank == 1 and bool((lengths[:, 0] == shape[:, 0]).all())
     if other.rank == 1:
-        return bool((lengths[:, 0] == shape[:, axis]).all())
-    return bool((lengths[:, -2:] == shape).all()) and bool((lengths[:, :-2] == 1).all())
+        told = _are_named([names[axis], own[0]]) and names[axis] != own[0]
+        return not told and bool((lengths[:, 0] == shape[:, axis]).all())
+    told = _are_named([*names, *own]) and names != list(own)
+    return (
+        not told and bool((lengths[:, -2:] == shape).all()) and bool((lengths[:, :-2] == 1).all())
+    )
+
+
+def _are_named(names: Sequence[str | None]) -> bool:
+    """Return whether dimensions have names, and not ones that formats make up for want of some."""
+    return all(name is not None and not name.startswith("phony_dim") for name in names)

@@ -21,7 +21,8 @@ from l2view.mosaic import reading
 from l2view.mosaic.bands import Levels
 from l2view.mosaic.overlaps import TURN, Overlap, Raster, apply, moved_by, overlaps, project
 from l2view.mosaic.placing import Placed
-from l2view.mosaic.warp import Piece, reach, side_of, warp
+from l2view.mosaic.target import hull_of
+from l2view.mosaic.warp import Piece, is_within, reach, warp
 from l2view.tables.arrays import StoredArray
 from l2view.tables.grid import Window
 from l2view.tables.values import Values
@@ -193,8 +194,8 @@ class Rasters:
         down, across = self.scales[number].tolist()
         return down, across
 
-    def overlaps(self, number: int, window: GeoBox, resampling: str) -> Iterator[Overlap]:
-        """Yield the parts of an image that an output window needs."""
+    def overlaps(self, number: int, window: GeoBox, resampling: str) -> list[Overlap]:
+        """Return the parts of an image that an output window needs."""
         return overlaps(window, self.raster(number), reach(resampling, self.scale(number)))
 
     def stored(self, number: int) -> StoredArray:
@@ -252,19 +253,23 @@ class Rasters:
     ) -> Piece:
         raster, grid = self.raster(number), window[overlap.target]
         values, valid = self._read(number, overlap.rows, overlap.columns, raster.shape[1])
+        if raster.ends_at_pole and overlap.rows.stop == raster.shape[0]:
+            values = _with_pole(values)
+            valid = None if valid is None else _with_pole(valid)
         begin = Affine.translation(overlap.columns.start, overlap.rows.start)
         found, there = warp(
             values,
             valid,
-            moved_by(raster, overlap.turn).transform * begin,
+            moved_by(raster, overlap.turn - overlap.centre).transform @ begin,
             raster.crs,
             grid,
-            resampling,
+            "nearest" if overlap.singular else resampling,
             self.scale(number),
             dtype,
+            overlap.centre,
         )
-        if overlap.side:
-            own = side_of(grid, raster.crs, overlap.side)
+        if overlap.half:
+            own = is_within(grid, raster.crs, overlap.centre)
             there = own if there is None else there & own
         return Piece(overlap.target, found, there)
 
@@ -284,6 +289,14 @@ class Rasters:
             start += count
         image = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         return stored.values.to_numpy(image)
+
+
+def _with_pole(values: NDArray[Any]) -> NDArray[Any]:
+    """Return a part of an image in degrees with its last row again.
+
+    A pixel whose centre is the pole lies on the edge of that row, which GDAL counts as beyond.
+    """
+    return np.concatenate([values, values[-1:]])
 
 
 @dataclass(frozen=True, eq=False)
@@ -343,7 +356,7 @@ def _finest(
     levels: Levels, placed: Placed, members: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the transforms and shapes of the finest levels that can be used."""
-    usable = np.isfinite(placed.transforms[members]).all(axis=2)
+    usable = placed.usable[members]
     first = usable.argmax(axis=1)
     shapes = np.stack([levels.shapes(level) for level in range(len(levels.arrays))], axis=1)
     return placed.transforms[members, first], shapes[members, first]
@@ -368,21 +381,14 @@ def _boxes(
             bent = sum(np.abs(np.diff(values, n=2, axis=axis)).max(axis=(1, 2)) for axis in (1, 2))
         sides.append((values.min(axis=(1, 2)) - bent / 4, values.max(axis=(1, 2)) + bent / 4))
     boxes = np.stack([sides[0][0], sides[1][0], sides[0][1], sides[1][1]], axis=1)
-    hull = _hull(x[~wide], y[~wide])
+    hull = hull_of(x[~wide], y[~wide], target)
     if wide.any():
         far = project(*_points(transforms[wide], shapes[wide], 65), source, target)
-        other = _hull(*far)
+        other = hull_of(*far, target)
         with np.errstate(invalid="ignore"):
             hull = np.concatenate([np.fmin(hull[:2], other[:2]), np.fmax(hull[2:], other[2:])])
     boxes[wide] = np.nan
     return boxes, hull
-
-
-def _hull(x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
-    known = np.isfinite(x) & np.isfinite(y)
-    if not known.any():
-        return np.full(4, np.nan)
-    return np.array([x[known].min(), y[known].min(), x[known].max(), y[known].max()])
 
 
 def _points(
@@ -436,7 +442,7 @@ def levels_read(
     """
     placed, members = one.placed, one.members
     transforms = placed.transforms[members]
-    usable = np.isfinite(transforms).all(axis=2)
+    usable = placed.usable[members]
     chosen = usable.argmax(axis=1)
     base, shapes = _finest(one.levels, placed, members)
     scales = np.ones((len(members), 2))
@@ -482,7 +488,7 @@ def _scales(
         x, y = apply(window.transform, np.array([width / 2]), np.array([height / 2]))
         x, y = project(x, y, target, source)
         inverse = [~Affine(*transform) for transform in transforms[anywhere].tolist()]
-        points = np.array([(one * (x[0], y[0]))[::-1] for one in inverse])
+        points = np.array([(one @ (x[0], y[0]))[::-1] for one in inverse])
         inside = ((points >= 0) & (points <= shapes[anywhere])).all(axis=1)
         middle[anywhere] = np.where(inside[:, None], points, middle[anywhere])
     steps = np.maximum(shapes / 1000.0, 1.0)

@@ -23,7 +23,7 @@ from l2view.mosaic.overlaps import project
 from l2view.mosaic.placing import PLACING, Placed, Systems, decoding, placed
 from l2view.mosaic.rasters import Arrays, Located, Rasters, levels_read, located
 from l2view.mosaic.swaths import DEGREES, Swaths, require_statistic
-from l2view.mosaic.target import metres
+from l2view.mosaic.target import hull_of, metres
 from l2view.query.place import geometry_field
 from l2view.tables.values import MISSING, Values
 from l2view.view.opener import GranuleOpener
@@ -348,8 +348,4 @@ def hull_of_footprints(tree: Tree, rows: NDArray[np.int64], crs: CRS) -> NDArray
     if not some:
         return np.full(4, np.nan)
     points = shapely.get_coordinates(shapely.segmentize(np.array(some, dtype=object), 1.0))
-    x, y = project(points[:, 0], points[:, 1], DEGREES, crs)
-    known = np.isfinite(x) & np.isfinite(y)
-    if not known.any():
-        return np.full(4, np.nan)
-    return np.array([x[known].min(), y[known].min(), x[known].max(), y[known].max()])
+    return hull_of(*project(points[:, 0], points[:, 1], DEGREES, crs), crs)

@@ -31,6 +31,9 @@ MOST_CHUNKS = 10_000_000
 DEGREE = 111_320.0
 """Metres in a degree of the equator."""
 
+FAR = 2.1e7
+"""The metres from a projection's origin beyond which nothing of the globe need lie."""
+
 DEGREES = CRS("EPSG:4326")
 
 
@@ -189,8 +192,19 @@ def _projected(bbox: Sequence[float], crs: CRS) -> NDArray[np.float64]:
     )
     if crs.geographic:
         return np.array([west, south, east, north])
-    x, y = project(longitudes, latitudes, DEGREES, crs)
+    return hull_of(*project(longitudes, latitudes, DEGREES, crs), crs)
+
+
+def hull_of(x: NDArray[np.float64], y: NDArray[np.float64], crs: CRS) -> NDArray[np.float64]:
+    """Return west, south, east and north of points in a CRS, NaN where it has none of them.
+
+    Those are left out that lie farther away than the globe is large, as the pole opposite does.
+    """
     known = np.isfinite(x) & np.isfinite(y)
+    if crs.geographic:
+        y = np.clip(y, -90, 90)
+    else:
+        known &= np.maximum(np.abs(x), np.abs(y)) * metres(crs) <= FAR
     if not known.any():
         return np.full(4, np.nan)
     return np.array([x[known].min(), y[known].min(), x[known].max(), y[known].max()])

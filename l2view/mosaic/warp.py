@@ -7,6 +7,7 @@ that is warped, so that parts have no seam.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, get_args
@@ -18,9 +19,11 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo import CRS
 from odc.geo.geobox import GeoBox
+from pyproj.enums import WktVersion
 
+from l2view.decoding import QUIET
 from l2view.errors import QueryError, unknown
-from l2view.mosaic.overlaps import apply, project
+from l2view.mosaic.overlaps import TURN, apply, project
 from l2view.mosaic.values import cast
 
 type Resampling = Literal[
@@ -46,6 +49,15 @@ RESAMPLINGS: tuple[str, ...] = get_args(Resampling.__value__)
 RADIUS = {"bilinear": 1, "cubic": 2, "cubic_spline": 2, "lanczos": 3}
 """The pixels to each side that a kernel reaches, where the image isn't shrunk."""
 
+POINTS = frozenset({"nearest", *RADIUS})
+"""What asks an image for its value at a pixel's centre, and not in all of it."""
+
+PICKED = frozenset({"nearest", "mode", "min", "max"})
+"""What gives a pixel as it is, and computes nothing."""
+
+FRAME = 2
+"""The pixels of the frame around an image that is asked for those in a pixel."""
+
 OVERSHOOTING = frozenset({"cubic", "lanczos"})
 """The kernels whose values may be beyond those of the pixels, by less than these differ."""
 
@@ -67,6 +79,9 @@ ALIKE = 1e-3
 
 WIDER = {"bool": "uint8", "int8": "int16", "float16": "float32"}
 """Data types that GDAL's warper doesn't have, and which it takes for them."""
+
+PRIME_MERIDIAN = r'PRIMEM\["[^"]*",[-+.0-9eE]+(?:,AUTHORITY\["[^"]*","[^"]*"\])?\]'
+"""A prime meridian in WKT 1."""
 
 EXACT = 2**53
 """The integers up to which GDAL's warper, which counts in doubles, is exact."""
@@ -134,6 +149,7 @@ def warp(
     resampling: str,
     scale: tuple[float, float],
     dtype: np.dtype[Any],
+    centre: float = 0.0,
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """Return an image on a grid.
 
@@ -155,6 +171,8 @@ def warp(
         The grid's pixels in one of the image, down and across.
     dtype
         What values are wanted: those of integers are made in it where it is of floats.
+    centre
+        The meridian that the longitudes of an image in degrees are counted from.
 
     Returns
     -------
@@ -164,13 +182,34 @@ def warp(
         Of the grid's shape, False where there is nothing; None where there is something
         everywhere.
     """
-    if crs == grid.crs:
+    if crs == grid.crs and not centre:
         height, width = grid.shape
-        matrix = ~transform * grid.transform
+        matrix = ~transform @ grid.transform
         taken = _taken(image, valid, matrix, (height, width), resampling)
         if taken is not None:
             return taken
-    return _warped(image, valid, transform, crs, grid, resampling, scale, dtype)
+    wkt = counted_from(crs, centre)
+    if resampling == "nearest" and image.dtype.itemsize == 8 and image.dtype.kind in "iu":
+        return _by_index(image, valid, transform, wkt, grid)
+    return _warped(image, valid, transform, wkt, grid, resampling, scale, dtype)
+
+
+def _by_index(
+    image: NDArray[Any],
+    valid: NDArray[np.bool_] | None,
+    transform: Affine,
+    wkt: str,
+    grid: GeoBox,
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+    """Return the nearest pixels of an image whose values GDAL's warper would round."""
+    numbers = np.arange(image.size, dtype=np.float64).reshape(image.shape)
+    kind = np.dtype(np.float64)
+    at, there = _warped(numbers, None, transform, wkt, grid, "nearest", (1.0, 1.0), kind)
+    which = np.nan_to_num(at).astype(np.int64)
+    if valid is not None:
+        own = valid.ravel()[which]
+        there = own if there is None else there & own
+    return image.ravel()[which], there
 
 
 def _taken(
@@ -229,7 +268,7 @@ def _warped(
     image: NDArray[Any],
     valid: NDArray[np.bool_] | None,
     transform: Affine,
-    crs: CRS,
+    wkt: str,
     grid: GeoBox,
     resampling: str,
     scale: tuple[float, float],
@@ -237,7 +276,9 @@ def _warped(
 ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
     """Return an image on a grid, by GDAL's warper."""
     own = image.dtype
-    image, nodata = _with_nodata(_widened(image), valid, resampling)
+    if resampling not in POINTS:
+        image, valid, transform = _framed(image, valid, transform)
+    image, nodata = _with_nodata(_widened(image, valid), valid, resampling)
     kept = image.dtype
     if dtype.kind == "f" and kept.kind in "iu":
         kept = np.result_type(dtype, np.float32)
@@ -249,29 +290,43 @@ def _warped(
     options: dict[str, Any] = {}
     if resampling in RADIUS:
         options = {"YSCALE": _near(scale[0]), "XSCALE": _near(scale[1])}
-    rasterio.warp.reproject(
-        np.ascontiguousarray(image),
-        found,
-        src_transform=transform,
-        src_crs=_rasterio_crs(crs.to_wkt()),
-        src_nodata=None if valid is None else nodata,
-        dst_transform=grid.transform,
-        dst_crs=_rasterio_crs(grid.crs.to_wkt()),
-        dst_nodata=None if valid is None else missing,
-        # Where pixels are missing, values that are made of few of them would be mixed with what
-        # stands there; otherwise none is, and the kernels that know of nothing missing are used.
-        init_dest_nodata=valid is not None,
-        resampling=rasterio.warp.Resampling[resampling],
-        tolerance=TOLERANCE,
-        **options,
-    )
+    with QUIET:  # of what rasterio hides in a way that isn't for threads
+        rasterio.warp.reproject(
+            np.ascontiguousarray(image),
+            found,
+            src_transform=transform,
+            src_crs=_rasterio_crs(wkt),
+            src_nodata=None if valid is None else nodata,
+            dst_transform=grid.transform,
+            dst_crs=_rasterio_crs(grid.crs.to_wkt()),
+            dst_nodata=None if valid is None else missing,
+            # Where pixels are missing, values made of few of them would be mixed with what stands
+            # there; otherwise none is, and kernels are used that know of nothing missing.
+            init_dest_nodata=valid is not None,
+            resampling=rasterio.warp.Resampling[resampling],
+            tolerance=TOLERANCE,
+            **options,
+        )
     there = found == found if kept.kind == "f" else found != missing
     if kept.kind in "iu" and kept != own and resampling != "sum":
         found = cast(found, np.dtype(np.uint8) if own.kind == "b" else own)
     return found, None if there.all() else there
 
 
-def _widened(image: NDArray[Any]) -> NDArray[Any]:
+def _framed(
+    image: NDArray[Any], valid: NDArray[np.bool_] | None, transform: Affine
+) -> tuple[NDArray[Any], NDArray[np.bool_], Affine]:
+    """Return an image with a frame of missing pixels.
+
+    What GDAL makes of all pixels in one of the grid's, where that is partly beyond the image's
+    edge, otherwise depends on what else is warped.
+    """
+    there = np.ones(image.shape, bool) if valid is None else valid
+    moved = transform @ Affine.translation(-FRAME, -FRAME)
+    return np.pad(image, FRAME), np.pad(there, FRAME), moved
+
+
+def _widened(image: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[Any]:
     """Return an image in a data type that GDAL's warper has, and in the machine's byte order.
 
     Raises
@@ -280,12 +335,14 @@ def _widened(image: NDArray[Any]) -> NDArray[Any]:
         Where an integer is one that it would round.
     """
     image = image.astype(image.dtype.newbyteorder("="), copy=False)
-    if image.dtype.itemsize == 8 and image.dtype.kind in "iu" and image.size:
-        low, high = int(image.min()), int(image.max())
-        if max(abs(low), abs(high)) > EXACT:
+    if image.dtype.itemsize == 8 and image.dtype.kind in "iu":
+        taken = image if valid is None else image[valid]
+        ends = (int(taken.min()), int(taken.max())) if taken.size else (0, 0)
+        farthest = max(ends, key=abs)
+        if abs(farthest) > EXACT:
             raise QueryError(
-                f"integers up to {high:,} can't be resampled exactly; ask for "
-                'resampling="nearest" in their own CRS, or dtype="float64"'
+                f"{farthest:,} is an integer that can't be resampled exactly: take "
+                'resampling="nearest"'
             )
     wider = WIDER.get(image.dtype.name)
     return image if wider is None else image.astype(wider)
@@ -321,10 +378,23 @@ def _near(scale: float) -> float:
     return 1.0 if abs(scale - 1) < 0.05 else scale
 
 
-def side_of(grid: GeoBox, crs: CRS, side: int) -> NDArray[np.bool_]:
-    """Return which pixels of a grid lie east (1) or west (-1) of Greenwich, of its shape."""
+def counted_from(crs: CRS, centre: float) -> str:
+    """Return the WKT of a geographic CRS whose longitudes are counted from another meridian."""
+    if not centre:
+        return str(crs.to_wkt())
+    own = crs.proj.prime_meridian
+    meridian = centre + (0.0 if own is None else float(own.longitude))
+    wkt = crs.to_wkt(version=WktVersion.WKT1_GDAL)
+    shifted = re.sub(PRIME_MERIDIAN, f'PRIMEM["of the window",{meridian!r}]', wkt, count=1)
+    return re.sub(r',AUTHORITY\["[^"]*","[^"]*"\]\]$', "]", shifted)
+
+
+def is_within(grid: GeoBox, crs: CRS, centre: float) -> NDArray[np.bool_]:
+    """Return which pixels of a grid lie within 90° of a meridian, of its shape."""
     assert grid.crs is not None
     columns, rows = np.meshgrid(np.arange(grid.shape[1]) + 0.5, np.arange(grid.shape[0]) + 0.5)
     x, _ = project(*apply(grid.transform, columns, rows), grid.crs, crs)
     with np.errstate(invalid="ignore"):
-        return np.asarray(x >= 0 if side > 0 else x < 0)
+        far = np.abs((x - centre + 180) % TURN - 180)
+        # One that lies at 90° is on one side only.
+        return np.asarray(far < 90 if centre == 0 else far <= 90)

@@ -303,7 +303,7 @@ def _rasters(group: zarr.Group, place: shapely.Geometry) -> Iterator[Located]:
             scale = Affine.scale(width / shape[1], height / shape[0])
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                windows = raster_windows(shape, transform * scale, crs, place)
+                windows = raster_windows(shape, transform @ scale, crs, place)
             dimensions = (mine[at[0]], mine[at[1]])
             yield Located(
                 image.path[prefix:].rpartition("/")[0],
