@@ -15,7 +15,7 @@ from odc.geo.geobox import GeoBox
 from l2view.mosaic.composite import Composed, Image, Offer, Reduce, composed
 from l2view.mosaic.overlaps import TURN
 from l2view.mosaic.rasters import Rasters
-from l2view.mosaic.swaths import Swaths
+from l2view.mosaic.swaths import Pixels, Swaths
 from l2view.mosaic.values import cast
 from l2view.mosaic.warp import PICKED
 
@@ -118,7 +118,8 @@ class BandArray:
         nbytes = len(images) * height * width * self.source.itemsize
         if not named and nbytes > MOST_STACKED and height * width > 1:
             return self._halves(window, group)
-        offers = (self._image(kind, number, window) for kind, number in images)
+        pixels = Pixels(window)
+        offers = (self._image(kind, number, pixels) for kind, number in images)
         made = composed(offers, (height, width), self._kept, self.reduce)
         return self._finished(made)
 
@@ -137,7 +138,7 @@ class BandArray:
     def _kept(self) -> np.dtype[Any]:
         """The data type that pixels are put together in."""
         if callable(self.reduce) or self.reduce == "median":
-            return self.source
+            return self.source if self.resampling in PICKED else self._wanted
         return self.dtype
 
     def sources(self, window: GeoBox, group: int) -> list[tuple[Rasters | Swaths, int]]:
@@ -155,11 +156,12 @@ class BandArray:
         found.sort(key=lambda one: one[0], reverse=self.reduce == "last")
         return [(kind, number) for _, kind, number in found]
 
-    def _image(self, kind: Rasters | Swaths, number: int, window: GeoBox) -> Image:
+    def _image(self, kind: Rasters | Swaths, number: int, pixels: Pixels) -> Image:
         """Return what an image could give a window."""
+        window = pixels.window
         if isinstance(kind, Swaths):
             whole = (slice(0, window.shape[0]), slice(0, window.shape[1]))
-            return [Offer(whole, partial(kind.pieces, number, window, self.resampling))]
+            return [Offer(whole, partial(kind.pieces, number, pixels, self.resampling))]
         return [
             Offer(
                 one.target,
@@ -171,7 +173,9 @@ class BandArray:
     @property
     def _wanted(self) -> np.dtype[Any]:
         """The data type that resampled values are wanted in."""
-        return np.dtype(np.float64) if self.reduce in ("mean", "median") else self.dtype
+        if self.reduce in ("mean", "median") or callable(self.reduce):
+            return np.result_type(self.dtype, np.float64)
+        return self.dtype
 
     @property
     def _computes(self) -> bool:

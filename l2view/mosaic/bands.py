@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from l2view.decoding import native_dtype
+from l2view.decoding import is_time, native_dtype
 from l2view.errors import QueryError, listed, unknown
 from l2view.geolocation.coordinates import LATITUDE, LONGITUDE, axes_of_image, says_coordinate
 from l2view.hierarchy import JSON, join, resolve
@@ -22,6 +22,9 @@ type Bands = str | Sequence[str] | Mapping[str, str] | None
 NORTH = frozenset({"y", "lat", "latitude", "northing", "yc", "projection_y_coordinate"})
 EAST = frozenset({"x", "lon", "longitude", "easting", "xc", "projection_x_coordinate"})
 """Names of dimensions, and standard names of their coordinates, along which y and x grow."""
+
+TAKEN = frozenset({"x", "y", "time", "group", "spatial_ref"})
+"""Names of a mosaic's coordinates."""
 
 PICKED = re.compile(r"(?P<path>.+?)\[(?P<at>\s*-?\d+\s*(,\s*-?\d+\s*)*)\]")
 """A path with positions along the axes that aren't of the image."""
@@ -85,7 +88,11 @@ def image_shapes(shapes: NDArray[np.int64], axes: Sequence[int]) -> NDArray[np.i
     return found if len(axes) == 2 else np.concatenate([found, np.ones_like(found)], axis=1)
 
 
-def asked(bands: Bands, inventories: Sequence[Inventory]) -> tuple[Band, ...]:
+type Shows = Callable[[str], bool]
+"""Whether an array is one that the view shows, by its path."""
+
+
+def asked(bands: Bands, inventories: Sequence[Inventory], shows: Shows) -> tuple[Band, ...]:
     """Return the bands that are asked for; all that are images where none are named.
 
     Raises
@@ -103,6 +110,10 @@ def asked(bands: Bands, inventories: Sequence[Inventory]) -> tuple[Band, ...]:
         return tuple(Band(name, path) for name, path in names.items())
     if isinstance(bands, str):
         bands = [bands]
+    if not isinstance(bands, Sequence | Mapping):
+        raise QueryError(
+            f"bands={bands!r} are no paths: a text, a list of them, or a mapping of names to paths"
+        )
     pairs = bands.items() if isinstance(bands, Mapping) else [(_name(one), one) for one in bands]
     made = [_band(name, said) for name, said in pairs]
     if not made:
@@ -135,8 +146,11 @@ def _band(name: Any, said: Any) -> Band:
     path, picks = _split(said)
     if not isinstance(name, str) or not name:
         raise QueryError(f"a band is called by a text, not by {name!r}")
-    if name in ("x", "y", "time", "spatial_ref", "latitude", "longitude"):
-        raise QueryError(f'no band can be called "{name}", as a coordinate of the mosaic is')
+    if name in TAKEN:
+        raise QueryError(
+            f'no band can be called "{name}", as a coordinate of the mosaic is: name it, as in '
+            f'bands={{"my_{name}": "{path}"}}'
+        )
     return Band(name, path, picks)
 
 
@@ -148,9 +162,7 @@ def _names(paths: Sequence[str]) -> dict[str, str]:
     }
 
 
-def found(
-    band: Band, inventories: Sequence[Inventory], shown: Mapping[str, Any] | None = None
-) -> list[Levels]:
+def found(band: Band, inventories: Sequence[Inventory], shows: Shows) -> list[Levels]:
     """Return the arrays of a band, profile by profile; those without it are left out.
 
     Raises
@@ -162,10 +174,15 @@ def found(
     for inventory in inventories:
         levels = _groups_of_levels(inventory)
         path = _path(band.path, levels, inventory)
-        if path is not None:
+        if path is not None and shows(path):
             parts.append(_levels(band, path, levels, inventory))
     if not parts:
-        known = dict.fromkeys(path for one in inventories for path in _groups_of_levels(one))
+        known = dict.fromkeys(
+            path
+            for one in inventories
+            for path in _groups_of_levels(one) or one.arrays
+            if shows(path)
+        )
         raise QueryError(unknown("band", band.path, known))
     return parts
 
@@ -234,6 +251,12 @@ def _finest_first(
     }
 
 
+def _has_one_image(array: ArrayInventory, inventory: Inventory) -> bool:
+    """Return whether an array has no axes beside rows and columns, but for those of length 1."""
+    others = [axis for axis in range(array.rank) if axis not in axes_of(array, inventory)]
+    return bool((array.shapes[:, others] == 1).all())
+
+
 def _is_image(array: ArrayInventory) -> bool:
     """Return whether an array's values are numbers along two axes, and not coordinates."""
     attributes, name = array.variants[0]["attributes"], array.path.rpartition("/")[2]
@@ -241,6 +264,7 @@ def _is_image(array: ArrayInventory) -> bool:
     return (
         array.rank >= 2
         and kind in "iufb"
+        and not is_time(attributes)
         and not any(says_coordinate(attributes, name, *words) for words in (LATITUDE, LONGITUDE))
     )
 

@@ -69,7 +69,7 @@ def require_reduce(said: Any) -> None:
     QueryError
         Naming those that there are.
     """
-    if not callable(said) and said not in REDUCES:
+    if not callable(said) and not (isinstance(said, str) and said in REDUCES):
         raise QueryError(f"{unknown('reduce', str(said), REDUCES)}; or pass a function")
 
 
@@ -240,6 +240,10 @@ def _called(reduce: Any, stack: np.ma.MaskedArray[Any, Any]) -> Composed:
     """
     found = reduce(stack)
     values = np.ma.getdata(found)
+    if values.dtype.kind not in "iufb":
+        raise QueryError(
+            f"the function of reduce= gave {values.dtype}: it has to make numbers of numbers"
+        )
     if values.shape != stack.shape[1:]:
         raise QueryError(
             f"the function of reduce= gave something of shape {values.shape}: of images of shape "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -9,6 +10,7 @@ from uuid import uuid4
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import xarray as xr
 from numpy.typing import DTypeLike, NDArray
 from odc.geo.geobox import GeoBox
@@ -40,6 +42,7 @@ from l2view.mosaic.warp import Resampling, require_resampling
 from l2view.query import expressions
 from l2view.query.interval import time_field
 from l2view.tables.cells import require_free_loop
+from l2view.view.store import ViewStore
 from l2view.view.tree import Tree
 
 if TYPE_CHECKING:
@@ -58,9 +61,6 @@ TIME, GROUP = "time", "group"
 
 FLOATS = 2
 """The bytes of integers whose means single precision holds well enough."""
-
-CUBED_MEMORY = 1 << 31
-"""The bytes that a task of Cubed's may take, where the caller says nothing else."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,7 +126,13 @@ def planned(
 
     The parameters and errors are those of `l2view.mosaic`.
     """
+    if not isinstance(getattr(view, "view_store", None), ViewStore):
+        raise QueryError(
+            f"a mosaic is made of a view, and not of {type(view).__name__}: l2view.open(store) "
+            "gives one"
+        )
     require_free_loop()
+    require_number(nodata)
     require_resampling(resampling)
     require_reduce(reduce)
     tree = view.view_store.tree
@@ -151,8 +157,10 @@ def planned(
         require_unit(target, size, np.concatenate([one.native for one in found]))
         grid = geobox_within(target, size, bbox, _hull(tree, found, target, bbox))
     height, width = grid.shape
+    token = uuid4().hex
     made = [
-        _band(one, grid, ranks, groups, labels, resampling, reduce, wanted, nodata) for one in found
+        _band(one, grid, ranks, groups, labels, resampling, reduce, wanted, nodata, token)
+        for one in found
     ]
     return Mosaic(
         grid=grid,
@@ -163,6 +171,18 @@ def planned(
         attributes={one.band.name: one.attributes for one in found},
         count=int((groups >= 0).sum()),
     )
+
+
+def require_number(nodata: Any) -> None:
+    """Raise where what stands for nothing is no number.
+
+    Raises
+    ------
+    QueryError
+        Saying so.
+    """
+    if nodata is not None and (isinstance(nodata, bool) or not isinstance(nodata, numbers.Real)):
+        raise QueryError(f"nodata={nodata!r} is no number")
 
 
 def _dtype(said: DTypeLike) -> np.dtype[Any]:
@@ -177,7 +197,7 @@ def _dtype(said: DTypeLike) -> np.dtype[Any]:
         found = np.dtype(said)
     except TypeError as error:
         raise QueryError(f"dtype={said!r} is no data type") from error
-    if found.kind not in "iuf" or found.itemsize < 1 or found.name == "float16":
+    if found.kind not in "iuf" or found.itemsize > 8 or found.name == "float16":
         raise QueryError(f"dtype={said!r}: a mosaic has integers, or floats of 32 or 64 bits")
     return found
 
@@ -187,6 +207,11 @@ def _ranks(tree: Tree, sortby: str | Sequence[str] | None) -> NDArray[np.int64]:
     count = len(tree.granules)
     if sortby is None:
         return np.arange(count)
+    whole = isinstance(sortby, str) or (
+        isinstance(sortby, Sequence) and all(isinstance(one, str) for one in sortby)
+    )
+    if not whole:
+        raise QueryError(f'sortby={sortby!r} is no SQL sort expression, such as "datetime DESC"')
     known = tree.granules.known
     return expressions.ranks(sortby, count, tree.granules.everything.names, known)
 
@@ -210,10 +235,19 @@ def _groups(tree: Tree, said: str | None) -> tuple[NDArray[np.int64], NDArray[An
     else:
         known, names = tree.granules.known, tree.granules.everything.names
         told = expressions.values(said, count, names, known)
+        if pa.types.is_dictionary(told.type):
+            told = told.cast(told.type.value_type)
+        if pa.types.is_floating(told.type):
+            told = pc.if_else(pc.is_nan(told), pa.scalar(None, told.type), told)
         missing = told.is_null().to_numpy(zero_copy_only=False)
         if pa.types.is_date(told.type) or pa.types.is_timestamp(told.type):
             told = told.cast(pa.timestamp("us"))
         values = _plain(told, missing)
+    if missing.all():
+        raise QueryError(
+            f"no granule is in a group of temporal_grouping={said!r}: all are NULL; group by "
+            "another field"
+        )
     if missing.any():
         lost = np.flatnonzero(missing)
         warn(
@@ -221,13 +255,11 @@ def _groups(tree: Tree, said: str | None) -> tuple[NDArray[np.int64], NDArray[An
             f"and no part of the mosaic: {tree.granules.some(lost.tolist())}",
             L2ViewWarning,
         )
-    if missing.all():
-        raise QueryError(f"no granule is in a group of temporal_grouping={said!r}")
     labels, numbers = np.unique(values[~missing], return_inverse=True)
     groups = np.full(count, -1, dtype=np.int64)
     groups[~missing] = numbers
     times = labels.dtype.kind == "M"
-    return groups, labels.astype("M8[ns]") if times else labels, TIME if times else GROUP
+    return groups, labels, TIME if times else GROUP
 
 
 def _plain(told: pa.ChunkedArray, missing: NDArray[np.bool_]) -> NDArray[Any]:
@@ -273,6 +305,7 @@ def _band(
     reduce: Reduce,
     wanted: np.dtype[Any] | None,
     nodata: float | None,
+    token: str,
 ) -> BandArray:
     """Return one band on the target's grid."""
     source = np.dtype(np.uint8) if one.dtype.kind == "b" else one.dtype
@@ -282,7 +315,7 @@ def _band(
         grid=grid,
         times=None if labels is None else len(labels),
         rasters=rasters(one, grid, ranks, groups, nodata),
-        swaths=swaths(one, ranks, groups, nodata),
+        swaths=swaths(one, ranks, groups, nodata, token),
         resampling=resampling,
         reduce=reduce,
         source=source,
@@ -316,14 +349,17 @@ def _nodata(
     if said is not None:
         if dtype.kind in "iu":
             bounds = np.iinfo(dtype)
-            if said != said or int(said) != said or not bounds.min <= said <= bounds.max:
+            if not np.isfinite(said) or int(said) != said or not bounds.min <= said <= bounds.max:
                 raise QueryError(
                     f'nodata={said!r} is no {dtype}, as "{one.band.name}" is: pass another, or '
                     'dtype="float32"'
                 )
-        return dtype.type(said)
+        made = dtype.type(said)
+        if np.isfinite(said) and not np.isfinite(made):
+            raise QueryError(f'nodata={said!r} is more than {dtype} holds: pass dtype="float64"')
+        return made
     if dtype.kind == "f":
-        return np.nan
+        return dtype.type(np.nan)
     if reduce == "count":
         return dtype.type(0)
     bounds = np.iinfo(dtype)
@@ -338,9 +374,10 @@ def _nodata(
             L2ViewWarning,
         )
     if not fills:
+        why = f"has a fill value that {dtype} has not" if one.fills else "says no fill value"
         warn(
-            f'"{one.band.name}" says no fill value: 0 stands where nothing covers the mosaic, as '
-            'it does for a value; pass nodata= another, or dtype="float32"',
+            f'"{one.band.name}" {why}: 0 stands where nothing covers the mosaic, as it does for '
+            'a value; pass nodata= another, or dtype="float32"',
             L2ViewWarning,
         )
     return dtype.type(fills[0] if fills else 0)
@@ -380,7 +417,7 @@ def dataset(made: Mosaic, lazy: Callable[[BandArray, tuple[int, ...]], Any]) -> 
     variables = {}
     for band in made.bands:
         attributes = {**made.attributes[band.name], "grid_mapping": "spatial_ref"}
-        if band.dtype.kind in "iu" and band.reduce != "count":
+        if band.reduce != "count":
             attributes["_FillValue"] = band.nodata
         variables[band.name] = (made.dimensions, lazy(band, chunks), attributes)
     found = xr.Dataset(variables, coords=coordinates(made.grid))

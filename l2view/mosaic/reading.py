@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
@@ -26,10 +26,10 @@ class Pending:
     """Chunks that some thread is reading, so that no other reads them too."""
 
     def __init__(self) -> None:
-        self._futures: dict[Hashable, Future[NDArray[Any]]] = {}
+        self._futures: dict[Hashable, Future[Any]] = {}
         self._lock = threading.Lock()
 
-    def claim(self, keys: Sequence[Hashable]) -> tuple[list[int], list[Future[NDArray[Any]]]]:
+    def claim(self, keys: Sequence[Hashable]) -> tuple[list[int], list[Future[Any]]]:
         """Return which of some chunks are for the caller to read, and all of them as futures."""
         with self._lock:
             mine = [at for at, key in enumerate(keys) if key not in self._futures]
@@ -45,6 +45,25 @@ class Pending:
 
 
 PENDING = Pending()
+
+
+def once[Value](key: Hashable, make: Callable[[], Value], sizeof: Callable[[Value], int]) -> Value:
+    """Return what is kept by a key; else it is made, by one thread while others wait for it."""
+    if (kept := CHUNKS.get(key)) is not None:
+        return kept[0]  # type: ignore[no-any-return]
+    mine, (future,) = PENDING.claim([key])
+    if not mine:
+        return future.result()  # type: ignore[no-any-return]
+    try:
+        made = make()
+        CHUNKS.put(key, (made,), sizeof(made))
+        future.set_result(made)
+    except BaseException as error:
+        future.set_exception(error)
+        raise
+    finally:
+        PENDING.release([key])
+    return made
 
 
 def read(array: StoredArray, key: Hashable, window: Window) -> NDArray[Any]:

@@ -23,7 +23,7 @@ from l2view.mosaic.overlaps import project
 from l2view.mosaic.placing import PLACING, Placed, Systems, decoding, placed
 from l2view.mosaic.rasters import Arrays, Located, Rasters, levels_read, located
 from l2view.mosaic.swaths import DEGREES, Swaths, require_statistic
-from l2view.mosaic.target import hull_of, metres
+from l2view.mosaic.target import DEGREE, hull_of, metres
 from l2view.query.place import geometry_field
 from l2view.tables.values import MISSING, Values
 from l2view.view.opener import GranuleOpener
@@ -70,13 +70,20 @@ class Sources:
 
     @property
     def native(self) -> NDArray[np.float64]:
-        """The sizes of the pixels of images on grids, in metres."""
+        """The sizes of pixels in metres; of swaths as their footprints and shapes tell."""
         sizes = [np.zeros(0)]
         for one in self.located:
             transforms = one.placed.transforms[one.members, 0]
             units = np.array([metres(crs) for crs in self.systems])
             across = np.hypot(transforms[:, 0], transforms[:, 3])
             sizes.append(across * units[one.placed.systems[one.members]])
+        for levels, _, members in self.swaths:
+            outlines = footprints_of(self.tree)[levels.inventory.rows[members]]
+            bounds = shapely.bounds(outlines)
+            narrowed = np.cos(np.radians((bounds[:, 1] + bounds[:, 3]) / 2))
+            cells = levels.shapes(0)[members].prod(axis=1)
+            with np.errstate(invalid="ignore", divide="ignore"):
+                sizes.append(DEGREE * np.sqrt(shapely.area(outlines) * narrowed / cells))
         found = np.concatenate(sizes)
         return found[np.isfinite(found) & (found > 0)]
 
@@ -112,8 +119,8 @@ def sources(tree: Tree, bands: Bands, crs: CRS, nodata: Any, resampling: str) ->
     """
     inventories = [one for one, _ in sync(tree.inventories(PLACING))]
     made = []
-    for band in asked(bands, inventories):
-        parts = found(band, inventories)
+    for band in asked(bands, inventories, tree.shows):
+        parts = found(band, inventories, tree.shows)
         _require_all(tree, band, inventories, parts)
         made.append(_sources(tree, band, parts, crs, nodata, resampling))
     return made
@@ -290,9 +297,9 @@ def rasters(
 
 
 def swaths(
-    one: Sources, ranks: NDArray[np.int64], groups: NDArray[np.int64], nodata: Any
+    one: Sources, ranks: NDArray[np.int64], groups: NDArray[np.int64], nodata: Any, token: str
 ) -> Swaths | None:
-    """Return the swaths of a band (see `rasters`)."""
+    """Return the swaths of a band (see `rasters`); a `token` tells the mosaic from others."""
     if not one.swaths:
         return None
     decode = partial(filled, nodata=nodata)
@@ -323,7 +330,8 @@ def swaths(
             columns.setdefault(name, []).append(column[kept])
     table: Any = {name: np.concatenate(parts) for name, parts in columns.items()}
     opener = GranuleOpener(one.tree)
-    return Swaths(opener, uuid4().hex, tuple(arrays), tuple(centres[0]), tuple(centres[1]), **table)
+    where = (tuple(centres[0]), tuple(centres[1]))
+    return Swaths(opener, uuid4().hex, token, tuple(arrays), *where, **table)
 
 
 def footprints_of(tree: Tree) -> NDArray[Any]:

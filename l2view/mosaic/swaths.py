@@ -1,8 +1,8 @@
 """The swaths of a band: which touch an output window, and what they give it.
 
-A pixel takes the cell whose centre is nearest on the sphere, if it lies within that cell: a cell
-reaches half-way to its neighbours' centres. Statistics are those of the cells whose centres lie in
-a pixel.
+A pixel takes the cell whose centre is nearest on the sphere, if either lies in the other: a cell
+reaches half-way to its neighbours' centres, but not across a gap. Statistics are those of the cells
+whose centres lie in a pixel.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from odc.geo.geobox import GeoBox
 from pykdtree.kdtree import KDTree
 
 from l2view.errors import QueryError
-from l2view.geolocation.touching import corners_of
 from l2view.mosaic import reading
 from l2view.mosaic.overlaps import apply, mesh, project
 from l2view.mosaic.rasters import Arrays
@@ -30,11 +29,17 @@ from l2view.view.opener import GranuleOpener
 
 DEGREES = CRS("EPSG:4326")
 
-MARGIN = 0.25
+MARGIN = 1.0
 """By how many degrees a swath may reach beyond its footprint, which providers simplify."""
 
 REACH = 1.001
-"""By how much further a cell reaches than its farthest corner, against what rounding leaves."""
+"""By how much further a cell reaches than its corners, against what rounding leaves."""
+
+EDGE = 1e-6
+"""The pixels by which rounding may move a place."""
+
+GAP = 2.0
+"""By how many times a step to one neighbour is longer than that to the other, across a gap."""
 
 STATISTICS = frozenset({"average", "max", "med", "min", "mode", "q1", "q3", "rms", "sum"})
 """The resamplings that are statistics."""
@@ -50,6 +55,8 @@ class Swaths:
         Opens granules' arrays.
     token
         What tells this band from any other of this process.
+    shared
+        What tells its mosaic from any other.
     arrays, latitudes, longitudes
         The arrays of each profile, and those of their cells' centres in degrees.
     rows
@@ -68,6 +75,7 @@ class Swaths:
 
     opener: GranuleOpener
     token: str
+    shared: str
     arrays: tuple[Arrays, ...]
     latitudes: tuple[Arrays, ...]
     longitudes: tuple[Arrays, ...]
@@ -101,7 +109,7 @@ class Swaths:
         found = [whose[tree.query(box, predicate="intersects")] for box in boxes]
         return np.unique(np.concatenate([anywhere, *found]))
 
-    def pieces(self, number: int, window: GeoBox, resampling: str) -> Iterator[Piece]:
+    def pieces(self, number: int, pixels: Pixels, resampling: str) -> Iterator[Piece]:
         """Yield what a swath gives an output window.
 
         Raises
@@ -109,30 +117,59 @@ class Swaths:
         ChunkError
             Where a chunk can't be read.
         """
-        lat, lon = self._centres(number)
-        centre, angle = circle_of(window)
-        points = vectors(lat, lon)
-        with np.errstate(invalid="ignore"):
-            around = points @ centre >= np.cos(min(angle, np.pi))
-        if not around.any():
+        cells = self._cells(number)
+        if cells is None:
             return
-        rows, columns = _hull(around, 2)
-        lat, lon = lat[rows, columns], lon[rows, columns]
-        values, valid = self._read(number, range(*rows.indices(around.shape[0])), columns, around)
-        points = points[rows, columns]
-        reaches = reaches_of(lat, lon, points)
-        picked, near = nearest(window, points, reaches)
-        if not near.any():
+        if resampling == "nearest":
+            picked, there = nearest(pixels, cells)
+            yield from self._picked(number, cells, picked, there)
             return
-        there = near if valid is None else near & valid.ravel()[picked]
-        found = values.ravel()[picked]
-        if resampling != "nearest":
-            found, there = _statistic(window, lat, lon, values, valid, resampling, found, there)
-        some = np.flatnonzero(there.any(axis=1)), np.flatnonzero(there.any(axis=0))
-        if not len(some[0]):
+        inside, at = cells_in(pixels, cells)
+        values, valid = self._values(number, cells, cells.numbers[inside])
+        kept = valid if valid is not None else np.ones(len(inside), dtype=bool)
+        found, full = _statistic(pixels, values[kept], at[kept], resampling)
+        picked, near = nearest(pixels, cells)
+        near &= ~full & (resampling != "sum")
+        if near.any():
+            for piece in self._picked(number, cells, picked, near):
+                own = full[piece.target]
+                if piece.valid is not None:
+                    own = own | ~piece.valid
+                yield Piece(piece.target, piece.values, ~own)
+        if full.any():
+            yield Piece((slice(0, full.shape[0]), slice(0, full.shape[1])), found, full)
+
+    def _picked(
+        self,
+        number: int,
+        cells: Cells,
+        picked: NDArray[np.int64],
+        there: NDArray[np.bool_],
+    ) -> Iterator[Piece]:
+        """Yield the values of the cells that pixels take."""
+        if not there.any():
             return
-        target = tuple(slice(int(one[0]), int(one[-1]) + 1) for one in some)
-        yield Piece((target[0], target[1]), found[target], there[target])
+        rows, columns = (np.flatnonzero(there.any(axis=axis)) for axis in (1, 0))
+        target = (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
+        wanted, own = picked[target], there[target]
+        values, valid = self._values(number, cells, np.where(own, wanted, wanted[own][0]).ravel())
+        values = values.reshape(own.shape)
+        yield Piece(target, values, own if valid is None else own & valid.reshape(own.shape))
+
+    def _values(
+        self, number: int, cells: Cells, wanted: NDArray[np.int64]
+    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
+        """Return the values of some cells, reading the rows and columns that hold them."""
+        arrays, stored = self.arrays[self.which[number]], self.stored(number)
+        if not len(wanted):
+            return np.zeros(0, stored.values.dtype), None
+        at = np.divmod(wanted, cells.shape[1])
+        sides = [range(int(one.min()), int(one.max()) + 1) for one in at]
+        key = (self.token, int(self.which[number]), int(self.rows[number]))
+        window = arrays.window(sides[0], sides[1])
+        values, valid = stored.values.to_numpy(arrays.image(reading.read(stored, key, window)))
+        inside = tuple(one - side.start for one, side in zip(at, sides, strict=True))
+        return values[inside], None if valid is None else valid[inside]
 
     def stored(self, number: int) -> StoredArray:
         """Return the array of a swath."""
@@ -143,42 +180,134 @@ class Swaths:
         row, member = int(self.rows[number]), int(self.members[number])
         return self.opener.stored(row, one.array, member, one.values)
 
-    def _centres(self, number: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the latitudes and longitudes of a swath's cells, NaN where there are none."""
-        key = (self.token, "centres", int(self.rows[number]), int(self.which[number]))
-        kept = reading.CHUNKS.get(key)
-        if kept is not None:
-            return kept[0], kept[1]
+    def _cells(self, number: int) -> Cells | None:
+        """Return where a swath's cells lie, which its bands have in common; None of no cells."""
+        which = int(self.which[number])
+        latitudes, track = self.latitudes[which], len(self.arrays[which].axes) == 1
+        key = (self.shared, int(self.rows[number]), latitudes.array.path, track)
+        made: Cells | None = reading.once(key, lambda: self._located(number), sizeof)
+        return made
+
+    def _located(self, number: int) -> Cells | None:
         found = []
         for arrays in (self.latitudes, self.longitudes):
-            stored, own = self._stored(arrays, number), arrays[self.which[number]]
+            stored = self._stored(arrays, number)
             window = tuple(map(range, stored.shape))
             values, valid = stored.values.to_numpy(stored.stored(window))
             degrees = values.astype(np.float64)
-            if valid is not None:
-                degrees = np.where(valid, degrees, np.nan)
-            found.append(degrees if len(own.axes) == 2 else degrees.reshape(-1))
+            found.append(degrees if valid is None else np.where(valid, degrees, np.nan))
         lat, lon = found
         if lat.ndim == 1:
             track = len(self.arrays[self.which[number]].axes) == 1
             lat, lon = (
                 (lat[:, None], lon[:, None]) if track else np.meshgrid(lat, lon, indexing="ij")
             )
-        else:
-            lat, lon = (one.reshape(one.shape[-2:]) for one in (lat, lon))
-        with np.errstate(invalid="ignore"):
-            wrong = ~((np.abs(lat) <= 90) & (np.abs(lon) <= 360))
-        lat, lon = np.where(wrong, np.nan, lat), np.where(wrong, np.nan, lon)
-        reading.CHUNKS.put(key, (lat, lon), lat.nbytes + lon.nbytes)
-        return lat, lon
+        return cells_at(*(one.reshape(one.shape[-2:]) for one in (lat, lon)))
 
-    def _read(
-        self, number: int, rows: range, columns: slice, around: NDArray[np.bool_]
-    ) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        arrays, stored = self.arrays[self.which[number]], self.stored(number)
-        key = (self.token, int(self.which[number]), int(self.rows[number]))
-        window = arrays.window(rows, range(*columns.indices(around.shape[1])))
-        return stored.values.to_numpy(arrays.image(reading.read(stored, key, window)))
+
+@dataclass(frozen=True, eq=False)
+class Cells:
+    """Where the cells of a swath lie.
+
+    Attributes
+    ----------
+    shape
+        The rows and columns of the swath.
+    numbers
+        The cells that have a place, in C order, of shape (n,).
+    places
+        Their centres, as latitudes and longitudes in degrees, of shape (n, 2).
+    points
+        The same on the unit sphere, of shape (n, 3).
+    reaches
+        How far each reaches, as a chord of that sphere, of shape (n,).
+    tree
+        A tree of the centres.
+    centre, angle
+        A circle around all of them: its centre on the sphere, and its angle in radians.
+    """
+
+    shape: tuple[int, int]
+    numbers: NDArray[np.int64]
+    places: NDArray[np.float64]
+    points: NDArray[np.float64]
+    reaches: NDArray[np.float32]
+    tree: KDTree
+    centre: NDArray[np.float64]
+    angle: float
+
+
+def sizeof(cells: Cells | None) -> int:
+    """Return the bytes of cells, the tree's about as many as the points'."""
+    return 0 if cells is None else 3 * cells.points.nbytes + cells.numbers.nbytes
+
+
+def cells_at(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> Cells | None:
+    """Return the cells with some centres in degrees, of shape (rows, columns); None for none."""
+    with np.errstate(invalid="ignore"):
+        known = (np.abs(lat) <= 90) & (np.abs(lon) <= 360)
+    points = vectors(np.where(known, lat, np.nan), np.where(known, lon, np.nan))
+    numbers = np.flatnonzero(known)
+    if not len(numbers):
+        return None
+    flat = np.ascontiguousarray(points.reshape(-1, 3)[numbers])
+    reaches = reaches_of(points).ravel()[numbers].astype(np.float32)
+    centre, angle = _circle(flat)
+    height, width = lat.shape
+    places = np.stack([lat.ravel()[numbers], lon.ravel()[numbers]], axis=1)
+    return Cells((height, width), numbers, places, flat, reaches, KDTree(flat), centre, angle)
+
+
+class Pixels:
+    """The pixels of an output window on the globe, for all swaths that may touch it.
+
+    Parameters
+    ----------
+    window
+        The output window.
+    """
+
+    def __init__(self, window: GeoBox) -> None:
+        self.window = window
+
+    @cached_property
+    def points(self) -> NDArray[np.float64]:
+        """Their centres on the unit sphere, of shape (n, 3); NaN where there is no globe."""
+        height, width = self.window.shape
+        columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+        return vectors(*_on_the_globe(self.window, columns, rows)).reshape(-1, 3)
+
+    @cached_property
+    def half(self) -> float:
+        """Half of the longest diagonal of a pixel, as a chord of the unit sphere."""
+        height, width = self.window.shape
+        edges = np.meshgrid([0.0, width / 2, width], [0.0, height / 2, height])
+        found = 0.0
+        for column, row in zip(edges[0].ravel(), edges[1].ravel(), strict=True):
+            at = np.array([[column - 0.5, column + 0.5]]), np.array([[row - 0.5, row + 0.5]])
+            ends = vectors(*_on_the_globe(self.window, *at))[0]
+            length = float(np.linalg.norm(ends[1] - ends[0]))
+            found = max(found, length if length == length else 0.0)
+        return found / 2 * 1.1
+
+    @cached_property
+    def circle(self) -> tuple[NDArray[np.float64], float]:
+        """A circle around them: its centre on the sphere, and its angle in radians."""
+        points = self.points[np.isfinite(self.points).all(axis=1)]
+        return _circle(points) if len(points) else (np.array([0.0, 0.0, 1.0]), 0.0)
+
+    @cached_property
+    def turns(self) -> NDArray[np.float64]:
+        """By how far along x the window lies from where its CRS has it, once for each turn."""
+        assert self.window.crs is not None
+        columns, rows = mesh(self.window, dense=max(self.window.shape) <= 64)
+        x = apply(self.window.transform, columns, rows)[0]
+        lat, lon = _on_the_globe(self.window, columns, rows)
+        home, _ = project(lon, lat, DEGREES, self.window.crs)
+        off = (x - home)[np.isfinite(x) & np.isfinite(home)]
+        step = abs(self.window.transform.a)
+        far = np.abs(off) > 1000 * step  # what is less is rounding, and datums
+        return np.unique(np.where(far, np.round(off / step) * step, 0.0))
 
 
 def vectors(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -199,27 +328,21 @@ def _on_the_globe(
     return np.where(known, lat, np.nan), np.where(known, lon, np.nan)
 
 
-def circle_of(window: GeoBox) -> tuple[NDArray[np.float64], float]:
-    """Return a circle around a window: its centre on the unit sphere, and its angle in radians.
-
-    It is somewhat larger, for the cells that reach into the window.
-    """
-    points = vectors(*_on_the_globe(window, *mesh(window))).reshape(-1, 3)
-    points = points[np.isfinite(points).all(axis=1)]
-    if not len(points):
-        return np.array([0.0, 0.0, 1.0]), 0.0
+def _circle(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], float]:
+    """Return a circle around points of the unit sphere: its centre, and its angle in radians."""
     centre = points.mean(axis=0)
     length = float(np.linalg.norm(centre))
-    if length < 0.1:  # about as much on one side of the globe as on the other
+    if length < 0.1:  # about as many on one side of the globe as on the other
         return np.array([0.0, 0.0, 1.0]), np.pi
     centre = centre / length
-    angle = float(np.arccos(np.clip(points @ centre, -1, 1)).max())
-    return centre, angle * 1.05 + np.radians(0.5)
+    return centre, float(np.arccos(np.clip((points @ centre).min(), -1, 1)))
 
 
 def boxes_of(window: GeoBox) -> list[shapely.Geometry]:
     """Return boxes in degrees, within ±180°, that hold an output window and `MARGIN` around it."""
     lat, lon = _on_the_globe(window, *mesh(window))
+    if not np.isfinite(lat).all():  # the globe ends between two points of the mesh
+        lat, lon = _on_the_globe(window, *mesh(window, dense=True))
     known = np.isfinite(lat)
     if not known.any():
         return []
@@ -243,41 +366,40 @@ def boxes_of(window: GeoBox) -> list[shapely.Geometry]:
     return [shapely.box(west, south, 180, north), shapely.box(-180, south, east - 360, north)]
 
 
-def _hull(found: NDArray[np.bool_], more: int) -> tuple[slice, slice]:
-    """Return the rows and columns that hold all that was found, and some more on each side."""
-    sides = []
-    for axis, length in ((1, found.shape[0]), (0, found.shape[1])):
-        some = np.flatnonzero(found.any(axis=axis))
-        sides.append(slice(max(int(some[0]) - more, 0), min(int(some[-1]) + 1 + more, length)))
-    return sides[0], sides[1]
+def reaches_of(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return how far each cell reaches from its centre, as chords of the unit sphere.
 
-
-def reaches_of(
-    lat: NDArray[np.float64], lon: NDArray[np.float64], points: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Return how far each cell reaches from its centre, as chords of the unit sphere."""
-    corners = vectors(*corners_of(lat, lon))
-    found = np.zeros(lat.shape)
-    for rows, columns in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        height, width = lat.shape
-        corner = corners[rows : rows + height, columns : columns + width]
-        found = np.fmax(found, np.linalg.norm(corner - points, axis=-1))
-    return found * REACH
-
-
-def nearest(
-    window: GeoBox, points: NDArray[np.float64], reaches: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the nearest cell of each pixel of a window, and whether the pixel lies in it.
+    It is as far as its corners are, half-way to the neighbours along rows and columns. Across a
+    gap it reaches as far as on the other side.
 
     Parameters
     ----------
-    window
-        The output window.
     points
-        The cells' centres on the unit sphere, of shape (rows, columns, 3).
-    reaches
-        How far each reaches, of shape (rows, columns).
+        The centres, of shape (rows, columns, 3), NaN where there is none.
+    """
+    halves = []
+    for axis in (0, 1):
+        steps = np.diff(points, axis=axis) / 2
+        nothing = np.full_like(np.take(points, [0], axis=axis), np.nan)
+        behind = np.concatenate([nothing, steps], axis=axis)
+        before = np.concatenate([steps, nothing], axis=axis)
+        lengths = [np.linalg.norm(one, axis=-1) for one in (behind, before)]
+        with np.errstate(invalid="ignore"):
+            longer = lengths[1] > lengths[0]
+            gap = np.fmax(*lengths) > GAP * np.fmin(*lengths)
+        # The longer of both, where it isn't a gap; the other where one isn't there.
+        forward = np.where(np.isnan(lengths[0]), True, longer != gap) & ~np.isnan(lengths[1])
+        half = np.where(forward[..., None], before, behind)
+        halves.append(np.where(np.isnan(half), 0.0, half))
+    across, along = halves
+    return np.asarray(
+        np.maximum(np.linalg.norm(across + along, axis=-1), np.linalg.norm(across - along, axis=-1))
+        * REACH
+    )
+
+
+def nearest(pixels: Pixels, cells: Cells) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the nearest cell of each pixel, and whether one of both lies in the other.
 
     Returns
     -------
@@ -286,25 +408,80 @@ def nearest(
     near
         Of the same shape.
     """
-    height, width = window.shape
-    columns, rows = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    pixels = vectors(*_on_the_globe(window, columns, rows)).reshape(-1, 3)
-    flat = points.reshape(-1, 3)
-    cells = np.flatnonzero(np.isfinite(flat).all(axis=1))
-    asked = np.flatnonzero(np.isfinite(pixels).all(axis=1))
+    height, width = pixels.window.shape
     found = np.zeros(height * width, dtype=np.int64)
     near = np.zeros(height * width, dtype=bool)
-    if len(cells) and len(asked):
-        own = reaches.ravel()[cells]
-        tree = KDTree(np.ascontiguousarray(flat[cells]))
-        far, which = tree.query(
-            np.ascontiguousarray(pixels[asked]), k=1, distance_upper_bound=float(own.max())
-        )
-        there = np.isfinite(far) & (which < len(cells))
-        which = np.where(there, which, 0).astype(np.int64)
-        found[asked] = cells[which]
-        near[asked] = there & (far <= own[which])
+    most = max(float(cells.reaches.max()), pixels.half)
+    angle = cells.angle + 2 * np.arcsin(min(most / 2, 1.0)) + 1e-6
+    with np.errstate(invalid="ignore"):
+        asked = np.flatnonzero(pixels.points @ cells.centre >= np.cos(min(angle, np.pi)))
+    if not len(asked):
+        return found.reshape(height, width), near.reshape(height, width)
+    far, which = cells.tree.query(pixels.points[asked], k=1, distance_upper_bound=most)
+    there = np.isfinite(far) & (which < len(cells.numbers))
+    asked, far, which = asked[there], far[there], which[there].astype(np.int64)
+    own = far <= cells.reaches[which]
+    found[asked[own]] = cells.numbers[which[own]]
+    near[asked[own]] = True
+    if pixels.half > cells.reaches.min():  # cells that are smaller than a pixel may lie in it
+        _fill_with_held(pixels, cells, found, near)
     return found.reshape(height, width), near.reshape(height, width)
+
+
+def _fill_with_held(
+    pixels: Pixels, cells: Cells, found: NDArray[np.int64], near: NDArray[np.bool_]
+) -> None:
+    """Let pixels without a cell take the nearest of those whose centres lie in them."""
+    which, at = cells_in(pixels, cells)
+    left = ~near[at]
+    which, at = which[left], at[left]
+    far = np.linalg.norm(pixels.points[at] - cells.points[which], axis=1)
+    order = np.lexsort((far, at))
+    first = order[np.flatnonzero(np.diff(at[order], prepend=-1))]
+    found[at[first]] = cells.numbers[which[first]]
+    near[at[first]] = True
+
+
+def _places(
+    pixels: Pixels, places: NDArray[np.float64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the column and row of the pixel that each place lies in, and whether there is one.
+
+    Parameters
+    ----------
+    pixels
+        The pixels.
+    places
+        Latitudes and longitudes in degrees, of shape (n, 2).
+
+    Returns
+    -------
+    columns, rows, inside
+        Of shape (n, turns): a window beyond a turn of the globe may have a point more than once.
+    """
+    window = pixels.window
+    assert window.crs is not None
+    lon = places[:, 1]
+    lon = np.where(np.abs(lon) > 180, (lon + 180) % 360 - 180, lon)
+    x, y = project(lon, places[:, 0], DEGREES, window.crs)
+    column, row = apply(~window.transform, x[:, None] + pixels.turns, y[:, None])
+    height, width = window.shape
+    # Who lies between two pixels is in the second, whichever way rounding goes in a window.
+    column, row = column + EDGE, row + EDGE
+    with np.errstate(invalid="ignore"):
+        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+    found = [np.where(inside, one, 0).astype(np.int64) for one in (column, row)]
+    return found[0], found[1], inside
+
+
+def cells_in(pixels: Pixels, cells: Cells) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the positions of the cells whose centres lie in a window, and in which pixel each."""
+    centre, angle = pixels.circle
+    around = np.cos(min(angle + 2 * np.arcsin(min(pixels.half, 1.0)), np.pi))
+    some = np.flatnonzero(cells.points @ centre >= around)
+    column, row, inside = _places(pixels, cells.places[some])
+    at, turn = np.nonzero(inside)
+    return some[at], (row * pixels.window.shape[1] + column)[at, turn]
 
 
 def require_statistic(resampling: str) -> None:
@@ -324,45 +501,22 @@ def require_statistic(resampling: str) -> None:
 
 
 def _statistic(
-    window: GeoBox,
-    lat: NDArray[np.float64],
-    lon: NDArray[np.float64],
-    values: NDArray[Any],
-    valid: NDArray[np.bool_] | None,
-    resampling: str,
-    found: NDArray[Any],
-    there: NDArray[np.bool_],
+    pixels: Pixels, values: NDArray[Any], at: NDArray[np.int64], resampling: str
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return statistics of the cells in pixels; `found` where no centre lies in one."""
-    height, width = window.shape
-    known = np.isfinite(lat) & np.isfinite(lon)
-    known &= True if valid is None else valid
-    assert window.crs is not None
-    x, y = project(lon[known], lat[known], DEGREES, window.crs)
-    column, row = apply(~window.transform, x, y)
-    if window.crs.geographic:
-        column = column + np.round((width / 2 - column) / _turn(window)) * _turn(window)
-    with np.errstate(invalid="ignore"):
-        inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    pixels = row[inside].astype(np.int64) * width + column[inside].astype(np.int64)
-    own = values[known][inside]
-    if not len(own):
-        return found, there
-    order = np.lexsort((own, pixels))
-    pixels, own = pixels[order], own[order]
-    starts = np.flatnonzero(np.diff(pixels, prepend=-1))
-    made = statistic_of(own, starts, resampling)
-    at = np.unravel_index(pixels[starts], (height, width))
-    result = found.astype(np.result_type(found, made))
-    result[at] = made
-    full = there.copy()
-    full[at] = True
-    return result, full
-
-
-def _turn(window: GeoBox) -> float:
-    """Return the pixels of a whole turn of longitude."""
-    return abs(360.0 / window.transform.a)
+    """Return statistics of cells by the pixels that they lie in, and which pixels have some."""
+    height, width = pixels.window.shape
+    full = np.zeros((height, width), dtype=bool)
+    if not len(values):
+        return np.zeros((height, width), values.dtype), full
+    order = np.lexsort((values, at))
+    at, values = at[order], values[order]
+    starts = np.flatnonzero(np.diff(at, prepend=-1))
+    made = statistic_of(values, starts, resampling)
+    found = np.zeros((height, width), made.dtype)
+    index = np.unravel_index(at[starts], (height, width))
+    found[index] = made
+    full[index] = True
+    return found, full
 
 
 def statistic_of(values: NDArray[Any], starts: NDArray[np.int64], resampling: str) -> NDArray[Any]:

@@ -51,8 +51,11 @@ def crs_of(said: Any) -> CRS:
         raise QueryError(
             f'crs={said!r} is no CRS: name one as "EPSG:32631", by WKT or by PROJ\'s parameters'
         ) from error
-    if not (found.geographic or found.projected):
-        raise QueryError(f"crs={said!r} is neither geographic nor projected")
+    if not (found.geographic or found.projected) or len(found.proj.axis_info) > 2:
+        raise QueryError(
+            f"crs={said!r} has no two axes on a map: a mosaic takes a geographic or projected CRS "
+            "of two dimensions"
+        )
     return found
 
 
@@ -64,8 +67,11 @@ def resolution_of(said: Any) -> tuple[float, float]:
     QueryError
         Where it is none.
     """
-    pair = said if isinstance(said, Sequence) and not isinstance(said, str) else (said, said)
-    whole = len(pair) == 2 and all(isinstance(one, numbers.Real) for one in pair)
+    several = isinstance(said, Sequence | np.ndarray) and not isinstance(said, str)
+    pair = tuple(said) if several else (said, said)
+    whole = len(pair) == 2 and all(
+        isinstance(one, numbers.Real) and not isinstance(one, bool) for one in pair
+    )
     if not whole or not all(math.isfinite(one) and one != 0 for one in pair):
         raise QueryError(
             f"resolution={said!r} is no size of a pixel: a number in the CRS's unit, or a pair of "
@@ -227,7 +233,12 @@ def chunks_of(said: Any, shape: tuple[int, int]) -> tuple[int, int]:
     """
     pair = said if isinstance(said, Sequence) and not isinstance(said, str) else (said, said)
     if len(pair) != 2 or not all(
-        one is None or (isinstance(one, int | np.integer) and (one > 0 or one == -1))
+        one is None
+        or (
+            isinstance(one, int | np.integer)
+            and not isinstance(one, bool)
+            and (one > 0 or one == -1)
+        )
         for one in pair
     ):
         raise QueryError(
@@ -251,3 +262,9 @@ def chunks_of(said: Any, shape: tuple[int, int]) -> tuple[int, int]:
             "bbox=, a coarser resolution= or larger chunks="
         )
     return rows, columns
+
+
+def _is_length(said: Any) -> bool:
+    """Return whether something is the length of a chunk: None and -1 are that of the mosaic."""
+    whole = isinstance(said, int | np.integer) and not isinstance(said, bool)
+    return said is None or bool(whole and (said > 0 or said == -1))

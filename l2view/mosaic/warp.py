@@ -95,7 +95,7 @@ def require_resampling(said: Any) -> None:
     QueryError
         Naming those that there are.
     """
-    if said not in RESAMPLINGS:
+    if not isinstance(said, str) or said not in RESAMPLINGS:
         raise QueryError(unknown("resampling", str(said), RESAMPLINGS))
 
 

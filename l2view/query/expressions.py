@@ -89,7 +89,7 @@ def _run(
         context.register_udf(function)
     try:
         return run(context.from_arrow(table))
-    except L2ViewError:
-        raise
+    except L2ViewError as error:
+        raise type(error)(str(error).replace("order_by=", "sortby=")) from error
     except Exception as error:  # DataFusion raises bare Exceptions
         raise explain(str(error), list(fields), ["meta"]) from error

@@ -40,6 +40,12 @@ from l2view.query.plan import RANDOM
 from l2view.query.pruning import candidates, with_values
 from l2view.stores import Source
 
+LITERAL = (
+    r"(?:(?:Large)?Utf8(?:View)?|Boolean|U?Int\d+|Float\d+|Decimal\d+|Date\d+|Time\w+|Interval\w+|"
+    r"Duration\w+|(?:Large)?Binary)\((?:[^()\"]*|\"[^\"]*\")\)|NULL"
+)
+"""What DataFusion calls a value that no field makes."""
+
 MOMENTARY = re.compile(r"\b(now|today|current_(?:date|time|timestamp))\b", re.IGNORECASE)
 """Functions that answer otherwise from moment to moment."""
 
@@ -407,7 +413,7 @@ def _sort_key(table: DataFrame, text: str) -> Any:
     first = (nulls or "last").lower() == "first"
     key = table.parse_sql_expr(expression)
     require_plain(key.canonical_name(), "order_by=")
-    if re.fullmatch(r'\w+\((?:[^()"]*|"[^"]*")\)|NULL', key.canonical_name()):
+    if re.fullmatch(LITERAL, key.canonical_name()):
         raise QueryError(
             f"order_by={text!r} is the same for all; a field's name goes without quotes, or in "
             "double quotes"
