@@ -126,7 +126,9 @@ def test_real_swaths_equal_pyresample(name: str, tmp_path: Path, shared_data: Pa
     }
     lat, lon, values = (np.asarray(one, float) for one in arrays.values())
     lon = (lon + 180) % 360 - 180
-    south, west = np.nanmedian(lat) - 2, np.nanmedian(lon) - 2
+    known = np.argwhere(np.isfinite(values))
+    middle = tuple(known[len(known) // 2])
+    south, west = lat[middle] - 2, lon[middle] - 2
     grid = GeoBox.from_bbox((west, south, west + 4, south + 4), "EPSG:4326", resolution=0.03)
     found = made(view, grid, bands={"sst": band}).astype(float)
     rows, columns = centres(grid)
@@ -303,7 +305,8 @@ def test_over_a_pole_and_on_a_disc() -> None:
         shown = made(view, disc, chunks=chunks)
         rows, columns = centres(disc)
         tree = cKDTree(vectors(lat, lon).reshape(-1, 3))
-        points = vectors(rows, columns).reshape(-1, 3)
+        points = vectors(*(np.where(np.isfinite(one), one, np.nan) for one in (rows, columns)))
+        points = points.reshape(-1, 3)
         ok = np.isfinite(points).all(axis=1)
         far = np.full(len(points), np.inf)
         far[ok] = tree.query(points[ok])[0] * RADIUS

@@ -101,11 +101,17 @@ def asked(bands: Bands, inventories: Sequence[Inventory], shows: Shows) -> tuple
         Where they aren't named, or a granule has no images.
     """
     if bands is None:
-        found = {path: None for one in inventories for path in _groups_of_levels(one)}
-        names = _names(list(found))
+        known = [
+            path
+            for one in inventories
+            for path in _groups_of_levels(one)
+            if shows(path) and _has_one_image(one.arrays[path], one)
+        ]
+        names = _names(list(dict.fromkeys(known)))
         if not names:
             raise QueryError(
-                "no granule of the view has an image: there is nothing to put together"
+                "no granule of the view has an image, an array of numbers with rows and columns; "
+                "name variables along a track, or of more axes, with bands="
             )
         return tuple(Band(name, path) for name, path in names.items())
     if isinstance(bands, str):

@@ -22,4 +22,5 @@ def cast(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
         own = np.iinfo(values.dtype)
         least, most = max(bounds.min, own.min), min(bounds.max, own.max)
         return values.clip(least, most).astype(dtype)
-    return values.astype(dtype)
+    with np.errstate(over="ignore"):  # what is too large for singles is infinite
+        return values.astype(dtype)
