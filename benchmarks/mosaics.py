@@ -265,7 +265,12 @@ def touching(folder: Path, target: GeoBox, level: int = 0) -> int:
 
 def _peaks(folder: Path) -> Iterator[Row]:
     """The most memory that a process holds that makes 400 million pixels."""
-    places = {"written to Zarr": (folder / "mosaic.zarr", 1536), "computed": ("", 1536)}
+    # compute() holds all chunks of Dask's beside the image that it makes of them.
+    places = {
+        "written to Zarr": (folder / "mosaic.zarr", 1536),
+        "stored into an array": ("array", 1536),
+        "by compute()": ("", 2560),
+    }
     for name, (place, most) in places.items():
         with side("l2view", folder, "8 m", "nearest") as ours:
             _, peak = ours.run(place)

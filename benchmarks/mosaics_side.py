@@ -2,7 +2,8 @@
 
 It makes one for each line that it reads, and prints the seconds from the call to the last pixel,
 and the most memory that the process held so far in MiB. A line that isn't empty is where the
-mosaic goes: a ``.zarr`` that is written chunk by chunk, or a ``.npy``. It imports nothing of the
+mosaic goes: a ``.zarr`` that is written chunk by chunk, ``array`` for one of NumPy's that it is
+stored into, or a ``.npy``. It imports nothing of the
 benchmarks, as it also runs where l2view isn't installed.
 """
 
@@ -106,12 +107,15 @@ def main(engine: str, folder: str, target: str, method: str) -> None:
         if place.endswith(".zarr"):
             lazy.reset_coords(drop=True).to_dataset(name="mosaic").to_zarr(place)
             image = None
+        elif place == "array":
+            image = np.empty(lazy.shape, lazy.dtype)
+            lazy.data.store(image)
         else:
             image = lazy.compute().to_numpy()
         taken = time.perf_counter() - began
         assert lazy.shape == box.shape
         assert lazy.dtype == np.uint16
-        if image is not None and place:
+        if image is not None and place.endswith(".npy"):
             np.save(place, image)
         print(json.dumps([taken, peak()]), flush=True)
 

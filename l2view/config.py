@@ -23,9 +23,11 @@ DEFAULTS: dict[str, Any] = {
         "folder_bytes": 10 * 2**30,
     },
     "mosaic": {
-        # The most bytes of decoded chunks of images, and of where the cells of swaths lie, that a
-        # process keeps for the chunks of a mosaic beside that which they were read for.
-        "bytes": 2**29,
+        # The most bytes of decoded chunks of images that a process keeps for the chunks of a mosaic
+        # beside that which they were read for.
+        "bytes": 2**28,
+        # The same of where the cells of swaths lie.
+        "cells_bytes": 2**29,
     },
 }
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from l2view.errors import QueryError, unknown
 from l2view.mosaic.values import cast
-from l2view.mosaic.warp import Piece
+from l2view.mosaic.warp import Piece, Target
 
 type ReduceName = Literal["first", "last", "min", "max", "mean", "median", "count"]
 """The ways to make one of several that have names."""
@@ -20,9 +20,6 @@ REDUCES: tuple[str, ...] = get_args(ReduceName.__value__)
 
 type Reduce = ReduceName | Callable[[np.ma.MaskedArray[Any, Any]], Any]
 """A name, or what is called with all images of a window, of shape (images, rows, columns)."""
-
-type Target = tuple[slice, slice]
-"""The rows and columns of an output window."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +31,11 @@ class Offer:
     target
         The part.
     read
-        Reads it.
+        Reads it, or no more than what lies within a part of it.
     """
 
     target: Target
-    read: Callable[[], Iterator[Piece]]
+    read: Callable[[Target], Iterator[Piece]]
 
 
 type Image = Sequence[Offer]
@@ -122,9 +119,10 @@ def _first(images: Iterable[Image], shape: tuple[int, int], dtype: np.dtype[Any]
             if left == 0:
                 assert values is not None
                 return Composed(values, None)
-            if values is not None and filled[offer.target].all():
+            target = offer.target if values is None else _left(filled, offer.target)
+            if target is None:
                 continue
-            for piece in offer.read():
+            for piece in offer.read(target):
                 whole = piece.values.shape == shape and piece.valid is None
                 if whole and values is None:
                     return Composed(cast(piece.values, dtype), None)
@@ -134,6 +132,17 @@ def _first(images: Iterable[Image], shape: tuple[int, int], dtype: np.dtype[Any]
     if values is None:
         return _nothing(shape, dtype)
     return Composed(values, None if left == 0 else filled)
+
+
+def _left(filled: NDArray[np.bool_], target: Target) -> Target | None:
+    """Return the part of a target that holds all that isn't filled yet, None where all is."""
+    sides = []
+    for axis, side in ((1, target[0]), (0, target[1])):
+        some = np.flatnonzero(~filled[target].all(axis=axis))
+        if not len(some):
+            return None
+        sides.append(slice(side.start + int(some[0]), side.start + int(some[-1]) + 1))
+    return sides[0], sides[1]
 
 
 def _paste(values: NDArray[Any], filled: NDArray[np.bool_], piece: Piece) -> int:
@@ -156,7 +165,7 @@ def _paste(values: NDArray[Any], filled: NDArray[np.bool_], piece: Piece) -> int
 def _layers(images: Iterable[Image], shape: tuple[int, int]) -> Iterator[Piece]:
     """Yield a piece for each image that gives something, no pixel of one image twice."""
     for image in images:
-        pieces = [piece for offer in image for piece in offer.read()]
+        pieces = [piece for offer in image for piece in offer.read(offer.target)]
         if len(pieces) > 1:
             dtype = np.result_type(*(piece.values for piece in pieces))
             target = (slice(0, shape[0]), slice(0, shape[1]))

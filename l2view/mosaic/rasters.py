@@ -22,7 +22,7 @@ from l2view.mosaic.bands import Levels
 from l2view.mosaic.overlaps import TURN, Overlap, Raster, apply, moved_by, overlaps, project
 from l2view.mosaic.placing import Placed
 from l2view.mosaic.target import hull_of
-from l2view.mosaic.warp import Piece, is_within, reach, warp
+from l2view.mosaic.warp import Piece, Target, is_within, reach, warp
 from l2view.tables.arrays import StoredArray
 from l2view.tables.grid import Window
 from l2view.tables.values import Values
@@ -211,37 +211,49 @@ class Rasters:
         window: GeoBox,
         resampling: str,
         dtype: np.dtype[Any],
+        target: Target | None = None,
     ) -> Iterator[Piece]:
         """Yield what an image gives an output window, reading no more than `MOST_PIXELS` at once.
+
+        Parameters
+        ----------
+        number
+            The image.
+        overlap
+            What it and the window have in common.
+        window
+            The output window.
+        resampling, dtype
+            See `warp`.
+        target
+            The part of the window that is wanted, all of the overlap's by default.
 
         Raises
         ------
         ChunkError
             Where a chunk can't be read.
         """
-        down, across = overlap.target
-        height, width = down.stop - down.start, across.stop - across.start
-        if overlap.pixels <= MOST_PIXELS or height * width == 1:
+        target = overlap.target if target is None else target
+        height, width = (side.stop - side.start for side in target)
+        if overlap.pixels > MOST_PIXELS and height * width > 1:
+            rows = (height + 1) // 2 if height >= width else height
+            columns = (width + 1) // 2 if width > height else width
+            parts = [
+                (slice(top, min(top + rows, target[0].stop)), slice(left, right))
+                for top in range(target[0].start, target[0].stop, rows)
+                for left in range(target[1].start, target[1].stop, columns)
+                for right in [min(left + columns, target[1].stop)]
+            ]
+        elif target != overlap.target:
+            parts = [target]
+        else:
             yield self._piece(number, overlap, window, resampling, dtype)
             return
-        rows = (height + 1) // 2 if height >= width else height
-        columns = (width + 1) // 2 if width > height else width
-        for top in range(down.start, down.stop, rows):
-            for left in range(across.start, across.stop, columns):
-                part = (
-                    slice(top, min(top + rows, down.stop)),
-                    slice(left, min(left + columns, across.stop)),
-                )
-                for one in self.overlaps(number, window[part], resampling):
-                    for piece in self.pieces(number, one, window[part], resampling, dtype):
-                        yield Piece(
-                            (
-                                slice(piece.target[0].start + top, piece.target[0].stop + top),
-                                slice(piece.target[1].start + left, piece.target[1].stop + left),
-                            ),
-                            piece.values,
-                            piece.valid,
-                        )
+        for part in parts:
+            within = window[part]
+            for one in self.overlaps(number, within, resampling):
+                for piece in self.pieces(number, one, within, resampling, dtype):
+                    yield _moved(piece, part)
 
     def _piece(
         self,
@@ -289,6 +301,15 @@ class Rasters:
             start += count
         image = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         return stored.values.to_numpy(image)
+
+
+def _moved(piece: Piece, part: Target) -> Piece:
+    """Return a piece of a part of a window as one of the window."""
+    rows, columns = (
+        slice(own.start + side.start, own.stop + side.start)
+        for own, side in zip(piece.target, part, strict=True)
+    )
+    return Piece((rows, columns), piece.values, piece.valid)
 
 
 def _with_pole(values: NDArray[Any]) -> NDArray[Any]:

@@ -18,6 +18,9 @@ from l2view.tables.grid import Window
 CHUNKS = Cache("mosaic.bytes")
 """Decoded chunks of this process."""
 
+CELLS = Cache("mosaic.cells_bytes")
+"""Where the cells of swaths lie, of this process."""
+
 type Index = tuple[int, ...]
 """The numbers of a chunk along each axis."""
 
@@ -49,14 +52,14 @@ PENDING = Pending()
 
 def once[Value](key: Hashable, make: Callable[[], Value], sizeof: Callable[[Value], int]) -> Value:
     """Return what is kept by a key; else it is made, by one thread while others wait for it."""
-    if (kept := CHUNKS.get(key)) is not None:
+    if (kept := CELLS.get(key)) is not None:
         return kept[0]  # type: ignore[no-any-return]
     mine, (future,) = PENDING.claim([key])
     if not mine:
         return future.result()  # type: ignore[no-any-return]
     try:
         made = make()
-        CHUNKS.put(key, (made,), sizeof(made))
+        CELLS.put(key, (made,), sizeof(made))
         future.set_result(made)
     except BaseException as error:
         future.set_exception(error)

@@ -23,7 +23,7 @@ from l2view.errors import QueryError
 from l2view.mosaic import reading
 from l2view.mosaic.overlaps import apply, mesh, project
 from l2view.mosaic.rasters import Arrays
-from l2view.mosaic.warp import Piece
+from l2view.mosaic.warp import Piece, Target
 from l2view.tables.arrays import StoredArray
 from l2view.view.opener import GranuleOpener
 
@@ -109,8 +109,10 @@ class Swaths:
         found = [whose[tree.query(box, predicate="intersects")] for box in boxes]
         return np.unique(np.concatenate([anywhere, *found]))
 
-    def pieces(self, number: int, pixels: Pixels, resampling: str) -> Iterator[Piece]:
-        """Yield what a swath gives an output window.
+    def pieces(
+        self, number: int, pixels: Pixels, resampling: str, target: Target | None = None
+    ) -> Iterator[Piece]:
+        """Yield what a swath gives an output window, of whichever `target` is wanted.
 
         Raises
         ------
