@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from datetime import datetime
 from typing import Any
 
 import numpy as np
+import pyproj
 import pytest
 import rasterio
+import shapely
 import zarr
 from affine import Affine
 from hypothesis import given
@@ -522,3 +527,159 @@ def test_a_coarse_target_is_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
     whole = made(view([one]), target, resampling="average")
     monkeypatch.setattr(rasters, "MOST_PIXELS", 2000)
     np.testing.assert_allclose(made(view([one]), target, resampling="average"), whole)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "float32"])
+def test_cogs(tmp_path: Any, dtype: str) -> None:
+    """As ingested: deflated, predicted, with overviews whose sides are no halves."""
+    one = scene(X, Y, (301, 403), dtype=dtype, nodata=0)
+    options = {
+        "dtype": dtype,
+        "crs": UTM31,
+        "transform": one.transform,
+        "nodata": 0,
+        "compress": "deflate",
+        "predictor": 3 if dtype == "float32" else 2,
+        "blocksize": 128,
+        "overview_resampling": "average",
+    }
+    with rasterio.open(tmp_path / "a.tif", "w", "COG", 403, 301, 1, **options) as file:
+        file.write(one.values, 1)
+    l2view.ingest(
+        tmp_path / "a.tif",
+        tmp_path / "store",
+        harvest=lambda *_: {"datetime": datetime(2025, 6, 1)},
+    )
+    found = l2view.open(tmp_path / "store", authorize=True)
+    full = made(found, one.geobox, bands={"red": "0"})
+    np.testing.assert_array_equal(full, one.values)
+    with rasterio.open(tmp_path / "a.tif", overview_level=0) as file:
+        smaller = file.read(1)
+        target = GeoBox(smaller.shape, file.transform, UTM31)
+    np.testing.assert_array_equal(made(found, target, bands={"red": "0"}), smaller)
+    cropped = found.sel(bbox=transform_bounds(UTM31, "EPSG:4326", X + 900, Y - 900, X + 1500, Y))
+    part = made(cropped, target, bands={"red": "0"})
+    there = part != 0
+    assert 0 < there.sum() < there.size
+    np.testing.assert_array_equal(part[there], smaller[there])
+
+
+def test_tiffs_are_read_where_nothing_was_ingested(tmp_path: Any) -> None:
+    """The codecs of TIFFs are found by name in a process that has only opened a collection."""
+    one = scene(X, Y, (64, 64))
+    path = write_tiff(
+        tmp_path / "a.tif",
+        one,
+        compress="deflate",
+        predictor=2,
+        tiled=True,
+        blockxsize=64,
+        blockysize=64,
+    )
+    l2view.ingest(path, tmp_path / "store", harvest=lambda *_: {"datetime": datetime(2025, 6, 1)})
+    code = (
+        "import sys, l2view; view = l2view.open(sys.argv[1], authorize=True); "
+        "array = next(iter(dict(view['a'].arrays()).values())); print(array[...].sum())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "store")], capture_output=True, text=True
+    )
+    assert done.stdout.strip() == str(one.values.sum()), done.stderr
+
+
+GEOSTATIONARY = "+proj=geos +lon_0=-75 +h=35786023 +a=6378137 +b=6356752.31414 +sweep=x"
+
+
+@pytest.mark.parametrize(("units", "factor"), [("rad", 1 / 35786023), ("km", 1e-3), ("m", 1.0)])
+def test_axes_in_other_units(units: str, factor: float) -> None:
+    """As geostationary satellites have them, in radians seen from their height."""
+    crs = pyproj.CRS.from_user_input(GEOSTATIONARY)
+    step = 20_000.0
+    at = (np.arange(100) - 49.5) * step
+    x, y = np.meshgrid(at, -at)
+    lon, lat = Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x, y)
+    values = np.where(np.isfinite(lon), field_of(lon, lat), np.nan)
+    store = MemoryStore()
+    root = zarr.create_group(store)
+    group = root.create_group("granules/g0")
+    for name, axis in (("y", -at), ("x", at)):
+        array = group.create_array(name, shape=(100,), dtype="float64", dimension_names=(name,))
+        array[...] = axis * factor
+        said = {"units": units, "standard_name": f"projection_{name}_coordinate"}
+        array.attrs.update(said)
+    band = group.create_array("red", shape=(100, 100), dtype="float64", dimension_names=("y", "x"))
+    band[...] = values
+    band.attrs["grid_mapping"] = "fixed_grid"
+    mapping = group.create_array("fixed_grid", shape=(), dtype="int32")
+    said = crs.to_cf()
+    mapping.attrs.update({k: v for k, v in said.items() if k != "crs_wkt"})
+    meta(root, 1, [shapely.box(-100, -20, -50, 20)])
+    target = grid("EPSG:4326", -85.0, 5.0, (40, 60), 0.25)
+    found = made(l2view.open(store), target, resampling="bilinear")
+    at = np.meshgrid(np.arange(60) + 0.5, np.arange(40) + 0.5)
+    np.testing.assert_allclose(found, field_of(*(target.transform @ tuple(at))), atol=0.05)
+
+
+@pytest.mark.parametrize("chunks", [17, 60, 300])
+@pytest.mark.parametrize(
+    "crs",
+    ["EPSG:6933", "ESRI:54009", "EPSG:3035", "+proj=geos +h=35786023 +lon_0=10", "EPSG:6932"],
+)
+def test_where_projections_end_nothing_is_lost(crs: str, chunks: int) -> None:
+    """Each pixel that is on the globe has a value, whichever chunks are made."""
+    reach = 5_000_000 if "geos" in crs or crs == "EPSG:6932" else 9_000_000
+    target = GeoBox.from_bbox((-reach, -reach, reach, reach), crs, resolution=150_000)
+    found = made(view([globe()]), target, chunks=chunks)
+    height, width = target.shape
+    at = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    x, y = target.transform @ tuple(at)
+    there = Transformer.from_crs(target.crs.proj, "EPSG:4326", always_xy=True)
+    lon, lat = there.transform(x, y)
+    with np.errstate(invalid="ignore"):
+        again = there.transform(lon, lat, direction="INVERSE")
+        known = np.hypot(again[0] - x, again[1] - y) < 1  # and not beyond the map's edge
+    assert known.any()
+    lost = known & np.isnan(found)
+    assert not lost.any(), (int(lost.sum()), np.argwhere(lost)[:5])
+    assert np.abs(found - field_of(lon, lat))[known].max() < 3.5
+
+
+@pytest.mark.parametrize("names", [("x", "y"), ("lon", "lat"), ("easting", "northing")])
+def test_images_that_lie_on_their_side(names: tuple[str, str]) -> None:
+    """Dimensions are told by their names, and not by their order."""
+    one = scene(X, Y, (50, 60))
+    store = MemoryStore()
+    root = zarr.create_group(store)
+    group = root.create_group("granules/g0")
+    said = {"spatial:transform": list(one.transform[:6]), "proj:code": UTM31, "_FillValue": 0}
+    array = group.create_array(
+        "red",
+        shape=(60, 50),
+        chunks=(16, 16),
+        dtype="uint16",
+        dimension_names=names,
+        attributes=said,
+    )
+    array[...] = one.values.T
+    meta(root, 1, [one.outline])
+    np.testing.assert_array_equal(made(l2view.open(store), one.geobox), one.values)
+
+
+def test_large_integers_are_exact() -> None:
+    values = np.random.default_rng(0).integers(2**60, 2**62, (60, 60))
+    values[10:20] = -(2**63)
+    one = Scene(values, Affine(10, 0, X, 0, -10, Y), UTM31, -(2**63))
+    x, y = Transformer.from_crs(UTM31, UTM32, always_xy=True).transform(X + 50, Y - 50)
+    target = grid(UTM32, x, y, (40, 40))
+    found = made(view([one]), target)
+    assert np.isin(found, values).all()
+    assert (found > 2**60).any()
+    with pytest.raises(l2view.QueryError, match="can't be resampled exactly"):
+        made(view([one]), target, resampling="bilinear")
+
+
+def test_default_extents_are_sane() -> None:
+    """Where a projection has the far pole at infinity, the mosaic doesn't go there."""
+    for crs, most in (("EPSG:3413", 450), ("EPSG:3857", 450), ("EPSG:2154", 450)):
+        lazy = l2view.mosaic(view([globe()]), crs=crs, resolution=100_000, bands="red")
+        assert max(lazy["red"].shape) < most, crs

@@ -438,4 +438,8 @@ def coordinates(grid: GeoBox) -> xr.Coordinates:
     for name in ("x", "y"):
         if name in made and name in plain:
             made[name].attrs.update(plain[name].attrs)
-    return made.assign(spatial_ref=plain["spatial_ref"])
+    crs = plain["spatial_ref"]
+    if grid.axis_aligned and height > 1 and width > 1:
+        # The coordinates tell it, also of a part of the mosaic, of which this would be wrong.
+        crs.attrs.pop("GeoTransform", None)
+    return made.assign(spatial_ref=crs)
