@@ -614,9 +614,9 @@ def test_axes_in_other_units(units: str, factor: float) -> None:
     said = crs.to_cf()
     mapping.attrs.update({k: v for k, v in said.items() if k != "crs_wkt"})
     meta(root, 1, [shapely.box(-100, -20, -50, 20)])
-    target = grid("EPSG:4326", -85.0, 5.0, (40, 60), 0.25)
+    target = grid("EPSG:4326", -82.0, 5.0, (40, 50), 0.25)
     found = made(l2view.open(store), target, resampling="bilinear")
-    at = np.meshgrid(np.arange(60) + 0.5, np.arange(40) + 0.5)
+    at = np.meshgrid(np.arange(50) + 0.5, np.arange(40) + 0.5)
     np.testing.assert_allclose(found, field_of(*(target.transform @ tuple(at))), atol=0.05)
 
 
@@ -641,7 +641,7 @@ def test_where_projections_end_nothing_is_lost(crs: str, chunks: int) -> None:
     assert known.any()
     lost = known & np.isnan(found)
     assert not lost.any(), (int(lost.sum()), np.argwhere(lost)[:5])
-    assert np.abs(found - field_of(lon, lat))[known].max() < 3.5
+    assert np.abs(found[known] - field_of(lon[known], lat[known])).max() < 3.5
 
 
 @pytest.mark.parametrize("names", [("x", "y"), ("lon", "lat"), ("easting", "northing")])

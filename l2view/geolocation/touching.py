@@ -6,7 +6,6 @@ the sphere, so that neither the antimeridian nor a pole is a seam.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,6 +15,8 @@ import shapely.affinity
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geom import Geometry
+
+from l2view.decoding import QUIET
 
 type Window = tuple[int, int]
 """The first index along an axis, and the one after the last; (0, 0) for none."""
@@ -164,8 +165,7 @@ def grid_windows(
 def projected(place: shapely.Geometry, crs: Any) -> shapely.Geometry:
     """Return a place in another CRS, its edges cut so that they bend."""
     pieces = max(max(place.bounds[2] - place.bounds[0], place.bounds[3] - place.bounds[1]), 1e-6)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with QUIET:  # of odc-geo, on shapely's older functions
         found = Geometry(place, "EPSG:4326").to_crs(crs, resolution=pieces / PIECES)
     return found.geom
 

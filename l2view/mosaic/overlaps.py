@@ -193,7 +193,14 @@ def apply(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return where a transform takes points."""
     a, b, c, d, e, f = transform[:6]
-    return a * x + b * y + c, d * x + e * y + f
+    with np.errstate(invalid="ignore"):  # of places that a projection has not
+        return a * x + b * y + c, d * x + e * y + f
+
+
+def around(x: NDArray[np.float64], centre: float) -> NDArray[np.float64]:
+    """Return longitudes within half a turn of a meridian."""
+    with np.errstate(invalid="ignore"):  # of places that a projection has not
+        return np.asarray((x - centre + TURN / 2) % TURN - TURN / 2 + centre)
 
 
 def moved_by(raster: Raster, turn: float) -> Raster:
@@ -242,7 +249,7 @@ def _on_the_globe(
     middle, spread = _middle(x)
     half = pole is not None or spread > TURN / 2
     for centre in (0.0, 180.0) if half else (middle,):
-        own = (x - centre + 180) % TURN - 180 + centre
+        own = around(x, centre)
         ends: list[tuple[float, float]] = []
         if half:
             with np.errstate(invalid="ignore"):
@@ -301,13 +308,15 @@ def _pole(window: GeoBox) -> float | None:
         return None
     height, width = window.shape
     for latitude in (90.0, -90.0):
-        x, y = project(np.zeros(1), np.array([latitude]), DEGREES, crs)
+        x, y = project(np.array([0.0, 120.0]), np.full(2, latitude), DEGREES, crs)
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             continue
-        column, row = apply(~window.transform, x, y)
-        if 0 <= column[0] <= width and 0 <= row[0] <= height:
-            # A CRS that shows a pole as a line has no place for it.
-            back = project(x, y, crs, DEGREES)[1]
+        columns, rows = apply(~window.transform, x, y)
+        # Some projections show a pole as a line.
+        is_point = abs(columns[1] - columns[0]) < 1 and abs(rows[1] - rows[0]) < 1
+        if is_point and 0 <= columns[0] <= width and 0 <= rows[0] <= height:
+            # And some have no place for it, and show another there.
+            back = project(x[:1], y[:1], crs, DEGREES)[1]
             if abs(float(back[0]) - latitude) < 1e-6:
                 return latitude
     return None
@@ -355,7 +364,7 @@ class _Mesh:
         """
         across, down = apply(~raster.transform, x, y)
         known = np.isfinite(across) & np.isfinite(down)
-        if not (self.dense or half or known.all()):
+        if not (self.dense or (np.isfinite(y) if half else known).all()):
             raise _BentError
         if not known.any():
             return

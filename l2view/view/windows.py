@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -301,9 +300,7 @@ def _rasters(group: zarr.Group, place: shapely.Geometry) -> Iterator[Located]:
                 continue
             # An overview covers what the full image covers, in larger pixels.
             scale = Affine.scale(width / shape[1], height / shape[0])
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                windows = raster_windows(shape, transform @ scale, crs, place)
+            windows = raster_windows(shape, transform @ scale, crs, place)
             dimensions = (mine[at[0]], mine[at[1]])
             yield Located(
                 image.path[prefix:].rpartition("/")[0],
