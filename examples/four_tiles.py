@@ -3,13 +3,13 @@
 Writes the tiles, as a plain Zarr store that says by conventions where they lie, and puts them
 together. Prints::
 
-    mosaic of 1,000 × 1,000 pixels in EPSG:32618: red
+    mosaic of 696 × 685 pixels in EPSG:32618: red
     chunks    4 of 512 × 512, 0 of them empty
-    granules  4 of 4, 2 to 4 in a chunk
-    reads     14 chunks, 3,670,016 bytes
+    granules  4 of 4, 1 to 4 in a chunk
+    reads     16 chunks, 4,194,304 bytes
       red: level 0, r10m/red, of 4 granules
     at 20 m: r20m/red
-    farthest from the truth: 0.21
+    farthest from the truth: 5.43
 """
 
 import numpy as np
@@ -34,9 +34,14 @@ def write_level(group, name, crs, transform, size):
     values = truth(*to_degrees(a * columns + c, e * rows + f)).astype("float32")
     level = group.create_group(name, attributes={"spatial:transform": transform})
     red = level.create_array(
-        "red", shape=values.shape, chunks=(256, 256), dtype="float32", compressors=None,
-        dimension_names=("y", "x"), attributes={"_FillValue": "NaN"},
-    )  # fmt: skip
+        "red",
+        shape=values.shape,
+        chunks=(256, 256),
+        dtype="float32",
+        fill_value=np.nan,
+        compressors=None,
+        dimension_names=("y", "x"),
+    )
     red[...] = values
 
 
@@ -46,7 +51,7 @@ for zone, side in ((17, -1), (18, 0)):
     crs = f"EPSG:326{zone}"
     x, y = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(*BORDER)
     for row in range(2):
-        west, north = round(x, -2) + side * 5120 + 300 * (side < 0), round(y, -2) + row * 5120
+        west, north = round(x, -2) + side * 5120 + 800 * (side < 0), round(y, -2) + row * 5120
         name = f"tile_{zone}_{row}"
         group = root.create_group(name, attributes={"proj:code": crs})
         write_level(group, "r10m", crs, [10, 0, west, 0, -10, north], 512)
@@ -59,7 +64,7 @@ for field in ("id", "group_path"):
     meta.create_array(field, data=np.array(names, np.dtypes.StringDType()))
 
 view = l2view.open("four-tiles.zarr")
-grid = {"crs": "EPSG:32618", "bbox": (-78.06, 53.97, -77.94, 54.03), "bands": "red"}
+grid = {"crs": "EPSG:32618", "bbox": (-78.05, 53.97, -77.95, 54.03), "bands": "red"}
 print(l2view.explain_mosaic(view, **grid, resolution=10, chunks=512))
 coarse = l2view.explain_mosaic(view, **grid, resolution=20)
 print("at 20 m:", *set(coarse.table["array"].to_pylist()))
@@ -67,4 +72,5 @@ print("at 20 m:", *set(coarse.table["array"].to_pylist()))
 image = l2view.mosaic(view, **grid, resolution=10, resampling="bilinear", chunks=512)
 x, y = np.meshgrid(image.x, image.y)
 lon, lat = Transformer.from_crs("EPSG:32618", "EPSG:4326", always_xy=True).transform(x, y)
-print("farthest from the truth:", f"{np.abs(image.red - truth(lon, lat)).max().item():.2f}")
+off = np.abs(image.red.to_numpy() - truth(lon, lat))
+print("farthest from the truth:", f"{off.max():.2f}")

@@ -35,7 +35,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_pages(page: Path, demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = BLOCK.findall(page.read_text())
-    named = ("README", "ingest", "quickstart", "search", "store", "view")
+    named = ("README", "ingest", "mosaics", "quickstart", "search", "store", "view")
     if page.stem in named or page.parent.name == "shapes":
         assert blocks
     monkeypatch.chdir(demo)

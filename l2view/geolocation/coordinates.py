@@ -111,3 +111,14 @@ def dimension_of(array: zarr.Array[Any]) -> str | None:
     """Return the name of an array's first dimension, None where it has none."""
     names = array.metadata.dimension_names  # type: ignore[union-attr]
     return None if not names else names[0]
+
+
+def is_overview(shape: tuple[int, int], full: tuple[int, int]) -> bool:
+    """Return whether an image is as wide as high as another, but for what rounding leaves."""
+    if shape == full:
+        return True
+    factors = [large / small for large, small in zip(full, shape, strict=True) if small]
+    if len(factors) < 2 or min(factors) <= 1:
+        return False
+    off = max(abs(large / max(factors) - small) for large, small in zip(full, shape, strict=True))
+    return off <= 1 and max(factors) / min(factors) < 1.5

@@ -12,7 +12,14 @@ from numpy.typing import NDArray
 
 from l2view.decoding import is_time, native_dtype
 from l2view.errors import QueryError, listed, unknown
-from l2view.geolocation.coordinates import LATITUDE, LONGITUDE, axes_of_image, says_coordinate
+from l2view.geolocation.coordinates import (
+    LATITUDE,
+    LONGITUDE,
+    axes_of_image,
+    is_overview,
+    says_coordinate,
+)
+from l2view.geolocation.geotiff import is_placed
 from l2view.hierarchy import JSON, join, resolve
 from l2view.layout.inventory import ArrayInventory, Inventory
 
@@ -217,7 +224,47 @@ def _groups_of_levels(inventory: Inventory) -> dict[str, tuple[str | None, dict[
             if len(paths) > 1 and not coarser & set(paths) and paths[0] not in levels:
                 levels[paths[0]] = (group, alike)
                 coarser |= set(paths[1:])
+    for first, alike in _tiffs(images, inventory):
+        if first not in levels and not coarser & set(alike.values()):
+            levels[first] = (None, alike)
+            coarser |= set(alike.values()) - {first}
     return {path: levels.get(path, (None, {"": path})) for path in images if path not in coarser}
+
+
+def _tiffs(
+    images: Mapping[str, ArrayInventory], inventory: Inventory
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the full images of TIFFs, with their overviews.
+
+    They are numbered, and the full one alone says where it lies (TIFF 6.0, NewSubfileType, and
+    OGC 19-008r4). An image may be a group of one array that is called as the group is.
+    """
+    numbered: dict[tuple[str, bool], dict[int, str]] = {}
+    for path in images:
+        group, _, name = path.rpartition("/")
+        if name.isdigit():
+            nested = group.rpartition("/")[2] == name
+            above = group.rpartition("/")[0] if nested else group
+            numbered.setdefault((above, nested), {})[int(name)] = path
+    for some in numbered.values():
+        full = images.get(some.get(0, ""))
+        if full is None or not any(is_placed(one["attributes"]) for one in full.variants):
+            continue
+        own = full.shapes[:, list(axes_of(full, inventory))]
+        alike = {"0": some[0]}
+        for number in sorted(some.keys() - {0}):
+            array = images[some[number]]
+            shapes = array.shapes[:, list(axes_of(array, inventory))]
+            if (
+                array.rank == full.rank
+                and array.variants[0]["data_type"] == full.variants[0]["data_type"]
+                and not any(is_placed(one["attributes"]) for one in array.variants)
+                and all(map(is_overview, map(tuple, shapes.tolist()), map(tuple, own.tolist())))
+                and (shapes < own).all()
+            ):
+                alike[str(number)] = some[number]
+        if len(alike) > 1:
+            yield some[0], alike
 
 
 def _assets(inventory: Inventory, group: str) -> list[str]:

@@ -23,7 +23,13 @@ from zarr.storage import StorePath
 
 from l2view.decoding import RELEVANT, packing_of
 from l2view.errors import L2ViewWarning, warn
-from l2view.geolocation.coordinates import are_axes, distance, image_axes, pairs
+from l2view.geolocation.coordinates import (
+    are_axes,
+    distance,
+    image_axes,
+    is_overview,
+    pairs,
+)
 from l2view.geolocation.geotiff import placement
 from l2view.geolocation.touching import (
     NOTHING,
@@ -296,7 +302,7 @@ def _rasters(group: zarr.Group, place: shapely.Geometry) -> Iterator[Located]:
             mine, shape = _names(image), (image.shape[at[0]], image.shape[at[1]])
             if (mine[at[0]], mine[at[1]]) != (names[rows], names[columns]):
                 continue
-            if not _is_overview(shape, (height, width)):
+            if not is_overview(shape, (height, width)):
                 continue
             # An overview covers what the full image covers, in larger pixels.
             scale = Affine.scale(width / shape[1], height / shape[0])
@@ -323,17 +329,6 @@ def _placed(
     shape: Any = said.get("spatial:shape") or said.get("proj:shape")
     fitting = [i for i in images if shape and [i.shape[a] for a in image_axes(i)] == list(shape)]
     return max(fitting or images, key=lambda one: one.size), *placed
-
-
-def _is_overview(shape: tuple[int, int], full: tuple[int, int]) -> bool:
-    """Return whether an image is as wide as high as another, but for what rounding leaves."""
-    if shape == full:
-        return True
-    factors = [large / small for large, small in zip(full, shape, strict=True) if small]
-    if len(factors) < 2 or min(factors) <= 1:
-        return False
-    off = max(abs(large / max(factors) - small) for large, small in zip(full, shape, strict=True))
-    return off <= 1 and max(factors) / min(factors) < 1.5
 
 
 def _window_of(
