@@ -10,10 +10,12 @@ from typing import Any
 
 import icechunk
 import numpy as np
+import obstore
 import pytest
 import xarray as xr
 import zarr
 from builders import packed_store, put, texts
+from scenes import collection, scene
 from zarr.storage import LocalStore
 
 import l2view
@@ -168,3 +170,24 @@ def test_a_view_of_a_plain_store_travels_with_its_rows(
     again = pickle.loads(pickle.dumps(view))
     assert again.table.equals(view.table)
     assert again.table.schema.equals(view.table.schema, check_metadata=True)
+
+
+def test_mosaics_on_processes(cluster: Any, tmp_path: Path) -> None:
+    """Each process reads what its chunks need, from a graph that holds no data."""
+    scenes = [scene(600_000 + 1000 * at, 5_000_000, (128, 160), seed=at) for at in range(4)]
+    collection(scenes, LocalStore(tmp_path / "scenes.zarr"))
+    view = l2view.open(str(tmp_path / "scenes.zarr"))
+    lazy = l2view.mosaic(view, crs="EPSG:32632", resolution=20, bands="red", chunks=64)
+    assert len(pickle.dumps(lazy)) < 100_000
+    expected = lazy.red.compute(scheduler="threads").to_numpy()
+    found = cluster.compute(lazy.red).result().to_numpy()
+    np.testing.assert_array_equal(found, expected)
+    assert (expected > 0).any()
+
+
+def test_mosaics_of_a_bucket(bucket: str) -> None:
+    one = scene(600_000, 5_000_000, (128, 160))
+    store = obstore.store.from_url(f"{bucket}/scenes.zarr", client_options={"allow_http": True})
+    collection([one], zarr.storage.ObjectStore(store))
+    lazy = l2view.mosaic(l2view.open(f"{bucket}/scenes.zarr"), like=one.geobox, bands="red")
+    np.testing.assert_array_equal(lazy.red, one.values)
