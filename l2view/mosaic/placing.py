@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyproj
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo import CRS
@@ -21,46 +20,13 @@ from l2view.decoding import RELEVANT, attributes_of, zarr_dtype
 from l2view.errors import QueryError
 from l2view.geolocation.coordinates import LATITUDE, LONGITUDE, distance
 from l2view.geolocation.geotiff import PARAMETERS, crs_said, transform_said
+from l2view.geolocation.mappings import CF_MAPPING, crs_of_mapping, geotransform_of, metres_of
 from l2view.hierarchy import JSON, join
 from l2view.layout.inventory import ArrayInventory
 from l2view.mosaic.bands import Levels, ancestors, axes_of, coordinates_of, image_shapes, layout_of
 from l2view.tables.values import Values
 from l2view.view.opener import GranuleOpener
 from l2view.view.tree import Tree
-
-CF_MAPPING = frozenset(
-    {
-        "azimuth_of_central_line",
-        "earth_radius",
-        "false_easting",
-        "false_northing",
-        "fixed_angle_axis",
-        "geographic_crs_name",
-        "grid_mapping_name",
-        "grid_north_pole_latitude",
-        "grid_north_pole_longitude",
-        "horizontal_datum_name",
-        "inverse_flattening",
-        "latitude_of_projection_origin",
-        "longitude_of_central_meridian",
-        "longitude_of_prime_meridian",
-        "longitude_of_projection_origin",
-        "north_pole_grid_longitude",
-        "perspective_point_height",
-        "prime_meridian_name",
-        "projected_crs_name",
-        "reference_ellipsoid_name",
-        "scale_factor_at_central_meridian",
-        "scale_factor_at_projection_origin",
-        "semi_major_axis",
-        "semi_minor_axis",
-        "standard_parallel",
-        "straight_vertical_longitude_from_pole",
-        "sweep_angle_axis",
-        "towgs84",
-    }
-)
-"""The attributes of a grid mapping (CF 1.12, appendix F)."""
 
 PLACING = (
     RELEVANT
@@ -109,16 +75,6 @@ FIELDS = (
 
 UNEVEN = 0.02
 """By how much of a cell the axes of a raster may be off, as those in single precision are."""
-
-LENGTHS = dict.fromkeys(("m", "metre", "meter", "metres", "meters", "1", ""), 1.0) | dict.fromkeys(
-    ("km", "kilometre", "kilometer", "kilometres", "kilometers"), 1e3
-)
-"""Units of axes in a projection, in metres."""
-
-ANGLES = dict.fromkeys(("rad", "radian", "radians"), 1.0) | dict.fromkeys(
-    ("microradian", "microradians", "urad"), 1e-6
-)
-"""Units of the axes of a geostationary projection, in radians."""
 
 READERS = 8
 """How many granules' axes are read at once."""
@@ -402,7 +358,7 @@ def _of_mapping(
     numbers = np.full(len(mapping.variants), -1, dtype=np.int64)
     for row, variant in enumerate(mapping.variants):
         said = variant["attributes"]
-        transform = _geotransform(said.get("GeoTransform"))
+        transform = geotransform_of(said.get("GeoTransform"))
         if transform is not None:
             own[row] = transform[:6]
         numbers[row] = systems.number(crs_of_mapping(said))
@@ -435,26 +391,6 @@ def other_than_image(array: ArrayInventory) -> bool:
     return array.rank == 0 or bool((array.shapes.prod(axis=1) <= 1).all())
 
 
-def crs_of_mapping(said: JSON) -> str | None:
-    """Return the CRS of the attributes of a grid mapping, None where they are none."""
-    for name in ("crs_wkt", "spatial_ref"):
-        if isinstance(found := said.get(name), str):
-            return found
-    if "grid_mapping_name" in said:
-        return str(pyproj.CRS.from_cf(dict(said)).to_wkt())
-    return None
-
-
-def _geotransform(said: Any) -> Affine | None:
-    """Return the transform of GDAL's attribute of that name, six numbers in a text."""
-    if not isinstance(said, str):
-        return None
-    try:
-        return Affine.from_gdal(*map(float, said.split()))
-    except (TypeError, ValueError):
-        return None
-
-
 def _of_axes(
     tree: Tree,
     levels: Levels,
@@ -468,7 +404,12 @@ def _of_axes(
     if axes is None or not len(members):
         return
     y, x, degrees = axes
-    down, beside = (1.0 if degrees else _metres(levels, one) for one in (y, x))
+    mapping = _mapping(levels)
+    said = {} if mapping is None else mapping.variants[0]["attributes"]
+    down, beside = (
+        1.0 if degrees else metres_of(one.variants[0]["attributes"].get("units"), said)
+        for one in (y, x)
+    )
     if down is None or beside is None:
         return
     known = number if not degrees else np.where(number < 0, systems.number("EPSG:4326"), number)
@@ -485,22 +426,6 @@ def _of_axes(
         if transform is not None:
             transforms[member] = transform[:6]
             number[member] = known[member]
-
-
-def _metres(levels: Levels, axis: ArrayInventory) -> float | None:
-    """Return what the values of an axis in a projection are multiplied by, None for unknown units.
-
-    Angles are those at which a satellite sees a place, from its height (CF 1.12, appendix F,
-    "Geostationary projection").
-    """
-    said = axis.variants[0]["attributes"].get("units")
-    units = str(said or "m").lower().strip()
-    if units in ANGLES:
-        mapping = _mapping(levels)
-        attributes = {} if mapping is None else mapping.variants[0]["attributes"]
-        height = attributes.get("perspective_point_height")
-        return None if height is None else ANGLES[units] * float(height)
-    return LENGTHS.get(units)
 
 
 def in_threads[Item, Result](

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyproj
 import shapely
 import zarr
 from affine import Affine
@@ -31,6 +30,7 @@ from l2view.geolocation.coordinates import (
     pairs,
 )
 from l2view.geolocation.geotiff import placement
+from l2view.geolocation.mappings import crs_of_mapping
 from l2view.geolocation.touching import (
     NOTHING,
     Window,
@@ -257,7 +257,10 @@ def _projected_grids(group: zarr.Group, place: shapely.Geometry) -> Iterator[Loc
             array.attrs.get("standard_name"): array for array in arrays.values() if array.ndim == 1
         }
         y, x = (axes.get(f"projection_{axis}_coordinate") for axis in "yx")
-        crs = next((found for array in arrays.values() if (found := _crs(array))), None)
+        crs = next(
+            (found for array in arrays.values() if (found := crs_of_mapping(array.attrs.asdict()))),
+            None,
+        )
         if y is None or x is None or crs is None:
             continue
         west, south, east, north = projected(place, crs).bounds
@@ -268,16 +271,6 @@ def _projected_grids(group: zarr.Group, place: shapely.Geometry) -> Iterator[Loc
         names = (_names(y)[0], _names(x)[0])
         sizes = dict(zip(names, (y.shape[0], x.shape[0]), strict=True))
         yield Located(path, sizes, dict(zip(names, (rows, columns), strict=True)))
-
-
-def _crs(array: zarr.Array[Any]) -> str | None:
-    """Return the CRS of an array that is a grid mapping, None where it is none."""
-    for name in ("crs_wkt", "spatial_ref"):
-        if isinstance(said := array.attrs.get(name), str):
-            return said
-    if "grid_mapping_name" in array.attrs:
-        return str(pyproj.CRS.from_cf(array.attrs.asdict()).to_wkt())
-    return None
 
 
 def _rasters(group: zarr.Group, place: shapely.Geometry) -> Iterator[Located]:
