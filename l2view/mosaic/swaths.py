@@ -32,7 +32,7 @@ DEGREES = CRS("EPSG:4326")
 MARGIN = 1.0
 """By how many degrees a swath may reach beyond its footprint, which providers simplify."""
 
-REACH = 1.001
+REACH = 1.005
 """By how much further a cell reaches than its corners, against what rounding leaves."""
 
 EDGE = 1e-6
@@ -253,7 +253,7 @@ def cells_at(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> Cells | None
     if not len(numbers):
         return None
     flat = np.ascontiguousarray(points.reshape(-1, 3)[numbers])
-    reaches = reaches_of(points).ravel()[numbers].astype(np.float32)
+    reaches = reaches_of(points).ravel()[numbers]
     centre, angle = _circle(flat)
     height, width = lat.shape
     places = np.stack([lat.ravel()[numbers], lon.ravel()[numbers]], axis=1)
@@ -368,7 +368,7 @@ def boxes_of(window: GeoBox) -> list[shapely.Geometry]:
     return [shapely.box(west, south, 180, north), shapely.box(-180, south, east - 360, north)]
 
 
-def reaches_of(points: NDArray[np.float64]) -> NDArray[np.float64]:
+def reaches_of(points: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return how far each cell reaches from its centre, as chords of the unit sphere.
 
     It is as far as its corners are, half-way to the neighbours along rows and columns. Across a
@@ -379,25 +379,42 @@ def reaches_of(points: NDArray[np.float64]) -> NDArray[np.float64]:
     points
         The centres, of shape (rows, columns, 3), NaN where there is none.
     """
-    halves = []
-    for axis in (0, 1):
-        steps = np.diff(points, axis=axis) / 2
-        nothing = np.full_like(np.take(points, [0], axis=axis), np.nan)
-        behind = np.concatenate([nothing, steps], axis=axis)
-        before = np.concatenate([steps, nothing], axis=axis)
-        lengths = [np.linalg.norm(one, axis=-1) for one in (behind, before)]
-        with np.errstate(invalid="ignore"):
-            longer = lengths[1] > lengths[0]
-            gap = np.fmax(*lengths) > GAP * np.fmin(*lengths)
-        # The longer of both, where it isn't a gap; the other where one isn't there.
-        forward = np.where(np.isnan(lengths[0]), True, longer != gap) & ~np.isnan(lengths[1])
-        half = np.where(forward[..., None], before, behind)
-        halves.append(np.where(np.isnan(half), 0.0, half))
-    across, along = halves
-    return np.asarray(
-        np.maximum(np.linalg.norm(across + along, axis=-1), np.linalg.norm(across - along, axis=-1))
-        * REACH
-    )
+    down, across = (_steps(points, axis) for axis in (0, 1))
+    # The longer diagonal of the parallelogram of both steps: |a ± b|² = a² + b² ± 2ab.
+    squares = sum(one * one for one in (*down, *across))
+    products = sum(one * other for one, other in zip(down, across, strict=True))
+    return np.asarray(np.sqrt(squares + 2 * np.abs(products)) * np.float32(REACH / 2))
+
+
+def _steps(points: NDArray[np.float64], axis: int) -> list[NDArray[np.float32]]:
+    """Return the step from each cell to a neighbour along an axis, a plane for x, y and z.
+
+    It is the longer one of both, but for that across a gap; 0 where there is no neighbour.
+    """
+    planes = [np.diff(points[..., at], axis=axis).astype(np.float32) for at in range(3)]
+    lengths: Any = sum(plane * plane for plane in planes)
+    behind, before = _beside(lengths, axis)
+    with np.errstate(invalid="ignore"):
+        longer = before > behind
+        gap = np.fmax(behind, before) > GAP**2 * np.fmin(behind, before)
+    forward = (np.isnan(behind) | (longer != gap)) & ~np.isnan(before)
+    found = []
+    for plane in planes:
+        one, other = _beside(plane, axis)
+        found.append(np.nan_to_num(np.where(forward, other, one)))
+    return found
+
+
+def _beside(
+    steps: NDArray[np.float32], axis: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Return, of what lies between cells, what is before and after each; NaN where nothing is."""
+    edge = np.full_like(np.take(steps, [0], axis=axis), np.nan) if steps.size else None
+    if edge is None:
+        shape = [n + 1 if at == axis else n for at, n in enumerate(steps.shape)]
+        nothing = np.full(shape, np.nan, np.float32)
+        return nothing, nothing
+    return np.concatenate([edge, steps], axis=axis), np.concatenate([steps, edge], axis=axis)
 
 
 def nearest(pixels: Pixels, cells: Cells) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
