@@ -21,7 +21,7 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
-from scenes import Scene, collection, meta, scene, view, write_band
+from scenes import Scene, collection, meta, scene, view, write_band, write_tiff
 from tables import Counting
 from typer.testing import CliRunner
 from zarr.storage import MemoryStore
@@ -187,8 +187,8 @@ def test_nothing_is_read_before_it_is_computed() -> None:
     store.nbytes = 0
     lazy.compute()
     read = [key for key in store.chunks if "/red/c" in key]
-    assert len(read) == plan.read
-    assert store.nbytes >= plan.nbytes
+    assert len(read) == plan.nchunks
+    assert sum(len(store._store._store_dict[key]) for key in read) == plan.nbytes
 
 
 # Times
@@ -361,10 +361,32 @@ def test_dtype_and_nodata() -> None:
         made(view(two))
 
 
+def test_a_coarse_map_of_fine_scenes() -> None:
+    """In degrees, which are thousands of the scenes' pixels."""
+    asked: Any = {"resampling": "average", "reduce": "count"}
+    found = l2view.mosaic(view(stack()), crs=4326, resolution=0.5, bands="red", **asked)
+    assert found["red"].max() == 5
+    assert found["red"].attrs["units"] == "1"
+
+
+def test_groups_are_those_of_the_bands() -> None:
+    """A time at which no granule has the band has no image."""
+    one = Scene(np.full((60, 90), 1, "uint8"), GRID.transform, UTM31, 0)
+    found = view([{"red": one}, {"nir": one}, {"red": one}])
+    with pytest.warns(l2view.L2ViewWarning, match="have no band"):
+        lazy = l2view.mosaic(found, like=GRID, bands="red", temporal_grouping="P1D")
+    days = lazy["time"].to_numpy().astype("M8[D]").astype(str).tolist()
+    assert days == ["2025-06-01", "2025-06-03"]
+    assert lazy.attrs["granules"] == 2
+    assert (lazy["red"] == 1).all()
+
+
 def test_bands_of_other_granules() -> None:
     one, other = stack(2)
     found = view([{"red": one, "nir": other}, {"nir": one}])
-    with pytest.warns(l2view.L2ViewWarning, match='1 of 2 granules have no band "red".*g1'):
+    with pytest.warns(
+        l2view.L2ViewWarning, match='1 of 2 granules have no band "red": g1. They are no part'
+    ):
         lazy = l2view.mosaic(found, like=GRID, bands=["red", "nir"])
     assert set(lazy.data_vars) == {"red", "nir"}
     with pytest.warns(l2view.L2ViewWarning):
@@ -383,6 +405,7 @@ def test_bands_of_other_granules() -> None:
     [
         ({"bands": "blue"}, 'no band "blue".*bands: red'),
         ({"crs": 4326, "resolution": 10}, "10 is in degrees.*looks like metres.*8.98"),
+        ({"temporal_grouping": "1M"}, 'did you mean "P1M"'),
         ({"crs": UTM31, "resolution": 1e-4}, "0.0001 is in metre.*looks like degrees.*11.132"),
         ({"crs": UTM31, "resolution": 0.5, "bbox": (0, 0, 12, 70)}, "pixels in .* chunks: pass a"),
         ({"crs": UTM31, "resolution": 0.01, "chunks": None}, "more than is made at once.*chunks="),
@@ -474,7 +497,7 @@ def test_a_plan_tells_what_is_read() -> None:
     table = plan.to_dataframe()
     assert isinstance(table, pd.DataFrame)
     assert set(table["granule"]) == {f"g{at}" for at in range(5)}
-    assert plan.granules.shape == (2, 3)
+    assert plan.granules_per_chunk.shape == (2, 3)
     for _, one in table.iterrows():
         assert 0 <= one["row_start"] < one["row_stop"] <= 50
         assert one["bytes"] > 0
@@ -508,6 +531,10 @@ def test_the_command_writes_files(folder: Path) -> None:
         again = run(store, out, "--crs", UTM31, "--resolution", "10")
         assert again.exit_code == 1
         assert "is there already" in str(again.exception)
+        again = run(
+            store, out, "--crs", UTM31, "--resolution", "10", "--band", "r=red", "--overwrite"
+        )
+        assert again.exit_code == 0, again.exception
         assert not list(folder.glob(".a*"))
     with rasterio.open(folder / "a.tif") as file:
         np.testing.assert_array_equal(file.read(1), whole["red"])
@@ -546,6 +573,24 @@ def test_the_command_says_what_is_wrong(folder: Path, arguments: list[str], said
     assert re.search(said, str(done.exception))
     usage = run(str(folder / "store"), "--crs", UTM31)
     assert usage.exit_code == 2
+
+
+def test_nothing_else_is_overwritten(folder: Path) -> None:
+    """Neither the granules, nor what something else wrote."""
+    store = str(folder / "store")
+    asked = ["--crs", UTM31, "--resolution", "10", "--overwrite"]
+    for out in (store, f"{store}/a.zarr", str(folder)):
+        assert run(store, out, *asked).exit_code == 2
+    (folder / "other.zarr").mkdir()
+    (folder / "other.zarr" / "kept.txt").write_text("precious")
+    write_tiff(folder / "other.tif", scene(X, Y))
+    for out in ("other.zarr", "other.tif"):
+        done = run(store, str(folder / out), *asked)
+        assert done.exit_code == 1
+        assert "no mosaic of l2view's" in str(done.exception)
+    assert (folder / "other.zarr" / "kept.txt").read_text() == "precious"
+    twice = run(store, str(folder / "a.tif"), *asked[:4], "--band", "a=red", "--band", "a=red")
+    assert twice.exit_code == 2
 
 
 def test_a_tiff_has_bands_of_one_type(tmp_path: Path) -> None:

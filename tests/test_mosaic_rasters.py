@@ -425,7 +425,11 @@ def test_cf_grids(named: bool) -> None:
         standard = standard if crs else ("latitude", "longitude")
         for (name, axis), said in zip(named_axes.items(), standard, strict=True):
             array = group.create_array(
-                name, shape=axis.shape, chunks=(20,), dtype="float64", dimension_names=(name,)
+                name,
+                shape=axis.shape,
+                chunks=(20,),
+                dtype="float64" if name in ("y", "lat") or crs else "float32",
+                dimension_names=(name,),
             )
             array[...] = axis
             array.attrs.update({"standard_name": said})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
@@ -9,6 +10,7 @@ import typer
 from l2view.api import open as open_view
 from l2view.cli import options
 from l2view.errors import QueryError
+from l2view.mosaic.bands import band_name
 from l2view.view.mosaic import explain_mosaic, requiring
 
 OUT = "The image: OUT.tif, a Cloud-Optimized GeoTIFF, or OUT.zarr. Not with --explain."
@@ -40,7 +42,10 @@ def mosaic(
     sortby: Annotated[
         str | None, typer.Option(help="What lies on top, such as 'cloud_cover, datetime DESC'.")
     ] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="The most granules.")] = None,
+    order_by: options.OrderBy = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="The most granules, the first of --order-by.")
+    ] = None,
     resampling: Annotated[
         str, typer.Option(help="nearest, bilinear, cubic, average, … as GDAL has them.")
     ] = "nearest",
@@ -68,10 +73,14 @@ def mosaic(
 ) -> None:
     """Put the granules that match together as one image.
 
-    The box crops the image, and leaves out granules that don't touch it.
+    The box crops the image, but for that of --like, and leaves out granules that don't touch it.
     """
-    if (output is None) != explain:
+    if output is None and not explain:
         raise typer.BadParameter("name OUT.tif or OUT.zarr, or pass --explain", param_hint="OUT")
+    if output is not None and explain:
+        raise typer.BadParameter("--explain writes nothing: leave OUT out", param_hint="OUT")
+    if output is not None and _holds(store, output):
+        raise typer.BadParameter(f"{output} is where the granules come from", param_hint="OUT")
     corners = options.bbox(bbox)
     view = open_view(
         store,
@@ -81,6 +90,7 @@ def mosaic(
         intersects=intersects,
         datetime=datetime,
         ids=ids or None,
+        order_by=order_by,
         limit=limit,
         branch=branch,
         tag=tag,
@@ -115,6 +125,14 @@ def mosaic(
     typer.echo(f"wrote {output}", err=True)
 
 
+def _holds(store: str, output: str) -> bool:
+    """Return whether an output is a store, lies in it, or has it in it."""
+    if "://" in store:
+        return False
+    own, other = Path(store).resolve(), Path(output).resolve()
+    return own == other or own in other.parents or other in own.parents
+
+
 def _numbers(said: str | None) -> Any:
     """Return the numbers of ``--resolution``."""
     if said is None:
@@ -127,13 +145,19 @@ def _numbers(said: str | None) -> Any:
 
 
 def _bands(said: list[str] | None) -> Any:
-    """Return the bands of ``--band``: by their names where they have some."""
+    """Return the bands of ``--band`` by their names, None for all."""
     if not said:
         return None
-    if not any("=" in one for one in said):
-        return said
-    pairs = [one.rpartition("=") for one in said]
-    return {name or path.rpartition("/")[2]: path for name, _, path in pairs}
+    found: dict[str, str] = {}
+    for one in said:
+        name, equals, path = one.rpartition("=")
+        if equals and not name:
+            raise typer.BadParameter(f"{one} is not [NAME=]PATH", param_hint="--band")
+        name = name or band_name(path)
+        if name in found:
+            raise typer.BadParameter(f"two bands are called {name}", param_hint="--band")
+        found[name] = path
+    return found
 
 
 def _grid(path: str) -> Any:

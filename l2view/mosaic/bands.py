@@ -127,7 +127,9 @@ def asked(bands: Bands, inventories: Sequence[Inventory], shows: Shows) -> tuple
         raise QueryError(
             f"bands={bands!r} are no paths: a text, a list of them, or a mapping of names to paths"
         )
-    pairs = bands.items() if isinstance(bands, Mapping) else [(_name(one), one) for one in bands]
+    pairs = (
+        bands.items() if isinstance(bands, Mapping) else [(band_name(one), one) for one in bands]
+    )
     made = [_band(name, said) for name, said in pairs]
     if not made:
         raise QueryError("bands= names no band")
@@ -140,7 +142,8 @@ def asked(bands: Bands, inventories: Sequence[Inventory], shows: Shows) -> tuple
     return tuple(made)
 
 
-def _name(said: Any) -> str:
+def band_name(said: Any) -> str:
+    """Return what a band is called that is named by its path alone."""
     path, picks = _split(said)
     name = path.strip("/").rpartition("/")[2]
     return name if picks is None else "_".join([name, *map(str, picks)])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numbers
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -28,7 +29,6 @@ from l2view.mosaic.sources import (
     rasters,
     sources,
     swaths,
-    together,
 )
 from l2view.mosaic.target import (
     chunks_of,
@@ -37,6 +37,7 @@ from l2view.mosaic.target import (
     geobox_within,
     require_unit,
     resolution_of,
+    together,
 )
 from l2view.mosaic.warp import Resampling, require_resampling
 from l2view.query import expressions
@@ -152,6 +153,7 @@ def planned(
     ranks = _ranks(tree, sortby)
     groups, labels, dimension = _groups(tree, temporal_grouping)
     found = sources(tree, bands, target, nodata, resampling)
+    groups, labels = _of_those(found, groups, labels)
     if grid is None:
         size = resolution_of(resolution)
         require_unit(target, size, np.concatenate([one.native for one in found]))
@@ -171,6 +173,20 @@ def planned(
         attributes={one.band.name: one.attributes for one in found},
         count=int((groups >= 0).sum()),
     )
+
+
+def _of_those(
+    found: Sequence[Sources], groups: NDArray[np.int64], labels: NDArray[Any] | None
+) -> tuple[NDArray[np.int64], NDArray[Any] | None]:
+    """Return the groups of granules that have some band, and their labels."""
+    having = np.zeros(len(groups), dtype=bool)
+    having[np.concatenate([one.rows for one in found])] = True
+    groups = np.where(having, groups, -1)
+    if labels is None:
+        return groups, None
+    used, numbers = np.unique(groups[groups >= 0], return_inverse=True)
+    groups[groups >= 0] = numbers
+    return groups, labels[used]
 
 
 def require_number(nodata: Any) -> None:
@@ -225,6 +241,8 @@ def _groups(tree: Tree, said: str | None) -> tuple[NDArray[np.int64], NDArray[An
         raise QueryError(
             f'temporal_grouping={said!r} is neither a period, such as "P1M", nor an SQL expression'
         )
+    if re.fullmatch(r"[Tt]?\d+[DWMYHdwmyh]", said.strip()):
+        raise QueryError(f'temporal_grouping={said!r}: did you mean "P{said.strip()}"?')
     period = period_of(said.strip())
     if period is not None:
         name = time_field(tree.granules.everything)
@@ -291,7 +309,8 @@ def _hull(
     hulls = [one.hull for one in found]
     for one in found:
         for levels, _, members in one.swaths:
-            hulls.append(hull_of_footprints(tree, levels.inventory.rows[members], target))
+            outlines = one.footprints()[levels.inventory.rows[members]]
+            hulls.append(hull_of_footprints(outlines, target))
     return together(hulls)
 
 
@@ -346,6 +365,8 @@ def _nodata(
     QueryError
         Where the data type doesn't have it.
     """
+    if reduce == "count":
+        return dtype.type(0)
     if said is not None:
         if dtype.kind in "iu":
             bounds = np.iinfo(dtype)
@@ -360,8 +381,6 @@ def _nodata(
         return made
     if dtype.kind == "f":
         return dtype.type(np.nan)
-    if reduce == "count":
-        return dtype.type(0)
     bounds = np.iinfo(dtype)
     if resampling == "sum" and dtype.itemsize == 8:  # which may come to any other number
         return dtype.type(bounds.min)
@@ -416,7 +435,8 @@ def dataset(made: Mosaic, lazy: Callable[[BandArray, tuple[int, ...]], Any]) -> 
     chunks = made.chunks if made.labels is None else (1, *made.chunks)
     variables = {}
     for band in made.bands:
-        attributes = {**made.attributes[band.name], "grid_mapping": "spatial_ref"}
+        own = {"units": "1"} if band.reduce == "count" else made.attributes[band.name]
+        attributes: dict[str, Any] = {**own, "grid_mapping": "spatial_ref"}
         if band.reduce != "count":
             attributes["_FillValue"] = band.nodata
         variables[band.name] = (made.dimensions, lazy(band, chunks), attributes)

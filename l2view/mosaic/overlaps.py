@@ -188,6 +188,16 @@ def _overlaps(
         yield from _on_the_globe(told, raster, x, y)
 
 
+def wrapped(columns: range, width: int) -> Iterator[range]:
+    """Yield columns that go around the globe as those of the image."""
+    start = columns.start
+    while start < columns.stop:
+        at = start % width
+        count = min(width - at, columns.stop - start)
+        yield range(at, at + count)
+        start += count
+
+
 def apply(
     transform: Affine, x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

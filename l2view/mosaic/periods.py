@@ -36,7 +36,7 @@ _FARTHEST = 180_000
 _PER_SECOND = {"ms": 10**3, "us": 10**6}
 """Of the units below a second, those in which an instant can be so far."""
 
-_LOOKS = re.compile(r"^[pP](?=\d|[tT]\d)")
+_LOOKS = re.compile(r"^[pP](?=\d|[tT](?:\d|$))")
 _ONE = re.compile(r"P(?:([0-9]+)([DWMY])|T([0-9]+)([HMS]))", re.IGNORECASE | re.ASCII)
 _NUMBER = r"[0-9]+(?:[.,][0-9]+)?"
 _DURATION = re.compile(rf"P(?:{_NUMBER}[DWMY])*(?:T(?:{_NUMBER}[HMS])+)?", re.IGNORECASE | re.ASCII)

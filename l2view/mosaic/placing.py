@@ -24,6 +24,7 @@ from l2view.geolocation.mappings import CF_MAPPING, crs_of_mapping, geotransform
 from l2view.hierarchy import JSON, join
 from l2view.layout.inventory import ArrayInventory
 from l2view.mosaic.bands import Levels, ancestors, axes_of, coordinates_of, image_shapes, layout_of
+from l2view.tables.arrays import StoredArray
 from l2view.tables.values import Values
 from l2view.view.opener import GranuleOpener
 from l2view.view.tree import Tree
@@ -82,15 +83,21 @@ READERS = 8
 
 @dataclass
 class Systems:
-    """The coordinate reference systems that are said, each once.
+    """The coordinate reference systems that are said, each once, and axes that were read.
 
     Attributes
     ----------
     known
-        They, in the order in which they came.
+        The CRSs, in the order in which they came.
+    unknown
+        What was said to be one, and can't be understood.
+    axes
+        The transforms of grids by their axes: by profile, their paths, and the granule.
     """
 
     known: list[CRS] = field(default_factory=list)
+    unknown: dict[str, None] = field(default_factory=dict)
+    axes: dict[tuple[str, str, str, int], Affine | None] = field(default_factory=dict)
     _numbers: dict[str, int] = field(default_factory=dict)
 
     def number(self, said: Any) -> int:
@@ -103,6 +110,7 @@ class Systems:
                 crs = CRS(text)
             except CRSError:
                 self._numbers[text] = -1
+                self.unknown[text] = None
                 return -1
             if crs not in self.known:
                 self.known.append(crs)
@@ -209,7 +217,7 @@ class _Said:
             if found is not None:
                 transforms[row] = found[:6]
             shape = said.get("spatial:shape") or said.get("proj:shape")
-            if isinstance(shape, list | tuple) and len(shape) == 2:
+            if isinstance(shape, list | tuple) and [type(one) for one in shape] == [int, int]:
                 shapes[row] = shape
             numbers[row] = systems.number(crs_said(said))
         return cls(transforms, shapes, numbers)
@@ -289,8 +297,9 @@ def _moved(levels: Levels, level: int) -> NDArray[np.bool_]:
     for row, said in enumerate(group.variants):
         for one in layout_of(said):
             if one["asset"] == levels.assets[level]:
-                by = (one.get("transform") or {}).get("translation") or [0.0]
-                found[row] = bool(np.any(np.abs(np.asarray(by, dtype=float)) > 1e-6))
+                told = one.get("transform")
+                by = told.get("translation") if isinstance(told, dict) else None
+                found[row] = any(not isinstance(n, int | float) or abs(n) > 1e-6 for n in by or ())
     return found[group.which]
 
 
@@ -416,10 +425,19 @@ def _of_axes(
     members = members[known[members] >= 0]
 
     opener = GranuleOpener(tree)
+    y, x = (replace(one, starts=None, stops=None) for one in (y, x))
+    decode = decoding(y), decoding(x)
 
     def read(member: int) -> Affine | None:
-        rows = axis_values(opener, levels, y, member) * down
-        columns = axis_values(opener, levels, x, member) * beside
+        key = (levels.inventory.name, y.path, x.path, member)
+        if key not in systems.axes:
+            systems.axes[key] = placed_by(member)
+        return systems.axes[key]
+
+    def placed_by(member: int) -> Affine | None:
+        row = int(levels.inventory.rows[member])
+        rows = axis_values(opener.stored(row, y, member, decode[0])) * down
+        columns = axis_values(opener.stored(row, x, member, decode[1])) * beside
         return transform_of_axes(rows, np.unwrap(columns, period=360) if degrees else columns)
 
     for member, transform in zip(members.tolist(), in_threads(read, members.tolist()), strict=True):
@@ -438,12 +456,8 @@ def in_threads[Item, Result](
         return list(threads.map(function, items))
 
 
-def axis_values(
-    opener: GranuleOpener, levels: Levels, axis: ArrayInventory, member: int
-) -> NDArray[np.float64]:
-    """Return the whole axis of one granule, as its values are meant."""
-    whole = replace(axis, starts=None, stops=None)
-    stored = opener.stored(int(levels.inventory.rows[member]), whole, member, decoding(whole))
+def axis_values(stored: StoredArray) -> NDArray[np.float64]:
+    """Return a whole axis, as its values are meant."""
     values, valid = stored.values.to_numpy(stored.stored((range(stored.shape[0]),)))
     return values.astype(float) if valid is None else np.where(valid, values, np.nan).astype(float)
 

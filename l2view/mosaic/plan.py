@@ -22,6 +22,7 @@ from zarr.core.sync import sync
 from l2view.export.progress import Tell, told
 from l2view.mosaic.array import BandArray
 from l2view.mosaic.dataset import Mosaic
+from l2view.mosaic.overlaps import wrapped
 from l2view.mosaic.rasters import Arrays, Rasters
 from l2view.mosaic.swaths import Swaths
 from l2view.mosaic.target import name_of
@@ -73,14 +74,14 @@ class MosaicPlan:
           stored.
     nbytes
         The bytes of all chunks, each counted once.
-    read
+    nchunks
         How many they are.
     """
 
     mosaic: Mosaic
     table: pa.Table
     nbytes: int
-    read: int
+    nchunks: int
 
     def to_dataframe(self) -> pd.DataFrame:
         """Return the table for pandas."""
@@ -101,7 +102,7 @@ class MosaicPlan:
         return plot_plan(self, ax, figsize=figsize)
 
     @cached_property
-    def granules(self) -> NDArray[np.int64]:
+    def granules_per_chunk(self) -> NDArray[np.int64]:
         """How many granules each chunk takes, at most of its groups and bands.
 
         Of shape (rows, columns) of the grid of chunks.
@@ -128,7 +129,7 @@ class MosaicPlan:
         assert made.grid.crs is not None
         images = "" if made.labels is None else f", {len(made.labels):,} images"
         used = pc.count_distinct(table.column("granule")).as_py()
-        counts = self.granules
+        counts = self.granules_per_chunk
         chunk = " × ".join(f"{length:,}" for length in made.chunks)
         bands = ", ".join(band.name for band in made.bands)
         empty, least = int((counts == 0).sum()), int(counts.min())
@@ -137,7 +138,7 @@ class MosaicPlan:
             f"mosaic of {height:,} × {width:,} pixels in {name_of(made.grid.crs)}{images}: {bands}",
             f"chunks    {counts.size:,} of {chunk}, {empty:,} of them empty",
             f"granules  {used:,} of {made.count:,}, {least:,} to {most:,} in a chunk",
-            f"reads     {self.read:,} chunks, {self.nbytes:,} bytes",
+            f"reads     at most {self.nchunks:,} chunks, {self.nbytes:,} bytes",
         ]
         return "\n".join([*lines, *self._levels()])
 
@@ -266,18 +267,8 @@ def _windows(
         for overlap in kind.overlaps(number, window, band.resampling):
             arrays = kind.arrays[which]
             level = int(kind.levels[number])
-            taken = [(overlap.rows, one) for one in _wrapped(overlap.columns, width)]
+            taken = [(overlap.rows, one) for one in wrapped(overlap.columns, width)]
             yield row, Part(tree, "rasters", which, arrays, member, level), taken
-
-
-def _wrapped(columns: range, width: int) -> Iterator[range]:
-    """Yield columns that go around the globe as those of the image."""
-    start = columns.start
-    while start < columns.stop:
-        at = start % width
-        count = min(width - at, columns.stop - start)
-        yield range(at, at + count)
-        start += count
 
 
 def _hull(taken: list[Window]) -> tuple[range, range]:

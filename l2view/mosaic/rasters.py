@@ -19,9 +19,19 @@ from l2view.decoding import RELEVANT
 from l2view.layout.inventory import ArrayInventory, Inventory
 from l2view.mosaic import reading
 from l2view.mosaic.bands import Levels
-from l2view.mosaic.overlaps import TURN, Overlap, Raster, apply, moved_by, overlaps, project
+from l2view.mosaic.overlaps import (
+    DEGREES,
+    TURN,
+    Overlap,
+    Raster,
+    apply,
+    moved_by,
+    overlaps,
+    project,
+    wrapped,
+)
 from l2view.mosaic.placing import Placed
-from l2view.mosaic.target import hull_of
+from l2view.mosaic.target import hull_of, together
 from l2view.mosaic.warp import Piece, Target, is_within, reach, warp
 from l2view.tables.arrays import StoredArray
 from l2view.tables.grid import Window
@@ -291,14 +301,10 @@ class Rasters:
         """Return a part of an image, decoded; its columns may go around the globe."""
         arrays, stored = self.arrays[self.which[number]], self.stored(number)
         key = (self.token, int(self.which[number]), int(self.rows[number]))
-        parts = []
-        start = columns.start
-        while start < columns.stop:
-            at = start % width
-            count = min(width - at, columns.stop - start)
-            window = arrays.window(rows, range(at, at + count))
-            parts.append(arrays.image(reading.read(stored, key, window)))
-            start += count
+        parts = [
+            arrays.image(reading.read(stored, key, arrays.window(rows, some)))
+            for some in wrapped(columns, width)
+        ]
         image = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)
         return stored.values.to_numpy(image)
 
@@ -364,13 +370,7 @@ def located(levels: Levels, placed: Placed, systems: Sequence[CRS], target: CRS)
         found, hull = _boxes(transforms, shapes, systems[number], target)
         boxes[own] = found
         hulls.append(hull)
-    hull = np.full(4, np.nan)
-    if hulls:
-        together = np.stack(hulls)
-        with np.errstate(invalid="ignore"):
-            hull[:2] = np.fmin.reduce(together[:, :2])
-            hull[2:] = np.fmax.reduce(together[:, 2:])
-    return Located(levels, placed, members, boxes, hull)
+    return Located(levels, placed, members, boxes, together(hulls))
 
 
 def _finest(
@@ -405,9 +405,7 @@ def _boxes(
     hull = hull_of(x[~wide], y[~wide], target)
     if wide.any():
         far = project(*_points(transforms[wide], shapes[wide], 65), source, target)
-        other = hull_of(*far, target)
-        with np.errstate(invalid="ignore"):
-            hull = np.concatenate([np.fmin(hull[:2], other[:2]), np.fmax(hull[2:], other[2:])])
+        hull = together([hull, hull_of(*far, target)])
     boxes[wide] = np.nan
     return boxes, hull
 
@@ -433,7 +431,7 @@ def _holds_pole(
 ) -> NDArray[np.bool_]:
     """Return which images of one CRS have a pole in them."""
     found = np.zeros(len(transforms), dtype=bool)
-    x, y = project(np.zeros(2), np.array([90.0, -90.0]), CRS("EPSG:4326"), source)
+    x, y = project(np.zeros(2), np.array([90.0, -90.0]), DEGREES, source)
     for one, other in zip(x.tolist(), y.tolist(), strict=True):
         if source.geographic or not (math.isfinite(one) and math.isfinite(other)):
             continue

@@ -123,9 +123,12 @@ def _chunks(array: StoredArray, key: Hashable, indices: Sequence[Index]) -> list
     mine, futures = PENDING.claim([keys[at] for at in wanted])
     own = [wanted[at] for at in mine]
     try:
-        for at, chunk in zip(own, array.whole_chunks([indices[at] for at in own]), strict=True):
-            CHUNKS.put(keys[at], chunk, chunk.nbytes)
-            futures[wanted.index(at)].set_result(chunk)
+        # Another thread may have read some since they were looked for.
+        left = [at for at in mine if not _is_kept(keys[wanted[at]], futures[at])]
+        chunks = array.whole_chunks([indices[wanted[at]] for at in left]) if left else []
+        for at, chunk in zip(left, chunks, strict=True):
+            CHUNKS.put(keys[wanted[at]], chunk, chunk.nbytes)
+            futures[at].set_result(chunk)
     except BaseException as error:
         for at in mine:
             if not futures[at].done():
@@ -136,3 +139,11 @@ def _chunks(array: StoredArray, key: Hashable, indices: Sequence[Index]) -> list
     for at, future in zip(wanted, futures, strict=True):
         found[at] = future.result()
     return [found[at] for at in range(len(keys))]
+
+
+def _is_kept(key: Hashable, future: Future[Any]) -> bool:
+    """Return whether a chunk is kept, which then is what waits for it gets."""
+    kept = CHUNKS.get(key)
+    if kept is not None:
+        future.set_result(kept)
+    return kept is not None

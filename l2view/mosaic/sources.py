@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
+import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 from odc.geo import CRS
@@ -17,17 +18,20 @@ from zarr.core.sync import sync
 
 from l2view.decoding import common_dtype, in_native_order
 from l2view.errors import FieldError, L2ViewWarning, QueryError, warn
-from l2view.layout.inventory import ArrayInventory, Inventory
+from l2view.layout.inventory import ArrayInventory
 from l2view.mosaic.bands import Band, Bands, Levels, asked, found
-from l2view.mosaic.overlaps import project
+from l2view.mosaic.overlaps import DEGREES, project
 from l2view.mosaic.placing import PLACING, Placed, Systems, decoding, placed
 from l2view.mosaic.rasters import Arrays, Located, Rasters, levels_read, located
-from l2view.mosaic.swaths import DEGREES, Swaths, require_statistic
-from l2view.mosaic.target import DEGREE, hull_of, metres
+from l2view.mosaic.swaths import Swaths, require_statistic
+from l2view.mosaic.target import DEGREE, hull_of, metres, together
 from l2view.query.place import geometry_field
 from l2view.tables.values import MISSING, Values
 from l2view.view.opener import GranuleOpener
 from l2view.view.tree import Tree
+
+type Footprints = Callable[[], NDArray[Any]]
+"""Returns the footprints of all granules, of shape (n,), None where there is none."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +56,8 @@ class Sources:
         The values that stand for what is missing in arrays of integers, as their attributes say.
     attributes
         What all arrays say.
+    footprints
+        Returns the granules' footprints.
     """
 
     band: Band
@@ -62,6 +68,14 @@ class Sources:
     dtype: np.dtype[Any]
     fills: tuple[int, ...]
     attributes: dict[str, Any]
+    footprints: Footprints
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The granules that have the band, of shape (n,)."""
+        found = [one.levels.inventory.rows[one.members] for one in self.located]
+        found += [levels.inventory.rows[members] for levels, _, members in self.swaths]
+        return np.concatenate([np.zeros(0, dtype=np.int64), *found])
 
     @property
     def hull(self) -> NDArray[np.float64]:
@@ -78,7 +92,7 @@ class Sources:
             across = np.hypot(transforms[:, 0], transforms[:, 3])
             sizes.append(across * units[one.placed.systems[one.members]])
         for levels, _, members in self.swaths:
-            outlines = footprints_of(self.tree)[levels.inventory.rows[members]]
+            outlines = self.footprints()[levels.inventory.rows[members]]
             bounds = shapely.bounds(outlines)
             narrowed = np.cos(np.radians((bounds[:, 1] + bounds[:, 3]) / 2))
             cells = levels.shapes(0)[members].prod(axis=1)
@@ -86,14 +100,6 @@ class Sources:
                 sizes.append(DEGREE * np.sqrt(shapely.area(outlines) * narrowed / cells))
         found = np.concatenate(sizes)
         return found[np.isfinite(found) & (found > 0)]
-
-
-def together(hulls: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Return what holds several hulls, those that are NaN left out."""
-    if not hulls:
-        return np.full(4, np.nan)
-    stacked = np.stack(hulls)
-    return np.concatenate([np.fmin.reduce(stacked[:, :2]), np.fmax.reduce(stacked[:, 2:])])
 
 
 def sources(tree: Tree, bands: Bands, crs: CRS, nodata: Any, resampling: str) -> list[Sources]:
@@ -118,34 +124,47 @@ def sources(tree: Tree, bands: Bands, crs: CRS, nodata: Any, resampling: str) ->
         Where a band isn't there, doesn't say where it lies, or can't be resampled so.
     """
     inventories = [one for one, _ in sync(tree.inventories(PLACING))]
-    made = []
+    systems, footprints = Systems(), cache(partial(footprints_of, tree))
+    made, lost = [], []
     for band in asked(bands, inventories, tree.shows):
         parts = found(band, inventories, tree.shows)
-        _require_all(tree, band, inventories, parts)
-        made.append(_sources(tree, band, parts, crs, nodata, resampling))
+        lost.append((band, _without(tree, parts)))
+        places = [placed(tree, levels, systems) for levels in parts]
+        made.append(_sources(tree, band, parts, places, systems, crs, nodata, resampling))
+        made[-1] = replace(made[-1], footprints=footprints)
+    _warn_of(tree, lost)
     return made
 
 
-def _require_all(
-    tree: Tree, band: Band, inventories: Sequence[Inventory], parts: Sequence[Levels]
-) -> None:
-    """Warn of granules that don't have a band."""
-    having = [part.inventory.rows for part in parts]
-    lost = np.setdiff1d(np.arange(len(tree.granules)), np.concatenate(having))
-    if len(lost):
-        warn(
-            f'{len(lost):,} of {len(tree.granules):,} granules have no band "{band.path}", and are '
-            f"no part of the mosaic: {tree.granules.some(lost.tolist())}",
-            L2ViewWarning,
-        )
+def _without(tree: Tree, parts: Sequence[Levels]) -> NDArray[np.int64]:
+    """Return the granules that don't have a band."""
+    having = np.concatenate([part.inventory.rows for part in parts])
+    return np.setdiff1d(np.arange(len(tree.granules)), having)
+
+
+def _warn_of(tree: Tree, lost: Sequence[tuple[Band, NDArray[np.int64]]]) -> None:
+    """Warn of bands that some granules don't have."""
+    told = [
+        f'{len(rows):,} of {len(tree.granules):,} granules have no band "{band.path}": '
+        f"{tree.granules.some(rows.tolist())}"
+        for band, rows in lost
+        if len(rows)
+    ]
+    if told:
+        warn(f"{'; '.join(told)}. They are no part of it", L2ViewWarning)
 
 
 def _sources(
-    tree: Tree, band: Band, parts: Sequence[Levels], crs: CRS, nodata: Any, resampling: str
+    tree: Tree,
+    band: Band,
+    parts: Sequence[Levels],
+    places: Sequence[Placed],
+    systems: Systems,
+    crs: CRS,
+    nodata: Any,
+    resampling: str,
 ) -> Sources:
     """Return one band of a tree's granules."""
-    systems = Systems()
-    places = [placed(tree, levels, systems) for levels in parts]
     images, swaths, lost = [], [], []
     for levels, place in zip(parts, places, strict=True):
         rest = np.flatnonzero(~place.is_raster)
@@ -161,6 +180,9 @@ def _sources(
             f'"{band.path}" lie, by a transform and a CRS, axes, or latitudes and longitudes of '
             f"its shape: {tree.granules.some(sorted(lost))}"
         )
+        if systems.unknown:
+            said = next(iter(systems.unknown))
+            told += f". What is said to be a CRS isn't understood: {said[:60]}"
         if not images and not swaths:
             raise QueryError(told)
         warn(f"{told}; they are no part of the mosaic", L2ViewWarning)
@@ -175,8 +197,9 @@ def _sources(
         tuple(swaths),
         tuple(systems.known),
         _dtype(band, values),
-        _fills(used, values),
+        _fills(values),
         _shared(used),
+        partial(footprints_of, tree),
     )
 
 
@@ -220,7 +243,7 @@ def _dtype(band: Band, values: Sequence[Values]) -> np.dtype[Any]:
         ) from error
 
 
-def _fills(arrays: Sequence[ArrayInventory], values: Sequence[Values]) -> tuple[int, ...]:
+def _fills(values: Sequence[Values]) -> tuple[int, ...]:
     """Return the integers that stand for what is missing, in the order in which they are said."""
     found: dict[int, None] = {}
     for one in values:
@@ -303,7 +326,7 @@ def swaths(
     if not one.swaths:
         return None
     decode = partial(filled, nodata=nodata)
-    footprints = footprints_of(one.tree)
+    footprints = one.footprints()
     arrays: list[Arrays] = []
     centres: tuple[list[Arrays], list[Arrays]] = ([], [])
     columns: dict[str, list[NDArray[Any]]] = {}
@@ -341,18 +364,15 @@ def footprints_of(tree: Tree) -> NDArray[Any]:
         name = geometry_field(tree.granules.everything)
     except FieldError:
         return found
-    column = tree.granules.known([name]).column(0)
-    texts = column.to_pylist()
-    for row, said in enumerate(texts):
-        if said is not None:
-            made = shapely.from_wkt(said) if isinstance(said, str) else shapely.from_wkb(said)
-            found[row] = made
-    return found
+    said = tree.granules.known([name]).column(0)
+    texts = pa.types.is_string(said.type) or pa.types.is_large_string(said.type)
+    values = np.array(said.to_pylist(), dtype=object)
+    return np.asarray((shapely.from_wkt if texts else shapely.from_wkb)(values))
 
 
-def hull_of_footprints(tree: Tree, rows: NDArray[np.int64], crs: CRS) -> NDArray[np.float64]:
-    """Return what some granules' footprints cover in a CRS, NaN where nothing is known."""
-    some = [one for one in footprints_of(tree)[rows] if one is not None and not one.is_empty]
+def hull_of_footprints(footprints: NDArray[Any], crs: CRS) -> NDArray[np.float64]:
+    """Return what footprints cover in a CRS, NaN where nothing is known."""
+    some = [one for one in footprints if one is not None and not one.is_empty]
     if not some:
         return np.full(4, np.nan)
     points = shapely.get_coordinates(shapely.segmentize(np.array(some, dtype=object), 1.0))

@@ -15,19 +15,16 @@ from typing import Any
 import numpy as np
 import shapely
 from numpy.typing import NDArray
-from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 from pykdtree.kdtree import KDTree
 
 from l2view.errors import QueryError
 from l2view.mosaic import reading
-from l2view.mosaic.overlaps import apply, mesh, project
+from l2view.mosaic.overlaps import DEGREES, apply, mesh, project
 from l2view.mosaic.rasters import Arrays
 from l2view.mosaic.warp import Piece, Target
 from l2view.tables.arrays import StoredArray
 from l2view.view.opener import GranuleOpener
-
-DEGREES = CRS("EPSG:4326")
 
 MARGIN = 1.0
 """By how many degrees a swath may reach beyond its footprint, which providers simplify."""
@@ -112,7 +109,7 @@ class Swaths:
     def pieces(
         self, number: int, pixels: Pixels, resampling: str, target: Target | None = None
     ) -> Iterator[Piece]:
-        """Yield what a swath gives an output window, of whichever `target` is wanted.
+        """Yield what a swath gives an output window, or no more than a part of it, the `target`.
 
         Raises
         ------
@@ -122,16 +119,20 @@ class Swaths:
         cells = self._cells(number)
         if cells is None:
             return
+        wanted = np.zeros((pixels.window.shape[0], pixels.window.shape[1]), dtype=bool)
+        wanted[(slice(None), slice(None)) if target is None else target] = True
         if resampling == "nearest":
             picked, there = nearest(pixels, cells)
-            yield from self._picked(number, cells, picked, there)
+            yield from self._picked(number, cells, picked, there & wanted)
             return
         inside, at = cells_in(pixels, cells)
+        shown = wanted.ravel()[at]
+        inside, at = inside[shown], at[shown]
         values, valid = self._values(number, cells, cells.numbers[inside])
         kept = valid if valid is not None else np.ones(len(inside), dtype=bool)
         found, full = _statistic(pixels, values[kept], at[kept], resampling)
         picked, near = nearest(pixels, cells)
-        near &= ~full & (resampling != "sum")
+        near &= wanted & ~full & (resampling != "sum")
         if near.any():
             for piece in self._picked(number, cells, picked, near):
                 own = full[piece.target]

@@ -31,6 +31,9 @@ MOST_CHUNKS = 10_000_000
 DEGREE = 111_320.0
 """Metres in a degree of the equator."""
 
+MOST_DEGREES = 10.0
+"""The size of a pixel from which degrees are taken for metres."""
+
 FAR = 2.1e7
 """The metres from a projection's origin beyond which nothing of the globe need lie."""
 
@@ -109,9 +112,11 @@ def require_unit(crs: CRS, resolution: tuple[float, float], native: NDArray[np.f
     if len(native):
         own = float(np.median(native))
         as_said, as_meant = (one * metres(crs) / own for one in (finest, meant))
-        wrong = not 1e-3 <= as_said <= 1e3 and 1e-2 <= as_meant <= 1e2
+        # A map may be in degrees of scenes in metres, but hardly in ten of them.
+        far = (as_said > 1e3 and finest >= MOST_DEGREES) if crs.geographic else as_said < 1e-3
+        wrong = far and 1e-2 <= as_meant <= 1e2
     else:
-        wrong = finest >= 20 if crs.geographic else finest * metres(crs) < 0.01
+        wrong = finest >= 2 * MOST_DEGREES if crs.geographic else finest * metres(crs) < 0.01
     if wrong:
         unit, other = ("degrees", "metres") if crs.geographic else ("metres", "degrees")
         if not crs.geographic:
@@ -216,6 +221,14 @@ def hull_of(x: NDArray[np.float64], y: NDArray[np.float64], crs: CRS) -> NDArray
     return np.array([x[known].min(), y[known].min(), x[known].max(), y[known].max()])
 
 
+def together(hulls: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Return what holds several hulls, those that are NaN left out."""
+    if not hulls:
+        return np.full(4, np.nan)
+    stacked = np.stack(hulls)
+    return np.concatenate([np.fmin.reduce(stacked[:, :2]), np.fmax.reduce(stacked[:, 2:])])
+
+
 def chunks_of(said: Any, shape: tuple[int, int]) -> tuple[int, int]:
     """Return the rows and columns of a chunk.
 
@@ -232,15 +245,7 @@ def chunks_of(said: Any, shape: tuple[int, int]) -> tuple[int, int]:
         Where it is none, or would make too many chunks or too large ones.
     """
     pair = said if isinstance(said, Sequence) and not isinstance(said, str) else (said, said)
-    if len(pair) != 2 or not all(
-        one is None
-        or (
-            isinstance(one, int | np.integer)
-            and not isinstance(one, bool)
-            and (one > 0 or one == -1)
-        )
-        for one in pair
-    ):
+    if len(pair) != 2 or not all(map(_is_length, pair)):
         raise QueryError(
             f"chunks={said!r} is not the rows and columns of a chunk, such as (1024, 1024)"
         )

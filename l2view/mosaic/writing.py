@@ -33,8 +33,9 @@ SUFFIXES = (*TIFFS, ".zarr")
 BLOCK = 512
 """The side of a TIFF's blocks."""
 
-SMALL = 16
-"""The smallest side that GDAL takes, which blocks are a multiple of."""
+MADE = "l2view:mosaic"
+SOFTWARE = "TIFFTAG_SOFTWARE"
+"""The attribute of a group, and the tag of a TIFF, that say what wrote them."""
 
 type Put = Callable[[int, int, tuple[int, int], NDArray[Any]], None]
 """Writes a chunk: by its band, group, place among the chunks, and values."""
@@ -62,18 +63,20 @@ def write(
         Where it can't be written so, or something is there.
     """
     target = Path(path)
-    if target.suffix not in SUFFIXES:
+    if target.suffix.lower() not in SUFFIXES:
         raise ExportError(f"{path} is no name for a mosaic: it ends in {' or '.join(SUFFIXES)}")
-    if target.suffix in TIFFS:
+    if target.suffix.lower() in TIFFS:
         _require_one_image(made, target)
-    if target.exists() and not overwrite:
+    if target.exists() and overwrite:
+        _require_ours(target)
+    elif target.exists():
         raise ExportError(
             f"{path} is there already; overwrite=True, on the command line --overwrite, replaces it"
         )
     if not target.parent.is_dir():
         raise ExportError(f"there is no folder {target.parent}")
     with _beside(target) as partial, told(progress, "chunks") as tell:
-        (_write_tiff if target.suffix in TIFFS else _write_zarr)(made, partial, tell)
+        (_write_tiff if target.suffix.lower() in TIFFS else _write_zarr)(made, partial, tell)
 
 
 @contextmanager
@@ -82,10 +85,32 @@ def _beside(target: Path) -> Iterator[Path]:
     partial = target.with_name(f".{target.stem}-{uuid4().hex[:8]}{target.suffix}")
     try:
         yield partial
-        _remove(target)
-        partial.rename(target)
+        if target.is_dir():  # which nothing takes the place of at once
+            old = partial.with_name(f"{partial.name}.old")
+            target.rename(old)
+            partial.rename(target)
+            shutil.rmtree(old)
+        else:
+            partial.replace(target)
     finally:
         _remove(partial)
+
+
+def _require_ours(target: Path) -> None:
+    """Raise where what an image is to take the place of is none that was written here.
+
+    Raises
+    ------
+    ExportError
+        Saying so.
+    """
+    if target.is_dir():
+        ours = (target / "zarr.json").is_file() and MADE in zarr.open_group(target, mode="r").attrs
+    else:
+        with rasterio.open(target) as file:
+            ours = file.tags().get(SOFTWARE) == MADE
+    if not ours:
+        raise ExportError(f"{target} is no mosaic of l2view's, and isn't overwritten: remove it")
 
 
 def _remove(path: Path) -> None:
@@ -180,6 +205,7 @@ def _write_tiff(made: Mosaic, path: Path, tell: Tell) -> None:
     count, dtype = len(made.bands), first.dtype.name
     try:
         with rasterio.open(plain, "w", "GTiff", width, height, count, dtype=dtype, **options) as f:
+            f.update_tags(**{SOFTWARE: MADE})
             for number, band in enumerate(made.bands, start=1):
                 f.set_band_description(number, band.name)
 
@@ -219,7 +245,7 @@ def _write_zarr(made: Mosaic, path: Path, tell: Tell) -> None:
         path, compute=False, zarr_format=3, consolidated=False, encoding=encoding, mode="w-"
     )
     group = zarr.open_group(path, mode="r+")
-    group.attrs.update(placing(made.grid))
+    group.attrs.update(placing(made.grid) | {MADE: {"granules": made.count}})
     arrays = [group[band.name] for band in made.bands]
 
     def put(band: int, at: int, place: tuple[int, int], values: NDArray[Any]) -> None:

@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from affine import Affine
-from numpy.typing import NDArray
 
 from l2view.errors import L2ViewError
 
@@ -44,18 +42,19 @@ def plot_plan(
         from matplotlib.collections import LineCollection
     except ImportError as error:
         raise L2ViewError("plots need matplotlib: pip install 'l2view[plot]'") from error
+    from l2view.mosaic.overlaps import apply
     from l2view.mosaic.target import name_of
 
     grid = plan.mosaic.grid
     assert grid.crs is not None
     if ax is None:
         ax = plt.figure(figsize=figsize, layout="constrained").add_subplot()
-    counts = plan.granules
+    counts = plan.granules_per_chunk
     rows, columns = (
         np.minimum(np.arange(number + 1) * chunk, length)
         for number, chunk, length in zip(counts.shape, plan.mosaic.chunks, grid.shape, strict=True)
     )
-    x, y = _placed(grid.transform, *np.meshgrid(columns.astype(float), rows.astype(float)))
+    x, y = apply(grid.transform, *np.meshgrid(columns.astype(float), rows.astype(float)))
     levels = np.arange(-0.5, counts.max(initial=1) + 1)
     shades = plt.get_cmap("YlGnBu", max(len(levels) - 1, 2))
     drawn = ax.pcolormesh(
@@ -73,22 +72,15 @@ def plot_plan(
     ax.set(
         xlabel=f"x, {name_of(grid.crs)}",
         ylabel="y",
-        title=f"{counts.size:,} chunks, {plan.read:,} chunks of granules read, "
+        title=f"{counts.size:,} chunks, {plan.nchunks:,} chunks of granules read, "
         f"{plan.nbytes / 1e6:,.1f} MB",
     )
     return ax
 
 
-def _placed(
-    transform: Affine, columns: NDArray[np.float64], rows: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    a, b, c, d, e, f = transform[:6]
-    return a * columns + b * rows + c, d * columns + e * rows + f
-
-
 def _outlines(rasters: Rasters | None, plan: MosaicPlan) -> list[Any]:
     """Return the outlines of images in the target's CRS."""
-    from l2view.mosaic.overlaps import project
+    from l2view.mosaic.overlaps import apply, project
 
     found: list[Any] = []
     if rasters is None:
@@ -103,7 +95,7 @@ def _outlines(rasters: Rasters | None, plan: MosaicPlan) -> list[Any]:
     for number in numbers.tolist():
         raster = rasters.raster(number)
         height, width = raster.shape
-        x, y = _placed(raster.transform, columns * width, rows * height)
+        x, y = apply(raster.transform, columns * width, rows * height)
         x, y = project(x, y, raster.crs, rasters.target)
         known = np.isfinite(x) & np.isfinite(y)
         found.append(np.stack([x[known], y[known]], axis=1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from inspect import signature
 from typing import TYPE_CHECKING, Any
 
 from l2view.errors import QueryError
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from l2view.mosaic.warp import Resampling
     from l2view.view.group import View
 
-NEEDED = {"rasterio", "rasterix", "pykdtree", "dask", "cubed"}
-"""The packages of the extra ``mosaic``, and that of another engine."""
+NEEDED = dict.fromkeys(("rasterio", "rasterix", "pykdtree", "dask"), "l2view[mosaic]") | {
+    "cubed": "cubed",
+}
+"""The packages that a mosaic needs, and what to install for them."""
 
 
 def mosaic(
@@ -111,22 +114,22 @@ def mosaic(
     with requiring():
         from l2view.mosaic import dataset
 
-    return dataset.mosaic(
-        view,
-        crs=crs,
-        resolution=resolution,
-        bbox=bbox,
-        like=like,
-        bands=bands,
-        chunks=chunks,
-        resampling=resampling,
-        nodata=nodata,
-        dtype=dtype,
-        sortby=sortby,
-        reduce=reduce,
-        temporal_grouping=temporal_grouping,
-        engine=engine,
-    )
+        return dataset.mosaic(
+            view,
+            crs=crs,
+            resolution=resolution,
+            bbox=bbox,
+            like=like,
+            bands=bands,
+            chunks=chunks,
+            resampling=resampling,
+            nodata=nodata,
+            dtype=dtype,
+            sortby=sortby,
+            reduce=reduce,
+            temporal_grouping=temporal_grouping,
+            engine=engine,
+        )
 
 
 def explain_mosaic(
@@ -153,6 +156,9 @@ def explain_mosaic(
     QueryError, FieldError
         As `mosaic` does.
     """
+    allowed = signature(mosaic).parameters.keys() - {"view"}
+    for name in asked.keys() - allowed:
+        raise TypeError(f"explain_mosaic() got an unexpected keyword argument {name!r}")
     asked.pop("engine", None)
     with requiring():
         from l2view.mosaic import dataset, plan
@@ -169,5 +175,5 @@ def requiring() -> Iterator[None]:
         if error.name not in NEEDED:
             raise
         raise QueryError(
-            f"a mosaic takes the package {error.name}: pip install 'l2view[mosaic]'"
+            f"a mosaic takes the package {error.name}: pip install '{NEEDED[error.name]}'"
         ) from error

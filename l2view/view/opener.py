@@ -27,7 +27,8 @@ class GranuleOpener:
 
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
-        self._decoders: dict[tuple[int, int, tuple[int, ...]], Decoder] = {}
+        # By the arrays themselves, which are held for that, so that no other takes an id's place.
+        self._decoders: dict[tuple[int, int, tuple[int, ...]], tuple[ArrayInventory, Decoder]] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"tree": self.tree}
@@ -60,12 +61,12 @@ class GranuleOpener:
         # What decodes a chunk is the same for all granules with such chunks.
         key = (id(array), which, chunks)
         if key not in self._decoders:
-            self._decoders[key] = Decoder.of(open())
+            self._decoders[key] = array, Decoder.of(open())
         return StoredArray(
             name=f"{self.tree.granules.name(row)}/{array.path}",
             place=StorePath(self.tree.numbered, join(str(row), array.path)),
             open=open,
-            decoder=self._decoders[key],
+            decoder=self._decoders[key][1],
             length=tuple(array.shapes[member].tolist()),
             values=values[which],
             begin=tuple(begin.tolist()),
