@@ -24,7 +24,8 @@ from tables import Counting
 from zarr.storage import MemoryStore
 
 import l2view
-from l2view.mosaic.swaths import STATISTICS, Swaths, cells_at, statistic_of, vectors
+from l2view.mosaic.statistics import STATISTICS, statistic_of
+from l2view.mosaic.swaths import Swaths, cells_at, vectors
 
 RADIUS = 6_370_997.0
 """pyresample's radius of the globe in metres."""

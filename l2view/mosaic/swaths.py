@@ -22,6 +22,7 @@ from l2view.errors import QueryError
 from l2view.mosaic import reading
 from l2view.mosaic.overlaps import DEGREES, apply, mesh, project
 from l2view.mosaic.rasters import Arrays
+from l2view.mosaic.statistics import STATISTICS, by_pixel
 from l2view.mosaic.warp import Piece, Target
 from l2view.tables.arrays import StoredArray
 from l2view.view.opener import GranuleOpener
@@ -37,9 +38,6 @@ EDGE = 1e-6
 
 GAP = 2.0
 """By how many times a step to one neighbour is longer than that to the other, across a gap."""
-
-STATISTICS = frozenset({"average", "max", "med", "min", "mode", "q1", "q3", "rms", "sum"})
-"""The resamplings that are statistics."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +128,8 @@ class Swaths:
         inside, at = inside[shown], at[shown]
         values, valid = self._values(number, cells, cells.numbers[inside])
         kept = valid if valid is not None else np.ones(len(inside), dtype=bool)
-        found, full = _statistic(pixels, values[kept], at[kept], resampling)
+        shape = (pixels.window.shape[0], pixels.window.shape[1])
+        found, full = by_pixel(values[kept], at[kept], shape, resampling)
         picked, near = nearest(pixels, cells)
         near &= wanted & ~full & (resampling != "sum")
         if near.any():
@@ -518,72 +517,3 @@ def require_statistic(resampling: str) -> None:
             f'would: take "nearest", or a statistic of the cells in a pixel, of '
             f"{', '.join(sorted(STATISTICS))}"
         )
-
-
-def _statistic(
-    pixels: Pixels, values: NDArray[Any], at: NDArray[np.int64], resampling: str
-) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return statistics of cells by the pixels that they lie in, and which pixels have some."""
-    height, width = pixels.window.shape
-    full = np.zeros((height, width), dtype=bool)
-    if not len(values):
-        return np.zeros((height, width), values.dtype), full
-    order = np.lexsort((values, at))
-    at, values = at[order], values[order]
-    starts = np.flatnonzero(np.diff(at, prepend=-1))
-    made = statistic_of(values, starts, resampling)
-    found = np.zeros((height, width), made.dtype)
-    index = np.unravel_index(at[starts], (height, width))
-    found[index] = made
-    full[index] = True
-    return found, full
-
-
-def statistic_of(values: NDArray[Any], starts: NDArray[np.int64], resampling: str) -> NDArray[Any]:
-    """Return a statistic of groups of values, each in ascending order.
-
-    Parameters
-    ----------
-    values
-        Of shape (n,), group by group.
-    starts
-        Where each group begins, of shape (groups,).
-    resampling
-        One of `STATISTICS`.
-    """
-    counts = np.diff(np.append(starts, len(values)))
-    ends = starts + counts
-    match resampling:
-        case "min":
-            return values[starts]
-        case "max":
-            return values[ends - 1]
-        case "sum":
-            kept = np.result_type(values, np.int64) if values.dtype.kind in "iub" else np.float64
-            return np.add.reduceat(values.astype(kept), starts)
-        case "average":
-            return np.asarray(np.add.reduceat(values.astype(np.float64), starts) / counts)
-        case "rms":
-            squares = np.square(values.astype(np.float64))
-            return np.sqrt(np.add.reduceat(squares, starts) / counts)
-        case "mode":
-            return _mode(values, starts, counts)
-    part = {"q1": 0.25, "med": 0.5, "q3": 0.75}[resampling]
-    at = starts + (counts - 1) * part
-    low, high = np.floor(at).astype(np.int64), np.ceil(at).astype(np.int64)
-    weight = at - low
-    return np.asarray(values[low] * (1 - weight) + values[high] * weight)
-
-
-def _mode(
-    values: NDArray[Any], starts: NDArray[np.int64], counts: NDArray[np.int64]
-) -> NDArray[Any]:
-    """Return the value that most often comes in each group, the least of several."""
-    group = np.repeat(np.arange(len(starts)), counts)
-    begins = np.flatnonzero(
-        np.append(True, (values[1:] != values[:-1]) | (group[1:] != group[:-1]))
-    )
-    times = np.diff(np.append(begins, len(values)))
-    order = np.lexsort((-times, group[begins]))
-    first = np.flatnonzero(np.diff(group[begins][order], prepend=-1))
-    return values[begins[order[first]]]

@@ -26,6 +26,7 @@ from pyproj.enums import WktVersion
 from l2view.decoding import QUIET
 from l2view.errors import QueryError, unknown
 from l2view.mosaic.overlaps import apply, around, project
+from l2view.mosaic.statistics import by_pixel
 from l2view.mosaic.values import cast
 
 type Resampling = Literal[
@@ -87,6 +88,12 @@ PRIME_MERIDIAN = r'PRIMEM\["[^"]*",[-+.0-9eE]+(?:,AUTHORITY\["[^"]*","[^"]*"\])?
 
 STEPS = (64, 16, 4)
 """The pixels between two points of a mesh, ever fewer until it tells."""
+
+MESH = 17
+"""The points along each axis of an image by which it is found where it lies on a grid."""
+
+FEW_PIXELS = 3.0
+"""The pixels of a grid along an axis that an image covers at most to be counted out."""
 
 EXACT = 2**53
 """The integers up to which GDAL's warper, which counts in doubles, is exact."""
@@ -199,8 +206,51 @@ def warp(
             return taken
     if resampling == "nearest":
         return _nearest(image, valid, transform, crs, grid, centre)
+    if resampling not in POINTS:
+        held = _held(image, valid, transform, crs, grid, resampling, centre)
+        if held is not None:
+            return held
     wkt = counted_from(crs, centre)
     return _warped(image, valid, transform, wkt, grid, resampling, scale, dtype)
+
+
+def _held(
+    image: NDArray[Any],
+    valid: NDArray[np.bool_] | None,
+    transform: Affine,
+    crs: CRS,
+    grid: GeoBox,
+    resampling: str,
+    centre: float,
+) -> tuple[NDArray[Any], NDArray[np.bool_] | None] | None:
+    """Return an image that is no larger than a few of a grid's pixels; None where it is.
+
+    GDAL doesn't find what lies within a pixel. The statistics are of the image's pixels whose
+    centres lie in each.
+    """
+    if centre:
+        return None
+    assert grid.crs is not None
+    points = [np.linspace(0, length, MESH) for length in image.shape]
+    columns, rows = np.meshgrid(points[1], points[0])
+    x, y = project(*apply(transform, columns, rows), crs, grid.crs)
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return None
+    if grid.crs.geographic:
+        x = around(x, float(apply(grid.transform, *(np.array(n / 2) for n in grid.shape[::-1]))[0]))
+    across, down = apply(~grid.transform, x, y)
+    if min(np.ptp(across), np.ptp(down)) > FEW_PIXELS:
+        return None
+    height, width = grid.shape
+    centres = [np.arange(length) + 0.5 for length in image.shape]
+    at = []
+    for places in (down, across):
+        between = np.stack([np.interp(centres[1], points[1], row) for row in places])
+        at.append(np.stack([np.interp(centres[0], points[0], one) for one in between.T], axis=1))
+    inside = (at[0] >= 0) & (at[0] < height) & (at[1] >= 0) & (at[1] < width)
+    inside &= True if valid is None else valid
+    numbers = at[0][inside].astype(np.int64) * width + at[1][inside].astype(np.int64)
+    return by_pixel(image[inside], numbers, (height, width), resampling)
 
 
 def _nearest(
