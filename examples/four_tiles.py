@@ -6,7 +6,7 @@ together. Prints::
     mosaic of 696 × 685 pixels in EPSG:32618: red
     chunks    4 of 512 × 512, 0 of them empty
     granules  4 of 4, 1 to 4 in a chunk
-    reads     16 chunks, 4,194,304 bytes
+    reads     at most 16 chunks, 4,194,304 bytes
       red: level 0, r10m/red, of 4 granules
     at 20 m: r20m/red
     farthest from the truth: 0.54
