@@ -20,6 +20,10 @@ from zarr.storage import MemoryStore
 
 import l2view
 
+UTM31, UTM32 = "EPSG:32631", "EPSG:32632"
+X, Y = 600_000, 5_000_000
+"""Two zones, and a place in the first of them."""
+
 
 @dataclass
 class Scene:
@@ -144,3 +148,47 @@ def write_tiff(path: Path, one: Scene, **options: Any) -> Path:
     ) as file:
         file.write(one.values, 1)
     return path
+
+
+def made(found: l2view.View, grid: GeoBox, **options: Any) -> np.ndarray[Any, Any]:
+    options = {"bands": "red", "chunks": 96} | options
+    values: np.ndarray[Any, Any] = l2view.mosaic(found, like=grid, **options)["red"].to_numpy()
+    return values
+
+
+def grid(
+    crs: str = UTM31,
+    x: float = X + 203,
+    y: float = Y - 187,
+    size: tuple[int, int] = (150, 170),
+    resolution: float = 10.0,
+) -> GeoBox:
+    return GeoBox(size, Affine(resolution, 0, x, 0, -resolution, y), crs)
+
+
+def globe(west: float = -180.0, step: float = 1.0) -> Scene:
+    """A grid of the whole globe whose values are a smooth field of where they lie."""
+    lon = west + step / 2 + np.arange(round(360 / step)) * step
+    lat = 90 - step / 2 - np.arange(round(180 / step)) * step
+    values = field_of(lon[None, :], lat[:, None])
+    return Scene(values, Affine(step, 0, west, 0, -step, 90), "EPSG:4326", np.nan)
+
+
+def field_of(lon: Any, lat: Any) -> Any:
+    lon, lat = np.radians(lon), np.radians(lat)
+    return (
+        100 * np.cos(lat) * np.cos(lon - 1) + 50 * np.sin(lat) + 30 * np.cos(lat) * np.sin(2 * lon)
+    )
+
+
+def stack(count: int = 5, dtype: Any = "uint16", **options: Any) -> list[Scene]:
+    """Return scenes that overlap, with holes."""
+    found = []
+    for seed in range(count):
+        one = scene(
+            X + 100 * seed, Y - 50 * (seed % 3), (50, 60), seed=seed, dtype=dtype, **options
+        )
+        hole = np.random.default_rng(seed).random(one.values.shape) < 0.2
+        one.values[hole] = np.nan if np.dtype(dtype).kind == "f" else 0
+        found.append(one)
+    return found

@@ -21,33 +21,16 @@ from affine import Affine
 from hypothesis import given
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
-from scenes import Scene, collection, meta, scene, view, write_band, write_tiff
+from scenes import UTM31, Scene, X, Y, collection, meta, scene, stack, view, write_band
 from tables import Counting
-from typer.testing import CliRunner
 from zarr.storage import MemoryStore
 
 import l2view
-from l2view.cli import app
 from l2view.mosaic import array
 from l2view.mosaic.array import parts
 from l2view.mosaic.values import cast
 
-UTM31 = "EPSG:32631"
-X, Y = 600_000, 5_000_000
 GRID = GeoBox((60, 90), Affine(10, 0, X, 0, -10, Y), UTM31)
-
-
-def stack(count: int = 5, dtype: Any = "uint16", **options: Any) -> list[Scene]:
-    """Return scenes that overlap, with holes."""
-    found = []
-    for seed in range(count):
-        one = scene(
-            X + 100 * seed, Y - 50 * (seed % 3), (50, 60), seed=seed, dtype=dtype, **options
-        )
-        hole = np.random.default_rng(seed).random(one.values.shape) < 0.2
-        one.values[hole] = np.nan if np.dtype(dtype).kind == "f" else 0
-        found.append(one)
-    return found
 
 
 def layers(scenes: list[Scene]) -> np.ma.MaskedArray[Any, Any]:
@@ -506,131 +489,6 @@ def test_a_plan_tells_what_is_read() -> None:
     import matplotlib.pyplot as plt
 
     plt.close(axes.figure)
-
-
-# Files
-
-
-def run(*arguments: str) -> Any:
-    return CliRunner().invoke(app, ["mosaic", *arguments])
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    collection(stack(), str(tmp_path / "store"))
-    return tmp_path
-
-
-def test_the_command_writes_files(folder: Path) -> None:
-    store = str(folder / "store")
-    whole = l2view.mosaic(l2view.open(store), crs=UTM31, resolution=10, bands="red")
-    for name in ("a.tif", "a.zarr"):
-        out = str(folder / name)
-        done = run(store, out, "--crs", UTM31, "--resolution", "10", "--band", "r=red")
-        assert done.exit_code == 0, done.output
-        again = run(store, out, "--crs", UTM31, "--resolution", "10")
-        assert again.exit_code == 1
-        assert "is there already" in str(again.exception)
-        again = run(
-            store, out, "--crs", UTM31, "--resolution", "10", "--band", "r=red", "--overwrite"
-        )
-        assert again.exit_code == 0, again.exception
-        assert not list(folder.glob(".a*"))
-    with rasterio.open(folder / "a.tif") as file:
-        np.testing.assert_array_equal(file.read(1), whole["red"])
-        assert file.descriptions == ("r",)
-        assert file.tags(ns="IMAGE_STRUCTURE")["LAYOUT"] == "COG"
-    written = xr.open_zarr(folder / "a.zarr", consolidated=False, mask_and_scale=False)
-    np.testing.assert_array_equal(written["r"], whole["red"])
-    assert zarr.open_group(folder / "a.zarr").attrs["proj:code"] == UTM31
-    like = run(store, str(folder / "b.tif"), "--like", str(folder / "a.tif"), "--sortby", "id DESC")
-    assert like.exit_code == 0, like.output
-    with rasterio.open(folder / "b.tif") as file:
-        assert file.shape == whole["red"].shape
-
-
-def test_the_command_explains(folder: Path) -> None:
-    done = run(str(folder / "store"), "--explain", "--crs", UTM31, "--resolution", "20")
-    assert done.exit_code == 0
-    assert "chunks    1 of" in done.output
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["a.png", "--crs", UTM31, "--resolution", "10"], "ends in .tif"),
-        (["no/a.tif", "--crs", UTM31, "--resolution", "10"], "there is no folder"),
-        (
-            ["a.tif", "--crs", UTM31, "--resolution", "10", "--temporal-grouping", "P1D"],
-            "room for one image.*5 of them.*.zarr",
-        ),
-        (["a.tif", "--like", "absent.tif"], "is no image"),
-    ],
-)
-def test_the_command_says_what_is_wrong(folder: Path, arguments: list[str], said: str) -> None:
-    done = run(str(folder / "store"), str(folder / arguments[0]), *arguments[1:])
-    assert done.exit_code == 1
-    assert re.search(said, str(done.exception))
-    usage = run(str(folder / "store"), "--crs", UTM31)
-    assert usage.exit_code == 2
-
-
-def test_nothing_else_is_overwritten(folder: Path) -> None:
-    """Neither the granules, nor what something else wrote."""
-    store = str(folder / "store")
-    asked = ["--crs", UTM31, "--resolution", "10", "--overwrite"]
-    for out in (store, f"{store}/a.zarr", str(folder)):
-        assert run(store, out, *asked).exit_code == 2
-    (folder / "other.zarr").mkdir()
-    (folder / "other.zarr" / "kept.txt").write_text("precious")
-    write_tiff(folder / "other.tif", scene(X, Y))
-    for out in ("other.zarr", "other.tif"):
-        done = run(store, str(folder / out), *asked)
-        assert done.exit_code == 1
-        assert "no mosaic of l2view's" in str(done.exception)
-    assert (folder / "other.zarr" / "kept.txt").read_text() == "precious"
-    twice = run(store, str(folder / "a.tif"), *asked[:4], "--band", "a=red", "--band", "a=red")
-    assert twice.exit_code == 2
-
-
-def test_a_tiff_has_bands_of_one_type(tmp_path: Path) -> None:
-    one, other = scene(X, Y), scene(X, Y, dtype="float32", nodata=np.nan)
-    collection([{"red": one, "t": other}], str(tmp_path / "store"))
-    done = run(
-        str(tmp_path / "store"), str(tmp_path / "a.tif"), "--crs", UTM31, "--resolution", "10"
-    )
-    assert "one data type and fill value" in str(done.exception)
-    both = ["--dtype", "float32", "--nodata", "-1"]
-    done = run(
-        str(tmp_path / "store"),
-        str(tmp_path / "a.tif"),
-        "--crs",
-        UTM31,
-        "--resolution",
-        "10",
-        *both,
-    )
-    assert done.exit_code == 0, done.exception
-    with rasterio.open(tmp_path / "a.tif") as file:
-        assert file.descriptions == ("red", "t")
-        assert file.nodata == -1
-
-
-def test_a_failed_write_leaves_what_was_there(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    store, out = str(folder / "store"), folder / "a.zarr"
-    assert run(store, str(out), "--crs", UTM31, "--resolution", "10").exit_code == 0
-    before = sorted(out.rglob("*"))
-
-    def broken(*_: Any) -> Any:
-        raise l2view.ChunkError("gone")
-
-    monkeypatch.setattr(array.BandArray, "window", broken)
-    done = run(store, str(out), "--crs", UTM31, "--resolution", "10", "--overwrite")
-    assert done.exit_code == 1
-    assert sorted(out.rglob("*")) == before
-    assert not list(folder.glob(".a*"))
 
 
 def test_threads_share_chunks() -> None:

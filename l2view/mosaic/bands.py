@@ -260,6 +260,7 @@ def _tiffs(
             shapes = array.shapes[:, list(axes_of(array, inventory))]
             if (
                 array.rank == full.rank
+                and not any(_is_mask(one["attributes"]) for one in array.variants)
                 and array.variants[0]["data_type"] == full.variants[0]["data_type"]
                 and not any(is_placed(one["attributes"]) for one in array.variants)
                 and all(map(is_overview, map(tuple, shapes.tolist()), map(tuple, own.tolist())))
@@ -268,6 +269,12 @@ def _tiffs(
                 alike[str(number)] = some[number]
         if len(alike) > 1:
             yield some[0], alike
+
+
+def _is_mask(said: JSON) -> bool:
+    """Return whether a TIFF's image is one of which pixels there are (TIFF 6.0, 8)."""
+    kind, photometric = said.get("new_subfile_type"), said.get("photometric_interpretation")
+    return (isinstance(kind, int) and bool(kind & 4)) or photometric == 4
 
 
 def _assets(inventory: Inventory, group: str) -> list[str]:

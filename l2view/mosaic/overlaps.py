@@ -30,6 +30,9 @@ MOST_BENT = 16.0
 FAR = 135.0
 """The degrees to each side of a meridian that are looked at for the pixels within 90° of it."""
 
+NEAR = 2.0 * STEP
+"""The pixels from a window in which a pole bends its longitudes."""
+
 POLAR = 64
 """The rows of a raster next to a pole that the pixels at the pole may take."""
 
@@ -252,6 +255,8 @@ def _on_the_globe(
     from a meridian of its own; one around a pole, where they jump from whichever, in two halves.
     """
     pole = _pole(told.window)
+    if pole is None and not told.dense and _pole(told.window, NEAR) is not None:
+        raise _BentError  # longitudes bend around it, faster than a coarse mesh tells
     if pole is None and not _jumps(x):
         for turn in _turns(x, raster):
             yield from told.within(moved_by(raster, turn), x, y, turn=turn)
@@ -310,8 +315,16 @@ def _middle(x: NDArray[np.float64]) -> tuple[float, float]:
     return float(round((first + spread / 2 + 180) % TURN - 180)), float(spread)
 
 
-def _pole(window: GeoBox) -> float | None:
-    """Return the latitude of the pole that lies in a window, None where none does."""
+def _pole(window: GeoBox, near: float = 0.0) -> float | None:
+    """Return the latitude of the pole that lies in a window, None where none does.
+
+    Parameters
+    ----------
+    window
+        The window.
+    near
+        The pixels beyond its edges in which one counts as well.
+    """
     crs = window.crs
     assert crs is not None
     if crs.geographic:
@@ -324,7 +337,8 @@ def _pole(window: GeoBox) -> float | None:
         columns, rows = apply(~window.transform, x, y)
         # Some projections show a pole as a line.
         is_point = abs(columns[1] - columns[0]) < 1 and abs(rows[1] - rows[0]) < 1
-        if is_point and 0 <= columns[0] <= width and 0 <= rows[0] <= height:
+        inside = -near <= columns[0] <= width + near and -near <= rows[0] <= height + near
+        if is_point and inside:
             # And some have no place for it, and show another there.
             back = project(x[:1], y[:1], crs, DEGREES)[1]
             if abs(float(back[0]) - latitude) < 1e-6:

@@ -45,6 +45,8 @@ PLACING = (
         "model_transformation",
         "model_type",
         "multiscales",
+        "new_subfile_type",
+        "photometric_interpretation",
         "proj:epsg",
         "proj:projjson",
         "proj:shape",

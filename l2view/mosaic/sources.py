@@ -130,8 +130,13 @@ def sources(tree: Tree, bands: Bands, crs: CRS, nodata: Any, resampling: str) ->
         parts = found(band, inventories, tree.shows)
         lost.append((band, _without(tree, parts)))
         places = [placed(tree, levels, systems) for levels in parts]
-        made.append(_sources(tree, band, parts, places, systems, crs, nodata, resampling))
-        made[-1] = replace(made[-1], footprints=footprints)
+        own = _sources(tree, band, parts, places, systems, crs, nodata, resampling)
+        if own is not None:
+            made.append(replace(own, footprints=footprints))
+        elif bands is not None:
+            raise QueryError(_nowhere(tree, band, parts, places, systems))
+    if not made:
+        raise QueryError("no band of the view says where it lies; name one with bands=")
     _warn_of(tree, lost)
     return made
 
@@ -154,6 +159,35 @@ def _warn_of(tree: Tree, lost: Sequence[tuple[Band, NDArray[np.int64]]]) -> None
         warn(f"{'; '.join(told)}. They are no part of it", L2ViewWarning)
 
 
+def _lost(parts: Sequence[Levels], places: Sequence[Placed]) -> list[int]:
+    """Return the granules that don't say where their band lies."""
+    found = []
+    for levels, place in zip(parts, places, strict=True):
+        if place.latitudes is None:
+            found += levels.inventory.rows[~place.is_raster].tolist()
+    return sorted(found)
+
+
+def _nowhere(
+    tree: Tree,
+    band: Band,
+    parts: Sequence[Levels],
+    places: Sequence[Placed],
+    systems: Systems,
+) -> str:
+    """Say which granules don't say where a band lies."""
+    lost = _lost(parts, places)
+    told = (
+        f"{len(lost):,} of {len(tree.granules):,} granules don't say where the cells of "
+        f'"{band.path}" lie, by a transform and a CRS, axes, or latitudes and longitudes of its '
+        f"shape: {tree.granules.some(lost)}"
+    )
+    if systems.unknown:
+        said = next(iter(systems.unknown))
+        told += f". What is said to be a CRS isn't understood: {said[:60]}"
+    return told
+
+
 def _sources(
     tree: Tree,
     band: Band,
@@ -163,29 +197,20 @@ def _sources(
     crs: CRS,
     nodata: Any,
     resampling: str,
-) -> Sources:
-    """Return one band of a tree's granules."""
-    images, swaths, lost = [], [], []
+) -> Sources | None:
+    """Return one band of a tree's granules, None where none of them says where it lies."""
+    images, swaths = [], []
     for levels, place in zip(parts, places, strict=True):
         rest = np.flatnonzero(~place.is_raster)
         if place.is_raster.any():
             images.append((levels, place))
         if len(rest) and place.latitudes is not None:
             swaths.append((levels, place, rest))
-        elif len(rest):
-            lost += levels.inventory.rows[rest].tolist()
-    if lost:
-        told = (
-            f"{len(lost):,} of {len(tree.granules):,} granules don't say where the cells of "
-            f'"{band.path}" lie, by a transform and a CRS, axes, or latitudes and longitudes of '
-            f"its shape: {tree.granules.some(sorted(lost))}"
-        )
-        if systems.unknown:
-            said = next(iter(systems.unknown))
-            told += f". What is said to be a CRS isn't understood: {said[:60]}"
+    if _lost(parts, places):
+        said = _nowhere(tree, band, parts, places, systems)
         if not images and not swaths:
-            raise QueryError(told)
-        warn(f"{told}; they are no part of the mosaic", L2ViewWarning)
+            return None
+        warn(f"{said}; they are no part of it", L2ViewWarning)
     if swaths:
         require_statistic(resampling)
     used = [array for levels in parts for array in levels.arrays]
@@ -216,7 +241,7 @@ def filled(array: ArrayInventory, nodata: Any) -> tuple[Values, ...]:
             own = variant.get("fill_value")
             if isinstance(own, int | float) and not isinstance(own, bool) and own != 0:
                 attributes["_FillValue"] = own
-            elif nodata is not None and nodata == nodata:
+            elif nodata is not None and np.isfinite(nodata):
                 attributes["_FillValue"] = nodata
         variants.append({**variant, "attributes": attributes})
     return decoding(replace(array, variants=tuple(variants)))

@@ -283,6 +283,10 @@ class Pixels:
     def half(self) -> float:
         """Half of the longest diagonal of a pixel, as a chord of the unit sphere."""
         height, width = self.window.shape
+        if self.has_limb:
+            grid = self.points.reshape(height, width, 3)
+            steps = [np.linalg.norm(np.diff(grid, axis=axis), axis=-1) for axis in (0, 1)]
+            return max(float(one[np.isfinite(one)].max(initial=0.0)) for one in steps)
         edges = np.meshgrid([0.0, width / 2, width], [0.0, height / 2, height])
         found = 0.0
         for column, row in zip(edges[0].ravel(), edges[1].ravel(), strict=True):
@@ -295,8 +299,14 @@ class Pixels:
     @cached_property
     def circle(self) -> tuple[NDArray[np.float64], float]:
         """A circle around them: its centre on the sphere, and its angle in radians."""
-        points = self.points[np.isfinite(self.points).all(axis=1)]
-        return _circle(points) if len(points) else (np.array([0.0, 0.0, 1.0]), 0.0)
+        if self.has_limb:  # beyond which cells may lie whose pixels' centres are off the globe
+            return np.array([0.0, 0.0, 1.0]), np.pi
+        return _circle(self.points)
+
+    @cached_property
+    def has_limb(self) -> bool:
+        """Whether some of them lie off the globe."""
+        return not bool(np.isfinite(self.points).all())
 
     @cached_property
     def turns(self) -> NDArray[np.float64]:

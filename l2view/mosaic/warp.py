@@ -291,16 +291,17 @@ def _places(
     if mesh is not None:
         edges, down, across = mesh
         for block, (first, last) in enumerate(pairwise(edges.tolist())):
-            along = ((np.arange(first, last) + 0.5 - first) / (last - first))[:, None]
+            rows = np.arange(first, min(last, height))
+            along = ((rows + 0.5 - first) / (last - first))[:, None]
             between = [at[block] + along * (at[block + 1] - at[block]) for at in (down, across)]
-            yield slice(first, last), between[0], between[1]
+            yield slice(first, first + len(rows)), between[0], between[1]
         return
     for first in range(0, height, STEPS[0]):
         last = min(first + STEPS[0], height)
         points = np.meshgrid(np.arange(width) + 0.5, np.arange(first, last) + 0.5)
         x, y = project(*apply(grid.transform, points[0], points[1]), grid.crs, crs)
-        columns, rows = apply(~transform, around(x, centre) - centre if centre else x, y)
-        yield slice(first, last), rows, columns
+        across, down = apply(~transform, around(x, centre) - centre if centre else x, y)
+        yield slice(first, last), down, across
 
 
 def _mesh(
@@ -311,7 +312,7 @@ def _mesh(
     Returns
     -------
     edges
-        The rows of the grid that begin blocks, and the last, of shape (n + 1,).
+        The rows of the grid that begin blocks, and one beyond, of shape (n + 1,).
     down, across
         The rows and columns of the image, of shape (n + 1, columns of the grid). Between two
         edges they may be interpolated. None of all where a mesh doesn't tell (`TOLERANCE`).
@@ -319,8 +320,9 @@ def _mesh(
     assert grid.crs is not None
     height, width = grid.shape
     for step in STEPS:
-        rows, columns = (np.append(np.arange(0, n, step), n) for n in (height, width))
-        if len(rows) < 4 or len(columns) < 4:  # with fewer it isn't known how it bends
+        # In even steps, the last one beyond the edge; with fewer it isn't known how it bends.
+        rows, columns = (np.arange(-(-n // step) + 1) * step for n in (height, width))
+        if len(rows) < 4 or len(columns) < 4:
             continue
         points = np.meshgrid(columns.astype(float), rows.astype(float))
         x, y = project(*apply(grid.transform, points[0], points[1]), grid.crs, crs)
@@ -329,8 +331,7 @@ def _mesh(
         found = apply(~transform, x, y)
         if not all(np.isfinite(one).all() for one in found):
             return None
-        # All but the last step are of one length, and of those that are, it is known.
-        bent = [np.abs(np.diff(one[:-1, :-1], n=2, axis=axis)) for one in found for axis in (0, 1)]
+        bent = [np.abs(np.diff(one, n=2, axis=axis)) for one in found for axis in (0, 1)]
         if max(float(one.max(initial=0.0)) for one in bent) / 8 <= TOLERANCE:
             centres = np.arange(width) + 0.5
             across, down = (
