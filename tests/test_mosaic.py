@@ -446,6 +446,12 @@ def test_views_without_anything() -> None:
         l2view.mosaic(l2view.open(store), like=GRID, bands="red")
 
 
+def test_a_mosaic_beside_all_granules_is_warned_of() -> None:
+    with pytest.warns(l2view.L2ViewWarning, match="no granule of the view lies in the mosaic"):
+        lazy = l2view.mosaic(view(stack(1)), crs=4326, resolution=0.01, bbox=(50, 10, 51, 11))
+    assert not lazy["red"].any()
+
+
 def test_a_granule_that_lies_nowhere_is_left_out() -> None:
     bad, good = stack(2)
     bad.transform = Affine(0, 0, 0, 0, 0, 0)
@@ -489,6 +495,15 @@ def test_a_plan_tells_what_is_read() -> None:
     import matplotlib.pyplot as plt
 
     plt.close(axes.figure)
+
+
+def test_what_is_computed_is_the_callers() -> None:
+    """Who writes into it changes nothing that is computed again."""
+    one = Scene(np.full((60, 90), 7, "uint8"), GRID.transform, UTM31, 0, chunks=(60, 90))
+    lazy = l2view.mosaic(view([one]), like=GRID, bands="red", chunks=None)["red"]
+    values = lazy.to_numpy()
+    values[...] = 1
+    assert (lazy.to_numpy() == 7).all()
 
 
 def test_threads_share_chunks() -> None:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -256,6 +257,16 @@ def test_mode_is_the_least_of_the_most_frequent(groups: list[list[int]]) -> None
     starts = np.cumsum([0, *map(len, groups)])[:-1]
     expected = [min(set(one), key=lambda v: (-one.count(v), v)) for one in groups]
     assert statistic_of(values, starts, "mode").tolist() == expected
+
+
+def test_plans_of_swaths_draw_their_footprints() -> None:
+    lat, lon = skewed()
+    view = swaths([{"lat": lat, "lon": lon, "sst": np.ones(lat.shape)}])
+    plan = l2view.explain_mosaic(view, crs=4326, resolution=0.1, bands="sst", chunks=32)
+    assert set(plan.table.column("array").to_pylist()) == {"sst", "lat", "lon"}
+    axes = plan.plot()
+    assert len(axes.collections[-1].get_segments()) == 1
+    plt.close(axes.figure)
 
 
 def test_interpolation_is_refused_before_anything_is_read() -> None:

@@ -190,7 +190,8 @@ class BandArray:
             values = np.where(values == self.nodata, self.dtype.type(other), values)
         if made.valid is not None:
             values = np.where(made.valid, values, self.dtype.type(self.nodata))
-        return values
+        # What is a part of a chunk that is kept is not for the caller to write into.
+        return values if values.flags.owndata else values.copy()
 
 
 def at_home(window: GeoBox) -> list[GeoBox]:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import xarray as xr
 from numpy.typing import DTypeLike, NDArray
+from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from rasterix import RasterIndex
@@ -42,6 +43,7 @@ from l2view.mosaic.target import (
 from l2view.mosaic.warp import Resampling, require_resampling
 from l2view.query import expressions
 from l2view.query.interval import time_field
+from l2view.query.place import box
 from l2view.tables.cells import require_free_loop
 from l2view.view.store import ViewStore
 from l2view.view.tree import Tree
@@ -140,39 +142,65 @@ def planned(
     if not len(tree.granules):
         raise QueryError("the view has no granules, and there is nothing to make a mosaic of")
     wanted = None if dtype is None else _dtype(dtype)
-    if like is not None:
-        if crs is not None or resolution is not None or bbox is not None:
-            raise QueryError("like= is the whole grid: leave crs=, resolution= and bbox= out")
-        grid: GeoBox | None = geobox_like(like)
-        target = grid.crs if grid is not None else None
-    else:
-        if crs is None or resolution is None:
-            raise QueryError("a mosaic takes crs= and resolution=, or like=")
-        grid, target = None, crs_of(crs)
-    assert target is not None
+    grid, target, size = _target(crs, resolution, bbox, like)
     ranks = _ranks(tree, sortby)
     groups, labels, dimension = _groups(tree, temporal_grouping)
     found = sources(tree, bands, target, nodata, resampling)
     groups, labels = _of_those(found, groups, labels)
     if grid is None:
-        size = resolution_of(resolution)
         require_unit(target, size, np.concatenate([one.native for one in found]))
         grid = geobox_within(target, size, bbox, _hull(tree, found, target, bbox))
     height, width = grid.shape
+    lengths = chunks_of(chunks, (height, width))
     token = uuid4().hex
     made = [
         _band(one, grid, ranks, groups, labels, resampling, reduce, wanted, nodata, token)
         for one in found
     ]
+    if not any(_may_touch(band, grid) for band in made):
+        warn(
+            "no granule of the view lies in the mosaic, which is empty: look at its bbox= or like=",
+            L2ViewWarning,
+        )
     return Mosaic(
         grid=grid,
-        chunks=chunks_of(chunks, (height, width)),
+        chunks=lengths,
         bands=tuple(made),
         labels=labels,
         dimension=dimension,
         attributes={one.band.name: one.attributes for one in found},
         count=int((groups >= 0).sum()),
     )
+
+
+def _target(
+    crs: Any, resolution: Any, bbox: Sequence[float] | None, like: Any
+) -> tuple[GeoBox | None, CRS, tuple[float, float]]:
+    """Return the grid where it is given, and its CRS and the size of its pixels.
+
+    Raises
+    ------
+    QueryError
+        Where they aren't said, said twice, or wrong.
+    """
+    if like is not None:
+        if crs is not None or resolution is not None or bbox is not None:
+            raise QueryError("like= is the whole grid: leave crs=, resolution= and bbox= out")
+        grid = geobox_like(like)
+        assert grid.crs is not None
+        return grid, grid.crs, (abs(grid.resolution.x), abs(grid.resolution.y))
+    if crs is None or resolution is None:
+        raise QueryError("a mosaic takes crs= and resolution=, or like=")
+    if bbox is not None:
+        box(bbox)
+    return None, crs_of(crs), resolution_of(resolution)
+
+
+def _may_touch(band: BandArray, grid: GeoBox) -> bool:
+    """Return whether a band has a granule that may lie on a grid; of swaths each may."""
+    if band.swaths is not None and len(band.swaths):
+        return True
+    return band.rasters is not None and bool(len(band.rasters.touching(grid)))
 
 
 def _of_those(

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import shapely
+from numpy.typing import NDArray
 
 from l2view.errors import L2ViewError
 
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
 
     from l2view.mosaic.plan import MosaicPlan
     from l2view.mosaic.rasters import Rasters
+    from l2view.mosaic.swaths import Swaths
 
 OUTLINES = 2_000
 """The most granules whose outlines are drawn."""
@@ -62,7 +65,8 @@ def plot_plan(
     )
     ticks = np.unique(np.linspace(0, counts.max(initial=1), 6).round())
     ax.figure.colorbar(drawn, ax=ax, label="granules in a chunk", ticks=ticks, shrink=0.8)
-    outlines = [line for band in plan.mosaic.bands[:1] for line in _outlines(band.rasters, plan)]
+    first = plan.mosaic.bands[0]
+    outlines = [*_outlines(first.rasters, plan), *_footprints(first.swaths, plan)]
     ax.add_collection(
         LineCollection(outlines, colors="#c8452d", linewidths=0.9, alpha=0.8), autolim=False
     )
@@ -78,6 +82,32 @@ def plot_plan(
     return ax
 
 
+def _used(images: Rasters | Swaths, plan: MosaicPlan) -> NDArray[np.bool_]:
+    """Return which images a plan takes from, of shape (n,)."""
+    names = images.opener.tree.granules.names.take(pa.array(images.rows))
+    used = pc.is_in(names.cast(pa.large_string()), plan.table.column("granule").unique())
+    return np.asarray(used.to_numpy(zero_copy_only=False))
+
+
+def _footprints(swaths: Swaths | None, plan: MosaicPlan) -> list[Any]:
+    """Return the footprints of swaths in the target's CRS."""
+    from l2view.mosaic.overlaps import DEGREES, project
+
+    found: list[Any] = []
+    crs = plan.mosaic.grid.crs
+    if swaths is None or crs is None:
+        return found
+    for shape in swaths.footprints[_used(swaths, plan)][:OUTLINES]:
+        for part in shapely.get_parts([] if shape is None else shape):
+            ring = shapely.segmentize(part, 1.0)
+            lines = ring.exterior if ring.geom_type == "Polygon" else ring
+            points = shapely.get_coordinates(lines)
+            x, y = project(points[:, 0], points[:, 1], DEGREES, crs)
+            known = np.isfinite(x) & np.isfinite(y)
+            found.append(np.stack([x[known], y[known]], axis=1))
+    return found
+
+
 def _outlines(rasters: Rasters | None, plan: MosaicPlan) -> list[Any]:
     """Return the outlines of images in the target's CRS."""
     from l2view.mosaic.overlaps import apply, project
@@ -89,9 +119,7 @@ def _outlines(rasters: Rasters | None, plan: MosaicPlan) -> list[Any]:
     ones = np.ones_like(along)
     columns = np.concatenate([along, ones, along[::-1], 0 * ones])
     rows = np.concatenate([0 * ones, along, ones, along[::-1]])
-    names = rasters.opener.tree.granules.names.take(pa.array(rasters.rows))
-    used = pc.is_in(names.cast(pa.large_string()), plan.table.column("granule").unique())
-    numbers = np.flatnonzero(used.to_numpy(zero_copy_only=False))[:OUTLINES]
+    numbers = np.flatnonzero(_used(rasters, plan))[:OUTLINES]
     for number in numbers.tolist():
         raster = rasters.raster(number)
         height, width = raster.shape
