@@ -166,14 +166,14 @@ def _against_naive(folder: Path) -> Row:
     return Row(what, ours / theirs, 0.1, ours=ours, theirs=theirs)
 
 
-def naive(folder: Path, target: GeoBox, level: int = 0) -> NDArray[np.uint16]:
+def naive(folder: Path, target: GeoBox) -> NDArray[np.uint16]:
     """Merge scenes at an overview, each chunk of the target by itself, on two threads."""
     tiles = GeoboxTiles(target, (CHUNK, CHUNK))
     image = np.zeros(target.shape, "uint16")
     scenes = sorted((folder / "scenes").glob("*.tif"))
     places = list(np.ndindex(*tiles.shape.yx))
     with ThreadPoolExecutor(2) as pool:
-        fill = partial(_fill, scenes=scenes, level=level)
+        fill = partial(_fill, scenes=scenes)
         chunks = pool.map(fill, [tiles[place] for place in places])
         for (row, column), chunk in zip(places, chunks, strict=True):
             height, width = chunk.shape
@@ -182,14 +182,14 @@ def naive(folder: Path, target: GeoBox, level: int = 0) -> NDArray[np.uint16]:
     return image
 
 
-def _fill(target: GeoBox, scenes: list[Path], level: int) -> NDArray[np.uint16]:
+def _fill(target: GeoBox, scenes: list[Path]) -> NDArray[np.uint16]:
     """Merge one chunk of the target."""
     chunk = np.zeros(target.shape, "uint16")
     rows, columns = np.indices(chunk.shape)
     x, y = target.affine * (columns + 0.5, rows + 0.5)
     outline = shapely.box(*target.boundingbox)
     for path in scenes:
-        with rasterio.open(path, overview_level=level) as file:
+        with rasterio.open(path, overview_level=0) as file:
             if not _outline(file.crs, file.bounds).intersects(outline):
                 continue
             back = transformer(CRS, file.crs)
@@ -248,18 +248,18 @@ def _bytes(folder: Path) -> Row:
     return Row(what, store.nbytes / held, 1.05)
 
 
-def touching(folder: Path, target: GeoBox, level: int = 0) -> int:
-    """Return the bytes of an overview's blocks that touch the target."""
+def touching(folder: Path, target: GeoBox) -> int:
+    """Return the bytes of the first overview's blocks that touch the target."""
     within, total = shapely.box(*target.boundingbox), 0
     for path in sorted((folder / "scenes").glob("*.tif")):
-        with rasterio.open(path, overview_level=level) as smaller, rasterio.open(path) as file:
+        with rasterio.open(path, overview_level=0) as smaller, rasterio.open(path) as file:
             forward = transformer(file.crs, CRS).transform
             for (row, column), window in smaller.block_windows(1):
                 edge = shapely.box(*smaller.window_bounds(window)).segmentize(200)
                 there = shapely.transform(edge, forward, interleaved=False)
                 if shapely.intersects(there, within):
                     name = f"BLOCK_SIZE_{column}_{row}"
-                    total += int(file.get_tag_item(name, "TIFF", bidx=1, ovr=level))
+                    total += int(file.get_tag_item(name, "TIFF", bidx=1, ovr=0))
     return total
 
 
