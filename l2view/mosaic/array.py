@@ -115,7 +115,7 @@ class BandArray:
         height, width = window.shape
         images = self.sources(window, group)
         named = isinstance(self.reduce, str) and self.reduce != "median"
-        nbytes = len(images) * height * width * self.source.itemsize
+        nbytes = len(images) * height * width * self._kept.itemsize
         if not named and nbytes > MOST_STACKED and height * width > 1:
             return self._halves(window, group)
         pixels = Pixels(window)

@@ -130,9 +130,9 @@ def sources(tree: Tree, bands: Bands, crs: CRS, nodata: Any, resampling: str) ->
         parts = found(band, inventories, tree.shows)
         lost.append((band, _without(tree, parts)))
         places = [placed(tree, levels, systems) for levels in parts]
-        own = _sources(tree, band, parts, places, systems, crs, nodata, resampling)
+        own = _sources(tree, band, parts, places, systems, footprints, crs, nodata, resampling)
         if own is not None:
-            made.append(replace(own, footprints=footprints))
+            made.append(own)
         elif bands is not None:
             raise QueryError(_nowhere(tree, band, parts, places, systems))
     if not made:
@@ -194,6 +194,7 @@ def _sources(
     parts: Sequence[Levels],
     places: Sequence[Placed],
     systems: Systems,
+    footprints: Footprints,
     crs: CRS,
     nodata: Any,
     resampling: str,
@@ -224,7 +225,7 @@ def _sources(
         _dtype(band, values),
         _fills(values),
         _shared(used),
-        partial(footprints_of, tree),
+        footprints,
     )
 
 

@@ -55,7 +55,7 @@ class HorizontalDelta(ArrayArrayCodec):
         )
 
     def _encode_sync(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer | None:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} is for reading")
 
     def compute_encoded_size(self, input_byte_length: int, _chunk_spec: ArraySpec) -> int:
         """Return the same length."""
@@ -90,8 +90,8 @@ class Inflate(BytesBytesCodec):
         return chunk_spec.prototype.buffer.from_array_like(found)
 
     def _encode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer | None:
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} is for reading")
 
     def compute_encoded_size(self, input_byte_length: int, _chunk_spec: ArraySpec) -> int:
         """Raise, as nothing tells it."""
-        raise NotImplementedError
+        raise NotImplementedError(f"{type(self).__name__} is for reading")
