@@ -16,7 +16,7 @@ import zarr
 from zarr.storage import LocalStore, WrapperStore
 
 import l2view
-from l2view.tables import cells
+from l2view import zarr_cells
 
 from .measure import Row, paired
 
@@ -116,7 +116,7 @@ class Counting(WrapperStore[LocalStore]):
 def _corner(path: Path) -> Row:
     """A filter that selects a thousandth of the cells, in one corner."""
     store = Counting(LocalStore(path))
-    table = cells(zarr.open_array(store, path="value"))
+    table = zarr_cells(zarr.open_array(store, path="value"))
     side = round(SIDE * 0.001**0.5)
     axis = np.linspace(0, 1, SIDE)
     query = f"SELECT count(value) n FROM corner WHERE y < {axis[side]} AND dim_1 < {side}"

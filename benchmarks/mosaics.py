@@ -27,11 +27,11 @@ from rasterio.warp import transform_bounds
 from zarr.storage import WrapperStore
 
 import l2view
+from l2view.granules.references import ArrayReferences
 from l2view.ingest.parse import Reading, entry_of_file, parse
-from l2view.ingest.references import ArrayReferences
-from l2view.ingest.repository import open_repository
 from l2view.ingest.writer import Granule, write_batch
-from l2view.stores import open_source
+from l2view.stores.open import open_source
+from l2view.stores.repository import open_repository
 
 from .measure import Row, paired
 from .mosaics_side import CHUNK, CRS, FIRST, NORTH, STEP, WEST, geobox

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from zarr.dtype import VariableLengthBytes
 from zarr.storage import LocalStore
 
-from l2view.ingest.index import index
+from l2view.index.commands import index
 
 from .stores import TEXT
 

@@ -21,9 +21,9 @@ import numpy as np
 import shapely
 
 from benchmarks.measure import Row, report
-from l2view.ingest.references import ArrayReferences, GranuleReferences
-from l2view.ingest.repository import open_repository, with_containers
+from l2view.granules.references import ArrayReferences, GranuleReferences
 from l2view.ingest.writer import Granule, write_batch
+from l2view.stores.repository import open_repository, with_containers
 
 PREFIX = "file:///archive/"
 BATCH = 1_000

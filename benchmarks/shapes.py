@@ -18,8 +18,8 @@ from zarr.storage import LocalStore
 
 import l2view
 from l2view.ingest.files import head
-from l2view.ingest.repository import open_repository, with_containers
 from l2view.ingest.writer import Granule, write_batch
+from l2view.stores.repository import open_repository, with_containers
 
 from . import stores
 from .measure import Row, paired, seconds

@@ -22,13 +22,13 @@ import numpy as np
 import shapely
 import zarr
 
-from l2view.hierarchy import META
-from l2view.ingest.columns import CHUNK_ROWS, Kind, create
-from l2view.ingest.packing import KINDS
-from l2view.ingest.references import GranuleReferences
-from l2view.ingest.repository import open_repository
+from l2view.granules.convention import declared
+from l2view.granules.packed_writer import KINDS
+from l2view.granules.references import GranuleReferences
 from l2view.ingest.writer import IDS, Granule, hashed, write_batch
-from l2view.layout.convention import declared
+from l2view.meta.columns import CHUNK_ROWS, Kind, create
+from l2view.stores.hierarchy import META
+from l2view.stores.repository import open_repository
 
 from .measure import Row, report
 from .rows import COLLECTIONS
@@ -101,7 +101,7 @@ def write(path: Path, count: int = COUNT) -> None:
 
 def build(path: Path) -> None:
     """Make all indexes: zone maps, the R-tree, and the sorted index of each field."""
-    from l2view.ingest.index import index
+    from l2view.index.commands import index
 
     index(path)
     index(path, SORTED)
@@ -148,7 +148,7 @@ def append(path: Path) -> None:
 
 def grow(path: Path) -> None:
     """Write as many as indexes are told of."""
-    from l2view.ingest.index import LEAST
+    from l2view.index.commands import LEAST
 
     for _ in range(-(-LEAST // ADDED)):
         append(path)
@@ -156,7 +156,7 @@ def grow(path: Path) -> None:
 
 def extend(path: Path) -> None:
     """Let the indexes know of them."""
-    from l2view.ingest.index import extend as extended
+    from l2view.index.commands import extend as extended
 
     assert len(extended(open_repository(path))) == 1 + len(SORTED) + 1
 

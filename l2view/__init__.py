@@ -12,9 +12,10 @@ from importlib.metadata import version
 
 # The packages first: the functions take their places below.
 import l2view.ingest
-import l2view.mosaic  # noqa: F401
-from l2view import tables
+import l2view.mosaic
+import l2view.sql  # noqa: F401
 from l2view.api import ingest, open, search, sql
+from l2view.cells.one_array import zarr_cells
 from l2view.collection import Collection
 from l2view.config import config
 from l2view.errors import (
@@ -34,8 +35,8 @@ from l2view.errors import (
     SkippedFieldWarning,
     StoreError,
 )
-from l2view.view.group import View
-from l2view.view.mosaic import explain_mosaic, mosaic
+from l2view.mosaic.api import explain_mosaic, mosaic
+from l2view.view import View
 
 __version__ = version("l2view")
 
@@ -64,5 +65,5 @@ __all__ = [
     "open",
     "search",
     "sql",
-    "tables",
+    "zarr_cells",
 ]

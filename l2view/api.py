@@ -9,16 +9,16 @@ import pyarrow as pa
 from datafusion import DataFrame
 from zarr.core.sync import sync
 
+from l2view.cells.scan import MAX_CELLS
 from l2view.collection import Collection
 from l2view.errors import FieldError, L2ViewWarning, NotACollectionError, warn
-from l2view.hierarchy import META, Hierarchy
-from l2view.meta.dataset import MetaDataset
-from l2view.query.context import Session
-from l2view.stores import Authorize, StoreLike, open_source
-from l2view.tables.cells import MAX_CELLS
-from l2view.tables.functions import AllowStores, TableFunctions
-from l2view.view.group import View
-from l2view.view.stack import EncodingName, RaggedName, ShapeName
+from l2view.search.engine import Session
+from l2view.search.table import MetaDataset
+from l2view.sql.functions import AllowStores, TableFunctions
+from l2view.stores.hierarchy import META, Hierarchy
+from l2view.stores.open import Authorize, StoreLike, open_source
+from l2view.view import View
+from l2view.virtual.join_shape import EncodingName, RaggedName, ShapeName
 
 if TYPE_CHECKING:
     from l2view.ingest.executors import Parallel

@@ -13,6 +13,8 @@ from datafusion import DataFrame
 from numpy.typing import NDArray
 from zarr.core.sync import sync
 
+from l2view.cells.granules import cells
+from l2view.cells.scan import MAX_CELLS
 from l2view.errors import (
     FieldError,
     IngestError,
@@ -24,38 +26,30 @@ from l2view.errors import (
     unknown,
     warn,
 )
-from l2view.hierarchy import META, Hierarchy
-from l2view.layout import Layout, convention, packed
-from l2view.layout.groups import GroupsLayout, location_field
-from l2view.layout.packed import PackedLayout
+from l2view.granules import Layout, convention, packed
+from l2view.granules.groups import GroupsLayout, location_field
+from l2view.granules.packed import PackedLayout
+from l2view.index.indexes import Indexes
 from l2view.meta.chunks import Tally
-from l2view.meta.dataset import MetaDataset
-from l2view.meta.indexes import Indexes
 from l2view.meta.schema import ROW, Field, fields_of
-from l2view.query.context import Session
-from l2view.query.cost import Cost
-from l2view.query.interval import ENDS, STARTS, time_field
-from l2view.query.parameters import kept_ids, texts
-from l2view.query.place import geometry_field
-from l2view.query.where import Found, Search, described, find
-from l2view.stores import (
-    Authorize,
-    Source,
-    StoreLike,
-    open_source,
-    require_authorization,
-)
-from l2view.tables.cells import MAX_CELLS
-from l2view.tables.dataset import TableDataset
-from l2view.tables.functions import AllowStores, TableFunctions
-from l2view.view.cells import cells
-from l2view.view.granules import Origin, granules_of
-from l2view.view.group import View
-from l2view.view.joining import joined
-from l2view.view.missing import look
-from l2view.view.stack import EncodingName, Joining, RaggedName, ShapeName
-from l2view.view.store import ViewStore
-from l2view.view.tree import Tree
+from l2view.scan.dataset import TableDataset
+from l2view.search.engine import Session
+from l2view.search.explain import Cost
+from l2view.search.parameters import kept_ids, texts
+from l2view.search.place import geometry_field
+from l2view.search.query import Found, Search, described, find
+from l2view.search.table import MetaDataset
+from l2view.search.time import ENDS, STARTS, time_field
+from l2view.sql.functions import AllowStores, TableFunctions
+from l2view.stores.hierarchy import META, Hierarchy
+from l2view.stores.open import Authorize, Source, StoreLike, open_source, require_authorization
+from l2view.view import View
+from l2view.virtual.granules import Origin, granules_of
+from l2view.virtual.join_plan import joined
+from l2view.virtual.join_shape import EncodingName, Joining, RaggedName, ShapeName
+from l2view.virtual.store import ViewStore
+from l2view.virtual.tree import Tree
+from l2view.virtual.warnings import look
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -188,12 +182,12 @@ class Collection:
         return self.meta.rows
 
     def __repr__(self) -> str:
-        from l2view.pictures.text import collection_text
+        from l2view.display.text import collection_text
 
         return collection_text(self)
 
     def _repr_html_(self) -> str:
-        from l2view.pictures.html import collection_html
+        from l2view.display.html import collection_html
 
         return collection_html(self)
 
@@ -471,7 +465,7 @@ class Collection:
             tag or snapshot, or of a group other than ``meta``.
         """
         from l2view.ingest.deletion import delete
-        from l2view.ingest.repository import find_repository
+        from l2view.stores.repository import find_repository
 
         if where is None and ids is None:
             raise QueryError("name the granules to delete: where= or ids=; all are where='true'")
@@ -521,7 +515,7 @@ class Collection:
         IngestError, StoreError
             Where the store can't be written to.
         """
-        from l2view.ingest.index import index
+        from l2view.index.commands import index
 
         store, branch, fixed = self._asked
         if fixed:
@@ -545,8 +539,8 @@ class Collection:
 
         The parameters are those of `View.plot`.
         """
-        from l2view.pictures.plot import OUTLINES, plot_footprints
-        from l2view.pictures.summary import spread
+        from l2view.display.plot import OUTLINES, plot_footprints
+        from l2view.display.summary import spread
 
         name = geometry_field(self.schema, self._geometry_field)
         names = [name] if column is None else [name, *self._selected(column)]

@@ -17,9 +17,9 @@ import zarr
 from zarr.dtype import VariableLengthBytes
 
 import l2view
-from l2view.ingest.references import ArrayReferences, GranuleReferences
-from l2view.ingest.repository import config
+from l2view.granules.references import ArrayReferences, GranuleReferences
 from l2view.ingest.writer import Granule, write_batch
+from l2view.stores.repository import config
 
 GRANULES = 20
 MISSING = 3

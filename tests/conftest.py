@@ -14,9 +14,10 @@ from builders import write_collection
 from hypothesis import HealthCheck, settings
 from rows import CHUNK
 
-from l2view.ingest import columns, indexing
-from l2view.meta import candidates, dataset, rtree
-from l2view.meta.cache import CACHE
+from l2view.arrays.cache import CACHE
+from l2view.index import candidates, rtree, writer
+from l2view.meta import columns
+from l2view.search import table
 
 icechunk.set_logs_filter("error")
 
@@ -76,12 +77,12 @@ def repository(tmp_path: Path) -> icechunk.Repository:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Everything in small pieces, so that few rows have many of them."""
-    monkeypatch.setattr(dataset, "RANGE_ROWS", CHUNK)
-    monkeypatch.setattr(dataset, "AT_ONCE", 3)
-    monkeypatch.setattr(indexing, "INDEX_CHUNK", 96)
-    monkeypatch.setattr(indexing, "COPIES", 5)
-    monkeypatch.setattr(indexing, "SORTED_CHUNK", 6)
-    monkeypatch.setattr(indexing, "HELD", 200)
+    monkeypatch.setattr(table, "RANGE_ROWS", CHUNK)
+    monkeypatch.setattr(table, "AT_ONCE", 3)
+    monkeypatch.setattr(writer, "INDEX_CHUNK", 96)
+    monkeypatch.setattr(writer, "COPIES", 5)
+    monkeypatch.setattr(writer, "SORTED_CHUNK", 6)
+    monkeypatch.setattr(writer, "HELD", 200)
     monkeypatch.setattr(candidates, "FRACTION", 1)
     monkeypatch.setattr(rtree, "NODE", 4)
     monkeypatch.setattr(columns, "CHUNK_ROWS", 8)

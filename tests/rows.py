@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from zarr.storage import LocalStore
 
 import l2view
-from l2view.ingest.references import GranuleReferences
+from l2view.granules.references import GranuleReferences
 from l2view.ingest.writer import Granule
 
 CHUNK = 7

@@ -15,7 +15,7 @@ import warnings
 from pathlib import Path
 
 import pytest
-from test_cli import run
+from command_line import run
 
 import l2view
 

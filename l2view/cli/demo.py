@@ -17,7 +17,7 @@ from rich.table import Table
 from l2view.collection import Collection
 from l2view.demo.packages import require_packages
 from l2view.errors import L2ViewError
-from l2view.view.group import View
+from l2view.view import View
 
 MARK = ".l2view-demo"
 """The file by which the demo knows a folder as its own."""

@@ -25,8 +25,8 @@ def index(
 
     Without --field: zone maps of all fields, R-trees of footprints, the sorted index of id.
     """
-    from l2view.ingest.index import Index
-    from l2view.ingest.index import index as make
+    from l2view.index.commands import Index
+    from l2view.index.commands import index as make
 
     errors = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from l2view.cli import options
 from l2view.collection import Collection
-from l2view.pictures.text import collection_summary
+from l2view.display.text import collection_summary
 
 
 def info(

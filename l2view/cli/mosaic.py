@@ -10,8 +10,8 @@ import typer
 from l2view.api import open as open_view
 from l2view.cli import options
 from l2view.errors import QueryError
-from l2view.mosaic.bands import band_name
-from l2view.view.mosaic import explain_mosaic, requiring
+from l2view.geolocation.bands import band_name
+from l2view.mosaic.api import explain_mosaic, requiring
 
 OUT = "The image: OUT.tif, a Cloud-Optimized GeoTIFF, or OUT.zarr. Not with --explain."
 

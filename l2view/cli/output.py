@@ -22,7 +22,7 @@ from rich.text import Text
 
 from l2view.errors import FieldError, L2ViewError, QueryError, listed
 from l2view.meta.footprints import read_geometries
-from l2view.view.attributes import is_geometry, json_columns
+from l2view.virtual.attributes import is_geometry, json_columns
 
 TABLE_ROWS = 100
 """The most rows that are shown to a person."""

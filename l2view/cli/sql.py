@@ -8,9 +8,9 @@ import typer
 from rich.console import Console
 
 from l2view.api import session_of
+from l2view.cells.scan import MAX_CELLS
 from l2view.cli import options
 from l2view.cli.output import AsFormat, Output, format_of, write
-from l2view.tables.cells import MAX_CELLS
 
 
 def sql(

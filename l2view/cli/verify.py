@@ -8,7 +8,7 @@ from rich.progress import Progress
 
 from l2view.cli import options
 from l2view.collection import Collection
-from l2view.view.verify import verify as verified
+from l2view.virtual.verify import verify as verified
 
 
 def verify(

@@ -10,8 +10,8 @@ import numpy as np
 import pyarrow as pa
 import zarr
 
-from l2view.pictures.plot import plot_footprints
-from l2view.view.group import View
+from l2view.display.plot import plot_footprints
+from l2view.view import View
 
 QUICKLOOKS = {"wind": "wind_speed", "sst": "sea_surface_temperature", "scene": "1/1"}
 """The array to show of each product."""

@@ -14,12 +14,12 @@ from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 from zarr.core.sync import sync
 
 from l2view.errors import ChunkError, ExportError
-from l2view.hierarchy import join
-from l2view.layout import Location
-from l2view.layout.chunks import INLINE, Chunks, synchronous
-from l2view.layout.inventory import Inventory
-from l2view.view.references import chunks_of, numbers_of
-from l2view.view.tree import Tree
+from l2view.granules import Location
+from l2view.granules.chunks import INLINE, Chunks, synchronous
+from l2view.granules.inventory import Inventory
+from l2view.stores.hierarchy import join
+from l2view.virtual.references import chunks_of, numbers_of
+from l2view.virtual.tree import Tree
 
 READS = 256
 """How many chunks are read together."""

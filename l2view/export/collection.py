@@ -18,21 +18,20 @@ from zarr.core.sync import sync
 
 from l2view.errors import ExportError, L2ViewWarning, listed, warn
 from l2view.export.cells import Cells, cells
-from l2view.hierarchy import JSON, META
-from l2view.ingest import grouping, packing
+from l2view.granules import Location, groups_writer, packed_writer
+from l2view.granules.inventory import Inventory
+from l2view.granules.profile import DEFAULT_KEYS
+from l2view.granules.references import ArrayReferences, Checksum, GranuleReferences
+from l2view.index.commands import extend
 from l2view.ingest.files import FileInfo, key_of, root_of, store_of
-from l2view.ingest.index import extend
-from l2view.ingest.references import ArrayReferences, Checksum, GranuleReferences
-from l2view.ingest.repository import keep_containers, open_repository, with_containers
 from l2view.ingest.writer import Granule, LayoutName, write_batch, write_granules
-from l2view.layout import Location
-from l2view.layout.inventory import Inventory
-from l2view.layout.profile import DEFAULT_KEYS
 from l2view.meta.schema import GEOMETRIES, ROW
-from l2view.view.attributes import DECODING, is_geometry, json_values
-from l2view.view.store import ViewStore
-from l2view.view.tree import Tree
-from l2view.view.verify import verify
+from l2view.stores.hierarchy import JSON, META
+from l2view.stores.repository import keep_containers, open_repository, with_containers
+from l2view.virtual.attributes import DECODING, is_geometry, json_values
+from l2view.virtual.store import ViewStore
+from l2view.virtual.tree import Tree
+from l2view.virtual.verify import verify
 
 BATCH = 10_000
 """The granules in a commit."""
@@ -40,7 +39,7 @@ BATCH = 10_000
 TOGETHER = 256
 """How many granules' documents are read together."""
 
-PLACES = frozenset({*packing.KINDS, *grouping.KINDS})
+PLACES = frozenset({*packed_writer.KINDS, *groups_writer.KINDS})
 """Fields that say where a granule is in a collection, and are written anew."""
 
 

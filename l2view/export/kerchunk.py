@@ -15,11 +15,11 @@ from virtualizarr.writers.kerchunk import variable_to_kerchunk_arr_refs
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.metadata.v3 import ArrayV3Metadata
 
-from l2view.decoding import attributes_of
+from l2view.arrays.cf import attributes_of
 from l2view.errors import ExportError, said
 from l2view.export.manifests import manifest_group, walked
-from l2view.hierarchy import JSON, join
-from l2view.view.shape import Shape
+from l2view.stores.hierarchy import JSON, join
+from l2view.virtual.shape import Shape
 
 type Format = Literal["json", "parquet"]
 """How references are written: one file, or a folder of Parquet files that are read as needed."""

@@ -17,13 +17,13 @@ from zarr.core.sync import sync
 
 from l2view.errors import ExportError
 from l2view.export.cells import Cells, cells
-from l2view.hierarchy import JSON, join
-from l2view.layout.profile import DEFAULT_KEYS
-from l2view.view.fields import FieldArray
-from l2view.view.joined import JoinedArray
-from l2view.view.shape import Shape
-from l2view.view.stack import Joined
-from l2view.view.tree import Tree
+from l2view.granules.profile import DEFAULT_KEYS
+from l2view.stores.hierarchy import JSON, join
+from l2view.virtual.fields import FieldArray
+from l2view.virtual.join_array import JoinedArray
+from l2view.virtual.join_shape import Joined
+from l2view.virtual.shape import Shape
+from l2view.virtual.tree import Tree
 
 TEXT = np.dtypes.StringDType()
 

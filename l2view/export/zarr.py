@@ -25,12 +25,12 @@ from zarr.storage._common import make_store
 
 from l2view.errors import ExportError
 from l2view.export.progress import Tell
-from l2view.hierarchy import JSON, join
-from l2view.layout.chunks import grid_of
-from l2view.stores import URL
-from l2view.view.attributes import OWN
-from l2view.view.shape import METADATA
-from l2view.view.store import ViewStore
+from l2view.granules.chunks import grid_of
+from l2view.stores.hierarchy import JSON, join
+from l2view.stores.open import URL
+from l2view.virtual.attributes import OWN
+from l2view.virtual.shape import METADATA
+from l2view.virtual.store import ViewStore
 
 MARK = "l2view-copy/zarr.json"
 """The group by which a copy that isn't finished is known: the description of its view."""

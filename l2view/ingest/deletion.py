@@ -14,10 +14,10 @@ import zarr
 from numpy.typing import NDArray
 
 from l2view.errors import IngestError
-from l2view.hierarchy import META, Hierarchy
-from l2view.ingest.indexing import limit_indexes, zones_from
+from l2view.index.indexes import ZONES
+from l2view.index.writer import limit_indexes, zones_from
 from l2view.ingest.writer import ATTEMPTS, IDS
-from l2view.meta.indexes import ZONES
+from l2view.stores.hierarchy import META, Hierarchy
 
 
 def delete(

@@ -18,7 +18,7 @@ from virtualizarr.manifests import ManifestGroup, ManifestStore
 from virtualizarr.parsers import DMRPPParser
 
 from l2view.errors import IngestError
-from l2view.hierarchy import join
+from l2view.stores.hierarchy import join
 
 DAP = "{http://xml.opendap.org/ns/DAP/4.0#}"
 NOT_VARIABLES = frozenset(f"{DAP}{name}" for name in ("Attribute", "Dimension", "Enumeration"))

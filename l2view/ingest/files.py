@@ -25,9 +25,9 @@ from obspec_utils.readers import BlockStoreReader
 from obspec_utils.registry import ObjectStoreRegistry
 
 from l2view.errors import IngestError, said, without_credentials
+from l2view.granules.references import Checksum
 from l2view.ingest.formats import HEAD
-from l2view.ingest.references import Checksum
-from l2view.stores import URL
+from l2view.stores.open import URL
 
 WILD = re.compile(r"[*?\[]")
 SMALL = 2**22

@@ -26,7 +26,7 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from l2view.errors import IngestError, said
-from l2view.hierarchy import JSON, join
+from l2view.stores.hierarchy import JSON, join
 
 OWN = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_NCProperties", "_nc3_strict")
 """Attributes by which HDF5 and netCDF-4 keep dimensions; ``_Netcdf4…`` are such too."""

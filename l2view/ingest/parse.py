@@ -17,8 +17,8 @@ from virtualizarr.manifests import ManifestStore
 from zarr.storage import StorePath
 
 from l2view.errors import IngestError, said, without_credentials
-from l2view.hierarchy import JSON, join, resolve
-from l2view.ingest.columns import plain
+from l2view.geolocation.footprint import harvest_footprint, on_the_globe
+from l2view.granules.references import ArrayReferences, Checksum, GranuleReferences, of_manifest
 from l2view.ingest.files import (
     CONTAINED,
     SUFFIXES,
@@ -38,9 +38,9 @@ from l2view.ingest.files import (
 from l2view.ingest.formats import TIFF, ZARR, Format, Parser, format_of
 from l2view.ingest.harvest import Harvester
 from l2view.ingest.harvest.attributes import harvest_attributes, instant
-from l2view.ingest.harvest.footprint import harvest_footprint, on_the_globe
-from l2view.ingest.references import ArrayReferences, Checksum, GranuleReferences, of_manifest
 from l2view.ingest.writer import Granule
+from l2view.meta.columns import plain
+from l2view.stores.hierarchy import JSON, join, resolve
 
 TIMES = ("datetime", "start_datetime", "end_datetime")
 """The fields that every collection has as times."""

@@ -17,23 +17,15 @@ import icechunk
 from rich.console import Console
 
 from l2view.errors import FieldError, IngestError, L2ViewError, unknown
-from l2view.ingest.columns import Kinds
+from l2view.index.commands import Index, extend
 from l2view.ingest.entries import entries_of
 from l2view.ingest.executors import Parallel, mapped, workers
 from l2view.ingest.files import folder_of
 from l2view.ingest.formats import Parser
 from l2view.ingest.harvest import Harvester
-from l2view.ingest.index import Index, extend
 from l2view.ingest.parse import LOAD_BELOW, Entry, Failure, Reading, parse
 from l2view.ingest.progress import shown
 from l2view.ingest.report import IngestReport
-from l2view.ingest.repository import (
-    containers_for,
-    find_repository,
-    keep_containers,
-    open_repository,
-    with_containers,
-)
 from l2view.ingest.writer import (
     LAYOUTS,
     Granule,
@@ -47,6 +39,14 @@ from l2view.ingest.writer import (
     sources_of,
     taken,
     write_batch,
+)
+from l2view.meta.columns import Kinds
+from l2view.stores.repository import (
+    containers_for,
+    find_repository,
+    keep_containers,
+    open_repository,
+    with_containers,
 )
 
 BATCH = 1_000

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from l2view.errors import listed
-from l2view.ingest.columns import Kind
 from l2view.ingest.parse import Failure
 from l2view.ingest.writer import Granule, Written
+from l2view.meta.columns import Kind
 
 LISTED = 1_000
 """The most ids of a kind that a report lists; it counts them all."""

@@ -21,8 +21,8 @@ from virtual_tiff import VirtualTIFF
 from virtualizarr.manifests import ManifestStore
 from zarr_cm import multiscales
 
-from l2view.hierarchy import JSON
-from l2view.ingest.references import ArrayReferences
+from l2view.granules.references import ArrayReferences
+from l2view.stores.hierarchy import JSON
 
 FLOAT_PREDICTOR = "imagecodecs_floatpred"
 INTERLEAVED = "ChunkyCodec"

@@ -24,20 +24,20 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 
 from l2view.errors import FieldError, IngestError
-from l2view.hierarchy import META, OWN, Hierarchy, join
-from l2view.ingest import grouping, packing
-from l2view.ingest.columns import Kind, Kinds, Value, are_exact, kind_of_array, plain, write
-from l2view.ingest.indexing import keep_zones, limit_indexes
-from l2view.ingest.references import GranuleReferences
-from l2view.layout.convention import NAME, check, declared
-from l2view.meta.candidates import Candidates
+from l2view.granules import groups_writer, packed_writer
+from l2view.granules.convention import NAME, check, declared
+from l2view.granules.references import GranuleReferences
+from l2view.index.candidates import Candidates
+from l2view.index.indexes import Indexes
+from l2view.index.sorted import spans_of
+from l2view.index.writer import keep_zones, limit_indexes
 from l2view.meta.chunks import Chunks
-from l2view.meta.indexes import Indexes
+from l2view.meta.columns import Kind, Kinds, Value, are_exact, kind_of_array, plain, write
 from l2view.meta.schema import read_fields
-from l2view.meta.sorted import spans_of
+from l2view.stores.hierarchy import META, OWN, Hierarchy, join
 
 type LayoutName = Literal["packed", "groups"]
-"""Where the arrays of granules go (see `l2view.layout`)."""
+"""Where the arrays of granules go (see `l2view.granules`)."""
 
 type OnConflict = Literal["skip", "replace", "error"]
 """What becomes of a granule whose id is there already."""
@@ -119,8 +119,8 @@ class LayoutWriter:
 
 
 LAYOUTS: dict[LayoutName, LayoutWriter] = {
-    "packed": LayoutWriter(packing.KINDS, packing.pack),
-    "groups": LayoutWriter(grouping.KINDS, grouping.group),
+    "packed": LayoutWriter(packed_writer.KINDS, packed_writer.pack),
+    "groups": LayoutWriter(groups_writer.KINDS, groups_writer.group),
 }
 
 

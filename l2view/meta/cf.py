@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from l2view.hierarchy import JSON
+from l2view.stores.hierarchy import JSON
 
 PACKING = ("units", "calendar", "dtype", "scale_factor", "add_offset")
 """The attributes that say how a field is packed."""

@@ -25,14 +25,14 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
-from l2view.hierarchy import reads_sync
-from l2view.meta.cache import CACHE
+from l2view.arrays.cache import CACHE
 from l2view.meta.decode import POOL, decode
 from l2view.meta.disk import FOLDER
 from l2view.meta.footprints import bounds
 from l2view.meta.objects import FEW, Unchanged, objects_of
 from l2view.meta.schema import Field
 from l2view.meta.zones import Zone, is_orderable, zone_of, zone_of_bounds
+from l2view.stores.hierarchy import reads_sync
 
 SHARE = 2
 """A field whose values take more than one part in so many of the cache is not kept in it: a scan

@@ -21,9 +21,9 @@ from zarr.core.buffer import Buffer, cpu
 from zarr.storage import MemoryStore
 
 from l2view.errors import FieldError
-from l2view.hierarchy import JSON
 from l2view.meta.cf import signed_as_said, unpack
 from l2view.meta.schema import NUMBERS, Field, raw_bits, type_name
+from l2view.stores.hierarchy import JSON
 
 RUST_TYPES = frozenset(
     {*NUMBERS, "string", "bytes", "variable_length_bytes", "numpy.datetime64", "numpy.timedelta64"}

@@ -18,7 +18,7 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 from zarr.storage import ObjectStore
 
-from l2view.meta.cache import CACHE
+from l2view.arrays.cache import CACHE
 from l2view.meta.disk import FOLDER
 
 FEW = 16

@@ -22,9 +22,9 @@ from l2view.errors import (
     UnsupportedArrayError,
     listed,
 )
-from l2view.hierarchy import JSON, Hierarchy, join, seen
 from l2view.meta.cf import signed_as_said, unpacked_type
-from l2view.stores import unreadable
+from l2view.stores.hierarchy import JSON, Hierarchy, join, seen
+from l2view.stores.open import unreadable
 
 ROW = "idx"
 """The granule's row number, in every query without being stored."""

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from l2view.mosaic.composite import Composed, Image, Offer, Reduce, composed
-from l2view.mosaic.overlaps import TURN
 from l2view.mosaic.rasters import Rasters
 from l2view.mosaic.swaths import Pixels, Swaths
-from l2view.mosaic.values import cast
-from l2view.mosaic.warp import PICKED
+from l2view.regrid.overlaps import TURN
+from l2view.regrid.values import cast
+from l2view.regrid.warp import PICKED
 
 MOST_STACKED = 1 << 27
 """The most bytes of images on top of one another, of which a median or function is made."""

@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from l2view.errors import QueryError, unknown
-from l2view.mosaic.values import cast
-from l2view.mosaic.warp import Piece, Target
+from l2view.regrid.values import cast
+from l2view.regrid.warp import Piece, Target
 
 type ReduceName = Literal["first", "last", "min", "max", "mean", "median", "count"]
 """The ways to make one of several that have names."""

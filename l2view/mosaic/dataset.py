@@ -19,19 +19,14 @@ from odc.geo.geobox import GeoBox
 from odc.geo.xr import xr_coords
 from rasterix import RasterIndex
 
+from l2view.cells.scan import require_free_loop
 from l2view.errors import L2ViewWarning, QueryError, unknown, warn
+from l2view.geolocation.bands import Bands
 from l2view.mosaic.array import BandArray
-from l2view.mosaic.bands import Bands
 from l2view.mosaic.composite import Reduce, require_reduce
 from l2view.mosaic.periods import period_of
-from l2view.mosaic.sources import (
-    Sources,
-    hull_of_footprints,
-    rasters,
-    sources,
-    swaths,
-)
-from l2view.mosaic.target import (
+from l2view.mosaic.sources import Sources, hull_of_footprints, rasters, sources, swaths
+from l2view.regrid.target import (
     chunks_of,
     crs_of,
     geobox_like,
@@ -40,16 +35,15 @@ from l2view.mosaic.target import (
     resolution_of,
     together,
 )
-from l2view.mosaic.warp import Resampling, require_resampling
-from l2view.query import expressions
-from l2view.query.interval import time_field
-from l2view.query.place import box
-from l2view.tables.cells import require_free_loop
-from l2view.view.store import ViewStore
-from l2view.view.tree import Tree
+from l2view.regrid.warp import Resampling, require_resampling
+from l2view.search import expressions
+from l2view.search.place import box
+from l2view.search.time import time_field
+from l2view.virtual.store import ViewStore
+from l2view.virtual.tree import Tree
 
 if TYPE_CHECKING:
-    from l2view.view.group import View
+    from l2view.view import View
 
 type Engine = Literal["dask", "cubed"]
 """Whose arrays the bands are."""

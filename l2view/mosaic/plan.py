@@ -22,12 +22,12 @@ from zarr.core.sync import sync
 from l2view.export.progress import Tell, told
 from l2view.mosaic.array import BandArray
 from l2view.mosaic.dataset import Mosaic
-from l2view.mosaic.overlaps import wrapped
 from l2view.mosaic.rasters import Arrays, Rasters
 from l2view.mosaic.swaths import Swaths
-from l2view.mosaic.target import name_of
-from l2view.view.references import chunks_of, numbers_of
-from l2view.view.tree import Tree
+from l2view.regrid.overlaps import wrapped
+from l2view.regrid.target import name_of
+from l2view.virtual.references import chunks_of, numbers_of
+from l2view.virtual.tree import Tree
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -97,7 +97,7 @@ class MosaicPlan:
         figsize
             The size of new axes in inches.
         """
-        from l2view.pictures.plan import plot_plan
+        from l2view.display.plan import plot_plan
 
         return plot_plan(self, ax, figsize=figsize)
 

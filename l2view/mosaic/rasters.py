@@ -15,11 +15,15 @@ from numpy.typing import NDArray
 from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 
-from l2view.decoding import RELEVANT
-from l2view.layout.inventory import ArrayInventory, Inventory
-from l2view.mosaic import reading
-from l2view.mosaic.bands import Levels
-from l2view.mosaic.overlaps import (
+from l2view.arrays import reading
+from l2view.arrays.cf import RELEVANT
+from l2view.arrays.grid import Window
+from l2view.arrays.stored import StoredArray
+from l2view.arrays.values import Values
+from l2view.geolocation.bands import Levels
+from l2view.geolocation.placement import Placed
+from l2view.granules.inventory import ArrayInventory, Inventory
+from l2view.regrid.overlaps import (
     DEGREES,
     TURN,
     Overlap,
@@ -30,13 +34,9 @@ from l2view.mosaic.overlaps import (
     project,
     wrapped,
 )
-from l2view.mosaic.placing import Placed
-from l2view.mosaic.target import hull_of, together
-from l2view.mosaic.warp import Piece, Target, is_within, reach, warp
-from l2view.tables.arrays import StoredArray
-from l2view.tables.grid import Window
-from l2view.tables.values import Values
-from l2view.view.opener import GranuleOpener
+from l2view.regrid.target import hull_of, together
+from l2view.regrid.warp import Piece, Target, is_within, reach, warp
+from l2view.virtual.opener import GranuleOpener
 
 POINTS = 9
 """The points of an image along each axis by which it is known where it lies on the target."""

@@ -16,19 +16,19 @@ from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 from zarr.core.sync import sync
 
-from l2view.decoding import common_dtype, in_native_order
+from l2view.arrays.cf import common_dtype, in_native_order
+from l2view.arrays.values import MISSING, Values
 from l2view.errors import FieldError, L2ViewWarning, QueryError, warn
-from l2view.layout.inventory import ArrayInventory
-from l2view.mosaic.bands import Band, Bands, Levels, asked, found
-from l2view.mosaic.overlaps import DEGREES, project
-from l2view.mosaic.placing import PLACING, Placed, Systems, decoding, placed
+from l2view.geolocation.bands import Band, Bands, Levels, asked, found
+from l2view.geolocation.placement import PLACING, Placed, Systems, decoding, placed
+from l2view.granules.inventory import ArrayInventory
 from l2view.mosaic.rasters import Arrays, Located, Rasters, levels_read, located
 from l2view.mosaic.swaths import Swaths, require_statistic
-from l2view.mosaic.target import DEGREE, hull_of, metres, together
-from l2view.query.place import geometry_field
-from l2view.tables.values import MISSING, Values
-from l2view.view.opener import GranuleOpener
-from l2view.view.tree import Tree
+from l2view.regrid.overlaps import DEGREES, project
+from l2view.regrid.target import DEGREE, hull_of, metres, together
+from l2view.search.place import geometry_field
+from l2view.virtual.opener import GranuleOpener
+from l2view.virtual.tree import Tree
 
 type Footprints = Callable[[], NDArray[Any]]
 """Returns the footprints of all granules, of shape (n,), None where there is none."""

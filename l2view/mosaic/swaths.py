@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pykdtree.kdtree import KDTree
 
+from l2view.arrays import reading
+from l2view.arrays.stored import StoredArray
 from l2view.errors import QueryError
-from l2view.mosaic import reading
-from l2view.mosaic.overlaps import DEGREES, apply, mesh, project
 from l2view.mosaic.rasters import Arrays
-from l2view.mosaic.statistics import STATISTICS, by_pixel
-from l2view.mosaic.warp import Piece, Target
-from l2view.tables.arrays import StoredArray
-from l2view.view.opener import GranuleOpener
+from l2view.regrid.overlaps import DEGREES, apply, mesh, project
+from l2view.regrid.statistics import STATISTICS, by_pixel
+from l2view.regrid.warp import Piece, Target
+from l2view.virtual.opener import GranuleOpener
 
 MARGIN = 1.0
 """By how many degrees a swath may reach beyond its footprint, which providers simplify."""

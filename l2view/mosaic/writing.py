@@ -25,7 +25,7 @@ from l2view.errors import ExportError
 from l2view.export.progress import Tell, told
 from l2view.mosaic.array import BandArray
 from l2view.mosaic.dataset import Mosaic, dataset
-from l2view.mosaic.warp import RADIUS
+from l2view.regrid.warp import RADIUS
 
 TIFFS = (".tif", ".tiff")
 SUFFIXES = (*TIFFS, ".zarr")

@@ -11,8 +11,8 @@ import numpy as np
 import shapely
 
 from l2view.errors import IngestError
+from l2view.geolocation.footprint import of_ring, of_track, rectangle
 from l2view.ingest.harvest.attributes import instant
-from l2view.ingest.harvest.footprint import of_ring, of_track, rectangle
 
 SIDES = (
     "WestBoundingCoordinate",

@@ -1,0 +1,1 @@
+"""Bytes to values: what stored chunks mean."""

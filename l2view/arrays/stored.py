@@ -1,0 +1,520 @@
+"""Arrays whose cells are rows of a table, and the columns that the table then has."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BytesCodec, ZstdCodec
+from zarr.core.array_spec import ArraySpec
+from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.core.chunk_utils import ChunkTransform
+from zarr.core.metadata.v3 import ArrayV3Metadata
+from zarr.core.sync import sync
+from zarr.storage import StorePath
+
+from l2view.arrays.codecs import at_once
+from l2view.arrays.grid import Edges, Window, edges_of, regular_edges, size
+from l2view.arrays.values import Values
+from l2view.errors import ChunkError, L2ViewError, said
+from l2view.stores.hierarchy import join, reads_sync
+
+VALUE = "value"
+"""The column of the cells' values."""
+
+KEPT = 1 << 22
+"""The most values of a coordinate that are kept in memory whole."""
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns of a table of cells.
+
+    Attributes
+    ----------
+    labels
+        Those of a whole array, such as the fields of its granule.
+    dimensions
+        The names of the dimensions, None where one has none.
+    coordinates
+        Along which axes each coordinate lies.
+    types
+        The types of the coordinates.
+    value
+        The type of the values.
+    hidden
+        Names that stand for no positions: those of other arrays' coordinates.
+    absent
+        Columns that other arrays of the table have, and NULL for these.
+    order
+        The names of all columns; first labels and last the value where it is empty.
+    """
+
+    labels: pa.Schema
+    dimensions: tuple[str | None, ...]
+    coordinates: Mapping[str, tuple[int, ...]]
+    types: Mapping[str, pa.DataType]
+    value: pa.DataType
+    hidden: frozenset[str] = frozenset()
+    absent: Mapping[str, pa.DataType] = field(default_factory=dict)
+    order: tuple[str, ...] = ()
+
+    @cached_property
+    def positions(self) -> Mapping[str, int]:
+        """The axis that each column of positions counts along.
+
+        They are ``dim_0``, ``dim_1`` and so on, and the names of dimensions without coordinates.
+        """
+        found = {dimension_column(axis): axis for axis in range(len(self.dimensions))}
+        taken = {*found, *self.coordinates, *self.labels.names, *self.hidden, VALUE}
+        named = {
+            name: axis
+            for axis, name in enumerate(self.dimensions)
+            if name is not None and name not in taken and self.dimensions.count(name) == 1
+        }
+        return found | named
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """All columns: labels, positions, coordinates, value."""
+        fields = [
+            *self.labels,
+            *(pa.field(name, pa.int64()) for name in self.positions),
+            *(pa.field(name, self.types[name]) for name in self.coordinates),
+            *(pa.field(name, kind) for name, kind in self.absent.items()),
+            pa.field(VALUE, self.value),
+        ]
+        known = {one.name: one for one in fields}
+        return pa.schema([known[name] for name in self.order or known])
+
+    def along(self, axis: int) -> frozenset[str]:
+        """Return the columns that are told by the position along one axis."""
+        own = {name for name, axes in self.coordinates.items() if axes == (axis,)}
+        return frozenset(own | {name for name, other in self.positions.items() if other == axis})
+
+    @cached_property
+    def read(self) -> frozenset[str]:
+        """The columns that are read cell by cell: the values, and coordinates over several axes."""
+        return frozenset(
+            {VALUE, *(name for name, axes in self.coordinates.items() if len(axes) != 1)}
+        )
+
+
+def together(columns: Sequence[Columns]) -> list[Columns]:
+    """Return the columns of several sets of arrays as those of one table.
+
+    Parameters
+    ----------
+    columns
+        Of each set; with the same labels, and one type for each coordinate.
+    """
+    fields: dict[str, pa.DataType] = {}
+    for kind in ("labels", "positions", "coordinates", VALUE):
+        for one in columns:
+            names = {
+                "labels": one.labels.names,
+                "positions": one.positions,
+                "coordinates": one.coordinates,
+                VALUE: [VALUE],
+            }[kind]
+            fields |= {name: one.schema.field(name).type for name in names}
+    order = tuple(fields)
+    return [
+        replace(
+            one,
+            absent={name: fields[name] for name in order if name not in one.schema.names},
+            order=order,
+        )
+        for one in columns
+    ]
+
+
+def dimension_column(axis: int) -> str:
+    """Return the name of the column of positions along an axis."""
+    return f"dim_{axis}"
+
+
+@lru_cache(maxsize=1)
+def _decoding(process: int) -> threading.BoundedSemaphore:
+    """Return what is held by who decodes a chunk, in a process.
+
+    More at once than there are processors would wait for each other.
+    """
+    return threading.BoundedSemaphore((os.cpu_count() or 1) + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Decoder:
+    """What arrays of one data type, chunk shape and codecs have in common.
+
+    Attributes
+    ----------
+    dtype
+        NumPy's dtype of what is stored.
+    chunks
+        The shape of a chunk, within shards of an inner one; None where chunks have several.
+    shards
+        How many chunks along each axis lie in one object.
+    key
+        Returns the key of an object by its place among the objects.
+    transform
+        What decodes a chunk at once, None where zarr must.
+    spec
+        What it takes to know of a chunk.
+    zstd
+        Whether chunks are nothing but numbers in the machine's byte order in Zstandard, which
+        Arrow decompresses into memory that it has already.
+    """
+
+    dtype: np.dtype[Any]
+    chunks: tuple[int, ...] | None
+    shards: tuple[int, ...]
+    key: Callable[[tuple[int, ...]], str]
+    transform: ChunkTransform | None
+    spec: ArraySpec | None
+    zstd: bool = False
+
+    @classmethod
+    def of(cls, array: zarr.Array[Any]) -> Decoder:
+        """Return the decoder of an array, and of others like it."""
+        metadata = array.metadata
+        key = metadata.encode_chunk_key
+        ones = (1,) * array.ndim
+        if isinstance(metadata, ArrayV3Metadata) and hasattr(metadata.chunk_grid, "chunk_shapes"):
+            return cls(array.dtype, None, ones, key, None, None)
+        if array.shards is not None:
+            pairs = zip(array.shards, array.chunks, strict=True)
+            shards = tuple(shard // chunk for shard, chunk in pairs)
+            return cls(array.dtype, array.chunks, shards, key, None, None)
+        pipeline: Any = array.async_array.codec_pipeline
+        config = array.async_array.config
+        if not isinstance(metadata, ArrayV3Metadata):  # which says it, and the array doesn't
+            config = replace(config, order=metadata.order)
+        try:
+            transform = ChunkTransform(codecs=at_once(tuple(pipeline)))
+        except TypeError:  # of a codec that is asynchronous only
+            return cls(array.dtype, array.chunks, ones, key, None, None)
+        spec = ArraySpec(
+            shape=array.chunks,
+            dtype=metadata.dtype,
+            fill_value=metadata.fill_value,
+            config=config,
+            prototype=default_buffer_prototype(),
+        )
+        zstd = array.dtype.kind in "iuf" and _is_zstd(tuple(pipeline))
+        return cls(array.dtype, array.chunks, ones, key, transform, spec, zstd)
+
+    def decode(self, raw: Buffer) -> NDArray[Any]:
+        """Return a whole chunk, of which `spec` and `transform` tell."""
+        assert self.spec is not None
+        assert self.transform is not None
+        with _decoding(os.getpid()):
+            if not self.zstd:
+                return np.asarray(self.transform.decode_chunk(raw, self.spec).as_numpy_array())
+            nbytes = math.prod(self.spec.shape) * self.dtype.itemsize
+            values = pa.Codec("zstd").decompress(raw.as_buffer_like(), nbytes)
+            found = np.frombuffer(values, self.dtype.newbyteorder("="))
+            return found.reshape(self.spec.shape)
+
+
+def _is_zstd(codecs: Sequence[Any]) -> bool:
+    """Return whether codecs are those of `Decoder.zstd`."""
+    if len(codecs) != 2 or not isinstance(codecs[0], BytesCodec):
+        return False
+    order = getattr(codecs[0].endian, "value", codecs[0].endian)
+    return isinstance(codecs[1], ZstdCodec) and order in (None, sys.byteorder)
+
+
+@dataclass(eq=False)
+class StoredArray:
+    """An array, and what its values become.
+
+    Attributes
+    ----------
+    name
+        What messages call it.
+    place
+        Where it lies.
+    open
+        Opens it.
+    decoder
+        What decodes its chunks.
+    length
+        Its shape.
+    values
+        What its stored values become.
+    begin, shape
+        What is shown of it: from where along each axis, and how much.
+    """
+
+    name: str
+    place: StorePath
+    open: Callable[[], zarr.Array[Any]]
+    decoder: Decoder
+    length: tuple[int, ...]
+    values: Values
+    begin: tuple[int, ...]
+    shape: tuple[int, ...]
+    _kept: tuple[Window, NDArray[Any]] | None = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @classmethod
+    def whole(cls, name: str, array: zarr.Array[Any], values: Values) -> StoredArray:
+        """Return an array that is shown whole."""
+        shape = array.shape
+        begin = (0,) * array.ndim
+        decoder = Decoder.of(array)
+        return cls(name, array.store_path, lambda: array, decoder, shape, values, begin, shape)
+
+    @cached_property
+    def array(self) -> zarr.Array[Any]:
+        """The array as zarr has it."""
+        return self.open()
+
+    @cached_property
+    def edges(self) -> tuple[Edges, ...]:
+        """The grid of its chunks, as far as it is shown; within shards that of the inner ones."""
+        if self.decoder.chunks is None:
+            return tuple(map(edges_of, self.array.read_chunk_sizes))
+        shown = zip(self.begin, self.shape, self.decoder.chunks, strict=True)
+        return tuple(regular_edges(at, at + length, chunk) for at, length, chunk in shown)
+
+    def chunks(self, window: Window) -> Window:
+        """Return the chunks that hold a window: their numbers along each axis."""
+        found = []
+        for axis, edges in zip(window, self.edges, strict=True):
+            first = int(np.searchsorted(edges, axis.start, side="right")) - 1
+            last = int(np.searchsorted(edges, axis.stop, side="left"))
+            found.append(range(max(first, 0), max(last, first)))
+        return tuple(found)
+
+    def extent(self, chunks: Window) -> Window:
+        """Return the positions that chunks have."""
+        pairs = zip(chunks, self.edges, strict=True)
+        return tuple(range(int(e[one.start]), int(e[one.stop])) for one, e in pairs)
+
+    def part(self, window: Window, *, whole: bool = False) -> pa.Array:
+        """Return the values of a window, of which others are asked next.
+
+        What has to be decoded for it is kept until another part is asked: the chunks that hold
+        it, where they are larger; all of it, where it is asked for `whole` and is small.
+        """
+        if whole and math.prod(self.shape) <= KEPT:
+            block: Window = tuple(map(range, self.shape))
+        else:
+            block = self.extent(self.chunks(window))
+            if size(block) <= 2 * size(window):
+                return self.read(window)
+        with self._lock:
+            if self._kept is None or not _holds(self._kept[0], window):
+                self._kept = block, self.stored(block)
+            block, found = self._kept
+        pairs = zip(window, block, strict=True)
+        inside = tuple(slice(own.start - at.start, own.stop - at.start) for own, at in pairs)
+        return self.column(found[inside])
+
+    def keep(self) -> None:
+        """Read all of it, where it is small, for those who ask for parts of it."""
+        if math.prod(self.shape) <= KEPT:
+            self.part(tuple(range(min(length, 1)) for length in self.shape), whole=True)
+
+    def read(self, window: Window) -> pa.Array:
+        """Return the values of a window, in C order."""
+        return self.column(self.stored(window))
+
+    def column(self, stored: NDArray[Any]) -> pa.Array:
+        """Return stored values as they are shown, in C order.
+
+        Raises
+        ------
+        ChunkError
+            Where they can't be decoded.
+        """
+        try:
+            return self.values.to_arrow(stored)
+        except (ValueError, TypeError, ArithmeticError) as error:
+            way = "" if self.values.attributes is None else "; decode => false gives what is stored"
+            raise ChunkError(
+                f"values of {self.name} can't be told as {self.values.type}: {said(error)}{way}"
+            ) from error
+
+    def stored(self, window: Window) -> NDArray[Any]:
+        """Return what is stored of a window.
+
+        Raises
+        ------
+        ChunkError
+            Naming the first chunk that can't be read.
+        """
+        try:
+            return self._stored(window)
+        except (L2ViewError, MemoryError):
+            raise
+        except Exception as error:  # codecs raise what they like
+            raise self._explained(window, error) from error
+
+    def _stored(self, window: Window) -> NDArray[Any]:
+        found: Any = self._chunk(window)
+        if found is None:
+            pairs = zip(window, self.begin, strict=True)
+            found = self.array[tuple(slice(a.start + at, a.stop + at) for a, at in pairs)]
+        return np.asarray(found, dtype=self.decoder.dtype)
+
+    def _chunk(self, window: Window) -> NDArray[Any] | None:
+        """Return a window that is a whole chunk, None where it is not, or there is no such chunk.
+
+        zarr copies what it decodes into an array, which here would take as long as decoding.
+        """
+        decoder = self.decoder
+        if not self.is_decoded_at_once or decoder.spec is None:
+            return None
+        index = []
+        axes = zip(window, self.begin, decoder.spec.shape, self.length, strict=True)
+        for axis, begin, chunk, length in axes:
+            at, rest = divmod(axis.start + begin, chunk)
+            if rest or axis.stop + begin != min((at + 1) * chunk, length):
+                return None
+            index.append(at)
+        raw = self._raw([join(self.place.path, decoder.key(tuple(index)))])[0]
+        if raw is None:
+            return None
+        return decoder.decode(raw)[tuple(slice(len(axis)) for axis in window)]
+
+    @property
+    def is_decoded_at_once(self) -> bool:
+        """Whether a chunk is an object that is decoded without zarr."""
+        spec = self.decoder.spec
+        return self.decoder.transform is not None and spec is not None and 0 not in spec.shape
+
+    def _raw(self, keys: Sequence[str]) -> list[Buffer | None]:
+        """Return what is stored at some keys, asked for together where that is faster."""
+        prototype = default_buffer_prototype()
+        store = self.place.store
+        if reads_sync(store):
+            return [store.get_sync(key, prototype=prototype) for key in keys]
+
+        async def gathered() -> list[Buffer | None]:
+            return list(await asyncio.gather(*(store.get(key, prototype) for key in keys)))
+
+        return sync(gathered())
+
+    def whole_chunks(self, indices: Sequence[tuple[int, ...]]) -> list[NDArray[Any]]:
+        """Return whole chunks as they are stored.
+
+        Parameters
+        ----------
+        indices
+            Their numbers along each axis, from the first that is shown.
+
+        Raises
+        ------
+        ChunkError
+            Naming the first that can't be read.
+        """
+        windows = [self.extent(tuple(range(at, at + 1) for at in one)) for one in indices]
+        try:
+            if not self.is_decoded_at_once:
+                return [self._stored(window) for window in windows]
+            decoder = self.decoder
+            keys = [join(self.place.path, self.key(index)) for index in indices]
+            found = []
+            for index, window, raw in zip(indices, windows, self._raw(keys), strict=True):
+                shape = tuple(map(len, window))
+                if raw is None:
+                    found.append(np.full(shape, decoder.spec.fill_value, decoder.dtype))  # type: ignore[union-attr]
+                    continue
+                skipped = self._skipped(index)
+                inside = zip(skipped, shape, strict=True)
+                found.append(decoder.decode(raw)[tuple(slice(at, at + n) for at, n in inside)])
+        except (L2ViewError, MemoryError):
+            raise
+        except Exception as error:  # codecs raise what they like
+            hull = [range(min(a), max(a) + 1) for a in zip(*indices, strict=True)]
+            raise self._explained(self.extent(tuple(hull)), error) from error
+        return found
+
+    def _skipped(self, index: Sequence[int]) -> tuple[int, ...]:
+        """Return how much of a chunk lies before what is shown, along each axis."""
+        chunks = self.decoder.chunks or ()
+        pairs = zip(index, self.begin, chunks, strict=True)
+        return tuple(begin % chunk if at == 0 else 0 for at, begin, chunk in pairs)
+
+    def _explained(self, window: Window, error: Exception) -> ChunkError:
+        """Return what to say where a window can't be read: which of its chunks it was."""
+        spans = self.chunks(window)
+        index = next(self._failing(spans), tuple(span.start for span in spans))
+        return ChunkError(
+            f"the chunk {self.key(index)} of {self.name} can't be read: {said(error)}"
+        )
+
+    def _failing(self, spans: Window) -> Iterator[tuple[int, ...]]:
+        """Yield the indices of the chunks that can't be read."""
+        for offset in np.ndindex(*map(len, spans)):
+            index = tuple(span[at] for span, at in zip(spans, offset, strict=True))
+            try:
+                self._stored(self.extent(tuple(range(at, at + 1) for at in index)))
+            except Exception:
+                yield index
+
+    def key(self, index: Sequence[int]) -> str:
+        """Return the key, below the array, of the object with the chunk at `index`."""
+        if self.decoder.chunks is None:
+            return self.decoder.key(tuple(index))
+        first = [at // max(n, 1) for at, n in zip(self.begin, self.decoder.chunks, strict=True)]
+        shown = zip(index, first, self.decoder.shards, strict=True)
+        return self.decoder.key(tuple((at + begin) // shard for at, begin, shard in shown))
+
+
+def _holds(block: Window, window: Window) -> bool:
+    """Return whether a window lies in a block."""
+    pairs = zip(block, window, strict=True)
+    return all(one.start <= own.start and own.stop <= one.stop for one, own in pairs)
+
+
+@dataclass(frozen=True, eq=False)
+class Opened:
+    """An array with its coordinates.
+
+    Attributes
+    ----------
+    values
+        The array.
+    coordinates
+        Its coordinates.
+    """
+
+    values: StoredArray
+    coordinates: Mapping[str, StoredArray]
+
+
+class Arrays(Protocol):
+    """n arrays of one rank, with the same coordinates."""
+
+    @property
+    def columns(self) -> Columns:
+        """The columns of the table of their cells."""
+        ...
+
+    @property
+    def shapes(self) -> NDArray[np.int64]:
+        """Their shapes, of shape (n, rank)."""
+        ...
+
+    def labels(self, names: Sequence[str]) -> pa.Table:
+        """Return some labels, one row an array."""
+        ...
+
+    def opened(self, member: int) -> Opened:
+        """Return one of the arrays."""
+        ...

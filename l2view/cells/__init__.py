@@ -1,0 +1,1 @@
+"""The cells of arrays as rows."""

@@ -1,0 +1,133 @@
+"""The chunks of a store as a table: where the bytes of each lie."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from zarr.core.chunk_key_encodings import ChunkKeyEncoding, parse_chunk_key_encoding
+
+from l2view.cells.nodes import nodes, selected
+from l2view.errors import SkippedArrayWarning, warn
+from l2view.granules.chunks import (
+    INLINE,
+    KINDS,
+    NATIVE,
+    Chunks,
+    grid_of,
+    stored_chunks,
+    synchronous,
+)
+from l2view.granules.inventory import Source as Place
+from l2view.scan.filter import Condition
+from l2view.stores.hierarchy import JSON, Node, join
+from l2view.stores.open import Source
+
+SCHEMA = pa.schema(
+    [
+        ("store_path", pa.string()),
+        ("array_path", pa.string()),
+        ("chunk_key", pa.string()),
+        ("chunk_coords", pa.list_(pa.int64())),
+        ("file_path", pa.string()),
+        ("file_size_bytes", pa.int64()),
+        ("offset", pa.uint64()),
+        ("length", pa.uint64()),
+        ("kind", pa.string()),
+    ]
+)
+"""The columns of `StoredChunks`."""
+
+
+@dataclass(frozen=True, eq=False)
+class StoredChunks:
+    """The chunks that there are of a store's arrays as a table, of which it is the only part.
+
+    A shard is one chunk here, as it is one object in the store.
+
+    Attributes
+    ----------
+    source
+        The store.
+    """
+
+    source: Source
+
+    def __str__(self) -> str:
+        return f"chunks of {self.source.label}"
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns."""
+        return SCHEMA
+
+    def parts(
+        self, condition: Condition | None, *, early: bool = False, several: bool = False
+    ) -> list[StoredChunks]:
+        """Return the only part (see `l2view.scan.dataset.Table`)."""
+        return [self]
+
+    def count(self) -> None:
+        """Return None: it takes reading."""
+
+    def batches(
+        self, columns: Sequence[str], condition: Condition | None
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the rows (see `l2view.scan.dataset.Part`).
+
+        Only the chunks of arrays that may be asked for are looked for.
+        """
+        for node in nodes(self.source):
+            if not node.is_array:
+                continue
+            names = {"array_path": node.path, "store_path": self.source.label}
+            known = {name: pa.array([said]) for name, said in names.items()}
+            if condition is not None and not condition.may_hold(known, 1).all():
+                continue
+            try:
+                grid, encoding = _keys(node)
+            except (KeyError, TypeError, ValueError) as error:
+                warn(f"the chunks of {node.path} can't be told: {error}", SkippedArrayWarning)
+                continue
+            place = Place(join(self.source.path, node.path), None, np.zeros(1, dtype=np.int64))
+            shape = np.array([grid], dtype=np.int64).reshape(1, len(grid))
+            for found in synchronous(stored_chunks(self.source.store, place, shape, encoding)):
+                yield selected(self._batch(node, found, encoding), columns, condition)
+
+    def _batch(self, node: Node, chunks: Chunks, encoding: ChunkKeyEncoding) -> pa.RecordBatch:
+        count, rank = chunks.index.shape
+        keys = [encoding.encode_chunk_key(tuple(index)) for index in chunks.index.tolist()]
+        ends = pa.array(np.arange(count + 1, dtype=np.int32) * rank)
+        inline, native = chunks.kinds == INLINE, chunks.kinds == NATIVE
+        paths = [None if hidden else one for one, hidden in zip(chunks.paths, inline, strict=True)]
+        return pa.record_batch(
+            [
+                pa.repeat(self.source.label, count),
+                pa.repeat(node.path, count),
+                pa.array(keys, pa.string()),
+                pa.ListArray.from_arrays(ends, pa.array(chunks.index.ravel())),
+                pa.array(paths, pa.string()),
+                pa.array(chunks.lengths.astype(np.int64), mask=~native),
+                pa.array(chunks.offsets, mask=inline),
+                pa.array(chunks.lengths),
+                pa.array(KINDS).take(pa.array(chunks.kinds)),
+            ],
+            schema=SCHEMA,
+        )
+
+
+def _keys(node: Node) -> tuple[tuple[int, ...], ChunkKeyEncoding]:
+    """Return the number of chunks along each axis of an array, and how their keys are made."""
+    if node.zarr_format == 2:
+        pairs = zip(node.zarray["shape"], node.zarray["chunks"], strict=True)
+        separator = node.zarray.get("dimension_separator", ".")
+        said: JSON = {"name": "v2", "configuration": {"separator": separator}}
+        grid = tuple(-(-length // max(chunk, 1)) for length, chunk in pairs)
+    else:
+        assert node.document is not None
+        encoding = node.document["chunk_key_encoding"]
+        said = {"name": encoding} if isinstance(encoding, str) else encoding
+        grid = grid_of(node.document)
+    return grid, parse_chunk_key_encoding(said)

@@ -1,0 +1,300 @@
+"""The groups and arrays of a store as tables."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+from zarr.abc.codec import BytesBytesCodec
+from zarr.errors import UnknownCodecError
+from zarr.registry import get_codec_class
+
+from l2view.arrays.cf import native_dtype
+from l2view.errors import L2ViewError, SkippedArrayWarning, StoreError, warn
+from l2view.granules.chunks import grid_of, synchronous
+from l2view.meta.schema import type_name
+from l2view.scan.filter import Condition
+from l2view.stores.hierarchy import JSON, Hierarchy, Node
+from l2view.stores.open import Source, unreadable
+from l2view.stores.zarr_v2 import DIMENSIONS
+
+BATCH = 1024
+"""How many nodes are told at once."""
+
+INTEGERS = pa.list_(pa.int64())
+
+GROUPS = pa.schema(
+    [
+        ("store_path", pa.string()),
+        ("group_path", pa.string()),
+        ("zarr_format", pa.int64()),
+        ("metadata_path", pa.string()),
+        ("attributes", pa.string()),
+    ]
+)
+"""The columns of `groups`; ``/`` is the root."""
+
+ARRAYS = pa.schema(
+    [
+        ("store_path", pa.string()),
+        ("array_path", pa.string()),
+        ("zarr_format", pa.int64()),
+        ("rank", pa.int64()),
+        ("shape", INTEGERS),
+        ("chunk_shape", INTEGERS),
+        ("dtype", pa.string()),
+        ("order", pa.string()),
+        ("compressor", pa.string()),
+        ("dimension_separator", pa.string()),
+        ("metadata_path", pa.string()),
+        ("codecs", pa.string()),
+        ("fill_value", pa.string()),
+        ("dimension_names", pa.list_(pa.string())),
+        ("shard_shape", INTEGERS),
+        ("chunk_count", pa.int64()),
+        ("chunk_key_encoding", pa.string()),
+        ("attributes", pa.string()),
+    ]
+)
+"""The columns of `arrays`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Nodes:
+    """The groups or the arrays of a store as a table, of which it is also the only part.
+
+    Attributes
+    ----------
+    source
+        The store.
+    kind
+        ``"group"`` or ``"array"``.
+    """
+
+    source: Source
+    kind: str
+
+    def __str__(self) -> str:
+        return f"{self.kind}s of {self.source.label}"
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns."""
+        return GROUPS if self.kind == "group" else ARRAYS
+
+    def parts(
+        self, condition: Condition | None, *, early: bool = False, several: bool = False
+    ) -> list[Nodes]:
+        """Return the only part (see `l2view.scan.dataset.Table`)."""
+        return [self]
+
+    def count(self) -> None:
+        """Return None: it takes reading."""
+
+    def batches(
+        self, columns: Sequence[str], condition: Condition | None
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the rows (see `l2view.scan.dataset.Part`)."""
+        rows: list[JSON] = []
+        for node in nodes(self.source):
+            if node.is_array == (self.kind == "array"):
+                rows.append(_array(node) if node.is_array else _group(node))
+            if len(rows) == BATCH:
+                yield self._batch(rows, columns, condition)
+                rows = []
+        yield self._batch(rows, columns, condition)
+
+    def _batch(
+        self, rows: list[JSON], columns: Sequence[str], condition: Condition | None
+    ) -> pa.RecordBatch:
+        label = self.source.label
+        place = label if label.endswith("/") else f"{label}/"
+        for row in rows:
+            row |= {"store_path": label, "metadata_path": place + row["metadata_path"]}
+        batch = pa.RecordBatch.from_pylist(rows, self.schema)
+        return selected(batch, columns, condition)
+
+
+def selected(
+    batch: pa.RecordBatch, columns: Sequence[str], condition: Condition | None
+) -> pa.RecordBatch:
+    """Return some columns of the rows that fulfil a condition."""
+    if condition is not None:
+        known = {name: batch.column(name) for name in condition.columns}
+        batch = batch.filter(pa.array(condition.may_hold(known, len(batch))))
+    if not columns:  # a batch of no columns still has a length
+        return pa.record_batch({"_": pa.nulls(len(batch))}).select([])
+    return batch.select(list(columns))
+
+
+def nodes(source: Source) -> Iterator[Node]:
+    """Yield the groups and arrays of a store.
+
+    Raises
+    ------
+    StoreError
+        Where they can't be read.
+    """
+    found = synchronous(Hierarchy(source.store, source.path).walk())
+    empty = True
+    while True:
+        try:
+            node = next(found, None)
+        except L2ViewError:
+            raise
+        except Exception as error:  # every store has errors of its own
+            raise unreadable(source.label, error) from error
+        if node is None:
+            break
+        empty = False
+        yield node
+    if empty:
+        raise StoreError(f"there is no Zarr hierarchy at {source.label}")
+
+
+def _group(node: Node) -> JSON:
+    stored = node.document or {}
+    attributes = node.zattrs if node.zarr_format == 2 else stored.get("attributes") or {}
+    return {
+        "group_path": node.path or "/",
+        "zarr_format": node.zarr_format,
+        "metadata_path": node.key,
+        "attributes": json.dumps(attributes),
+    }
+
+
+def _array(node: Node) -> JSON:
+    """Return the row of an array; what it says in an unknown way is NULL, and warned of."""
+    try:
+        said = _of_v2(node) if node.zarr_format == 2 else _of_v3(node.document or {})
+    except (KeyError, TypeError, ValueError) as error:
+        warn(f"the metadata of {node.path} can't be told: {error}", SkippedArrayWarning)
+        said = {}
+    return said | {
+        "array_path": node.path,
+        "zarr_format": node.zarr_format,
+        "metadata_path": node.key,
+    }
+
+
+def _of_v2(node: Node) -> JSON:
+    """Return what Zarr v2 says of an array, as it says it."""
+    stored = node.zarray
+    shape, chunks, dtype = stored["shape"], stored["chunks"], stored["dtype"]
+    codecs = [*(stored.get("filters") or ()), *filter(None, [stored.get("compressor")])]
+    names = node.zattrs.get(DIMENSIONS)
+    compressor = stored.get("compressor")
+    pairs = zip(shape, chunks, strict=True)
+    return {
+        "rank": len(shape),
+        "shape": shape,
+        "chunk_shape": chunks,
+        "dtype": dtype if isinstance(dtype, str) else json.dumps(dtype),
+        "order": stored.get("order", "C"),
+        "compressor": None if compressor is None else json.dumps(compressor),
+        "dimension_separator": stored.get("dimension_separator", "."),
+        "codecs": json.dumps(codecs),
+        "fill_value": json.dumps(stored.get("fill_value")),
+        "dimension_names": names if isinstance(names, list) else None,
+        "chunk_count": math.prod(-(-length // max(chunk, 1)) for length, chunk in pairs),
+        "chunk_key_encoding": "v2",
+        "attributes": json.dumps(node.zattrs),
+    }
+
+
+def _of_v3(document: JSON) -> JSON:
+    """Return what Zarr v3 says of an array."""
+    shape: list[int] = document["shape"]
+    codecs = [_named(codec) for codec in document["codecs"]]
+    encoding = _named(document["chunk_key_encoding"])
+    separator = "/" if encoding["name"] == "default" else "."
+    chunks, shards, count = _grid(document, codecs)
+    return {
+        "rank": len(shape),
+        "shape": shape,
+        "chunk_shape": chunks,
+        "dtype": _dtype(document["data_type"], codecs),
+        "order": _order(codecs),
+        "compressor": _compressor(codecs),
+        "dimension_separator": encoding.get("configuration", {}).get("separator", separator),
+        "codecs": json.dumps(document["codecs"]),
+        "fill_value": json.dumps(document["fill_value"]),
+        "dimension_names": document.get("dimension_names"),
+        "shard_shape": shards,
+        "chunk_count": count,
+        "chunk_key_encoding": encoding["name"],
+        "attributes": json.dumps(document.get("attributes") or {}),
+    }
+
+
+def _named(said: JSON | str) -> JSON:
+    """Return an extension of Zarr v3 that may be told by its name alone."""
+    return {"name": said} if isinstance(said, str) else said
+
+
+def _inner(codecs: Sequence[JSON]) -> Sequence[JSON]:
+    """Return the codecs of chunks, within shards where there are any."""
+    for codec in codecs:
+        if codec["name"] == "sharding_indexed":
+            return [_named(one) for one in codec["configuration"]["codecs"]]
+    return codecs
+
+
+def _grid(
+    document: JSON, codecs: Sequence[JSON]
+) -> tuple[list[int] | None, list[int] | None, int | None]:
+    """Return the shapes of chunks and shards, and how many chunks; None for what isn't told."""
+    grid = document["chunk_grid"]
+    if grid["name"] not in ("regular", "rectilinear"):
+        return None, None, None
+    count = math.prod(grid_of(document))
+    if grid["name"] != "regular":
+        return None, None, count
+    outer: list[int] = grid["configuration"]["chunk_shape"]
+    for codec in codecs:
+        if codec["name"] == "sharding_indexed":
+            inner: list[int] = codec["configuration"]["chunk_shape"]
+            pairs = zip(document["shape"], inner, strict=True)
+            return inner, outer, math.prod(-(-length // max(n, 1)) for length, n in pairs)
+    return outer, None, count
+
+
+def _dtype(said: str | JSON, codecs: Sequence[JSON]) -> str:
+    """Return a data type as NumPy writes it, where it is one of NumPy's."""
+    try:
+        dtype = native_dtype(said)
+    except (ValueError, KeyError, TypeError):  # a data type that zarr doesn't know
+        return type_name(said)
+    if dtype.kind in "OT":
+        return type_name(said)
+    if dtype.names is not None:
+        return json.dumps(dtype.descr)
+    endian = next((one for one in _inner(codecs) if one["name"] == "bytes"), {})
+    big = endian.get("configuration", {}).get("endian") == "big"
+    return str(dtype.newbyteorder(">").str if big else dtype.str)
+
+
+def _order(codecs: Sequence[JSON]) -> str:
+    """Return ``F`` where the axes of chunks are stored the other way round."""
+    for codec in _inner(codecs):
+        if codec["name"] == "transpose":
+            axes = codec["configuration"]["order"]
+            if len(axes) > 1 and axes == sorted(axes, reverse=True):
+                return "F"
+    return "C"
+
+
+def _compressor(codecs: Sequence[JSON]) -> str | None:
+    """Return the codec that compresses, as numcodecs describes it, None where there is none."""
+    for codec in _inner(codecs):
+        try:
+            compresses = issubclass(get_codec_class(codec["name"]), BytesBytesCodec)
+        except UnknownCodecError:
+            continue
+        if compresses and codec["name"] != "crc32c":
+            name = codec["name"].removeprefix("numcodecs.")
+            return json.dumps({"id": name, **codec.get("configuration", {})})
+    return None

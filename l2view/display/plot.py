@@ -1,0 +1,145 @@
+"""Footprints on a map, with matplotlib."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+import shapely
+from numpy.typing import NDArray
+
+from l2view.display.summary import outlines
+from l2view.display.svg import map_box, ocean
+from l2view.errors import FieldError, L2ViewError, unknown
+from l2view.virtual.attributes import is_geometry, json_values
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PathCollection
+    from matplotlib.path import Path
+
+OUTLINES = 20_000
+"""The most footprints that are drawn."""
+
+CYCLE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#222222")
+"""Colours of a legend: the bright scheme of Paul Tol, "Colour Schemes" (2021), and black."""
+
+
+def plot_footprints(
+    table: pa.Table,
+    column: str | None = None,
+    ax: Axes | None = None,
+    *,
+    figsize: tuple[float, float] = (9, 5),
+    total: int | None = None,
+    **style: Any,
+) -> Axes:
+    """Draw the footprints of a table of granules with the coastlines around them.
+
+    Parameters
+    ----------
+    table
+        Rows with a geometry field (EPSG:4326).
+    column
+        A field to colour them by: numbers and times by a scale, the rest by a legend.
+    ax
+        Matplotlib axes to draw on, new ones by default.
+    figsize
+        The size of new axes in inches.
+    total
+        The rows that `table` is a part of, where it is.
+    style
+        For the `matplotlib.collections.PathCollection` of the footprints.
+
+    Raises
+    ------
+    FieldError
+        Where there is no geometry field, or no field called `column`.
+    """
+    try:
+        import matplotlib.pyplot as plt
+        from matplotlib.collections import PathCollection
+    except ImportError as error:
+        raise L2ViewError("plots need matplotlib: pip install 'l2view[plot]'") from error
+    if not any(is_geometry(field) for field in table.schema):
+        raise FieldError(unknown("geometry field", "bbox", table.schema.names))
+    if column is not None and column not in table.schema.names:
+        raise FieldError(unknown("field", column, table.schema.names))
+    shapes, rows = outlines(table, OUTLINES)
+    if ax is None:
+        ax = plt.figure(figsize=figsize, layout="constrained").add_subplot()
+    west, south, east, north = map_box(shapes)
+    ax.set_facecolor("#f3efe6")
+    water, _ = paths_of(np.array([ocean()]))
+    ax.add_collection(
+        PathCollection(water, facecolor="#cfe3ee", edgecolor="none", zorder=0), autolim=False
+    )
+    paths, owners = paths_of(shapes)
+    look: dict[str, Any] = {
+        "facecolor": "#c8452d",
+        "edgecolor": "#8f2a17",
+        "linewidth": 0.8,
+        "zorder": 2,
+        "alpha": max(0.15, min(0.6, 8 / max(len(shapes), 1))),
+    }
+    if column is not None:
+        look |= {"edgecolor": "#444444", "linewidth": 0.4, "alpha": 0.75}
+    drawn = PathCollection(paths, **look | style)
+    ax.add_collection(drawn, autolim=False)
+    if column is not None:
+        _color(ax, drawn, table.column(column).take(pa.array(rows[owners])), column)
+    said = len(table) if total is None else total
+    count = f"{len(shapes):,}" if said <= OUTLINES else f"{len(shapes):,} of {said:,}"
+    ax.set(xlim=(west, east), ylim=(south, north), aspect="equal")
+    ax.set(xlabel="longitude", ylabel="latitude", title=f"{count} footprints")
+    return ax
+
+
+def _color(ax: Axes, drawn: PathCollection, values: pa.ChunkedArray, name: str) -> None:
+    """Colour paths by `values`, one for each, and say what the colours mean."""
+    import matplotlib.dates as mdates
+    from matplotlib.patches import Patch
+    from matplotlib.ticker import AutoLocator, ScalarFormatter
+
+    dates: Any = mdates  # without types
+    timed = pa.types.is_timestamp(values.type)
+    if timed or pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
+        numbers = values.to_numpy()
+        known = dates.date2num(numbers) if timed else numbers.astype(float)
+        drawn.set_array(np.ma.masked_invalid(known))
+        locator: Any = dates.AutoDateLocator() if timed else AutoLocator()
+        form: Any = dates.AutoDateFormatter(locator) if timed else ScalarFormatter()
+        ax.figure.colorbar(drawn, ax=ax, label=name, ticks=locator, format=form, shrink=0.8)
+        return
+    texts = ["NULL" if v is None else str(v) for v in json_values(values.combine_chunks())]
+    labels, codes = np.unique(np.array(texts, dtype=object), return_inverse=True)
+    drawn.set_facecolor([CYCLE[code % len(CYCLE)] for code in codes])
+    patches = [
+        Patch(facecolor=CYCLE[code], label=label) for code, label in enumerate(labels[: len(CYCLE)])
+    ]
+    if len(labels) > len(CYCLE):
+        patches.append(Patch(facecolor="none", label=f"… ({len(labels)} in all)"))
+    ax.legend(handles=patches, title=name, fontsize="small")
+
+
+def paths_of(shapes: NDArray[Any]) -> tuple[list[Path], NDArray[np.int64]]:
+    """Return polygons and lines as matplotlib paths, and whose part each is.
+
+    Points become small squares.
+    """
+    from matplotlib.path import Path
+
+    paths, owners = [], []
+    parts, indices = shapely.get_parts(shapes, return_index=True)
+    for shape, owner in zip(parts, indices, strict=True):
+        part = shape.buffer(0.2, cap_style="square") if shape.geom_type == "Point" else shape
+        for simple in shapely.get_parts(part):
+            rings = (
+                (simple.exterior, *simple.interiors) if simple.geom_type == "Polygon" else (simple,)
+            )
+            paths.append(
+                Path.make_compound_path(*(Path(shapely.get_coordinates(r)) for r in rings))
+            )
+            owners.append(owner)
+    return paths, np.array(owners, dtype=np.int64)

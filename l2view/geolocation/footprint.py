@@ -1,0 +1,363 @@
+"""A granule's footprint on the globe, as a polygon in EPSG:4326.
+
+From the attributes that bound it, else from its arrays of latitude and longitude, else from
+its coordinate reference system. What crosses the antimeridian or holds a pole is cut as
+GeoJSON (RFC 7946, 3.1.9) asks for, by the package antimeridian.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from typing import Any
+
+import antimeridian
+import numpy as np
+import shapely
+import zarr
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo.geobox import GeoBox
+
+from l2view.errors import IngestError
+from l2view.geolocation.coordinates import are_axes, pairs
+from l2view.geolocation.geotiff import crs_of, is_placed, transform_of
+from l2view.geolocation.globe import within
+from l2view.geolocation.values import decoded
+
+BOUNDS = (
+    ("geospatial_lon_min", "geospatial_lat_min", "geospatial_lon_max", "geospatial_lat_max"),
+    (
+        "westernmost_longitude",
+        "southernmost_latitude",
+        "easternmost_longitude",
+        "northernmost_latitude",
+    ),
+    (
+        "WestBoundingCoordinate",
+        "SouthBoundingCoordinate",
+        "EastBoundingCoordinate",
+        "NorthBoundingCoordinate",
+    ),
+)
+"""Attributes for west, south, east and north, in degrees."""
+
+RIBS = 48
+"""The rows of a swath that its outline is taken from where its edges are straight."""
+
+MOST_RIBS = 400
+"""The most rows that each edge adds to them."""
+
+POINTS = 9
+"""The most points of a row that it is taken from."""
+
+TRACK_WIDTH = 0.05
+"""Half the width in degrees that a track of single points is given."""
+
+
+def harvest_footprint(group: zarr.Group, url: str) -> dict[str, Any]:
+    """Return the field ``bbox`` as WKB, nothing where the granule doesn't say where it is."""
+    shape = of_bounds(dict(group.attrs)) or of_coordinates(group) or of_raster(group)
+    return {} if shape is None else {"bbox": shapely.to_wkb(shape)}
+
+
+def on_the_globe(said: Any) -> shapely.Geometry:
+    """Return a footprint as fields hold it: polygons within ±180° and ±90°.
+
+    Points and lines get a width, of `TRACK_WIDTH` to each side.
+
+    Parameters
+    ----------
+    said
+        WKB, or a geometry of shapely's, in degrees (EPSG:4326).
+
+    Raises
+    ------
+    IngestError
+        Where it is none, is empty, or reaches beyond the poles.
+    """
+    try:
+        shape = said if isinstance(said, shapely.Geometry) else shapely.from_wkb(said)
+    except (TypeError, shapely.errors.ShapelyError, NotImplementedError) as error:
+        raise IngestError('the field "bbox" is no geometry: pass WKB, or shapely\'s') from error
+    shape = shapely.force_2d(shape)
+    coordinates = shapely.get_coordinates(shape)
+    if len(coordinates) == 0 or not np.isfinite(coordinates).all():
+        raise IngestError('the field "bbox" is empty, or has a coordinate that is no number')
+    if np.abs(coordinates[:, 1]).max() > 90 + 1e-9:
+        raise IngestError('the field "bbox" has a latitude beyond 90°; is it longitude, latitude?')
+    if not shapely.is_valid(shape):
+        shape = shapely.make_valid(shape)
+    parts = shapely.get_parts(shape)
+    if (
+        all(part.geom_type == "Polygon" for part in parts)
+        and np.abs(coordinates[:, 0]).max() <= 180
+    ):
+        return shape
+    areas = [
+        part if part.area > 0 else part.buffer(TRACK_WIDTH, quad_segs=1)
+        for part in shapely.get_parts(shapely.get_parts(shape))
+    ]
+    return _on_the_map(shapely.union_all(areas))
+
+
+def of_bounds(attributes: Mapping[str, Any]) -> shapely.Geometry | None:
+    """Return the rectangle that attributes bound, None where they don't."""
+    for names in BOUNDS:
+        try:
+            west, south, east, north = (float(attributes[name]) for name in names)
+        except (KeyError, TypeError, ValueError):
+            continue
+        if -90 <= south <= north <= 90 and all(-180 <= x <= 360 for x in (west, east)):
+            return rectangle(west, south, east, north)
+    return None
+
+
+def rectangle(west: float, south: float, east: float, north: float) -> shapely.Geometry:
+    """Return a rectangle; west > east, or east > 180, crosses the antimeridian."""
+    if east - west >= 360 - 1e-9:
+        return shapely.box(-180, south, 180, north)
+    if west == east:
+        west = east = _wrapped(west)
+    else:
+        west, east = _wrapped(west), _wrapped(east) if east != 180 else 180.0
+    if west <= east:
+        return shapely.box(west, south, east, north)
+    return shapely.MultiPolygon(
+        [shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)]
+    )
+
+
+def _wrapped(longitude: float) -> float:
+    return (longitude + 180) % 360 - 180
+
+
+def of_coordinates(group: zarr.Group) -> shapely.Geometry | None:
+    """Return the outline of a granule's arrays of latitude and longitude, None without them."""
+    for latitude, longitude in pairs(group):
+        lat, lon = decoded(latitude), decoded(longitude)
+        if lat.ndim == 1 and lon.ndim == 1 and are_axes(latitude, longitude, lat, lon):
+            shape = of_grid(lat, lon)
+        elif lat.shape == lon.shape and lat.ndim == 1:
+            shape = of_track(lat, lon)
+        elif lat.shape == lon.shape and lat.ndim >= 2:
+            # TROPOMI's, for one, begin with a time of length 1.
+            rows = (-1, lat.shape[-1])
+            shape = of_swath(lat.reshape(rows), lon.reshape(rows))
+        else:
+            continue
+        if shape is not None and not shape.is_empty:
+            return shape
+    return None
+
+
+def of_grid(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
+    """Return the rectangle that a grid covers, with half a cell around its centres."""
+    lat, lon = lat[np.isfinite(lat)], np.unwrap(lon[np.isfinite(lon)], period=360)
+    if len(lat) == 0 or len(lon) == 0:
+        return None
+    dy, dx = (_step(values) / 2 for values in (lat, lon))
+    south, north = max(lat.min() - dy, -90.0), min(lat.max() + dy, 90.0)
+    return rectangle(lon.min() - dx, south, lon.max() + dx, north)
+
+
+def _step(values: NDArray[Any]) -> float:
+    return float(np.median(np.abs(np.diff(values)))) if len(values) > 1 else 0.0
+
+
+def of_track(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
+    """Return a narrow polygon along a track of points."""
+    valid = _valid(lat, lon)
+    lat, lon = lat[valid], lon[valid]
+    if len(lat) == 0:
+        return None
+    chosen = np.unique(np.linspace(0, len(lat) - 1, min(len(lat), RIBS * POINTS)).astype(int))
+    points = np.column_stack([lon[chosen], lat[chosen]])
+    line = shapely.Point(points[0]) if len(points) == 1 else shapely.LineString(_near(points))
+    return _on_the_map(line.simplify(TRACK_WIDTH / 5).buffer(TRACK_WIDTH, quad_segs=1))
+
+
+def of_swath(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
+    """Return the outline of a swath, half a pixel around the centres.
+
+    It is put together of strips between some of its rows, each of which is small on the globe:
+    a whole orbit has no outline that is one ring on a map.
+
+    Parameters
+    ----------
+    lat, lon
+        In degrees, of shape (rows, columns), NaN where there is none. Either axis may be the
+        longer one.
+    """
+    lat, lon = _along_first(lat, lon)
+    valid = _valid(lat, lon)
+    rows = np.flatnonzero(valid.any(axis=1))
+    if len(rows) == 0:
+        return None
+    half = _half_a_pixel(lat, lon, valid)
+    ribs = list(_ribs(lat, lon, valid, rows, half / 2))
+    strips = []
+    for one, other in pairwise(ribs):
+        strip = of_ring(np.concatenate([one, other[::-1], one[:1]]))
+        if strip is not None:
+            strips.append(strip)
+    if not strips:
+        return of_track(lat[valid], lon[valid])
+    outline = shapely.union_all(strips).buffer(half, quad_segs=2)
+    return _on_the_map(shapely.make_valid(outline.simplify(half / 4)))
+
+
+def _along_first(lat: NDArray[Any], lon: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return coordinates with the axis that is longer on the globe first."""
+    row, column = (length // 2 for length in lat.shape)
+    along = _length(lat[:, column], lon[:, column])
+    across = _length(lat[row], lon[row])
+    return (lat, lon) if along >= across else (lat.T, lon.T)
+
+
+def _steps(lat: NDArray[Any], lon: NDArray[Any]) -> NDArray[Any]:
+    """Return the distances between points, in degrees on the globe."""
+    y, x = np.radians(lat), np.radians(lon)
+    points = np.column_stack([np.cos(y) * np.cos(x), np.cos(y) * np.sin(x), np.sin(y)])
+    chords = np.linalg.norm(np.diff(points, axis=0), axis=1)
+    return np.degrees(2 * np.arcsin(np.clip(chords / 2, 0, 1)))
+
+
+def _length(lat: NDArray[Any], lon: NDArray[Any]) -> float:
+    some = _valid(lat, lon)
+    return float(_steps(lat[some], lon[some]).sum())
+
+
+def _half_a_pixel(lat: NDArray[Any], lon: NDArray[Any], valid: NDArray[np.bool_]) -> float:
+    """Return half the distance between neighbours, in degrees, within reason."""
+    row = int(np.argmax(valid.sum(axis=1)))
+    column = int(np.argmax(valid.sum(axis=0)))
+    steps = [
+        _steps(lat[valid[:, column], column], lon[valid[:, column], column]),
+        _steps(lat[row, valid[row]], lon[row, valid[row]]),
+    ]
+    found = [float(np.median(some)) for some in steps if len(some)]
+    return min(max([0.01, *(one / 2 for one in found)]), 0.5)
+
+
+def _on_the_map(shape: shapely.Geometry) -> shapely.Geometry:
+    """Return the polygons of a shape, cut at the map's edges."""
+    inside = shapely.intersection(within(shape), shapely.box(-180, -90, 180, 90))
+    areas = [part for part in shapely.get_parts(inside) if part.geom_type == "Polygon"]
+    return areas[0] if len(areas) == 1 else shapely.MultiPolygon(areas)
+
+
+def _ribs(
+    lat: NDArray[Any],
+    lon: NDArray[Any],
+    valid: NDArray[np.bool_],
+    rows: NDArray[np.intp],
+    tolerance: float,
+) -> Iterator[NDArray[Any]]:
+    """Yield points of some rows as (longitude, latitude), the first and last row among them.
+
+    They are those that both edges of the swath need to be right to `tolerance` on the map.
+    """
+    left = valid[rows].argmax(axis=1)
+    right = valid.shape[1] - 1 - valid[rows, ::-1].argmax(axis=1)
+    evenly = np.linspace(0, len(rows) - 1, min(len(rows), RIBS)).astype(int)
+    chosen = np.unique(
+        np.concatenate(
+            [
+                evenly,
+                *(_bends(lat[rows, edge], lon[rows, edge], tolerance) for edge in (left, right)),
+            ]
+        )
+    )
+    for row in rows[chosen]:
+        columns = np.flatnonzero(valid[row])
+        first_or_last = row in (rows[0], rows[-1])
+        some = np.linspace(0, len(columns) - 1, min(len(columns), POINTS)).astype(int)
+        if first_or_last:
+            ends = _bends(lat[row, columns], lon[row, columns], tolerance)
+            some = np.concatenate([some, ends])
+        at = columns[np.unique(some)]
+        yield np.column_stack([lon[row, at], lat[row, at]])
+
+
+def _bends(lat: NDArray[Any], lon: NDArray[Any], tolerance: float) -> NDArray[np.intp]:
+    """Return the points of a line that it needs to be right to `tolerance` on the map."""
+    line = np.column_stack([np.unwrap(lon, period=360), lat, np.arange(len(lat))])
+    if len(line) < 3:
+        return np.arange(len(line))
+    while True:
+        kept = shapely.get_coordinates(
+            shapely.simplify(shapely.LineString(line), tolerance, preserve_topology=False),
+            include_z=True,
+        )
+        if len(kept) <= MOST_RIBS:
+            return np.asarray(kept[:, 2], dtype=np.intp)
+        tolerance *= 2
+
+
+def of_ring(points: NDArray[Any]) -> shapely.Geometry | None:
+    """Return a ring as polygons that are cut where the map is; None where it is a line.
+
+    Parameters
+    ----------
+    points
+        Longitudes and latitudes of shape (n, 2), the first point again at the end. No side is
+        longer than half a turn. A ring around a pole has the nearer pole in it.
+    """
+    ring = _near(points)
+    if abs(ring[-1, 0] - ring[0, 0]) > 180:  # it goes around a pole
+        cap = math.copysign(90, ring[:, 1].mean())
+        edge = [(ring[-1, 0], cap), (ring[0, 0], cap)]
+        polygon = shapely.Polygon([*map(tuple, ring), *edge])
+    else:
+        polygon = shapely.Polygon(ring)
+    if polygon.area < 1e-12:
+        return None
+    return within(shapely.make_valid(polygon))
+
+
+def _near(points: NDArray[Any]) -> NDArray[Any]:
+    """Return points with longitudes that never jump by more than half a turn."""
+    longitudes = np.unwrap(points[:, 0], period=360)
+    return np.column_stack([longitudes, points[:, 1]])
+
+
+def _valid(lat: NDArray[Any], lon: NDArray[Any]) -> NDArray[np.bool_]:
+    with np.errstate(invalid="ignore"):
+        return np.asarray((np.abs(lat) <= 90) & (lon >= -180) & (lon <= 360))
+
+
+def of_raster(group: zarr.Group) -> shapely.Geometry | None:
+    """Return the outline of a GeoTIFF, None where it doesn't say where it is."""
+    for holder in (group, *(child for _, child in sorted(group.groups()))):
+        attributes = dict(holder.attrs)
+        images = [array for _, array in sorted(holder.arrays()) if array.ndim >= 2]
+        if "model_tiepoint" not in attributes and images:
+            attributes = dict(images[0].attrs)
+        crs = crs_of(attributes)
+        if crs is None or not images:
+            continue
+        if not is_placed(attributes):
+            continue
+        height, width = images[0].shape[-2:]
+        if crs == "EPSG:4326":
+            # A parallel is a straight line on the map, and not the shortest way.
+            west, south, east, north = _extent(transform_of(attributes), width, height)
+            return rectangle(west, south, east, north)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            box = GeoBox((height, width), transform_of(attributes), crs)
+            outline = box.footprint("EPSG:4326", npoints=64).geom
+        if outline.geom_type == "Polygon":
+            return antimeridian.fix_polygon(outline)
+        return antimeridian.fix_multi_polygon(outline)
+    return None
+
+
+def _extent(transform: Affine, width: int, height: int) -> tuple[float, float, float, float]:
+    corners = ((0, 0), (width, 0), (0, height), (width, height))
+    x = [transform.a * column + transform.b * row + transform.c for column, row in corners]
+    y = [transform.d * column + transform.e * row + transform.f for column, row in corners]
+    return min(x), max(min(y), -90.0), max(x), min(max(y), 90.0)

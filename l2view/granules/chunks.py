@@ -1,0 +1,322 @@
+"""Where the chunks of stored arrays lie: file, offset and length of each.
+
+They are read array by array from Icechunk's manifests, or from the listing of a plain Zarr store;
+never all of them are held at once. A store that can't list is asked for each chunk that there
+may be.
+
+Not good for a few chunks of many: Icechunk tells those of an array from the first to the last.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import batched
+from typing import Any, Literal
+from urllib.parse import quote
+
+import icechunk
+import numpy as np
+import obstore
+import obstore.exceptions
+from numpy.typing import NDArray
+from zarr.abc.store import Store
+from zarr.core.chunk_key_encodings import ChunkKeyEncoding
+from zarr.core.sync import sync
+from zarr.storage import LocalStore, ObjectStore
+
+from l2view.errors import StoreError, said
+from l2view.granules.inventory import Source
+from l2view.stores.hierarchy import JSON, METADATA_KEYS
+
+type Kind = Literal["missing", "native", "virtual", "inline"]
+"""How a chunk is there: not at all, as a value of the store, in a file, or in the manifest."""
+
+KINDS: tuple[Kind, ...] = ("missing", "native", "virtual", "inline")
+"""The kinds by number, those of `icechunk.ChunkType` but for the first."""
+
+MISSING, NATIVE, VIRTUAL, INLINE = range(4)
+
+BATCH = 100_000
+"""How many chunks are told at once."""
+
+PROBED = 100_000
+"""The most chunks of an array that are asked for one by one, where a store can't list."""
+
+AT_ONCE = 64
+"""How many of them are asked for together."""
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """Some chunks of one array of granules.
+
+    Attributes
+    ----------
+    members
+        Whose they are, of shape (n,): positions among the granules of an inventory.
+    index
+        Their chunk indices, of shape (n, rank).
+    kinds
+        Numbers of `KINDS`, of shape (n,).
+    paths
+        The URLs of their files; for native chunks of Icechunk's their ids. Empty for inline
+        ones.
+    offsets, lengths
+        In bytes, of shape (n,).
+    inlined
+        The bytes of inline ones, by position.
+    checksums
+        The ETags of their files, where they are known.
+    """
+
+    members: NDArray[np.int64]
+    index: NDArray[np.int64]
+    kinds: NDArray[np.uint8]
+    paths: Sequence[str]
+    offsets: NDArray[np.uint64]
+    lengths: NDArray[np.uint64]
+    inlined: Mapping[int, bytes]
+    checksums: Sequence[str | None] | None = None
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+
+def taken(chunks: Chunks, kept: NDArray[np.intp]) -> Chunks:
+    """Return some of the chunks."""
+    numbers = kept.tolist()
+    known = chunks.checksums
+    return Chunks(
+        chunks.members[kept],
+        chunks.index[kept],
+        chunks.kinds[kept],
+        [chunks.paths[number] for number in numbers],
+        chunks.offsets[kept],
+        chunks.lengths[kept],
+        {n: chunks.inlined[old] for n, old in enumerate(numbers) if old in chunks.inlined},
+        None if known is None else [known[number] for number in numbers],
+    )
+
+
+def grid_of(document: JSON) -> tuple[int, ...]:
+    """Return the number of chunks along each axis of an array, by its document.
+
+    Raises
+    ------
+    ValueError
+        Where its chunk grid is none that l2view knows.
+    """
+    grid = document["chunk_grid"]
+    if grid["name"] == "regular":
+        lengths = grid["configuration"]["chunk_shape"]
+        return tuple(
+            -(-length // max(chunk, 1))
+            for length, chunk in zip(document["shape"], lengths, strict=True)
+        )
+    if grid["name"] != "rectilinear":
+        raise ValueError(f"its chunk grid is {grid['name']}")
+    counts = []
+    for length, cuts in zip(document["shape"], grid["configuration"]["chunk_shapes"], strict=True):
+        if isinstance(cuts, int):  # all of one length
+            counts.append(-(-length // max(cuts, 1)))
+        else:
+            counts.append(sum(cut[1] if isinstance(cut, list) else 1 for cut in cuts))
+    return tuple(counts)
+
+
+def stored_chunks(
+    store: Store, source: Source, grid: NDArray[np.int64], encoding: ChunkKeyEncoding
+) -> AsyncIterator[Chunks]:
+    """Yield the chunks that there are of one array of a store.
+
+    Parameters
+    ----------
+    store
+        The Zarr store.
+    source
+        The array, and whose its chunks are.
+    grid
+        The number of chunks along each axis, of shape (n, rank) for n granules.
+    encoding
+        How the keys of chunks are made of their indices.
+
+    Raises
+    ------
+    StoreError
+        Where the store can't list, and there may be more chunks than can be asked for.
+    """
+    if isinstance(store, icechunk.IcechunkStore):
+        return _from_icechunk(store, source)
+    return _from_listing(store, source, grid, encoding)
+
+
+async def _from_icechunk(store: icechunk.IcechunkStore, source: Source) -> AsyncIterator[Chunks]:
+    """Yield chunks from Icechunk's manifests."""
+    order = None if source.slots is None else np.argsort(source.slots, kind="stable")
+    async for found, kinds, paths, offsets, lengths, inlined in store.array_chunk_iterator(
+        f"/{source.path}", BATCH
+    ):
+        index: NDArray[np.int64] = found.astype(np.int64)
+        if source.slots is None or order is None:
+            members = np.repeat(source.members, len(index))
+            yield Chunks(members, index, kinds, paths, offsets, lengths, inlined)
+            continue
+        # A slot may be that of several granules, or of none of the view.
+        slots = source.slots[order]
+        begins = np.searchsorted(slots, index[:, 0], side="left")
+        counts = np.searchsorted(slots, index[:, 0], side="right") - begins
+        rows = np.repeat(np.arange(len(index)), counts)
+        within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        members = source.members[order[np.repeat(begins, counts) + within]]
+        all_of_them = Chunks(index[:, 0], index[:, 1:], kinds, paths, offsets, lengths, inlined)
+        whole = len(rows) == len(index) and bool((counts == 1).all())
+        yield replace(all_of_them if whole else taken(all_of_them, rows), members=members)
+
+
+async def _from_listing(
+    store: Store, source: Source, grid: NDArray[np.int64], encoding: ChunkKeyEncoding
+) -> AsyncIterator[Chunks]:
+    """Yield the chunks of a plain Zarr store: each is an object of its own."""
+    member = int(source.members[0])
+    rank = grid.shape[1]
+    slots: dict[int, list[int]] | None = None
+    if source.slots is not None:
+        slots = {}
+        for slot, one in zip(source.slots.tolist(), source.members.tolist(), strict=True):
+            slots.setdefault(slot, []).append(one)
+    async for listed in _objects(store, source, grid, encoding):
+        members, index, paths, sizes, checksums = [], [], [], [], []
+        for key, path, size, checksum in listed:
+            inner = key.removeprefix(f"{source.path}/") if source.path else key
+            if key.rpartition("/")[2] in METADATA_KEYS:
+                continue
+            try:
+                at = tuple(encoding.decode_chunk_key(inner))
+            except (ValueError, TypeError):  # what lies beside the chunks is none
+                continue
+            if rank == 0 and slots is None:  # which has an index in Zarr v2
+                at = ()
+            whose = [member] if slots is None else slots.get(at[0], [])
+            at = at if slots is None else at[1:]
+            for one in whose:
+                if len(at) == rank and (at < grid[one]).all():
+                    members.append(one)
+                    index.append(at)
+                    paths.append(path)
+                    sizes.append(size)
+                    checksums.append(checksum)
+        count = len(members)
+        yield Chunks(
+            np.array(members, dtype=np.int64),
+            np.array(index, dtype=np.int64).reshape(count, rank),
+            np.full(count, NATIVE, dtype=np.uint8),
+            paths,
+            np.zeros(count, dtype=np.uint64),
+            np.array(sizes, dtype=np.uint64),
+            {},
+            checksums,
+        )
+
+
+type Listed = tuple[str, str, int, str | None]
+"""The key of an object, its URL, its size, its ETag."""
+
+
+async def _objects(
+    store: Store, source: Source, grid: NDArray[np.int64], encoding: ChunkKeyEncoding
+) -> AsyncIterator[list[Listed]]:
+    """Yield the objects below an array, listed or asked for one by one."""
+    prefix = f"{source.path}/" if source.path else ""
+    begun = False
+    try:
+        async for page in _listed(store, prefix):
+            begun = True
+            yield page
+    except (obstore.exceptions.BaseError, NotImplementedError) as error:
+        sizes = [math.prod(one) for one in grid.tolist()]
+        cannot = isinstance(error, NotImplementedError | obstore.exceptions.NotSupportedError)
+        if begun or not cannot or sum(sizes) > PROBED:
+            raise StoreError(
+                f"the chunks below {prefix or 'the root'} can't be listed ({said(error)}), which "
+                "telling where they lie takes of a store that isn't Icechunk"
+            ) from error
+    else:
+        return
+    seen: dict[str, None] = {}
+    for position, member in enumerate(source.members.tolist()):
+        first = () if source.slots is None else (int(source.slots[position]),)
+        for at in np.ndindex(*grid[member].tolist()):
+            seen[prefix + encoding.encode_chunk_key((*first, *at))] = None
+    for keys in batched(seen, AT_ONCE):
+        found = await asyncio.gather(*(_size(store, key) for key in keys))
+        sized = zip(keys, found, strict=True)
+        yield [(key, _url(store, key), size, None) for key, size in sized if size is not None]
+
+
+async def _size(store: Store, key: str) -> int | None:
+    """Return the size of a value, None where there is none."""
+    try:
+        return await store.getsize(key)
+    except FileNotFoundError:
+        return None
+
+
+async def _listed(store: Store, prefix: str) -> AsyncIterator[list[Listed]]:
+    """Yield the objects whose keys begin with `prefix`."""
+    objects: Any = None
+    if isinstance(store, LocalStore):
+        # Its keys are then told with sizes, many at a time.
+        objects = obstore.store.LocalStore(store.root)
+    elif isinstance(store, ObjectStore):
+        objects = store.store
+        if isinstance(objects, obstore.store.HTTPStore):
+            raise NotImplementedError("a server can't list its files")
+    if objects is not None:
+        async for page in obstore.list(objects, prefix=prefix.rstrip("/"), chunk_size=BATCH):
+            yield [
+                (one["path"], _url(store, one["path"]), one["size"], one["e_tag"]) for one in page
+            ]
+        return
+    if not store.supports_listing:
+        raise NotImplementedError(f"{type(store).__name__} has no listing")
+    keys = [key async for key in store.list_prefix(prefix)]
+    sizes = await asyncio.gather(*(store.getsize(key) for key in keys))
+    yield [(key, key, size, None) for key, size in zip(keys, sizes, strict=True)]
+
+
+def _url(store: Store, key: str) -> str:
+    """Return the URL of a value, its key where the store has none."""
+    if isinstance(store, LocalStore):
+        return f"{store.root.absolute().as_uri()}/{quote(key)}"
+    if isinstance(store, ObjectStore):
+        return f"{_root_of(store.store)}/{quote(key)}"
+    return key
+
+
+def _root_of(objects: Any) -> str:
+    """Return the URL of an obstore store's root, empty where it has none."""
+    prefix = getattr(objects, "prefix", None)
+    below = f"/{prefix}" if prefix else ""
+    match type(objects).__name__:
+        case "S3Store":
+            return f"s3://{objects.config['bucket']}{below}"
+        case "GCSStore":
+            return f"gs://{objects.config['bucket']}{below}"
+        case "HTTPStore":
+            return str(objects.url).rstrip("/")
+        case "LocalStore":
+            return f"file://{quote(str(prefix or ''))}"
+    return ""
+
+
+def synchronous[Item](items: AsyncIterator[Item]) -> Iterator[Item]:
+    """Yield what an asynchronous iterator yields, in zarr's event loop."""
+
+    async def following() -> Item | None:
+        return await anext(items, None)
+
+    while (item := sync(following())) is not None:
+        yield item

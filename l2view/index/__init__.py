@@ -1,0 +1,1 @@
+"""Indexes over the fields: what reads them and what writes them."""

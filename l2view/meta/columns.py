@@ -1,0 +1,313 @@
+"""Rows of metadata as the arrays of ``/meta``: their types, their NULLs, their growth."""
+
+from __future__ import annotations
+
+import json
+import math
+import warnings
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, date, datetime
+from typing import Any, Literal
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+
+from l2view.errors import FieldError
+from l2view.granules.references import readable
+from l2view.meta.schema import GEOMETRIES, ROW
+
+type Kind = Literal["string", "int", "float", "bool", "time", "bytes"]
+"""What a field holds."""
+
+type Value = str | int | float | bool | datetime | bytes | None
+"""What a field holds of one granule."""
+
+INT_NULL = -(2**63)
+"""The integer that stands for NULL."""
+
+BOOL_NULL = -1
+"""The same of a field of booleans, which is stored as int8, as xarray stores it."""
+
+EXACT = 2**53
+"""The largest integer up to which a float holds every one (IEEE 754 binary64)."""
+
+TOO_LARGE = "has integers beyond 2⁵³, which a float can't hold; make all of them texts"
+
+CHUNK_ROWS = 65_536
+"""The rows in a chunk of a field."""
+
+DTYPES: dict[Kind, Any] = {
+    "string": "string",
+    "int": "int64",
+    "float": "float64",
+    "bool": "int8",
+    "time": "datetime64[us]",
+    "bytes": zarr.dtype.VariableLengthBytes(),
+}
+NULLS: dict[Kind, Any] = {
+    "string": "",
+    "int": INT_NULL,
+    "float": math.nan,
+    "bool": BOOL_NULL,
+    "time": np.datetime64("NaT", "us"),
+    "bytes": b"",
+}
+ATTRIBUTES: dict[Kind, dict[str, Any]] = {
+    "string": {"_FillValue": ""},
+    "int": {"_FillValue": INT_NULL},
+    "float": {},
+    "bool": {"_FillValue": BOOL_NULL, "dtype": "bool"},
+    "time": {},
+    "bytes": {},
+}
+
+
+def plain(name: str, value: Any) -> Value:
+    """Return a value as a field can hold it: lists and objects as JSON, times in UTC.
+
+    Raises
+    ------
+    FieldError
+        Where no field can hold it.
+    """
+    if isinstance(value, np.datetime64):
+        value = None if np.isnat(value) else value.astype("datetime64[us]").item()
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, datetime):
+        if value.tzinfo is not None:
+            value = value.astimezone(UTC).replace(tzinfo=None)
+        return None if value != value else value
+    if isinstance(value, date):
+        return datetime(value.year, value.month, value.day)
+    if isinstance(value, int) and not INT_NULL < int(value) < 2**63:
+        raise FieldError(f'the field "{name}" is {value}, which needs more than 64 bits')
+    if isinstance(value, np.ndarray):
+        value = value.tolist()
+    if isinstance(value, list | tuple | dict):
+        return readable(json.dumps(_keyed(value), sort_keys=True, default=str))
+    if isinstance(value, str):
+        return readable(value)
+    if value is None or isinstance(value, int | float | bool | bytes):
+        return value
+    raise FieldError(f'the field "{name}" is a {type(value).__name__}, which no field can hold')
+
+
+def _keyed(value: Any) -> Any:
+    """Return a value whose objects have texts for names, which can be sorted."""
+    if isinstance(value, dict):
+        return {str(name): _keyed(one) for name, one in value.items()}
+    return [_keyed(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def kind_of(value: Value) -> Kind | None:
+    """Return what kind of field holds `value`, None for NULL."""
+    kinds: dict[type, Kind] = {
+        str: "string",
+        bool: "bool",
+        int: "int",
+        float: "float",
+        datetime: "time",
+        bytes: "bytes",
+    }
+    return next((kinds[known] for known in type(value).__mro__ if known in kinds), None)
+
+
+def kind_of_array(array: zarr.Array[Any]) -> Kind:
+    """Return the kind of an existing field.
+
+    Raises
+    ------
+    FieldError
+        Where it is none that is written here.
+    """
+    name, dtype = array.basename, array.dtype
+    if array.attrs.get("dtype") == "bool":
+        kind: Kind | None = "bool" if dtype == np.int8 else None
+    elif dtype.kind in "TO":
+        kind = "string" if dtype.kind == "T" else "bytes"
+    else:
+        exact: dict[str, Kind] = {"int64": "int", "float64": "float", "datetime64[us]": "time"}
+        kind = exact.get(str(dtype))
+    if kind is None:
+        # Another width would cut values short without a word.
+        raise FieldError(f'the field "{name}" is {dtype}, to which ingest can\'t add')
+    null = ATTRIBUTES[kind].get("_FillValue")
+    if array.attrs.get("_FillValue") != null:
+        raise FieldError(
+            f'the field "{name}" has {array.attrs.get("_FillValue")!r} for NULL, where ingest '
+            f"writes {null!r}"
+        )
+    return kind
+
+
+def merged(known: Kind | None, new: Kind | None) -> Kind | None:
+    """Return the kind that holds both, where there is one.
+
+    Raises
+    ------
+    ValueError
+        Where there is none.
+    """
+    if known is None or new is None or known == new:
+        return known or new
+    if {known, new} == {"int", "float"}:
+        return "float"
+    raise ValueError(f"{new}, and {known} so far")
+
+
+class Kinds:
+    """The kinds of a collection's fields, as granules come in.
+
+    Parameters
+    ----------
+    known
+        The kinds of the fields that there are.
+    is_exact
+        Whether the integers that a field holds are the same as floats.
+    """
+
+    def __init__(
+        self, known: Mapping[str, Kind], is_exact: Callable[[str], bool] = lambda name: True
+    ) -> None:
+        self.known: dict[str, Kind] = dict(known)
+        self._is_exact = is_exact
+        self._large: set[str] = set()
+
+    def add(self, row: Mapping[str, Value]) -> None:
+        """Take in one granule's row, all of it or nothing.
+
+        Raises
+        ------
+        FieldError
+            Naming the field and both kinds.
+        """
+        found: dict[str, Kind] = {}
+        large: set[str] = set()
+        for name, value in row.items():
+            if name == ROW or not name or "/" in name or name.startswith("__"):
+                raise FieldError(f'a field can\'t be called "{name}"')
+            if name in GEOMETRIES and not isinstance(value, bytes | None):
+                raise FieldError(f'the field "{name}" is a footprint, as WKB, and not {value!r}')
+            try:
+                kind = merged(self.known.get(name), kind_of(value))
+            except ValueError as error:
+                raise FieldError(f'the field "{name}" is {error}') from None
+            if kind is not None:
+                found[name] = kind
+            if isinstance(value, int) and abs(value) > EXACT:
+                large.add(name)
+            widened = kind == "float" and self.known.get(name) == "int"
+            if widened and (name in self._large or not self._is_exact(name)):
+                raise FieldError(f'the field "{name}" is {value!r}, and {TOO_LARGE}')
+            if kind == "float" and name in large:
+                raise FieldError(f'the field "{name}" is {value!r}: {TOO_LARGE}')
+        self.known.update(found)
+        self._large |= large
+
+
+def column(kind: Kind, values: Iterable[Value]) -> NDArray[Any]:
+    """Return values as the NumPy array that is stored."""
+    null = NULLS[kind]
+    filled = [null if value is None else value for value in values]
+    match kind:
+        case "string":
+            return np.array(filled, dtype=np.dtypes.StringDType())
+        case "bytes":
+            array = np.empty(len(filled), dtype=object)
+            array[:] = filled
+            return array
+        case "time":
+            return np.array(filled, dtype="datetime64[us]")
+    return np.array(filled, dtype=DTYPES[kind])
+
+
+def create(group: zarr.Group, name: str, kind: Kind, rows: int) -> zarr.Array[Any]:
+    """Create a field of `rows` rows, all of them NULL."""
+    return group.create_array(
+        name,
+        shape=(rows,),
+        chunks=(CHUNK_ROWS,),
+        dtype=DTYPES[kind],
+        fill_value=NULLS[kind],
+        attributes=ATTRIBUTES[kind],
+    )
+
+
+def are_exact(values: NDArray[np.int64]) -> bool:
+    """Return whether integers, NULL left out, are the same as floats."""
+    some = values[values != INT_NULL]
+    return bool(some.size == 0 or (some.min() >= -EXACT and some.max() <= EXACT))
+
+
+def widened(group: zarr.Group, name: str) -> zarr.Array[Any]:
+    """Make a field of integers one of floats, and return it."""
+    old = group[name]
+    assert isinstance(old, zarr.Array)
+    values = np.asarray(old[:])
+    floats = np.where(values == INT_NULL, math.nan, values.astype(np.float64))
+    attributes = {key: value for key, value in old.attrs.items() if key != "_FillValue"}
+    del group[name]
+    array = create(group, name, "float", len(floats))
+    array.attrs.update(attributes)
+    array[:] = floats
+    return array
+
+
+def write(
+    group: zarr.Group,
+    kinds: Mapping[str, Kind],
+    start: int,
+    added: Sequence[Mapping[str, Value]],
+    replaced: Mapping[int, Mapping[str, Value]],
+) -> tuple[dict[str, NDArray[Any]], dict[str, tuple[NDArray[np.int64], NDArray[Any]]]]:
+    """Write rows of ``/meta``.
+
+    Parameters
+    ----------
+    group
+        The group ``/meta``.
+    kinds
+        The kind of every field there shall be.
+    start
+        The number of rows so far.
+    added
+        The rows to add.
+    replaced
+        Rows to put in the place of others, by their numbers.
+
+    Returns
+    -------
+    dict, dict
+        The values of the rows that were added, by field; and of those that were put in the
+        place of others, with their numbers.
+    """
+    new: dict[str, NDArray[Any]] = {}
+    again: dict[str, tuple[NDArray[np.int64], NDArray[Any]]] = {}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
+        for name, kind in sorted(kinds.items()):
+            stop = start + len(added)
+            array = _field(group, name, kind, stop)
+            if array.shape != (stop,):
+                array.resize((stop,))
+            if added:
+                new[name] = array[start:stop] = column(kind, (row.get(name) for row in added))
+            if replaced:
+                numbers = sorted(replaced)
+                values = column(kind, (replaced[number].get(name) for number in numbers))
+                again[name] = np.array(numbers), values
+                array.oindex[np.array(numbers)] = values
+    return new, again
+
+
+def _field(group: zarr.Group, name: str, kind: Kind, rows: int) -> zarr.Array[Any]:
+    """Return a field as it is to be, made or widened where it isn't so yet."""
+    if name not in group:
+        return create(group, name, kind, rows)
+    array = group[name]
+    assert isinstance(array, zarr.Array)
+    if kind == "float" and array.dtype.kind == "i":
+        return widened(group, name)
+    return array

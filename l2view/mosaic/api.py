@@ -1,0 +1,179 @@
+"""A view as one lazy image: what `View.mosaic` and `l2view.mosaic` are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from inspect import signature
+from typing import TYPE_CHECKING, Any
+
+from l2view.errors import QueryError
+
+if TYPE_CHECKING:
+    import xarray as xr
+    from numpy.typing import DTypeLike
+
+    from l2view.geolocation.bands import Bands
+    from l2view.mosaic.composite import Reduce
+    from l2view.mosaic.dataset import Chunks, Engine
+    from l2view.mosaic.plan import MosaicPlan
+    from l2view.regrid.warp import Resampling
+    from l2view.view import View
+
+NEEDED = dict.fromkeys(("rasterio", "rasterix", "pykdtree", "dask"), "l2view[mosaic]") | {
+    "cubed": "cubed",
+}
+"""The packages that a mosaic needs, and what to install for them."""
+
+
+def mosaic(
+    view: View,
+    *,
+    crs: Any = None,
+    resolution: float | Sequence[float] | None = None,
+    bbox: Sequence[float] | None = None,
+    like: Any = None,
+    bands: Bands = None,
+    chunks: Chunks = (1024, 1024),
+    resampling: Resampling = "nearest",
+    nodata: float | None = None,
+    dtype: DTypeLike | None = None,
+    sortby: str | Sequence[str] | None = None,
+    reduce: Reduce = "first",
+    temporal_grouping: str | None = None,
+    engine: Engine = "dask",
+) -> xr.Dataset:
+    """Put a view's granules together on one grid, as one lazy image.
+
+    Nothing is read but where granules lie. When a chunk of the image is computed, it reads those
+    chunks of those granules that touch it, of the coarsest overview that is no coarser than the
+    image, with each granule's own scale, offset and fill value.
+
+    Granules may be images in any CRS, placed by a transform (of the conventions ``spatial:``,
+    ``proj:`` and ``multiscales``, GeoTIFF keys, a CF grid mapping, axes, or the fields ``proj:…``),
+    and swaths, placed by their latitudes and longitudes.
+
+    Parameters
+    ----------
+    view
+        What to put together: `l2view.open` finds it.
+    crs
+        The image's CRS: ``"EPSG:32631"``, WKT, or anything else that pyproj takes.
+    resolution
+        The size of its pixels in the CRS's unit, or a pair, along x and y. Pixels lie at multiples
+        of it.
+    bbox
+        What it covers: west, south, east, north in degrees (EPSG:4326); west > east crosses the
+        antimeridian. By default all that the granules cover.
+    like
+        A `odc.geo.geobox.GeoBox`, DataArray or Dataset whose grid it has, instead of these three.
+    bands
+        Arrays by their paths below a granule, or their names alone; or a mapping of what each is
+        to be called to its path. ``"rgb[0]"`` is the first of an array with more axes than rows
+        and columns. All images by default.
+    chunks
+        The rows and columns of a chunk; None for one chunk.
+    resampling
+        ``"nearest"``, ``"bilinear"``, ``"cubic"``, ``"cubic_spline"``, ``"lanczos"``,
+        ``"average"``, ``"mode"``, ``"max"``, ``"min"``, ``"med"``, ``"q1"``, ``"q3"``, ``"sum"``
+        or ``"rms"``, as GDAL has them. Swaths take the nearest cell, if the pixel lies in it; or a
+        statistic of the cells whose centres lie in the pixel.
+    nodata
+        What stands where there is nothing, and for nothing in granules that don't say it. By
+        default NaN among floats, and among integers the granules' own fill value.
+    dtype
+        The image's data type: integers are rounded, and cut off at what it holds. By default that
+        of the decoded values; of means and medians of integers one of floats.
+    sortby
+        SQL sort expressions such as ``"cloud_cover"`` or ``"datetime DESC"``, by which the first
+        lies on top. By default the order of the view.
+    reduce
+        What becomes of several granules in one pixel: ``"first"``, ``"last"``, ``"min"``,
+        ``"max"``, ``"mean"``, ``"median"``, ``"count"``; or a function that makes an image of a
+        masked array of shape (granules, rows, columns). Of the first and last those granules
+        aren't read whose pixels are taken.
+    temporal_grouping
+        An image for each period of time, along a dimension ``time``: ``"P1D"``, ``"P1W"``,
+        ``"P1M"``, ``"P1Y"``, ``"P10D"``, ``"PT6H"`` and the like; or for each value of an SQL
+        expression over the fields, along ``group`` where it isn't a time.
+    engine
+        Whose arrays the bands are: ``"dask"`` or ``"cubed"``.
+
+    Returns
+    -------
+    xarray.Dataset
+        A variable for each band, of dimensions (time, y, x) or (y, x), with the CRS in
+        ``spatial_ref`` and an index that tells pixels by their coordinates.
+
+    Raises
+    ------
+    QueryError, FieldError
+        Where it can't be made, before anything is read: no such band, a resolution in another
+        unit, more pixels than can be.
+    """
+    with requiring():
+        from l2view.mosaic import dataset
+
+        return dataset.mosaic(
+            view,
+            crs=crs,
+            resolution=resolution,
+            bbox=bbox,
+            like=like,
+            bands=bands,
+            chunks=chunks,
+            resampling=resampling,
+            nodata=nodata,
+            dtype=dtype,
+            sortby=sortby,
+            reduce=reduce,
+            temporal_grouping=temporal_grouping,
+            engine=engine,
+        )
+
+
+def explain_mosaic(
+    view: View, *, progress: bool | Callable[[int, int], None] = False, **asked: Any
+) -> MosaicPlan:
+    """Tell what a mosaic would read, without reading it.
+
+    Parameters
+    ----------
+    view, **asked
+        As for `mosaic`.
+    progress
+        True for a bar where there is a terminal or a notebook; or what is called with the chunks
+        that are done, and how many there are.
+
+    Returns
+    -------
+    MosaicPlan
+        Per chunk of the mosaic its granules, their overviews, windows and bytes: `str` of it is a
+        summary, ``to_dataframe()`` a table, ``plot()`` a picture.
+
+    Raises
+    ------
+    QueryError, FieldError
+        As `mosaic` does.
+    """
+    allowed = signature(mosaic).parameters.keys() - {"view"}
+    for name in asked.keys() - allowed:
+        raise TypeError(f"explain_mosaic() got an unexpected keyword argument {name!r}")
+    asked.pop("engine", None)
+    with requiring():
+        from l2view.mosaic import dataset, plan
+
+    return plan.explained(dataset.planned(view, **asked), progress)
+
+
+@contextmanager
+def requiring() -> Iterator[None]:
+    """Say what to install where a package isn't there."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name not in NEEDED:
+            raise
+        raise QueryError(
+            f"a mosaic takes the package {error.name}: pip install '{NEEDED[error.name]}'"
+        ) from error

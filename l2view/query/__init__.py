@@ -1,1 +1,0 @@
-"""A search, as SQL over ``/meta``, to the rows it finds."""

@@ -1,0 +1,1 @@
+"""Pixels from one grid to another, NumPy in and NumPy out."""

@@ -1,0 +1,1 @@
+"""Arrow datasets that read themselves."""

@@ -1,0 +1,174 @@
+"""What a filter says of rows of which not all columns are known yet.
+
+What isn't known is NULL: by SQL's logic of three values a filter is then false only where it is
+false whatever the unknown is. So one evaluation tells which granules, which chunks and which cells
+may pass, before anything is fetched. A filter that asks for NULL itself (``IS NOT NULL``) can't be
+asked so; Arrow then tells what may pass by the range of what is known, block by block.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from l2view.errors import QueryError, listed
+from l2view.meta.zones import prune, runs_of
+from l2view.scan.fragments import columns_of
+from l2view.scan.nulls import passing, with_sql_nulls
+
+STRICT = frozenset({"is_in", "invert", "cast", "negate_checked", "add_checked", "subtract_checked"})
+"""Functions that are NULL for NULL, beside the comparisons and Kleene's AND and OR, which Arrow
+shows between their arguments."""
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A filter over the columns of a table.
+
+    Parameters
+    ----------
+    expression
+        The filter.
+    schema
+        The table's schema.
+    """
+
+    expression: pc.Expression
+    schema: pa.Schema
+
+    @classmethod
+    def of(cls, expression: pc.Expression | None, schema: pa.Schema) -> Condition | None:
+        """Return the filter that an engine hands on, with SQL's NULL."""
+        return None if expression is None else cls(with_sql_nulls(expression), schema)
+
+    @cached_property
+    def columns(self) -> frozenset[str]:
+        """The columns that it looks at.
+
+        Raises
+        ------
+        QueryError
+            Where Arrow has no function for it.
+        """
+        try:
+            return frozenset(columns_of(self.expression, self.schema))
+        except pa.ArrowNotImplementedError as error:
+            lists = [one.name for one in self.schema if pa.types.is_list(one.type)]
+            if not lists:
+                raise QueryError(f"{self.expression} can't be asked of this table") from error
+            raise QueryError(
+                f"{listed(lists)} can't be compared as a whole; compare elements "
+                f"({lists[0]}[1] = 0) or texts (array_to_string({lists[0]}, ',') = '0,0')"
+            ) from error
+
+    @cached_property
+    def is_strict(self) -> bool:
+        """Whether NULL may stand for what isn't known: ``IS NULL`` would take it for NULL."""
+        return set(re.findall(r"\b([a-z_]\w*)\(", str(self.expression))) <= STRICT
+
+    def is_told(self, known: Iterable[str]) -> bool:
+        """Return whether some columns are all that it looks at."""
+        return self.columns <= frozenset(known)
+
+    def looks_at(self, columns: Iterable[str]) -> bool:
+        """Return whether it looks at one of some columns."""
+        return not self.columns.isdisjoint(columns)
+
+    def may_hold(self, known: Mapping[str, pa.Array], rows: int) -> NDArray[np.bool_]:
+        """Return for which rows it may hold; for which it holds, where all columns are known.
+
+        Parameters
+        ----------
+        known
+            Columns of `rows` rows each.
+        rows
+            How many rows.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of shape (rows,).
+
+        Raises
+        ------
+        QueryError
+            Where it is no condition.
+        """
+        used = {name: column for name, column in known.items() if name in self.columns}
+        if self.is_told(known) or self.is_strict:
+            return self._by_rows(used, rows)
+        return self._by_blocks(used, rows)
+
+    def _by_rows(self, known: Mapping[str, pa.Array], rows: int) -> NDArray[np.bool_]:
+        """Evaluate it, with NULL for what isn't known."""
+        whole = self.is_told(known)
+        columns = {
+            name: known[name] if name in known else pa.nulls(rows, self.schema.field(name).type)
+            for name in self.columns
+        }
+        table = pa.table(columns) if columns else pa.table({"_": pa.nulls(rows)})
+        found = passing(table, self.expression)
+        if pa.types.is_null(found.type):  # NULL, whatever the row
+            return np.full(rows, not whole)
+        if not pa.types.is_boolean(found.type):
+            raise QueryError(f"a filter is true or false, and {self.expression} is {found.type}")
+        mask = np.asarray(found.fill_null(not whole).to_numpy())
+        for name, column in known.items():
+            if not whole and column.null_count and self._rejects_null(name):
+                mask = mask & np.asarray(column.is_valid().to_numpy(zero_copy_only=False))
+        return mask
+
+    def _rejects_null(self, name: str) -> bool:
+        """Return whether it can't hold where a column is NULL, whatever the others are."""
+        return not self._possible({0: pc.field(name).is_null()})
+
+    def _by_blocks(self, known: Mapping[str, pa.Array], rows: int) -> NDArray[np.bool_]:
+        """Ask Arrow where it may hold by the ranges of what is known: of blocks, then of rows."""
+        ranged = {name: column for name, column in known.items() if _has_range(column.type)}
+        mask = np.zeros(rows, dtype=bool)
+        if not ranged or rows == 0:
+            mask[:] = True
+            return mask
+        step = max(int(rows**0.5), 1)
+        blocks = [slice(at, min(at + step, rows)) for at in range(0, rows, step)]
+        said = {number: _range(ranged, block) for number, block in enumerate(blocks)}
+        for number in self._possible(said):
+            block = blocks[number]
+            inside = range(block.start, block.stop)
+            own = {row: _range(ranged, slice(row, row + 1)) for row in inside}
+            mask[sorted(self._possible(own))] = True
+        return mask
+
+    def _possible(self, said: Mapping[int, pc.Expression | None]) -> set[int]:
+        """Return the numbers of those statements under which it may hold."""
+        return prune(self.expression, runs_of(self.schema, said))
+
+
+def _has_range(kind: pa.DataType) -> bool:
+    """Return whether values of a type lie in ranges."""
+    return bool(
+        pa.types.is_primitive(kind) or pa.types.is_string(kind) or pa.types.is_boolean(kind)
+    )
+
+
+def _range(columns: Mapping[str, pa.Array], rows: slice) -> pc.Expression | None:
+    """Return what holds for all of some rows."""
+    found: Any = None
+    for name, column in columns.items():
+        part, field = column[rows], pc.field(name)
+        ends = pc.min_max(part)
+        if not ends["min"].is_valid:
+            said = field.is_null()
+        else:
+            said = (field >= ends["min"]) & (field <= ends["max"])
+            said = said | field.is_null() if part.null_count else said
+        found = said if found is None else found & said
+    return found

@@ -1,0 +1,1 @@
+"""A search: from a query to rows."""

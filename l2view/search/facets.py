@@ -1,0 +1,129 @@
+"""How many rows have each value of a field, counted chunk by chunk.
+
+``SELECT product, COUNT(*) FROM meta GROUP BY product`` is what a page of facets asks, over and
+over. A chunk has few values where a collection has few, and its counts are kept instead of it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+from datafusion import DataFrame, Expr, SessionContext
+from datafusion import functions as sql
+
+from l2view.meta.chunks import COUNT, Chunks
+from l2view.meta.schema import Field
+from l2view.meta.zones import chunks_of
+from l2view.search.logical_plan import kind, sorted_by, value
+from l2view.search.names import column
+from l2view.search.runs import grouped
+from l2view.search.table import AT_ONCE, MetaDataset
+
+ROWS = "count(Int64(1))"
+"""What DataFusion calls the number of rows of a group."""
+
+FEW = 8
+"""Fields with more than one value in so many rows of a chunk are not counted by chunk."""
+
+ALL = 2**62
+"""More values than there are."""
+
+
+def counted(nodes: Sequence[Any], table: str, meta: MetaDataset) -> DataFrame | None:
+    """Return a query that counts rows by the values of one field, with the chunks counted.
+
+    None where its plan's nodes ask for something else, or nearly each row has a value of its own.
+    """
+    kinds = [kind(node) for node in nodes]
+    if "Aggregate" not in kinds:
+        return None
+    at = kinds.index("Aggregate")
+    name = _field(nodes[at], kinds[at + 1 :], nodes[-1], table)
+    field = None if name is None else meta.fields.get(name)
+    if field is None or field.geometry is not None or {*kinds[:at]} - STEPS.keys():
+        return None
+    if not all(_is_plain(node.alias()) for node in nodes[:at] if kind(node) == "SubqueryAlias"):
+        return None
+    counts = _counts(meta, field)
+    if counts is None:
+        return None
+    relation = nodes[at].group_by_exprs()[0].to_variant().relation()
+    context = SessionContext()
+    found = context.from_arrow(counts).alias(relation)
+    total = [sql.sum(column(COUNT)).alias(ROWS)] if nodes[at].aggregate_exprs() else []
+    found = found.aggregate([column(field.name)], total)
+    for node, step in zip(reversed(nodes[:at]), reversed(kinds[:at]), strict=True):
+        found = STEPS[step](found, node)
+    return found
+
+
+def _field(aggregate: Any, below: list[str], scan: Any, table: str) -> str | None:
+    """Return the field by which all rows of a table are counted, None where they aren't."""
+    if [step for step in below if step != "SubqueryAlias"] != ["TableScan"]:
+        return None
+    if scan.fqn()[-1] != table or scan.filters() or scan.fetch() is not None:
+        return None
+    groups = aggregate.group_by_exprs()
+    if len(groups) != 1 or groups[0].variant_name() != "Column":
+        return None
+    if any(one.schema_name() != ROWS for one in aggregate.aggregate_exprs()):
+        return None
+    by = groups[0].to_variant()
+    plain = _is_plain(by.relation()) and by.name() != ROWS
+    return str(by.name()) if plain else None
+
+
+def _is_plain(name: Any) -> bool:
+    """Return whether a table's name needs no quotes, which `DataFrame.alias` doesn't know of."""
+    return re.fullmatch("[a-z_][a-z0-9_]*", str(name)) is not None
+
+
+def _counts(meta: MetaDataset, field: Field) -> pa.Table | None:
+    """Return the values of each chunk of a field, each with its count."""
+    if meta.condition is not None or meta.span != range(meta.rows):
+        return None
+    chunks = Chunks(meta.store, meta.snapshot, meta.tally)
+    parts: list[pa.RecordBatch] = []
+    # One alone tells of most fields whether it is worth it.
+    for numbers in grouped(chunks_of(field, range(meta.rows)), AT_ONCE, 1):
+        found = chunks.counts([(field, number) for number in numbers])
+        if any(len(one) * FEW > max(field.chunk_length, FEW * FEW) for one in found):
+            return None
+        parts.extend(found)
+    schema = pa.schema([field.arrow(), pa.field(COUNT, pa.int64())])
+    return pa.Table.from_batches(parts, schema)
+
+
+def _projected(frame: DataFrame, node: Any) -> DataFrame:
+    return frame.select(*map(Expr, node.projections()))
+
+
+def _filtered(frame: DataFrame, node: Any) -> DataFrame:
+    return frame.filter(Expr(node.predicate()))
+
+
+def _sorted(frame: DataFrame, node: Any) -> DataFrame:
+    most = node.get_fetch_val()
+    return sorted_by(frame, node) if most is None else sorted_by(frame, node).limit(most)
+
+
+def _limited(frame: DataFrame, node: Any) -> DataFrame:
+    skip, most = (None if end is None else value(Expr(end)) for end in (node.skip(), node.fetch()))
+    return frame.limit(ALL if most is None else most, skip or 0)
+
+
+def _named(frame: DataFrame, node: Any) -> DataFrame:
+    return frame.alias(node.alias())
+
+
+STEPS = {
+    "Projection": _projected,
+    "Filter": _filtered,
+    "Sort": _sorted,
+    "Limit": _limited,
+    "SubqueryAlias": _named,
+}
+"""What a query may do with counts, by the node of its plan."""

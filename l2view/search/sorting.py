@@ -1,0 +1,98 @@
+"""Which rows a sorted query with a limit shows, found without the fields that it shows of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from datafusion import Expr, SessionContext
+
+from l2view.index.candidates import Candidates
+from l2view.meta.schema import ROW
+from l2view.search.logical_plan import kind
+from l2view.search.names import column
+from l2view.search.table import MetaDataset
+
+FEW = 8
+"""A query that shows more than one in so many rows is left as it is."""
+
+
+@dataclass(frozen=True)
+class Sorted:
+    """A query that is no more than a condition, an order and a limit.
+
+    Attributes
+    ----------
+    conditions
+        What its rows fulfil.
+    order
+        The fields by which they are sorted, each with whether it ascends and NULL comes first.
+    most
+        How many of the first rows it shows at most.
+    fields
+        All fields that it reads.
+    """
+
+    conditions: tuple[Any, ...]
+    order: tuple[tuple[str, bool, bool], ...]
+    most: int
+    fields: frozenset[str]
+
+
+def first_rows(
+    context: SessionContext, nodes: Sequence[Any], table: str, meta: MetaDataset
+) -> Candidates | None:
+    """Return the rows that a sorted query with a limit shows.
+
+    None where its plan's nodes say that it isn't one, or they are found as soon by itself.
+    """
+    asked = _sorted(nodes, table)
+    if asked is None or asked.most * FEW > meta.rows:
+        return None
+    ordered = {name for name, _, _ in asked.order}
+    if not asked.fields - ordered - {ROW}:
+        return None
+    found = context.table(table)
+    for condition in asked.conditions:
+        found = found.filter(Expr(condition))
+    keys = [
+        column(name).sort(ascending=ascending, nulls_first=nulls_first)
+        for name, ascending, nulls_first in asked.order
+    ]
+    batches = found.sort(*keys).limit(asked.most).select(ROW).collect()
+    rows = [batch.column(0).to_numpy() for batch in batches]
+    return Candidates(np.sort(np.concatenate([np.empty(0, dtype=np.int64), *rows])), meta.rows)
+
+
+def _sorted(nodes: Sequence[Any], table: str) -> Sorted | None:
+    """Return what a line of nodes asks, None where it is something else."""
+    kinds = [kind(node) for node in nodes]
+    if (
+        not nodes
+        or kinds.count("Sort") != 1
+        or kinds[-1] != "TableScan"
+        or nodes[-1].fqn()[-1] != table
+    ):
+        return None
+    at = kinds.index("Sort")
+    if {*kinds[:at]} - {"Projection", "Limit"} or {*kinds[at + 1 : -1]} - {"Projection", "Filter"}:
+        return None
+    most = nodes[at].get_fetch_val()
+    order = []
+    for key in nodes[at].sort_exprs():
+        if key.expr().variant_name() != "Column":
+            return None
+        order.append((key.expr().to_variant().name(), key.ascending(), key.nulls_first()))
+    # A field may be shown under another's name.
+    for node, step in zip(nodes[at + 1 :], kinds[at + 1 :], strict=True):
+        if step == "Projection" and any(
+            one.variant_name() != "Column" for one in node.projections()
+        ):
+            return None
+    fields = frozenset(name for _, name in nodes[-1].projection())
+    if most is None or not {name for name, _, _ in order} <= fields:
+        return None
+    filters = [node.predicate() for node in nodes[at + 1 : -1] if kind(node) == "Filter"]
+    return Sorted((*filters, *nodes[-1].filters()), tuple(order), most, fields)

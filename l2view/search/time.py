@@ -1,0 +1,235 @@
+"""Spans of time, and the granules that meet them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import UTC, date, datetime
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+from datafusion import Expr, literal
+
+from l2view.errors import FieldError, QueryError, listed, unknown
+from l2view.search.names import column
+
+TIMES = ("datetime", "date", "start_datetime", "time")
+"""Fields that say when a granule was taken, the first that there is."""
+
+STARTS = {"datetime": "start_datetime"}
+ENDS = {
+    "datetime": "end_datetime",
+    "date": "end_date",
+    "start_datetime": "end_datetime",
+    "time": "end_time",
+}
+"""The fields that begin and end the interval of which a time field is one instant."""
+
+UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+"""Arrow's units of time, in nanoseconds."""
+
+SECOND = 10**9
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A span of time, in nanoseconds since 1970 in UTC; None where it is open.
+
+    Python's integers: the years that people write for "for ever" are beyond 64 bits of them.
+
+    Attributes
+    ----------
+    start
+        The first instant.
+    stop
+        The first instant after it.
+    """
+
+    start: int | None
+    stop: int | None
+
+    def __str__(self) -> str:
+        last = None if self.stop is None else self.stop - 1
+        return "/".join(".." if at is None else _text(at) for at in (self.start, last))
+
+
+def interval(said: Any) -> Interval:
+    """Return the interval of a STAC ``datetime``.
+
+    A part that names a year, month, day, hour, minute or second stands for the whole of it;
+    one with a fraction, and a `datetime.datetime`, for that instant.
+
+    Parameters
+    ----------
+    said
+        ``"2025-06-01"``, ``"2025-06-01T00:00:00Z/2025-07-01"``, ``"../2025"``, a datetime
+        or date, or a pair of these with None for an open end.
+
+    Raises
+    ------
+    QueryError
+        Where it is none of these, or ends before it begins.
+    """
+    if isinstance(said, str) and "/" in said:
+        said = said.split("/")
+    if isinstance(said, tuple | list):
+        if len(said) != 2:
+            raise QueryError(f"datetime={said!r} has {len(said)} parts; an interval has two")
+        first, last = (_instant(part) for part in said)
+        span = Interval(first.start, last.stop)
+    else:
+        span = _instant(said)
+    if span.start is None and span.stop is None:
+        raise QueryError("datetime= is open at both ends; leave it out")
+    if span.start is not None and span.stop is not None and span.start >= span.stop:
+        raise QueryError(f"datetime={said!r} ends before it begins")
+    return span
+
+
+_PRECISIONS = {4: "Y", 7: "M", 10: "D", 13: "h", 16: "m", 19: "s"}
+_INSTANT = re.compile(
+    r"^(\d{4}(?:-\d\d(?:-\d\d(?:[T ]\d\d(?::\d\d(?::\d\d)?)?)?)?)?)(\.\d{1,9})?"
+    r"(Z|[+-]\d\d:?\d\d)?$",
+    re.IGNORECASE,
+)
+
+
+def _instant(said: Any) -> Interval:
+    """Return the span that one part of an interval names."""
+    if said is None or (isinstance(said, str) and said.strip() in ("", "..")):
+        return Interval(None, None)
+    if isinstance(said, np.datetime64):
+        return _whole(said, np.datetime_data(said.dtype)[0])
+    if isinstance(said, datetime) and said == said:  # which pandas' NaT is not
+        at = nanoseconds(said)
+        return Interval(at, at + 1)
+    text = said.isoformat() if type(said) is date else said
+    match = _INSTANT.match(text.strip().upper()) if isinstance(text, str) else None
+    if match is None:
+        raise QueryError(
+            f"datetime={said!r} is no instant such as 2025-06-01 or 2025-06-01T12:00:00Z"
+        )
+    text, fraction, zone = match.groups()
+    unit = _PRECISIONS[len(text)]
+    try:
+        span = _whole(np.datetime64(text, cast("Any", unit)), unit)
+    except ValueError as error:
+        raise QueryError(f"datetime={said!r}: {error}") from error
+    if fraction and span.start is not None:
+        at = span.start + int(fraction[1:].ljust(9, "0"))
+        span = Interval(at, at + 1)
+    if zone and zone.upper() != "Z":
+        minutes = int(zone[1:3]) * 60 + int(zone[-2:])
+        return _moved(span, (minutes if zone[0] == "-" else -minutes) * 60 * SECOND)
+    return span
+
+
+def nanoseconds(at: datetime) -> int:
+    """Return an instant as nanoseconds since 1970, one without a zone taken as UTC."""
+    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    past = at - datetime(1970, 1, 1, tzinfo=UTC)
+    whole = (past.days * 86_400 + past.seconds) * SECOND + past.microseconds * 1000
+    return whole + int(getattr(past, "nanoseconds", 0))  # of a pandas Timestamp
+
+
+def _whole(at: np.datetime64, unit: str) -> Interval:
+    """Return the whole year, day, second, … that `at` lies in."""
+    first = at.astype(f"datetime64[{unit}]")
+    after = first + np.timedelta64(1, cast("Any", unit))
+    if unit in UNITS:
+        start = int(first.astype(np.int64)) * UNITS[unit]
+        return Interval(start, start + UNITS[unit])
+    start, stop = (int(edge.astype("datetime64[s]").astype(np.int64)) for edge in (first, after))
+    return Interval(start * SECOND, stop * SECOND)
+
+
+def _moved(span: Interval, by: int) -> Interval:
+    return Interval(*(None if at is None else at + by for at in (span.start, span.stop)))
+
+
+def _text(at: int) -> str:
+    whole, fraction = divmod(at, SECOND)
+    digits = f"{fraction:09d}".rstrip("0")
+    return f"{np.datetime64(whole, 's')}{'.' if digits else ''}{digits}Z"
+
+
+def time_field(schema: pa.Schema, named: str | None = None) -> str:
+    """Return the field that says when a granule was taken.
+
+    Raises
+    ------
+    FieldError
+        Where there is none, or it isn't a timestamp.
+    """
+    candidates = TIMES if named is None else (named,)
+    for name in candidates:
+        if name in schema.names:
+            if pa.types.is_timestamp(schema.field(name).type):
+                return name
+            raise FieldError(
+                f'the field "{name}" is {schema.field(name).type}, not a timestamp; '
+                "search it with where=, or name another with time_field="
+            )
+    if named is not None:
+        raise FieldError(unknown("field", named, schema.names))
+    raise FieldError(
+        f"a search by time looks at the field {', '.join(TIMES)}, and there is none of them; "
+        f"name another with time_field=. fields: {listed(schema.names)}"
+    )
+
+
+def meets(schema: pa.Schema, span: Interval, named: str | None = None) -> list[Expr]:
+    """Return the conditions under which a granule's time meets `span`.
+
+    Parameters
+    ----------
+    schema
+        The table's schema.
+    span
+        The interval asked for.
+    named
+        The time field, where it isn't the first of `TIMES`.
+    """
+    name = time_field(schema, named)
+    begins = _timestamps(schema, STARTS.get(name), name)
+    ends = _timestamps(schema, ENDS.get(name), name)
+    if len(ends) == 1:  # without an end, a granule is one instant
+        begins = ends
+    found = []
+    if span.start is not None:
+        found.append(_compared(schema, ends + begins, span.start, "__ge__"))
+    if span.stop is not None:
+        found.append(_compared(schema, begins + ends, span.stop, "__lt__"))
+    return found
+
+
+def _timestamps(schema: pa.Schema, *names: str | None) -> list[str]:
+    """Return those of `names` that are timestamps of the table, each once."""
+    known = (name for name in dict.fromkeys(names) if name and name in schema.names)
+    return [name for name in known if pa.types.is_timestamp(schema.field(name).type)]
+
+
+def _compared(schema: pa.Schema, names: list[str], at: int, how: str) -> Expr:
+    """Return the comparison of the first of `names` that isn't NULL with the instant `at`."""
+    found, before = literal(False), literal(True)
+    for name in dict.fromkeys(names):
+        value = column(name)
+        passes = _side(value, schema.field(name).type.unit, at, how)
+        found = found | (before & value.is_not_null() & passes)
+        before = before & value.is_null()
+    return found
+
+
+def _side(value: Expr, unit: str, at: int, how: str) -> Expr:
+    """Return the comparison of one column with the instant `at`.
+
+    The instant is rounded up to the column's own unit: a multiple of that unit is at or after
+    it, or before it, just when it is so of the instant itself.
+    """
+    ticks = -(-at // UNITS[unit])
+    if not -(2**63) < ticks < 2**63:  # every instant of the column lies on one side of it
+        return literal((ticks < 0) == (how == "__ge__"))
+    instant = pa.scalar(ticks, pa.int64()).cast(pa.timestamp(unit))
+    found: Expr = getattr(value, how)(literal(instant))
+    return found

@@ -1,0 +1,1 @@
+"""SQL over a store: the session and its table functions."""

@@ -1,0 +1,1 @@
+"""What a user may pass as a store."""

@@ -1,0 +1,390 @@
+"""The groups and arrays of a Zarr store, as Zarr v3 documents.
+
+One reader for Zarr v2 and v3, consolidated or not, so that nothing above this module
+asks which of them a store is. Documents are plain JSON: a view passes most of them on,
+and composing them as zarr's classes would cost more than reading them.
+
+Not good for chunks: those go from the source store to the reader untouched.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, TypeGuard
+
+import icechunk
+from zarr.abc.store import Store, SupportsGetSync
+from zarr.core.buffer import Buffer, default_buffer_prototype
+
+from l2view.errors import UnsupportedArrayError, listed
+from l2view.stores import zarr_v2
+
+JSON = dict[str, Any]
+
+METADATA_KEYS = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
+"""Names under which Zarr keeps metadata: they are never chunks, groups or arrays."""
+
+OWN = "l2view"
+"""The group of a collection with what only l2view reads."""
+
+META = "meta"
+"""The group of a collection with its fields."""
+
+CACHED_DOCUMENTS = 4096
+"""How many documents a hierarchy remembers (they are read again once forgotten)."""
+
+
+WALKED = 256
+"""How many nodes are asked for at once."""
+
+
+def join(*parts: str) -> str:
+    """Join paths of a hierarchy, leaving empty ones out."""
+    return "/".join(part.strip("/") for part in parts if part.strip("/"))
+
+
+def resolve(path: str) -> str | None:
+    """Return `path` without needless slashes, or None where it isn't a path inside a store.
+
+    Examples
+    --------
+    >>> resolve("/granules//a/")
+    'granules/a'
+    >>> resolve("../secret") is None, resolve("s3://other/store") is None
+    (True, True)
+    """
+    if "://" in path or "\\" in path or "\0" in path:
+        return None
+    names = [name for name in path.split("/") if name]
+    if any(name in (".", "..") or name in METADATA_KEYS for name in names):
+        return None
+    return "/".join(names)
+
+
+@dataclass(frozen=True)
+class Node:
+    """A group or array, and where it is told.
+
+    Attributes
+    ----------
+    path
+        Its path below the root.
+    document
+        Its Zarr v3 document; None of an array without a v3 form.
+    zarr_format
+        The format in which it is stored.
+    key
+        The key of its metadata below the root; in consolidated metadata, ``#`` and its place there
+        follow.
+    zarray, zattrs
+        What Zarr v2 has of it, empty where there is nothing.
+    """
+
+    path: str
+    document: JSON | None
+    zarr_format: Literal[2, 3]
+    key: str
+    zarray: JSON = field(default_factory=dict)
+    zattrs: JSON = field(default_factory=dict)
+
+    @property
+    def is_array(self) -> bool:
+        """Whether it is an array."""
+        return self.document is None or self.document["node_type"] == "array"
+
+
+class Hierarchy:
+    """The nodes of a Zarr store below `root`.
+
+    Parameters
+    ----------
+    store
+        The Zarr store.
+    root
+        The path of the group that is taken as the root.
+    """
+
+    def __init__(self, store: Store, root: str = "") -> None:
+        self.store = store
+        self.root = root
+        self._cache: OrderedDict[str, JSON] = OrderedDict()
+        self._lock = threading.Lock()
+        self._consolidated: Mapping[str, JSON] | None = None
+        self._format: Literal[2, 3] = 3
+
+    def __getstate__(self) -> JSON:
+        return {"store": self.store, "root": self.root}
+
+    def __setstate__(self, state: JSON) -> None:
+        self.__init__(state["store"], state["root"])  # type: ignore[misc]
+
+    def key(self, path: str) -> str:
+        """Return the store's key for `path`."""
+        return join(self.root, path)
+
+    async def read(self, path: str, *, masked: bool = False) -> JSON | None:
+        """Read the document of the node at `path` from the store itself.
+
+        Consolidated metadata is left aside, which may be older than what it describes.
+
+        Parameters
+        ----------
+        path
+            The node's path.
+        masked
+            See `zarr_v2.array_document`.
+        """
+        if self._format == 3:
+            return await self._read_v3(path) or await self._read_v2(path, masked)
+        return await self._read_v2(path, masked) or await self._read_v3(path)
+
+    async def walk(self, path: str = "") -> AsyncIterator[Node]:
+        """Yield the nodes at and below `path`.
+
+        Parameters
+        ----------
+        path
+            Where to begin.
+        """
+        waiting = [path]
+        while waiting:
+            some, waiting = waiting[:WALKED], waiting[WALKED:]
+            nodes = await asyncio.gather(*(self._node(one) for one in some))
+            groups = []
+            for node in nodes:
+                if node is not None:
+                    yield node
+                    if not node.is_array:
+                        groups.append(node.path)
+            names = await asyncio.gather(*(self.children(group) for group in groups))
+            below = zip(groups, names, strict=True)
+            waiting = [join(group, name) for group, some in below for name in some] + waiting
+
+    async def _node(self, path: str) -> Node | None:
+        """Return the node at `path`, None where there is none."""
+        consolidated = await self.consolidated()
+        if path in consolidated:
+            if isinstance(consolidated, _ConsolidatedV2):
+                return _v2_node(path, *consolidated.stored(path), consolidated=True)
+            return Node(path, consolidated[path], 3, f"zarr.json#{path}")
+        if self._format == 3 and (document := await self._read_v3(path)):
+            return Node(path, document, 3, join(path, "zarr.json"))
+        zarray, zgroup, zattrs = await self._stored_v2(path)
+        if zarray is not None or zgroup is not None:
+            return _v2_node(path, zarray, zattrs)
+        document = await self._read_v3(path) if self._format == 2 else None
+        return None if document is None else Node(path, document, 3, join(path, "zarr.json"))
+
+    async def document(self, path: str) -> JSON | None:
+        """Return the v3 document of the node at `path`, or None where there is none.
+
+        Raises
+        ------
+        UnsupportedArrayError
+            Where a Zarr v2 array has no v3 form.
+        """
+        with self._lock:
+            if path in self._cache:
+                self._cache.move_to_end(path)
+                return self._cache[path]
+        consolidated = await self.consolidated()
+        return self._remember(path, consolidated.get(path) or await self.read(path, masked=True))
+
+    def _remember(self, path: str, document: JSON | None) -> JSON | None:
+        if document is not None:  # what isn't there yet may be there later
+            with self._lock:
+                self._cache[path] = document
+                if len(self._cache) > CACHED_DOCUMENTS:
+                    self._cache.popitem(last=False)
+        return document
+
+    async def prefetch(self, paths: Sequence[str]) -> None:
+        """Read the documents of several nodes together, as `document` will want them.
+
+        Icechunk answers many keys in the time of a few, where they are asked in one call.
+        """
+        consolidated = await self.consolidated()
+        wanted = [
+            path
+            for path in dict.fromkeys(paths)
+            if path not in self._cache and path not in consolidated
+        ]
+        if self._format == 3:
+            keys = [self.key(join(path, "zarr.json")) for path in wanted]
+            for path, buffer in zip(wanted, await _read_many(self.store, keys), strict=True):
+                if buffer is not None:
+                    self._remember(path, _v3_document(buffer))
+        else:
+            found = await asyncio.gather(
+                *(self.document(path) for path in wanted), return_exceptions=True
+            )
+            for error in found:  # an array without a v3 form says so when it is asked for
+                if isinstance(error, Exception) and not isinstance(error, UnsupportedArrayError):
+                    raise error
+
+    def remembered(self, path: str) -> JSON | None:
+        """Return the document of the node at `path` if it was read lately, else None."""
+        return self._cache.get(path)
+
+    async def children(self, path: str) -> list[str]:
+        """Return the names of what lies directly below the group at `path`, sorted.
+
+        They are groups and arrays, but nothing has looked whether each is one.
+        """
+        consolidated = await self.consolidated()
+        if path in consolidated or (not path and consolidated):
+            prefix = f"{path}/" if path else ""
+            below = (name[len(prefix) :] for name in consolidated if name.startswith(prefix))
+            return sorted({name.split("/", 1)[0] for name in below if name})
+        names = {name.rstrip("/") async for name in self.store.list_dir(self.key(path))}
+        return sorted(names - METADATA_KEYS)
+
+    async def consolidated(self) -> Mapping[str, JSON]:
+        """Return the consolidated metadata by path, empty where there is none."""
+        if self._consolidated is None:
+            known = self.store.supports_consolidated_metadata
+            self._consolidated = await self._read_consolidated() if known else {}
+        return self._consolidated
+
+    async def _get(self, path: str, name: str) -> JSON | None:
+        buffer = await self.store.get(join(self.root, path, name), default_buffer_prototype())
+        return None if buffer is None else json.loads(buffer.to_bytes())
+
+    async def _read_v3(self, path: str) -> JSON | None:
+        buffer = await self.store.get(
+            join(self.root, path, "zarr.json"), default_buffer_prototype()
+        )
+        if buffer is None:
+            return None
+        self._format = 3
+        return _v3_document(buffer)
+
+    async def _read_v2(self, path: str, masked: bool) -> JSON | None:
+        zarray, zgroup, zattrs = await self._stored_v2(path)
+        if zarray is None and zgroup is None:
+            return None
+        return _v2_document(zarray, zattrs, masked)
+
+    async def _stored_v2(self, path: str) -> tuple[JSON | None, JSON | None, JSON | None]:
+        """Return what Zarr v2 has of the node at `path`."""
+        zarray, zgroup, zattrs = await asyncio.gather(
+            self._get(path, ".zarray"), self._get(path, ".zgroup"), self._get(path, ".zattrs")
+        )
+        if zarray is not None or zgroup is not None:
+            self._format = 2
+        return zarray, zgroup, zattrs
+
+    async def _read_consolidated(self) -> Mapping[str, JSON]:
+        document, zmetadata = await asyncio.gather(
+            self._get("", "zarr.json"), self._get("", ".zmetadata")
+        )
+        if document is not None:
+            inline = document.get("consolidated_metadata") or {}
+            return dict(inline.get("metadata") or {})
+        if zmetadata is None:
+            return {}
+        return _ConsolidatedV2(zmetadata["metadata"])
+
+
+async def seen(hierarchy: Hierarchy) -> str:
+    """Say what there is at the root of a store that isn't what it was taken for."""
+    try:
+        names = await hierarchy.children("")
+    except Exception as error:  # a store may refuse to list in ways of its own
+        return f"its root can't be listed ({type(error).__name__})"
+    if {"repo", "snapshots"} <= set(names):
+        return (
+            "it looks like an Icechunk repository: pass its path or URL, or "
+            "icechunk.Repository.open(storage)"
+        )
+    some = names[:WALKED]
+    documents = await asyncio.gather(
+        *(hierarchy.read(name) for name in some), return_exceptions=True
+    )
+    groups = [
+        name
+        for name, found in zip(some, documents, strict=True)
+        if isinstance(found, dict) and found["node_type"] == "group"
+    ]
+    if groups:
+        return f"groups at its root: {listed(groups)}. Name another with group="
+    return "there is no Zarr hierarchy at its root"
+
+
+async def _read_many(store: Store, keys: Sequence[str]) -> Sequence[Buffer | None]:
+    """Read many small values in the way that costs `store` the least."""
+    prototype = default_buffer_prototype()
+    if reads_sync(store):
+        return await asyncio.to_thread(
+            lambda: [store.get_sync(key, prototype=prototype) for key in keys]
+        )
+    if isinstance(store, icechunk.IcechunkStore):
+        with contextlib.suppress(TypeError):  # its answer where one of the keys isn't there
+            return await store.get_partial_values(prototype, [(key, None) for key in keys])
+    return await asyncio.gather(*(store.get(key, prototype) for key in keys))
+
+
+def reads_sync(store: Store) -> TypeGuard[SupportsGetSync]:
+    """Return whether `store` can be read without an event loop."""
+    # The second half is zarr's convention for stores that can only if another can.
+    return isinstance(store, SupportsGetSync) and getattr(store, "_supports_sync_io", True)
+
+
+def _v2_node(
+    path: str, zarray: JSON | None, zattrs: JSON | None, *, consolidated: bool = False
+) -> Node:
+    """Return a node of Zarr v2."""
+    inside = join(path, ".zgroup" if zarray is None else ".zarray")
+    try:
+        document = _v2_document(zarray, zattrs, masked=True)
+    except UnsupportedArrayError:
+        document = None
+    key = f".zmetadata#{inside}" if consolidated else inside
+    return Node(path, document, 2, key, zarray or {}, zattrs or {})
+
+
+def _v3_document(buffer: Buffer) -> JSON:
+    document: JSON = json.loads(buffer.to_bytes())
+    document.pop("consolidated_metadata", None)
+    return document
+
+
+def _v2_document(zarray: JSON | None, zattrs: JSON | None, masked: bool) -> JSON:
+    if zarray is not None:
+        masked = masked or zarr_v2.says_null(zarray, zattrs or {})
+        return zarr_v2.array_document(zarray, zattrs or {}, masked=masked)
+    return zarr_v2.group_document(zattrs or {})
+
+
+class _ConsolidatedV2(Mapping[str, JSON]):
+    """The nodes of a ``.zmetadata``, told as v3 when they are asked for."""
+
+    def __init__(self, metadata: Mapping[str, JSON]) -> None:
+        self._metadata = metadata
+        self._paths = {
+            key.rpartition("/")[0]: None
+            for key in metadata
+            if key.rpartition("/")[2] in (".zarray", ".zgroup")
+        }
+
+    def __getitem__(self, path: str) -> JSON:
+        if path not in self._paths:
+            raise KeyError(path)
+        return _v2_document(*self.stored(path), masked=True)
+
+    def stored(self, path: str) -> tuple[JSON | None, JSON | None]:
+        """Return what there is of an array or group, and its attributes."""
+        array, attributes = join(path, ".zarray"), join(path, ".zattrs")
+        return self._metadata.get(array), self._metadata.get(attributes)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)

@@ -1,5 +1,0 @@
-"""Groups, arrays, chunks and cells as tables for SQL."""
-
-from l2view.tables.array import cells
-
-__all__ = ["cells"]

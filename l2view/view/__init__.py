@@ -1,1 +1,0 @@
-"""The answer to a search: a Zarr group over a read-only store."""

@@ -1,0 +1,1 @@
+"""Groups, arrays and chunks that are composed when they are read."""

@@ -1,0 +1,171 @@
+"""A granule's fields as flat JSON attributes, and how they meet those of its source."""
+
+from __future__ import annotations
+
+import math
+from datetime import date, time
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import shapely
+
+from l2view.stores.hierarchy import JSON
+
+DECODING = frozenset(
+    {
+        "_ARRAY_DIMENSIONS",
+        "_Encoding",
+        "_FillValue",
+        "_Unsigned",
+        "add_offset",
+        "ancillary_variables",
+        "axis",
+        "bounds",
+        "calendar",
+        "cell_measures",
+        "cell_methods",
+        "climatology",
+        "compress",
+        "coordinates",
+        "dtype",
+        "flag_masks",
+        "flag_meanings",
+        "flag_values",
+        "formula_terms",
+        "geometry",
+        "grid_mapping",
+        "instance_dimension",
+        "interior_ring",
+        "leap_month",
+        "leap_year",
+        "missing_value",
+        "month_lengths",
+        "node_coordinates",
+        "node_count",
+        "part_node_count",
+        "positive",
+        "sample_dimension",
+        "scale_factor",
+        "standard_name",
+        "units",
+        "valid_max",
+        "valid_min",
+        "valid_range",
+    }
+)
+"""Attributes of an array by which CF, netCDF4 or xarray read its values.
+
+From the CF conventions 1.12, appendix A, and `xarray.conventions`. No field ever takes
+their place, or the array would be read as something else.
+"""
+
+DECODING_GROUP = frozenset({"coordinates"})
+"""The same of a group: xarray takes the names in it for coordinates."""
+
+OWN = "l2view"
+"""The attribute in which l2view speaks for itself."""
+
+
+def group_attributes(source: JSON, fields: JSON) -> JSON:
+    """Return a granule group's attributes: on a clash the field wins."""
+    return {
+        **source,
+        **{name: value for name, value in fields.items() if name not in DECODING_GROUP},
+    }
+
+
+def array_attributes(source: JSON, fields: JSON) -> JSON:
+    """Return an array's attributes: on a clash the array keeps its own."""
+    added = {
+        name: value for name, value in fields.items() if name not in source and name not in DECODING
+    }
+    return {**source, **added}
+
+
+def json_columns(table: pa.Table) -> dict[str, list[Any]]:
+    """Return the columns of `table` as values that JSON has.
+
+    Timestamps are ISO 8601 in UTC, durations ISO 8601, geometries WKT, other bytes
+    hexadecimal, infinities ``"Infinity"`` and ``"-Infinity"``, NaN and NULL are None. What
+    only a query makes (dates, decimals, lists) is text, or made of these.
+    """
+    return {
+        field.name: json_values(table.column(field.name).combine_chunks(), is_geometry(field))
+        for field in table.schema
+    }
+
+
+def is_geometry(field: pa.Field) -> bool:
+    """Return whether an Arrow field says that it holds geometries."""
+    name = (field.metadata or {}).get(b"ARROW:extension:name", b"")
+    return bool(name.startswith(b"geoarrow."))
+
+
+def json_values(column: pa.Array, geometry: bool = False) -> list[Any]:
+    """Return one column as values that JSON has."""
+    kind = column.type
+    if pa.types.is_timestamp(kind):
+        return [None if text == "NaT" else _trimmed(text) + "Z" for text in _instants(column)]
+    if pa.types.is_duration(kind):
+        return [None if value is None else _duration(value, kind.unit) for value in _ticks(column)]
+    if pa.types.is_binary(kind):
+        if geometry:
+            return _wkt(column)
+        return [None if value is None else value.hex() for value in column.to_pylist()]
+    if pa.types.is_floating(kind):
+        return [_finite(value) for value in column.to_pylist()]
+    return [_plain(value) for value in column.to_pylist()]
+
+
+def _instants(column: pa.Array) -> list[str]:
+    times = column.to_numpy(zero_copy_only=False)
+    return [str(text) for text in np.datetime_as_string(times)]
+
+
+def _trimmed(text: str) -> str:
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _ticks(column: pa.Array) -> list[int | None]:
+    return list(column.cast(pa.int64()).to_pylist())
+
+
+def _duration(ticks: int, unit: str) -> str:
+    digits = {"s": 0, "ms": 3, "us": 6, "ns": 9}[unit]
+    sign, whole = ("-" if ticks < 0 else ""), str(abs(ticks)).zfill(digits + 1)
+    seconds = f"{whole[: len(whole) - digits]}.{whole[len(whole) - digits :]}" if digits else whole
+    return f"{sign}PT{_trimmed(seconds)}S"
+
+
+def _wkt(column: pa.Array) -> list[str | None]:
+    """Return WKB as WKT with every digit; what isn't WKB stays, in hexadecimal."""
+    raw = column.to_pylist()
+    with np.errstate(invalid="ignore"):  # NaN is nothing that NumPy need warn of
+        shapes = shapely.from_wkb(np.array(raw, dtype=object), on_invalid="ignore")
+    texts = shapely.to_wkt(shapes, rounding_precision=-1)
+    return [
+        value.hex() if value and not text else text for value, text in zip(raw, texts, strict=True)
+    ]
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float):
+        return _finite(value)
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, date | time):
+        return value.isoformat()
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_plain(part) for part in value]
+    return value if value is None or isinstance(value, str | int) else str(value)
+
+
+def _finite(value: float | None) -> float | str | None:
+    if value is None or math.isnan(value):
+        return None
+    if math.isfinite(value):
+        return value
+    return "Infinity" if value > 0 else "-Infinity"

@@ -1,0 +1,213 @@
+"""A view as an xarray DataTree, without asking the store for each node on its own.
+
+The documents of all granules are read side by side; an array becomes a `zarr.Array` only
+when its values are first wanted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from collections.abc import Mapping
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import xarray as xr
+import zarr
+from xarray.backends.common import BackendArray
+from xarray.backends.zarr import ZarrArrayWrapper, _compact_chunk_sizes
+from xarray.conventions import decode_cf_variables
+from xarray.core import indexing
+from zarr import AsyncArray
+from zarr.core.metadata.v3 import ArrayV3Metadata
+from zarr.core.sync import sync
+from zarr.storage import StorePath
+
+from l2view.arrays.cf import attributes_of, native_dtype
+from l2view.stores.hierarchy import JSON, join
+from l2view.virtual.store import ViewStore
+from l2view.virtual.tree import Tree
+
+CONCURRENCY = 128
+"""How many granules are read at a time."""
+
+
+def datatree(store: ViewStore, chunks: Any = None) -> xr.DataTree:
+    """Return the tree of the view over `store`.
+
+    Parameters
+    ----------
+    store
+        The view's store.
+    chunks
+        As for `xarray.open_datatree`; the root's fields are in memory either way.
+    """
+    datasets = {"/": fields_dataset(store.tree)}
+    for path, attributes, arrays in sync(_groups(store)):
+        datasets[path] = _dataset(store, path, attributes, arrays)
+    if chunks is not None:
+        # Dask's own name for an array would be a hash of the whole view, for each of them.
+        token = uuid.uuid4().hex
+        for path in datasets.keys() - {"/"}:
+            datasets[path] = _chunked(datasets[path], chunks, f"{path}-{token}")
+    return xr.DataTree.from_dict(datasets)
+
+
+def joined_dataset(store: ViewStore, chunks: Any = None) -> xr.Dataset:
+    """Return joined granules as a Dataset."""
+    source: Any = store  # which xarray's types leave out
+    dataset = xr.open_dataset(source, engine="zarr", consolidated=False)
+    if chunks is None:
+        return dataset
+    return _chunked(dataset, chunks, uuid.uuid4().hex)
+
+
+def joined_datatree(store: ViewStore, chunks: Any = None) -> xr.DataTree:
+    """Return joined granules as a DataTree."""
+    source: Any = store
+    return xr.open_datatree(source, engine="zarr", consolidated=False, chunks=chunks)
+
+
+def _chunked(dataset: xr.Dataset, chunks: Any, token: str) -> xr.Dataset:
+    """Return a Dataset of Dask arrays, with the stored chunks where `chunks` says nothing."""
+    arrays = {}
+    for name, variable in dataset.variables.items():
+        sizes = chunks
+        if isinstance(chunks, Mapping):
+            said = {dim: chunks[dim] for dim in variable.dims if dim in chunks}
+            sizes = {**variable.encoding.get("preferred_chunks", {}), **said}
+        if sizes == "auto" and variable.dtype.kind not in "biufcmMSU":
+            sizes = variable.encoding.get("preferred_chunks", {})  # Dask knows no size of texts
+        arrays[name] = variable.chunk(sizes, name=f"{name}-{token}")
+    return dataset.assign({name: arrays[name] for name in dataset.data_vars}).assign_coords(
+        {name: arrays[name] for name in dataset.coords if name not in dataset.xindexes}
+    )
+
+
+def fields_dataset(tree: Tree) -> xr.Dataset:
+    """Return the fields of a view as a Dataset over the dimension ``granule``."""
+    variables = {}
+    for name, array in tree.fields.items():
+        values = array.values
+        if values.dtype == object:
+            values = values.astype(np.dtypes.StringDType())
+        dimensions = array.document["dimension_names"]
+        variables[name] = xr.Variable(dimensions, values, attributes_of(array.document))
+    return xr.decode_cf(xr.Dataset(variables, attrs=tree.root["attributes"]))
+
+
+async def _groups(store: ViewStore) -> list[tuple[str, JSON, dict[str, JSON]]]:
+    """Return the path, attributes and arrays of every group, parents before children."""
+    names = store.tree.granules.names.to_pylist()
+    found: list[tuple[str, JSON, dict[str, JSON]]] = []
+    for first in range(0, len(names), CONCURRENCY):
+        level = names[first : first + CONCURRENCY]
+        while level:
+            groups, level = await _level(store, level)
+            found.extend(groups)
+    return found
+
+
+async def _level(
+    store: ViewStore, paths: list[str]
+) -> tuple[list[tuple[str, JSON, dict[str, JSON]]], list[str]]:
+    """Read the groups at `paths` with their arrays; also return the paths of their groups."""
+    documents = await store.shape.documents(paths)
+    names = await asyncio.gather(*(store.shape.names(path) for path in paths))
+    children = [
+        join(path, name) for path, below in zip(paths, names, strict=True) for name in below
+    ]
+    nodes = iter(await store.shape.documents(children))
+    groups, nested = [], []
+    for path, document, below in zip(paths, documents, names, strict=True):
+        arrays: dict[str, JSON] = {}
+        for name in below:
+            node = next(nodes)
+            if node is not None and node["node_type"] == "array":
+                arrays[name] = node
+            elif node is not None:
+                nested.append(join(path, name))
+        if document is not None:
+            groups.append((path, document["attributes"], arrays))
+    return groups, nested
+
+
+def _dataset(store: ViewStore, path: str, attributes: JSON, arrays: dict[str, JSON]) -> xr.Dataset:
+    """Return one group as a Dataset, decoded as xarray's own Zarr backend decodes it."""
+    variables = {
+        name: _variable(store, join(path, name), document) for name, document in arrays.items()
+    }
+    kept = {name: value for name, value in attributes.items() if not name.lower().startswith("_nc")}
+    decoded, rest, coordinates = decode_cf_variables(variables, kept)
+    dataset = xr.Dataset(decoded, attrs=rest)
+    return dataset.set_coords(coordinates.intersection(decoded))
+
+
+def _variable(store: ViewStore, path: str, document: JSON) -> xr.Variable:
+    dimensions = document.get("dimension_names") or ()
+    if len(dimensions) != len(document["shape"]):
+        raise KeyError(
+            f"the array {path} has no dimension names, which xarray needs; leave it out with "
+            "variables=, or read it from the view itself"
+        )
+    lazy = LazyArray(store, path, document)
+    array: Any = indexing.LazilyIndexedArray(lazy)
+    data = indexing.MemoryCachedArray(indexing.CopyOnWriteArray(array))  # type: ignore[no-untyped-call]
+    return xr.Variable(dimensions, data, attributes_of(document), _encoding(lazy))
+
+
+def _encoding(array: LazyArray) -> JSON:
+    document = array.document
+    grid = document["chunk_grid"]
+    if grid["name"] != "regular":
+        sizes = _compact_chunk_sizes(array.zarr.read_chunk_sizes)
+        preferred = dict(zip(document["dimension_names"], sizes, strict=True))
+        return {"chunks": sizes, "preferred_chunks": preferred}
+    chunks = tuple(grid["configuration"]["chunk_shape"])
+    encoding: JSON = {"chunks": chunks}
+    if document["codecs"][0]["name"] == "sharding_indexed":
+        inner = tuple(document["codecs"][0]["configuration"]["chunk_shape"])
+        encoding = {"chunks": inner, "shards": chunks}
+    names = document.get("dimension_names") or ()
+    return encoding | {"preferred_chunks": dict(zip(names, encoding["chunks"], strict=True))}
+
+
+class LazyArray(BackendArray):
+    """An array of a view that is opened when its values are first wanted.
+
+    Parameters
+    ----------
+    store
+        The view's store.
+    path
+        The array's path in it.
+    document
+        Its Zarr v3 document.
+    """
+
+    def __init__(self, store: ViewStore, path: str, document: JSON) -> None:
+        self.store = store
+        self.path = path
+        self.document = document
+        self.shape = tuple(document["shape"])
+        self.dtype = native_dtype(document["data_type"])
+
+    @cached_property
+    def zarr(self) -> zarr.Array[Any]:
+        """The array as zarr has it."""
+        metadata = ArrayV3Metadata.from_dict(dict(self.document))
+        array = AsyncArray(metadata=metadata, store_path=StorePath(self.store, self.path))
+        return zarr.Array(array)
+
+    @cached_property
+    def _array(self) -> ZarrArrayWrapper:
+        return ZarrArrayWrapper(self.zarr)  # type: ignore[no-untyped-call]
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        """Return the values at `key`, as `ZarrArrayWrapper` does."""
+        return self._array[key]
+
+    async def async_getitem(self, key: indexing.ExplicitIndexer) -> Any:
+        """Return the values at `key` from within an event loop."""
+        return await self._array.async_getitem(key)  # type: ignore[no-untyped-call]

@@ -1,0 +1,357 @@
+"""The granules that a search found, held as Arrow columns.
+
+Nothing here is a Python object per granule: a name is found by bisection, and a row
+becomes a dictionary when its attributes are asked for, a block of rows at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import islice
+from typing import Any, overload
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from l2view.errors import listed
+from l2view.granules import Location
+from l2view.meta.schema import ROW
+from l2view.search.table import MetaDataset
+from l2view.stores.hierarchy import JSON, METADATA_KEYS
+from l2view.virtual.attributes import json_columns
+from l2view.virtual.pickling import array_of, array_state, read_table, table_bytes
+
+READERS = ThreadPoolExecutor(8, thread_name_prefix="l2view")
+"""Threads for what takes zarr's loop from within it; zarr needs its own for that."""
+
+FEW = 6
+"""How many granules a message names."""
+
+BLOCK = 256
+"""How many rows are turned into attributes at once."""
+
+
+class Names(Sequence[str]):
+    """The names of groups, as a sequence of strings over an Arrow array.
+
+    Parameters
+    ----------
+    array
+        The names, of shape (n,).
+    """
+
+    def __init__(self, array: pa.LargeStringArray) -> None:
+        self.array = array
+
+    def __len__(self) -> int:
+        """Return the number of names."""
+        return len(self.array)
+
+    @overload
+    def __getitem__(self, index: int) -> str: ...
+    @overload
+    def __getitem__(self, index: slice) -> Names: ...
+    def __getitem__(self, index: int | slice) -> str | Names:
+        """Return one name, or the names of a slice."""
+        found = self.array[index]
+        return Names(found) if isinstance(index, slice) else str(found)
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the names, turning a block of them into Python's strings at a time."""
+        for start in range(0, len(self.array), BLOCK):
+            yield from self.array[start : start + BLOCK].to_pylist()
+
+    def __contains__(self, name: object) -> bool:
+        """Return whether there is such a name."""
+        wanted = pa.scalar(name, self.array.type) if isinstance(name, str) else None
+        return wanted is not None and pc.index(self.array, wanted).as_py() >= 0
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether `other` holds the same strings in the same order."""
+        if isinstance(other, Names):
+            return bool(self.array.equals(other.array))
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Return the first names, and how many there are."""
+        return f"<{len(self):,} names: {listed(self[:3])}{', …' if len(self) > 3 else ''}>"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the fields of granules can be read again, so that a pickle needn't hold them.
+
+    Attributes
+    ----------
+    meta
+        The table of a snapshot, which stays what it is.
+    fields
+        The selected fields.
+    """
+
+    meta: MetaDataset
+    fields: tuple[str, ...]
+
+    def table(self, rows: NDArray[np.int64]) -> pa.Table:
+        """Return the row numbers and selected fields of some rows."""
+        return self.meta.take(rows, [ROW, *self.fields])
+
+    def names(self, rows: NDArray[np.int64]) -> pa.LargeStringArray:
+        """Return the names of the groups of some rows."""
+        ids = self.meta.take(rows, ["id"]).column(0) if "id" in self.meta.fields else None
+        return group_names(pa.chunked_array([pa.array(rows)]), ids, {ROW, *self.fields})
+
+
+class Granules:
+    """What a view knows of its granules.
+
+    Parameters
+    ----------
+    table
+        The row number and the selected fields, one row a granule.
+    names
+        The name of each granule's group, all different, of shape (n,).
+    locations
+        The fields that a layout locates granules by, one row a granule.
+    origin
+        Where `table` and `names` can be read again.
+    rows
+        The row numbers, where there is no `table` yet.
+    numbered
+        Whether granules are named by their positions, and have no fields.
+    """
+
+    def __init__(
+        self,
+        table: pa.Table | None,
+        names: pa.Array | None,
+        locations: pa.Table,
+        *,
+        origin: Origin | None = None,
+        rows: NDArray[np.int64] | None = None,
+        numbered: bool = False,
+    ) -> None:
+        self._table: Any = table
+        self._names = names
+        self.locations = locations
+        self.origin = origin
+        self._rows = rows
+        self._numbered = numbered
+        self._order: NDArray[np.uint64] | None = None
+        self._block = lru_cache(maxsize=32)(self._read_block)
+        self.row = lru_cache(maxsize=4096)(self._find)
+
+    def __getstate__(self) -> JSON:
+        state = {"locations": table_bytes(self.locations), "numbered": self._numbered}
+        if self._numbered:
+            return state | {"table": table_bytes(self.table)}
+        if self.origin is not None:
+            return state | {"origin": self.origin, "rows": array_state(self.rows)}
+        named = pa.table({"name": self.names})
+        return state | {"table": table_bytes(self.table), "names": table_bytes(named)}
+
+    def __setstate__(self, state: JSON) -> None:
+        table, names = state.get("table"), state.get("names")
+        rows = state.get("rows")
+        self.__init__(  # type: ignore[misc]
+            None if table is None else read_table(table),
+            None if names is None else read_table(names).column(0).combine_chunks(),
+            read_table(state["locations"]),
+            origin=state.get("origin"),
+            rows=None if rows is None else array_of(rows),
+            numbered=state["numbered"],
+        )
+
+    async def load(self) -> None:
+        """Read again what a pickle left out; in a thread, as it takes an event loop."""
+        if self._table is None or (self._names is None and not self._numbered):
+            reading = READERS.submit(lambda: (self.table, self.names))
+            await asyncio.wrap_future(reading)
+
+    @property
+    def table(self) -> pa.Table:
+        """The row number and the selected fields, one row a granule."""
+        if self._table is None:
+            assert self.origin is not None
+            self._table = self.origin.table(self.rows)
+        return self._table
+
+    @property
+    def fields(self) -> list[str]:
+        """The names of the row number and the selected fields."""
+        if self._table is None and self.origin is not None:
+            return [ROW, *self.origin.fields]
+        return list(self.table.schema.names)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The row number and the selected fields, as Arrow has them."""
+        known = self.table if self._table is not None or self.origin is None else self.origin.meta
+        return pa.schema([known.schema.field(name) for name in self.fields])
+
+    @property
+    def everything(self) -> pa.Schema:
+        """All fields that can be told of the granules, selected or not."""
+        return self.table.schema if self.origin is None else self.origin.meta.schema
+
+    def columns(self, names: Sequence[str]) -> pa.Table:
+        """Return some of the fields, of which no other is read for it."""
+        if self._table is None and self.origin is not None:
+            return self.origin.meta.take(self.rows, list(names))
+        return self.table.select(list(names))
+
+    def known(self, names: Sequence[str]) -> pa.Table:
+        """Return those of some fields that there are, selected or not."""
+        if self.origin is not None:
+            there = [name for name in names if name in self.origin.meta.schema.names]
+            if self._table is None or not set(there) <= set(self._table.schema.names):
+                return self.origin.meta.take(self.rows, there)
+        return self.table.select([name for name in names if name in self.table.schema.names])
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """The row numbers, of shape (n,)."""
+        if self._rows is None:
+            self._rows = self.table.column(ROW).to_numpy()
+        return self._rows
+
+    @property
+    def names(self) -> Any:
+        """The name of each granule's group, an Arrow array of shape (n,)."""
+        if self._names is None:
+            assert self.origin is not None
+            self._names = self.origin.names(self.rows)
+        return self._names
+
+    def __len__(self) -> int:
+        alone = self._numbered or self._table is None
+        return int(self.locations.num_rows if alone else self._table.num_rows)
+
+    def head(self, count: int) -> Granules:
+        """Return the first `count` of the granules."""
+        # Without an origin: names that are made of fewer rows may be others.
+        tables = (self.table.slice(0, count), self.names.slice(0, count))
+        return Granules(*tables, self.locations.slice(0, count))
+
+    def _find(self, name: str) -> int | None:
+        """Return the row of the granule called `name`, None where there is none."""
+        if self._numbered:
+            return int(name) if name.isdigit() and int(name) < len(self) else None
+        if self._order is None:
+            self._order = pc.sort_indices(self.names).to_numpy()
+        low, high = 0, len(self._order)
+        wanted = name.encode()
+        while low < high:
+            middle = (low + high) // 2
+            if self.names[int(self._order[middle])].as_py().encode() < wanted:
+                low = middle + 1
+            else:
+                high = middle
+        row = int(self._order[low]) if low < len(self._order) else -1
+        return row if row >= 0 and self.names[row].as_py() == name else None
+
+    def name(self, row: int) -> str:
+        """Return the name of one granule."""
+        return str(row) if self._numbered else str(self.names[row])
+
+    def some(self, rows: Iterable[int]) -> str:
+        """Return the names of a few of some granules, for a message."""
+        chosen = list(islice(rows, FEW + 1))
+        names = ", ".join(self.name(int(row)) for row in chosen[:FEW])
+        return names + (", …" if len(chosen) > FEW else "")
+
+    def numbered(self) -> Granules:
+        """Return the same granules, named by their positions and without fields."""
+        return Granules(pa.table({}), None, self.locations, numbered=True)
+
+    def attributes(self, row: int) -> JSON:
+        """Return the fields of one granule as JSON attributes."""
+        block, position = divmod(row, BLOCK)
+        columns = self._block(block)
+        return {name: values[position] for name, values in columns.items()}
+
+    def location(self, row: int) -> Location:
+        """Return where one granule's arrays lie."""
+        return tuple(column[row].as_py() for column in self.locations.columns)
+
+    def _read_block(self, block: int) -> dict[str, list[Any]]:
+        return json_columns(self.table.slice(block * BLOCK, BLOCK))
+
+
+def granules_of(
+    found: pa.Table,
+    fields: Sequence[str],
+    locating: Sequence[str],
+    origin: Origin | None,
+    *,
+    later: bool = False,
+) -> Granules:
+    """Return the granules that a search found.
+
+    Parameters
+    ----------
+    found
+        Row numbers, the selected fields, ``id`` where there is one, and those that locate.
+    fields
+        The selected fields.
+    locating
+        The fields that a layout locates granules by.
+    origin
+        Where the fields can be read again, None where they may change.
+    later
+        Whether that is from where they are read at all, and they aren't in `found`.
+    """
+    ids = found.column("id") if "id" in found.schema.names else None
+    names = group_names(found.column(ROW), ids, {ROW, *fields})
+    locations = found.select(list(locating))
+    if later:
+        rows = found.column(ROW).to_numpy()
+        return Granules(None, names, locations, origin=origin, rows=rows)
+    return Granules(found.select([ROW, *fields]), names, locations, origin=origin)
+
+
+def group_names(
+    rows: pa.ChunkedArray, ids: pa.ChunkedArray | None, taken: set[str]
+) -> pa.LargeStringArray:
+    """Return a name for each granule's group.
+
+    They are the ids, with ``_`` for what can't stand in a path; or the row numbers, where
+    there are no ids, they are bytes, two are alike, or one is `taken`.
+
+    Parameters
+    ----------
+    rows
+        Row numbers, of shape (n,), in one piece or several.
+    ids
+        Ids, of shape (n,), None where there are none.
+    taken
+        Names of the view's root arrays.
+    """
+    texts = None if ids is None or pa.types.is_binary(ids.type) else ids.cast(pa.large_string())
+    if texts is not None and texts.null_count == 0:
+        names = pc.replace_substring_regex(texts, r"[/\\\x00-\x1f\x7f]", "_")
+        # Zarr keeps these for itself.
+        names = pc.replace_substring_regex(names, r"^(\.{1,2}|__.*|zarr\.json|\.z\w+)$", r"id\1")
+        if _usable(names, taken):
+            return names.combine_chunks()
+    prefix, empty = "", pa.scalar("", pa.large_string())
+    while True:
+        first = pa.scalar(prefix, pa.large_string())
+        names = pc.binary_join_element_wise(first, rows.cast(pa.large_string()), empty)
+        if _usable(names, taken):
+            return names.combine_chunks()
+        prefix += "_"
+
+
+def _usable(names: pa.ChunkedArray, taken: set[str]) -> bool:
+    reserved = pa.array([*taken, *METADATA_KEYS, ""], pa.large_string())
+    alone = len(names) == pc.count_distinct(names).as_py()
+    return bool(alone and not pc.any(pc.is_in(names, reserved)).as_py())

@@ -1,0 +1,269 @@
+"""A view in which each granule is a group: what the data is."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from zarr.abc.store import Store
+
+from l2view.arrays.cf import RELEVANT
+from l2view.errors import MissingGranuleWarning, SkippedArrayWarning, UnsupportedArrayError, warn
+from l2view.granules import Layout, Location, UnreadError
+from l2view.granules.inventory import Inventory
+from l2view.stores.hierarchy import JSON, METADATA_KEYS, join
+from l2view.virtual.attributes import OWN, array_attributes, group_attributes
+from l2view.virtual.crop import CroppedChunk, Windows, cropped, cropped_array
+from l2view.virtual.fields import FieldArray, field_arrays
+from l2view.virtual.granules import Granules
+from l2view.virtual.shape import Found, Unread, is_shown
+
+if TYPE_CHECKING:
+    from l2view.virtual.store import ViewStore
+
+
+class Tree:
+    """The granules as groups, and the fields as arrays of the root.
+
+    Parameters
+    ----------
+    source
+        The store that holds the granules' chunks.
+    layout
+        Where in it the granules lie.
+    granules
+        The granules found.
+    description
+        What the root's attribute ``l2view`` says.
+    variables
+        Globs for the arrays to show, None for all. One without a slash is matched with an
+        array's name, one with a slash with its path below the granule.
+    field_attributes
+        The attributes of the arrays of ``/meta``, by name.
+    windows
+        The place that the arrays are cropped to, None for the whole arrays.
+    """
+
+    def __init__(
+        self,
+        source: Store,
+        layout: Layout,
+        granules: Granules,
+        description: JSON,
+        variables: Sequence[str] | None = None,
+        field_attributes: Mapping[str, JSON] | None = None,
+        windows: Windows | None = None,
+    ) -> None:
+        self.source = source
+        self.layout = layout
+        self.granules = granules
+        self.description = description
+        self.variables = None if variables is None else tuple(variables)
+        self.field_attributes = dict(field_attributes or {})
+        self.windows = windows
+
+    def __getstate__(self) -> JSON:
+        names = ["source", "layout", "granules", "description", "variables", "field_attributes"]
+        return {name: getattr(self, name) for name in [*names, "windows"]}
+
+    def __setstate__(self, state: JSON) -> None:
+        self.__init__(**state)  # type: ignore[misc]
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, Tree)
+            and self.source == other.source
+            and self.description == other.description
+            and self.variables == other.variables
+            and self.granules.table.equals(other.granules.table)
+        )
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def tree(self) -> Tree:
+        """Itself."""
+        return self
+
+    @cached_property
+    def numbered(self) -> ViewStore:
+        """The store of the same granules, named by their positions, for reading their values."""
+        from l2view.virtual.store import ViewStore
+
+        granules = self.granules.numbered()
+        return ViewStore(Tree(self.source, self.layout, granules, self.description))
+
+    def head(self, count: int) -> Tree:
+        """Return the tree of the first `count` granules."""
+        granules = self.granules.head(count)
+        said = {**self.description, "head": len(granules), "count": len(granules)}
+        return Tree(**self.__getstate__() | {"granules": granules, "description": said})
+
+    @cached_property
+    def fields(self) -> dict[str, FieldArray]:
+        """The root's arrays, by name."""
+        return field_arrays(self.granules.table, self.field_attributes)
+
+    @property
+    def root(self) -> JSON:
+        """The document of the root group."""
+        return {"zarr_format": 3, "node_type": "group", "attributes": {OWN: self.description}}
+
+    @property
+    def whole_variables(self) -> Tree:
+        """The tree with all of its arrays."""
+        return Tree(**self.__getstate__() | {"variables": None, "windows": None})
+
+    @property
+    def uncropped(self) -> Tree:
+        """The tree with its whole arrays."""
+        return self if self.windows is None else Tree(**self.__getstate__() | {"windows": None})
+
+    def cropped(self, windows: Windows, said: JSON) -> Tree:
+        """Return the tree with its arrays cropped, and `said` of it."""
+        description = {**self.description, "sel": said}
+        return Tree(**self.__getstate__() | {"windows": windows, "description": description})
+
+    @property
+    def members(self) -> int:
+        """The number of nodes directly below the root."""
+        return len(self.fields) + len(self.granules)
+
+    async def load(self, path: str) -> None:
+        """Read what it takes to tell of the node or chunk at `path`: names and fields."""
+        await self.granules.load()
+
+    async def document(self, path: str) -> JSON | None:
+        """Return the Zarr v3 document of the node at `path`, None where there is none."""
+        await self.load(path)
+        if not path:
+            return self.root
+        name, _, inner = path.partition("/")
+        if name in self.fields:
+            return self.fields[name].document if not inner else None
+        row = self.granules.row(name)
+        if row is None:
+            return None
+        try:
+            document = await self.layout.document(self.granules.location(row), inner)
+        except UnsupportedArrayError as error:
+            warn(f"{path} is left out: {error}", SkippedArrayWarning)
+            return None
+        if document is None:
+            return None if inner else self._missing(row, name)
+        if self.windows is not None and document["node_type"] == "array" and self.shows(inner):
+            document = cropped(document, await self.windows.of(self, row), inner)
+        return self._composed(document, row, inner)
+
+    async def inventories(
+        self, relevant: frozenset[str] = RELEVANT
+    ) -> list[tuple[Inventory, list[Location]]]:
+        """Return what there is of the granules, and where they are, profile by profile.
+
+        Parameters
+        ----------
+        relevant
+            The attributes by which nodes are told apart.
+        """
+        locations = [self.granules.location(row) for row in range(len(self.granules))]
+        found = await self.layout.inventory(locations, relevant)
+        if self.windows is not None:
+            found = [await self.windows.cropped(self, one) for one in found]
+        return [(one, [locations[row] for row in one.rows.tolist()]) for one in found]
+
+    async def documents(self, paths: Sequence[str]) -> list[JSON | None]:
+        """Return the documents of the nodes at `paths`, reading them together."""
+        await self.granules.load()
+        wanted = []
+        for path in paths:
+            name, _, inner = path.partition("/")
+            row = self.granules.row(name)
+            if row is not None:
+                wanted.append((self.granules.location(row), inner))
+        await self.layout.prefetch(wanted)
+        return [await self.document(path) for path in paths]
+
+    def _composed(self, document: JSON, row: int, inner: str) -> JSON | None:
+        """Return a node's document with the granule's fields among its attributes."""
+        source = document.get("attributes") or {}
+        if document["node_type"] == "array":
+            if not self.shows(inner):
+                return None
+            attributes = array_attributes(source, self.granules.attributes(row))
+        elif inner:
+            attributes = source
+        else:
+            attributes = group_attributes(source, self.granules.attributes(row))
+        return {**document, "attributes": attributes}
+
+    def _missing(self, row: int, name: str) -> JSON:
+        reason = self.layout.missing(self.granules.location(row))
+        if self.layout.fields:  # otherwise it is so of every granule, and was said of the view
+            place = self.description["collection"]
+            warn(f"the granule {name} has no arrays in {place}: {reason}", MissingGranuleWarning)
+        attributes = {**self.granules.attributes(row), OWN: {"missing": reason}}
+        return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+
+    def shows(self, path: str) -> bool:
+        """Return whether the array at `path` below a granule is among the variables."""
+        return is_shown(path, self.variables)
+
+    async def names(self, path: str) -> list[str]:
+        """Return the names of the nodes directly below the group at `path`."""
+        await self.load(path)
+        if not path:
+            return [*self.fields, *self.granules.names.to_pylist()]
+        name, _, inner = path.partition("/")
+        row = self.granules.row(name)
+        if row is None:
+            return []
+        below = await self.layout.children(self.granules.location(row), inner)
+        if self.variables is None:
+            return below
+        documents = await asyncio.gather(*(self.document(join(path, child)) for child in below))
+        return [child for child, found in zip(below, documents, strict=True) if found]
+
+    def find(self, key: str) -> Found:
+        """Return where the chunk at `key` is."""
+        name, _, inner = key.partition("/")
+        if name in self.fields:
+            return self.fields[name].chunk_at(inner)
+        row = self.granules.row(name) if inner else None
+        if row is None:
+            return None
+        return self.whole(row, inner) if self.windows is None else CroppedChunk(self, row, inner)
+
+    def whole(self, row: int, inner: str) -> Found:
+        """Return where the chunk at a key below a granule is, of an array that isn't cropped."""
+        location = self.granules.location(row)
+        try:
+            return self.layout.source_key(location, inner)
+        except UnreadError:
+            return Unread(location)
+
+    async def chunk_keys(self, path: str) -> AsyncIterator[str]:
+        """Yield the keys of the chunks of the array at `path`."""
+        if path in self.fields:
+            for key in self.fields[path].keys:
+                yield f"{path}/{key}"
+            return
+        name, _, inner = path.partition("/")
+        row = self.granules.row(name)
+        if row is None:
+            return
+        if self.windows is not None:
+            array = await cropped_array(self, row, inner)
+            if array is not None:
+                async for key in array.keys(self):
+                    yield "/".join([path, "c", *key.split("/")[2:]])
+                return
+        found = self.whole(row, inner)
+        if isinstance(found, Unread):
+            await self.layout.document(found.location, "")
+            found = self.whole(row, inner)
+        if isinstance(found, str):
+            async for key in self.source.list_prefix(f"{found}/"):
+                if key.rpartition("/")[2] not in METADATA_KEYS:
+                    yield path + key.removeprefix(found)

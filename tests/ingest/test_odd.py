@@ -1,0 +1,464 @@
+"""Odd but real input: each comes out as its file says, or stands in the report by name."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import rasterio
+import rasterio.transform
+import shapely
+import zarr
+from builders import write_swath
+
+import l2view
+from l2view.errors import IngestError, L2ViewWarning
+from l2view.geolocation.footprint import of_bounds, of_coordinates, of_grid, on_the_globe
+from l2view.ingest.entries import entries_of
+from l2view.ingest.harvest.attributes import harvest_attributes, instant
+from l2view.ingest.harvest.cmr import record_of
+from l2view.ingest.harvest.stac import item_of
+from l2view.ingest.parse import Entry, Failure, Reading, entry_of_file, parse
+from l2view.ingest.pipeline import _count
+from l2view.stores.trust import trust, trusted
+
+DEFAULTS = {"datetime": "2025-06-01", "bbox": shapely.to_wkb(shapely.box(0, 0, 1, 1))}
+
+
+@pytest.mark.parametrize("layout", ["packed", "groups"])
+def test_attributes_that_are_no_json(tmp_path: Path, layout: Any) -> None:
+    values = {"missing_value": math.nan, "valid_range": [-math.inf, math.inf], "note": "Infinity"}
+    for number in range(3):
+        path = write_swath(tmp_path / f"s{number}.h5", number)
+        with h5py.File(path, "a") as file:
+            if number != 1:
+                file["lat"].attrs.update(values)
+            file.attrs["limit"] = math.nan if number else 1.0
+            file.attrs["institution"] = np.bytes_("Météo".encode("latin-1"))
+    report = l2view.ingest(tmp_path / "*.h5", tmp_path / "c", layout=layout)
+    assert report.failed == []
+    view = l2view.open(tmp_path / "c")
+    attributes = dict(view["s0/lat"].attrs)
+    if layout == "packed":
+        assert math.isnan(attributes["missing_value"])
+        assert attributes["valid_range"] == [-math.inf, math.inf]
+        assert math.isnan(view["s1"].attrs["limit"])
+    else:
+        assert "missing_value" not in attributes
+        assert attributes["valid_range"] == ["-Infinity", "Infinity"]
+    assert attributes["note"] == "Infinity"
+    assert "missing_value" not in view["s1/lat"].attrs
+    assert view["s0"].attrs["limit"] == 1.0
+    assert view["s2"].attrs["institution"] == "Météo"
+    loaded = view.to_datatree()["s2"].to_dataset()
+    assert np.isfinite(loaded["lat"].values).all()
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        ({"bbox": b"junk"}, "is no geometry"),
+        ({"bbox": "POINT (1 2)"}, "is no geometry"),
+        ({"bbox": shapely.to_wkb(shapely.Polygon())}, "is empty"),
+        ({"bbox": shapely.to_wkb(shapely.box(10, 50, 20, 95))}, "latitude beyond 90"),
+        ({"id": None}, "its id is None"),
+        ({"id": 7}, "its id is 7"),
+        ({1: 2}, ""),
+        ({"x": object()}, "is a object, which no field can hold"),
+        ({"slot": 3}, "where l2view keeps"),
+    ],
+)
+def test_harvesters_that_return_something_else(
+    tmp_path: Path, said: dict[Any, Any], reason: str
+) -> None:
+    paths = [write_swath(tmp_path / f"s{number}.h5", number) for number in range(2)]
+
+    def harvest(group: zarr.Group, url: str) -> dict[Any, Any]:
+        return said if "s0" in url else {}
+
+    report = l2view.ingest(paths, tmp_path / "c", harvest=harvest)
+    assert report.added.ids == ["s1"]
+    assert reason in report.failed[0].reason
+
+
+def test_what_a_harvester_may_return(tmp_path: Path) -> None:
+    path = write_swath(tmp_path / "s.h5", 1)
+    fields = {"bbox": shapely.box(170, -5, 190, 5), "x": {1: 2, "b": [3]}, "odd": "caf\udce9"}
+    assert l2view.ingest(path, tmp_path / "c", harvest=lambda *_: fields).failed == []
+    row = l2view.search(tmp_path / "c", bbox=(-175, 0, -170, 1)).to_pylist()[0]
+    assert shapely.from_wkb(row["bbox"]).geom_type == "MultiPolygon"
+    assert json.loads(row["x"]) == {"1": 2, "b": [3]}
+    assert row["odd"] == "café"
+
+
+@pytest.mark.parametrize("key", ["..", ".", "zarr.json", "a//b", ""])
+def test_assets_with_names_that_zarr_lacks(tmp_path: Path, key: str) -> None:
+    path = write_swath(tmp_path / "s.h5", 1)
+    found = parse(Entry("x", {key: path.as_uri(), "other": path.as_uri()}), Reading())
+    if key:
+        assert isinstance(found, Failure)
+        assert "which Zarr can't hold" in found.reason
+    clash = parse(Entry("x", {"a": path.as_uri(), "a/sst": path.as_uri()}), Reading())
+    assert isinstance(clash, Failure)
+    assert "called like other arrays or groups: a/sst" in clash.reason
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("S2A.nc", "S2A"),
+        ("gfs.t00z.pgrb2.f003", "gfs.t00z.pgrb2.f003"),
+        ("x.zarr.zip", "x"),
+        ("y.nc.dmrpp", "y"),
+        ("v2.0.NC4", "v2.0"),
+        (".nc", ".nc"),
+        ("20250601", "20250601"),
+    ],
+)
+def test_ids_are_names_without_what_says_the_format(name: str, expected: str) -> None:
+    assert entry_of_file(f"s3://b/{name}").id == expected
+
+
+def test_urls_with_queries(tmp_path: Path) -> None:
+    found = parse(Entry("x", {"": "https://host.example/get?file=one.nc"}), Reading())
+    assert isinstance(found, Failure)
+    assert "its URL has a query" in found.reason
+    asset = parse(Entry("x", {"a": "https://me:secret@host.example/get?file=one"}), Reading())
+    assert isinstance(asset, Failure)
+    assert "secret" not in str(asset)
+    (entry,) = entries_of("https://host.example/get?file=one.nc")
+    assert isinstance(entry, Entry)
+    assert "secret" not in str(Failure("x", "http://me:secret@host/none.nc", "gone"))
+
+
+def test_references_from_afar_to_files_here(tmp_path: Path) -> None:
+    """Whatever parser says so."""
+    path = write_swath(tmp_path / "s.h5", 1)
+
+    def parser(url: str, registry: Any) -> Any:
+        from virtualizarr.parsers import HDFParser
+
+        from l2view.ingest.files import registry as stores
+
+        return HDFParser()(path.as_uri(), stores(path.as_uri()))
+
+    found = parse(Entry("x", {"": "memory:///x.h5"}), Reading(parser=parser))
+    assert isinstance(found, Failure)
+
+
+def test_zarr_chunks_that_the_parser_does_not_look_for(tmp_path: Path) -> None:
+    root = zarr.create_group(tmp_path / "g.zarr")
+    encoding = {"name": "v2", "separator": "."}
+    odd = root.create_array("odd", shape=(4,), dtype="i4", chunk_key_encoding=encoding)
+    odd[:] = [1, 2, 3, 4]
+    root.create_array("plain", data=np.arange(3))
+    root.create_array("empty", shape=(3,), dtype="i4", fill_value=5)
+    report = l2view.ingest(tmp_path / "g.zarr", tmp_path / "c", defaults=DEFAULTS)
+    assert list(report.omitted) == [
+        ("odd", "its chunks have names that VirtualiZarr's parser doesn't look for")
+    ]
+    view = l2view.open(tmp_path / "c")
+    assert sorted(view["g"].array_keys()) == ["empty", "plain"]
+    assert view["g/empty"][...].tolist() == [5, 5, 5]
+
+
+@pytest.mark.filterwarnings("ignore:imagecodecs codecs are not in the Zarr:UserWarning")
+def test_tiffs_that_no_codec_reads(tmp_path: Path) -> None:
+    kinds: dict[str, dict[str, Any]] = {
+        "bits": {"dtype": "uint8", "NBITS": "1"},
+        "twelve": {"dtype": "uint16", "NBITS": "12"},
+        "big": {"dtype": "float32", "ENDIANNESS": "BIG", "predictor": 3, "compress": "deflate"},
+        "mixed": {"dtype": "float32", "predictor": 3, "compress": "deflate", "count": 3}
+        | {"interleave": "pixel"},
+        "good": {"dtype": "float32", "predictor": 3, "compress": "deflate"},
+    }
+    place = rasterio.transform.from_origin(4e5, 5e6, 10, 10)
+    shape = {"height": 64, "width": 64, "blockxsize": 32, "blockysize": 32, "tiled": True}
+    for name, options in kinds.items():
+        profile = {"driver": "GTiff", "count": 1, "crs": "EPSG:32631", "transform": place}
+        profile |= shape | options
+        with rasterio.open(tmp_path / f"{name}.tif", "w", **profile) as file:
+            file.write(np.ones((profile["count"], 64, 64), profile["dtype"]))
+    defaults = {"datetime": "2025-06-01"}
+    report = l2view.ingest(tmp_path / "*.tif", tmp_path / "c", defaults=defaults)
+    assert report.added.ids == ["good"]
+    reasons = {
+        one.id: one.reason.removeprefix("no array of it can be taken in; 0: its ")
+        for one in report.failed
+    }
+    assert {name: reason.split()[0] for name, reason in reasons.items()} == {
+        "bits": "pixels",
+        "twelve": "pixels",
+        "big": "big-endian",
+        "mixed": "bands",
+    }
+    view = l2view.open(tmp_path / "c")
+    assert list(view["good"].array_keys()) == ["0"]
+    assert (view["good/0"][...] == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2020010112", "2020-01-01 12:00:00"),
+        ("20200101123456", "2020-01-01 12:34:56"),
+        ("2019-233T17:48:11Z", "2019-08-21 17:48:11"),
+        ("2019-233T17:48:11.25Z", "2019-08-21 17:48:11.250000"),
+        ("2019233", "2019-08-21 00:00:00"),
+        ("20200101", "2020-01-01 00:00:00"),
+        ("2020-01-01T12:00:00 UTC", "2020-01-01 12:00:00"),
+        ("2020999", None),
+        ("12345", None),
+    ],
+)
+def test_times_of_older_files(text: str, expected: str | None) -> None:
+    found = instant(text)
+    assert (None if found is None else str(found)) == expected
+
+
+def test_fields_have_one_kind_in_all_files() -> None:
+    group = zarr.create_group({})
+    group.attrs.update({"product_version": 2.0, "orbit_number": "07", "cycle_number": [3]})
+    found = harvest_attributes(group, "")
+    assert found["product_version"] == "2.0"
+    assert found["orbit"] == 7
+    assert found["cycle"] == 3
+
+
+def grid(lat: Any, lon: Any, names: Any = (None, None)) -> zarr.Group:
+    group = zarr.create_group({})
+    for name, values, dimension in (("lat", lat, names[0]), ("lon", lon, names[1])):
+        values = np.asarray(values, dtype="f8")
+        dimensions = [dimension] if dimension else None
+        group.create_array(name, data=values, dimension_names=dimensions)
+    return group
+
+
+def test_places_that_are_said_in_odd_ways() -> None:
+    across = of_grid(np.arange(0, 5.0), np.array([178.0, 179, -180, -179]))
+    assert across is not None
+    assert across.bounds == (-180, -0.5, 180, 4.5)
+    assert across.area == pytest.approx(4 * 5)
+    for names in ((None, None), ("phony_dim_0", "phony_dim_0")):
+        for count in (50, 60):
+            shape = of_coordinates(grid(np.arange(50) * 0.1, np.arange(count) * 0.1, names))
+            assert shape is not None
+            assert shape.area == pytest.approx(50 * count * 0.01)
+    track = of_coordinates(grid(np.sin(np.arange(50)), np.arange(50.0), ("x", "x")))
+    assert track is not None
+    assert track.area < 10
+    with_time = np.broadcast_to(np.arange(4.0)[:, None], (1, 4, 3))
+    swath = of_coordinates(grid(with_time, np.broadcast_to(np.arange(3.0), (1, 4, 3))))
+    assert swath is not None
+    assert swath.covers(shapely.box(0, 0, 2, 3))
+    names = ("geospatial_lon_min", "geospatial_lat_min", "geospatial_lon_max", "geospatial_lat_max")
+    line = of_bounds(dict(zip(names, (180, 0, 180, 1), strict=True)))
+    assert line is not None
+    assert line.area == 0
+    polar = [{"Longitude": lon, "Latitude": 70} for lon in (0, 90, 180, -90, 0)]
+    shape = {"GPolygons": [{"Boundary": {"Points": polar}}]}
+    record = {
+        "GranuleUR": "x",
+        "RelatedUrls": [
+            {"Type": "GET DATA", "URL": f"https://host.example/HLS.x.{band}.tif"}
+            for band in ("B01", "B02")
+        ],
+        "SpatialExtent": {"HorizontalSpatialDomain": {"Geometry": shape}},
+    }
+    _, assets, fields = record_of(record)
+    assert shapely.from_wkb(fields["bbox"]).covers(shapely.Point(33, 85))
+    assert sorted(assets) == ["1", "2"]
+    assert on_the_globe(shapely.Point(10, 20)).area > 0
+    assert on_the_globe(shapely.box(170, 0, 190, 1)).covers(shapely.box(-180, 0, -170, 1))
+
+
+def test_rasters_in_degrees(tmp_path: Path) -> None:
+    for name, west, count in (("far", 170, 32), ("globe", 0, 360)):
+        place = rasterio.transform.from_origin(west, 10, 1, 1)
+        with rasterio.open(
+            tmp_path / f"{name}.tif",
+            "w",
+            driver="GTiff",
+            height=8,
+            width=count,
+            count=1,
+            dtype="uint8",
+            crs="EPSG:4326",
+            transform=place,
+            blockysize=8,
+        ) as file:
+            file.write(np.ones((1, 8, count), "uint8"))
+    defaults = {"datetime": "2025-06-01"}
+    assert l2view.ingest(tmp_path / "*.tif", tmp_path / "c", defaults=defaults).failed == []
+    far, globe = map(shapely.from_wkb, l2view.search(tmp_path / "c")["bbox"].to_pylist())
+    expected = shapely.union(shapely.box(170, 2, 180, 10), shapely.box(-180, 2, -158, 10))
+    assert shapely.equals(far, expected)
+    assert shapely.equals(globe, shapely.box(-180, 2, 180, 10))
+
+
+def test_assets_of_items_in_odd_places() -> None:
+    item: dict[str, Any] = {
+        "type": "Feature",
+        "id": "x",
+        "geometry": None,
+        "bbox": [1, 2, 0, 3, 4, 9],
+        "properties": {"datetime": "2025-06-01T00:00:00Z"},
+        "links": [{"rel": "self", "href": "s3://bucket/items/i.json"}],
+        "assets": {
+            "a": {"href": "./red file.nc", "type": "application/netcdf"},
+            "b": {"href": "../b.tif", "proj:shape": [5, 6], "proj:transform": [1, 0, 2, 0, -1, 3]},
+            "c": {"href": "https://host.example/c", "roles": ["data"], "type": "application/x-odd"},
+            "d": {"href": "d.bin"},
+            "e": {"href": "e.png", "roles": ["thumbnail"]},
+        },
+    }
+    _, assets, fields, omitted = item_of(item)
+    assert assets["b"] == "s3://bucket/b.tif"
+    assert assets["a"].startswith("s3://bucket/items/red")
+    assert set(omitted) == {"c", "d"}
+    assert shapely.from_wkb(fields["bbox"]).bounds == (1, 2, 3, 4)
+    only_b = item | {"assets": {"b": item["assets"]["b"]}}
+    assert item_of(only_b)[2]["transform_2"] == 2.0
+    assert item_of(only_b)[2]["shape_x"] == 6
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[1, 2]", '{"features": null}', '{"features": [1]}', '{"items": [null]}', "3", '{"umm": 1}'],
+)
+def test_json_that_is_no_record(tmp_path: Path, text: str) -> None:
+    (tmp_path / "x.json").write_text(text)
+    found = list(entries_of(tmp_path / "x.json"))
+    assert found
+    assert all(isinstance(one, Failure) for one in found)
+
+
+def test_lines_of_records_are_read_one_by_one(tmp_path: Path) -> None:
+    record = {
+        "umm": {"GranuleUR": "g", "RelatedUrls": [{"Type": "GET DATA", "URL": "s3://b/x.nc"}]}
+    }
+    lines = [json.dumps(record), "{broken", "", json.dumps(record)]
+    (tmp_path / "x.ndjson").write_text("\n".join(lines))
+    found = list(entries_of(tmp_path / "x.ndjson"))
+    assert [type(one) for one in found] == [Entry, Failure, Entry]
+    (gone,) = entries_of(tmp_path / "gone.ndjson")
+    assert isinstance(gone, Failure)
+    (odd,) = entries_of("ftp://host.example/x.json")
+    assert isinstance(odd, Failure)
+
+
+def test_a_state_folder_that_cannot_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import icechunk
+
+    monkeypatch.setenv("XDG_STATE_HOME", "/proc/nowhere")
+    store = icechunk.local_filesystem_store("/data")
+    container = icechunk.VirtualChunkContainer("file:///data/", store)
+    storage = icechunk.local_filesystem_storage(str(tmp_path))
+    with pytest.warns(L2ViewWarning, match="opening this collection will take authorize="):
+        trust(storage, {"file:///data/": container})
+
+
+def test_what_cannot_be_sent_to_processes(tmp_path: Path) -> None:
+    path = write_swath(tmp_path / "s.h5", 1)
+    with pytest.raises(IngestError, match="harvest= and parser= must pickle"):
+        l2view.ingest(path, tmp_path / "c", parallel=2, harvest=lambda *_: {})
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import l2view\nl2view.ingest({str(path)!r}, {str(tmp_path / 'd')!r}, parallel=2)\n"
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert 'must stand under if __name__ == "__main__"' in done.stderr
+
+
+def test_fill_values_that_are_names() -> None:
+    group = grid([[1.0, 2], [3, 4]], [[1.0, 2], [3, 4]])
+    for name in ("lat", "lon"):
+        group[name].attrs["_FillValue"] = "NaN"
+    assert of_coordinates(group) is not None
+
+
+def test_a_mask_beside_an_image_is_left_out_whole(tmp_path: Path) -> None:
+    place = rasterio.transform.from_origin(4e5, 5e6, 10, 10)
+    with (
+        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
+        rasterio.open(
+            tmp_path / "m.tif",
+            "w",
+            driver="GTiff",
+            height=64,
+            width=64,
+            count=1,
+            dtype="uint8",
+            tiled=True,
+            blockxsize=32,
+            blockysize=32,
+            crs="EPSG:32631",
+            transform=place,
+        ) as file,
+    ):
+        file.write(np.full((1, 64, 64), 7, "uint8"))
+        file.write_mask(np.eye(64, dtype=bool))
+    report = l2view.ingest(tmp_path / "m.tif", tmp_path / "c", defaults={"datetime": "2025-06-01"})
+    assert [path for path, _ in report.omitted] == ["1"]
+    granule = l2view.open(tmp_path / "c")["m"]
+    assert list(granule.members()) == [("0", granule["0"])]
+    assert (granule["0"][...] == 7).all()
+
+
+def test_places_and_times_of_records() -> None:
+    geometry = {
+        "Lines": [{"Points": [{"Longitude": x, "Latitude": 10} for x in (179, -179)]}],
+        "Points": [{"Longitude": 5, "Latitude": 6}],
+    }
+    record = {
+        "GranuleUR": "x",
+        "RelatedUrls": [{"Type": "GET DATA", "URL": "https://host.example/x.nc"}],
+        "SpatialExtent": {"HorizontalSpatialDomain": {"Geometry": geometry}},
+        "TemporalExtent": {"SingleDateTime": "soon"},
+    }
+    _, _, fields = record_of(record)
+    outline = shapely.from_wkb(fields["bbox"])
+    for x, y in ((179.5, 10), (-179.5, 10), (5, 6)):
+        assert outline.covers(shapely.Point(x, y))
+    assert not outline.intersects(shapely.box(-100, 9, 100, 11))
+    assert fields["datetime"] == "soon"  # which is named where all fields are looked at
+
+
+def test_a_bar_takes_nothing_from_an_iterator(tmp_path: Path) -> None:
+    """Counting what can be gone through but once would lose it."""
+    paths = [write_swath(tmp_path / f"s{number}.h5", number) for number in range(4)]
+    assert _count([str(path) for path in paths]) == 4
+    assert _count(tmp_path / "*.h5") == 4
+    for granules in (iter(paths), [iter(paths)], [paths[0], iter(paths[1:])]):
+        assert _count(granules) is None
+    assert l2view.ingest([iter(paths)], tmp_path / "c", progress=True).added.count == 4
+
+
+def test_a_dry_run_names_folders_with_odd_names(tmp_path: Path) -> None:
+    for name in ("my files", "my other"):
+        (tmp_path / name / "deep").mkdir(parents=True)
+        write_swath(tmp_path / name / "deep" / f"{name}.h5", 1)
+    dry = l2view.ingest(tmp_path, tmp_path / "c", dry_run=True)
+    wet = l2view.ingest(tmp_path, tmp_path / "c")
+    assert dry.containers == wet.containers == [f"file://{tmp_path}/"]
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '{"x": ["old"]}', "{"])
+def test_a_list_of_containers_that_is_something_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    import icechunk
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    (tmp_path / "l2view").mkdir()
+    (tmp_path / "l2view" / "containers.json").write_text(text)
+    assert trusted(icechunk.local_filesystem_storage(str(tmp_path / "r")), {}) == frozenset()
