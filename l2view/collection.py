@@ -22,8 +22,6 @@ from l2view.errors import (
     MissingGranuleWarning,
     QueryError,
     SkippedFieldWarning,
-    listed,
-    unknown,
     warn,
 )
 from l2view.granules import Layout, convention, packed
@@ -43,6 +41,7 @@ from l2view.search.time import ENDS, STARTS, time_field
 from l2view.sql.functions import AllowStores, TableFunctions
 from l2view.stores.hierarchy import META, Hierarchy
 from l2view.stores.open import Authorize, Source, StoreLike, open_source, require_authorization
+from l2view.text import join_names, unknown_name
 from l2view.view import View
 from l2view.virtual.granules import Origin, granules_of
 from l2view.virtual.join_plan import joined
@@ -121,7 +120,7 @@ class Collection:
         self._fields: dict[str, Field] = {field.name: field for field in fields}
         for named in (geometry_field, time_field):
             if named is not None and named not in self._fields:
-                raise FieldError(unknown("field", named, self._fields))
+                raise FieldError(unknown_name("field", named, self._fields))
         self._layout: Layout
         if location is None and set(packed.FIELDS) <= set(self._fields):
             root = sync(self._hierarchy.read(""))
@@ -556,7 +555,7 @@ class Collection:
         names = list(dict.fromkeys(asked))
         for name in names:
             if name not in self._fields and name != ROW:
-                raise FieldError(unknown("field", name, self._fields))
+                raise FieldError(unknown_name("field", name, self._fields))
         return [name for name in names if name != ROW]
 
     def _search(
@@ -589,5 +588,5 @@ class Collection:
         if search.ids is not None and search.only_ids:
             known = set(found.take(["id"]).column(0).to_pylist())
             if absent := [str(one) for one in dict.fromkeys(search.ids) if one not in known]:
-                warn(f"no granule has the id {listed(absent)}", L2ViewWarning)
+                warn(f"no granule has the id {join_names(absent)}", L2ViewWarning)
         return found

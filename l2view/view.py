@@ -11,9 +11,10 @@ from zarr.core.group import GroupMetadata
 from zarr.storage import StorePath
 
 from l2view.cells.scan import MAX_CELLS
-from l2view.errors import QueryError, ShapeError, listed, unknown
+from l2view.errors import QueryError, ShapeError
 from l2view.mosaic.api import explain_mosaic, mosaic
 from l2view.scan.dataset import TableDataset
+from l2view.text import join_names, unknown_name
 from l2view.virtual.crop import Windows
 from l2view.virtual.granules import Names
 from l2view.virtual.join_plan import joined
@@ -169,7 +170,7 @@ class View(zarr.Group):
             return fields_dataset(store.tree)
         if "stacks" in store.shape.description:
             raise ShapeError(
-                f"the granules differ, and are in {listed(store.shape.description['stacks'])}: "
+                f"the granules differ, and are in {join_names(store.shape.description['stacks'])}: "
                 "to_datatree() has all of them, xarray.open_zarr(view.store, group=…) one"
             )
         return joined_dataset(store, chunks)
@@ -337,7 +338,7 @@ class View(zarr.Group):
             known = [path for path, node in members if isinstance(node, zarr.Array)]
             for path in paths:
                 if path not in known:
-                    raise QueryError(unknown("array", path, known))
+                    raise QueryError(unknown_name("array", path, known))
 
     def to_icechunk(
         self,

@@ -27,8 +27,9 @@ from zarr.storage import StorePath
 from l2view.arrays.codecs import at_once
 from l2view.arrays.grid import Edges, Window, edges_of, regular_edges, size
 from l2view.arrays.values import Values
-from l2view.errors import ChunkError, L2ViewError, said
+from l2view.errors import ChunkError, L2ViewError
 from l2view.stores.hierarchy import join, reads_sync
+from l2view.text import first_line
 
 VALUE = "value"
 """The column of the cells' values."""
@@ -346,7 +347,8 @@ class StoredArray:
         except (ValueError, TypeError, ArithmeticError) as error:
             way = "" if self.values.attributes is None else "; decode => false gives what is stored"
             raise ChunkError(
-                f"values of {self.name} can't be told as {self.values.type}: {said(error)}{way}"
+                f"values of {self.name} can't be told as {self.values.type}: "
+                f"{first_line(error)}{way}"
             ) from error
 
     def stored(self, window: Window) -> NDArray[Any]:
@@ -455,7 +457,7 @@ class StoredArray:
         spans = self.chunks(window)
         index = next(self._failing(spans), tuple(span.start for span in spans))
         return ChunkError(
-            f"the chunk {self.key(index)} of {self.name} can't be read: {said(error)}"
+            f"the chunk {self.key(index)} of {self.name} can't be read: {first_line(error)}"
         )
 
     def _failing(self, spans: Window) -> Iterator[tuple[int, ...]]:

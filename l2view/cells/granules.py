@@ -20,11 +20,12 @@ from l2view.arrays.stored import VALUE, Columns, Opened, StoredArray, dimension_
 from l2view.arrays.values import MISSING, Values, arrow_type
 from l2view.cells.one_array import axes_of
 from l2view.cells.scan import MAX_CELLS, Cells
-from l2view.errors import L2ViewWarning, MissingGranuleWarning, QueryError, listed, unknown, warn
+from l2view.errors import L2ViewWarning, MissingGranuleWarning, QueryError, warn
 from l2view.geolocation.coordinates import LATITUDE, LONGITUDE, distance, says_coordinate
 from l2view.granules.inventory import ArrayInventory, Inventory
 from l2view.scan.dataset import TableDataset
 from l2view.stores.hierarchy import JSON, join, resolve
+from l2view.text import join_names, unknown_name
 from l2view.virtual.join_shape import field_names
 from l2view.virtual.opener import GranuleOpener
 from l2view.virtual.tree import Tree
@@ -46,7 +47,7 @@ def cells(
             parts.append(ProfileArray.of(inventory, inventory.arrays[path], decode))
     if not parts and any(shown):
         known = dict.fromkeys(path for paths in shown for path in paths)
-        raise QueryError(unknown("variable", variable, known))
+        raise QueryError(unknown_name("variable", variable, known))
     found = np.concatenate([np.zeros(0, dtype=np.int64), *(one.rows for one in inventories)])
     lost = np.setdiff1d(np.arange(len(tree.granules)), found)
     if len(lost):
@@ -114,7 +115,7 @@ def _path(variable: str, paths: Sequence[str]) -> str | None:
     named = [path for path in paths if path.rpartition("/")[2] == variable]
     if len(named) > 1:
         raise QueryError(
-            f'several arrays are called "{variable}": name one by its path, of {listed(named)}'
+            f'several arrays are called "{variable}": name one by its path, of {join_names(named)}'
         )
     return named[0] if named else None
 
@@ -329,8 +330,8 @@ def _with_coordinates_alike(
             types[name] = arrow_type(dtype)
     if dropped:
         warn(
-            f"the data types of {listed(dropped)} beside {variable} differ between granules, and "
-            "they are no columns",
+            f"the data types of {join_names(dropped)} beside {variable} differ between granules, "
+            "and they are no columns",
             L2ViewWarning,
         )
     made = []

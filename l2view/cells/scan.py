@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 from l2view.arrays.grid import first_and_rest, size, tiles
 from l2view.arrays.stored import Arrays
 from l2view.cells.windows import MOST, Alive, Fetched, Member, Piece
-from l2view.errors import QueryError, listed
+from l2view.errors import QueryError
 from l2view.scan.filter import Condition
+from l2view.text import join_names
 
 MAX_CELLS = 100_000_000_000
 """The most cells that a query goes through, unless a caller allows more."""
@@ -148,7 +149,7 @@ class Cells:
         names = [name for name in self.schema.names if name not in read]
         return QueryError(
             f"{self.name} has {total} cells to go through, more than max_cells="
-            f"{self.max_cells:,}: filter by {listed(names)}, or allow more with max_cells"
+            f"{self.max_cells:,}: filter by {join_names(names)}, or allow more with max_cells"
         )
 
 

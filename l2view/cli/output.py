@@ -20,8 +20,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from l2view.errors import FieldError, L2ViewError, QueryError, listed
+from l2view.errors import FieldError, L2ViewError, QueryError
 from l2view.meta.footprints import read_geometries
+from l2view.text import join_names
 from l2view.virtual.attributes import is_geometry, json_columns
 
 TABLE_ROWS = 100
@@ -82,7 +83,9 @@ def write(table: pa.Table, form: Format, output: Path | None = None) -> None:
 
 def _write(table: pa.Table, form: Format, output: Path | None) -> None:
     if twice := {name for name in table.schema.names if table.schema.names.count(name) > 1}:
-        raise QueryError(f"there are several columns {listed(sorted(twice))}; name them with AS")
+        raise QueryError(
+            f"there are several columns {join_names(sorted(twice))}; name them with AS"
+        )
     if form is Format.parquet:
         if output is None and sys.stdout.isatty():
             raise L2ViewError("Parquet is not for a terminal: pass --output, or a pipe")
@@ -190,7 +193,7 @@ def _geojson(table: pa.Table) -> Iterator[str]:
     if field is None:
         raise FieldError(
             f"GeoJSON needs footprints, and no field of the rows is a geometry; fields: "
-            f"{listed(table.schema.names)}"
+            f"{join_names(table.schema.names)}"
         )
     yield '{"type": "FeatureCollection", "features": ['
     comma = "\n"

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from l2view.display.summary import outlines
 from l2view.display.svg import map_box, ocean
-from l2view.errors import FieldError, L2ViewError, unknown
+from l2view.errors import FieldError, L2ViewError
+from l2view.text import unknown_name
 from l2view.virtual.attributes import is_geometry, json_values
 
 if TYPE_CHECKING:
@@ -63,9 +64,9 @@ def plot_footprints(
     except ImportError as error:
         raise L2ViewError("plots need matplotlib: pip install 'l2view[plot]'") from error
     if not any(is_geometry(field) for field in table.schema):
-        raise FieldError(unknown("geometry field", "bbox", table.schema.names))
+        raise FieldError(unknown_name("geometry field", "bbox", table.schema.names))
     if column is not None and column not in table.schema.names:
-        raise FieldError(unknown("field", column, table.schema.names))
+        raise FieldError(unknown_name("field", column, table.schema.names))
     shapes, rows = outlines(table, OUTLINES)
     if ax is None:
         ax = plt.figure(figsize=figsize, layout="constrained").add_subplot()

@@ -9,10 +9,11 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from l2view.errors import FieldError, L2ViewError, listed, unknown
+from l2view.errors import FieldError, L2ViewError
 from l2view.geolocation.coordinates import image_axes
 from l2view.geolocation.positions import Steps, positions, thinned
 from l2view.geolocation.touching import corners_of, extremes
+from l2view.text import join_names, unknown_name
 from l2view.virtual.store import ViewStore
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def plot_granules(
         placed = [one for one in looks if one.lat is not None]
         if not placed:
             raise L2ViewError(
-                f"{listed(one.name for one in looks)}: nothing says where their cells lie; "
+                f"{join_names(one.name for one in looks)}: nothing says where their cells lie; "
                 "ncols= draws them without a map"
             )
         drawn = [_on_map(ax, one, look) for one in placed]
@@ -149,7 +150,7 @@ def _unknown(view: View, variable: str) -> str:
     if variable in drawable:
         return f"{variable} has no cells in the granules that would be drawn"
     known = [*view.table.schema.names, *drawable]
-    return unknown("field or variable of rows and columns", variable, known, "there are")
+    return unknown_name("field or variable of rows and columns", variable, known, "there are")
 
 
 def _granule(view: View, name: str) -> zarr.Group | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from l2view.display.summary import DRAWN, Summary, first_rows, footprints, time_span
-from l2view.errors import listed
+from l2view.text import join_names
 from l2view.virtual.join_shape import Joined
 
 if TYPE_CHECKING:
@@ -38,15 +38,15 @@ def view_summary(view: View) -> Summary:
     facts["query"] = ", ".join(f"{name}={value}" for name, value in query.items()) or "all"
     if span := time_span(table):
         facts["time"] = span
-    facts["fields"] = listed(table.schema.names)
+    facts["fields"] = join_names(table.schema.names)
     if "variables" in said:
-        facts["variables"] = listed(said["variables"])
+        facts["variables"] = join_names(said["variables"])
     if "layout" in said:
         facts["layout"] = ", ".join(
             [said["layout"], *(f"{name}={said[name]!r}" for name in JOINED if name in said)]
         )
         facts |= _joined(view)
-    facts["granules"] = listed(view.names[:3])
+    facts["granules"] = join_names(view.names[:3])
     if said["count"] > 3:
         facts["granules"] += ", …"
     names, rows = first_rows(table)
@@ -60,7 +60,7 @@ def _joined(view: View) -> dict[str, str]:
     said = view.description
     if "stacks" in said:
         groups = [f"{name} ({one['granules']:,} granules)" for name, one in said["stacks"].items()]
-        return {"groups": listed(groups)}
+        return {"groups": join_names(groups)}
     shape = view.view_store.shape
     assert isinstance(shape, Joined)
     arrays = []

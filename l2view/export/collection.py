@@ -16,7 +16,7 @@ import shapely
 import zarr
 from zarr.core.sync import sync
 
-from l2view.errors import ExportError, L2ViewWarning, listed, warn
+from l2view.errors import ExportError, L2ViewWarning, warn
 from l2view.export.cells import Cells, cells
 from l2view.granules import Location, groups_writer, packed_writer
 from l2view.granules.inventory import Inventory
@@ -28,6 +28,7 @@ from l2view.ingest.writer import Granule, LayoutName, write_batch, write_granule
 from l2view.meta.schema import GEOMETRIES, ROW
 from l2view.stores.hierarchy import JSON, META
 from l2view.stores.repository import keep_containers, open_repository, with_containers
+from l2view.text import join_names
 from l2view.virtual.attributes import DECODING, is_geometry, json_values
 from l2view.virtual.store import ViewStore
 from l2view.virtual.tree import Tree
@@ -84,7 +85,9 @@ def to_icechunk(
         Where a file has changed, a chunk can't be referred to, or a granule can't be written.
     """
     if lost := sorted(PLACES.intersection(tree.granules.fields) - set(tree.layout.fields)):
-        warn(f"the fields {listed(lost)} are where l2view keeps a granule's place", L2ViewWarning)
+        warn(
+            f"the fields {join_names(lost)} are where l2view keeps a granule's place", L2ViewWarning
+        )
     session = _session_of(target)
     repository = None if session is not None else open_repository(target)
     granules = _granules(tree, copy_native)
@@ -112,7 +115,7 @@ def to_icechunk(
         if written.failed:
             reasons = [f"{granule.id}: {reason}" for granule, reason in written.failed]
             raise ExportError(
-                f"{len(reasons)} granules can't be written: {listed(reasons, most=3)}"
+                f"{len(reasons)} granules can't be written: {join_names(reasons, most=3)}"
             )
         done += len(some)
         progress(done, len(tree.granules))
@@ -166,8 +169,9 @@ def _check(tree: Tree) -> None:
     if wrong:
         name, reason = next(iter(wrong.items()))
         raise ExportError(
-            f"the files of {len(wrong)} granules have changed or are gone ({listed(wrong)}), as "
-            f"{name}: {reason}; search without them, or pass check=False to refer to what is there"
+            f"the files of {len(wrong)} granules have changed or are gone ({join_names(wrong)}), "
+            f"as {name}: {reason}; search without them, or pass check=False to refer to what is "
+            "there"
         )
 
 

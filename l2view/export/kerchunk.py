@@ -16,9 +16,10 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.metadata.v3 import ArrayV3Metadata
 
 from l2view.arrays.cf import attributes_of
-from l2view.errors import ExportError, said
+from l2view.errors import ExportError
 from l2view.export.manifests import manifest_group, walked
 from l2view.stores.hierarchy import JSON, join
+from l2view.text import first_line
 from l2view.virtual.shape import Shape
 
 type Format = Literal["json", "parquet"]
@@ -70,7 +71,7 @@ def _references(group: ManifestGroup, zarr_format: Literal[2, 3]) -> JSON:
             )
         except Exception as error:  # VirtualiZarr raises what it likes for what v2 can't say
             raise ExportError(
-                f"{path} can't be told in Zarr format {zarr_format} ({said(error)}); "
+                f"{path} can't be told in Zarr format {zarr_format} ({first_line(error)}); "
                 + ("pass zarr_format=3, or " if zarr_format == 2 else "")
                 + "leave it out with variables= or fields="
             ) from error

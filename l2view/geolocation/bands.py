@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from l2view.arrays.cf import is_time, native_dtype
-from l2view.errors import QueryError, listed, unknown
+from l2view.errors import QueryError
 from l2view.geolocation.coordinates import (
     LATITUDE,
     LONGITUDE,
@@ -22,6 +22,7 @@ from l2view.geolocation.coordinates import (
 from l2view.geolocation.geotiff import is_placed
 from l2view.granules.inventory import ArrayInventory, Inventory
 from l2view.stores.hierarchy import JSON, join, resolve
+from l2view.text import join_names, unknown_name
 
 type Bands = str | Sequence[str] | Mapping[str, str] | None
 """How bands are asked for: by paths or names, or by what each is to be called."""
@@ -136,7 +137,7 @@ def asked(bands: Bands, inventories: Sequence[Inventory], shows: Shows) -> tuple
     again = {one.name for one in made if sum(other.name == one.name for other in made) > 1}
     if again:
         raise QueryError(
-            f"several bands would be called {listed(sorted(again))}: name each, as in "
+            f"several bands would be called {join_names(sorted(again))}: name each, as in "
             'bands={"red": "a/red", "red_20m": "b/red"}'
         )
     return tuple(made)
@@ -199,7 +200,7 @@ def found(band: Band, inventories: Sequence[Inventory], shows: Shows) -> list[Le
             for path in _groups_of_levels(one) or one.arrays
             if shows(path)
         )
-        raise QueryError(unknown("band", band.path, known))
+        raise QueryError(unknown_name("band", band.path, known))
     return parts
 
 
@@ -389,7 +390,7 @@ def _path(asked: str, levels: Mapping[str, Any], inventory: Inventory) -> str | 
     named = named or [one for one in inventory.arrays if one.rpartition("/")[2] == asked]
     if len(named) > 1:
         raise QueryError(
-            f'several bands are called "{asked}": name one by its path, of {listed(named)}'
+            f'several bands are called "{asked}": name one by its path, of {join_names(named)}'
         )
     return named[0] if named else None
 

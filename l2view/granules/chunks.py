@@ -27,9 +27,10 @@ from zarr.core.chunk_key_encodings import ChunkKeyEncoding
 from zarr.core.sync import sync
 from zarr.storage import LocalStore, ObjectStore
 
-from l2view.errors import StoreError, said
+from l2view.errors import StoreError
 from l2view.granules.inventory import Source
 from l2view.stores.hierarchy import JSON, METADATA_KEYS
+from l2view.text import first_line
 
 type Kind = Literal["missing", "native", "virtual", "inline"]
 """How a chunk is there: not at all, as a value of the store, in a file, or in the manifest."""
@@ -240,8 +241,8 @@ async def _objects(
         cannot = isinstance(error, NotImplementedError | obstore.exceptions.NotSupportedError)
         if begun or not cannot or sum(sizes) > PROBED:
             raise StoreError(
-                f"the chunks below {prefix or 'the root'} can't be listed ({said(error)}), which "
-                "telling where they lie takes of a store that isn't Icechunk"
+                f"the chunks below {prefix or 'the root'} can't be listed ({first_line(error)}), "
+                "which telling where they lie takes of a store that isn't Icechunk"
             ) from error
     else:
         return

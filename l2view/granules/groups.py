@@ -10,10 +10,11 @@ from functools import partial
 
 import numpy as np
 
-from l2view.errors import FieldError, SkippedArrayWarning, UnsupportedArrayError, unknown, warn
+from l2view.errors import FieldError, SkippedArrayWarning, UnsupportedArrayError, warn
 from l2view.granules import Location, UnreadError
 from l2view.granules.inventory import ArrayInventory, Inventory, Source, Variants
 from l2view.stores.hierarchy import JSON, Hierarchy, join, resolve
+from l2view.text import unknown_name
 
 type Nodes = tuple[dict[str, JSON], dict[str, JSON]]
 """The documents of a granule's arrays by path, and the attributes of its groups."""
@@ -38,7 +39,7 @@ def location_field(names: Sequence[str], named: str | None = None) -> str | None
     """
     if named is not None:
         if named not in names:
-            raise FieldError(unknown("field", named, names))
+            raise FieldError(unknown_name("field", named, names))
         return named
     return next((name for name in LOCATIONS if name in names), None)
 

@@ -11,7 +11,7 @@ import icechunk
 from zarr.abc.store import Store
 from zarr.core.sync import sync
 
-from l2view.errors import FieldError, IngestError, L2ViewWarning, StoreError, unknown, warn
+from l2view.errors import FieldError, IngestError, L2ViewWarning, StoreError, warn
 from l2view.index.indexes import FOOTPRINTS, LATER, SORTED, TREES, ZONES, Indexes, is_ours
 from l2view.index.writer import (
     add_later,
@@ -27,6 +27,7 @@ from l2view.meta.schema import Field, read_fields
 from l2view.stores.hierarchy import META, Hierarchy, join
 from l2view.stores.open import open_source
 from l2view.stores.repository import find_repository
+from l2view.text import unknown_name
 
 ATTEMPTS = 5
 """How often an index is made again where others rewrite rows meanwhile."""
@@ -224,7 +225,7 @@ def _wanted(known: dict[str, Field], fields: Sequence[str] | None) -> list[Index
     found = []
     for name in dict.fromkeys(fields):
         if name not in known:
-            raise FieldError(unknown("field", name, known))
+            raise FieldError(unknown_name("field", name, known))
         if known[name].geometry is not None:
             found.append(Index("tree", name))
         elif can_be_sorted(known[name]):

@@ -12,10 +12,11 @@ import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from l2view.errors import IngestError, said
+from l2view.errors import IngestError
 from l2view.ingest.files import expanded, opened
 from l2view.ingest.harvest import cmr, stac
 from l2view.ingest.parse import Entry, Failure, entry_of_file
+from l2view.text import first_line
 
 RECORDS = (".json", ".geojson", ".ndjson", ".jsonl")
 TABLES = (".parquet", ".geoparquet")
@@ -151,7 +152,7 @@ def _lines(url: str) -> Iterator[str]:
         if rest.strip():
             yield rest.decode()
     except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-        raise IngestError(f"it can't be read: {said(error)}") from error
+        raise IngestError(f"it can't be read: {first_line(error)}") from error
 
 
 def _in_table(url: str) -> Iterator[Entry | Failure]:
@@ -169,4 +170,4 @@ def _in_table(url: str) -> Iterator[Entry | Failure]:
             rows = pa.Table.from_batches([batch], schema=table.schema_arrow)
             yield from _of_record(rustac.from_arrow(rows), url)
     except (IngestError, OSError, pa.ArrowException, rustac.RustacError) as error:
-        yield Failure(entry_of_file(url).id, url, f"it can't be read: {said(error)}")
+        yield Failure(entry_of_file(url).id, url, f"it can't be read: {first_line(error)}")

@@ -15,7 +15,8 @@ from multiprocessing import get_context
 from os import cpu_count
 from typing import Any
 
-from l2view.errors import IngestError, said
+from l2view.errors import IngestError
+from l2view.text import first_line
 
 type Parallel = bool | int | str | Executor
 """False for none, True for a process a processor, a number of processes, ``"threads"``,
@@ -156,8 +157,8 @@ def _try(executor: Executor, function: Any) -> None:
         pickle.dumps(function)
     except Exception as error:  # whatever an object's own pickling raises
         raise IngestError(
-            f"harvest= and parser= must pickle to run in other processes ({said(error)}); name a "
-            "function of a module"
+            "harvest= and parser= must pickle to run in other processes "
+            f"({first_line(error)}); name a function of a module"
         ) from error
     try:
         executor.submit(int).result()

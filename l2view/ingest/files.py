@@ -24,10 +24,11 @@ from obspec_utils.protocols import ReadableFile
 from obspec_utils.readers import BlockStoreReader
 from obspec_utils.registry import ObjectStoreRegistry
 
-from l2view.errors import IngestError, said, without_credentials
+from l2view.errors import IngestError
 from l2view.granules.references import Checksum
 from l2view.ingest.formats import HEAD
 from l2view.stores.open import URL
+from l2view.text import first_line, strip_credentials
 
 WILD = re.compile(r"[*?\[]")
 SMALL = 2**22
@@ -127,7 +128,9 @@ def store_of(root: str) -> Any:
             return obstore.store.HTTPStore.from_url(root, client_options={"allow_http": plain})
         return obstore.store.from_url(root)
     except (ValueError, obstore.exceptions.BaseError) as error:
-        raise IngestError(f"{without_credentials(root)} can't be opened: {said(error)}") from error
+        raise IngestError(
+            f"{strip_credentials(root)} can't be opened: {first_line(error)}"
+        ) from error
 
 
 def key_of(url: str) -> str:
@@ -153,7 +156,7 @@ def _read() -> Iterator[None]:
         yield
     except (obstore.exceptions.BaseError, OSError) as error:
         text = str(error).split("\n")[0]
-        raise IngestError(f"it can't be read: {without_credentials(text)}") from error
+        raise IngestError(f"it can't be read: {strip_credentials(text)}") from error
 
 
 def head(url: str) -> FileInfo | None:
@@ -268,7 +271,7 @@ def _matching(base: str, pattern: str) -> Iterator[str]:
             found = True
             yield url
     if not found:
-        raise IngestError(f"{without_credentials(pattern)} names no file")
+        raise IngestError(f"{strip_credentials(pattern)} names no file")
 
 
 def _regex(pattern: str) -> str:
@@ -289,7 +292,7 @@ def _below(base: str, asked: str) -> Iterator[str]:
             found = True
             yield url
     if not found:
-        raise IngestError(f"there is no file below {without_credentials(asked)}")
+        raise IngestError(f"there is no file below {strip_credentials(asked)}")
 
 
 def _granules(base: str) -> Iterator[str]:
@@ -328,7 +331,7 @@ def below(base: str) -> Iterator[FileInfo]:
                 yield _info(f"{root}/{quote(meta['path'])}", meta)
     except obstore.exceptions.BaseError as error:
         text = str(error).split("\n")[0]
-        raise IngestError(f"{without_credentials(base)} can't be listed: {text}") from error
+        raise IngestError(f"{strip_credentials(base)} can't be listed: {text}") from error
 
 
 def folder_of(urls: set[str]) -> dict[str, str]:

@@ -25,8 +25,9 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
-from l2view.errors import IngestError, said
+from l2view.errors import IngestError
 from l2view.stores.hierarchy import JSON, join
+from l2view.text import first_line
 
 OWN = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_NCProperties", "_nc3_strict")
 """Attributes by which HDF5 and netCDF-4 keep dimensions; ``_Netcdf4…`` are such too."""
@@ -139,7 +140,7 @@ def _in_parts(file: h5py.File, parse: Any, load_below: int) -> tuple[ManifestGro
             loaded[path] = _loaded(file[path], load_below)
         except (IngestError, OSError, TypeError, ValueError, RuntimeError) as error:
             why = obstacles.get(path)
-            omitted[path] = f"{why.reason}; {said(error)}" if why else said(error)
+            omitted[path] = f"{why.reason}; {first_line(error)}" if why else first_line(error)
     return _with(group, loaded), omitted
 
 
@@ -249,7 +250,7 @@ def _piecewise(
             try:
                 arrays.update(only(name).arrays)
             except Exception as error:  # the same
-                refused[join(own, name)] = Obstacle(said(error))
+                refused[join(own, name)] = Obstacle(first_line(error))
     below: dict[str, ManifestGroup] = {}
     for name in groups:
         below[name], more = _piecewise(group[name], parse, above)

@@ -16,7 +16,7 @@ from obspec_utils.protocols import ReadableFile
 from virtualizarr.manifests import ManifestStore
 from zarr.storage import StorePath
 
-from l2view.errors import IngestError, said, without_credentials
+from l2view.errors import IngestError
 from l2view.geolocation.footprint import harvest_footprint, on_the_globe
 from l2view.granules.references import ArrayReferences, Checksum, GranuleReferences, of_manifest
 from l2view.ingest.files import (
@@ -41,6 +41,7 @@ from l2view.ingest.harvest.attributes import harvest_attributes, instant
 from l2view.ingest.writer import Granule
 from l2view.meta.columns import plain
 from l2view.stores.hierarchy import JSON, join, resolve
+from l2view.text import first_line, strip_credentials
 
 TIMES = ("datetime", "start_datetime", "end_datetime")
 """The fields that every collection has as times."""
@@ -81,7 +82,7 @@ class Entry:
     @property
     def source(self) -> str:
         """What its field ``href`` will be, unless the caller's harvester says otherwise."""
-        return without_credentials(str(self.fields.get("href") or self.url))
+        return strip_credentials(str(self.fields.get("href") or self.url))
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ class Failure:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.id} ({without_credentials(self.url)}): {self.reason}"
+        return f"{self.id} ({strip_credentials(self.url)}): {self.reason}"
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,7 @@ def parse(entry: Entry, reading: Reading) -> Granule | Failure:
         row = {name: plain(name, value) for name, value in row.items()}
         return Granule({k: v for k, v in row.items() if v is not None}, references)
     except Exception as error:  # parsers, codecs and harvesters have errors of their own
-        return Failure(entry.id, entry.url, said(error))
+        return Failure(entry.id, entry.url, first_line(error))
 
 
 @dataclass(frozen=True)
@@ -187,7 +188,7 @@ class _Part:
 
 def _part(asset: str, url: str, reading: Reading) -> _Part:
     query = {name.lower() for name, _ in parse_qsl(urlsplit(url).query)}
-    url = without_credentials(url)  # which don't belong into a collection, as a signature doesn't
+    url = strip_credentials(url)  # which don't belong into a collection, as a signature doesn't
     try:
         if query and not query & SIGNATURES:
             raise IngestError("its URL has a query, by which no object store tells files apart")
@@ -195,7 +196,7 @@ def _part(asset: str, url: str, reading: Reading) -> _Part:
     except Exception as error:  # each parser's library has errors of its own
         if not asset:
             raise
-        raise IngestError(f"its asset {asset} ({url}): {said(error)}") from error
+        raise IngestError(f"its asset {asset} ({url}): {first_line(error)}") from error
 
 
 def _parsed(asset: str, url: str, reading: Reading) -> _Part:
@@ -235,7 +236,7 @@ def _parsed(asset: str, url: str, reading: Reading) -> _Part:
     for other in sorted({place for array in kept for place in array.files}):
         if urlsplit(other).scheme not in CONTAINED:
             raise IngestError(
-                f"Icechunk can't refer to files at {without_credentials(root_of(other))}"
+                f"Icechunk can't refer to files at {strip_credentials(root_of(other))}"
             )
         if other.startswith("file:") and not local:
             raise IngestError(f"it refers to a file of this machine, {other}")
@@ -243,7 +244,7 @@ def _parsed(asset: str, url: str, reading: Reading) -> _Part:
             continue
         referred = head(other)
         if referred is None:
-            raise IngestError(f"it refers to {without_credentials(other)}, where there is no file")
+            raise IngestError(f"it refers to {strip_credentials(other)}, where there is no file")
         checksums[other] = referred.checksum
     return _Part(
         url,
@@ -323,7 +324,7 @@ def _row(entry: Entry, reading: Reading, parts: list[_Part]) -> dict[str, Any]:
     # A signed URL would give whoever reads the collection what its signature gives.
     for name, value in row.items():
         if name.startswith("asset_") and isinstance(value, str):
-            row[name] = without_credentials(value)
+            row[name] = strip_credentials(value)
     if reading.collection is not None:
         row["collection"] = reading.collection
     if reading.harvest is not None:

@@ -16,7 +16,7 @@ from typing import Any
 import icechunk
 from rich.console import Console
 
-from l2view.errors import FieldError, IngestError, L2ViewError, unknown
+from l2view.errors import FieldError, IngestError, L2ViewError
 from l2view.index.commands import Index, extend
 from l2view.ingest.entries import entries_of
 from l2view.ingest.executors import Parallel, mapped, workers
@@ -48,6 +48,7 @@ from l2view.stores.repository import (
     open_repository,
     with_containers,
 )
+from l2view.text import unknown_name
 
 BATCH = 1_000
 """The most granules in a commit."""
@@ -137,7 +138,9 @@ def _state(repository: icechunk.Repository | None, branch: str) -> State:
     if repository is None:
         return State()
     if branch not in repository.list_branches():
-        raise IngestError(unknown("branch", branch, sorted(repository.list_branches()), "branches"))
+        raise IngestError(
+            unknown_name("branch", branch, sorted(repository.list_branches()), "branches")
+        )
     return read_state(repository.readonly_session(branch).store)
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from l2view.errors import listed
 from l2view.ingest.parse import Failure
 from l2view.ingest.writer import Granule, Written
 from l2view.meta.columns import Kind
+from l2view.text import join_names
 
 LISTED = 1_000
 """The most ids of a kind that a report lists; it counts them all."""
@@ -138,7 +138,7 @@ class IngestReport:
             most = sorted(self.profiles.items(), key=lambda item: -item[1])
             lines.extend(f"profile {name}: {count:,} granules" for name, count in most[:20])
             fields = [f"{name} ({kind})" for name, kind in sorted(self.fields.items())]
-            lines.append(f"fields: {listed(fields, most=100)}")
+            lines.append(f"fields: {join_names(fields, most=100)}")
         lines.extend(
             f"without {path}: {of.count:,} granules, {of.ids[0]} the first: {reason}"
             for (path, reason), of in list(self.omitted.items())[:20]

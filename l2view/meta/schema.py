@@ -15,16 +15,11 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from l2view.errors import (
-    FieldError,
-    L2ViewError,
-    NotACollectionError,
-    UnsupportedArrayError,
-    listed,
-)
+from l2view.errors import FieldError, L2ViewError, NotACollectionError, UnsupportedArrayError
 from l2view.meta.cf import signed_as_said, unpacked_type
 from l2view.stores.hierarchy import JSON, Hierarchy, join, seen
 from l2view.stores.open import unreadable
+from l2view.text import join_names
 
 ROW = "idx"
 """The granule's row number, in every query without being stored."""
@@ -334,7 +329,7 @@ def _require_one_length(fields: list[Field]) -> None:
         lengths.setdefault(field.length, []).append(field.name)
     if len(lengths) > 1:
         said = "; ".join(
-            f"{length:,} rows in {listed(names)}" for length, names in sorted(lengths.items())
+            f"{length:,} rows in {join_names(names)}" for length, names in sorted(lengths.items())
         )
         raise FieldError(f"the fields of meta differ in length: {said}")
 

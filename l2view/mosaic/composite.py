@@ -9,9 +9,10 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from l2view.errors import QueryError, unknown
+from l2view.errors import QueryError
 from l2view.regrid.values import cast
 from l2view.regrid.warp import Piece, Target
+from l2view.text import unknown_name
 
 type ReduceName = Literal["first", "last", "min", "max", "mean", "median", "count"]
 """The ways to make one of several that have names."""
@@ -67,7 +68,7 @@ def require_reduce(said: Any) -> None:
         Naming those that there are.
     """
     if not callable(said) and not (isinstance(said, str) and said in REDUCES):
-        raise QueryError(f"{unknown('reduce', str(said), REDUCES)}; or pass a function")
+        raise QueryError(f"{unknown_name('reduce', str(said), REDUCES)}; or pass a function")
 
 
 def composed(

@@ -20,7 +20,7 @@ from odc.geo.xr import xr_coords
 from rasterix import RasterIndex
 
 from l2view.cells.scan import require_free_loop
-from l2view.errors import L2ViewWarning, QueryError, unknown, warn
+from l2view.errors import L2ViewWarning, QueryError, warn
 from l2view.geolocation.bands import Bands
 from l2view.mosaic.array import BandArray
 from l2view.mosaic.composite import Reduce, require_reduce
@@ -39,6 +39,7 @@ from l2view.regrid.warp import Resampling, require_resampling
 from l2view.search import expressions
 from l2view.search.place import box
 from l2view.search.time import time_field
+from l2view.text import unknown_name
 from l2view.virtual.store import ViewStore
 from l2view.virtual.tree import Tree
 
@@ -99,7 +100,7 @@ class Mosaic:
 def mosaic(view: View, *, engine: Engine = "dask", **asked: Any) -> xr.Dataset:
     """Return a view as one lazy image (see `l2view.mosaic`)."""
     if engine not in ENGINES:
-        raise QueryError(unknown("engine", str(engine), ENGINES))
+        raise QueryError(unknown_name("engine", str(engine), ENGINES))
     return dataset(planned(view, **asked), _lazy(engine))
 
 

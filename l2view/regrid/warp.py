@@ -24,10 +24,11 @@ from odc.geo.geobox import GeoBox
 from pyproj.enums import WktVersion
 
 from l2view.arrays.cf import QUIET
-from l2view.errors import QueryError, unknown
+from l2view.errors import QueryError
 from l2view.regrid.overlaps import apply, around, project
 from l2view.regrid.statistics import by_pixel
 from l2view.regrid.values import cast
+from l2view.text import unknown_name
 
 type Resampling = Literal[
     "nearest",
@@ -108,7 +109,7 @@ def require_resampling(said: Any) -> None:
         Naming those that there are.
     """
     if not isinstance(said, str) or said not in RESAMPLINGS:
-        raise QueryError(unknown("resampling", str(said), RESAMPLINGS))
+        raise QueryError(unknown_name("resampling", str(said), RESAMPLINGS))
 
 
 def reach(resampling: str, scale: tuple[float, float]) -> tuple[float, float]:

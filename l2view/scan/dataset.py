@@ -17,9 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 
-from l2view.errors import L2ViewError, StoreError, said
+from l2view.errors import L2ViewError, StoreError
 from l2view.scan.filter import Condition
 from l2view.scan.fragments import BATCH_ROWS, Fragment, Scan, columns_read, hollow, scan_of
+from l2view.text import first_line
 
 
 class Part(Protocol):
@@ -168,6 +169,6 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
     def _failed(self, error: Exception) -> Exception:
         """Return what to raise for an error of a scan, and keep it."""
         if not isinstance(error, L2ViewError | MemoryError):
-            error = StoreError(f"{self.table} can't be read: {said(error)}")
+            error = StoreError(f"{self.table} can't be read: {first_line(error)}")
         self.failure = error
         return error

@@ -19,10 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from l2view.errors import QueryError, listed
+from l2view.errors import QueryError
 from l2view.meta.zones import prune, runs_of
 from l2view.scan.fragments import columns_of
 from l2view.scan.nulls import passing, with_sql_nulls
+from l2view.text import join_names
 
 STRICT = frozenset({"is_in", "invert", "cast", "negate_checked", "add_checked", "subtract_checked"})
 """Functions that are NULL for NULL, beside the comparisons and Kleene's AND and OR, which Arrow
@@ -65,7 +66,7 @@ class Condition:
             if not lists:
                 raise QueryError(f"{self.expression} can't be asked of this table") from error
             raise QueryError(
-                f"{listed(lists)} can't be compared as a whole; compare elements "
+                f"{join_names(lists)} can't be compared as a whole; compare elements "
                 f"({lists[0]}[1] = 0) or texts (array_to_string({lists[0]}, ',') = '0,0')"
             ) from error
 

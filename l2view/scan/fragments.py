@@ -11,7 +11,8 @@ import pyarrow.dataset as pads
 import pyarrow.fs
 from pyarrow.acero import Declaration, ProjectNodeOptions, TableSourceNodeOptions
 
-from l2view.errors import FieldError, unknown
+from l2view.errors import FieldError
+from l2view.text import unknown_name
 
 BATCH_ROWS = 131_072
 """The most rows in a batch, unless a caller asks for another number."""
@@ -70,7 +71,7 @@ def columns_read(
         return [name for name in names if name in used]
     for name in columns:
         if name not in names:
-            raise FieldError(unknown("field", name, names))
+            raise FieldError(unknown_name("field", name, names))
     return list(columns)
 
 

@@ -9,7 +9,8 @@ from functools import lru_cache
 import geodatafusion
 from datafusion import SessionConfig, SessionContext
 
-from l2view.errors import FieldError, QueryError, listed, nearest, unknown, without_credentials
+from l2view.errors import FieldError, QueryError
+from l2view.text import closest_name, join_names, strip_credentials, unknown_name
 
 LAYERS = re.compile(
     r"^(?:(?:DataFusion|External|FFI|Arrow|Schema|Cast|Parser|Execution|Internal) error: "
@@ -33,7 +34,7 @@ def explain(message: str, fields: Sequence[str], tables: Sequence[str]) -> Query
     """
     if found := re.search(r"No field named (?:\w+\.)?(?:\"([^\"]+)\"|([^\s.]+))\.", message):
         name = found.group(1) or found.group(2)
-        return FieldError(unknown("field", name, fields) + _quoting(name, fields))
+        return FieldError(unknown_name("field", name, fields) + _quoting(name, fields))
     if found := re.search(r"Invalid function '([^']+)'", message):
         return QueryError(_no_function(found.group(1)))
     if found := re.search(
@@ -47,14 +48,15 @@ def explain(message: str, fields: Sequence[str], tables: Sequence[str]) -> Query
     if "only supports a single SQL statement" in message:
         return QueryError("one statement at a time")
     if found := re.search(r"table 'datafusion\.public\.(.+)' not found", message):
-        return QueryError(unknown("table", found.group(1), tables))
+        return QueryError(unknown_name("table", found.group(1), tables))
     if found := re.search(r"Unsupported function argument type: (\w+) =>", message):
         known = [name for name in tables if name.endswith("()")]
         return QueryError(
-            f"the argument {found.group(1)} is of no table function that there is: {listed(known)}"
+            f"the argument {found.group(1)} is of no table function that there is: "
+            f"{join_names(known)}"
         )
     if found := re.search(r"table function '(.+)' not found", message):
-        return QueryError(unknown("table function", f"{found.group(1)}()", tables, "tables"))
+        return QueryError(unknown_name("table function", f"{found.group(1)}()", tables, "tables"))
     if found := re.search(r'(?:Parser|Tokenizer)Error\("(.*)"\)', message):
         return QueryError(f"not valid SQL: {found.group(1)}")
     if found := re.search(r"non-boolean predicate '(.+)' returning (\S+)", message):
@@ -88,7 +90,7 @@ def _last_cause(message: str) -> str:
     elif found := re.search(r"Python error: (.+)$", cause, re.DOTALL):
         cause = found.group(1)
     first = next((line for line in cause.splitlines() if line.strip()), message)
-    return without_credentials(LAYERS.sub("", first.strip()))
+    return strip_credentials(LAYERS.sub("", first.strip()))
 
 
 def _of_lists(message: str) -> str:
@@ -99,7 +101,7 @@ def _quoting(name: str, fields: Sequence[str]) -> str:
     """Tell what SQL makes of quotes, where that may be what went wrong."""
     if longer := next((field for field in fields if field.startswith(f"{name}:")), None):
         return f'. Names with a colon are written in double quotes: "{longer}"'
-    close = nearest(name, fields)
+    close = closest_name(name, fields)
     if close is None:
         return f". A text is written in single quotes: '{name}'"
     if close == close.lower():
@@ -108,7 +110,7 @@ def _quoting(name: str, fields: Sequence[str]) -> str:
 
 
 def _no_function(name: str) -> str:
-    close = nearest(name, function_names())
+    close = closest_name(name, function_names())
     hint = f'did you mean "{close}"?' if close else "DataFusion's functions and ST_* are there"
     return f'no function "{name}"; {hint}'
 

@@ -16,11 +16,12 @@ import shapely
 import shapely.geometry
 from datafusion import Expr, SessionContext, literal, udf
 
-from l2view.errors import FieldError, QueryError, listed, unknown
+from l2view.errors import FieldError, QueryError
 from l2view.geolocation.globe import within
 from l2view.meta.footprints import read_geometries
 from l2view.meta.schema import GEOMETRIES, Field
 from l2view.search.names import column
+from l2view.text import join_names, unknown_name
 
 SLIGHTLY = 1e-9
 """Degrees by which the rectangle around a point or a line is larger than it."""
@@ -36,14 +37,14 @@ def geometry_field(schema: pa.Schema, named: str | None = None) -> str:
     """
     if named is not None:
         if named not in schema.names:
-            raise FieldError(unknown("field", named, schema.names))
+            raise FieldError(unknown_name("field", named, schema.names))
         return named
     for name in GEOMETRIES:
         if name in schema.names:
             return name
     raise FieldError(
         f"a search by place looks at the field {' or '.join(GEOMETRIES)}, and there is neither; "
-        f"name another with geometry_field=. fields: {listed(schema.names)}"
+        f"name another with geometry_field=. fields: {join_names(schema.names)}"
     )
 
 

@@ -20,14 +20,7 @@ import shapely
 from datafusion import DataFrame, Expr, col
 from numpy.typing import NDArray
 
-from l2view.errors import (
-    FieldError,
-    L2ViewWarning,
-    QueryError,
-    UnreadableGeometryError,
-    listed,
-    warn,
-)
+from l2view.errors import FieldError, L2ViewWarning, QueryError, UnreadableGeometryError, warn
 from l2view.index.candidates import EVERY, Candidates
 from l2view.meta.schema import ROW
 from l2view.search.engine import Session
@@ -39,6 +32,7 @@ from l2view.search.pruning import candidates, with_values
 from l2view.search.table import MetaDataset
 from l2view.search.time import interval, meets
 from l2view.stores.open import Source
+from l2view.text import join_names
 
 LITERAL = (
     r"(?:(?:Large)?Utf8(?:View)?|Boolean|U?Int\d+|Float\d+|Decimal\d+|Date\d+|Time\w+|Interval\w+|"
@@ -342,7 +336,9 @@ def _where(
     placeholders = set(re.findall(r"\$(\w+)", expression))
     unused = sorted(set(parameters(params)) - placeholders)
     if unused:
-        raise QueryError(f"where= has no placeholder for {listed('$' + name for name in unused)}")
+        raise QueryError(
+            f"where= has no placeholder for {join_names('$' + name for name in unused)}"
+        )
     # The line break ends a comment that the expression may end with.
     return session.plan(f"SELECT * FROM {TABLE} WHERE (\n{where}\n)", params)  # noqa: S608
 
@@ -367,7 +363,7 @@ def _wanted(schema: pa.Schema, ids: Iterable[Any]) -> pa.Array:
     """Return ids as values of the field ``id``."""
     if "id" not in schema.names:
         raise FieldError(
-            f'ids= looks at the field "id", and there is none; fields: {listed(schema.names)}'
+            f'ids= looks at the field "id", and there is none; fields: {join_names(schema.names)}'
         )
     kind = schema.field("id").type
     try:

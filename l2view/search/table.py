@@ -26,7 +26,7 @@ import pyarrow.dataset as pads
 from numpy.typing import NDArray
 from zarr.abc.store import Store
 
-from l2view.errors import L2ViewWarning, listed, warn
+from l2view.errors import L2ViewWarning, warn
 from l2view.index.candidates import EVERY, Candidates
 from l2view.index.indexes import Indexes
 from l2view.index.rtree import meets
@@ -45,6 +45,7 @@ from l2view.scan.fragments import (
 )
 from l2view.scan.nulls import passing, with_sql_nulls
 from l2view.search.runs import cut, grouped, joined, known_of, numbers, piece, reaches, taken
+from l2view.text import join_names
 
 RANGE_ROWS = 65_536
 """The fewest rows that a scan reads at a time, where there are as many."""
@@ -361,7 +362,7 @@ class MetaDataset(pads.FileSystemDataset):  # type: ignore[misc]
             column = without(column, unreadable(column))
         bad = not_finite(column, field)
         if len(bad):
-            named = listed(map(str, rows[bad]), most=5)
+            named = join_names(map(str, rows[bad]), most=5)
             warn(
                 f'the field "{field.name}" of idx {named} has a coordinate that is NaN or '
                 "infinite; such a footprint is NULL",

@@ -11,8 +11,9 @@ import numpy as np
 import pyarrow as pa
 from datafusion import Expr, literal
 
-from l2view.errors import FieldError, QueryError, listed, unknown
+from l2view.errors import FieldError, QueryError
 from l2view.search.names import column
+from l2view.text import join_names, unknown_name
 
 TIMES = ("datetime", "date", "start_datetime", "time")
 """Fields that say when a granule was taken, the first that there is."""
@@ -172,10 +173,10 @@ def time_field(schema: pa.Schema, named: str | None = None) -> str:
                 "search it with where=, or name another with time_field="
             )
     if named is not None:
-        raise FieldError(unknown("field", named, schema.names))
+        raise FieldError(unknown_name("field", named, schema.names))
     raise FieldError(
         f"a search by time looks at the field {', '.join(TIMES)}, and there is none of them; "
-        f"name another with time_field=. fields: {listed(schema.names)}"
+        f"name another with time_field=. fields: {join_names(schema.names)}"
     )
 
 

@@ -28,19 +28,11 @@ from l2view.cells.chunks import StoredChunks
 from l2view.cells.nodes import Nodes, nodes
 from l2view.cells.one_array import zarr_cells
 from l2view.cells.scan import MAX_CELLS, require_free_loop
-from l2view.errors import (
-    L2ViewError,
-    QueryError,
-    StoreError,
-    UnsupportedArrayError,
-    listed,
-    said,
-    unknown,
-    without_credentials,
-)
+from l2view.errors import L2ViewError, QueryError, StoreError, UnsupportedArrayError
 from l2view.scan.dataset import TableDataset
 from l2view.stores.hierarchy import Hierarchy, join, resolve
 from l2view.stores.open import URL, Source, open_source, require_authorization
+from l2view.text import first_line, join_names, strip_credentials, unknown_name
 
 type AllowStores = bool | str | Iterable[str]
 """Which stores beside its own a query may name: all, or those at and below some paths or URLs."""
@@ -185,7 +177,9 @@ class TableFunctions:
         for value in pending:
             if isinstance(value, Name):
                 if value not in ARGUMENTS[name]:
-                    raise QueryError(f"{name}(): {unknown('argument', value, ARGUMENTS[name])}")
+                    raise QueryError(
+                        f"{name}(): {unknown_name('argument', value, ARGUMENTS[name])}"
+                    )
                 if value in named:
                     raise QueryError(f"{name}() has the argument {value} twice")
                 named[str(value)] = next(pending, None)
@@ -231,7 +225,7 @@ class TableFunctions:
         if not arrays:
             return self._cells(*place, **options, name="zarr")
         if options:
-            raise QueryError(f"zarr() takes {listed(options)} with the path of an array only")
+            raise QueryError(f"zarr() takes {join_names(options)} with the path of an array only")
         return TableDataset(Nodes(self._source("zarr", place), "array"))
 
     def _found(self, *variable: Any, **asked: Any) -> TableDataset:
@@ -261,7 +255,7 @@ class TableFunctions:
             raise QueryError(f"{name}() takes one path or URL of a store")
         (place,) = store
         if not is_allowed(place, self.allow_stores):
-            shown = without_credentials(place)
+            shown = strip_credentials(place)
             raise StoreError(
                 f"{name}() asks for the store {shown}, which this query may not read: "
                 f"allow_stores=[{shown!r}] allows it (--allow-store on the command line), and "
@@ -419,13 +413,13 @@ def _array(source: Source, path: str) -> zarr.Array[Any]:
             for node in nodes(source)
             if node.document is not None and node.document["node_type"] == "array"
         ]
-        shown = without_credentials(path)
+        shown = strip_credentials(path)
         another = ". Another store is named before its array, and read where allow_stores= says so"
         hint = another if URL.match(path) or path.startswith("/") else ""
-        raise QueryError(unknown("array", shown, paths) + hint)
+        raise QueryError(unknown_name("array", shown, paths) + hint)
     try:
         return zarr.open_array(source.store, path=join(source.path, place), mode="r")
     except L2ViewError:
         raise
     except Exception as error:  # of codecs and data types that zarr doesn't know
-        raise QueryError(f"the array {path} can't be opened: {said(error)}") from error
+        raise QueryError(f"the array {path} can't be opened: {first_line(error)}") from error

@@ -22,8 +22,9 @@ import icechunk
 from zarr.abc.store import Store, SupportsGetSync
 from zarr.core.buffer import Buffer, default_buffer_prototype
 
-from l2view.errors import UnsupportedArrayError, listed
+from l2view.errors import UnsupportedArrayError
 from l2view.stores import zarr_v2
+from l2view.text import join_names
 
 JSON = dict[str, Any]
 
@@ -313,7 +314,7 @@ async def seen(hierarchy: Hierarchy) -> str:
         if isinstance(found, dict) and found["node_type"] == "group"
     ]
     if groups:
-        return f"groups at its root: {listed(groups)}. Name another with group="
+        return f"groups at its root: {join_names(groups)}. Name another with group="
     return "there is no Zarr hierarchy at its root"
 
 

@@ -23,9 +23,10 @@ import zarr
 from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, StorePath, ZipStore
 
-from l2view.errors import AuthorizationError, StoreError, listed, unknown, without_credentials
+from l2view.errors import AuthorizationError, StoreError
 from l2view.stores.hierarchy import join
 from l2view.stores.trust import trusted
+from l2view.text import join_names, strip_credentials, unknown_name
 
 type StoreLike = (
     icechunk.Repository
@@ -179,12 +180,12 @@ def _session(
         return repository.readonly_session(version.get("branch", "main"))
     except (icechunk.NotFoundError, icechunk.InvalidInputError) as error:
         if "tag" in version:
-            said = unknown("tag", version["tag"], sorted(repository.list_tags()))
+            said = unknown_name("tag", version["tag"], sorted(repository.list_tags()))
         elif "snapshot" in version:
             said = f"no snapshot {version['snapshot']}; repository.ancestry() lists them"
         else:
             branch = version.get("branch", "main")
-            said = unknown("branch", branch, sorted(repository.list_branches()), "branches")
+            said = unknown_name("branch", branch, sorted(repository.list_branches()), "branches")
         raise StoreError(f"{label}: {said}") from error
 
 
@@ -239,12 +240,12 @@ def _describe(store: Any) -> str:
         return str(store.root)
     if isinstance(store, MemoryStore | dict):
         return "memory"
-    return without_credentials(str(store)) if isinstance(store, Store) else type(store).__name__
+    return strip_credentials(str(store)) if isinstance(store, Store) else type(store).__name__
 
 
 def _locate(place: str) -> tuple[Any, str]:
     """Open the repository or Zarr store at a path or URL."""
-    label = without_credentials(place)
+    label = strip_credentials(place)
     if place.startswith("file://"):
         place = unquote(urlsplit(place).path)
     if not URL.match(place):
@@ -264,7 +265,7 @@ def unreadable(label: str, error: Exception) -> StoreError:
     """Return what to say where a store can't be read, in one line and with a way on."""
     said = str(error).strip() or type(error).__name__
     line = re.sub(r"\s+", " ", re.split(r"\n\s*\n|Debug source:", said)[0]).strip()
-    line = without_credentials(line)
+    line = strip_credentials(line)
     hint = ""
     if label.startswith(("s3://", "s3a://")):
         hint = (
@@ -331,9 +332,7 @@ def icechunk_storage(url: str) -> icechunk.Storage | None:
         case "az" | "azure" | "abfs" | "abfss":
             account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
             if account is None:
-                raise StoreError(
-                    f"set AZURE_STORAGE_ACCOUNT_NAME to open {without_credentials(url)}"
-                )
+                raise StoreError(f"set AZURE_STORAGE_ACCOUNT_NAME to open {strip_credentials(url)}")
             return icechunk.azure_storage(
                 account=account, container=parts.netloc, prefix=prefix, from_env=True
             )
@@ -371,7 +370,7 @@ def _credentials(repository: icechunk.Repository, authorize: Authorize) -> dict[
         if prefix not in containers:
             raise AuthorizationError(
                 f"authorize= names {prefix}, which is no virtual chunk container of this "
-                f"repository; it has {listed(containers)}"
+                f"repository; it has {join_names(containers)}"
             )
     return icechunk.containers_credentials(
         {prefix: _credential(prefix, said) for prefix, said in wanted.items()}
@@ -408,8 +407,8 @@ def require_authorization(source: Source) -> None:
     if source.unauthorized:
         first = source.unauthorized[0]
         raise AuthorizationError(
-            f"the chunks of {source.label} lie in {listed(source.unauthorized)}, which you have "
-            f"not authorised l2view to read. If you trust this repository, pass "
+            f"the chunks of {source.label} lie in {join_names(source.unauthorized)}, which you "
+            f"have not authorised l2view to read. If you trust this repository, pass "
             f"authorize=[{first!r}] (or a mapping from prefix to credentials, or True for every "
             "container that it lists); authorize=False opens the view without its chunks"
         )

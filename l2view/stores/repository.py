@@ -10,10 +10,11 @@ from urllib.parse import unquote, urlsplit
 
 import icechunk
 
-from l2view.errors import IngestError, without_credentials
+from l2view.errors import IngestError
 from l2view.ingest.files import folder_of, root_of
 from l2view.stores.open import URL, flag, icechunk_storage, unreadable
 from l2view.stores.trust import trust
+from l2view.text import strip_credentials
 
 ATTEMPTS = 20
 """How often a configuration is saved again where others save theirs."""
@@ -108,7 +109,7 @@ def _storage(store: Any) -> tuple[icechunk.Storage, str]:
             f"ingest takes a path, a URL, or an Icechunk repository, not {type(store).__name__}"
         )
     place = os.fspath(store)
-    label = without_credentials(place)
+    label = strip_credentials(place)
     if place.startswith("file://"):
         place = unquote(urlsplit(place).path)
     if URL.match(place):

@@ -15,7 +15,8 @@ from pathlib import Path
 import icechunk
 from platformdirs import user_state_path
 
-from l2view.errors import L2ViewWarning, said, warn
+from l2view.errors import L2ViewWarning, warn
+from l2view.text import first_line
 
 
 def state_file() -> Path:
@@ -62,7 +63,7 @@ def trust(
         Path(temporary).replace(path)
     except OSError as error:
         warn(
-            f"{path} can't be written ({said(error)}): opening this collection will take "
+            f"{path} can't be written ({first_line(error)}): opening this collection will take "
             "authorize=",
             L2ViewWarning,
         )

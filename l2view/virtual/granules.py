@@ -19,11 +19,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from l2view.errors import listed
 from l2view.granules import Location
 from l2view.meta.schema import ROW
 from l2view.search.table import MetaDataset
 from l2view.stores.hierarchy import JSON, METADATA_KEYS
+from l2view.text import join_names
 from l2view.virtual.attributes import json_columns
 from l2view.virtual.pickling import array_of, array_state, read_table, table_bytes
 
@@ -82,7 +82,7 @@ class Names(Sequence[str]):
 
     def __repr__(self) -> str:
         """Return the first names, and how many there are."""
-        return f"<{len(self):,} names: {listed(self[:3])}{', …' if len(self) > 3 else ''}>"
+        return f"<{len(self):,} names: {join_names(self[:3])}{', …' if len(self) > 3 else ''}>"
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,12 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.storage import StorePath
 
 from l2view.arrays.encoding import Form
-from l2view.errors import AuthorizationError, ChunkError, said
+from l2view.errors import AuthorizationError, ChunkError
 from l2view.granules import UnreadError
 from l2view.granules.inventory import document_of
 from l2view.granules.profile import DEFAULT_KEYS, lifted
 from l2view.stores.hierarchy import JSON, join
+from l2view.text import first_line
 from l2view.virtual.pickling import array_of, array_state
 from l2view.virtual.shape import Found, Unread
 
@@ -411,7 +412,7 @@ class Region:
             raise
         except Exception as error:  # codecs raise what they like
             name = self.tree.granules.name(row)
-            raise ChunkError(f"{name}/{parts.path} can't be read: {said(error)}") from error
+            raise ChunkError(f"{name}/{parts.path} can't be read: {first_line(error)}") from error
         metadata, pipeline = self.array.encoder
         spec = ArraySpec(
             shape=values.shape,

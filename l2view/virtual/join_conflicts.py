@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 
 from l2view.arrays.cf import KIND, meaning_of, packing_of
 from l2view.arrays.encoding import knows_units, same_meaning
-from l2view.errors import L2ViewWarning, listed, warn
+from l2view.errors import L2ViewWarning, warn
 from l2view.granules.inventory import Inventory
 from l2view.granules.profile import lifted
+from l2view.text import join_names
 from l2view.virtual.join_array import Parts
 from l2view.virtual.join_shape import Joining
 from l2view.virtual.tree import Tree
@@ -43,7 +44,7 @@ def differences(tree: Tree, joining: Joining, parts: Parts, axis: int | None) ->
         problems.append(
             f"{parts.path} has the shape {tuple(parts.lengths[0].tolist())} in "
             f"{_name(tree, parts, 0)} and {tuple(parts.lengths[other].tolist())} in "
-            f'{_name(tree, parts, other)} (all: {listed(shapes, most=4)}); pass ragged="pad"'
+            f'{_name(tree, parts, other)} (all: {join_names(shapes, most=4)}); pass ragged="pad"'
             + ("" if joining.layout == "concat" else ', or layout="concat" and dim=')
         )
     if joining.encoding == "unify":
@@ -64,7 +65,7 @@ def differences(tree: Tree, joining: Joining, parts: Parts, axis: int | None) ->
             f"{_name(tree, parts, other)}{way}"
         )
     if axis is None and lifted(parts.variants[0]["codecs"]) is None:
-        codecs = listed(codec["name"] for codec in parts.variants[0]["codecs"])
+        codecs = join_names(codec["name"] for codec in parts.variants[0]["codecs"])
         problems.append(
             f"{parts.path} has codecs that may depend on the shape of a chunk ({codecs}){way}"
         )

@@ -15,7 +15,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from zarr.core.sync import sync
 
-from l2view import errors
 from l2view.arrays.cf import (
     BOUNDS,
     PACKING,
@@ -29,10 +28,11 @@ from l2view.arrays.cf import (
     packing_of,
 )
 from l2view.arrays.encoding import Form, as_stored, as_values, has_missing, is_plain
-from l2view.errors import L2ViewWarning, MissingGranuleWarning, ShapeError, listed, unknown, warn
+from l2view.errors import L2ViewWarning, MissingGranuleWarning, ShapeError, warn
 from l2view.granules.inventory import ArrayInventory, Inventory, in_common
 from l2view.granules.profile import lifted
 from l2view.stores.hierarchy import JSON, join
+from l2view.text import first_line, join_names, unknown_name
 from l2view.virtual.fields import DIMENSION, free_name
 from l2view.virtual.join_array import JoinedArray, Parts
 from l2view.virtual.join_conflicts import conflicts, differences, warn_of_kinds
@@ -73,7 +73,7 @@ def joined(tree: Tree, joining: Joining) -> Joined:
     names = tree.granules.fields
     if joining.layout == "stack" and joining.dim not in (None, DIMENSION, *names):
         raise ShapeError(
-            unknown("field", str(joining.dim), names)
+            unknown_name("field", str(joining.dim), names)
             + ". A field that is left out by fields= can't be stacked over, and along a dimension "
             'of the arrays layout="concat" joins'
         )
@@ -86,7 +86,9 @@ def joined(tree: Tree, joining: Joining) -> Joined:
     merged = _merged(shown, joining)
     if shown and not merged:
         has = sorted({path for one, _ in found for path in one.arrays})
-        raise ShapeError(f"no array matches variables={list(tree.variables or ())}: {listed(has)}")
+        raise ShapeError(
+            f"no array matches variables={list(tree.variables or ())}: {join_names(has)}"
+        )
     if joining.layout == "concat" and granules and merged:
         _check_dimension(tree, merged, str(joining.dim))
     problems: list[str] = []
@@ -167,7 +169,7 @@ def _check_dimension(tree: Tree, merged: Sequence[Sequence[Inventory]], dim: str
         for members in merged
     ]
     if not any(dim in names for names in each):
-        raise ShapeError(unknown("dimension", dim, sorted(set().union(*each))))
+        raise ShapeError(unknown_name("dimension", dim, sorted(set().union(*each))))
     without = [m for m, names in zip(merged, each, strict=True) if dim not in names]
     if without:
         rows = np.concatenate([one.rows for members in without for one in members])
@@ -311,7 +313,7 @@ def _array(
         form = _form(parts, joining, padded, lift=axis is None)
     except (ValueError, TypeError, OverflowError) as error:  # of NumPy's, zarr's and xarray's
         problems.append(
-            f"{parts.path} can't be brought into one encoding ({errors.said(error)}); leave it "
+            f"{parts.path} can't be brought into one encoding ({first_line(error)}); leave it "
             "out with variables="
         )
         return None

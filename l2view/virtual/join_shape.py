@@ -16,8 +16,9 @@ import pyarrow as pa
 import zarr
 from numpy.typing import NDArray
 
-from l2view.errors import QueryError, unknown
+from l2view.errors import QueryError
 from l2view.stores.hierarchy import JSON, join
+from l2view.text import unknown_name
 from l2view.virtual.attributes import OWN
 from l2view.virtual.fields import FieldArray, field_arrays, free_name, owner_array
 from l2view.virtual.join_array import JoinedArray
@@ -73,7 +74,7 @@ class Joining:
             ("ragged", ragged, get_args(RaggedName.__value__)),
         ):
             if value not in known:
-                raise QueryError(unknown(f"{name}=", str(value), known, f"{name}= takes"))
+                raise QueryError(unknown_name(f"{name}=", str(value), known, f"{name}= takes"))
         if layout != "tree":
             return cls(layout, dim, encoding, ragged)
         if dim is not None or encoding != "keep" or ragged != "error":

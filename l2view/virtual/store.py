@@ -28,8 +28,9 @@ from zarr.abc.store import (
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
 
-from l2view.errors import AuthorizationError, ChunkError, ReadOnlyViewError, without_credentials
+from l2view.errors import AuthorizationError, ChunkError, ReadOnlyViewError
 from l2view.stores.hierarchy import JSON, METADATA_KEYS, join, reads_sync
+from l2view.text import strip_credentials
 from l2view.virtual.crop import CroppedChunk
 from l2view.virtual.join_array import Absent, Region
 from l2view.virtual.shape import METADATA, Shape, Unread
@@ -354,7 +355,7 @@ def raise_explained(error: Exception, key: str) -> NoReturn:
     """
     if not isinstance(error, icechunk.IcechunkError | obstore.exceptions.BaseError):
         raise error
-    reason = without_credentials(re.split(r"\n\n(?:context|Debug source):", str(error))[0].strip())
+    reason = strip_credentials(re.split(r"\n\n(?:context|Debug source):", str(error))[0].strip())
     kind = getattr(error, "kind", None)
     if kind == icechunk.ErrorKind.UNAUTHORIZED_VIRTUAL_CHUNK_CONTAINER:
         found = re.search(r"url prefix (\S+?),", reason)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from l2view.errors import L2ViewWarning, MissingGranuleWarning, SkippedArrayWarning, listed
+from l2view.errors import L2ViewWarning, MissingGranuleWarning, SkippedArrayWarning
 from l2view.stores.hierarchy import join
+from l2view.text import join_names
 from l2view.virtual.tree import Tree
 
 
@@ -22,7 +23,7 @@ async def look(tree: Tree) -> list[tuple[str, type[L2ViewWarning]]]:
         reasons = list(dict.fromkeys(missing.values()))
         text = (
             f"{len(missing)} of {len(names)} granules have no arrays in "
-            f"{tree.description['collection']}: {listed(missing)}: "
+            f"{tree.description['collection']}: {join_names(missing)}: "
             f"{'; '.join(reasons[:3])}{'; …' if len(reasons) > 3 else ''}"
         )
         said.append((text, MissingGranuleWarning))
@@ -32,7 +33,7 @@ async def look(tree: Tree) -> list[tuple[str, type[L2ViewWarning]]]:
     if hidden and not shown:
         text = (
             f"no array of {names[0]}, the first granule, matches "
-            f"variables={list(tree.variables)}; it has {listed(hidden)}"
+            f"variables={list(tree.variables)}; it has {join_names(hidden)}"
         )
         said.append((text, SkippedArrayWarning))
     return said

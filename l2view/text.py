@@ -1,0 +1,68 @@
+"""The words that messages share."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable
+from urllib.parse import urlsplit, urlunsplit
+
+from l2view.errors import L2ViewError
+
+
+def join_names(names: Iterable[str], *, most: int = 12) -> str:
+    """Join `names` for a message, the first `most` of them."""
+    names = list(names)
+    if not names:
+        return "(none)"
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown}, … ({len(names):,} in all)"
+
+
+def closest_name(name: str, names: Iterable[str]) -> str | None:
+    """Return the one of `names` that `name` was most likely meant to be."""
+    folded = {other.casefold(): other for other in names}
+    found = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.6)
+    return folded[found[0]] if found else None
+
+
+def unknown_name(kind: str, name: str, names: Iterable[str], plural: str | None = None) -> str:
+    """Say that there is no `name` among `names`, and which one may have been meant.
+
+    Examples
+    --------
+    >>> unknown_name("field", "cloudcover", ["id", "cloud_cover"])
+    'no field "cloudcover"; did you mean "cloud_cover"? fields: id, cloud_cover'
+    """
+    names = list(names)
+    close = closest_name(name, names)
+    hint = f'; did you mean "{close}"?' if close else ";"
+    return f'no {kind} "{name}"{hint} {plural or kind + "s"}: {join_names(names)}'
+
+
+_URLS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://[^\s\"'<>()]+")
+
+
+def strip_credentials(text: str) -> str:
+    """Return `text` with every URL in it without user, password, query and fragment.
+
+    Examples
+    --------
+    >>> strip_credentials("can't read https://me:secret@host/a?sig=secret")
+    "can't read https://host/a"
+    """
+
+    def bare(match: re.Match[str]) -> str:
+        parts = urlsplit(match.group())
+        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+
+    return _URLS.sub(bare, text)
+
+
+def first_line(error: Exception) -> str:
+    """Return what an error says, in one line and without credentials."""
+    if isinstance(error, L2ViewError):
+        return str(error)
+    lines = str(error).strip().splitlines()
+    text = strip_credentials(lines[0]) if lines else "no reason given"
+    return f"{type(error).__name__}: {text}"
