@@ -23,11 +23,12 @@ from l2view.granules.inventory import Inventory
 from l2view.granules.profile import DEFAULT_KEYS
 from l2view.granules.references import ArrayReferences, Checksum, GranuleReferences
 from l2view.index.commands import extend
-from l2view.ingest.files import FileInfo, key_of, root_of, store_of
+from l2view.ingest.files import FileInfo, store_of
 from l2view.ingest.writer import Granule, LayoutName, write_batch, write_granules
 from l2view.meta.schema import GEOMETRIES, ROW
 from l2view.stores.hierarchy import JSON, META
 from l2view.stores.repository import keep_containers, open_repository, with_containers
+from l2view.stores.urls import key_of, root_of
 from l2view.text import join_names
 from l2view.virtual.attributes import DECODING, is_geometry, json_values
 from l2view.virtual.store import ViewStore

@@ -27,7 +27,7 @@ from l2view.errors import ExportError
 from l2view.export.progress import Tell
 from l2view.granules.chunks import grid_of
 from l2view.stores.hierarchy import JSON, join
-from l2view.stores.open import URL
+from l2view.stores.urls import is_url
 from l2view.virtual.attributes import OWN
 from l2view.virtual.shape import METADATA
 from l2view.virtual.store import ViewStore
@@ -97,7 +97,7 @@ async def _opened(target: Any) -> Store:
     """Return the store to write to."""
     if isinstance(target, Store):
         return target
-    if isinstance(target, str) and URL.match(target) and not target.startswith("file://"):
+    if isinstance(target, str) and is_url(target) and not target.startswith("file://"):
         return ObjectStore(obstore.store.from_url(target))
     return await make_store(target, mode="a")
 

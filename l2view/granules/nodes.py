@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 import icechunk
 import numpy as np
-from zarr.abc.store import Store
-from zarr.core.buffer import cpu
-from zarr.core.sync import sync
 
 from l2view.errors import L2ViewError
 from l2view.granules.references import ArrayReferences, Checksum
-from l2view.stores.hierarchy import JSON
-
-
-def put(store: Store, values: Mapping[str, bytes]) -> None:
-    """Write values at their keys, together."""
-
-    async def all_of_them() -> None:
-        await asyncio.gather(
-            *(store.set(key, cpu.Buffer.from_bytes(value)) for key, value in values.items())
-        )
-
-    sync(all_of_them())
+from l2view.stores.hierarchy import JSON, put_values
 
 
 def put_documents(store: icechunk.IcechunkStore, documents: Mapping[str, JSON]) -> None:
     """Write the documents of nodes, by path."""
-    put(store, {f"{path}/zarr.json": json.dumps(said).encode() for path, said in documents.items()})
+    put_values(
+        store, {f"{path}/zarr.json": json.dumps(said).encode() for path, said in documents.items()}
+    )
 
 
 def put_chunks(
@@ -91,7 +78,9 @@ def put_chunks(
         raise L2ViewError(f"{array.path}: some of its references can't be written: {failed}")
     if array.inlined:
         chunks = {(*prefix, *index): data for index, data in array.inlined.items()}
-        put(store, {"/".join([path, "c", *map(str, at)]): data for at, data in chunks.items()})
+        put_values(
+            store, {"/".join([path, "c", *map(str, at)]): data for at, data in chunks.items()}
+        )
 
 
 def _spec(

@@ -22,7 +22,6 @@ from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
 from l2view.errors import IngestError
-from l2view.granules.nodes import put
 from l2view.index.indexes import COVERINGS, FOOTPRINTS, LATER, SORTED, TREES, ZONES, Indexes, later
 from l2view.index.rtree import HEADER, build, layout, outward
 from l2view.meta.chunks import Chunks, fetch
@@ -31,7 +30,7 @@ from l2view.meta.footprints import bounds
 from l2view.meta.schema import Field, read_fields
 from l2view.meta.zones import Zone, Zones, chunks_of, is_orderable, together, zone_of, zones_of
 from l2view.search.table import MetaDataset
-from l2view.stores.hierarchy import JSON, META, OWN, Hierarchy, join
+from l2view.stores.hierarchy import JSON, META, OWN, Hierarchy, join, put_values
 
 INDEX_CHUNK = 2**18
 """The bytes of a chunk of an index, which a search reads a few of."""
@@ -91,8 +90,8 @@ def put_zones(hierarchy: Hierarchy, found: Iterable[Zones]) -> None:
         chunks[f"{path}/c/0"] = said
     if documents:
         _put_groups(hierarchy, join(ZONES, "field"))
-    put(hierarchy.store, documents)
-    put(hierarchy.store, chunks)
+    put_values(hierarchy.store, documents)
+    put_values(hierarchy.store, chunks)
 
 
 def _json(document: JSON) -> bytes:
@@ -334,12 +333,12 @@ def _put_bytes(hierarchy: Hierarchy, path: str, data: NDArray[np.uint8], attribu
     _put_groups(hierarchy, path)
     key = hierarchy.key(path)
     document = bytes_document(len(data), INDEX_CHUNK, attributes)
-    put(hierarchy.store, {f"{key}/zarr.json": _json(document)})
+    put_values(hierarchy.store, {f"{key}/zarr.json": _json(document)})
     for start in reversed(range(0, len(data), INDEX_CHUNK)):
         chunk = data[start : start + INDEX_CHUNK]
         if len(chunk) < INDEX_CHUNK:
             chunk = np.pad(chunk, (0, INDEX_CHUNK - len(chunk)))
-        put(hierarchy.store, {f"{key}/c/{start // INDEX_CHUNK}": chunk.tobytes()})
+        put_values(hierarchy.store, {f"{key}/c/{start // INDEX_CHUNK}": chunk.tobytes()})
 
 
 def _put_groups(hierarchy: Hierarchy, path: str) -> None:
@@ -348,7 +347,7 @@ def _put_groups(hierarchy: Hierarchy, path: str) -> None:
     for end in range(1, len(parts) + 1):
         key = f"{hierarchy.key('/'.join(parts[:end]))}/zarr.json"
         if sync(hierarchy.store.get(key, default_buffer_prototype())) is None:
-            put(hierarchy.store, {key: _json(GROUP)})
+            put_values(hierarchy.store, {key: _json(GROUP)})
 
 
 def remove(hierarchy: Hierarchy, path: str) -> None:
@@ -424,7 +423,7 @@ def sorted_of(
     path = later_of(field, begin) if begin else join(SORTED, field.name)
     _put_groups(hierarchy, join(path, "values"))
     remove(hierarchy, path)
-    put(hierarchy.store, {f"{hierarchy.key(path)}/zarr.json": _json(GROUP)})
+    put_values(hierarchy.store, {f"{hierarchy.key(path)}/zarr.json": _json(GROUP)})
     group = zarr.open_group(hierarchy.store, path=hierarchy.key(path), mode="a")
     dtype: Any = "string" if texts else field.type.to_pandas_dtype()
     if pa.types.is_temporal(field.type):
@@ -457,8 +456,8 @@ def _put_fences(hierarchy: Hierarchy, path: str, fences: pa.ChunkedArray, known:
         writer.write_table(table.combine_chunks())
     said = bytes(sink.getvalue())
     key = hierarchy.key(join(path, "fences"))
-    put(hierarchy.store, {f"{key}/zarr.json": _json(bytes_document(len(said), len(said)))})
-    put(hierarchy.store, {f"{key}/c/0": said})
+    put_values(hierarchy.store, {f"{key}/zarr.json": _json(bytes_document(len(said), len(said)))})
+    put_values(hierarchy.store, {f"{key}/c/0": said})
 
 
 def limit_indexes(store: Store, *, rows: int | None = None, rewritten: Sequence[int] = ()) -> None:
@@ -507,7 +506,9 @@ def say(hierarchy: Hierarchy, path: str, known: JSON) -> None:
     key = hierarchy.key(path)
     if path.startswith(f"{TREES}/"):
         document = sync(hierarchy.read(path)) or {}
-        put(hierarchy.store, {f"{key}/zarr.json": _json({**document, "attributes": {OWN: known}})})
+        put_values(
+            hierarchy.store, {f"{key}/zarr.json": _json({**document, "attributes": {OWN: known}})}
+        )
         return
     said = fetch(hierarchy.store, [f"{key}/fences/c/0"])[0]
     _put_fences(hierarchy, path, _fences(said).column("fences"), known)
@@ -563,8 +564,8 @@ def touch(hierarchy: Hierarchy) -> None:
     key = hierarchy.key(REWRITTEN)
     _put_groups(hierarchy, REWRITTEN)
     if sync(hierarchy.read(REWRITTEN)) is None:
-        put(hierarchy.store, {f"{key}/zarr.json": _json(bytes_document(MARK, MARK))})
-    put(hierarchy.store, {f"{key}/c/0": os.urandom(MARK)})
+        put_values(hierarchy.store, {f"{key}/zarr.json": _json(bytes_document(MARK, MARK))})
+    put_values(hierarchy.store, {f"{key}/c/0": os.urandom(MARK)})
 
 
 def _limited(known: JSON, rows: int | None, rewritten: Sequence[int]) -> JSON | None:

@@ -16,7 +16,7 @@ from functools import lru_cache
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, unquote, urlsplit
+from urllib.parse import quote
 
 import obstore
 import obstore.store
@@ -27,7 +27,7 @@ from obspec_utils.registry import ObjectStoreRegistry
 from l2view.errors import IngestError
 from l2view.granules.references import Checksum
 from l2view.ingest.formats import HEAD
-from l2view.stores.open import URL
+from l2view.stores.urls import is_url, key_of, root_of, url_of
 from l2view.text import first_line, strip_credentials
 
 WILD = re.compile(r"[*?\[]")
@@ -89,27 +89,6 @@ class FileInfo:
         return whole if whole == self.modified else whole + timedelta(seconds=1)
 
 
-def url_of(place: str | os.PathLike[str]) -> str:
-    """Return the URL of a path or URL.
-
-    Examples
-    --------
-    >>> url_of("s3://bucket/a.nc")
-    's3://bucket/a.nc'
-    """
-    text = os.fspath(place)
-    if URL.match(text):
-        return text
-    # Not resolved: a link's own name is what its owner keeps in place.
-    return f"file://{quote(os.path.abspath(os.path.expanduser(text)))}"  # noqa: PTH100, PTH111
-
-
-def root_of(url: str) -> str:
-    """Return the part of a URL that names a bucket, a server or a disk."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
-
-
 @lru_cache(maxsize=64)
 def store_of(root: str) -> Any:
     """Return the object store of `root`; settings and credentials come from the environment.
@@ -131,16 +110,6 @@ def store_of(root: str) -> Any:
         raise IngestError(
             f"{strip_credentials(root)} can't be opened: {first_line(error)}"
         ) from error
-
-
-def key_of(url: str) -> str:
-    """Return the key of a file in its store."""
-    return unquote(urlsplit(url).path).lstrip("/")
-
-
-def unquoted(url: str) -> str:
-    """Return a URL with its key as it is, as VirtualiZarr's parsers take it."""
-    return f"{root_of(url)}/{key_of(url)}"
 
 
 def registry(*urls: str) -> ObjectStoreRegistry[Any]:
@@ -244,9 +213,9 @@ def expanded(place: str | os.PathLike[str]) -> Iterator[str]:
     """
     text = os.fspath(place)
     wild = WILD.search(text)
-    if wild and URL.match(text) and "=" in text.partition("?")[2]:
+    if wild and is_url(text) and "=" in text.partition("?")[2]:
         wild = None  # a query, which is refused by name where the file is opened
-    if wild and not (not URL.match(text) and Path(text).exists()):
+    if wild and not (not is_url(text) and Path(text).exists()):
         yield from _matching(url_of(text[: wild.start()].rpartition("/")[0] or "."), text)
         return
     url = url_of(text)
@@ -262,7 +231,7 @@ def expanded(place: str | os.PathLike[str]) -> Iterator[str]:
 def _matching(base: str, pattern: str) -> Iterator[str]:
     """Yield the URLs of granules below `base` that match `pattern`."""
     # Not taken apart as a URL, which would end at a question mark.
-    inside = URL.match(pattern) and pattern.partition("://")[2].partition("/")[2]
+    inside = is_url(pattern) and pattern.partition("://")[2].partition("/")[2]
     whole = inside or os.path.abspath(pattern).lstrip("/")  # noqa: PTH100
     match = re.compile(_regex(whole)).fullmatch
     found = False
@@ -332,26 +301,3 @@ def below(base: str) -> Iterator[FileInfo]:
     except obstore.exceptions.BaseError as error:
         text = str(error).split("\n")[0]
         raise IngestError(f"{strip_credentials(base)} can't be listed: {text}") from error
-
-
-def folder_of(urls: set[str]) -> dict[str, str]:
-    """Return, for each store, the deepest folder that all of its `urls` lie in.
-
-    Examples
-    --------
-    >>> folder_of({"s3://b/x/1.nc", "s3://b/x/y/2.nc", "file:///data/3.nc"})
-    {'file://': 'file:///data/', 's3://b': 's3://b/x/'}
-    """
-    folders: dict[str, list[list[str]]] = {}
-    for url in urls:
-        root = root_of(url)
-        folders.setdefault(root, []).append(urlsplit(url).path.lstrip("/").split("/")[:-1])
-    found = {}
-    for root in sorted(folders):
-        first, last = min(folders[root]), max(folders[root])
-        shared = next(
-            (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b),
-            min(len(first), len(last)),
-        )
-        found[root] = "/".join([root, *first[:shared], ""])
-    return found

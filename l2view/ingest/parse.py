@@ -29,11 +29,8 @@ from l2view.ingest.files import (
     head,
     is_kerchunk,
     is_zarr,
-    key_of,
     opened,
     registry,
-    root_of,
-    unquoted,
 )
 from l2view.ingest.formats import TIFF, ZARR, Format, Parser, format_of
 from l2view.ingest.harvest import Harvester
@@ -41,6 +38,7 @@ from l2view.ingest.harvest.attributes import harvest_attributes, instant
 from l2view.ingest.writer import Granule
 from l2view.meta.columns import plain
 from l2view.stores.hierarchy import JSON, join, resolve
+from l2view.stores.urls import key_of, root_of, unquote_url
 from l2view.text import first_line, strip_credentials
 
 TIMES = ("datetime", "start_datetime", "end_datetime")
@@ -209,10 +207,10 @@ def _parsed(asset: str, url: str, reading: Reading) -> _Part:
     form = _format(url, reader) if reading.parser is None else None
     omitted: dict[str, str] = {}
     if form is not None and reader is not None:
-        store, omitted = form.parse(unquoted(url), reader, registry(url), reading.load_below)
+        store, omitted = form.parse(unquote_url(url), reader, registry(url), reading.load_below)
     else:
         parser = reading.parser or ZARR.make()
-        store = parser(unquoted(url), registry(url))
+        store = parser(unquote_url(url), registry(url))
     found, attributes = of_manifest(store._group)
     if form is TIFF:
         from l2view.ingest.tiff import images
@@ -294,7 +292,7 @@ def _format(url: str, reader: ReadableFile | None) -> Format:
 
 def _quoted(array: ArrayReferences, url: str) -> ArrayReferences:
     """Return an array whose references name its file as Icechunk wants it, percent-encoded."""
-    raw, root = unquoted(url), root_of(url)
+    raw, root = unquote_url(url), root_of(url)
     if raw == url:
         return array
     # The file, what lies below it, and the file that a DMR++ is of.

@@ -20,7 +20,6 @@ from l2view.errors import FieldError, IngestError, L2ViewError
 from l2view.index.commands import Index, extend
 from l2view.ingest.entries import entries_of
 from l2view.ingest.executors import Parallel, mapped, workers
-from l2view.ingest.files import folder_of
 from l2view.ingest.formats import Parser
 from l2view.ingest.harvest import Harvester
 from l2view.ingest.parse import LOAD_BELOW, Entry, Failure, Reading, parse
@@ -48,6 +47,7 @@ from l2view.stores.repository import (
     open_repository,
     with_containers,
 )
+from l2view.stores.urls import common_folders
 from l2view.text import unknown_name
 
 BATCH = 1_000
@@ -221,7 +221,7 @@ def _look(
         report.see(granule)
         folders |= {f"{url.rpartition('/')[0]}/" for url in granule.references.urls}
         if len(folders) > FOLDERS:
-            folders = set(folder_of(folders).values())
+            folders = set(common_folders(folders).values())
     report.containers.extend(containers_for(folders))
     report.fields = dict(kinds.known)
 

@@ -31,7 +31,8 @@ from l2view.cells.scan import MAX_CELLS, require_free_loop
 from l2view.errors import L2ViewError, QueryError, StoreError, UnsupportedArrayError
 from l2view.scan.dataset import TableDataset
 from l2view.stores.hierarchy import Hierarchy, join, resolve
-from l2view.stores.open import URL, Source, open_source, require_authorization
+from l2view.stores.open import Source, open_source, require_authorization
+from l2view.stores.urls import is_url
 from l2view.text import first_line, join_names, strip_credentials, unknown_name
 
 type AllowStores = bool | str | Iterable[str]
@@ -353,7 +354,7 @@ def _is_below(place: str, prefix: str) -> bool:
     mine, other = _local(place), _local(prefix)
     if mine is not None and other is not None:
         return mine == other or other in mine.parents
-    if mine is not None or other is not None or not URL.match(place):
+    if mine is not None or other is not None or not is_url(place):
         return False
     # What is checked must be what is opened, so nothing is left to be resolved or decoded.
     decoded = unquote(unquote(place))
@@ -366,7 +367,7 @@ def _local(place: str) -> Path | None:
     """Return the folder that a path or URL is of, without links; None of anything else."""
     if place.startswith("file://"):
         place = unquote(urlsplit(place).path)
-    if URL.match(place) or "\0" in place:
+    if is_url(place) or "\0" in place:
         return None
     try:
         return Path(place).expanduser().resolve()
@@ -377,7 +378,7 @@ def _local(place: str) -> Path | None:
 def _is_place(text: str) -> bool:
     """Return whether a text is a URL, or the path of something that there is."""
     local = _local(text)
-    return bool(URL.match(text)) or (local is not None and local.exists())
+    return bool(is_url(text)) or (local is not None and local.exists())
 
 
 def _flag(name: str, said: Any) -> bool:
@@ -415,7 +416,7 @@ def _array(source: Source, path: str) -> zarr.Array[Any]:
         ]
         shown = strip_credentials(path)
         another = ". Another store is named before its array, and read where allow_stores= says so"
-        hint = another if URL.match(path) or path.startswith("/") else ""
+        hint = another if is_url(path) or path.startswith("/") else ""
         raise QueryError(unknown_name("array", shown, paths) + hint)
     try:
         return zarr.open_array(source.store, path=join(source.path, place), mode="r")

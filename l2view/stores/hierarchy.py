@@ -20,7 +20,8 @@ from typing import Any, Literal, TypeGuard
 
 import icechunk
 from zarr.abc.store import Store, SupportsGetSync
-from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.core.buffer import Buffer, cpu, default_buffer_prototype
+from zarr.core.sync import sync
 
 from l2view.errors import UnsupportedArrayError
 from l2view.stores import zarr_v2
@@ -329,6 +330,16 @@ async def _read_many(store: Store, keys: Sequence[str]) -> Sequence[Buffer | Non
         with contextlib.suppress(TypeError):  # its answer where one of the keys isn't there
             return await store.get_partial_values(prototype, [(key, None) for key in keys])
     return await asyncio.gather(*(store.get(key, prototype) for key in keys))
+
+
+def put_values(store: Store, values: Mapping[str, bytes]) -> None:
+    """Write values at their keys, together."""
+
+    async def put() -> None:
+        buffers = {key: cpu.Buffer.from_bytes(value) for key, value in values.items()}
+        await asyncio.gather(*(store.set(key, buffer) for key, buffer in buffers.items()))
+
+    sync(put())
 
 
 def reads_sync(store: Store) -> TypeGuard[SupportsGetSync]:

@@ -26,6 +26,7 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, Stor
 from l2view.errors import AuthorizationError, StoreError
 from l2view.stores.hierarchy import join
 from l2view.stores.trust import trusted
+from l2view.stores.urls import is_url
 from l2view.text import join_names, strip_credentials, unknown_name
 
 type StoreLike = (
@@ -45,8 +46,6 @@ type StoreLike = (
 type Authorize = bool | Iterable[str] | Mapping[str, Any]
 """Which virtual chunk containers may be read: URL prefixes, prefixes with credentials,
 True for all that the repository lists, False for none."""
-
-URL = re.compile(r"^[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 @dataclass(frozen=True)
@@ -248,7 +247,7 @@ def _locate(place: str) -> tuple[Any, str]:
     label = strip_credentials(place)
     if place.startswith("file://"):
         place = unquote(urlsplit(place).path)
-    if not URL.match(place):
+    if not is_url(place):
         return _locate_file(place), label
     storage = icechunk_storage(place)
     try:

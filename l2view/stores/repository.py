@@ -11,9 +11,9 @@ from urllib.parse import unquote, urlsplit
 import icechunk
 
 from l2view.errors import IngestError
-from l2view.ingest.files import folder_of, root_of
-from l2view.stores.open import URL, flag, icechunk_storage, unreadable
+from l2view.stores.open import flag, icechunk_storage, unreadable
 from l2view.stores.trust import trust
+from l2view.stores.urls import common_folders, is_url, root_of
 from l2view.text import strip_credentials
 
 ATTEMPTS = 20
@@ -112,7 +112,7 @@ def _storage(store: Any) -> tuple[icechunk.Storage, str]:
     label = strip_credentials(place)
     if place.startswith("file://"):
         place = unquote(urlsplit(place).path)
-    if URL.match(place):
+    if is_url(place):
         storage = icechunk_storage(place)
         if storage is None:
             raise IngestError(f"{label} is of a kind that Icechunk can't write to")
@@ -132,7 +132,7 @@ def containers_for(urls: set[str], known: Iterable[str] = ()) -> list[str]:
     covering = tuple(known)
     uncovered = {url for url in urls if not unquote(url).startswith(covering)}
     prefixes = []
-    for root, folder in folder_of(uncovered).items():
+    for root, folder in common_folders(uncovered).items():
         if folder == "file:///":  # the whole disk is wider than any archive
             mine = {url for url in uncovered if root_of(url) == root}
             prefixes.extend(sorted({url.rpartition("/")[0] + "/" for url in mine}))

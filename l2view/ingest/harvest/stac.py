@@ -16,8 +16,9 @@ import shapely
 import shapely.geometry
 
 from l2view.errors import IngestError
-from l2view.ingest.files import SUFFIXES, url_of
+from l2view.ingest.files import SUFFIXES
 from l2view.ingest.harvest.attributes import instant
+from l2view.stores.urls import url_of
 
 MEDIA = ("tiff", "geotiff", "netcdf", "hdf", "zarr", "fits", "grib")
 """What the media type of an asset with arrays has in it."""
