@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from l2view.ingest.formats import Parser
     from l2view.ingest.harvest import Harvester
     from l2view.ingest.report import IngestReport
-    from l2view.ingest.writer import LayoutName, OnConflict
+    from l2view.ingest.writer import OnConflict, StorageName
 
 
 def open(
@@ -307,8 +307,8 @@ def ingest(
     batch: int = 1_000,
     strict: bool = False,
     branch: str = "main",
-    layout: LayoutName | None = None,
-    load_below: int = 2**20,
+    storage: StorageName | None = None,
+    inline_threshold: int = 2**20,
     dry_run: bool = False,
     progress: bool | Callable[[IngestReport], None] = False,
 ) -> IngestReport:
@@ -343,10 +343,10 @@ def ingest(
         Whether the first granule that fails is an error.
     branch
         The branch to commit to.
-    layout
+    storage
         Where the arrays go: ``"packed"``, by product version, or ``"groups"``, a group for each
         granule, which is not for many; as in the collection by default, and packed in a new one.
-    load_below
+    inline_threshold
         The most bytes of an array that are copied where they can't be referred to, such as
         strings of varying length. An array with more is left out and stands in the report.
     dry_run
@@ -380,8 +380,8 @@ def ingest(
         batch=batch,
         strict=strict,
         branch=branch,
-        layout=layout,
-        load_below=load_below,
+        storage=storage,
+        inline_threshold=inline_threshold,
         dry_run=dry_run,
         progress=progress,
     )

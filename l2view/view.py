@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from virtualizarr.manifests import ManifestStore
 
-    from l2view.ingest.writer import LayoutName
+    from l2view.ingest.writer import StorageName
 
 COMPLETED = 1000
 """How many names tab completion offers."""
@@ -344,7 +344,7 @@ class View(zarr.Group):
         self,
         target: Any,
         *,
-        layout: LayoutName = "packed",
+        storage: StorageName = "packed",
         branch: str = "main",
         copy_native: bool = False,
         check: bool = True,
@@ -359,7 +359,7 @@ class View(zarr.Group):
         target
             An Icechunk repository; a path or URL, where one is made if there is none; or a
             writable session, which is left to commit.
-        layout
+        storage
             ``"packed"``, by product version, or ``"groups"``, a group for each granule.
         branch
             The branch to commit to.
@@ -391,7 +391,7 @@ class View(zarr.Group):
             return to_icechunk(
                 self.view_store.tree,
                 target,
-                layout=layout,
+                storage=storage,
                 branch=branch,
                 copy_native=copy_native,
                 check=check,

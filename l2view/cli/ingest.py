@@ -33,11 +33,11 @@ def ingest(
         str, typer.Option(help="Processes that parse, or: threads, dask, lithops.")
     ] = "1",
     batch: Annotated[int, typer.Option(min=1, help="The granules in a commit.")] = 1000,
-    layout: Annotated[
+    storage: Annotated[
         str | None,
         typer.Option(help="packed (by product version, the default) or groups (one a granule)."),
     ] = None,
-    load_below: Annotated[
+    inline_threshold: Annotated[
         int,
         typer.Option(min=0, help="The most bytes of an array to copy that can't be referred to."),
     ] = 2**20,
@@ -63,8 +63,8 @@ def ingest(
         batch=batch,
         strict=strict,
         branch=branch,
-        layout=layout,  # type: ignore[arg-type]
-        load_below=load_below,
+        storage=storage,  # type: ignore[arg-type]
+        inline_threshold=inline_threshold,
         dry_run=dry_run,
         progress=True,
     )

@@ -24,7 +24,7 @@ from l2view.granules.profile import DEFAULT_KEYS
 from l2view.granules.references import ArrayReferences, Checksum, GranuleReferences
 from l2view.index.commands import extend
 from l2view.ingest.files import FileInfo, store_of
-from l2view.ingest.writer import Granule, LayoutName, write_batch, write_granules
+from l2view.ingest.writer import Granule, StorageName, write_batch, write_granules
 from l2view.meta.schema import GEOMETRIES, ROW
 from l2view.stores.hierarchy import JSON, META
 from l2view.stores.repository import keep_containers, open_repository, with_containers
@@ -49,7 +49,7 @@ def to_icechunk(
     tree: Tree,
     target: Any,
     *,
-    layout: LayoutName = "packed",
+    storage: StorageName = "packed",
     branch: str = "main",
     copy_native: bool = False,
     check: bool = True,
@@ -63,7 +63,7 @@ def to_icechunk(
         The granules.
     target
         An Icechunk repository, a path or URL; or a session, which is left to commit.
-    layout
+    storage
         Where the arrays go.
     branch
         The branch to commit to.
@@ -104,13 +104,13 @@ def to_icechunk(
         ready = [Granule(row, _with_checksums(references, sums)) for row, references in some]
         if session is not None:
             _require_containers(session, urls)
-            written = write_granules(session.store, ready, "error", layout)
+            written = write_granules(session.store, ready, "error", storage)
         else:
             assert repository is not None
             repository, new = with_containers(repository, urls, known)
             made += new
             written = write_batch(
-                repository, ready, branch=branch, on_conflict="error", layout=layout
+                repository, ready, branch=branch, on_conflict="error", storage=storage
             )
             snapshot = written.snapshot
         if written.failed:

@@ -59,7 +59,11 @@ class Format:
     is_own: bool = False
 
     def parse(
-        self, url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], load_below: int
+        self,
+        url: str,
+        reader: ReadableFile,
+        stores: ObjectStoreRegistry[Any],
+        inline_threshold: int,
     ) -> tuple[ManifestStore, dict[str, str]]:
         """Return a file as references, and why arrays are left out, by path (see `OwnParser`).
 
@@ -71,7 +75,7 @@ class Format:
         if not self.is_own:
             return self.make()(url, stores), {}
         parser: OwnParser = self._named()
-        return parser(url, reader, stores, load_below)
+        return parser(url, reader, stores, inline_threshold)
 
     def make(self) -> Parser:
         """Return VirtualiZarr's parser.

@@ -57,7 +57,7 @@ class Obstacle:
 
 
 def parse_hdf5(
-    url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], load_below: int
+    url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], inline_threshold: int
 ) -> tuple[ManifestStore, dict[str, str]]:
     """Return an HDF5 file as references (see `l2view.ingest.formats.OwnParser`).
 
@@ -76,7 +76,7 @@ def parse_hdf5(
         group = _at_once(file, parse)
     if group is None:
         with h5py.File(reader, mode="r") as file:
-            group, omitted = _in_parts(file, parse, load_below)
+            group, omitted = _in_parts(file, parse, inline_threshold)
     return ManifestStore(_renamed(group), registry=stores), omitted
 
 
@@ -114,7 +114,9 @@ def _at_once(file: h5py.File, parse: Any) -> ManifestGroup | None:
     return group if datasets.keys() == group.arrays.keys() else None
 
 
-def _in_parts(file: h5py.File, parse: Any, load_below: int) -> tuple[ManifestGroup, dict[str, str]]:
+def _in_parts(
+    file: h5py.File, parse: Any, inline_threshold: int
+) -> tuple[ManifestGroup, dict[str, str]]:
     """Parse whatever there may be in a file, and load what can't be referred to.
 
     Returns
@@ -137,7 +139,7 @@ def _in_parts(file: h5py.File, parse: Any, load_below: int) -> tuple[ManifestGro
         if path in known or path in omitted or not _is_variable(file, path):
             continue
         try:
-            loaded[path] = _loaded(file[path], load_below)
+            loaded[path] = _loaded(file[path], inline_threshold)
         except (IngestError, OSError, TypeError, ValueError, RuntimeError) as error:
             why = obstacles.get(path)
             omitted[path] = f"{why.reason}; {first_line(error)}" if why else first_line(error)
@@ -310,7 +312,7 @@ def _is_pure_dimension(node: h5py.h5d.DatasetID) -> bool:
     return isinstance(text, bytes) and text.startswith(PURE_DIMENSION)
 
 
-def _loaded(dataset: h5py.Dataset, load_below: int) -> ManifestArray:
+def _loaded(dataset: h5py.Dataset, inline_threshold: int) -> ManifestArray:
     """Return a dataset as an array that holds its own values.
 
     Raises
@@ -323,8 +325,10 @@ def _loaded(dataset: h5py.Dataset, load_below: int) -> ManifestArray:
     if not texts and dtype.kind not in "biufcSV":
         raise IngestError(f"HDF5's {dataset.id.get_type().__class__.__name__} has no Zarr form")
     allocated = dataset.size and dataset.id.get_storage_size()
-    if allocated and dataset.nbytes > load_below:
-        raise IngestError(f"its {dataset.nbytes:,} bytes are more than load_below={load_below:,}")
+    if allocated and dataset.nbytes > inline_threshold:
+        raise IngestError(
+            f"its {dataset.nbytes:,} bytes are more than inline_threshold={inline_threshold:,}"
+        )
     attributes = _attributes(dataset)
     if "_FillValue" in attributes and dtype.kind in "biufc":
         fill = np.asarray(dataset.attrs["_FillValue"]).ravel()[0]

@@ -47,7 +47,7 @@ TIMES = ("datetime", "start_datetime", "end_datetime")
 SIGNATURES = frozenset({"sig", "signature", "token", "x-amz-signature", "x-goog-signature"})
 """The names by which a URL's query is known for a signature."""
 
-LOAD_BELOW = 2**20
+INLINE_THRESHOLD = 2**20
 """The most bytes of an array that are copied where they can't be referred to."""
 
 
@@ -119,7 +119,7 @@ class Reading:
         The field ``collection``.
     defaults
         Fields of granules that don't say.
-    load_below
+    inline_threshold
         The most bytes of an array that are copied where they can't be referred to.
     """
 
@@ -127,7 +127,7 @@ class Reading:
     harvest: Harvester | None = None
     collection: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
-    load_below: int = LOAD_BELOW
+    inline_threshold: int = INLINE_THRESHOLD
 
 
 def entry_of_file(url: str) -> Entry:
@@ -207,7 +207,9 @@ def _parsed(asset: str, url: str, reading: Reading) -> _Part:
     form = _format(url, reader) if reading.parser is None else None
     omitted: dict[str, str] = {}
     if form is not None and reader is not None:
-        store, omitted = form.parse(unquote_url(url), reader, registry(url), reading.load_below)
+        store, omitted = form.parse(
+            unquote_url(url), reader, registry(url), reading.inline_threshold
+        )
     else:
         parser = reading.parser or ZARR.make()
         store = parser(unquote_url(url), registry(url))
@@ -222,10 +224,10 @@ def _parsed(asset: str, url: str, reading: Reading) -> _Part:
         reason = _not_found(array, url, files) if file is None else None
         if reason is not None:
             omitted[array.path] = reason
-        elif array.copied > reading.load_below:
+        elif array.copied > reading.inline_threshold:
             omitted[array.path] = (
                 f"it can't be referred to, and its {array.copied:,} bytes are more than "
-                f"load_below={reading.load_below:,}"
+                f"inline_threshold={reading.inline_threshold:,}"
             )
         else:
             kept.append(_quoted(array, url).at(join(asset, array.path)))

@@ -22,20 +22,20 @@ from l2view.ingest.entries import entries_of
 from l2view.ingest.executors import Parallel, mapped, workers
 from l2view.ingest.formats import Parser
 from l2view.ingest.harvest import Harvester
-from l2view.ingest.parse import LOAD_BELOW, Entry, Failure, Reading, parse
+from l2view.ingest.parse import INLINE_THRESHOLD, Entry, Failure, Reading, parse
 from l2view.ingest.progress import shown
 from l2view.ingest.report import IngestReport
 from l2view.ingest.writer import (
     LAYOUTS,
     Granule,
-    LayoutName,
     OnConflict,
     State,
+    StorageName,
     is_another,
-    layout_of,
     planned,
     read_state,
     sources_of,
+    storage_of,
     taken,
     write_batch,
 )
@@ -76,8 +76,8 @@ def ingest(
     batch: int = BATCH,
     strict: bool = False,
     branch: str = "main",
-    layout: LayoutName | None = None,
-    load_below: int = LOAD_BELOW,
+    storage: StorageName | None = None,
+    inline_threshold: int = INLINE_THRESHOLD,
     dry_run: bool = False,
     progress: bool | Callable[[IngestReport], None] = False,
 ) -> IngestReport:
@@ -89,9 +89,9 @@ def ingest(
     who = workers(parallel)
     repository = find_repository(store) if dry_run else open_repository(store)
     state = _state(repository, branch)
-    chosen = layout_of(state, layout)
+    chosen = storage_of(state, storage)
     report = IngestReport(dry_run=dry_run)
-    reading = Reading(parser, harvest, collection, dict(defaults or {}), load_below)
+    reading = Reading(parser, harvest, collection, dict(defaults or {}), inline_threshold)
     with _told(progress, granules) as told:
         entries: Iterable[Entry] = _sound(entries_of(granules), report, told)
         if on_conflict == "skip" and repository is not None:
@@ -206,14 +206,14 @@ def _granules(
 
 
 def _look(
-    granules: Iterable[Granule], state: State, layout: LayoutName, report: IngestReport
+    granules: Iterable[Granule], state: State, storage: StorageName, report: IngestReport
 ) -> None:
     """Report what would be written."""
-    kinds = Kinds({**state.kinds, **LAYOUTS[layout].fields}, state.is_exact)
+    kinds = Kinds({**state.kinds, **LAYOUTS[storage].fields}, state.is_exact)
     folders: set[str] = set()
     for granule in granules:
         try:
-            planned(granule, kinds, layout)
+            planned(granule, kinds, storage)
         except (FieldError, ValueError) as error:
             report.fail(Failure(granule.id, granule.source, str(error)))
             continue
@@ -232,7 +232,7 @@ def _write_all(
     report: IngestReport,
     branch: str,
     on_conflict: OnConflict,
-    layout: LayoutName,
+    storage: StorageName,
     batch: int,
 ) -> None:
     """Write granules, so many in a commit, and none that has waited for long."""
@@ -246,7 +246,7 @@ def _write_all(
             repository, containers = with_containers(repository, urls)
             report.containers.extend(containers)
             written = write_batch(
-                repository, pending, branch=branch, on_conflict=on_conflict, layout=layout
+                repository, pending, branch=branch, on_conflict=on_conflict, storage=storage
             )
             report.take(written)
             pending.clear()

@@ -40,7 +40,7 @@ class _Endian(Enum):
 
 
 def parse_tiff(
-    url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], load_below: int
+    url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], inline_threshold: int
 ) -> tuple[ManifestStore, dict[str, str]]:
     """Return a TIFF as references (see `l2view.ingest.formats.OwnParser`)."""
     codecs: Any = virtual_tiff.codecs

@@ -36,7 +36,7 @@ from l2view.meta.columns import Kind, Kinds, Value, are_exact, kind_of_array, pl
 from l2view.meta.schema import read_fields
 from l2view.stores.hierarchy import META, OWN, Hierarchy, join
 
-type LayoutName = Literal["packed", "groups"]
+type StorageName = Literal["packed", "groups"]
 """Where the arrays of granules go (see `l2view.granules`)."""
 
 type OnConflict = Literal["skip", "replace", "error"]
@@ -118,7 +118,7 @@ class LayoutWriter:
     ]
 
 
-LAYOUTS: dict[LayoutName, LayoutWriter] = {
+LAYOUTS: dict[StorageName, LayoutWriter] = {
     "packed": LayoutWriter(packed_writer.KINDS, packed_writer.pack),
     "groups": LayoutWriter(groups_writer.KINDS, groups_writer.group),
 }
@@ -136,7 +136,7 @@ def write_batch(
     *,
     branch: str = "main",
     on_conflict: OnConflict = "skip",
-    layout: LayoutName | None = None,
+    storage: StorageName | None = None,
 ) -> Written:
     """Write a batch in one commit.
 
@@ -150,7 +150,7 @@ def write_batch(
         The branch to commit to.
     on_conflict
         What becomes of a granule whose id is there already.
-    layout
+    storage
         Where the arrays go, as in the collection by default, and packed in a new one.
 
     Returns
@@ -161,11 +161,11 @@ def write_batch(
     Raises
     ------
     IngestError
-        Where others commit first time and again, or the collection has another layout.
+        Where others commit first time and again, or the collection has another storage.
     """
     for attempt in range(ATTEMPTS):
         session = repository.writable_session(branch)
-        written = write_granules(session.store, granules, on_conflict, layout)
+        written = write_granules(session.store, granules, on_conflict, storage)
         if not written.added and not written.replaced:
             return written
         try:
@@ -192,14 +192,14 @@ class State:
         The number of granules.
     kinds
         The kinds of its fields.
-    layout
+    storage
         Where its arrays lie, None in a new one.
     """
 
     root: zarr.Group | None = None
     rows: int = 0
     kinds: Mapping[str, Kind] = field(default_factory=dict)
-    layout: LayoutName | None = None
+    storage: StorageName | None = None
 
     def is_exact(self, name: str) -> bool:
         """Return whether the integers of a field are the same as floats."""
@@ -233,9 +233,9 @@ def read_state(store: Store) -> State:
         arrays = dict(meta.arrays())
     if not arrays:
         return State(root)
-    layout = next((n for n, w in LAYOUTS.items() if w.fields.keys() <= arrays.keys()), None)
+    storage = next((n for n, w in LAYOUTS.items() if w.fields.keys() <= arrays.keys()), None)
     ids = root.get(IDS)
-    if layout is None or "id" not in arrays or not isinstance(ids, zarr.Array):
+    if storage is None or "id" not in arrays or not isinstance(ids, zarr.Array):
         raise IngestError("this collection wasn't made by ingest, which can't add to it")
     rows = int(arrays["id"].shape[0])
     if ids.shape != (rows,):
@@ -243,10 +243,10 @@ def read_state(store: Store) -> State:
             f"this collection isn't whole: {ids.shape[0]:,} ids in {IDS} for {rows:,} rows of meta"
         )
     kinds = {name: kind_of_array(array) for name, array in arrays.items()}
-    return State(root, rows, kinds, layout)
+    return State(root, rows, kinds, storage)
 
 
-def planned(granule: Granule, kinds: Kinds, layout: LayoutName) -> dict[str, Value]:
+def planned(granule: Granule, kinds: Kinds, storage: StorageName) -> dict[str, Value]:
     """Return a granule's row, its kinds taken in, all of them or none.
 
     Raises
@@ -258,7 +258,7 @@ def planned(granule: Granule, kinds: Kinds, layout: LayoutName) -> dict[str, Val
     """
     _ = granule.references.profile
     row: dict[str, Value] = {name: plain(name, value) for name, value in granule.row.items()}
-    for name in LAYOUTS[layout].fields:
+    for name in LAYOUTS[storage].fields:
         if name in row:
             raise FieldError(f'the field "{name}" is where l2view keeps a granule\'s place')
     kinds.add(row)
@@ -269,18 +269,18 @@ def write_granules(
     store: icechunk.IcechunkStore,
     granules: Sequence[Granule],
     on_conflict: OnConflict,
-    asked: LayoutName | None,
+    asked: StorageName | None,
 ) -> Written:
     """Write what can be written into a session, and say what became of each granule."""
     state = read_state(store)
-    layout = layout_of(state, asked)
+    storage = storage_of(state, asked)
     written = Written()
     chosen, present = _chosen(granules, state, on_conflict, written)
-    kinds = Kinds({**state.kinds, **LAYOUTS[layout].fields}, state.is_exact)
+    kinds = Kinds({**state.kinds, **LAYOUTS[storage].fields}, state.is_exact)
     kept: list[tuple[Granule, dict[str, Value]]] = []
     for granule in chosen:
         try:
-            kept.append((granule, planned(granule, kinds, layout)))
+            kept.append((granule, planned(granule, kinds, storage)))
         except (FieldError, ValueError) as error:
             written.failed.append((granule, str(error)))
     if not kept:
@@ -288,7 +288,7 @@ def write_granules(
     root = zarr.open_group(store, mode="a")
     if NAME not in root.attrs:
         root.attrs.update(declared(root.attrs.asdict()))
-    places = LAYOUTS[layout].write(store, [(g.id, g.references) for g, _ in kept])
+    places = LAYOUTS[storage].write(store, [(g.id, g.references) for g, _ in kept])
     rows = [(granule.id, row | place) for (granule, row), place in zip(kept, places, strict=True)]
     replaced = {present[name]: row for name, row in rows if name in present}
     added = [row for name, row in rows if name not in present]
@@ -309,8 +309,8 @@ def write_granules(
     return written
 
 
-def layout_of(state: State, asked: LayoutName | None) -> LayoutName:
-    """Return the layout to write.
+def storage_of(state: State, asked: StorageName | None) -> StorageName:
+    """Return the storage to write.
 
     Raises
     ------
@@ -318,10 +318,10 @@ def layout_of(state: State, asked: LayoutName | None) -> LayoutName:
         Where the collection has another than was asked for.
     """
     if asked is not None and asked not in LAYOUTS:
-        raise IngestError(f"layout={asked!r} is not {' or '.join(LAYOUTS)}")
-    if state.layout is not None and asked not in (None, state.layout):
-        raise IngestError(f"this collection has the layout {state.layout}, not {asked}")
-    return state.layout or asked or "packed"
+        raise IngestError(f"storage={asked!r} is not {' or '.join(LAYOUTS)}")
+    if state.storage is not None and asked not in (None, state.storage):
+        raise IngestError(f"this collection has storage={state.storage!r}, not {asked!r}")
+    return state.storage or asked or "packed"
 
 
 def _chosen(

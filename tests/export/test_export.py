@@ -131,13 +131,13 @@ def test_references_of_nothing(swaths: l2view.Collection) -> None:
 # Collections
 
 
-@pytest.mark.parametrize("layout", ["packed", "groups"])
+@pytest.mark.parametrize("storage", ["packed", "groups"])
 def test_a_search_result_as_a_collection(
-    swaths: l2view.Collection, tmp_path: Path, layout: Any
+    swaths: l2view.Collection, tmp_path: Path, storage: Any
 ) -> None:
     """It has the fields, attributes, values and footprints; plain Icechunk and xarray read it."""
     view = swaths.open("id <> 's1'")
-    snapshot = view.to_icechunk(tmp_path / "copy", layout=layout)
+    snapshot = view.to_icechunk(tmp_path / "copy", storage=storage)
     copy = l2view.Collection(tmp_path / "copy")
     assert copy.snapshot == snapshot
     again = copy.open()

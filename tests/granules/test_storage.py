@@ -56,7 +56,7 @@ def assert_as_in_files(view: l2view.View, folder: Path) -> None:
 
 def test_granules_as_groups(swaths: Path, tmp_path: Path) -> None:
     store = tmp_path / "c"
-    report = l2view.ingest(swaths, store, layout="groups", batch=4)
+    report = l2view.ingest(swaths, store, storage="groups", batch=4)
     assert (report.added.count, report.failures) == (6, 0)
     assert_as_in_files(l2view.open(store), swaths)
     row = l2view.search(store, "id = 's3'").to_pylist()[0]
@@ -73,12 +73,12 @@ def test_granules_as_groups(swaths: Path, tmp_path: Path) -> None:
     xr.testing.assert_allclose(
         tree.load(), xr.open_dataset(swaths / "s3.h5", engine="h5netcdf").load()
     )
-    # The layout is the collection's from then on.
+    # The storage is the collection's from then on.
     assert l2view.ingest(swaths, store).skipped.count == 6
-    with pytest.raises(IngestError, match="has the layout groups, not packed"):
-        l2view.ingest(swaths, store, layout="packed")
-    with pytest.raises(IngestError, match="layout='other' is not packed or groups"):
-        l2view.ingest(swaths, tmp_path / "d", layout="other")  # type: ignore[arg-type]
+    with pytest.raises(IngestError, match="has storage='groups', not 'packed'"):
+        l2view.ingest(swaths, store, storage="packed")
+    with pytest.raises(IngestError, match="storage='other' is not packed or groups"):
+        l2view.ingest(swaths, tmp_path / "d", storage="other")  # type: ignore[arg-type]
     write_swath(swaths / "s3.h5", 3, 40)
     assert l2view.open(store).verify().keys() == {"s3"}
     assert l2view.ingest(swaths / "s3.h5", store, on_conflict="replace").replaced.ids == ["s3"]
@@ -93,7 +93,7 @@ def test_ids_of_any_kind_stay_in_their_group(tmp_path: Path, name: str) -> None:
     assert path.count("/") == 1
     write_swath(tmp_path / "s.h5", 1)
     report = l2view.ingest(
-        tmp_path / "s.h5", tmp_path / "c", layout="groups", harvest=lambda *_: {"id": name}
+        tmp_path / "s.h5", tmp_path / "c", storage="groups", harvest=lambda *_: {"id": name}
     )
     assert report.added.ids == [name]
     view = l2view.open(tmp_path / "c")

@@ -93,9 +93,9 @@ def test_chunks_that_skip_a_filter(swath: Path) -> None:
         made.id.write_direct_chunk((0,), values[:5].tobytes(), 3)
     view, _ = ingested(swath)
     np.testing.assert_array_equal(view["s/m"][...], values)
-    _, report = ingested(swath.rename(swath.with_name("t.h5")), load_below=10)
+    _, report = ingested(swath.rename(swath.with_name("t.h5")), inline_threshold=10)
     assert reasons(report) == {
-        "m": "some of its chunks skip a filter; its 80 bytes are more than load_below=10"
+        "m": "some of its chunks skip a filter; its 80 bytes are more than inline_threshold=10"
     }
 
 
@@ -123,7 +123,7 @@ def test_data_types_without_a_form(swath: Path) -> None:
 def test_strings_are_copied_up_to_a_size(swath: Path) -> None:
     with h5py.File(swath, "a") as file:
         file.create_dataset("texts", data=["long" * 100] * 10, dtype=h5py.string_dtype())
-    view, report = ingested(swath, load_below=100)
+    view, report = ingested(swath, inline_threshold=100)
     assert "texts" not in view["s"]
     assert reasons(report)["texts"].startswith("it can't be referred to, and its 4,0")
 

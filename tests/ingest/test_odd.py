@@ -32,8 +32,8 @@ from l2view.stores.trust import trust, trusted
 DEFAULTS = {"datetime": "2025-06-01", "bbox": shapely.to_wkb(shapely.box(0, 0, 1, 1))}
 
 
-@pytest.mark.parametrize("layout", ["packed", "groups"])
-def test_attributes_that_are_no_json(tmp_path: Path, layout: Any) -> None:
+@pytest.mark.parametrize("storage", ["packed", "groups"])
+def test_attributes_that_are_no_json(tmp_path: Path, storage: Any) -> None:
     values = {"missing_value": math.nan, "valid_range": [-math.inf, math.inf], "note": "Infinity"}
     for number in range(3):
         path = write_swath(tmp_path / f"s{number}.h5", number)
@@ -42,11 +42,11 @@ def test_attributes_that_are_no_json(tmp_path: Path, layout: Any) -> None:
                 file["lat"].attrs.update(values)
             file.attrs["limit"] = math.nan if number else 1.0
             file.attrs["institution"] = np.bytes_("Météo".encode("latin-1"))
-    report = l2view.ingest(tmp_path / "*.h5", tmp_path / "c", layout=layout)
+    report = l2view.ingest(tmp_path / "*.h5", tmp_path / "c", storage=storage)
     assert report.failed == []
     view = l2view.open(tmp_path / "c")
     attributes = dict(view["s0/lat"].attrs)
-    if layout == "packed":
+    if storage == "packed":
         assert math.isnan(attributes["missing_value"])
         assert attributes["valid_range"] == [-math.inf, math.inf]
         assert math.isnan(view["s1"].attrs["limit"])
