@@ -15,6 +15,10 @@ from zarr.core.sync import sync
 
 from l2view.cells.granules import cells
 from l2view.cells.scan import MAX_CELLS
+from l2view.display.html import summary_html
+from l2view.display.plot import MAX_OUTLINES, plot_footprints
+from l2view.display.summary import Summary, spread_rows, summarize_collection
+from l2view.display.text import summary_text
 from l2view.errors import (
     FieldError,
     IngestError,
@@ -181,14 +185,14 @@ class Collection:
         return self.meta.rows
 
     def __repr__(self) -> str:
-        from l2view.display.text import collection_text
-
-        return collection_text(self)
+        return summary_text(self.summary())
 
     def _repr_html_(self) -> str:
-        from l2view.display.html import collection_html
+        return summary_html(self.summary())
 
-        return collection_html(self)
+    def summary(self) -> Summary:
+        """Return what the collection holds, as text and footprints."""
+        return summarize_collection(self.label, self.snapshot, self.meta, self.time_fields)
 
     def search(
         self,
@@ -538,12 +542,9 @@ class Collection:
 
         The parameters are those of `View.plot`.
         """
-        from l2view.display.plot import OUTLINES, plot_footprints
-        from l2view.display.summary import spread
-
         name = geometry_field(self.schema, self._geometry_field)
         names = [name] if column is None else [name, *self._selected(column)]
-        rows = spread(self.meta.rows, OUTLINES)
+        rows = spread_rows(self.meta.rows, MAX_OUTLINES)
         table = self.meta.take(rows, list(dict.fromkeys(names)))
         total = self.meta.rows
         return plot_footprints(table, column, ax, figsize=figsize, total=total, **style)

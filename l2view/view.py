@@ -11,6 +11,11 @@ from zarr.core.group import GroupMetadata
 from zarr.storage import StorePath
 
 from l2view.cells.scan import MAX_CELLS
+from l2view.display.html import summary_html
+from l2view.display.plot import plot_footprints
+from l2view.display.quicklook import plot_granules
+from l2view.display.summary import summarize_view
+from l2view.display.text import summary_text
 from l2view.errors import QueryError, ShapeError
 from l2view.mosaic.api import explain_mosaic, mosaic
 from l2view.scan.dataset import TableDataset
@@ -86,14 +91,10 @@ class View(zarr.Group):
         return True
 
     def __repr__(self) -> str:
-        from l2view.display.text import view_text
-
-        return view_text(self)
+        return summary_text(summarize_view(self.view_store))
 
     def _repr_html_(self) -> str:
-        from l2view.display.html import view_html
-
-        return view_html(self)
+        return summary_html(summarize_view(self.view_store))
 
     def _ipython_key_completions_(self) -> list[str]:
         shape = self.view_store.shape
@@ -533,10 +534,6 @@ class View(zarr.Group):
         if name is None and ncols is not None:
             raise QueryError("ncols= draws a variable of each granule: name it")
         if name is not None and name not in self.table.schema.names:
-            from l2view.display.quicklook import plot_granules
-
             options: Any = {"ncols": ncols, "limit": limit, "ax": ax, "figsize": figsize}
-            return plot_granules(self, name, **options, **style)
-        from l2view.display.plot import plot_footprints
-
+            return plot_granules(self.view_store, name, **options, **style)
         return plot_footprints(self.table, name, ax, figsize=figsize or (9, 5), **style)

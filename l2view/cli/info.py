@@ -12,7 +12,6 @@ from rich.text import Text
 
 from l2view.cli import options
 from l2view.collection import Collection
-from l2view.display.text import collection_summary
 
 
 def info(
@@ -35,7 +34,7 @@ def info(
         geometry_field=geometry_field,
         time_field=time_field,
     )
-    summary = collection_summary(collection)
+    summary = collection.summary()
     fields = {field.name: str(field.type) for field in collection.schema}
     facts = {name: value for name, value in summary.facts.items() if name != "fields"}
     if as_json:

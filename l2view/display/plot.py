@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +11,7 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from l2view.display.summary import outlines
+from l2view.display.summary import read_footprints
 from l2view.display.svg import map_box, ocean
 from l2view.errors import FieldError, L2ViewError
 from l2view.text import unknown_name
@@ -20,11 +22,20 @@ if TYPE_CHECKING:
     from matplotlib.collections import PathCollection
     from matplotlib.path import Path
 
-OUTLINES = 20_000
+MAX_OUTLINES = 20_000
 """The most footprints that are drawn."""
 
 CYCLE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#222222")
 """Colours of a legend: the bright scheme of Paul Tol, "Colour Schemes" (2021), and black."""
+
+
+@contextmanager
+def requiring_matplotlib() -> Iterator[None]:
+    """Say which extra has matplotlib, where it isn't installed."""
+    try:
+        yield
+    except ImportError as error:
+        raise L2ViewError("plots need matplotlib: pip install 'l2view[plot]'") from error
 
 
 def plot_footprints(
@@ -58,26 +69,20 @@ def plot_footprints(
     FieldError
         Where there is no geometry field, or no field called `column`.
     """
-    try:
+    with requiring_matplotlib():
         import matplotlib.pyplot as plt
         from matplotlib.collections import PathCollection
-    except ImportError as error:
-        raise L2ViewError("plots need matplotlib: pip install 'l2view[plot]'") from error
     if not any(is_geometry(field) for field in table.schema):
         raise FieldError(unknown_name("geometry field", "bbox", table.schema.names))
     if column is not None and column not in table.schema.names:
         raise FieldError(unknown_name("field", column, table.schema.names))
-    shapes, rows = outlines(table, OUTLINES)
+    shapes, rows = read_footprints(table, MAX_OUTLINES)
     if ax is None:
         ax = plt.figure(figsize=figsize, layout="constrained").add_subplot()
     west, south, east, north = map_box(shapes)
-    ax.set_facecolor("#f3efe6")
-    water, _ = paths_of(np.array([ocean()]))
-    ax.add_collection(
-        PathCollection(water, facecolor="#cfe3ee", edgecolor="none", zorder=0), autolim=False
-    )
-    paths, owners = paths_of(shapes)
-    look: dict[str, Any] = {
+    draw_ocean(ax, [ocean()])
+    paths, owners = to_paths(shapes)
+    appearance: dict[str, Any] = {
         "facecolor": "#c8452d",
         "edgecolor": "#8f2a17",
         "linewidth": 0.8,
@@ -85,19 +90,19 @@ def plot_footprints(
         "alpha": max(0.15, min(0.6, 8 / max(len(shapes), 1))),
     }
     if column is not None:
-        look |= {"edgecolor": "#444444", "linewidth": 0.4, "alpha": 0.75}
-    drawn = PathCollection(paths, **look | style)
-    ax.add_collection(drawn, autolim=False)
+        appearance |= {"edgecolor": "#444444", "linewidth": 0.4, "alpha": 0.75}
+    outlines = PathCollection(paths, **appearance | style)
+    ax.add_collection(outlines, autolim=False)
     if column is not None:
-        _color(ax, drawn, table.column(column).take(pa.array(rows[owners])), column)
-    said = len(table) if total is None else total
-    count = f"{len(shapes):,}" if said <= OUTLINES else f"{len(shapes):,} of {said:,}"
+        _color_by(ax, outlines, table.column(column).take(pa.array(rows[owners])), column)
+    total = len(table) if total is None else total
+    count = f"{len(shapes):,}" if total <= MAX_OUTLINES else f"{len(shapes):,} of {total:,}"
     ax.set(xlim=(west, east), ylim=(south, north), aspect="equal")
     ax.set(xlabel="longitude", ylabel="latitude", title=f"{count} footprints")
     return ax
 
 
-def _color(ax: Axes, drawn: PathCollection, values: pa.ChunkedArray, name: str) -> None:
+def _color_by(ax: Axes, paths: PathCollection, values: pa.ChunkedArray, name: str) -> None:
     """Colour paths by `values`, one for each, and say what the colours mean."""
     import matplotlib.dates as mdates
     from matplotlib.patches import Patch
@@ -107,15 +112,15 @@ def _color(ax: Axes, drawn: PathCollection, values: pa.ChunkedArray, name: str) 
     timed = pa.types.is_timestamp(values.type)
     if timed or pa.types.is_integer(values.type) or pa.types.is_floating(values.type):
         numbers = values.to_numpy()
-        known = dates.date2num(numbers) if timed else numbers.astype(float)
-        drawn.set_array(np.ma.masked_invalid(known))
+        scaled = dates.date2num(numbers) if timed else numbers.astype(float)
+        paths.set_array(np.ma.masked_invalid(scaled))
         locator: Any = dates.AutoDateLocator() if timed else AutoLocator()
         form: Any = dates.AutoDateFormatter(locator) if timed else ScalarFormatter()
-        ax.figure.colorbar(drawn, ax=ax, label=name, ticks=locator, format=form, shrink=0.8)
+        ax.figure.colorbar(paths, ax=ax, label=name, ticks=locator, format=form, shrink=0.8)
         return
     texts = ["NULL" if v is None else str(v) for v in json_values(values.combine_chunks())]
     labels, codes = np.unique(np.array(texts, dtype=object), return_inverse=True)
-    drawn.set_facecolor([CYCLE[code % len(CYCLE)] for code in codes])
+    paths.set_facecolor([CYCLE[code % len(CYCLE)] for code in codes])
     patches = [
         Patch(facecolor=CYCLE[code], label=label) for code, label in enumerate(labels[: len(CYCLE)])
     ]
@@ -124,7 +129,7 @@ def _color(ax: Axes, drawn: PathCollection, values: pa.ChunkedArray, name: str) 
     ax.legend(handles=patches, title=name, fontsize="small")
 
 
-def paths_of(shapes: NDArray[Any]) -> tuple[list[Path], NDArray[np.int64]]:
+def to_paths(shapes: NDArray[Any]) -> tuple[list[Path], NDArray[np.int64]]:
     """Return polygons and lines as matplotlib paths, and whose part each is.
 
     Points become small squares.
@@ -144,3 +149,13 @@ def paths_of(shapes: NDArray[Any]) -> tuple[list[Path], NDArray[np.int64]]:
             )
             owners.append(owner)
     return paths, np.array(owners, dtype=np.int64)
+
+
+def draw_ocean(ax: Axes, shapes: Sequence[shapely.Geometry]) -> None:
+    """Draw the ocean below everything else, and the land as what is around it."""
+    from matplotlib.collections import PathCollection
+
+    paths, _ = to_paths(np.array(shapes, dtype=object))
+    ax.set_facecolor("#f3efe6")
+    ocean_paths = PathCollection(paths, facecolor="#cfe3ee", edgecolor="none", zorder=0)
+    ax.add_collection(ocean_paths, autolim=False)

@@ -1,4 +1,4 @@
-"""What there is to say of a table of granules, whoever says it."""
+"""Summaries of collections and views: facts, first rows and footprints."""
 
 from __future__ import annotations
 
@@ -13,17 +13,33 @@ from numpy.typing import NDArray
 
 from l2view.errors import FieldError
 from l2view.meta.footprints import read_geometries
+from l2view.search.table import MetaDataset
 from l2view.search.time import ENDS, STARTS, time_field
+from l2view.text import join_names
 from l2view.virtual.attributes import is_geometry, json_values
+from l2view.virtual.join_shape import Joined
+from l2view.virtual.store import ViewStore
 
-DRAWN = 400
+MAX_FOOTPRINTS = 400
 """The most footprints in a small map."""
 
-ROWS_SHOWN = 5
+MAX_ROWS = 5
 """The rows in a summary's table."""
 
-FIELDS_SHOWN = 8
+MAX_COLUMNS = 8
 """The columns in a summary's table."""
+
+MAX_NAMES = 3
+"""The most ids of a query, and the most names of granules."""
+
+MAX_ARRAYS = 12
+"""The most arrays of a joined view."""
+
+MAX_SCANNED_ROWS = 2_000_000
+"""A collection with more rows is summarized without its time span."""
+
+JOIN_OPTIONS = ("dim", "encoding", "ragged")
+"""The parts of a view's description that say how its granules are joined."""
 
 
 @dataclass(frozen=True)
@@ -33,48 +49,131 @@ class Summary:
     Attributes
     ----------
     title
-        What it is of.
+        What is summarized.
     facts
-        Lines of name and value.
-    names
-        The columns of `rows`, "…" where there are more.
+        Values as text, by name.
+    columns
+        The names of the columns of `rows`, "…" where there are more.
     rows
         The first rows, as text.
     footprints
-        Geometries to draw, of shape (n,).
-    drawn
-        What the map shows of them, empty where it is all.
+        Geometries to draw (EPSG:4326), of shape (n,).
+    map_note
+        How many of the footprints the map shows, empty for all.
     """
 
     title: str
     facts: dict[str, str]
-    names: list[str]
+    columns: list[str]
     rows: list[list[str]]
     footprints: NDArray[Any]
-    drawn: str = ""
+    map_note: str = ""
 
 
-def footprints(table: pa.Table, most: int | None = None) -> NDArray[Any]:
-    """Return the geometries of a table's first geometry field, of shape (n,).
+def summarize_view(store: ViewStore) -> Summary:
+    """Return the summary of a view."""
+    description, granules = store.shape.description, store.tree.granules
+    count, query = description["count"], description["query"]
+    facts = {"collection": description["collection"]}
+    if description["snapshot"]:
+        facts["snapshot"] = description["snapshot"]
+    conditions = {name: repr(value) for name, value in query.items()}
+    if len(query.get("ids", ())) > MAX_NAMES:
+        conditions["ids"] = f"({len(query['ids']):,} ids)"
+    facts["query"] = ", ".join(f"{name}={text}" for name, text in conditions.items()) or "all"
+    if span := time_span(granules.table):
+        facts["time"] = span
+    facts["fields"] = join_names(granules.table.schema.names)
+    if "variables" in description:
+        facts["variables"] = join_names(description["variables"])
+    if isinstance(store.shape, Joined):
+        facts |= _join_facts(store.shape)
+    names = [granules.name(row) for row in range(min(count, MAX_NAMES))]
+    facts["granules"] = join_names(names) + (", …" if count > MAX_NAMES else "")
+    footprints, _ = read_footprints(granules.table, MAX_FOOTPRINTS)
+    map_note = f"{MAX_FOOTPRINTS} of {count:,} footprints" if count > MAX_FOOTPRINTS else ""
+    title = f"View of {count:,} granule{'' if count == 1 else 's'}"
+    return Summary(title, facts, *first_rows(granules.table), footprints, map_note)
 
-    NULLs, what isn't a geometry, and empty ones are left out. With `most`, as many of them
-    spread evenly over the rows.
+
+def _join_facts(view: Joined) -> dict[str, str]:
+    """Return how granules are joined, and into which groups or arrays."""
+    description = view.description
+    options = [f"{name}={description[name]!r}" for name in JOIN_OPTIONS if name in description]
+    facts = {"layout": ", ".join([description["layout"], *options])}
+    if "stacks" in description:
+        groups = [
+            f"{name} ({stack['granules']:,} granules)"
+            for name, stack in description["stacks"].items()
+        ]
+        return facts | {"groups": join_names(groups)}
+    if "" not in view.stacks:  # of no granules
+        return facts
+    arrays = []
+    for path, array in view.stacks[""].arrays.items():
+        sizes = zip(array.dimensions, array.shape, strict=True)
+        arrays.append(f"{path} ({', '.join(f'{name}: {size}' for name, size in sizes)})")
+    lines = arrays[:MAX_ARRAYS] + (["…"] if len(arrays) > MAX_ARRAYS else [])
+    return facts | {"arrays": "\n".join(lines)}
+
+
+def summarize_collection(
+    label: str, snapshot: str | None, meta: MetaDataset, time_fields: tuple[str, ...]
+) -> Summary:
+    """Return the summary of a collection, for which little of it is read.
+
+    Parameters
+    ----------
+    label, snapshot
+        The store's name, and its Icechunk snapshot.
+    meta
+        The table of granules.
+    time_fields
+        The fields that a search by time looks at.
     """
-    return outlines(table, most)[0]
+    facts = {"store": label}
+    if snapshot:
+        facts["snapshot"] = snapshot
+    if time_fields and meta.rows <= MAX_SCANNED_ROWS:
+        span = time_span(meta.to_table(list(time_fields)))
+        facts |= {"time": span} if span else {}
+    facts["fields"] = "\n".join(f"{field.name}: {field.type}" for field in meta.schema)
+    sample = meta.take(_sample_rows(meta))
+    footprints, _ = read_footprints(sample)
+    sampled = len(sample) < meta.rows
+    map_note = f"{len(sample):,} of {meta.rows:,} footprints" if sampled else ""
+    title = f"Collection of {meta.rows:,} granules"
+    return Summary(title, facts, *first_rows(sample), footprints, map_note)
 
 
-def outlines(table: pa.Table, most: int | None = None) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """Return the same geometries, and the rows that they are of."""
+def _sample_rows(meta: MetaDataset) -> list[int]:
+    """Return row numbers of the first, middle and last chunks of rows, the first rows first."""
+    if meta.rows <= MAX_FOOTPRINTS:
+        return list(range(meta.rows))
+    ranges = list(meta.ranges())
+    sampled = sorted({0, len(ranges) // 2, len(ranges) - 1})
+    share = MAX_FOOTPRINTS // len(sampled)
+    return [row for index in sampled for row in ranges[index][:share]]
+
+
+def read_footprints(
+    table: pa.Table, most: int | None = None
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """Return the footprints of a table's first geometry field, and their rows, of shape (n,).
+
+    Rows without a footprint, or with an empty one, are left out. With `most`, the rows are as
+    many at even distances.
+    """
     field = next((field for field in table.schema if is_geometry(field)), None)
     if field is None:
         return np.empty(0, dtype=object), np.empty(0, dtype=np.int64)
-    rows = spread(len(table), most)
+    rows = spread_rows(len(table), most)
     shapes = read_geometries(table.column(field.name).take(pa.array(rows)))
-    there = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
-    return shapes[there], rows[there]
+    drawable = ~(shapely.is_missing(shapes) | shapely.is_empty(shapes))
+    return shapes[drawable], rows[drawable]
 
 
-def spread(count: int, most: int | None = None) -> NDArray[np.int64]:
+def spread_rows(count: int, most: int | None = None) -> NDArray[np.int64]:
     """Return the numbers of `count` rows, or of `most` of them at even distances."""
     if most is None or count <= most:
         return np.arange(count)
@@ -87,32 +186,32 @@ def time_span(table: pa.Table) -> str | None:
         name = time_field(table.schema)
     except FieldError:
         return None
-    first, last = STARTS.get(name, name), ENDS.get(name, name)
-    low = _extreme(table, first if first in table.schema.names else name, "min")
-    high = _extreme(table, last if last in table.schema.names else name, "max")
+    start, end = STARTS.get(name, name), ENDS.get(name, name)
+    low = _extreme_text(table, start if start in table.schema.names else name, "min")
+    high = _extreme_text(table, end if end in table.schema.names else name, "max")
     if low is None or high is None:
         return None
     return low if low == high else f"{low} to {high}"
 
 
-def _extreme(table: pa.Table, name: str, which: str) -> str | None:
-    value = pc.min_max(table.column(name))[which]
+def _extreme_text(table: pa.Table, name: str, extreme: str) -> str | None:
+    value = pc.min_max(table.column(name))[extreme]
     text = json_values(pa.array([value.as_py()], value.type))[0]
     return None if text is None else str(text)
 
 
 def first_rows(table: pa.Table) -> tuple[list[str], list[list[str]]]:
-    """Return the names and texts of the first rows and columns."""
-    head = table.slice(0, ROWS_SHOWN)
-    plain = [field for field in head.schema if not is_geometry(field)]
-    shown = plain[:FIELDS_SHOWN]
-    columns = [json_values(head.column(field.name).combine_chunks()) for field in shown]
-    texts = [[_text(column[row]) for column in columns] for row in range(head.num_rows)]
-    more = ["…"] if len(shown) < len(plain) else []
-    return [field.name for field in shown] + more, [row + more for row in texts]
+    """Return the names of the first columns, and their first rows as text."""
+    head = table.slice(0, MAX_ROWS)
+    plain = [field.name for field in head.schema if not is_geometry(field)]
+    names = plain[:MAX_COLUMNS]
+    columns = [json_values(head.column(name).combine_chunks()) for name in names]
+    rows = [[_cell_text(column[row]) for column in columns] for row in range(head.num_rows)]
+    more = ["…"] if len(names) < len(plain) else []
+    return names + more, [row + more for row in rows]
 
 
-def _text(value: Any) -> str:
+def _cell_text(value: Any) -> str:
     if value is None:
         return "NULL"
     if isinstance(value, float):

@@ -16,9 +16,10 @@ from builders import put, put_wkb, texts
 from zarr.storage import MemoryStore
 
 import l2view
-from l2view.display.summary import DRAWN, footprints
+from l2view.display.summary import MAX_FOOTPRINTS, read_footprints
 from l2view.display.svg import WORLD, map_box, map_svg, ocean
 from l2view.errors import FieldError
+from l2view.search import table as table_module
 
 mpl.use("Agg")
 
@@ -127,13 +128,13 @@ def test_a_collection_without_place_and_time() -> None:
 def test_large_collections_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
     root = zarr.create_group(MemoryStore())
     meta = root.create_group("meta")
-    count = 3 * DRAWN
+    count = 3 * MAX_FOOTPRINTS
     put_wkb(meta, "bbox", shapely.points(np.linspace(-170, 170, count), 0), chunks=(100,))
-    monkeypatch.setattr("l2view.search.table.RANGE_ROWS", 100)
+    monkeypatch.setattr(table_module, "RANGE_ROWS", 100)
     html = l2view.Collection(root.store)._repr_html_()
     assert "300 of 1,200 footprints" in html
     table = l2view.search(root.store)
-    assert len(footprints(table, 10)) == 10
+    assert len(read_footprints(table, 10)[0]) == 10
 
 
 def svg_of(shapes: list[shapely.Geometry]) -> ElementTree.Element:
@@ -237,7 +238,7 @@ def test_geometries_that_are_none_are_left_out() -> None:
     raw = [shapely.Point(1, 1).wkb, None, b"damaged", shapely.Polygon().wkb]
     metadata = {"ARROW:extension:name": "geoarrow.wkb"}
     schema = pa.schema([pa.field("g", pa.binary(), metadata=metadata)])
-    assert len(footprints(pa.table([pa.array(raw, pa.binary())], schema=schema))) == 1
+    assert len(read_footprints(pa.table([pa.array(raw, pa.binary())], schema=schema))[0]) == 1
 
 
 def swaths() -> MemoryStore:

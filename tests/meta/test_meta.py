@@ -25,6 +25,7 @@ import l2view
 from l2view.errors import FieldError, SkippedFieldWarning
 from l2view.meta.decode import decode_with_arrow, decode_with_python, decode_with_rust
 from l2view.scan.nulls import with_sql_nulls
+from l2view.search import table as table_module
 from l2view.search.table import MetaDataset
 
 
@@ -208,7 +209,7 @@ def test_missing_chunks_are_the_fill_value() -> None:
 
 
 def test_fields_whose_chunks_do_not_line_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("l2view.search.table.RANGE_ROWS", 10)
+    monkeypatch.setattr(table_module, "RANGE_ROWS", 10)
     root = zarr.create_group(MemoryStore())
     meta = root.create_group("meta")
     numbers = np.arange(101)
@@ -338,7 +339,7 @@ def large(rows: int = 400, chunk: int = 100) -> Counting:
 
 @pytest.fixture
 def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("l2view.search.table.RANGE_ROWS", 100)
+    monkeypatch.setattr(table_module, "RANGE_ROWS", 100)
 
 
 def test_projection_and_filter_are_pushed_down(small_ranges: None) -> None:
