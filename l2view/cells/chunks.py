@@ -15,12 +15,12 @@ from l2view.granules.chunks import (
     INLINE,
     KINDS,
     NATIVE,
-    Chunks,
+    ChunkTable,
     grid_of,
+    iterate_sync,
     stored_chunks,
-    synchronous,
 )
-from l2view.granules.inventory import Source as Place
+from l2view.granules.inventory import SourceArray
 from l2view.scan.filter import Condition
 from l2view.stores.hierarchy import JSON, Node, join
 from l2view.stores.open import Source
@@ -91,12 +91,14 @@ class StoredChunks:
             except (KeyError, TypeError, ValueError) as error:
                 warn(f"the chunks of {node.path} can't be told: {error}", SkippedArrayWarning)
                 continue
-            place = Place(join(self.source.path, node.path), None, np.zeros(1, dtype=np.int64))
+            place = SourceArray(
+                join(self.source.path, node.path), None, np.zeros(1, dtype=np.int64)
+            )
             shape = np.array([grid], dtype=np.int64).reshape(1, len(grid))
-            for found in synchronous(stored_chunks(self.source.store, place, shape, encoding)):
+            for found in iterate_sync(stored_chunks(self.source.store, place, shape, encoding)):
                 yield selected(self._batch(node, found, encoding), columns, condition)
 
-    def _batch(self, node: Node, chunks: Chunks, encoding: ChunkKeyEncoding) -> pa.RecordBatch:
+    def _batch(self, node: Node, chunks: ChunkTable, encoding: ChunkKeyEncoding) -> pa.RecordBatch:
         count, rank = chunks.index.shape
         keys = [encoding.encode_chunk_key(tuple(index)) for index in chunks.index.tolist()]
         ends = pa.array(np.arange(count + 1, dtype=np.int32) * rank)

@@ -176,7 +176,7 @@ class ProfileArray:
     @property
     def used(self) -> NDArray[np.int64]:
         """The variants that there are granules of."""
-        return np.unique(self.array.which)
+        return np.unique(self.array.variant_index)
 
 
 def _values(variant: JSON, decode: bool) -> Values:
@@ -316,7 +316,7 @@ def _with_coordinates_alike(
     types: dict[str, pa.DataType] = {}
     for part in parts:
         for name, (_, other, values) in part.coordinates.items():
-            used = [values[variant] for variant in np.unique(other.which).tolist()]
+            used = [values[variant] for variant in np.unique(other.variant_index).tolist()]
             dtypes.setdefault(name, []).extend(one.dtype for one in used)
             types.setdefault(name, used[0].type)
     common, dropped = {}, []
@@ -337,7 +337,7 @@ def _with_coordinates_alike(
     made = []
     for part in parts:
         coordinates = {
-            name: (axes, other, tuple(_cast(values, np.unique(other.which), common[name])))
+            name: (axes, other, tuple(_cast(values, np.unique(other.variant_index), common[name])))
             for name, (axes, other, values) in part.coordinates.items()
             if name in common
         }

@@ -14,7 +14,7 @@ from zarr.registry import get_codec_class
 
 from l2view.arrays.cf import native_dtype
 from l2view.errors import L2ViewError, SkippedArrayWarning, StoreError, warn
-from l2view.granules.chunks import grid_of, synchronous
+from l2view.granules.chunks import grid_of, iterate_sync
 from l2view.meta.schema import type_name
 from l2view.scan.filter import Condition
 from l2view.stores.hierarchy import JSON, Hierarchy, Node
@@ -138,7 +138,7 @@ def nodes(source: Source) -> Iterator[Node]:
     StoreError
         Where they can't be read.
     """
-    found = synchronous(Hierarchy(source.store, source.path).walk())
+    found = iterate_sync(Hierarchy(source.store, source.path).walk())
     empty = True
     while True:
         try:

@@ -15,7 +15,7 @@ from zarr.core.sync import sync
 
 from l2view.errors import ChunkError, ExportError
 from l2view.granules import Location
-from l2view.granules.chunks import INLINE, Chunks, synchronous
+from l2view.granules.chunks import INLINE, ChunkTable, iterate_sync
 from l2view.granules.inventory import Inventory
 from l2view.stores.hierarchy import join
 from l2view.virtual.references import chunks_of, numbers_of
@@ -106,7 +106,7 @@ def cells(
         lengths=np.zeros(total, dtype=np.uint64),
     )
     known: dict[str, int] = {}
-    for chunks in synchronous(chunks_of(tree, inventory, locations, path)):
+    for chunks in iterate_sync(chunks_of(tree, inventory, locations, path)):
         numbers = numbers_of(chunks.members, chunks.index, shapes, firsts)
         files = pa.array(chunks.paths, pa.string()).dictionary_encode()
         places = files.dictionary.to_pylist()
@@ -135,7 +135,7 @@ async def _read(
     inventory: Inventory,
     locations: Sequence[Location],
     path: str,
-    chunks: Chunks,
+    chunks: ChunkTable,
     positions: NDArray[np.int64],
 ) -> list[bytes]:
     """Read some chunks from the store that holds them."""
@@ -144,7 +144,7 @@ async def _read(
     async def one(position: int) -> bytes:
         member = int(chunks.members[position])
         encoding = parse_chunk_key_encoding(
-            array.variants[array.which[member]]["chunk_key_encoding"]
+            array.variants[array.variant_index[member]]["chunk_key_encoding"]
         )
         index = chunks.index[position] + array.first_chunks[member]
         key = encoding.encode_chunk_key(tuple(index.tolist()))
@@ -159,7 +159,7 @@ async def _read(
 
 
 def _native(
-    tree: Tree, inventory: Inventory, path: str, chunks: Chunks, positions: NDArray[np.int64]
+    tree: Tree, inventory: Inventory, path: str, chunks: ChunkTable, positions: NDArray[np.int64]
 ) -> ExportError:
     rows = np.unique(inventory.rows[chunks.members[positions]])
     names = tree.granules.some(rows)

@@ -240,11 +240,11 @@ def _holders(
     With those of a group comes the shape of the largest image below it, which it tells of where
     it doesn't say another.
     """
-    yield [variant["attributes"] for variant in array.variants], array.which, None
+    yield [variant["attributes"] for variant in array.variants], array.variant_index, None
     for path in ancestors(array.path):
         group = levels.inventory.groups.get(path)
         if group is not None and any(group.variants):
-            yield group.variants, group.which, _largest(levels, path)
+            yield group.variants, group.variant_index, _largest(levels, path)
 
 
 def _largest(levels: Levels, group: str) -> NDArray[np.int64]:
@@ -277,7 +277,7 @@ def _of_layout(levels: Levels, level: int) -> tuple[NDArray[np.float64], NDArray
                 transform = transform_said(one) if one["asset"] == levels.assets[level] else None
                 if transform is not None:
                     own[row] = transform[:6]
-        found = own[group.which]
+        found = own[group.variant_index]
     return found, np.isfinite(found).all(axis=1)
 
 
@@ -309,7 +309,7 @@ def _moved(levels: Levels, level: int) -> NDArray[np.bool_]:
                 told = one.get("transform")
                 by = told.get("translation") if isinstance(told, dict) else None
                 found[row] = any(not isinstance(n, int | float) or abs(n) > 1e-6 for n in by or ())
-    return found[group.which]
+    return found[group.variant_index]
 
 
 def _crop(levels: Levels, transforms: NDArray[np.float64]) -> None:
@@ -380,8 +380,8 @@ def _of_mapping(
         if transform is not None:
             own[row] = transform[:6]
         numbers[row] = systems.number(crs_of_mapping(said))
-    _fill(transforms, own[mapping.which])
-    _fill(number, numbers[mapping.which])
+    _fill(transforms, own[mapping.variant_index])
+    _fill(number, numbers[mapping.variant_index])
 
 
 def _mapping(levels: Levels) -> ArrayInventory | None:

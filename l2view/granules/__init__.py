@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from l2view.granules.inventory import Inventory, Source
+from l2view.granules.inventory import Inventory, SourceArray
 from l2view.stores.hierarchy import JSON
 
 type Location = tuple[object, ...]
@@ -70,7 +70,7 @@ class Layout(Protocol):
 
     def sources(
         self, inventory: Inventory, locations: Sequence[Location], path: str
-    ) -> Iterator[Source]:
+    ) -> Iterator[SourceArray]:
         """Yield the arrays of the source store with the chunks of the array at `path`.
 
         Parameters

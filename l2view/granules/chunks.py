@@ -28,7 +28,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, ObjectStore
 
 from l2view.errors import StoreError
-from l2view.granules.inventory import Source
+from l2view.granules.inventory import SourceArray
 from l2view.stores.hierarchy import JSON, METADATA_KEYS
 from l2view.text import first_line
 
@@ -51,7 +51,7 @@ AT_ONCE = 64
 
 
 @dataclass(frozen=True)
-class Chunks:
+class ChunkTable:
     """Some chunks of one array of granules.
 
     Attributes
@@ -85,21 +85,20 @@ class Chunks:
     def __len__(self) -> int:
         return len(self.members)
 
-
-def taken(chunks: Chunks, kept: NDArray[np.intp]) -> Chunks:
-    """Return some of the chunks."""
-    numbers = kept.tolist()
-    known = chunks.checksums
-    return Chunks(
-        chunks.members[kept],
-        chunks.index[kept],
-        chunks.kinds[kept],
-        [chunks.paths[number] for number in numbers],
-        chunks.offsets[kept],
-        chunks.lengths[kept],
-        {n: chunks.inlined[old] for n, old in enumerate(numbers) if old in chunks.inlined},
-        None if known is None else [known[number] for number in numbers],
-    )
+    def take(self, positions: NDArray[np.intp]) -> ChunkTable:
+        """Return the chunks at some positions."""
+        numbers = positions.tolist()
+        sums = self.checksums
+        return ChunkTable(
+            self.members[positions],
+            self.index[positions],
+            self.kinds[positions],
+            [self.paths[number] for number in numbers],
+            self.offsets[positions],
+            self.lengths[positions],
+            {n: self.inlined[old] for n, old in enumerate(numbers) if old in self.inlined},
+            None if sums is None else [sums[number] for number in numbers],
+        )
 
 
 def grid_of(document: JSON) -> tuple[int, ...]:
@@ -129,8 +128,8 @@ def grid_of(document: JSON) -> tuple[int, ...]:
 
 
 def stored_chunks(
-    store: Store, source: Source, grid: NDArray[np.int64], encoding: ChunkKeyEncoding
-) -> AsyncIterator[Chunks]:
+    store: Store, source: SourceArray, grid: NDArray[np.int64], encoding: ChunkKeyEncoding
+) -> AsyncIterator[ChunkTable]:
     """Yield the chunks that there are of one array of a store.
 
     Parameters
@@ -154,7 +153,9 @@ def stored_chunks(
     return _from_listing(store, source, grid, encoding)
 
 
-async def _from_icechunk(store: icechunk.IcechunkStore, source: Source) -> AsyncIterator[Chunks]:
+async def _from_icechunk(
+    store: icechunk.IcechunkStore, source: SourceArray
+) -> AsyncIterator[ChunkTable]:
     """Yield chunks from Icechunk's manifests."""
     order = None if source.slots is None else np.argsort(source.slots, kind="stable")
     async for found, kinds, paths, offsets, lengths, inlined in store.array_chunk_iterator(
@@ -163,7 +164,7 @@ async def _from_icechunk(store: icechunk.IcechunkStore, source: Source) -> Async
         index: NDArray[np.int64] = found.astype(np.int64)
         if source.slots is None or order is None:
             members = np.repeat(source.members, len(index))
-            yield Chunks(members, index, kinds, paths, offsets, lengths, inlined)
+            yield ChunkTable(members, index, kinds, paths, offsets, lengths, inlined)
             continue
         # A slot may be that of several granules, or of none of the view.
         slots = source.slots[order]
@@ -172,14 +173,14 @@ async def _from_icechunk(store: icechunk.IcechunkStore, source: Source) -> Async
         rows = np.repeat(np.arange(len(index)), counts)
         within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
         members = source.members[order[np.repeat(begins, counts) + within]]
-        all_of_them = Chunks(index[:, 0], index[:, 1:], kinds, paths, offsets, lengths, inlined)
+        all_of_them = ChunkTable(index[:, 0], index[:, 1:], kinds, paths, offsets, lengths, inlined)
         whole = len(rows) == len(index) and bool((counts == 1).all())
-        yield replace(all_of_them if whole else taken(all_of_them, rows), members=members)
+        yield replace(all_of_them if whole else all_of_them.take(rows), members=members)
 
 
 async def _from_listing(
-    store: Store, source: Source, grid: NDArray[np.int64], encoding: ChunkKeyEncoding
-) -> AsyncIterator[Chunks]:
+    store: Store, source: SourceArray, grid: NDArray[np.int64], encoding: ChunkKeyEncoding
+) -> AsyncIterator[ChunkTable]:
     """Yield the chunks of a plain Zarr store: each is an object of its own."""
     member = int(source.members[0])
     rank = grid.shape[1]
@@ -210,7 +211,7 @@ async def _from_listing(
                     sizes.append(size)
                     checksums.append(checksum)
         count = len(members)
-        yield Chunks(
+        yield ChunkTable(
             np.array(members, dtype=np.int64),
             np.array(index, dtype=np.int64).reshape(count, rank),
             np.full(count, NATIVE, dtype=np.uint8),
@@ -227,7 +228,7 @@ type Listed = tuple[str, str, int, str | None]
 
 
 async def _objects(
-    store: Store, source: Source, grid: NDArray[np.int64], encoding: ChunkKeyEncoding
+    store: Store, source: SourceArray, grid: NDArray[np.int64], encoding: ChunkKeyEncoding
 ) -> AsyncIterator[list[Listed]]:
     """Yield the objects below an array, listed or asked for one by one."""
     prefix = f"{source.path}/" if source.path else ""
@@ -313,7 +314,7 @@ def _root_of(objects: Any) -> str:
     return ""
 
 
-def synchronous[Item](items: AsyncIterator[Item]) -> Iterator[Item]:
+def iterate_sync[Item](items: AsyncIterator[Item]) -> Iterator[Item]:
     """Yield what an asynchronous iterator yields, in zarr's event loop."""
 
     async def following() -> Item | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from l2view.errors import FieldError, SkippedArrayWarning, UnsupportedArrayError, warn
 from l2view.granules import Location, UnreadError
-from l2view.granules.inventory import ArrayInventory, Inventory, Source, Variants
+from l2view.granules.inventory import ArrayInventory, Inventory, SourceArray, Variants
 from l2view.stores.hierarchy import JSON, Hierarchy, join, resolve
 from l2view.text import unknown_name
 
@@ -162,12 +162,12 @@ class GroupsLayout:
 
     def sources(
         self, inventory: Inventory, locations: Sequence[Location], path: str
-    ) -> Iterator[Source]:
+    ) -> Iterator[SourceArray]:
         """Yield the array of each granule."""
         for member, location in enumerate(locations):
             source = self.source_key(location, path)
             if source is not None:
-                yield Source(source, None, np.array([member]))
+                yield SourceArray(source, None, np.array([member]))
 
     async def probes(self, location: Location) -> list[str] | None:
         """Return None: groups don't say."""

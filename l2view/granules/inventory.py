@@ -41,7 +41,7 @@ class ArrayInventory:
 
     path: str
     variants: tuple[JSON, ...]
-    which: NDArray[np.int32]
+    variant_index: NDArray[np.int32]
     shapes: NDArray[np.int64]
     chunk_shapes: NDArray[np.int64]
     attributes: JSON
@@ -72,10 +72,10 @@ class ArrayInventory:
 
     def document(self, member: int) -> JSON:
         """Return the Zarr v3 document of one of the arrays."""
-        variant = self.variants[self.which[member]]
-        return document_of(variant, self.shapes[member], self.chunk_shapes[member])
+        variant = self.variants[self.variant_index[member]]
+        return grid_document(variant, self.shapes[member], self.chunk_shapes[member])
 
-    def narrowed(self, relevant: frozenset[str]) -> ArrayInventory:
+    def narrow(self, relevant: frozenset[str]) -> ArrayInventory:
         """Return the same with fewer variants: those that differ in `relevant` attributes."""
         known: dict[str, int] = {}
         variants, numbers = [], []
@@ -87,8 +87,8 @@ class ArrayInventory:
                 known[text] = len(known)
                 variants.append(narrow)
             numbers.append(known[text])
-        which = np.array(numbers, dtype=np.int32)[self.which]
-        return replace(self, variants=tuple(variants), which=which)
+        variant_index = np.array(numbers, dtype=np.int32)[self.variant_index]
+        return replace(self, variants=tuple(variants), variant_index=variant_index)
 
     @property
     def rank(self) -> int:
@@ -101,7 +101,7 @@ class ArrayInventory:
         return tuple(self.variants[0].get("dimension_names") or (None,) * self.rank)
 
 
-def document_of(variant: JSON, shape: NDArray[np.int64], chunks: NDArray[np.int64]) -> JSON:
+def grid_document(variant: JSON, shape: NDArray[np.int64], chunks: NDArray[np.int64]) -> JSON:
     """Return the Zarr v3 document of an array of a variant."""
     grid = {"name": "regular", "configuration": {"chunk_shape": chunks.tolist()}}
     return {**variant, "shape": shape.tolist(), "chunk_grid": grid}
@@ -122,7 +122,7 @@ class GroupInventory:
     """
 
     variants: tuple[JSON, ...]
-    which: NDArray[np.int32]
+    variant_index: NDArray[np.int32]
     attributes: JSON
 
 
@@ -149,7 +149,7 @@ class Inventory:
 
 
 @dataclass(frozen=True)
-class Source:
+class SourceArray:
     """Where the chunks of one array of some granules lie: in one array of the source store.
 
     Attributes
@@ -202,7 +202,7 @@ class Variants:
             known = json.dumps(bare, sort_keys=True)
             self.documents.setdefault(known, bare)
             self._seen[text] = self._numbers.setdefault(known, len(self._numbers))
-            self.shared = in_common(self.shared, attributes)
+            self.shared = shared_attributes(self.shared, attributes)
         return self._seen[text]
 
     def numbers(
@@ -219,32 +219,32 @@ class Variants:
         document
             Makes a document of such a difference.
         """
-        which = np.zeros(count, dtype=np.int32)
+        variant_index = np.zeros(count, dtype=np.int32)
         if len(changed) < count:
-            which[:] = self.number("", lambda: document({}))
+            variant_index[:] = self.number("", lambda: document({}))
         for number, difference in changed:
             text = json.dumps(difference, sort_keys=True)
-            which[number] = self.number(text, partial(document, difference))
-        return which
+            variant_index[number] = self.number(text, partial(document, difference))
+        return variant_index
 
-    def group(self, which: NDArray[np.int32]) -> GroupInventory:
+    def group(self, variant_index: NDArray[np.int32]) -> GroupInventory:
         """Return the inventory of a group whose documents these are."""
         variants = tuple(document["attributes"] for document in self.documents.values())
-        return GroupInventory(variants, which, self.shared or {})
+        return GroupInventory(variants, variant_index, self.shared or {})
 
 
-def in_common(shared: JSON | None, attributes: JSON) -> JSON:
+def shared_attributes(shared: JSON | None, attributes: JSON) -> JSON:
     """Return those of the `shared` attributes that are the same in `attributes`."""
     if shared is None:
         return dict(attributes)
     return {
         name: said
         for name, said in shared.items()
-        if name in attributes and same(said, attributes[name])
+        if name in attributes and same_json(said, attributes[name])
     }
 
 
-def same(one: Any, other: Any) -> bool:
+def same_json(one: Any, other: Any) -> bool:
     """Return whether two JSON values are the same text: 1, 1.0 and true are not."""
     if type(one) is type(other) and isinstance(one, str | int):
         return bool(one == other)

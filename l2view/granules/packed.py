@@ -21,7 +21,13 @@ from numpy.typing import NDArray
 from zarr import AsyncArray, AsyncGroup
 
 from l2view.granules import Location, UnreadError
-from l2view.granules.inventory import ArrayInventory, GroupInventory, Inventory, Source, Variants
+from l2view.granules.inventory import (
+    ArrayInventory,
+    GroupInventory,
+    Inventory,
+    SourceArray,
+    Variants,
+)
 from l2view.granules.profile import (
     DEFAULT_KEYS,
     ArrayTemplate,
@@ -187,11 +193,11 @@ class PackedLayout:
 
     def sources(
         self, inventory: Inventory, locations: Sequence[Location], path: str
-    ) -> Iterator[Source]:
+    ) -> Iterator[SourceArray]:
         """Yield the packed array with the chunks of the array at `path`."""
         slots = np.array([place[1] for place in locations], dtype=np.int64)
         source = self.hierarchy.key(packed_path(inventory.name, path))
-        yield Source(source, slots, np.arange(len(slots)))
+        yield SourceArray(source, slots, np.arange(len(slots)))
 
     async def probes(self, location: Location) -> list[str] | None:
         """Return keys below the granule of chunks that lie in all of its files together."""
@@ -312,12 +318,12 @@ def _array(
         said = {"chunk_key_encoding": DEFAULT_KEYS, "attributes": applied(base, difference)}
         return {**array.document, **said}
 
-    which = variants.numbers(len(shapes), changed, document)
+    variant_index = variants.numbers(len(shapes), changed, document)
     columns = shelf.profile.columns[array.path]
     return ArrayInventory(
         array.path,
         tuple(variants.documents.values()),
-        which,
+        variant_index,
         shapes[:, columns],
         chunk_shapes[:, columns],
         variants.shared or {},

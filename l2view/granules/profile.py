@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from l2view.granules.inventory import same
+from l2view.granules.inventory import same_json
 from l2view.stores.hierarchy import JSON, OWN, join
 
 GRANULES = "granules"
@@ -104,7 +104,7 @@ class ArrayTemplate:
         chunk_shape
             Their chunk shape.
         """
-        codecs = lifted(self.document["codecs"])
+        codecs = with_leading_axis(self.document["codecs"])
         if codecs is None:
             grid = [-(-n // max(c, 1)) for n, c in zip(shape, chunk_shape, strict=True)]
             return self.ragged(slots, grid)
@@ -229,7 +229,7 @@ def template(path: str, document: JSON) -> ArrayTemplate:
     return ArrayTemplate(path, kept, len(document["shape"]))
 
 
-def lifted(codecs: Sequence[JSON]) -> list[JSON] | None:
+def with_leading_axis(codecs: Sequence[JSON]) -> list[JSON] | None:
     """Return codecs for chunks with one more axis in front, of length 1 and with the same bytes.
 
     None where that can't be told of one of them.
@@ -240,7 +240,7 @@ def lifted(codecs: Sequence[JSON]) -> list[JSON] | None:
         if name == "transpose":
             configuration["order"] = [0, *(axis + 1 for axis in configuration["order"])]
         elif name == "sharding_indexed":
-            inner = lifted(configuration["codecs"])
+            inner = with_leading_axis(configuration["codecs"])
             if inner is None:
                 return None
             configuration["chunk_shape"] = [1, *configuration["chunk_shape"]]
@@ -293,7 +293,7 @@ def differences(base: Any, value: Any) -> JSON:
     >>> differences({"units": "K", "title": "a"}, {"units": "K", "orbit": 7})
     {'set': {'orbit': 7}, 'gone': ['title']}
     """
-    changed = {k: v for k, v in value.items() if k not in base or not same(base[k], v)}
+    changed = {k: v for k, v in value.items() if k not in base or not same_json(base[k], v)}
     gone = [name for name in base if name not in value]
     return {**({"set": changed} if changed else {}), **({"gone": gone} if gone else {})}
 

@@ -85,7 +85,7 @@ class Arrays:
         decode: Callable[[ArrayInventory], tuple[Values, ...]],
     ) -> Arrays:
         """Return arrays of a profile, without what says where they lie."""
-        narrow = array.narrowed(RELEVANT)
+        narrow = array.narrow(RELEVANT)
         own = Inventory(inventory.name, inventory.rows, {narrow.path: narrow}, {})
         return cls(own, narrow, decode(narrow), tuple(axes), tuple(picks))
 

@@ -28,8 +28,8 @@ from zarr.storage import StorePath
 from l2view.arrays.encoding import Form
 from l2view.errors import AuthorizationError, ChunkError
 from l2view.granules import UnreadError
-from l2view.granules.inventory import document_of
-from l2view.granules.profile import DEFAULT_KEYS, lifted
+from l2view.granules.inventory import grid_document
+from l2view.granules.profile import DEFAULT_KEYS, with_leading_axis
 from l2view.stores.hierarchy import JSON, join
 from l2view.text import first_line
 from l2view.virtual.pickling import array_of, array_state
@@ -96,7 +96,7 @@ class Parts:
     def document(self, member: int) -> JSON:
         """Return the Zarr v3 document of one of the arrays."""
         variant = self.variants[self.which[member]]
-        return document_of(variant, self.shapes[member], self.chunk_shapes[member])
+        return grid_document(variant, self.shapes[member], self.chunk_shapes[member])
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +137,7 @@ class JoinedArray:
     def passes(self) -> NDArray[np.bool_]:
         """Whether the chunks of each part may pass as they are, of shape (n,)."""
         form = [self.form.takes(variant) for variant in self.parts.variants]
-        liftable = self.axis is not None or lifted(self.form.codecs) is not None
+        liftable = self.axis is not None or with_leading_axis(self.form.codecs) is not None
         alike = self.parts.chunk_shapes == np.array(self.chunk_shape, dtype=np.int64)
         aligned = self.parts.starts % np.maximum(self.parts.chunk_shapes, 1) == 0
         if self.axis is not None:
@@ -243,7 +243,7 @@ class JoinedArray:
         grid: JSON = {"name": "regular", "configuration": {"chunk_shape": chunks}}
         if self.axis is None:
             chunks.insert(0, 1)
-            codecs = lifted(codecs)
+            codecs = with_leading_axis(codecs)
         else:
             cut = np.concatenate([*self.edges, np.empty(0, dtype=np.int64)])
             if self.is_regular:

@@ -12,7 +12,7 @@ from l2view.arrays.cf import KIND, meaning_of, packing_of
 from l2view.arrays.encoding import knows_units, same_meaning
 from l2view.errors import L2ViewWarning, warn
 from l2view.granules.inventory import Inventory
-from l2view.granules.profile import lifted
+from l2view.granules.profile import with_leading_axis
 from l2view.text import join_names
 from l2view.virtual.join_array import Parts
 from l2view.virtual.join_shape import Joining
@@ -64,7 +64,7 @@ def differences(tree: Tree, joining: Joining, parts: Parts, axis: int | None) ->
             f"{_name(tree, parts, 0)} and {tuple(parts.chunk_shapes[other].tolist())} in "
             f"{_name(tree, parts, other)}{way}"
         )
-    if axis is None and lifted(parts.variants[0]["codecs"]) is None:
+    if axis is None and with_leading_axis(parts.variants[0]["codecs"]) is None:
         codecs = join_names(codec["name"] for codec in parts.variants[0]["codecs"])
         problems.append(
             f"{parts.path} has codecs that may depend on the shape of a chunk ({codecs}){way}"

@@ -29,8 +29,8 @@ from l2view.arrays.cf import (
 )
 from l2view.arrays.encoding import Form, as_stored, as_values, has_missing, is_plain
 from l2view.errors import L2ViewWarning, MissingGranuleWarning, ShapeError, warn
-from l2view.granules.inventory import ArrayInventory, Inventory, in_common
-from l2view.granules.profile import lifted
+from l2view.granules.inventory import ArrayInventory, Inventory, shared_attributes
+from l2view.granules.profile import with_leading_axis
 from l2view.stores.hierarchy import JSON, join
 from l2view.text import first_line, join_names, unknown_name
 from l2view.virtual.fields import DIMENSION, free_name
@@ -125,14 +125,16 @@ def _shown(inventory: Inventory, tree: Tree) -> Inventory:
 def _as_times(bounds: ArrayInventory, times: ArrayInventory) -> ArrayInventory:
     """Return bounds with the units and calendar of their times, where they have none."""
     pairs, which = np.unique(
-        np.stack([bounds.which, times.which], axis=1), axis=0, return_inverse=True
+        np.stack([bounds.variant_index, times.variant_index], axis=1), axis=0, return_inverse=True
     )
     variants = []
     for own, other in pairs.tolist():
         variant, said = bounds.variants[own], times.variants[other]["attributes"]
         added = {name: said[name] for name in TIMES if name in said} if is_time(said) else {}
         variants.append({**variant, "attributes": added | variant["attributes"]})
-    return replace(bounds, variants=tuple(variants), which=which.reshape(-1).astype(np.int32))
+    return replace(
+        bounds, variants=tuple(variants), variant_index=which.reshape(-1).astype(np.int32)
+    )
 
 
 def _warn_of_missing(tree: Tree, inventories: Sequence[Inventory]) -> None:
@@ -224,7 +226,7 @@ def _in_all(attributes: Iterable[JSON]) -> JSON:
     """Return the attributes that are the same in all."""
     shared: JSON | None = None
     for one in attributes:
-        shared = in_common(shared, one)
+        shared = shared_attributes(shared, one)
     return shared or {}
 
 
@@ -264,7 +266,7 @@ def _parts(
             text = json.dumps(variant, sort_keys=True)
             variants.setdefault(text, variant)
             numbers.append(list(variants).index(text))
-        which.append(np.array(numbers, dtype=np.int32)[array.which])
+        which.append(np.array(numbers, dtype=np.int32)[array.variant_index])
     shapes, chunk_shapes, starts, stops = (
         np.concatenate([getattr(array, name) for array in arrays])[order]
         for name in ("shapes", "chunk_shapes", "begins", "ends")
@@ -404,7 +406,7 @@ def _common_codecs(
     """Return the codecs that most granules have, None where none can be taken."""
     counted: Counter[str] = Counter()
     for variant, weight in zip(variants, weights.tolist(), strict=True):
-        if weight and (not lift or lifted(variant["codecs"]) is not None):
+        if weight and (not lift or with_leading_axis(variant["codecs"]) is not None):
             counted[json.dumps(variant["codecs"])] += weight
     return json.loads(counted.most_common(1)[0][0]) if counted else None
 

@@ -53,7 +53,7 @@ class GranuleOpener:
             What becomes of the stored values of each variant.
         """
         begin, end = array.begins[member], array.ends[member]
-        which, chunks = int(array.which[member]), tuple(array.chunk_shapes[member].tolist())
+        which, chunks = int(array.variant_index[member]), tuple(array.chunk_shapes[member].tolist())
 
         def open() -> zarr.Array[Any]:
             return zarr.Array(opened(self.tree, row, array.path, array.document(member)))

@@ -28,10 +28,9 @@ from l2view.granules.chunks import (
     MISSING,
     NATIVE,
     VIRTUAL,
-    Chunks,
+    ChunkTable,
+    iterate_sync,
     stored_chunks,
-    synchronous,
-    taken,
 )
 from l2view.granules.inventory import ArrayInventory, Inventory
 from l2view.stores.hierarchy import JSON
@@ -54,7 +53,7 @@ SCHEMA = pa.schema(
 
 async def chunks_of(
     tree: Tree, inventory: Inventory, locations: Sequence[Location], path: str
-) -> AsyncIterator[Chunks]:
+) -> AsyncIterator[ChunkTable]:
     """Yield the chunks that there are of the arrays at `path`."""
     array = inventory.arrays[path]
     grids = array.grids
@@ -62,7 +61,7 @@ async def chunks_of(
     whole = -(-array.shapes // np.maximum(array.chunk_shapes, 1))
     for source in tree.layout.sources(inventory, locations, path):
         left = int(counts[source.members].sum())
-        first = array.variants[array.which[int(source.members[0])]]
+        first = array.variants[array.variant_index[int(source.members[0])]]
         encoding = parse_chunk_key_encoding(first["chunk_key_encoding"])
         async for found in stored_chunks(tree.source, source, whole, encoding):
             chunks = found if array.starts is None else _shown(found, array, grids)
@@ -73,11 +72,11 @@ async def chunks_of(
                 break
 
 
-def _shown(chunks: Chunks, array: ArrayInventory, grids: NDArray[np.int64]) -> Chunks:
+def _shown(chunks: ChunkTable, array: ArrayInventory, grids: NDArray[np.int64]) -> ChunkTable:
     """Return those chunks that are shown, with the indices that they then have."""
     index = chunks.index - array.first_chunks[chunks.members]
     inside = (index >= 0) & (index < grids[chunks.members])
-    return taken(replace(chunks, index=index), np.flatnonzero(inside.all(axis=1)))
+    return replace(chunks, index=index).take(np.flatnonzero(inside.all(axis=1)))
 
 
 def references(tree: Tree) -> pa.RecordBatchReader:
@@ -105,7 +104,7 @@ def _batches(tree: Tree) -> Iterator[pa.RecordBatch]:
             shapes = array.grids
             firsts = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))]).astype(np.int64)
             seen = np.zeros(int(firsts[-1]), dtype=bool)
-            for chunks in synchronous(chunks_of(tree, inventory, locations, path)):
+            for chunks in iterate_sync(chunks_of(tree, inventory, locations, path)):
                 seen[numbers_of(chunks.members, chunks.index, shapes, firsts)] = True
                 yield _batch(chunks, inventory.rows, path, names)
             lost = np.flatnonzero(~seen)
@@ -129,7 +128,7 @@ def numbers_of(
 
 def _missing(
     numbers: NDArray[np.int64], shapes: NDArray[np.int64], firsts: NDArray[np.int64]
-) -> Chunks:
+) -> ChunkTable:
     """Return the chunks with some numbers, which aren't there."""
     members = np.searchsorted(firsts, numbers, side="right") - 1
     rest = numbers - firsts[members]
@@ -138,10 +137,12 @@ def _missing(
         rest, index[:, axis] = np.divmod(rest, shapes[members, axis])
     nothing = np.zeros(len(numbers), dtype=np.uint64)
     kinds = np.full(len(numbers), MISSING, dtype=np.uint8)
-    return Chunks(members, index, kinds, [""] * len(numbers), nothing, nothing, {})
+    return ChunkTable(members, index, kinds, [""] * len(numbers), nothing, nothing, {})
 
 
-def _batch(chunks: Chunks, rows: NDArray[np.int64], path: str, names: pa.Array) -> pa.RecordBatch:
+def _batch(
+    chunks: ChunkTable, rows: NDArray[np.int64], path: str, names: pa.Array
+) -> pa.RecordBatch:
     """Return chunks as a batch of `SCHEMA`."""
     count, rank = chunks.index.shape
     granules = pa.array(rows[chunks.members].astype(np.int32))
@@ -189,13 +190,13 @@ def nbytes_by_container(tree: Tree) -> dict[str, int]:
         for path in inventory.arrays:
             if not tree.shows(path):
                 continue
-            for chunks in synchronous(chunks_of(tree, inventory, locations, path)):
+            for chunks in iterate_sync(chunks_of(tree, inventory, locations, path)):
                 for place, size in _sizes(chunks, containers, tree.description).items():
                     found[place] = found.get(place, 0) + size
     return dict(sorted(found.items()))
 
 
-def _sizes(chunks: Chunks, containers: Sequence[str], description: JSON) -> dict[str, int]:
+def _sizes(chunks: ChunkTable, containers: Sequence[str], description: JSON) -> dict[str, int]:
     found: dict[str, int] = {}
     virtual = chunks.kinds == VIRTUAL
     own = int(chunks.lengths[~virtual].sum())
