@@ -36,6 +36,7 @@ from l2view.errors import (
     StoreError,
 )
 from l2view.mosaic.api import explain_mosaic, mosaic
+from l2view.search.query import Query
 from l2view.view import View
 
 __version__ = version("l2view")
@@ -51,6 +52,7 @@ __all__ = [
     "L2ViewWarning",
     "MissingGranuleWarning",
     "NotACollectionError",
+    "Query",
     "QueryError",
     "ReadOnlyViewError",
     "ShapeError",

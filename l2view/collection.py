@@ -39,7 +39,8 @@ from l2view.search.engine import Session
 from l2view.search.explain import Cost
 from l2view.search.parameters import kept_ids, texts
 from l2view.search.place import geometry_field
-from l2view.search.query import Found, Search, described, find
+from l2view.search.query import Query, view_attributes
+from l2view.search.result import SearchResult, find
 from l2view.search.table import MetaDataset
 from l2view.search.time import ENDS, STARTS, time_field
 from l2view.sql.functions import AllowStores, TableFunctions
@@ -372,7 +373,7 @@ class Collection:
 
     def _tree(
         self,
-        search: Search,
+        search: Query,
         names: list[str],
         globs: tuple[str, ...] | None,
         *,
@@ -391,7 +392,7 @@ class Collection:
             source=self._source.store,
             layout=self._layout,
             granules=granules_of(found, names, self._layout.fields, origin, later=later),
-            description=described(search, self._source, names, len(found), globs) | own,
+            description=view_attributes(search, self._source, names, len(found), globs) | own,
             variables=globs,
             field_attributes={name: self._fields[name].attributes for name in names},
         )
@@ -569,24 +570,23 @@ class Collection:
         ids: Iterable[Any] | None = None,
         order_by: str | Sequence[str] | None = None,
         limit: int | None = None,
-    ) -> Search:
-        return Search(
+    ) -> Query:
+        return Query(
             where=where,
             params=params,
             bbox=bbox,
             intersects=intersects,
             datetime=datetime,
-            # Kept: an iterable of ids is read once, here.
-            ids=kept_ids(ids) if isinstance(ids, Iterable) and not isinstance(ids, str) else ids,
+            ids=ids,
             order_by=order_by,
             limit=limit,
             geometry_field=self._geometry_field,
             time_field=self._time_field,
         )
 
-    def _find(self, search: Search, names: Sequence[str] = ()) -> Found:
+    def _find(self, search: Query, names: Sequence[str] = ()) -> SearchResult:
         found = find(self.session(), search, names)
-        if search.ids is not None and search.only_ids:
+        if search.ids is not None and search.has_only_ids:
             known = set(found.take(["id"]).column(0).to_pylist())
             if absent := [str(one) for one in dict.fromkeys(search.ids) if one not in known]:
                 warn(f"no granule has the id {join_names(absent)}", L2ViewWarning)

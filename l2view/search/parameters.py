@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from datetime import UTC, date, datetime, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -25,9 +25,10 @@ FORMS: Mapping[str, Callable[[Any], Any]] = {
     "duration_ns": lambda text: np.timedelta64(int(text), "ns"),
     "float": float,
     "geometry": shapely.from_wkt,
+    "time": time.fromisoformat,
     "timestamp": lambda text: np.datetime64(text.removesuffix("Z")),
 }
-"""What JSON has no form for, and what makes it of the text that stands for it."""
+"""Makes a value that JSON has no form for, of the text that stands for it."""
 
 
 def parameters(params: Mapping[str, Any] | None) -> dict[str, pa.Scalar]:
@@ -63,11 +64,12 @@ def scalar(name: str, value: Any) -> pa.Scalar:
 
 
 def _scalar(value: Any) -> pa.Scalar:
+    if isinstance(value, pa.TimestampScalar) and value.type.tz is not None:
+        return value.cast(pa.timestamp(value.type.unit))
     if isinstance(value, pa.Scalar):
         return value
     if isinstance(value, Mapping) and len(value) == 1 and next(iter(value)) in FORMS:
-        form, text = next(iter(value.items()))
-        return _scalar(FORMS[form](text))
+        return _scalar(from_json(value))
     if isinstance(value, list | tuple):
         return pa.scalar([_scalar(part).as_py() for part in value])
     if isinstance(value, shapely.Geometry):
@@ -78,18 +80,25 @@ def _scalar(value: Any) -> pa.Scalar:
         unit = np.datetime_data(value.dtype)[0]
         kept = unit if unit in ("ms", "us", "ns") else "s"
         return pa.array(np.array([value]).astype(f"{value.dtype.kind}8[{kept}]"))[0]
+    # pandas has nanoseconds, which a datetime or timedelta would lose.
+    unit = "ns" if hasattr(value, "asm8") else "us"
     if isinstance(value, datetime):
         if value.tzinfo is not None:
             value = value.astimezone(tz=UTC).replace(tzinfo=None)
-        # pandas has nanoseconds, which a datetime would lose.
-        return pa.scalar(value, pa.timestamp("ns" if hasattr(value, "asm8") else "us"))
+        return pa.scalar(value, pa.timestamp(unit))
+    if isinstance(value, timedelta):
+        return pa.scalar(value, pa.duration(unit))
     return pa.scalar(value)
 
 
 def to_json(value: Any) -> Any:
-    """Return a value as JSON that `scalar` takes for the same."""
+    """Record a value as JSON, of which `from_json` makes the same value."""
     if isinstance(value, pa.Scalar):
         value = value.as_py()
+    if isinstance(value, np.ndarray | list | tuple):
+        return [to_json(part) for part in value]
+    if isinstance(value, Mapping):
+        return {name: to_json(part) for name, part in value.items()}
     if isinstance(value, shapely.Geometry):
         return {"geometry": shapely.to_wkt(value, rounding_precision=-1)}
     if isinstance(value, np.datetime64):
@@ -100,19 +109,37 @@ def to_json(value: Any) -> Any:
         value = value.item()
     if isinstance(value, datetime):
         return {"timestamp": f"{_scalar(value).as_py().isoformat()}Z"}
-    if isinstance(value, date):
-        return {"date": value.isoformat()}
+    if isinstance(value, date | time):
+        return {type(value).__name__: value.isoformat()}
     if isinstance(value, timedelta):
-        return {"duration_ns": str(value // timedelta(microseconds=1) * 1000)}
+        return {"duration_ns": str(_scalar(value).cast(pa.duration("ns")).value)}
     if isinstance(value, bytes):
         return {"bytes": value.hex()}
-    if isinstance(value, Decimal):
+    if isinstance(value, Decimal) or (isinstance(value, int) and value >= 2**63):
         return {"decimal": str(value)}
     if isinstance(value, float) and not math.isfinite(value):
         return {"float": str(value)}
-    if isinstance(value, list | tuple):
-        return [to_json(part) for part in value]
     return value
+
+
+def from_json(record: Any) -> Any:
+    """Make the value that `to_json` recorded.
+
+    Raises
+    ------
+    QueryError
+        Where the text of a form can't be read.
+    """
+    if isinstance(record, list | tuple):
+        return [from_json(part) for part in record]
+    if not isinstance(record, Mapping):
+        return record
+    if len(record) == 1 and (form := next(iter(record))) in FORMS:
+        try:
+            return FORMS[form](record[form])
+        except (TypeError, ValueError, ArithmeticError, shapely.errors.ShapelyError) as error:
+            raise QueryError(f"{form!r}: {record[form]!r} can't be read: {error}") from error
+    return {name: from_json(part) for name, part in record.items()}
 
 
 def kept_ids(ids: Iterable[Any]) -> tuple[Any, ...]:

@@ -51,8 +51,12 @@ class Interval:
     stop: int | None
 
     def __str__(self) -> str:
-        last = None if self.stop is None else self.stop - 1
-        return "/".join(".." if at is None else _text(at) for at in (self.start, last))
+        first = ".." if self.start is None else f"{_text(self.start)}Z"
+        if self.stop is None:
+            return f"{first}/.."
+        last = _text(self.stop - 1)
+        # A text without a fraction stands for the whole second.
+        return f"{first}/{last}{'' if '.' in last else '.0'}Z"
 
 
 def interval(said: Any) -> Interval:
@@ -65,13 +69,15 @@ def interval(said: Any) -> Interval:
     ----------
     said
         ``"2025-06-01"``, ``"2025-06-01T00:00:00Z/2025-07-01"``, ``"../2025"``, a datetime
-        or date, or a pair of these with None for an open end.
+        or date, a pair of these with None for an open end, or an `Interval`.
 
     Raises
     ------
     QueryError
         Where it is none of these, or ends before it begins.
     """
+    if isinstance(said, Interval):
+        return said
     if isinstance(said, str) and "/" in said:
         said = said.split("/")
     if isinstance(said, tuple | list):
@@ -152,7 +158,7 @@ def _moved(span: Interval, by: int) -> Interval:
 def _text(at: int) -> str:
     whole, fraction = divmod(at, SECOND)
     digits = f"{fraction:09d}".rstrip("0")
-    return f"{np.datetime64(whole, 's')}{'.' if digits else ''}{digits}Z"
+    return f"{np.datetime64(whole, 's')}{'.' if digits else ''}{digits}"
 
 
 def time_field(schema: pa.Schema, named: str | None = None) -> str:

@@ -21,7 +21,7 @@ import l2view
 from l2view.errors import FieldError, L2ViewWarning, QueryError
 from l2view.search.parameters import scalar, to_json
 from l2view.search.place import box, geometry
-from l2view.search.query import Search
+from l2view.search.query import Query
 
 
 @pytest.fixture
@@ -448,7 +448,7 @@ def test_a_recorded_query_finds_the_same() -> None:
     collection = l2view.Collection(root.store)
     params = {"x": datetime(2025, 6, 1, 0, 0, 1), "d": timedelta(seconds=1)}
     where = "datetime > $x - $d"
-    said = json.loads(json.dumps(Search(where=where, params=params).asked()))
+    said = json.loads(json.dumps(Query(where=where, params=params).to_json()))
     assert rows(collection.search(**said)) == rows(collection.search(where, params=params)) == [1]
 
 
