@@ -22,8 +22,8 @@ import numpy as np
 import shapely
 import zarr
 
-from l2view.granules.convention import declared
-from l2view.granules.packed_writer import KINDS
+from l2view.granules.convention import declare_convention
+from l2view.granules.layouts import LAYOUTS
 from l2view.granules.references import GranuleReferences
 from l2view.ingest.writer import IDS, Granule, hashed, write_batch
 from l2view.meta.columns import CHUNK_ROWS, Kind, create
@@ -47,7 +47,7 @@ FIELDS: dict[str, Kind] = {
     "collection": "string",
     "cloud_cover": "float",
     "bbox": "bytes",
-    **KINDS,
+    **LAYOUTS["packed"].kinds,
 }
 SORTED = ["datetime", "collection", "cloud_cover"]
 """What gets a sorted index beside ``id``."""
@@ -84,7 +84,7 @@ def write(path: Path, count: int = COUNT) -> None:
         session = repository.writable_session("main")
         root = zarr.open_group(session.store, mode="a")
         if not first:
-            root.attrs.update(declared({}))
+            root.attrs.update(declare_convention({}))
             meta = root.create_group(META)
             for name, kind in FIELDS.items():
                 create(meta, name, kind, count)

@@ -21,11 +21,12 @@ from l2view.view import View
 from l2view.virtual.join_shape import EncodingName, RaggedName, ShapeName
 
 if TYPE_CHECKING:
+    from l2view.granules.layouts import StorageName
     from l2view.ingest.executors import Parallel
     from l2view.ingest.formats import Parser
     from l2view.ingest.harvest import Harvester
     from l2view.ingest.report import IngestReport
-    from l2view.ingest.writer import OnConflict, StorageName
+    from l2view.ingest.writer import OnConflict
 
 
 def open(

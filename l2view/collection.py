@@ -28,9 +28,7 @@ from l2view.errors import (
     SkippedFieldWarning,
     warn,
 )
-from l2view.granules import Layout, convention, packed
-from l2view.granules.groups import GroupsLayout, location_field
-from l2view.granules.packed import PackedLayout
+from l2view.granules.layouts import open_layout
 from l2view.index.indexes import Indexes
 from l2view.meta.chunks import Tally
 from l2view.meta.schema import ROW, Field, fields_of
@@ -126,14 +124,7 @@ class Collection:
         for named in (geometry_field, time_field):
             if named is not None and named not in self._fields:
                 raise FieldError(unknown_name("field", named, self._fields))
-        self._layout: Layout
-        if location is None and set(packed.FIELDS) <= set(self._fields):
-            root = sync(self._hierarchy.read(""))
-            convention.check((root or {}).get("attributes") or {}, self._source.label)
-            self._layout = PackedLayout(self._hierarchy)
-        else:
-            named = location_field(tuple(self._fields), location)
-            self._layout = GroupsLayout(self._hierarchy, named)
+        self._layout = open_layout(self._hierarchy, tuple(self._fields), location, label)
         self.meta = MetaDataset(
             self._source.store,
             tuple(self._fields.values()),

@@ -66,3 +66,21 @@ def first_line(error: Exception) -> str:
     lines = str(error).strip().splitlines()
     text = strip_credentials(lines[0]) if lines else "no reason given"
     return f"{type(error).__name__}: {text}"
+
+
+def replace_surrogates(text: str) -> str:
+    """Return a text without what UTF-8 can't hold.
+
+    Bytes that aren't UTF-8 reach Python as half a surrogate pair each; they are most often
+    Latin-1, which older files are written in.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return re.sub("[\ud800-\udfff]", lambda half: _latin(half.group()), text)
+    return text
+
+
+def _latin(half: str) -> str:
+    code = ord(half) - 0xDC00
+    return chr(code) if 0x80 <= code <= 0xFF else "\ufffd"

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from virtualizarr.manifests import ManifestStore
 
-    from l2view.ingest.writer import StorageName
+    from l2view.granules.layouts import StorageName
 
 COMPLETED = 1000
 """How many names tab completion offers."""

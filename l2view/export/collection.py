@@ -18,13 +18,14 @@ from zarr.core.sync import sync
 
 from l2view.errors import ExportError, L2ViewWarning, warn
 from l2view.export.cells import Cells, cells
-from l2view.granules import Location, groups_writer, packed_writer
+from l2view.granules import Location
 from l2view.granules.inventory import Inventory
+from l2view.granules.layouts import LOCATING_FIELDS, StorageName
 from l2view.granules.profile import DEFAULT_KEYS
 from l2view.granules.references import ArrayReferences, Checksum, GranuleReferences
 from l2view.index.commands import extend
 from l2view.ingest.files import FileInfo, store_of
-from l2view.ingest.writer import Granule, StorageName, write_batch, write_granules
+from l2view.ingest.writer import Granule, write_batch, write_granules
 from l2view.meta.schema import GEOMETRIES, ROW
 from l2view.stores.hierarchy import JSON, META
 from l2view.stores.repository import keep_containers, open_repository, with_containers
@@ -40,9 +41,6 @@ BATCH = 10_000
 
 TOGETHER = 256
 """How many granules' documents are read together."""
-
-PLACES = frozenset({*packed_writer.KINDS, *groups_writer.KINDS})
-"""Fields that say where a granule is in a collection, and are written anew."""
 
 
 def to_icechunk(
@@ -85,7 +83,7 @@ def to_icechunk(
     ExportError
         Where a file has changed, a chunk can't be referred to, or a granule can't be written.
     """
-    if lost := sorted(PLACES.intersection(tree.granules.fields) - set(tree.layout.fields)):
+    if lost := sorted(LOCATING_FIELDS.intersection(tree.granules.fields) - set(tree.layout.fields)):
         warn(
             f"the fields {join_names(lost)} are where l2view keeps a granule's place", L2ViewWarning
         )
@@ -277,7 +275,7 @@ def _rows(tree: Tree, rows: Sequence[int]) -> list[dict[str, Any]]:
     """Return the fields of some granules as ingest takes them; ``id`` is among them."""
     granules = tree.granules
     table = granules.table.take(pa.array(rows))
-    dropped = {ROW, *PLACES, *tree.layout.fields} - {"id"}
+    dropped = {ROW, *LOCATING_FIELDS, *tree.layout.fields} - {"id"}
     columns: dict[str, list[Any]] = {}
     for one in table.schema:
         if one.name not in dropped:

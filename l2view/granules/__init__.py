@@ -1,8 +1,7 @@
-"""Where a granule's arrays lie in the source store.
+"""Where a granule's arrays lie in the source store (see ``DESIGN.md`` beside this file).
 
-A layout turns a granule's location (its values of the fields `Layout.fields`) and a path
-below the granule into the source store's documents, names and keys. It is one of the two
-places made to be extended; `groups` is the layout that others write.
+A layout turns a granule's location, its values of the fields `Layout.fields`, and a path below
+the granule into the source store's documents, names and keys.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ type Location = tuple[object, ...]
 
 
 class UnreadError(LookupError):
-    """A granule's document must be read before its keys can be told."""
+    """A granule's document must be read before its keys can be translated."""
 
 
 class Layout(Protocol):
-    """What a view asks of the place where granules lie."""
+    """How a view finds granules in the source store."""
 
     fields: tuple[str, ...]
     """The fields of ``/meta`` that locate a granule."""
@@ -43,7 +42,7 @@ class Layout(Protocol):
         ...
 
     def source_key(self, location: Location, path: str) -> str | None:
-        """Return the source store's key for a key below the granule that isn't metadata.
+        """Translate a key below the granule that isn't metadata to the source store's key.
 
         Raises
         ------
@@ -55,32 +54,19 @@ class Layout(Protocol):
     async def inventory(
         self, locations: Sequence[Location], relevant: frozenset[str]
     ) -> list[Inventory]:
-        """Return what the arrays of many granules are, profile by profile.
+        """Describe the arrays of many granules, profile by profile.
 
-        Granules that aren't there are in none.
-
-        Parameters
-        ----------
-        locations
-            The granules.
-        relevant
-            The attributes of arrays by which values are read.
+        A granule that isn't in the store is in no inventory. `relevant` names the attributes of
+        arrays by which values are read.
         """
         ...
 
     def sources(
         self, inventory: Inventory, locations: Sequence[Location], path: str
     ) -> Iterator[SourceArray]:
-        """Yield the arrays of the source store with the chunks of the array at `path`.
+        """Yield the source store's arrays that hold the chunks of the arrays at `path`.
 
-        Parameters
-        ----------
-        inventory
-            The granules of a profile.
-        locations
-            Of those granules.
-        path
-            An array of theirs.
+        The `locations` are those of the inventory's granules.
         """
         ...
 
@@ -92,5 +78,5 @@ class Layout(Protocol):
         ...
 
     def missing(self, location: Location) -> str:
-        """Say what is not there, for a granule without a document."""
+        """Explain, for a message, why a granule has no document."""
         ...

@@ -1,10 +1,9 @@
 """Where the chunks of stored arrays lie: file, offset and length of each.
 
-They are read array by array from Icechunk's manifests, or from the listing of a plain Zarr store;
-never all of them are held at once. A store that can't list is asked for each chunk that there
-may be.
+They are read array by array from Icechunk's manifests, or from the listing of a plain Zarr store,
+a batch in memory. A store that can't list is asked for each chunk that there may be.
 
-Not good for a few chunks of many: Icechunk tells those of an array from the first to the last.
+Not good for a few chunks of many: Icechunk lists those of an array from the first to the last.
 """
 
 from __future__ import annotations
@@ -32,16 +31,16 @@ from l2view.granules.inventory import SourceArray
 from l2view.stores.hierarchy import JSON, METADATA_KEYS
 from l2view.text import first_line
 
-type Kind = Literal["missing", "native", "virtual", "inline"]
-"""How a chunk is there: not at all, as a value of the store, in a file, or in the manifest."""
+type ChunkKind = Literal["missing", "native", "virtual", "inline"]
+"""Where a chunk is: nowhere, a value of the store, in a file, or in the manifest."""
 
-KINDS: tuple[Kind, ...] = ("missing", "native", "virtual", "inline")
+KINDS: tuple[ChunkKind, ...] = ("missing", "native", "virtual", "inline")
 """The kinds by number, those of `icechunk.ChunkType` but for the first."""
 
 MISSING, NATIVE, VIRTUAL, INLINE = range(4)
 
 BATCH = 100_000
-"""How many chunks are told at once."""
+"""The chunks in a table, at most."""
 
 PROBED = 100_000
 """The most chunks of an array that are asked for one by one, where a store can't list."""
@@ -52,19 +51,18 @@ AT_ONCE = 64
 
 @dataclass(frozen=True)
 class ChunkTable:
-    """Some chunks of one array of granules.
+    """n chunks of one array of granules.
 
     Attributes
     ----------
     members
-        Whose they are, of shape (n,): positions among the granules of an inventory.
+        The positions of their granules in an inventory, of shape (n,).
     index
         Their chunk indices, of shape (n, rank).
     kinds
         Numbers of `KINDS`, of shape (n,).
     paths
-        The URLs of their files; for native chunks of Icechunk's their ids. Empty for inline
-        ones.
+        The URLs of their files; for native chunks of Icechunk's their ids. Empty for inline ones.
     offsets, lengths
         In bytes, of shape (n,).
     inlined
@@ -111,20 +109,17 @@ def grid_of(document: JSON) -> tuple[int, ...]:
     """
     grid = document["chunk_grid"]
     if grid["name"] == "regular":
-        lengths = grid["configuration"]["chunk_shape"]
-        return tuple(
-            -(-length // max(chunk, 1))
-            for length, chunk in zip(document["shape"], lengths, strict=True)
-        )
-    if grid["name"] != "rectilinear":
+        cuts = grid["configuration"]["chunk_shape"]
+    elif grid["name"] == "rectilinear":
+        cuts = grid["configuration"]["chunk_shapes"]
+    else:
         raise ValueError(f"its chunk grid is {grid['name']}")
-    counts = []
-    for length, cuts in zip(document["shape"], grid["configuration"]["chunk_shapes"], strict=True):
-        if isinstance(cuts, int):  # all of one length
-            counts.append(-(-length // max(cuts, 1)))
-        else:
-            counts.append(sum(cut[1] if isinstance(cut, list) else 1 for cut in cuts))
-    return tuple(counts)
+    return tuple(
+        -(-length // max(cut, 1))  # all of one length
+        if isinstance(cut, int)
+        else sum(part[1] if isinstance(part, list) else 1 for part in cut)
+        for length, cut in zip(document["shape"], cuts, strict=True)
+    )
 
 
 def stored_chunks(
@@ -137,7 +132,7 @@ def stored_chunks(
     store
         The Zarr store.
     source
-        The array, and whose its chunks are.
+        The array, and the granules that its chunks are of.
     grid
         The number of chunks along each axis, of shape (n, rank) for n granules.
     encoding
@@ -158,10 +153,9 @@ async def _from_icechunk(
 ) -> AsyncIterator[ChunkTable]:
     """Yield chunks from Icechunk's manifests."""
     order = None if source.slots is None else np.argsort(source.slots, kind="stable")
-    async for found, kinds, paths, offsets, lengths, inlined in store.array_chunk_iterator(
-        f"/{source.path}", BATCH
-    ):
-        index: NDArray[np.int64] = found.astype(np.int64)
+    chunks = store.array_chunk_iterator(f"/{source.path}", BATCH)
+    async for indices, kinds, paths, offsets, lengths, inlined in chunks:
+        index: NDArray[np.int64] = indices.astype(np.int64)
         if source.slots is None or order is None:
             members = np.repeat(source.members, len(index))
             yield ChunkTable(members, index, kinds, paths, offsets, lengths, inlined)
@@ -173,89 +167,86 @@ async def _from_icechunk(
         rows = np.repeat(np.arange(len(index)), counts)
         within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
         members = source.members[order[np.repeat(begins, counts) + within]]
-        all_of_them = ChunkTable(index[:, 0], index[:, 1:], kinds, paths, offsets, lengths, inlined)
-        whole = len(rows) == len(index) and bool((counts == 1).all())
-        yield replace(all_of_them if whole else all_of_them.take(rows), members=members)
+        table = ChunkTable(index[:, 0], index[:, 1:], kinds, paths, offsets, lengths, inlined)
+        is_all = len(rows) == len(index) and bool((counts == 1).all())
+        yield replace(table if is_all else table.take(rows), members=members)
+
+
+type StoredObject = tuple[str, str, int, str | None]
+"""The key of an object, its URL, its size, its ETag."""
 
 
 async def _from_listing(
     store: Store, source: SourceArray, grid: NDArray[np.int64], encoding: ChunkKeyEncoding
 ) -> AsyncIterator[ChunkTable]:
     """Yield the chunks of a plain Zarr store: each is an object of its own."""
-    member = int(source.members[0])
     rank = grid.shape[1]
-    slots: dict[int, list[int]] | None = None
+    members_of: dict[int, list[int]] = {}
     if source.slots is not None:
-        slots = {}
-        for slot, one in zip(source.slots.tolist(), source.members.tolist(), strict=True):
-            slots.setdefault(slot, []).append(one)
-    async for listed in _objects(store, source, grid, encoding):
-        members, index, paths, sizes, checksums = [], [], [], [], []
-        for key, path, size, checksum in listed:
-            inner = key.removeprefix(f"{source.path}/") if source.path else key
+        for slot, member in zip(source.slots.tolist(), source.members.tolist(), strict=True):
+            members_of.setdefault(slot, []).append(member)
+    async for page in _objects(store, source, grid, encoding):
+        rows: list[tuple[int, tuple[int, ...], StoredObject]] = []
+        for entry in page:
+            key = entry[0].removeprefix(f"{source.path}/") if source.path else entry[0]
             if key.rpartition("/")[2] in METADATA_KEYS:
                 continue
             try:
-                at = tuple(encoding.decode_chunk_key(inner))
+                index = tuple(encoding.decode_chunk_key(key))
             except (ValueError, TypeError):  # what lies beside the chunks is none
                 continue
-            if rank == 0 and slots is None:  # which has an index in Zarr v2
-                at = ()
-            whose = [member] if slots is None else slots.get(at[0], [])
-            at = at if slots is None else at[1:]
-            for one in whose:
-                if len(at) == rank and (at < grid[one]).all():
-                    members.append(one)
-                    index.append(at)
-                    paths.append(path)
-                    sizes.append(size)
-                    checksums.append(checksum)
-        count = len(members)
+            if source.slots is None:
+                # An array of no dimensions has an index in Zarr v2.
+                members, index = [int(source.members[0])], index if rank else ()
+            else:
+                members, index = members_of.get(index[0], []), index[1:]
+            rows += [
+                (member, index, entry)
+                for member in members
+                if len(index) == rank and (index < grid[member]).all()
+            ]
+        count = len(rows)
         yield ChunkTable(
-            np.array(members, dtype=np.int64),
-            np.array(index, dtype=np.int64).reshape(count, rank),
+            np.array([member for member, _, _ in rows], dtype=np.int64),
+            np.array([index for _, index, _ in rows], dtype=np.int64).reshape(count, rank),
             np.full(count, NATIVE, dtype=np.uint8),
-            paths,
+            [url for _, _, (_, url, _, _) in rows],
             np.zeros(count, dtype=np.uint64),
-            np.array(sizes, dtype=np.uint64),
+            np.array([size for _, _, (_, _, size, _) in rows], dtype=np.uint64),
             {},
-            checksums,
+            [etag for _, _, (_, _, _, etag) in rows],
         )
-
-
-type Listed = tuple[str, str, int, str | None]
-"""The key of an object, its URL, its size, its ETag."""
 
 
 async def _objects(
     store: Store, source: SourceArray, grid: NDArray[np.int64], encoding: ChunkKeyEncoding
-) -> AsyncIterator[list[Listed]]:
+) -> AsyncIterator[list[StoredObject]]:
     """Yield the objects below an array, listed or asked for one by one."""
     prefix = f"{source.path}/" if source.path else ""
     begun = False
     try:
-        async for page in _listed(store, prefix):
+        async for page in _list_objects(store, prefix):
             begun = True
             yield page
     except (obstore.exceptions.BaseError, NotImplementedError) as error:
-        sizes = [math.prod(one) for one in grid.tolist()]
+        total = sum(math.prod(counts) for counts in grid.tolist())
         cannot = isinstance(error, NotImplementedError | obstore.exceptions.NotSupportedError)
-        if begun or not cannot or sum(sizes) > PROBED:
+        if begun or not cannot or total > PROBED:
             raise StoreError(
                 f"the chunks below {prefix or 'the root'} can't be listed ({first_line(error)}), "
                 "which telling where they lie takes of a store that isn't Icechunk"
             ) from error
     else:
         return
-    seen: dict[str, None] = {}
+    candidates: dict[str, None] = {}
     for position, member in enumerate(source.members.tolist()):
-        first = () if source.slots is None else (int(source.slots[position]),)
-        for at in np.ndindex(*grid[member].tolist()):
-            seen[prefix + encoding.encode_chunk_key((*first, *at))] = None
-    for keys in batched(seen, AT_ONCE):
-        found = await asyncio.gather(*(_size(store, key) for key in keys))
-        sized = zip(keys, found, strict=True)
-        yield [(key, _url(store, key), size, None) for key, size in sized if size is not None]
+        slot = () if source.slots is None else (int(source.slots[position]),)
+        for index in np.ndindex(*grid[member].tolist()):
+            candidates[prefix + encoding.encode_chunk_key((*slot, *index))] = None
+    for keys in batched(candidates, AT_ONCE):
+        sizes = await asyncio.gather(*(_size(store, key) for key in keys))
+        pairs = zip(keys, sizes, strict=True)
+        yield [(key, _url(store, key), size, None) for key, size in pairs if size is not None]
 
 
 async def _size(store: Store, key: str) -> int | None:
@@ -266,11 +257,11 @@ async def _size(store: Store, key: str) -> int | None:
         return None
 
 
-async def _listed(store: Store, prefix: str) -> AsyncIterator[list[Listed]]:
+async def _list_objects(store: Store, prefix: str) -> AsyncIterator[list[StoredObject]]:
     """Yield the objects whose keys begin with `prefix`."""
     objects: Any = None
     if isinstance(store, LocalStore):
-        # Its keys are then told with sizes, many at a time.
+        # obstore lists its keys with sizes, many at a time.
         objects = obstore.store.LocalStore(store.root)
     elif isinstance(store, ObjectStore):
         objects = store.store
@@ -278,9 +269,7 @@ async def _listed(store: Store, prefix: str) -> AsyncIterator[list[Listed]]:
             raise NotImplementedError("a server can't list its files")
     if objects is not None:
         async for page in obstore.list(objects, prefix=prefix.rstrip("/"), chunk_size=BATCH):
-            yield [
-                (one["path"], _url(store, one["path"]), one["size"], one["e_tag"]) for one in page
-            ]
+            yield [(m["path"], _url(store, m["path"]), m["size"], m["e_tag"]) for m in page]
         return
     if not store.supports_listing:
         raise NotImplementedError(f"{type(store).__name__} has no listing")
@@ -294,11 +283,11 @@ def _url(store: Store, key: str) -> str:
     if isinstance(store, LocalStore):
         return f"{store.root.absolute().as_uri()}/{quote(key)}"
     if isinstance(store, ObjectStore):
-        return f"{_root_of(store.store)}/{quote(key)}"
+        return f"{_root_url(store.store)}/{quote(key)}"
     return key
 
 
-def _root_of(objects: Any) -> str:
+def _root_url(objects: Any) -> str:
     """Return the URL of an obstore store's root, empty where it has none."""
     prefix = getattr(objects, "prefix", None)
     below = f"/{prefix}" if prefix else ""
@@ -315,10 +304,10 @@ def _root_of(objects: Any) -> str:
 
 
 def iterate_sync[Item](items: AsyncIterator[Item]) -> Iterator[Item]:
-    """Yield what an asynchronous iterator yields, in zarr's event loop."""
+    """Yield the items of an asynchronous iterator, which zarr's event loop runs."""
 
-    async def following() -> Item | None:
+    async def next_item() -> Item | None:
         return await anext(items, None)
 
-    while (item := sync(following())) is not None:
+    while (item := sync(next_item())) is not None:
         yield item

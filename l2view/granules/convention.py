@@ -8,10 +8,9 @@ from typing import Any
 from l2view.errors import StoreError
 
 NAME = "l2view"
-"""The root's attribute that says which version of the format a collection has."""
+"""The root's attribute with the version of the format."""
 
 VERSION = 1
-"""Of the format."""
 
 CONVENTION: dict[str, str] = {
     "uuid": "61c5f41c-b60e-4742-93be-2c370005bc1d",
@@ -23,22 +22,16 @@ CONVENTION: dict[str, str] = {
 """Its entry in the root's ``zarr_conventions``."""
 
 
-def declared(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the attributes of a root that says which convention it follows."""
-    named = [one for one in attributes.get("zarr_conventions", ()) if one != CONVENTION]
-    return {NAME: {"version": VERSION}, "zarr_conventions": [*named, CONVENTION]}
+def declare_convention(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes by which a root with `attributes` names the convention."""
+    others = [entry for entry in attributes.get("zarr_conventions", ()) if entry != CONVENTION]
+    return {NAME: {"version": VERSION}, "zarr_conventions": [*others, CONVENTION]}
 
 
-def check(attributes: Mapping[str, Any], label: str) -> None:
-    """Raise where a collection's root has another version of the format.
-
-    Raises
-    ------
-    StoreError
-        Naming both versions.
-    """
-    said = attributes.get(NAME)
-    version = said.get("version") if isinstance(said, Mapping) else None
+def check_version(attributes: Mapping[str, Any], label: str) -> None:
+    """Raise a `StoreError` where a collection's root has another version of the format."""
+    declaration = attributes.get(NAME)
+    version = declaration.get("version") if isinstance(declaration, Mapping) else None
     if version not in (None, VERSION):
         raise StoreError(
             f"{label} has version {version} of the format, and this l2view reads {VERSION}; "

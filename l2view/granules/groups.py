@@ -9,39 +9,40 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 
 import numpy as np
+from numpy.typing import NDArray
 
 from l2view.errors import FieldError, SkippedArrayWarning, UnsupportedArrayError, warn
 from l2view.granules import Location, UnreadError
 from l2view.granules.inventory import ArrayInventory, Inventory, SourceArray, Variants
-from l2view.stores.hierarchy import JSON, Hierarchy, join, resolve
+from l2view.stores.hierarchy import JSON, Hierarchy, group_document, join, resolve
 from l2view.text import unknown_name
 
-type Nodes = tuple[dict[str, JSON], dict[str, JSON]]
+type GranuleNodes = tuple[dict[str, JSON], dict[str, JSON]]
 """The documents of a granule's arrays by path, and the attributes of its groups."""
 
 ALONE = "data"
-"""What an array that is a granule is called beside others, whatever its own name."""
+"""The name of an array that is a granule, where other granules' arrays have other names."""
 
 CONCURRENCY = 128
-"""How many granules are read at a time."""
+"""The granules that are read at a time."""
 
 LOCATIONS = ("group_path", "array_location", "path", "id")
 """Fields that are taken as a granule's path, the first that there is."""
 
 
-def location_field(names: Sequence[str], named: str | None = None) -> str | None:
+def location_field(fields: Sequence[str], name: str | None = None) -> str | None:
     """Return the field that holds the paths of granules, None where there is none.
 
     Raises
     ------
     FieldError
-        Where `named` is no field.
+        Where `name`, the caller's own, is no field.
     """
-    if named is not None:
-        if named not in names:
-            raise FieldError(unknown_name("field", named, names))
-        return named
-    return next((name for name in LOCATIONS if name in names), None)
+    if name is not None:
+        if name not in fields:
+            raise FieldError(unknown_name("field", name, fields))
+        return name
+    return next((field for field in LOCATIONS if field in fields), None)
 
 
 class GroupsLayout:
@@ -63,24 +64,24 @@ class GroupsLayout:
 
     async def document(self, location: Location, path: str) -> JSON | None:
         """Return the document of the node at `path` below the granule."""
-        base, inside = _resolved(location), resolve(path)
+        base, inside = _base(location), resolve(path)
         if base is None or inside is None:
             return None
         top = await self.hierarchy.document(base)
         if top is None or top["node_type"] == "group":
             return await self.hierarchy.document(join(base, inside)) if inside else top
         if not inside:
-            return {"zarr_format": 3, "node_type": "group", "attributes": {}}
+            return group_document({})
         return top if inside in (_name(base), ALONE) else None
 
     async def prefetch(self, nodes: Sequence[tuple[Location, str]]) -> None:
         """Read the documents of several nodes together."""
-        bases = [(_resolved(location), path) for location, path in nodes]
+        bases = [(_base(location), path) for location, path in nodes]
         await self.hierarchy.prefetch([join(base, path) for base, path in bases if base])
 
     async def children(self, location: Location, path: str) -> list[str]:
         """Return the names directly below the group at `path`."""
-        base, inside = _resolved(location), resolve(path)
+        base, inside = _base(location), resolve(path)
         if base is None or inside is None:
             return []
         top = await self.hierarchy.document(base)
@@ -92,58 +93,60 @@ class GroupsLayout:
 
     def source_key(self, location: Location, path: str) -> str | None:
         """Return the source store's key for the key `path` below the granule."""
-        base, inside = _resolved(location), resolve(path)
+        base, inside = _base(location), resolve(path)
         if base is None or not inside:
             return None
-        name, _, rest = inside.partition("/")
+        name, _, key = inside.partition("/")
         # Only a path that starts with the granule's own name may be that of an array.
         if name in (_name(base), ALONE):
-            top = self.hierarchy.remembered(base)
+            top = self.hierarchy.cached_document(base)
             if top is None:
                 raise UnreadError(base)
             if top["node_type"] == "array":
-                return self.hierarchy.key(join(base, rest))
+                return self.hierarchy.key(join(base, key))
         return self.hierarchy.key(join(base, inside))
 
     async def inventory(
         self, locations: Sequence[Location], relevant: frozenset[str]
     ) -> list[Inventory]:
-        """Return what the arrays of many granules are, profile by profile."""
-        found: dict[int, Nodes] = {}
-        alone: list[int] = []
-        for first in range(0, len(locations), CONCURRENCY):
-            some = locations[first : first + CONCURRENCY]
-            await self.prefetch([(location, "") for location in some])
-            nodes = await asyncio.gather(*(self._nodes(location) for location in some))
-            found |= {row: one for row, one in enumerate(nodes, start=first) if one[1]}
-            ends = range(first, first + len(some))
-            alone += [row for row in ends if row in found and self._is_array(locations[row])]
-        alone = [row for row in alone if found[row][0]]
-        if len({path for row in alone for path in found[row][0]}) > 1:
-            for row in alone:
-                arrays, groups = found[row]
+        """Describe the arrays of many granules, profile by profile."""
+        granules: dict[int, GranuleNodes] = {}
+        arrays_alone: list[int] = []
+        for start in range(0, len(locations), CONCURRENCY):
+            batch = locations[start : start + CONCURRENCY]
+            await self.prefetch([(location, "") for location in batch])
+            nodes = await asyncio.gather(*(self._nodes(location) for location in batch))
+            for row, (arrays, groups) in enumerate(nodes, start=start):
+                if groups:
+                    granules[row] = arrays, groups
+                    if arrays and self._is_array(locations[row]):
+                        arrays_alone.append(row)
+        if len({path for row in arrays_alone for path in granules[row][0]}) > 1:
+            for row in arrays_alone:
+                arrays, groups = granules[row]
                 (document,) = arrays.values()
-                found[row] = ({ALONE: document}, groups)
-        members: dict[str, list[tuple[int, Nodes]]] = {}
-        for row, one in found.items():
-            members.setdefault(_signature(one[0]), []).append((row, one))
-        return [_taken(name, nodes, relevant) for name, nodes in members.items()]
+                granules[row] = ({ALONE: document}, groups)
+        members: dict[str, list[int]] = {}
+        for row, (arrays, _) in granules.items():
+            members.setdefault(_signature(arrays), []).append(row)
+        return [
+            _inventory(name, rows, [granules[row] for row in rows], relevant)
+            for name, rows in members.items()
+        ]
 
     def _is_array(self, location: Location) -> bool:
         """Return whether a granule whose document was read lately is an array."""
-        top = self.hierarchy.remembered(_resolved(location) or "")
+        top = self.hierarchy.cached_document(_base(location) or "")
         return top is not None and top["node_type"] == "array"
 
-    async def _nodes(self, location: Location, path: str = "") -> Nodes:
-        """Return the documents of a granule's arrays, and its groups' attributes, by path."""
+    async def _nodes(self, location: Location, path: str = "") -> GranuleNodes:
         document = await self.document(location, path)
         if document is None:
             return {}, {}
         if document["node_type"] == "array":
             grid = document["chunk_grid"]["name"]
             if grid != "regular":
-                base = _resolved(location)
-                message = f"{base}/{path} is left out, for its chunk grid is {grid}"
+                message = f"{_base(location)}/{path} is left out, for its chunk grid is {grid}"
                 warn(message, SkippedArrayWarning)
                 return {}, {}
             return {path: document}, {}
@@ -170,65 +173,71 @@ class GroupsLayout:
                 yield SourceArray(source, None, np.array([member]))
 
     async def probes(self, location: Location) -> list[str] | None:
-        """Return None: groups don't say."""
+        """Return None: groups have no probes."""
         return None
 
     def missing(self, location: Location) -> str:
-        """Say what is not in the store."""
+        """Explain why a granule has no document."""
         if not location:
             names = ", ".join(LOCATIONS)
             return f"meta has no field with paths ({names}); name another with location="
         path = location[0]
         if path is None:
             return f'its field "{self.fields[0]}" is NULL'
-        if _resolved(location) is None:
+        if _base(location) is None:
             return f"{path!r} is not a path inside the store"
         return f"there is no group or array at {path!r}"
 
 
 def _signature(arrays: Mapping[str, JSON]) -> str:
-    """Return a name for granules whose arrays are told alike, but for shapes and attributes."""
-    kept = ("data_type", "codecs", "fill_value", "dimension_names", "chunk_key_encoding")
-    told = {
-        path: [len(document["shape"]), *(document.get(name) for name in kept)]
+    """Return a name for granules with the same arrays, but for shapes and attributes."""
+    names = ("data_type", "codecs", "fill_value", "dimension_names", "chunk_key_encoding")
+    shared = {
+        path: [len(document["shape"]), *(document.get(name) for name in names)]
         for path, document in sorted(arrays.items())
     }
-    return hashlib.sha256(json.dumps(told, sort_keys=True).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _taken(name: str, members: Sequence[tuple[int, Nodes]], relevant: frozenset[str]) -> Inventory:
-    """Return the inventory of granules that are told alike."""
-    rows = np.array([row for row, _ in members], dtype=np.int64)
+def _inventory(
+    name: str, rows: Sequence[int], granules: Sequence[GranuleNodes], relevant: frozenset[str]
+) -> Inventory:
+    """Return the inventory of granules with one signature."""
+
+    def table(lengths: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+        return np.array(lengths, dtype=np.int64).reshape(len(rows), -1)
+
     groups = {}
-    for path in members[0][1][1]:
-        said = Variants(relevant)
-        own = [(row, nodes[1].get(path, {})) for row, (_, nodes) in enumerate(members)]
-        groups[path] = said.group(said.numbers(len(own), own, lambda one: {"attributes": one}))
-    arrays = {}
-    for path in members[0][1][0]:
-        documents = [nodes[path] for _, (nodes, _) in members]
+    for path in granules[0][1]:
         variants = Variants(relevant)
-        numbers = [
-            variants.number(
-                json.dumps([document["attributes"], document["codecs"]], sort_keys=True),
-                partial(dict, document),
-            )
+        attributes = [(row, nodes.get(path, {})) for row, (_, nodes) in enumerate(granules)]
+        numbers = variants.numbers(len(rows), attributes, lambda own: {"attributes": own})
+        groups[path] = variants.group(numbers)
+    arrays = {}
+    for path in granules[0][0]:
+        variants = Variants(relevant)
+        documents = [nodes[path] for nodes, _ in granules]
+        texts = [
+            json.dumps([document["attributes"], document["codecs"]], sort_keys=True)
             for document in documents
         ]
-        grids = [document["chunk_grid"]["configuration"]["chunk_shape"] for document in documents]
-        shapes = [document["shape"] for document in documents]
+        index = [
+            variants.number(text, partial(dict, document))
+            for text, document in zip(texts, documents, strict=True)
+        ]
         arrays[path] = ArrayInventory(
             path,
             tuple(variants.documents.values()),
-            np.array(numbers, dtype=np.int32),
-            np.array(shapes, dtype=np.int64).reshape(len(members), -1),
-            np.array(grids, dtype=np.int64).reshape(len(members), -1),
+            np.array(index, dtype=np.int32),
+            table([document["shape"] for document in documents]),
+            table([d["chunk_grid"]["configuration"]["chunk_shape"] for d in documents]),
             variants.shared or {},
         )
-    return Inventory(name, rows, arrays, groups)
+    return Inventory(name, np.array(rows, dtype=np.int64), arrays, groups)
 
 
-def _resolved(location: Location) -> str | None:
+def _base(location: Location) -> str | None:
+    """Return a granule's path, None where it has none inside the store."""
     if not location or not isinstance(location[0], str):
         return None
     return resolve(location[0]) or None

@@ -14,22 +14,18 @@ import icechunk
 import zarr
 from zarr.core.sync import sync
 
-from l2view.granules.nodes import put_chunks, put_documents
 from l2view.granules.profile import GRANULES
-from l2view.granules.references import GranuleReferences
-from l2view.meta.columns import Kind, Value
-from l2view.stores.hierarchy import JSON, join
-
-KINDS: dict[str, Kind] = {"group_path": "string"}
-"""The field by which a granule is found."""
+from l2view.granules.references import GranuleReferences, put_references
+from l2view.meta.columns import Value
+from l2view.stores.hierarchy import JSON, group_document, join, parents, put_documents
 
 
-def path_of(name: str) -> str:
-    """Return the path of the group of the granule with the id `name`, another for each id.
+def granule_path(name: str) -> str:
+    """Return the path of the group of the granule with the id `name`, unique to the id.
 
     Examples
     --------
-    >>> path_of("S2A/31UDQ"), path_of("..")
+    >>> granule_path("S2A/31UDQ"), granule_path("..")
     ('granules/S2A%2F31UDQ', 'granules/%2E.')
     """
     text = quote(name, safe=" :,;@&=+$!()[]'")
@@ -38,67 +34,46 @@ def path_of(name: str) -> str:
     return join(GRANULES, text)
 
 
-def group(
+def write_groups(
     store: icechunk.IcechunkStore, granules: Sequence[tuple[str, GranuleReferences]]
 ) -> list[dict[str, Value]]:
     """Write granules, each as a group of its own, in the place of one with the same id.
 
-    Parameters
-    ----------
-    store
-        A writable session's store.
-    granules
-        Their ids and references.
-
-    Returns
-    -------
-    list
-        The field by which each is found, in their order.
+    Parameters and return value are those of `packed_writer.write_packed`.
     """
     root = zarr.open_group(store, mode="a")
     root.require_group(GRANULES)
-    found: list[dict[str, Value]] = []
-    for name, granule in granules:
-        path = path_of(name)
+    paths = [granule_path(name) for name, _ in granules]
+    for path, (_, granule) in zip(paths, granules, strict=True):
         if path in root:
             sync(store.delete_dir(path))
-        documents: dict[str, JSON] = {
-            join(path, inner): {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-            for inner, attributes in _groups(granule).items()
-        }
+        implied = {group for array in granule.arrays for group in parents(array.path)}
+        groups: dict[str, JSON] = {inner: {} for inner in ("", *implied)}
+        groups |= granule.attributes
+        documents = {join(path, inner): group_document(own) for inner, own in groups.items()}
         documents |= {join(path, array.path): array.document for array in granule.arrays}
-        put_documents(store, {path: _written(document) for path, document in documents.items()})
+        put_documents(store, {node: _plain_json(document) for node, document in documents.items()})
         for array in granule.arrays:
-            put_chunks(store, join(path, array.path), array, granule.checksums)
-        found.append({"group_path": path})
-    return found
+            put_references(store, join(path, array.path), array, granule.checksums)
+    return [{"group_path": path} for path in paths]
 
 
-def _written(document: JSON) -> JSON:
+def _plain_json(document: JSON) -> JSON:
     """Return a document whose attributes every reader of JSON takes.
 
     A float that JSON lacks becomes its name, but for what masks an array: NaN is masked anyway.
     """
-    kept = {
+    attributes = {
         name: value
         for name, value in document["attributes"].items()
         if not (name in ("missing_value", "_FillValue") and value != value)
     }
-    return {**document, "attributes": _named(kept)}
+    return {**document, "attributes": _name_floats(attributes)}
 
 
-def _named(value: Any) -> Any:
+def _name_floats(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return {"inf": "Infinity", "-inf": "-Infinity"}.get(str(value), "NaN")
     if isinstance(value, dict):
-        return {name: _named(one) for name, one in value.items()}
-    return [_named(one) for one in value] if isinstance(value, list) else value
-
-
-def _groups(granule: GranuleReferences) -> dict[str, JSON]:
-    """Return the attributes of all groups of a granule, by path."""
-    found: dict[str, JSON] = {"": {}}
-    for array in granule.arrays:
-        parts = array.path.split("/")[:-1]
-        found |= {"/".join(parts[:end]): {} for end in range(1, len(parts) + 1)}
-    return found | dict(granule.attributes)
+        return {name: _name_floats(item) for name, item in value.items()}
+    return [_name_floats(item) for item in value] if isinstance(value, list) else value

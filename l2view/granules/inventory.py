@@ -1,7 +1,7 @@
 """What many granules' arrays are, as columns: the ground on which granules are joined.
 
-A granule's document says all of it for one array of one granule. Here the same is told of all
-granules of a profile at once, with what they have in common said once.
+A document describes one array of one granule. An inventory describes that array of all granules
+of a profile, with what they have in common once.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ class ArrayInventory:
     variants
         The different Zarr v3 documents, without shape and chunk grid, and with only those
         attributes by which values are read.
-    which
+    variant_index
         The variant of each granule, of shape (n,).
     shapes, chunk_shapes
         Of shape (n, rank).
     attributes
         The attributes that all granules share.
     starts, stops
-        What is shown along each axis, of shape (n, rank); None for all of it.
+        The part that is shown along each axis, of shape (n, rank); None for all of it.
     """
 
     path: str
@@ -50,7 +50,7 @@ class ArrayInventory:
 
     @property
     def begins(self) -> NDArray[np.int64]:
-        """Where what is shown begins, of shape (n, rank)."""
+        """Where the part that is shown begins, of shape (n, rank)."""
         return np.zeros_like(self.shapes) if self.starts is None else self.starts
 
     @property
@@ -76,19 +76,14 @@ class ArrayInventory:
         return grid_document(variant, self.shapes[member], self.chunk_shapes[member])
 
     def narrow(self, relevant: frozenset[str]) -> ArrayInventory:
-        """Return the same with fewer variants: those that differ in `relevant` attributes."""
-        known: dict[str, int] = {}
-        variants, numbers = [], []
-        for variant in self.variants:
-            kept = {k: said for k, said in variant["attributes"].items() if k in relevant}
-            narrow = {**variant, "attributes": kept}
-            text = json.dumps(narrow, sort_keys=True)
-            if text not in known:
-                known[text] = len(known)
-                variants.append(narrow)
-            numbers.append(known[text])
-        variant_index = np.array(numbers, dtype=np.int32)[self.variant_index]
-        return replace(self, variants=tuple(variants), variant_index=variant_index)
+        """Return the inventory with fewer variants: those that differ in `relevant` attributes."""
+        narrowed = Variants(relevant)
+        numbers = [
+            narrowed.number(json.dumps(variant, sort_keys=True), partial(dict, variant))
+            for variant in self.variants
+        ]
+        index = np.array(numbers, dtype=np.int32)[self.variant_index]
+        return replace(self, variants=tuple(narrowed.documents.values()), variant_index=index)
 
     @property
     def rank(self) -> int:
@@ -114,8 +109,8 @@ class GroupInventory:
     Attributes
     ----------
     variants
-        The different attributes, of those that were asked for.
-    which
+        The different attributes, of those that are relevant.
+    variant_index
         The variant of each granule, of shape (n,).
     attributes
         The attributes that all granules share.
@@ -128,18 +123,18 @@ class GroupInventory:
 
 @dataclass(frozen=True)
 class Inventory:
-    """The arrays of the n granules of one profile.
+    """The arrays and groups, by path, of the n granules of one profile.
 
     Attributes
     ----------
     name
         The profile's name.
     rows
-        Which granules they are, of shape (n,), ascending.
+        The granules, of shape (n,), ascending.
     arrays
-        Their arrays, by path.
+        Their arrays.
     groups
-        Their groups, by path; ``""`` for the granule's own.
+        Their groups; ``""`` is the granule's own.
     """
 
     name: str
@@ -150,17 +145,17 @@ class Inventory:
 
 @dataclass(frozen=True)
 class SourceArray:
-    """Where the chunks of one array of some granules lie: in one array of the source store.
+    """An array of the source store with the chunks of one array of some granules.
 
     Attributes
     ----------
     path
-        The path of that array in the store.
+        Its path in the store.
     slots
         The first index of the chunks of each granule, of shape (n,); None where the array is
         that of one granule alone, and the indices are its own.
     members
-        Which of the inventory's granules they are, of shape (n,).
+        The granules' positions in the inventory, of shape (n,).
     """
 
     path: str
@@ -170,12 +165,12 @@ class SourceArray:
 
 @dataclass
 class Variants:
-    """The documents of one array or group, counted as they come.
+    """The different documents of one array or group, numbered as they come.
 
     Attributes
     ----------
     relevant
-        The attributes by which they are told apart.
+        The attributes that tell documents apart.
     documents
         The different ones, by their text.
     shared
@@ -189,19 +184,19 @@ class Variants:
     _numbers: dict[str, int] = field(default_factory=dict)
 
     def number(self, text: str, document: Callable[[], JSON]) -> int:
-        """Return the number of one granule's document; its `text` tells it from others."""
+        """Return the number of one granule's document; `text` stands for all of it."""
         if text not in self._seen:
-            whole = document()
-            attributes = whole.get("attributes") or {}
-            kept = {name: said for name, said in attributes.items() if name in self.relevant}
+            complete = document()
+            attributes = complete.get("attributes") or {}
             bare = {
-                name: said
-                for name, said in whole.items()
+                name: value
+                for name, value in complete.items()
                 if name not in ("shape", "chunk_grid", "attributes")
-            } | {"attributes": kept}
-            known = json.dumps(bare, sort_keys=True)
-            self.documents.setdefault(known, bare)
-            self._seen[text] = self._numbers.setdefault(known, len(self._numbers))
+            }
+            bare["attributes"] = {k: v for k, v in attributes.items() if k in self.relevant}
+            key = json.dumps(bare, sort_keys=True)
+            self.documents.setdefault(key, bare)
+            self._seen[text] = self._numbers.setdefault(key, len(self._numbers))
             self.shared = shared_attributes(self.shared, attributes)
         return self._seen[text]
 
@@ -213,24 +208,24 @@ class Variants:
         Parameters
         ----------
         count
-            How many granules there are.
+            The number of granules.
         changed
-            Those whose attributes differ from what most have, and by what.
+            The granules whose attributes differ from what most have, each with its patch.
         document
-            Makes a document of such a difference.
+            Makes a document of such a patch.
         """
-        variant_index = np.zeros(count, dtype=np.int32)
+        numbers = np.zeros(count, dtype=np.int32)
         if len(changed) < count:
-            variant_index[:] = self.number("", lambda: document({}))
-        for number, difference in changed:
-            text = json.dumps(difference, sort_keys=True)
-            variant_index[number] = self.number(text, partial(document, difference))
-        return variant_index
+            numbers[:] = self.number("", lambda: document({}))
+        for row, patch in changed:
+            text = json.dumps(patch, sort_keys=True)
+            numbers[row] = self.number(text, partial(document, patch))
+        return numbers
 
-    def group(self, variant_index: NDArray[np.int32]) -> GroupInventory:
+    def group(self, index: NDArray[np.int32]) -> GroupInventory:
         """Return the inventory of a group whose documents these are."""
         variants = tuple(document["attributes"] for document in self.documents.values())
-        return GroupInventory(variants, variant_index, self.shared or {})
+        return GroupInventory(variants, index, self.shared or {})
 
 
 def shared_attributes(shared: JSON | None, attributes: JSON) -> JSON:
@@ -238,14 +233,14 @@ def shared_attributes(shared: JSON | None, attributes: JSON) -> JSON:
     if shared is None:
         return dict(attributes)
     return {
-        name: said
-        for name, said in shared.items()
-        if name in attributes and same_json(said, attributes[name])
+        name: value
+        for name, value in shared.items()
+        if name in attributes and same_json(value, attributes[name])
     }
 
 
-def same_json(one: Any, other: Any) -> bool:
-    """Return whether two JSON values are the same text: 1, 1.0 and true are not."""
-    if type(one) is type(other) and isinstance(one, str | int):
-        return bool(one == other)
-    return one is other or json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
+def same_json(a: Any, b: Any) -> bool:
+    """Return whether two JSON values have the same text: 1, 1.0 and true have not."""
+    if type(a) is type(b) and isinstance(a, str | int):
+        return bool(a == b)
+    return a is b or json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)

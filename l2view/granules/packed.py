@@ -1,15 +1,13 @@
 """Granules packed by profile: one array of the store for an array of all of them.
 
 A granule is a profile and a slot. Its own shapes, chunk shapes and attributes lie beside the
-packed arrays, in blocks of slots that are read when a granule of the block is first asked for.
+packed arrays, in blocks of slots; a block is read when a granule in it is first asked for.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import threading
-from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,22 +30,19 @@ from l2view.granules.profile import (
     DEFAULT_KEYS,
     ArrayTemplate,
     Profile,
-    applied,
-    decoded,
+    apply_patch,
+    decode_floats,
     own_path,
     packed_path,
 )
-from l2view.stores.hierarchy import JSON, Hierarchy, resolve
-
-FIELDS: tuple[str, ...] = ("profile", "slot")
-"""The fields of ``/meta`` that locate a granule."""
+from l2view.stores.hierarchy import JSON, Hierarchy, RecentCache, group_document, resolve
 
 BLOCKS = 64
-"""How many blocks of slots a layout remembers."""
+"""The blocks of slots that a layout remembers."""
 
 
 @dataclass(frozen=True)
-class Slots:
+class SlotBlock:
     """What differs between the granules of a block of slots.
 
     Attributes
@@ -55,7 +50,7 @@ class Slots:
     shapes, chunk_shapes
         Of shape (slots, `Profile.width`).
     attributes
-        For each slot, the differences from the profile's attributes as JSON, by path.
+        The patches to the profile's attributes by path, as JSON, of shape (slots,).
     """
 
     shapes: NDArray[np.int64]
@@ -64,7 +59,7 @@ class Slots:
 
 
 @dataclass(frozen=True)
-class Shelf:
+class StoredProfile:
     """A profile as it lies in the store.
 
     Attributes
@@ -72,22 +67,31 @@ class Shelf:
     profile
         What its granules share.
     attributes
-        The attributes by path that a granule's are told from.
+        The attributes by path that the slots' patches are of.
     arrays
         ``shapes``, ``chunk_shapes`` and ``attributes``, with a row a slot.
     probes
-        For each slot, keys of chunks that lie in all of its files together, as JSON.
+        Keys of chunks that lie in all files of a granule together, as JSON, with a row a slot.
     """
 
     profile: Profile
     attributes: dict[str, JSON]
     arrays: tuple[AsyncArray[Any], AsyncArray[Any], AsyncArray[Any]]
-    probes: AsyncArray[Any] | None = None
+    probes: AsyncArray[Any]
+
+    @property
+    def slots(self) -> int:
+        """The number of slots."""
+        return int(self.arrays[2].shape[0])
 
     @property
     def block(self) -> int:
         """The slots in a block."""
         return int(self.arrays[2].chunks[0])
+
+    def block_slice(self, number: int) -> slice:
+        """Return the slots of a block."""
+        return slice(number * self.block, (number + 1) * self.block)
 
 
 class PackedLayout:
@@ -99,14 +103,13 @@ class PackedLayout:
         The source store.
     """
 
-    fields: tuple[str, ...] = FIELDS
+    fields: tuple[str, ...] = ("profile", "slot")
 
     def __init__(self, hierarchy: Hierarchy) -> None:
         self.hierarchy = hierarchy
-        self._shelves: dict[str, Shelf] = {}
-        self._blocks: OrderedDict[tuple[str, int], Slots] = OrderedDict()
-        self._texts: OrderedDict[tuple[str, int], NDArray[Any]] = OrderedDict()
-        self._lock = threading.Lock()
+        self._profiles: dict[str, StoredProfile] = {}
+        self._blocks: RecentCache[tuple[str, int], SlotBlock] = RecentCache(BLOCKS)
+        self._probes: RecentCache[tuple[str, int], NDArray[Any]] = RecentCache(BLOCKS)
 
     def __getstate__(self) -> JSON:
         return {"hierarchy": self.hierarchy}
@@ -116,221 +119,203 @@ class PackedLayout:
 
     async def document(self, location: Location, path: str) -> JSON | None:
         """Return the document of the node at `path` below the granule."""
-        inside, found = resolve(path), await self._granule(location)
-        if inside is None or found is None:
+        inside, granule = resolve(path), await self._granule(location)
+        if inside is None or granule is None:
             return None
-        shelf, slots, row = found
-        template = shelf.profile.array(inside)
-        if template is None and not shelf.profile.is_group(inside):
+        stored, block, row = granule
+        template = stored.profile.array(inside)
+        if template is None and not stored.profile.is_group(inside):
             return None
-        difference = _differences(str(slots.attributes[row])).get(inside, {})
-        attributes = applied(shelf.attributes.get(inside, {}), difference)
+        patch = _patches(str(block.attributes[row])).get(inside, {})
+        attributes = apply_patch(stored.attributes.get(inside, {}), patch)
         if template is None:
-            return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        columns = shelf.profile.columns[inside]
-        return template.filled(
-            slots.shapes[row, columns].tolist(),
-            slots.chunk_shapes[row, columns].tolist(),
+            return group_document(attributes)
+        columns = stored.profile.columns[inside]
+        return template.granule_document(
+            block.shapes[row, columns].tolist(),
+            block.chunk_shapes[row, columns].tolist(),
             attributes,
         )
 
     async def prefetch(self, nodes: Sequence[tuple[Location, str]]) -> None:
         """Read the blocks of several granules together."""
-        places = {place for location, _ in nodes if (place := _place(location)) is not None}
-        names = sorted({name for name, _ in places})
-        shelves = dict(zip(names, await asyncio.gather(*map(self._shelf, names)), strict=True))
-        wanted = {
-            (name, slot // shelf.block)
-            for name, slot in places
-            if (shelf := shelves[name]) is not None and slot < shelf.arrays[2].shape[0]
+        slots = {slot for location, _ in nodes if (slot := _slot(location)) is not None}
+        names = sorted({name for name, _ in slots})
+        profiles = await asyncio.gather(*map(self._profile, names))
+        stored = {name: p for name, p in zip(names, profiles, strict=True) if p is not None}
+        blocks = {
+            (name, slot // stored[name].block)
+            for name, slot in slots
+            if name in stored and slot < stored[name].slots
         }
-        found = ((shelves[name], name, block) for name, block in sorted(wanted))
-        await asyncio.gather(*(self._slots(s, n, b) for s, n, b in found if s is not None))
+        await asyncio.gather(
+            *(self._block(stored[name], name, number) for name, number in sorted(blocks))
+        )
 
     async def children(self, location: Location, path: str) -> list[str]:
         """Return the names directly below the group at `path`."""
-        inside, found = resolve(path), await self._granule(location)
-        if inside is None or found is None or found[0].profile.array(inside) is not None:
+        inside, granule = resolve(path), await self._granule(location)
+        if inside is None or granule is None or granule[0].profile.array(inside) is not None:
             return []
-        return found[0].profile.children(inside)
+        return granule[0].profile.children(inside)
 
     def source_key(self, location: Location, path: str) -> str | None:
         """Return the key of the packed array's chunk for the granule's key `path`."""
-        place, inside = _place(location), resolve(path)
-        if place is None or not inside:
+        name_and_slot, inside = _slot(location), resolve(path)
+        if name_and_slot is None or not inside:
             return None
-        name, slot = place
-        if name not in self._shelves:
+        name, slot = name_and_slot
+        if name not in self._profiles:
             raise UnreadError(name)
-        found = self._shelves[name].profile.array_of_key(inside)
-        if found is None:
+        array_and_key = self._profiles[name].profile.array_of_key(inside)
+        if array_and_key is None:
             return None
-        array, (first, _, rest) = found[0], found[1].partition("/")
-        indices = rest.split("/") if rest else []
-        if first != "c" or len(indices) != array.rank or not all(map(str.isdigit, indices)):
+        array, key = array_and_key
+        separator, *indices = key.split("/")
+        if separator != "c" or len(indices) != array.rank or not all(map(str.isdigit, indices)):
             return None
-        tail = "/".join(["c", str(slot), *indices])
-        return self.hierarchy.key(packed_path(name, f"{array.path}/{tail}"))
+        chunk = "/".join([array.path, "c", str(slot), *indices])
+        return self.hierarchy.key(packed_path(name, chunk))
 
     async def inventory(
         self, locations: Sequence[Location], relevant: frozenset[str]
     ) -> list[Inventory]:
-        """Return what the arrays of many granules are, profile by profile."""
+        """Describe the arrays of many granules, profile by profile."""
         members: dict[str, list[tuple[int, int]]] = {}
         for row, location in enumerate(locations):
-            if (place := _place(location)) is not None:
-                members.setdefault(place[0], []).append((row, place[1]))
-        found = []
-        for name, places in members.items():
-            shelf = await self._shelf(name)
-            if shelf is None:
+            if (name_and_slot := _slot(location)) is not None:
+                members.setdefault(name_and_slot[0], []).append((row, name_and_slot[1]))
+        inventories = []
+        for name, rows_and_slots in members.items():
+            stored = await self._profile(name)
+            if stored is None:
                 continue
-            rows, slots = np.array(places, dtype=np.int64).T
-            there = slots < shelf.arrays[2].shape[0]
-            if there.any():
-                found.append(await _taken(name, shelf, rows[there], slots[there], relevant))
-        return found
+            rows, slots = np.array(rows_and_slots, dtype=np.int64).T
+            exists = slots < stored.slots
+            if exists.any():
+                inventories.append(
+                    await _inventory(name, stored, rows[exists], slots[exists], relevant)
+                )
+        return inventories
 
     def sources(
         self, inventory: Inventory, locations: Sequence[Location], path: str
     ) -> Iterator[SourceArray]:
         """Yield the packed array with the chunks of the array at `path`."""
-        slots = np.array([place[1] for place in locations], dtype=np.int64)
+        slots = np.array([location[1] for location in locations], dtype=np.int64)
         source = self.hierarchy.key(packed_path(inventory.name, path))
         yield SourceArray(source, slots, np.arange(len(slots)))
 
     async def probes(self, location: Location) -> list[str] | None:
         """Return keys below the granule of chunks that lie in all of its files together."""
-        place = _place(location)
-        if place is None:
+        name_and_slot = _slot(location)
+        stored = None if name_and_slot is None else await self._profile(name_and_slot[0])
+        if name_and_slot is None or stored is None:
             return None
-        name, slot = place
-        shelf = await self._shelf(name)
-        if shelf is None or shelf.probes is None or slot >= shelf.probes.shape[0]:
+        name, slot = name_and_slot
+        if slot >= stored.probes.shape[0]:
             return None
-        block, row = divmod(slot, shelf.block)
-        with self._lock:
-            texts = self._texts.get((name, block))
+        number, row = divmod(slot, stored.block)
+        texts = self._probes.get((name, number))
         if texts is None:
-            rows = slice(block * shelf.block, (block + 1) * shelf.block)
-            texts = np.asarray(await shelf.probes.getitem(rows))
-            with self._lock:
-                self._texts[name, block] = texts
-                if len(self._texts) > BLOCKS:
-                    self._texts.popitem(last=False)
-        found: list[str] = json.loads(str(texts[row]))
-        return found
+            texts = np.asarray(await stored.probes.getitem(stored.block_slice(number)))
+            self._probes.put((name, number), texts)
+        keys: list[str] = json.loads(str(texts[row]))
+        return keys
 
     def missing(self, location: Location) -> str:
-        """Say what is not in the store."""
-        if _place(location) is None:
+        """Explain why a granule has no document."""
+        if _slot(location) is None:
             return f"its fields profile and slot are {location!r}"
         return f"there is no slot {location[1]} of the profile {location[0]}"
 
-    async def _granule(self, location: Location) -> tuple[Shelf, Slots, int] | None:
+    async def _granule(self, location: Location) -> tuple[StoredProfile, SlotBlock, int] | None:
         """Return the profile of a granule, its block of slots, and its row there."""
-        place = _place(location)
-        if place is None:
+        name_and_slot = _slot(location)
+        if name_and_slot is None:
             return None
-        name, slot = place
-        shelf = await self._shelf(name)
-        if shelf is None or slot >= shelf.arrays[2].shape[0]:
+        name, slot = name_and_slot
+        stored = await self._profile(name)
+        if stored is None or slot >= stored.slots:
             return None
-        block, row = divmod(slot, shelf.block)
-        return shelf, await self._slots(shelf, name, block), row
+        number, row = divmod(slot, stored.block)
+        return stored, await self._block(stored, name, number), row
 
-    async def _shelf(self, name: str) -> Shelf | None:
-        if name not in self._shelves:
-            shelf = await read_shelf(self.hierarchy, name)
-            if shelf is None:  # what isn't there yet may be there later
+    async def _profile(self, name: str) -> StoredProfile | None:
+        if name not in self._profiles:
+            stored = await read_profile(self.hierarchy, name)
+            if stored is None:  # what isn't there yet may be there later
                 return None
-            self._shelves[name] = shelf
-        return self._shelves[name]
+            self._profiles[name] = stored
+        return self._profiles[name]
 
-    async def _slots(self, shelf: Shelf, name: str, block: int) -> Slots:
-        with self._lock:
-            if (found := self._blocks.get((name, block))) is not None:
-                self._blocks.move_to_end((name, block))
-                return found
-        rows = slice(block * shelf.block, (block + 1) * shelf.block)
-        values = await asyncio.gather(*(array.getitem(rows) for array in shelf.arrays))
-        slots = Slots(*(np.asarray(value) for value in values))
-        with self._lock:
-            self._blocks[name, block] = slots
-            if len(self._blocks) > BLOCKS:
-                self._blocks.popitem(last=False)
-        return slots
+    async def _block(self, stored: StoredProfile, name: str, number: int) -> SlotBlock:
+        block = self._blocks.get((name, number))
+        if block is None:
+            slots = stored.block_slice(number)
+            columns = await asyncio.gather(*(array.getitem(slots) for array in stored.arrays))
+            block = SlotBlock(*map(np.asarray, columns))
+            self._blocks.put((name, number), block)
+        return block
 
 
-async def _taken(
+async def _inventory(
     name: str,
-    shelf: Shelf,
+    stored: StoredProfile,
     rows: NDArray[np.int64],
     slots: NDArray[np.int64],
     relevant: frozenset[str],
 ) -> Inventory:
     """Return the inventory of some slots of a profile."""
-    profile = shelf.profile
+    profile = stored.profile
     ordered, inverse = np.unique(slots, return_inverse=True)
-    wanted = (array.get_orthogonal_selection((ordered,)) for array in shelf.arrays)
-    found = await asyncio.gather(*wanted)
-    shapes, chunk_shapes, texts = (np.asarray(values)[inverse] for values in found)
-    paths = ["", *profile.groups, *(array.path for array in profile.arrays)]
-    changed: dict[str, list[tuple[int, JSON]]] = {path: [] for path in paths}
+    columns = await asyncio.gather(
+        *(array.get_orthogonal_selection((ordered,)) for array in stored.arrays)
+    )
+    shapes, chunk_shapes, texts = (np.asarray(values)[inverse] for values in columns)
+    groups = ("", *profile.groups)
+    changed: dict[str, list[tuple[int, JSON]]] = {
+        path: [] for path in (*groups, *(array.path for array in profile.arrays))
+    }
     for number, text in enumerate(texts.tolist()):
-        differences: JSON = decoded(json.loads(text))
-        for path in differences.keys() & changed.keys():
-            changed[path].append((number, differences[path]))
-    groups = {
-        path: _group(shelf.attributes.get(path, {}), changed[path], len(rows), relevant)
-        for path in ("", *profile.groups)
-    }
-    arrays = {
-        array.path: _array(array, shelf, changed[array.path], shapes, chunk_shapes, relevant)
-        for array in profile.arrays
-    }
-    return Inventory(name, rows, arrays, groups)
+        patches: JSON = decode_floats(json.loads(text))
+        for path in patches.keys() & changed.keys():
+            changed[path].append((number, patches[path]))
 
+    def describe_group(path: str) -> GroupInventory:
+        base, variants = stored.attributes.get(path, {}), Variants(relevant)
+        numbers = variants.numbers(
+            len(rows), changed[path], lambda patch: {"attributes": apply_patch(base, patch)}
+        )
+        return variants.group(numbers)
 
-def _group(
-    base: JSON, changed: Sequence[tuple[int, JSON]], count: int, relevant: frozenset[str]
-) -> GroupInventory:
-    """Return the inventory of one group, of whose `count` granules some `changed` attributes."""
-    variants = Variants(relevant)
-    return variants.group(
-        variants.numbers(count, changed, lambda own: {"attributes": applied(base, own)})
+    def describe_array(array: ArrayTemplate) -> ArrayInventory:
+        base, variants = stored.attributes.get(array.path, {}), Variants(relevant)
+
+        def document(patch: JSON) -> JSON:
+            own = {"chunk_key_encoding": DEFAULT_KEYS, "attributes": apply_patch(base, patch)}
+            return {**array.document, **own}
+
+        numbers = variants.numbers(len(rows), changed[array.path], document)
+        own_columns = profile.columns[array.path]
+        return ArrayInventory(
+            array.path,
+            tuple(variants.documents.values()),
+            numbers,
+            shapes[:, own_columns],
+            chunk_shapes[:, own_columns],
+            variants.shared or {},
+        )
+
+    return Inventory(
+        name,
+        rows,
+        {array.path: describe_array(array) for array in profile.arrays},
+        {path: describe_group(path) for path in groups},
     )
 
 
-def _array(
-    array: ArrayTemplate,
-    shelf: Shelf,
-    changed: Sequence[tuple[int, JSON]],
-    shapes: NDArray[np.int64],
-    chunk_shapes: NDArray[np.int64],
-    relevant: frozenset[str],
-) -> ArrayInventory:
-    """Return the inventory of one array, of whose granules some `changed` its attributes."""
-    variants = Variants(relevant)
-    base = shelf.attributes.get(array.path, {})
-
-    def document(difference: JSON) -> JSON:
-        said = {"chunk_key_encoding": DEFAULT_KEYS, "attributes": applied(base, difference)}
-        return {**array.document, **said}
-
-    variant_index = variants.numbers(len(shapes), changed, document)
-    columns = shelf.profile.columns[array.path]
-    return ArrayInventory(
-        array.path,
-        tuple(variants.documents.values()),
-        variant_index,
-        shapes[:, columns],
-        chunk_shapes[:, columns],
-        variants.shared or {},
-    )
-
-
-async def read_shelf(hierarchy: Hierarchy, name: str) -> Shelf | None:
+async def read_profile(hierarchy: Hierarchy, name: str) -> StoredProfile | None:
     """Return the profile called `name` as it lies in the store, None where it doesn't."""
     if resolve(name) is None or "/" in name:
         return None
@@ -340,23 +325,23 @@ async def read_shelf(hierarchy: Hierarchy, name: str) -> Shelf | None:
         )
     except FileNotFoundError:
         return None
-    said = group.attrs
     names = ("shapes", "chunk_shapes", "attributes", "probes")
     *arrays, probes = await asyncio.gather(*(group.getitem(member) for member in names))
     if any(isinstance(array, AsyncGroup) for array in (*arrays, probes)):
         return None
-    profile = Profile.from_json(said["profile"])
-    return Shelf(profile, decoded(said["attributes"]), tuple(arrays), probes)  # type: ignore[arg-type]
+    profile = Profile.from_json(group.attrs["profile"])
+    attributes = decode_floats(group.attrs["attributes"])
+    return StoredProfile(profile, attributes, tuple(arrays), probes)  # type: ignore[arg-type]
 
 
 @lru_cache(maxsize=256)
-def _differences(text: str) -> JSON:
-    """Return a slot's attributes by path; all of a granule's documents are asked for together."""
-    found: JSON = decoded(json.loads(text))
-    return found
+def _patches(text: str) -> JSON:
+    """Return a slot's patches by path; all documents of a granule are read one after another."""
+    patches: JSON = decode_floats(json.loads(text))
+    return patches
 
 
-def _place(location: Location) -> tuple[str, int] | None:
+def _slot(location: Location) -> tuple[str, int] | None:
     """Return a granule's profile and slot, None where it has none."""
     if len(location) != 2:
         return None

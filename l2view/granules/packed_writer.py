@@ -5,27 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import icechunk
 import numpy as np
 import zarr
 
-from l2view.granules.nodes import put_chunks, put_documents
 from l2view.granules.profile import (
-    ArrayTemplate,
+    GRANULES,
     Profile,
-    decoded,
-    differences,
-    encoded,
+    attribute_patch,
+    decode_floats,
+    encode_floats,
     own_path,
     packed_path,
 )
-from l2view.granules.references import ArrayReferences, GranuleReferences
-from l2view.meta.columns import Kind, Value
-from l2view.stores.hierarchy import JSON, join
-
-KINDS: dict[str, Kind] = {"profile": "string", "slot": "int"}
-"""The fields by which a granule is found."""
+from l2view.granules.references import ArrayReferences, GranuleReferences, put_references
+from l2view.meta.columns import Value
+from l2view.stores.hierarchy import JSON, group_document, join, parents, put_documents
 
 SLOTS = 1024
 """The slots in a chunk of a profile's shapes."""
@@ -35,8 +32,8 @@ ATTRIBUTE_SLOTS = 256
 
 
 @dataclass
-class Packed:
-    """What the packed array of one variable holds so far.
+class PackedExtent:
+    """The extent of a packed array so far.
 
     Attributes
     ----------
@@ -56,19 +53,12 @@ class Packed:
         """Take in one granule's array."""
         self.shape = [max(pair) for pair in zip(self.shape, array.shape, strict=True)]
         self.grid = [max(pair) for pair in zip(self.grid, array.grid, strict=True)]
-        if self.chunk_shape is not None and self.chunk_shape != list(array.chunk_shape):
+        if self.chunk_shape != list(array.chunk_shape):
             self.chunk_shape = None
 
-    def document(self, array: ArrayTemplate, slots: int) -> JSON:
-        """Return the packed array's Zarr v3 document."""
-        if self.chunk_shape is None:
-            return array.ragged(slots, self.grid)
-        return array.packed(slots, self.shape, self.chunk_shape)
 
-
-def pack(
-    store: icechunk.IcechunkStore,
-    granules: Sequence[tuple[str, GranuleReferences]],
+def write_packed(
+    store: icechunk.IcechunkStore, granules: Sequence[tuple[str, GranuleReferences]]
 ) -> list[dict[str, Value]]:
     """Write granules, each into the next slot of its profile.
 
@@ -82,76 +72,65 @@ def pack(
     Returns
     -------
     list
-        The fields by which each is found, in their order.
+        The fields that locate each, in their order.
     """
     root = zarr.open_group(store, mode="a")
     members: dict[str, list[int]] = {}
     for index, (_, granule) in enumerate(granules):
         members.setdefault(granule.profile.name, []).append(index)
-    found: list[dict[str, Value]] = [{} for _ in granules]
-    for indices in members.values():
-        profile = granules[indices[0]][1].profile
-        first = _write(store, root, profile, [granules[index][1] for index in indices])
+    fields: list[dict[str, Value]] = [{} for _ in granules]
+    for name, indices in members.items():
+        first = _append(store, root, [granules[index][1] for index in indices])
         for slot, index in enumerate(indices, start=first):
-            found[index] = {"profile": profile.name, "slot": slot}
-    return found
+            fields[index] = {"profile": name, "slot": slot}
+    return fields
 
 
-def _write(
-    store: icechunk.IcechunkStore,
-    root: zarr.Group,
-    profile: Profile,
-    granules: Sequence[GranuleReferences],
+def _append(
+    store: icechunk.IcechunkStore, root: zarr.Group, granules: Sequence[GranuleReferences]
 ) -> int:
     """Write granules of one profile, and return the slot of the first."""
+    profile = granules[0].profile
     path = own_path(profile.name)
     if path not in root:
         _create(store, root, profile, granules[0])
-    group = root[path]
-    assert isinstance(group, zarr.Group)
-    shapes, chunk_shapes, attributes, probes = (
-        group[name] for name in ("shapes", "chunk_shapes", "attributes", "probes")
-    )
-    assert isinstance(shapes, zarr.Array)
-    assert isinstance(chunk_shapes, zarr.Array)
-    assert isinstance(attributes, zarr.Array)
-    assert isinstance(probes, zarr.Array)
-    first = int(shapes.shape[0])
+    group: Any = root[path]
+    first = int(group["shapes"].shape[0])
     stop = first + len(granules)
-    said: JSON = group.attrs.asdict()
-    base: JSON = decoded(said["attributes"])
-    packed = {name: Packed(**state) for name, state in said["packed"].items()}
-    ordered = [{array.path: array for array in granule.arrays} for granule in granules]
-    for arrays in ordered:
-        for name, array in arrays.items():
-            packed[name].add(array)
-    put_documents(
-        store,
-        {
-            packed_path(profile.name, array.path): packed[array.path].document(array, stop)
-            for array in profile.arrays
-        },
-    )
-    for slot, (granule, arrays) in enumerate(zip(granules, ordered, strict=True), start=first):
-        for array in arrays.values():
-            place = packed_path(profile.name, array.path)
-            put_chunks(store, place, array, granule.checksums, (slot,))
-    width = profile.width
-    for target, which in ((shapes, "shape"), (chunk_shapes, "chunk_shape")):
-        values = [
-            [n for array in profile.arrays for n in getattr(arrays[array.path], which)]
-            for arrays in ordered
+    state: JSON = group.attrs.asdict()
+    extents = {name: PackedExtent(**extent) for name, extent in state["packed"].items()}
+    arrays = [{array.path: array for array in granule.arrays} for granule in granules]
+    for name, extent in extents.items():
+        for by_path in arrays:
+            extent.add(by_path[name])
+    documents = {
+        packed_path(profile.name, array.path): array.packed_document(
+            stop, **vars(extents[array.path])
+        )
+        for array in profile.arrays
+    }
+    put_documents(store, documents)
+    for slot, granule in enumerate(granules, start=first):
+        for array in granule.arrays:
+            packed = packed_path(profile.name, array.path)
+            put_references(store, packed, array, granule.checksums, (slot,))
+    for name, attribute in (("shapes", "shape"), ("chunk_shapes", "chunk_shape")):
+        lengths = [
+            [n for array in profile.arrays for n in getattr(by_path[array.path], attribute)]
+            for by_path in arrays
         ]
-        target.resize((stop, width))
-        if width:
-            target[first:stop] = np.array(values, dtype=np.int64).reshape(-1, width)
-    for target, texts in (
-        (attributes, [_attribute_text(base, granule) for granule in granules]),
-        (probes, [json.dumps(list(probes_of(granule))) for granule in granules]),
-    ):
+        target = group[name]
+        target.resize((stop, profile.width))
+        if profile.width:
+            target[first:stop] = np.array(lengths, dtype=np.int64)
+    base: JSON = decode_floats(state["attributes"])
+    patches = [_patch_text(base, granule) for granule in granules]
+    probes = [json.dumps(list(probe_keys(granule))) for granule in granules]
+    for name, texts in (("attributes", patches), ("probes", probes)):
+        target = group[name]
         target.resize((stop,))
         target[first:stop] = np.array(texts, dtype=np.dtypes.StringDType())
-    group.attrs["packed"] = {name: vars(state) for name, state in packed.items()}
+    group.attrs["packed"] = {name: vars(extent) for name, extent in extents.items()}
     return first
 
 
@@ -159,22 +138,16 @@ def _create(
     store: icechunk.IcechunkStore, root: zarr.Group, profile: Profile, granule: GranuleReferences
 ) -> None:
     """Create the groups and arrays of a profile without granules."""
-    arrays = {array.path: array for array in granule.arrays}
-    base = {**granule.attributes, **{n: a.document["attributes"] for n, a in arrays.items()}}
-    packed = {
-        path: {
-            "shape": list(array.shape),
-            "grid": list(array.grid),
-            "chunk_shape": list(array.chunk_shape),
-        }
-        for path, array in arrays.items()
+    extents = {
+        array.path: vars(PackedExtent(list(array.shape), list(array.grid), list(array.chunk_shape)))
+        for array in granule.arrays
     }
     own = root.create_group(
         own_path(profile.name),
         attributes={
             "profile": profile.to_json(),
-            "attributes": encoded(base),
-            "packed": packed,
+            "attributes": encode_floats(_node_attributes(granule)),
+            "packed": extents,
         },
     )
     for name in ("shapes", "chunk_shapes"):
@@ -184,32 +157,37 @@ def _create(
         own.create_array(name, shape=(0,), chunks=(ATTRIBUTE_SLOTS,), dtype="string")
     groups = {join(packed_path(profile.name), path) for path in ("", *profile.groups)}
     for array in profile.arrays:
-        parts = packed_path(profile.name, array.path).split("/")[:-1]
-        groups |= {"/".join(parts[:end]) for end in range(1, len(parts) + 1)}
-    document = {"zarr_format": 3, "node_type": "group", "attributes": {}}
-    put_documents(store, dict.fromkeys(groups | {"granules"}, document))
+        groups |= parents(packed_path(profile.name, array.path))
+    put_documents(store, dict.fromkeys(groups | {GRANULES}, group_document({})))
 
 
-def probes_of(granule: GranuleReferences) -> Iterator[str]:
+def probe_keys(granule: GranuleReferences) -> Iterator[str]:
     """Yield the keys of chunks, below the granule, that lie in all of its files together.
 
     Of an array that lies in several files it is ``<path>/c/*``, for all of its chunks.
     """
-    seen: set[str] = set()
+    covered: set[str] = set()
     for array in sorted(granule.arrays, key=lambda array: array.path):
         files = array.files
         if len(files) > 1:
             yield f"{array.path}/c/*"
-        elif not files <= seen:
-            first = next(i for i, place in enumerate(array.locations) if place)
+        elif not files <= covered:
+            first = next(i for i, url in enumerate(array.locations) if url)
             index = np.unravel_index(first, array.grid) if array.grid else ()
             yield "/".join([array.path, "c", *(str(int(i)) for i in index)])
-            seen |= files
+            covered |= files
 
 
-def _attribute_text(base: Mapping[str, JSON], granule: GranuleReferences) -> str:
-    """Return how a granule's attributes differ from its profile's, as JSON."""
-    own = dict(granule.attributes)
-    own.update((array.path, array.document["attributes"]) for array in granule.arrays)
-    changed = {path: differences(base.get(path, {}), said) for path, said in own.items()}
-    return json.dumps(encoded({path: said for path, said in changed.items() if said}))
+def _node_attributes(granule: GranuleReferences) -> dict[str, JSON]:
+    """Return the attributes of a granule's groups and arrays, by path."""
+    arrays = {array.path: array.document["attributes"] for array in granule.arrays}
+    return {**granule.attributes, **arrays}
+
+
+def _patch_text(base: Mapping[str, JSON], granule: GranuleReferences) -> str:
+    """Return the patches from a profile's attributes to a granule's, by path, as JSON."""
+    patches = {
+        path: attribute_patch(base.get(path, {}), attributes)
+        for path, attributes in _node_attributes(granule).items()
+    }
+    return json.dumps(encode_floats({path: patch for path, patch in patches.items() if patch}))

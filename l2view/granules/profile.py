@@ -1,9 +1,9 @@
 """What the granules of one product version share, and how their arrays are packed.
 
 A profile names, for each array, its path, rank, data type, codecs, fill value and dimension
-names. Granules of one profile may differ in shape, chunk shape and attributes. One array of
-the store, the packed array, holds an array of all of them along its first axis: the chunk
-(slot, r, c) of the packed array is the chunk (r, c) of the granule in that slot, byte for byte.
+names. Granules of one profile may differ in shape, chunk shape and attributes. The packed array
+holds an array of all of them along its first axis: its chunk (slot, r, c) is the chunk (r, c) of
+the granule in that slot, byte for byte.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 from l2view.granules.inventory import same_json
 from l2view.stores.hierarchy import JSON, OWN, join
@@ -23,49 +24,29 @@ GRANULES = "granules"
 """The group with a group of packed arrays for each profile."""
 
 RAGGED = "l2view.ragged"
-"""The codec by which a packed array says that its chunks must not be read as one grid."""
+"""The codec of packed arrays whose chunks must not be read as one grid."""
 
-SHAPELESS = frozenset(
-    {
-        "bytes",
-        "vlen-utf8",
-        "vlen-bytes",
-        "gzip",
-        "zstd",
-        "blosc",
-        "crc32c",
-        "numcodecs.zlib",
-        "numcodecs.gzip",
-        "numcodecs.zstd",
-        "numcodecs.lz4",
-        "numcodecs.bz2",
-        "numcodecs.lzma",
-        "numcodecs.blosc",
-        "numcodecs.shuffle",
-        "numcodecs.delta",
-        "numcodecs.fixedscaleoffset",
-        "numcodecs.quantize",
-        "numcodecs.bitround",
-        "numcodecs.astype",
-        "numcodecs.packbits",
-        "numcodecs.crc32",
-        "numcodecs.crc32c",
-        "numcodecs.adler32",
-        "numcodecs.fletcher32",
-        "numcodecs.jenkins_lookup3",
-    }
+SHAPELESS = re.compile(
+    "bytes|vlen-utf8|vlen-bytes|gzip|zstd|blosc|crc32c|"
+    "numcodecs\\.(zlib|gzip|zstd|lz4|bz2|lzma|blosc|shuffle|delta|fixedscaleoffset|quantize|"
+    "bitround|astype|packbits|crc32|crc32c|adler32|fletcher32|jenkins_lookup3)"
 )
 """Codecs for which a chunk with one more axis of length 1 is the same chunk."""
 
 FLOAT = "l2view:float"
-"""The name by which an attribute says that it is a float that JSON lacks."""
+"""The key of an attribute's float that JSON lacks."""
 
 DEFAULT_KEYS: JSON = {"name": "default", "configuration": {"separator": "/"}}
 
 
+def regular_grid(chunk_shape: Sequence[int]) -> JSON:
+    """Return the chunk grid of a Zarr v3 document."""
+    return {"name": "regular", "configuration": {"chunk_shape": list(chunk_shape)}}
+
+
 @dataclass(frozen=True)
 class ArrayTemplate:
-    """What a profile says of one array.
+    """One array of a profile.
 
     Attributes
     ----------
@@ -81,19 +62,39 @@ class ArrayTemplate:
     document: JSON
     rank: int
 
-    def filled(self, shape: Sequence[int], chunk_shape: Sequence[int], attributes: JSON) -> JSON:
+    @classmethod
+    def from_document(cls, path: str, document: JSON) -> Self:
+        """Return the template of an array with a Zarr v3 document.
+
+        Raises
+        ------
+        ValueError
+            Where it has storage transformers.
+        """
+        if document.get("storage_transformers"):
+            raise ValueError("it has storage transformers")
+        names = ("zarr_format", "node_type", "data_type", "codecs", "fill_value")
+        shared = {name: document[name] for name in names}
+        if document.get("dimension_names") is not None:
+            shared["dimension_names"] = document["dimension_names"]
+        return cls(path, shared, len(document["shape"]))
+
+    def granule_document(
+        self, shape: Sequence[int], chunk_shape: Sequence[int], attributes: JSON
+    ) -> JSON:
         """Return one granule's Zarr v3 document."""
-        grid = {"name": "regular", "configuration": {"chunk_shape": list(chunk_shape)}}
         return {
             **self.document,
             "shape": list(shape),
-            "chunk_grid": grid,
+            "chunk_grid": regular_grid(chunk_shape),
             "chunk_key_encoding": DEFAULT_KEYS,
             "attributes": attributes,
         }
 
-    def packed(self, slots: int, shape: Sequence[int], chunk_shape: Sequence[int]) -> JSON:
-        """Return the Zarr v3 document of the packed array while all chunk shapes are the same.
+    def packed_document(
+        self, slots: int, shape: Sequence[int], grid: Sequence[int], chunk_shape: list[int] | None
+    ) -> JSON:
+        """Return the Zarr v3 document of the packed array.
 
         Parameters
         ----------
@@ -101,41 +102,19 @@ class ArrayTemplate:
             The number of granules.
         shape
             The longest of their shapes along each axis.
-        chunk_shape
-            Their chunk shape.
-        """
-        codecs = with_leading_axis(self.document["codecs"])
-        if codecs is None:
-            grid = [-(-n // max(c, 1)) for n, c in zip(shape, chunk_shape, strict=True)]
-            return self.ragged(slots, grid)
-        return self._packed([slots, *shape], [1, *chunk_shape], codecs)
-
-    def ragged(self, slots: int, grid: Sequence[int]) -> JSON:
-        """Return the packed array's document where chunk shapes differ: its cells are chunks.
-
-        Parameters
-        ----------
-        slots
-            The number of granules.
         grid
-            The largest number of chunks along each axis.
+            The largest of their numbers of chunks along each axis.
+        chunk_shape
+            Their chunk shape; None where they differ, and the array's cells are chunks.
         """
-        codecs = [{"name": RAGGED, "configuration": {}}]
-        return self._packed([slots, *grid], [1] * (self.rank + 1), codecs)
-
-    def _packed(self, shape: list[int], chunks: list[int], codecs: list[JSON]) -> JSON:
-        document = {
-            **self.document,
-            "shape": shape,
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunks}},
-            "chunk_key_encoding": DEFAULT_KEYS,
-            "codecs": codecs,
-            "attributes": {},
-        }
+        codecs = None if chunk_shape is None else with_leading_axis(self.document["codecs"])
+        if codecs is None or chunk_shape is None:
+            shape, chunk_shape = grid, [1] * self.rank
+            codecs = [{"name": RAGGED, "configuration": {}}]
+        packed = self.granule_document([slots, *shape], [1, *chunk_shape], {})
         names = self.document.get("dimension_names")
-        if names is not None:
-            document["dimension_names"] = ["slot", *names]
-        return document
+        names = {} if names is None else {"dimension_names": ["slot", *names]}
+        return {**packed, "codecs": codecs, **names}
 
 
 @dataclass(frozen=True)
@@ -161,16 +140,16 @@ class Profile:
 
     @cached_property
     def columns(self) -> dict[str, slice]:
-        """Which columns of the profile's shapes belong to which array."""
-        found, start = {}, 0
+        """Each array's columns in the profile's tables of shapes, by path."""
+        columns, start = {}, 0
         for array in self.arrays:
-            found[array.path] = slice(start, start + array.rank)
+            columns[array.path] = slice(start, start + array.rank)
             start += array.rank
-        return found
+        return columns
 
     @property
     def width(self) -> int:
-        """The number of columns of the profile's shapes: the ranks of its arrays, together."""
+        """The number of columns of the profile's tables of shapes."""
         return sum(array.rank for array in self.arrays)
 
     def array(self, path: str) -> ArrayTemplate | None:
@@ -191,14 +170,14 @@ class Profile:
         """Return whether there is a group at `path`."""
         if not path or path in self.groups:
             return True
-        return any(other.startswith(f"{path}/") for other in self._by_path)
+        return any(array_path.startswith(f"{path}/") for array_path in self._by_path)
 
     def array_of_key(self, key: str) -> tuple[ArrayTemplate, str] | None:
         """Return the array that the chunk `key` is of, and the rest of the key."""
-        parts = key.split("/")
-        for end in range(len(parts) - 1, 0, -1):
-            if (found := self._by_path.get("/".join(parts[:end]))) is not None:
-                return found, "/".join(parts[end:])
+        names = key.split("/")
+        for end in range(len(names) - 1, 0, -1):
+            if (array := self._by_path.get("/".join(names[:end]))) is not None:
+                return array, "/".join(names[end:])
         return None
 
     def to_json(self) -> JSON:
@@ -207,34 +186,21 @@ class Profile:
         return {"arrays": arrays, "groups": list(self.groups)}
 
     @classmethod
-    def from_json(cls, said: JSON) -> Profile:
+    def from_json(cls, value: JSON) -> Self:
         """Return the profile that `to_json` wrote."""
         arrays = []
-        for path, document in said["arrays"].items():
-            rest = {name: value for name, value in document.items() if name != "rank"}
-            arrays.append(ArrayTemplate(path, rest, int(document["rank"])))
-        return cls(tuple(arrays), tuple(said["groups"]))
-
-
-def template(path: str, document: JSON) -> ArrayTemplate:
-    """Return what a profile says of the array with the Zarr v3 `document`."""
-    kept = {
-        name: document[name]
-        for name in ("zarr_format", "node_type", "data_type", "codecs", "fill_value")
-    }
-    if document.get("dimension_names") is not None:
-        kept["dimension_names"] = document["dimension_names"]
-    if document.get("storage_transformers"):
-        raise ValueError("it has storage transformers")
-    return ArrayTemplate(path, kept, len(document["shape"]))
+        for path, entry in value["arrays"].items():
+            document = {name: part for name, part in entry.items() if name != "rank"}
+            arrays.append(ArrayTemplate(path, document, int(entry["rank"])))
+        return cls(tuple(arrays), tuple(value["groups"]))
 
 
 def with_leading_axis(codecs: Sequence[JSON]) -> list[JSON] | None:
     """Return codecs for chunks with one more axis in front, of length 1 and with the same bytes.
 
-    None where that can't be told of one of them.
+    None where one of the codecs isn't known to allow that.
     """
-    found: list[JSON] = []
+    extended: list[JSON] = []
     for codec in codecs:
         name, configuration = codec["name"], dict(codec.get("configuration") or {})
         if name == "transpose":
@@ -245,61 +211,65 @@ def with_leading_axis(codecs: Sequence[JSON]) -> list[JSON] | None:
                 return None
             configuration["chunk_shape"] = [1, *configuration["chunk_shape"]]
             configuration["codecs"] = inner
-        elif name not in SHAPELESS:
+        elif not SHAPELESS.fullmatch(name):
             return None
-        found.append({"name": name, "configuration": configuration} if configuration else codec)
-    return found
+        extended.append({"name": name, "configuration": configuration} if configuration else codec)
+    return extended
 
 
 def packed_path(profile: str, path: str = "") -> str:
-    """Return where the packed arrays of a profile lie."""
+    """Return the path of a profile's packed arrays."""
     return join(GRANULES, profile, path)
 
 
 def own_path(profile: str, name: str = "") -> str:
-    """Return where l2view keeps what it alone reads of a profile."""
+    """Return the path of what l2view alone reads of a profile."""
     return join(OWN, profile, name)
 
 
-def encoded(value: Any) -> Any:
+def encode_floats(value: Any) -> Any:
     """Return attributes as JSON can hold them: NaN and infinities as ``{"l2view:float": "NaN"}``.
 
     Examples
     --------
-    >>> encoded({"valid_max": float("inf"), "units": "K"})
+    >>> encode_floats({"valid_max": float("inf"), "units": "K"})
     {'valid_max': {'l2view:float': 'inf'}, 'units': 'K'}
     """
     if isinstance(value, float) and not math.isfinite(value):
         return {FLOAT: str(value)}
     if isinstance(value, dict):
-        return {name: encoded(one) for name, one in value.items()}
-    return [encoded(one) for one in value] if isinstance(value, list) else value
+        return {name: encode_floats(item) for name, item in value.items()}
+    return [encode_floats(item) for item in value] if isinstance(value, list) else value
 
 
-def decoded(value: Any) -> Any:
-    """Return the attributes that were `encoded`."""
+def decode_floats(value: Any) -> Any:
+    """Return the attributes that `encode_floats` encoded."""
     if isinstance(value, dict):
         if value.keys() == {FLOAT}:
             return float(value[FLOAT])
-        return {name: decoded(one) for name, one in value.items()}
-    return [decoded(one) for one in value] if isinstance(value, list) else value
+        return {name: decode_floats(item) for name, item in value.items()}
+    return [decode_floats(item) for item in value] if isinstance(value, list) else value
 
 
-def differences(base: Any, value: Any) -> JSON:
-    """Return the attributes of `value` that `base` doesn't have so, and the names that it lacks.
+def attribute_patch(base: JSON, attributes: JSON) -> JSON:
+    """Return the patch from `base` to `attributes`: what to set, and the names to remove.
 
     Examples
     --------
-    >>> differences({"units": "K", "title": "a"}, {"units": "K", "orbit": 7})
+    >>> attribute_patch({"units": "K", "title": "a"}, {"units": "K", "orbit": 7})
     {'set': {'orbit': 7}, 'gone': ['title']}
     """
-    changed = {k: v for k, v in value.items() if k not in base or not same_json(base[k], v)}
-    gone = [name for name in base if name not in value]
-    return {**({"set": changed} if changed else {}), **({"gone": gone} if gone else {})}
+    changed = {
+        name: value
+        for name, value in attributes.items()
+        if name not in base or not same_json(base[name], value)
+    }
+    removed = [name for name in base if name not in attributes]
+    return {**({"set": changed} if changed else {}), **({"gone": removed} if removed else {})}
 
 
-def applied(base: JSON, difference: JSON) -> JSON:
-    """Return the attributes whose `differences` from `base` were taken."""
-    gone = set(difference.get("gone", ()))
-    kept = {name: value for name, value in base.items() if name not in gone}
-    return {**kept, **difference.get("set", {})}
+def apply_patch(base: JSON, patch: JSON) -> JSON:
+    """Return the attributes that an `attribute_patch` makes of `base`."""
+    removed = set(patch.get("gone", ()))
+    remaining = {name: value for name, value in base.items() if name not in removed}
+    return {**remaining, **patch.get("set", {})}

@@ -1,7 +1,7 @@
-"""The codec of packed arrays whose granules are chunked in different ways.
+"""The codec of packed arrays whose granules have different chunk shapes.
 
-There is no reading such an array as one grid: its cells count chunks, and each chunk has the
-shape and codecs of its own granule. So the codec refuses, and says what can be done instead.
+Such an array can't be read as one grid: its cells count chunks, and each chunk has the shape and
+codecs of its own granule. So the codec refuses, and says what can be done instead.
 """
 
 from __future__ import annotations
@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from typing import Any, NoReturn, Self
 
 from zarr.abc.codec import ArrayBytesCodec
-from zarr.core.array_spec import ArraySpec
-from zarr.core.buffer import Buffer, NDBuffer
 
 from l2view.errors import UnsupportedArrayError
 from l2view.granules.profile import RAGGED
@@ -26,26 +24,22 @@ class RaggedCodec(ArrayBytesCodec):
 
     @classmethod
     def from_dict(cls, data: JSON) -> Self:
-        """Return the codec."""
+        """Return the codec; it has no configuration."""
         return cls()
 
     def to_dict(self) -> Any:
         """Return the codec's Zarr v3 metadata."""
         return {"name": RAGGED, "configuration": {}}
 
-    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> NoReturn:
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: Any) -> NoReturn:
         """Refuse."""
-        _refuse()
+        raise UnsupportedArrayError(
+            "this array packs granules that are chunked in different ways; open the collection "
+            "with l2view.open(store), which has each granule as it is"
+        )
 
-    async def _decode_single(self, chunk_data: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
-        _refuse()
+    async def _decode_single(self, chunk_data: Any, chunk_spec: Any) -> NoReturn:
+        self.compute_encoded_size(0, chunk_spec)
 
-    async def _encode_single(self, chunk_data: NDBuffer, chunk_spec: ArraySpec) -> Buffer | None:
-        _refuse()
-
-
-def _refuse() -> NoReturn:
-    raise UnsupportedArrayError(
-        "this array packs granules that are chunked in different ways; open the collection with "
-        "l2view.open(store), which has each granule as it is"
-    )
+    async def _encode_single(self, chunk_data: Any, chunk_spec: Any) -> NoReturn:
+        self.compute_encoded_size(0, chunk_spec)

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import json
-import math
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import cached_property
-from typing import Any
 
+import icechunk
 import numpy as np
 from numpy.typing import NDArray
-from virtualizarr.manifests import ManifestArray, ManifestGroup
-from virtualizarr.manifests.manifest import INLINED_CHUNK_PATH
 
-from l2view.granules.profile import Profile, template
-from l2view.stores.hierarchy import JSON, join
+from l2view.errors import L2ViewError
+from l2view.granules.profile import ArrayTemplate, Profile
+from l2view.stores.hierarchy import JSON, put_values
 
 type Checksum = str | datetime
-"""By which a file is known to be what it was: its ETag, or when it was written last."""
+"""A file's ETag, or the time of its last change: another one means that the file changed."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ class ArrayReferences:
         The URL of each chunk's file, in C order of the chunk grid; empty where there is no
         chunk.
     offsets, lengths
-        Where in the file the chunk lies, in bytes, uint64, of the same length.
+        Of the chunk in its file, in bytes, uint64, of the same length.
     inlined
         The bytes of chunks that lie in no file, by their indices.
     """
@@ -70,7 +66,7 @@ class ArrayReferences:
         return set(self.locations) - {""}
 
     @property
-    def copied(self) -> int:
+    def inlined_bytes(self) -> int:
         """The bytes of its chunks that lie in no file."""
         return sum(map(len, self.inlined.values()))
 
@@ -90,7 +86,7 @@ class GranuleReferences:
     attributes
         The attributes of its groups by path, ``""`` for the granule's own.
     checksums
-        What tells whether a file has changed, by URL.
+        Of its files, by URL.
     omitted
         Why arrays of the files are left out, by path.
     """
@@ -107,16 +103,10 @@ class GranuleReferences:
 
     @cached_property
     def profile(self) -> Profile:
-        """What it shares with others of its product version.
-
-        Raises
-        ------
-        ValueError
-            Where an array can't be packed.
-        """
+        """Its profile. A `ValueError` says that an array can't be packed."""
         arrays = sorted(self.arrays, key=lambda array: array.path)
-        templates = tuple(template(array.path, array.document) for array in arrays)
-        return Profile(templates, self.groups)
+        templates = (ArrayTemplate.from_document(array.path, array.document) for array in arrays)
+        return Profile(tuple(templates), self.groups)
 
     @property
     def urls(self) -> set[str]:
@@ -124,99 +114,73 @@ class GranuleReferences:
         return {url for array in self.arrays for url in array.files}
 
 
-def of_manifest(group: ManifestGroup) -> tuple[list[ArrayReferences], dict[str, JSON]]:
-    """Return the arrays of a VirtualiZarr group, and the attributes of its groups by path.
+def put_references(
+    store: icechunk.IcechunkStore,
+    path: str,
+    array: ArrayReferences,
+    checksums: Mapping[str, Checksum],
+    prefix: Sequence[int] = (),
+) -> None:
+    """Write the references of an array, and the chunks that it holds itself.
+
+    Parameters
+    ----------
+    store
+        A writable session's store.
+    path
+        The array that is written to; it is there.
+    array
+        The array that is written.
+    checksums
+        Of its files, by URL.
+    prefix
+        Chunk indices before the array's own.
 
     Raises
     ------
-    ValueError
-        Where an array has a chunk grid that isn't regular.
+    L2ViewError
+        Where a reference can't be written.
     """
-    arrays: dict[str, ManifestArray] = {}
-    attributes: JSON = {}
-    for path, node in _walk(group, ""):
-        if isinstance(node, ManifestArray):
-            arrays[path] = node
-        else:
-            attributes[path] = node.metadata.attributes
-    # All of a granule's metadata by way of JSON at once, which costs less than one by one.
-    documents, attributes = _plain([[a.metadata.to_dict() for a in arrays.values()], attributes])
-    found = [
-        of_array(array, path, document)
-        for (path, array), document in zip(arrays.items(), documents, strict=True)
-    ]
-    return found, attributes
+    files = array.files
+    failed: object = None
+    if len(files) == 1:
+        failed = store.set_virtual_refs_arr(
+            f"/{path}",
+            (*(1 for _ in prefix), *array.grid),
+            array.locations,
+            array.offsets,
+            array.lengths,
+            validate_containers=False,
+            arr_offset=(*prefix, *(0 for _ in array.grid)),
+            checksum=checksums.get(next(iter(files))),
+        )
+    elif files:
+        offsets, lengths = array.offsets.tolist(), array.lengths.tolist()
+        specs = [
+            _chunk_spec([*prefix, *index], url, offset, length, checksums.get(url))
+            for index, url, offset, length in zip(
+                np.ndindex(array.grid), array.locations, offsets, lengths, strict=True
+            )
+            if url
+        ]
+        failed = store.set_virtual_refs(f"/{path}", specs, validate_containers=False)
+    if failed:
+        raise L2ViewError(f"{array.path}: some of its references can't be written: {failed}")
+    if array.inlined:
+        keys = {
+            index: "/".join([path, "c", *map(str, (*prefix, *index))]) for index in array.inlined
+        }
+        put_values(store, {keys[index]: data for index, data in array.inlined.items()})
 
 
-def _walk(group: ManifestGroup, path: str) -> Iterator[tuple[str, ManifestArray | ManifestGroup]]:
-    yield path, group
-    for name, array in group.arrays.items():
-        yield join(path, name), array
-    for name, child in group.groups.items():
-        yield from _walk(child, join(path, name))
-
-
-def of_array(array: ManifestArray, path: str, document: JSON) -> ArrayReferences:
-    """Return the references of one VirtualiZarr array with a Zarr v3 document."""
-    if document["chunk_grid"]["name"] != "regular":
-        raise ValueError(f"{path}: its chunk grid is {document['chunk_grid']['name']}, not regular")
-    if document.get("dimension_names") is not None:
-        document = {**document, "dimension_names": plain_names(document["dimension_names"])}
-    manifest = array.manifest
-    locations = manifest._paths.ravel().tolist()
-    inlined = dict(manifest._inlined)
-    if inlined:
-        locations = ["" if place == INLINED_CHUNK_PATH else place for place in locations]
-    offsets, lengths = manifest._offsets.ravel(), manifest._lengths.ravel()
-    found = ArrayReferences(path, document, locations, offsets, lengths, inlined)
-    count = math.prod(found.grid)
-    if len(locations) != count:
-        # A manifest without entries may have a grid of another shape than its array.
-        if any(locations) or inlined:
-            raise ValueError(f"{path}: {len(locations)} chunk references for {count} chunks")
-        nothing = np.zeros(count, dtype=np.uint64)
-        return replace(found, locations=[""] * count, offsets=nothing, lengths=nothing)
-    return found
-
-
-def plain_names(names: Sequence[str | None]) -> list[str | None]:
-    """Return the names of dimensions without the groups that they are declared in.
-
-    A dimension is one of its group and of all below it, and is called by its name alone there
-    (netCDF-4 user's guide); VirtualiZarr's HDF5 parser says its path.
-
-    Examples
-    --------
-    >>> plain_names(["data_01/time", None])
-    ['time', None]
-    """
-    plain = [None if name is None else name.rpartition("/")[2] for name in names]
-    return plain if len(set(plain)) == len(set(names)) else list(names)
-
-
-def _plain(value: Any) -> Any:
-    text = json.dumps(value, default=_number, ensure_ascii=False)
-    return json.loads(text if text.isascii() else readable(text))
-
-
-def readable(text: str) -> str:
-    """Return a text without what UTF-8 can't hold.
-
-    Bytes that aren't UTF-8 reach Python as half a surrogate pair each; they are most often
-    Latin-1, which older files are written in.
-    """
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return re.sub("[\ud800-\udfff]", lambda found: _latin(found.group()), text)
-    return text
-
-
-def _latin(half: str) -> str:
-    code = ord(half) - 0xDC00
-    return chr(code) if 0x80 <= code <= 0xFF else "\ufffd"
-
-
-def _number(value: Any) -> Any:
-    """Return a NumPy value as JSON has it."""
-    return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
+def _chunk_spec(
+    index: list[int], url: str, offset: int, length: int, checksum: Checksum | None
+) -> icechunk.VirtualChunkSpec:
+    return icechunk.VirtualChunkSpec(
+        index,
+        url,
+        offset,
+        length,
+        etag_checksum=checksum if isinstance(checksum, str) else None,
+        last_updated_at_checksum=checksum if isinstance(checksum, datetime) else None,
+    )

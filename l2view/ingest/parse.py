@@ -18,7 +18,7 @@ from zarr.storage import StorePath
 
 from l2view.errors import IngestError
 from l2view.geolocation.footprint import harvest_footprint, on_the_globe
-from l2view.granules.references import ArrayReferences, Checksum, GranuleReferences, of_manifest
+from l2view.granules.references import ArrayReferences, Checksum, GranuleReferences
 from l2view.ingest.files import (
     CONTAINED,
     SUFFIXES,
@@ -35,6 +35,7 @@ from l2view.ingest.files import (
 from l2view.ingest.formats import TIFF, ZARR, Format, Parser, format_of
 from l2view.ingest.harvest import Harvester
 from l2view.ingest.harvest.attributes import harvest_attributes, instant
+from l2view.ingest.manifests import manifest_references
 from l2view.ingest.writer import Granule
 from l2view.meta.columns import plain
 from l2view.stores.hierarchy import JSON, join, resolve
@@ -213,7 +214,7 @@ def _parsed(asset: str, url: str, reading: Reading) -> _Part:
     else:
         parser = reading.parser or ZARR.make()
         store = parser(unquote_url(url), registry(url))
-    found, attributes = of_manifest(store._group)
+    found, attributes = manifest_references(store._group)
     if form is TIFF:
         from l2view.ingest.tiff import images
 
@@ -224,9 +225,9 @@ def _parsed(asset: str, url: str, reading: Reading) -> _Part:
         reason = _not_found(array, url, files) if file is None else None
         if reason is not None:
             omitted[array.path] = reason
-        elif array.copied > reading.inline_threshold:
+        elif array.inlined_bytes > reading.inline_threshold:
             omitted[array.path] = (
-                f"it can't be referred to, and its {array.copied:,} bytes are more than "
+                f"it can't be referred to, and its {array.inlined_bytes:,} bytes are more than "
                 f"inline_threshold={reading.inline_threshold:,}"
             )
         else:

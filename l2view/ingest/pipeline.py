@@ -17,6 +17,7 @@ import icechunk
 from rich.console import Console
 
 from l2view.errors import FieldError, IngestError, L2ViewError
+from l2view.granules.layouts import LAYOUTS, StorageName
 from l2view.index.commands import Index, extend
 from l2view.ingest.entries import entries_of
 from l2view.ingest.executors import Parallel, mapped, workers
@@ -26,11 +27,9 @@ from l2view.ingest.parse import INLINE_THRESHOLD, Entry, Failure, Reading, parse
 from l2view.ingest.progress import shown
 from l2view.ingest.report import IngestReport
 from l2view.ingest.writer import (
-    LAYOUTS,
     Granule,
     OnConflict,
     State,
-    StorageName,
     is_another,
     planned,
     read_state,
@@ -209,7 +208,7 @@ def _look(
     granules: Iterable[Granule], state: State, storage: StorageName, report: IngestReport
 ) -> None:
     """Report what would be written."""
-    kinds = Kinds({**state.kinds, **LAYOUTS[storage].fields}, state.is_exact)
+    kinds = Kinds({**state.kinds, **LAYOUTS[storage].kinds}, state.is_exact)
     folders: set[str] = set()
     for granule in granules:
         try:

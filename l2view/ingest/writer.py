@@ -11,7 +11,7 @@ import hashlib
 import random
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -24,8 +24,8 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 
 from l2view.errors import FieldError, IngestError
-from l2view.granules import groups_writer, packed_writer
-from l2view.granules.convention import NAME, check, declared
+from l2view.granules.convention import NAME, check_version, declare_convention
+from l2view.granules.layouts import LAYOUTS, StorageName, detect_storage
 from l2view.granules.references import GranuleReferences
 from l2view.index.candidates import Candidates
 from l2view.index.indexes import Indexes
@@ -35,9 +35,6 @@ from l2view.meta.chunks import Chunks
 from l2view.meta.columns import Kind, Kinds, Value, are_exact, kind_of_array, plain, write
 from l2view.meta.schema import read_fields
 from l2view.stores.hierarchy import META, OWN, Hierarchy, join
-
-type StorageName = Literal["packed", "groups"]
-"""Where the arrays of granules go (see `l2view.granules`)."""
 
 type OnConflict = Literal["skip", "replace", "error"]
 """What becomes of a granule whose id is there already."""
@@ -97,31 +94,6 @@ class Written:
     failed: list[tuple[Granule, str]] = field(default_factory=list)
     kept: list[Granule] = field(default_factory=list)
     snapshot: str | None = None
-
-
-@dataclass(frozen=True)
-class LayoutWriter:
-    """How granules of a layout are written.
-
-    Attributes
-    ----------
-    fields
-        The fields by which a granule is found, and what they hold.
-    write
-        Called with a writable session's store and the ids and references of granules, it
-        returns those fields of each.
-    """
-
-    fields: Mapping[str, Kind]
-    write: Callable[
-        [icechunk.IcechunkStore, Sequence[tuple[str, GranuleReferences]]], list[dict[str, Value]]
-    ]
-
-
-LAYOUTS: dict[StorageName, LayoutWriter] = {
-    "packed": LayoutWriter(packed_writer.KINDS, packed_writer.pack),
-    "groups": LayoutWriter(groups_writer.KINDS, groups_writer.group),
-}
 
 
 def hashed(ids: Iterable[str]) -> NDArray[np.uint64]:
@@ -224,7 +196,7 @@ def read_state(store: Store) -> State:
         root = zarr.open_group(store, mode="r")
     except FileNotFoundError:
         return State()
-    check(root.attrs, "this collection")
+    check_version(root.attrs, "this collection")
     meta = root.get(META)
     if not isinstance(meta, zarr.Group):
         return State(root)
@@ -233,7 +205,7 @@ def read_state(store: Store) -> State:
         arrays = dict(meta.arrays())
     if not arrays:
         return State(root)
-    storage = next((n for n, w in LAYOUTS.items() if w.fields.keys() <= arrays.keys()), None)
+    storage = detect_storage(arrays)
     ids = root.get(IDS)
     if storage is None or "id" not in arrays or not isinstance(ids, zarr.Array):
         raise IngestError("this collection wasn't made by ingest, which can't add to it")
@@ -258,7 +230,7 @@ def planned(granule: Granule, kinds: Kinds, storage: StorageName) -> dict[str, V
     """
     _ = granule.references.profile
     row: dict[str, Value] = {name: plain(name, value) for name, value in granule.row.items()}
-    for name in LAYOUTS[storage].fields:
+    for name in LAYOUTS[storage].kinds:
         if name in row:
             raise FieldError(f'the field "{name}" is where l2view keeps a granule\'s place')
     kinds.add(row)
@@ -276,7 +248,7 @@ def write_granules(
     storage = storage_of(state, asked)
     written = Written()
     chosen, present = _chosen(granules, state, on_conflict, written)
-    kinds = Kinds({**state.kinds, **LAYOUTS[storage].fields}, state.is_exact)
+    kinds = Kinds({**state.kinds, **LAYOUTS[storage].kinds}, state.is_exact)
     kept: list[tuple[Granule, dict[str, Value]]] = []
     for granule in chosen:
         try:
@@ -287,7 +259,7 @@ def write_granules(
         return written
     root = zarr.open_group(store, mode="a")
     if NAME not in root.attrs:
-        root.attrs.update(declared(root.attrs.asdict()))
+        root.attrs.update(declare_convention(root.attrs.asdict()))
     places = LAYOUTS[storage].write(store, [(g.id, g.references) for g, _ in kept])
     rows = [(granule.id, row | place) for (granule, row), place in zip(kept, places, strict=True)]
     replaced = {present[name]: row for name, row in rows if name in present}

@@ -12,10 +12,11 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 from numpy.typing import NDArray
+from zarr.dtype import VariableLengthBytes
 
 from l2view.errors import FieldError
-from l2view.granules.references import readable
 from l2view.meta.schema import GEOMETRIES, ROW
+from l2view.text import replace_surrogates
 
 type Kind = Literal["string", "int", "float", "bool", "time", "bytes"]
 """What a field holds."""
@@ -43,7 +44,7 @@ DTYPES: dict[Kind, Any] = {
     "float": "float64",
     "bool": "int8",
     "time": "datetime64[us]",
-    "bytes": zarr.dtype.VariableLengthBytes(),
+    "bytes": VariableLengthBytes(),
 }
 NULLS: dict[Kind, Any] = {
     "string": "",
@@ -86,9 +87,9 @@ def plain(name: str, value: Any) -> Value:
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, list | tuple | dict):
-        return readable(json.dumps(_keyed(value), sort_keys=True, default=str))
+        return replace_surrogates(json.dumps(_keyed(value), sort_keys=True, default=str))
     if isinstance(value, str):
-        return readable(value)
+        return replace_surrogates(value)
     if value is None or isinstance(value, int | float | bool | bytes):
         return value
     raise FieldError(f'the field "{name}" is a {type(value).__name__}, which no field can hold')

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from l2view.errors import FieldError, L2ViewError, NotACollectionError, UnsupportedArrayError
 from l2view.meta.cf import signed_as_said, unpacked_type
-from l2view.stores.hierarchy import JSON, Hierarchy, join, seen
+from l2view.stores.hierarchy import JSON, Hierarchy, describe_root, join
 from l2view.stores.open import unreadable
 from l2view.text import join_names
 
@@ -205,7 +205,8 @@ async def fields_of(
         raise unreadable(label, error) from error
     raise NotACollectionError(
         f"{label} is not a collection: a collection has a group "
-        f'"{group}" of 1-D arrays of one length, one for each field; {await seen(hierarchy)}'
+        f'"{group}" of 1-D arrays of one length, one for each field; '
+        f"{await describe_root(hierarchy)}"
     )
 
 

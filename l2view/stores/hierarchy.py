@@ -14,7 +14,7 @@ import contextlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeGuard
 
@@ -39,11 +39,36 @@ META = "meta"
 """The group of a collection with its fields."""
 
 CACHED_DOCUMENTS = 4096
-"""How many documents a hierarchy remembers (they are read again once forgotten)."""
-
+"""The documents that a hierarchy remembers."""
 
 WALKED = 256
-"""How many nodes are asked for at once."""
+"""The nodes that are read together."""
+
+
+class RecentCache[K: Hashable, V]:
+    """The `size` values that were used last, by key, for several threads."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self._values: OrderedDict[K, V] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: K) -> V | None:
+        """Return the value of `key`, None where there is none."""
+        with self._lock:
+            if key in self._values:
+                self._values.move_to_end(key)
+            return self._values.get(key)
+
+    def put(self, key: K, value: V) -> None:
+        """Remember a value."""
+        with self._lock:
+            self._values[key] = value
+            if len(self._values) > self.size:
+                self._values.popitem(last=False)
+
+    def __contains__(self, key: K) -> bool:
+        return key in self._values
 
 
 def join(*parts: str) -> str:
@@ -69,9 +94,20 @@ def resolve(path: str) -> str | None:
     return "/".join(names)
 
 
+def parents(path: str) -> set[str]:
+    """Return the paths of the groups that `path` lies in, but the root."""
+    names = path.split("/")
+    return {"/".join(names[:end]) for end in range(1, len(names))}
+
+
+def group_document(attributes: JSON) -> JSON:
+    """Return the Zarr v3 document of a group."""
+    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+
+
 @dataclass(frozen=True)
 class Node:
-    """A group or array, and where it is told.
+    """A group or array, and the key of its metadata.
 
     Attributes
     ----------
@@ -115,8 +151,7 @@ class Hierarchy:
     def __init__(self, store: Store, root: str = "") -> None:
         self.store = store
         self.root = root
-        self._cache: OrderedDict[str, JSON] = OrderedDict()
-        self._lock = threading.Lock()
+        self._cache: RecentCache[str, JSON] = RecentCache(CACHED_DOCUMENTS)
         self._consolidated: Mapping[str, JSON] | None = None
         self._format: Literal[2, 3] = 3
 
@@ -147,33 +182,26 @@ class Hierarchy:
         return await self._read_v2(path, masked) or await self._read_v3(path)
 
     async def walk(self, path: str = "") -> AsyncIterator[Node]:
-        """Yield the nodes at and below `path`.
-
-        Parameters
-        ----------
-        path
-            Where to begin.
-        """
-        waiting = [path]
-        while waiting:
-            some, waiting = waiting[:WALKED], waiting[WALKED:]
-            nodes = await asyncio.gather(*(self._node(one) for one in some))
+        """Yield the nodes at and below `path`."""
+        paths = [path]
+        while paths:
+            batch, paths = paths[:WALKED], paths[WALKED:]
             groups = []
-            for node in nodes:
+            for node in await asyncio.gather(*map(self._node, batch)):
                 if node is not None:
                     yield node
                     if not node.is_array:
                         groups.append(node.path)
-            names = await asyncio.gather(*(self.children(group) for group in groups))
-            below = zip(groups, names, strict=True)
-            waiting = [join(group, name) for group, some in below for name in some] + waiting
+            children = await asyncio.gather(*map(self.children, groups))
+            below = zip(groups, children, strict=True)
+            paths = [join(group, name) for group, names in below for name in names] + paths
 
     async def _node(self, path: str) -> Node | None:
         """Return the node at `path`, None where there is none."""
         consolidated = await self.consolidated()
         if path in consolidated:
             if isinstance(consolidated, _ConsolidatedV2):
-                return _v2_node(path, *consolidated.stored(path), consolidated=True)
+                return _v2_node(path, *consolidated.raw_metadata(path), consolidated=True)
             return Node(path, consolidated[path], 3, f"zarr.json#{path}")
         if self._format == 3 and (document := await self._read_v3(path)):
             return Node(path, document, 3, join(path, "zarr.json"))
@@ -191,19 +219,12 @@ class Hierarchy:
         UnsupportedArrayError
             Where a Zarr v2 array has no v3 form.
         """
-        with self._lock:
-            if path in self._cache:
-                self._cache.move_to_end(path)
-                return self._cache[path]
-        consolidated = await self.consolidated()
-        return self._remember(path, consolidated.get(path) or await self.read(path, masked=True))
-
-    def _remember(self, path: str, document: JSON | None) -> JSON | None:
-        if document is not None:  # what isn't there yet may be there later
-            with self._lock:
-                self._cache[path] = document
-                if len(self._cache) > CACHED_DOCUMENTS:
-                    self._cache.popitem(last=False)
+        document = self._cache.get(path)
+        if document is None:
+            consolidated = await self.consolidated()
+            document = consolidated.get(path) or await self.read(path, masked=True)
+            if document is not None:  # what isn't there yet may be there later
+                self._cache.put(path, document)
         return document
 
     async def prefetch(self, paths: Sequence[str]) -> None:
@@ -212,32 +233,30 @@ class Hierarchy:
         Icechunk answers many keys in the time of a few, where they are asked in one call.
         """
         consolidated = await self.consolidated()
-        wanted = [
+        unread = [
             path
             for path in dict.fromkeys(paths)
             if path not in self._cache and path not in consolidated
         ]
         if self._format == 3:
-            keys = [self.key(join(path, "zarr.json")) for path in wanted]
-            for path, buffer in zip(wanted, await _read_many(self.store, keys), strict=True):
+            keys = [self.key(join(path, "zarr.json")) for path in unread]
+            for path, buffer in zip(unread, await _read_many(self.store, keys), strict=True):
                 if buffer is not None:
-                    self._remember(path, _v3_document(buffer))
-        else:
-            found = await asyncio.gather(
-                *(self.document(path) for path in wanted), return_exceptions=True
-            )
-            for error in found:  # an array without a v3 form says so when it is asked for
-                if isinstance(error, Exception) and not isinstance(error, UnsupportedArrayError):
-                    raise error
+                    self._cache.put(path, _v3_document(buffer))
+            return
+        results = await asyncio.gather(*map(self.document, unread), return_exceptions=True)
+        for error in results:  # an array without a v3 form says so when it is asked for
+            if isinstance(error, Exception) and not isinstance(error, UnsupportedArrayError):
+                raise error
 
-    def remembered(self, path: str) -> JSON | None:
+    def cached_document(self, path: str) -> JSON | None:
         """Return the document of the node at `path` if it was read lately, else None."""
         return self._cache.get(path)
 
     async def children(self, path: str) -> list[str]:
-        """Return the names of what lies directly below the group at `path`, sorted.
+        """Return the names directly below the group at `path`, sorted.
 
-        They are groups and arrays, but nothing has looked whether each is one.
+        They are taken for groups and arrays; none of them is read.
         """
         consolidated = await self.consolidated()
         if path in consolidated or (not path and consolidated):
@@ -250,8 +269,8 @@ class Hierarchy:
     async def consolidated(self) -> Mapping[str, JSON]:
         """Return the consolidated metadata by path, empty where there is none."""
         if self._consolidated is None:
-            known = self.store.supports_consolidated_metadata
-            self._consolidated = await self._read_consolidated() if known else {}
+            supported = self.store.supports_consolidated_metadata
+            self._consolidated = await self._read_consolidated() if supported else {}
         return self._consolidated
 
     async def _get(self, path: str, name: str) -> JSON | None:
@@ -259,9 +278,8 @@ class Hierarchy:
         return None if buffer is None else json.loads(buffer.to_bytes())
 
     async def _read_v3(self, path: str) -> JSON | None:
-        buffer = await self.store.get(
-            join(self.root, path, "zarr.json"), default_buffer_prototype()
-        )
+        key = join(self.root, path, "zarr.json")
+        buffer = await self.store.get(key, default_buffer_prototype())
         if buffer is None:
             return None
         self._format = 3
@@ -294,8 +312,8 @@ class Hierarchy:
         return _ConsolidatedV2(zmetadata["metadata"])
 
 
-async def seen(hierarchy: Hierarchy) -> str:
-    """Say what there is at the root of a store that isn't what it was taken for."""
+async def describe_root(hierarchy: Hierarchy) -> str:
+    """Describe, for a message, the root of a store that isn't a collection."""
     try:
         names = await hierarchy.children("")
     except Exception as error:  # a store may refuse to list in ways of its own
@@ -305,14 +323,12 @@ async def seen(hierarchy: Hierarchy) -> str:
             "it looks like an Icechunk repository: pass its path or URL, or "
             "icechunk.Repository.open(storage)"
         )
-    some = names[:WALKED]
-    documents = await asyncio.gather(
-        *(hierarchy.read(name) for name in some), return_exceptions=True
-    )
+    names = names[:WALKED]
+    documents = await asyncio.gather(*map(hierarchy.read, names), return_exceptions=True)
     groups = [
         name
-        for name, found in zip(some, documents, strict=True)
-        if isinstance(found, dict) and found["node_type"] == "group"
+        for name, document in zip(names, documents, strict=True)
+        if isinstance(document, dict) and document["node_type"] == "group"
     ]
     if groups:
         return f"groups at its root: {join_names(groups)}. Name another with group="
@@ -330,6 +346,12 @@ async def _read_many(store: Store, keys: Sequence[str]) -> Sequence[Buffer | Non
         with contextlib.suppress(TypeError):  # its answer where one of the keys isn't there
             return await store.get_partial_values(prototype, [(key, None) for key in keys])
     return await asyncio.gather(*(store.get(key, prototype) for key in keys))
+
+
+def put_documents(store: Store, documents: Mapping[str, JSON]) -> None:
+    """Write the documents of nodes, by path."""
+    texts = {path: json.dumps(document) for path, document in documents.items()}
+    put_values(store, {f"{path}/zarr.json": text.encode() for path, text in texts.items()})
 
 
 def put_values(store: Store, values: Mapping[str, bytes]) -> None:
@@ -371,11 +393,11 @@ def _v2_document(zarray: JSON | None, zattrs: JSON | None, masked: bool) -> JSON
     if zarray is not None:
         masked = masked or zarr_v2.says_null(zarray, zattrs or {})
         return zarr_v2.array_document(zarray, zattrs or {}, masked=masked)
-    return zarr_v2.group_document(zattrs or {})
+    return group_document(zattrs or {})
 
 
 class _ConsolidatedV2(Mapping[str, JSON]):
-    """The nodes of a ``.zmetadata``, told as v3 when they are asked for."""
+    """The documents of a ``.zmetadata`` by path, made when they are asked for."""
 
     def __init__(self, metadata: Mapping[str, JSON]) -> None:
         self._metadata = metadata
@@ -388,9 +410,9 @@ class _ConsolidatedV2(Mapping[str, JSON]):
     def __getitem__(self, path: str) -> JSON:
         if path not in self._paths:
             raise KeyError(path)
-        return _v2_document(*self.stored(path), masked=True)
+        return _v2_document(*self.raw_metadata(path), masked=True)
 
-    def stored(self, path: str) -> tuple[JSON | None, JSON | None]:
+    def raw_metadata(self, path: str) -> tuple[JSON | None, JSON | None]:
         """Return what there is of an array or group, and its attributes."""
         array, attributes = join(path, ".zarray"), join(path, ".zattrs")
         return self._metadata.get(array), self._metadata.get(attributes)

@@ -32,11 +32,6 @@ NCZARR = ("_NCZARR_ARRAY", "_nczarr_array")
 JSON = dict[str, Any]
 
 
-def group_document(attributes: JSON) -> JSON:
-    """Return the v3 document of a v2 group that has `attributes`."""
-    return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-
-
 def array_document(zarray: JSON, attributes: JSON, *, masked: bool) -> JSON:
     """Return the v3 document of a v2 array.
 

@@ -23,7 +23,7 @@ from rich.console import Console
 import l2view
 from l2view.errors import IngestError, StoreError
 from l2view.granules.convention import CONVENTION
-from l2view.granules.groups_writer import path_of
+from l2view.granules.groups_writer import granule_path
 from l2view.granules.references import ArrayReferences, GranuleReferences
 from l2view.ingest import pipeline
 from l2view.ingest.writer import Granule, write_batch
@@ -89,7 +89,7 @@ def test_granules_as_groups(swaths: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a/b", "..", ".", "__x", "a%2Fb", "ü b", "c/../../meta"])
 def test_ids_of_any_kind_stay_in_their_group(tmp_path: Path, name: str) -> None:
-    path = path_of(name)
+    path = granule_path(name)
     assert path.count("/") == 1
     write_swath(tmp_path / "s.h5", 1)
     report = l2view.ingest(
@@ -103,7 +103,7 @@ def test_ids_of_any_kind_stay_in_their_group(tmp_path: Path, name: str) -> None:
 
 def test_paths_of_ids_are_never_the_same() -> None:
     names = ["a/b", "a%2Fb", "a%252Fb", "..", "%2E.", ".", "__", "%5F_"]
-    assert len({path_of(name) for name in names}) == len(names)
+    assert len({granule_path(name) for name in names}) == len(names)
 
 
 def test_a_dry_run_writes_nothing(swaths: Path, tmp_path: Path) -> None:

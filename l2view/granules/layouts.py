@@ -1,0 +1,92 @@
+"""The layouts of granules' arrays: how each is detected, read and written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import icechunk
+from zarr.core.sync import sync
+
+from l2view.granules import Layout
+from l2view.granules.convention import check_version
+from l2view.granules.groups import GroupsLayout, location_field
+from l2view.granules.groups_writer import write_groups
+from l2view.granules.packed import PackedLayout
+from l2view.granules.packed_writer import write_packed
+from l2view.granules.references import GranuleReferences
+from l2view.meta.columns import Kind, Value
+from l2view.stores.hierarchy import Hierarchy
+
+type StorageName = Literal["packed", "groups"]
+"""The form of granules' arrays in a collection."""
+
+
+@dataclass(frozen=True)
+class StorageLayout:
+    """One form of granules' arrays in a collection.
+
+    Attributes
+    ----------
+    kinds
+        The fields that locate a granule, and what they hold.
+    read
+        Makes a `Layout` of a store, the names of its fields, and the field that the caller names.
+    write
+        Writes granules, by id and references, into a writable session's store; returns the
+        locating fields of each.
+    """
+
+    kinds: Mapping[str, Kind]
+    read: Callable[[Hierarchy, Sequence[str], str | None], Layout]
+    write: Callable[
+        [icechunk.IcechunkStore, Sequence[tuple[str, GranuleReferences]]], list[dict[str, Value]]
+    ]
+
+
+LAYOUTS: Mapping[StorageName, StorageLayout] = {
+    "packed": StorageLayout(
+        {"profile": "string", "slot": "int"},
+        lambda hierarchy, fields, location: PackedLayout(hierarchy),
+        write_packed,
+    ),
+    "groups": StorageLayout(
+        {"group_path": "string"},
+        lambda hierarchy, fields, location: GroupsLayout(
+            hierarchy, location_field(fields, location)
+        ),
+        write_groups,
+    ),
+}
+
+LOCATING_FIELDS = frozenset(name for layout in LAYOUTS.values() for name in layout.kinds)
+"""The fields that are written anew for each collection."""
+
+
+def detect_storage(fields: Iterable[str]) -> StorageName | None:
+    """Return the storage whose locating fields are all there, None without any."""
+    names = set(fields)
+    return next((name for name, layout in LAYOUTS.items() if layout.kinds.keys() <= names), None)
+
+
+def open_layout(
+    hierarchy: Hierarchy, fields: Sequence[str], location: str | None, label: str
+) -> Layout:
+    """Return the layout of a collection with these `fields`.
+
+    Others' collections are groups, by one of several fields (see `location_field`). A
+    `location` is the field with their paths; `label` names the store in errors.
+
+    Raises
+    ------
+    FieldError
+        Where `location` is no field.
+    StoreError
+        Where the collection has another version of the format.
+    """
+    storage = (detect_storage(fields) if location is None else None) or "groups"
+    if storage == "packed":
+        root = sync(hierarchy.read("")) or {}
+        check_version(root.get("attributes") or {}, label)
+    return LAYOUTS[storage].read(hierarchy, fields, location)

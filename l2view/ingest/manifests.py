@@ -1,0 +1,95 @@
+"""VirtualiZarr's manifests as a granule's references."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from virtualizarr.manifests import ManifestArray, ManifestGroup
+from virtualizarr.manifests.manifest import INLINED_CHUNK_PATH
+
+from l2view.granules.references import ArrayReferences
+from l2view.stores.hierarchy import JSON, join
+from l2view.text import replace_surrogates
+
+
+def manifest_references(group: ManifestGroup) -> tuple[list[ArrayReferences], dict[str, JSON]]:
+    """Return the arrays of a VirtualiZarr group, and the attributes of its groups by path.
+
+    Raises
+    ------
+    ValueError
+        Where an array has a chunk grid that isn't regular.
+    """
+    nodes = dict(_walk(group, ""))
+    arrays = {path: node for path, node in nodes.items() if isinstance(node, ManifestArray)}
+    attributes = {
+        path: node.metadata.attributes
+        for path, node in nodes.items()
+        if isinstance(node, ManifestGroup)
+    }
+    # All of a granule's metadata by way of JSON at once, which costs less than one by one.
+    text = json.dumps(
+        [[array.metadata.to_dict() for array in arrays.values()], attributes],
+        default=_json_number,
+        ensure_ascii=False,
+    )
+    documents, attributes = json.loads(text if text.isascii() else replace_surrogates(text))
+    pairs = zip(arrays.items(), documents, strict=True)
+    return [_references(array, path, document) for (path, array), document in pairs], attributes
+
+
+def _walk(group: ManifestGroup, path: str) -> Iterator[tuple[str, ManifestArray | ManifestGroup]]:
+    yield path, group
+    for name, array in group.arrays.items():
+        yield join(path, name), array
+    for name, child in group.groups.items():
+        yield from _walk(child, join(path, name))
+
+
+def _references(array: ManifestArray, path: str, document: JSON) -> ArrayReferences:
+    """Return the references of one VirtualiZarr array with a Zarr v3 document."""
+    if document["chunk_grid"]["name"] != "regular":
+        raise ValueError(f"{path}: its chunk grid is {document['chunk_grid']['name']}, not regular")
+    if document.get("dimension_names") is not None:
+        names = local_dimension_names(document["dimension_names"])
+        document = {**document, "dimension_names": names}
+    manifest = array.manifest
+    locations = manifest._paths.ravel().tolist()
+    inlined = dict(manifest._inlined)
+    if inlined:
+        locations = ["" if url == INLINED_CHUNK_PATH else url for url in locations]
+    offsets, lengths = manifest._offsets.ravel(), manifest._lengths.ravel()
+    references = ArrayReferences(path, document, locations, offsets, lengths, inlined)
+    count = math.prod(references.grid)
+    if len(locations) != count:
+        # A manifest without entries may have a grid of another shape than its array.
+        if any(locations) or inlined:
+            raise ValueError(f"{path}: {len(locations)} chunk references for {count} chunks")
+        nothing = np.zeros(count, dtype=np.uint64)
+        return replace(references, locations=[""] * count, offsets=nothing, lengths=nothing)
+    return references
+
+
+def local_dimension_names(names: Sequence[str | None]) -> list[str | None]:
+    """Return the names of dimensions without the groups that they are declared in.
+
+    A dimension is one of its group and of all below it, and is called by its name alone there
+    (netCDF-4 user's guide); VirtualiZarr's HDF5 parser gives its path.
+
+    Examples
+    --------
+    >>> local_dimension_names(["data_01/time", None])
+    ['time', None]
+    """
+    local = [None if name is None else name.rpartition("/")[2] for name in names]
+    return local if len(set(local)) == len(set(names)) else list(names)
+
+
+def _json_number(value: Any) -> Any:
+    """Return a NumPy value as JSON has it."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
