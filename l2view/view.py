@@ -18,7 +18,6 @@ from l2view.display.summary import summarize_view
 from l2view.display.text import summary_text
 from l2view.errors import QueryError, ShapeError
 from l2view.mosaic.api import explain_mosaic, mosaic
-from l2view.progress import show_progress
 from l2view.scan.dataset import TableDataset
 from l2view.text import join_names, unknown_name
 from l2view.virtual.crop import Windows
@@ -387,8 +386,9 @@ class View(zarr.Group):
             Where a file has changed, a chunk can't be referred to, or a granule can't be written.
         """
         from l2view.export.collection import to_icechunk
+        from l2view.export.progress import told
 
-        with show_progress(progress, "granules") as report:
+        with told(progress, "granules") as tell:
             return to_icechunk(
                 self.view_store.tree,
                 target,
@@ -396,7 +396,7 @@ class View(zarr.Group):
                 branch=branch,
                 copy_native=copy_native,
                 check=check,
-                progress=report,
+                progress=tell,
             )
 
     def to_kerchunk(
@@ -471,10 +471,11 @@ class View(zarr.Group):
         ExportError
             Where there is something else in the store.
         """
+        from l2view.export.progress import told
         from l2view.export.zarr import to_zarr
 
-        with show_progress(progress, "chunks") as report:
-            to_zarr(self.view_store, target, report)
+        with told(progress, "chunks") as tell:
+            to_zarr(self.view_store, target, tell)
 
     def verify(self) -> dict[str, str]:
         """Return the granules whose files changed since they were referred to, or are gone.

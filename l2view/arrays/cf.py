@@ -1,27 +1,28 @@
 """What the stored numbers of an array mean, by the CF conventions.
 
-Values are decoded by xarray's own rules (`xarray.conventions`), so that what l2view shows equals
-what xarray decodes from the same array.
+Whoever wants values asks here: views, tables of cells, mosaics, spatial subsets, joined arrays and
+the fields of a collection. Values are decoded by xarray's own rules (`xarray.conventions`), so that
+what l2view shows equals what xarray decodes from the original file. Of a file's valid range, xarray
+takes no notice, and nor does l2view.
 """
 
 from __future__ import annotations
 
-import json
-import os
-import threading
-import warnings
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
-from typing import Any
+import base64
+import contextlib
+import math
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal
 
 import numpy as np
-import xarray as xr
+import zarr
 from numpy.typing import NDArray
-from xarray.backends.zarr import FillValueCoder
-from xarray.conventions import decode_cf_variable
-from zarr.core.dtype.wrapper import ZDType
-from zarr.dtype import parse_dtype
 
+from l2view.arrays.dtypes import TEXT_KINDS, in_native_order, native_dtype
+from l2view.arrays.quiet import QUIET
 from l2view.stores.hierarchy import JSON
 
 TIME_WORDS = frozenset(
@@ -29,9 +30,13 @@ TIME_WORDS = frozenset(
 )
 """The units by which xarray takes numbers for lengths of time."""
 
-PACKING = frozenset(
-    {"_FillValue", "_Unsigned", "_Encoding", "add_offset", "dtype", "missing_value", "scale_factor"}
-)
+MISSING = ("_FillValue", "missing_value")
+"""The attributes with the stored values that stand for what is missing."""
+
+SCALING = ("scale_factor", "add_offset")
+"""The attributes by which stored numbers are scaled, and what is added to them then."""
+
+PACKING = frozenset({*MISSING, *SCALING, "_Unsigned", "_Encoding", "dtype"})
 """The attributes by which a stored number becomes a value."""
 
 RANGES = frozenset({"valid_max", "valid_min", "valid_range"})
@@ -55,82 +60,8 @@ MEANING = frozenset({"units", "flag_masks", "flag_meanings", "flag_values", "pos
 RELEVANT = PACKING | TIMES | MEANING | BOUNDS | KIND
 """All of them, by which the arrays of granules are told apart."""
 
-
-class Quiet:
-    """Ignores warnings, for as long as one of several threads is within it.
-
-    `warnings.catch_warnings` of threads that overlap would leave them ignored for good.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._within = 0
-        self._caught = warnings.catch_warnings()
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._within += 1
-            if self._within == 1:
-                self._caught = warnings.catch_warnings()
-                self._caught.__enter__()
-                warnings.simplefilter("ignore")
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._within -= 1
-            if not self._within:
-                self._caught.__exit__(None, None, None)
-
-    def leave(self) -> None:
-        """Leave it as a forked process does, into which the threads within it didn't come."""
-        if self._within:
-            self._caught.__exit__(None, None, None)
-        self.__init__()  # type: ignore[misc]
-
-
-QUIET = Quiet()
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=QUIET.leave)
-
-
-@lru_cache(maxsize=256)
-def _parsed(data_type: str) -> ZDType[Any, Any]:
-    with QUIET:  # of dtypes without a v3 specification
-        return parse_dtype(json.loads(data_type), zarr_format=3)
-
-
-def zarr_dtype(data_type: str | JSON) -> ZDType[Any, Any]:
-    """Return zarr's data type for that of a Zarr v3 document."""
-    return _parsed(json.dumps(data_type))
-
-
-def in_native_order(dtype: np.dtype[Any]) -> np.dtype[Any]:
-    """Return a dtype in the machine's byte order."""
-    return dtype if dtype.kind in "TO" else dtype.newbyteorder("=")
-
-
-def native_dtype(data_type: str | JSON) -> np.dtype[Any]:
-    """Return NumPy's dtype for the data type of a Zarr v3 document."""
-    return zarr_dtype(data_type).to_native_dtype()  # type: ignore[no-any-return]
-
-
-def attributes_of(document: JSON) -> JSON:
-    """Return an array's attributes as xarray has them, its ``_FillValue`` decoded."""
-    return with_fill(document["attributes"], native_dtype(document["data_type"]))
-
-
-def with_fill(attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> JSON:
-    """Return attributes as xarray has them: it writes the ``_FillValue`` of some dtypes as text.
-
-    Others write a number, which stays as it is.
-    """
-    found = dict(attributes)
-    fill = found.get("_FillValue")
-    if isinstance(fill, str) or (fill is not None and dtype.kind not in "fcS"):
-        found["_FillValue"] = FillValueCoder.decode(fill, dtype)
-    elif fill is None:
-        found.pop("_FillValue", None)
-    return found
+REWRITTEN = frozenset({*MISSING, *SCALING, "_Unsigned"})
+"""The attributes that writers of Zarr keep in several ways, and xarray reads in one."""
 
 
 def is_time(attributes: Mapping[str, Any]) -> bool:
@@ -138,46 +69,15 @@ def is_time(attributes: Mapping[str, Any]) -> bool:
     units = str(attributes.get("units", ""))
     if " since " in units:
         return True
-    said = str(attributes.get("dtype", "")).startswith("timedelta64")
-    return said and units.rstrip("s") in {unit.rstrip("s") for unit in TIME_WORDS}
-
-
-def packing_of(document: JSON) -> JSON:
-    """Return those attributes of a document that make values of stored numbers."""
-    attributes = document["attributes"]
-    names = PACKING | (TIMES if is_time(attributes) else frozenset())
-    return {name: said for name, said in attributes.items() if name in names}
+    is_length = str(attributes.get("dtype", "")).startswith("timedelta64")
+    return is_length and units.rstrip("s") in {unit.rstrip("s") for unit in TIME_WORDS}
 
 
 def meaning_of(document: JSON) -> JSON:
     """Return those attributes of a document that say what its values mean."""
     attributes = document["attributes"]
     names = MEANING - (TIMES if is_time(attributes) else frozenset())
-    return {name: said for name, said in attributes.items() if name in names}
-
-
-def decode(values: NDArray[Any], attributes: Mapping[str, Any]) -> NDArray[Any]:
-    """Return stored numbers as values, as xarray decodes them.
-
-    Parameters
-    ----------
-    values
-        What is stored, of any shape.
-    attributes
-        The array's attributes (see `attributes_of`).
-
-    Returns
-    -------
-    numpy.ndarray
-        Of the same shape, in the machine's byte order; times as ``datetime64[ns]``.
-    """
-    dimensions = [str(axis) for axis in range(values.ndim)]
-    kept = {name: said for name, said in attributes.items() if name in PACKING | TIMES}
-    if not is_time(kept):
-        kept.pop("units", None)
-    variable = xr.Variable(dimensions, values, kept)
-    with QUIET:  # of what xarray also says of each granule
-        return np.asarray(decode_cf_variable("", variable, concat_characters=False).values)
+    return {name: value for name, value in attributes.items() if name in names}
 
 
 def require_calendar(attributes: Mapping[str, Any]) -> None:
@@ -193,51 +93,334 @@ def require_calendar(attributes: Mapping[str, Any]) -> None:
         raise ValueError(f"its times are in the calendar {calendar}")
 
 
-@lru_cache(maxsize=1024)
-def _decoded_dtype(data_type: str, attributes: str) -> np.dtype[Any]:
-    document = {"data_type": json.loads(data_type), "attributes": json.loads(attributes)}
-    one = np.zeros(1, native_dtype(document["data_type"]))
-    return decode(one, attributes_of(document)).dtype
+@dataclass(frozen=True)
+class Packing:
+    """How the stored values of an array are read.
 
-
-def decoded_dtype(document: JSON) -> np.dtype[Any]:
-    """Return the dtype of an array's values, by the rules of CF as xarray keeps them.
-
-    Raises
-    ------
-    ValueError
-        Where its times are in a calendar that NumPy doesn't have.
+    Attributes
+    ----------
+    dtype
+        NumPy's dtype of what is stored.
+    attributes
+        The attributes by which it is decoded, as xarray's coders take them: numbers as numbers,
+        ``_FillValue`` as a value of `dtype`, ``_Unsigned`` where it changes the integers,
+        ``units`` and ``calendar`` of times only. For texts, all that is missing is a
+        ``missing_value``.
     """
-    if " since " in str(document["attributes"].get("units", "")):
-        require_calendar(document["attributes"])
-        return np.dtype("M8[ns]")
-    said = json.dumps(packing_of(document), sort_keys=True)
-    return _decoded_dtype(json.dumps(document["data_type"]), said)
+
+    dtype: np.dtype[Any]
+    attributes: Mapping[str, Any]
+
+    @classmethod
+    def of(cls, attributes: Mapping[str, Any], dtype: np.dtype[Any]) -> Packing:
+        """Read the packing from an array's attributes, whoever wrote them.
+
+        ``_FillValue`` is a number, a text with one, or base64 as xarray writes it
+        (`xarray.backends.zarr.FillValueCoder`).
+        """
+        if dtype.kind in TEXT_KINDS:
+            texts = [text for name in MISSING for text in _texts(attributes.get(name))]
+            packing: JSON = {}
+            if texts:
+                packing["missing_value"] = texts[0] if len(texts) == 1 else texts
+            if dtype.kind == "S" and "_Encoding" in attributes:
+                packing["_Encoding"] = str(attributes["_Encoding"])
+            return cls(dtype, packing)
+        if dtype.kind not in "biufc":
+            return cls(dtype, {})
+        packing = {n: _single(attributes[n]) for n in SCALING if attributes.get(n) is not None}
+        unsigned = attributes.get("_Unsigned")
+        if (dtype.kind, unsigned) in (("i", "true"), ("u", "false")):
+            packing["_Unsigned"] = unsigned
+        if is_time(attributes):
+            packing |= {name: attributes[name] for name in TIMES if name in attributes}
+        if str(attributes.get("dtype", "")).startswith(("bool", "timedelta64")):
+            packing["dtype"] = attributes["dtype"]
+        missing = [value for value in _listed(attributes.get("missing_value")) if _is_number(value)]
+        if missing:
+            packing["missing_value"] = missing[0] if len(missing) == 1 else missing
+        fill = _fill_value(attributes.get("_FillValue"), dtype, "_Unsigned" in packing)
+        if fill is not None:
+            packing["_FillValue"] = fill
+        return cls(dtype, packing)
+
+    @classmethod
+    def of_document(cls, document: JSON) -> Packing:
+        """Read the packing of the array with a Zarr v3 document."""
+        return cls.of(document["attributes"], native_dtype(document["data_type"]))
+
+    @classmethod
+    def of_array(cls, array: zarr.Array[Any], *, missing: bool = True) -> Packing:
+        """Read the packing of an array.
+
+        In Zarr v2, and there alone, an array's own fill value is what CF calls so, as xarray has
+        it.
+
+        Parameters
+        ----------
+        array
+            The array.
+        missing
+            Whether values may stand for what is missing.
+        """
+        attributes = dict(array.attrs)
+        if not missing:
+            attributes = {n: value for n, value in attributes.items() if n not in MISSING}
+        elif array.metadata.zarr_format == 2 and array.metadata.fill_value is not None:
+            attributes["_FillValue"] = array.metadata.fill_value
+        return cls.of(attributes, array.metadata.dtype.to_native_dtype())
+
+    @property
+    def is_time(self) -> bool:
+        """Whether values are times, or lengths of time."""
+        return "units" in self.attributes
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether stored values are the values, and NaN alone is missing."""
+        fill = self.attributes.get("_FillValue", math.nan)
+        return self.attributes.keys() <= {"_FillValue"} and isinstance(fill, float) and fill != fill
+
+    @property
+    def is_mask(self) -> bool:
+        """Whether integers or booleans stay what they are, but for those that are missing."""
+        masks = self.attributes.keys() <= {*MISSING, "_Unsigned"}
+        return self.dtype.kind in "iub" and masks
+
+    @cached_property
+    def read_as(self) -> np.dtype[Any]:
+        """The dtype that stored values are to be taken as, of the same length.
+
+        netCDF's older formats have one kind of integers of each size, and say by the attribute
+        ``_Unsigned`` which it is (netCDF Users Guide, "Best practices").
+        """
+        kind = {"true": "u", "false": "i"}.get(self.attributes.get("_Unsigned", ""))
+        if kind is None:
+            return self.dtype
+        return np.dtype(f"{kind}{self.dtype.itemsize}").newbyteorder(self.dtype.byteorder)
+
+    @cached_property
+    def missing(self) -> NDArray[Any]:
+        """The values that stand for what is missing beside NaN, as `read_as`; of shape (n,)."""
+        kind = self.dtype.kind
+        values = [v for name in MISSING for v in _listed(self.attributes.get(name)) if v == v]
+        if kind in TEXT_KINDS:
+            return np.array(values, np.dtypes.StringDType())
+        if kind not in "iub":
+            return np.array(values, np.complex128 if kind == "c" else np.float64)
+        target = in_native_order(self.read_as)
+        if values and "_FillValue" in self.attributes:  # which is told as the stored integer
+            values[0] = np.array(values[0]).astype(target).item()
+        low, high = (0, 1) if kind == "b" else (np.iinfo(target).min, np.iinfo(target).max)
+        # A number that integers can't have stands for nothing among them.
+        return np.array([int(v) for v in values if low <= v <= high and v == int(v)], target)
+
+    @property
+    def missing_stored(self) -> tuple[Any, ...]:
+        """The same as Python's values of `dtype`."""
+        if self.read_as == self.dtype:
+            return tuple(self.missing.tolist())
+        return tuple(self.missing.view(f"{self.dtype.kind}{self.dtype.itemsize}").tolist())
+
+    @property
+    def is_scaled(self) -> bool:
+        """Whether numbers are scaled, or shifted."""
+        return not self.attributes.keys().isdisjoint(SCALING)
+
+    @property
+    def missing_scalar(self) -> Any:
+        """A stored value that stands for what is missing, None where there is none."""
+        if self.dtype.kind in "mM":
+            return np.array("NaT", self.dtype)[()]
+        if self.dtype.kind in "biu":
+            return self.dtype.type(self.missing_stored[0]) if self.missing_stored else None
+        if self.dtype.kind not in "fc":
+            return None
+        with np.errstate(over="ignore"):
+            stored = self.missing.astype(self.dtype)
+        exact = stored[stored == self.missing]
+        return exact[0] if len(exact) else self.dtype.type(np.nan)
+
+    @cached_property
+    def decoded_dtype(self) -> np.dtype[Any]:
+        """The dtype of the values that `decode` gives.
+
+        Raises
+        ------
+        ValueError
+            Where the attributes say nothing of numbers, or times are in a calendar that NumPy
+            doesn't have.
+        """
+        if " since " in str(self.attributes.get("units", "")):
+            require_calendar(self.attributes)
+            return np.dtype("M8[ns]")
+        for name in SCALING:
+            if not _is_number(self.attributes.get(name, 1)):
+                raise ValueError(f"its scale_factor or add_offset is {self.attributes[name]!r}")
+        try:
+            return self.decode(np.zeros(1, self.dtype)).dtype
+        except (TypeError, ArithmeticError) as error:
+            raise ValueError(f"its attributes {self.attributes} say nothing of numbers") from error
+
+    def decode(self, stored: NDArray[Any], time_unit: Literal["us", "ns"] = "ns") -> NDArray[Any]:
+        """Return stored values as xarray decodes them.
+
+        Parameters
+        ----------
+        stored
+            What is stored, of any shape.
+        time_unit
+            The unit of times.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of the same shape, in the machine's byte order; NaN and NaT for what is missing. Times
+            that the unit doesn't hold are objects.
+        """
+        if not self.attributes:
+            return stored.astype(in_native_order(stored.dtype), copy=False)
+        # A search of a collection needs nothing of xarray, which is slow to load.
+        from xarray import Variable
+        from xarray.coders import CFDatetimeCoder
+        from xarray.conventions import decode_cf_variable
+
+        variable = Variable([str(axis) for axis in range(stored.ndim)], stored, self.attributes)
+        coder = True if time_unit == "ns" else CFDatetimeCoder(time_unit=time_unit)
+        with QUIET:  # of what xarray also says of each granule
+            decoded = decode_cf_variable("", variable, concat_characters=False, decode_times=coder)
+            return np.asarray(decoded.values)
+
+    def decode_floats(self, stored: NDArray[Any]) -> NDArray[np.float64]:
+        """Return stored numbers as values, NaN for what is missing."""
+        return self.decode(stored).astype(np.float64, copy=False)
+
+    def valid(self, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
+        """Return which stored values aren't missing, of the same shape; None where all are there.
+
+        NaN and NaT are missing.
+        """
+        values = stored if self.read_as == self.dtype else stored.view(self.read_as)
+        mask = None if values.dtype.kind in "iub" else values == values
+        for fill in self.missing:
+            mask = values != fill if mask is None else mask & (values != fill)
+        return None if mask is None or mask.all() else mask
+
+    def to_zarr(self) -> JSON:
+        """Return the attributes as xarray has them in a Zarr v3 document."""
+        attributes = dict(self.attributes)
+        if "_FillValue" in attributes:
+            fill, kind = attributes["_FillValue"], self.dtype.kind
+            if kind == "f":
+                attributes["_FillValue"] = _base64(fill)
+            elif kind == "c":
+                attributes["_FillValue"] = [_base64(fill.real), _base64(fill.imag)]
+        return attributes
 
 
-def common_dtype(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
-    """Return the smallest dtype that has all values of others, exactly.
+def xarray_attributes(document: JSON) -> JSON:
+    """Return all attributes of an array as xarray's coders take them."""
+    packing = Packing.of_document(document).attributes
+    kept = {n: value for n, value in document["attributes"].items() if n not in REWRITTEN}
+    return kept | {name: value for name, value in packing.items() if name in REWRITTEN}
 
-    Raises
-    ------
-    ValueError
-        Where there is none.
+
+def zarr_attributes(attributes: JSON, data_type: str | JSON) -> JSON:
+    """Return all attributes of an array as every reader of a Zarr v3 document takes them.
+
+    Parameters
+    ----------
+    attributes
+        The attributes, whoever wrote them.
+    data_type
+        Of the Zarr v3 document.
     """
-    kinds = {_kind(dtype) for dtype in dtypes}
-    if len(kinds) == 1 or kinds <= {"number", "bool"}:
-        found = np.result_type(*dtypes)
-        whole = [dtype for dtype in dtypes if dtype.kind in "iu"]
-        parts = found if found.kind == "f" else np.empty(0, found).real.dtype
-        exact = found.kind not in "fc" or all(
-            np.iinfo(dtype).bits <= np.finfo(parts).nmant + 1 for dtype in whole
-        )
-        if exact and found.kind != "O":
-            return found
-    raise ValueError(f"no data type holds all of {', '.join(sorted({*map(str, dtypes)}))}")
+    if attributes.keys().isdisjoint(REWRITTEN):
+        return attributes
+    packing = Packing.of(attributes, native_dtype(data_type)).to_zarr()
+    kept = {name: value for name, value in attributes.items() if name not in REWRITTEN}
+    return kept | {name: value for name, value in packing.items() if name in REWRITTEN}
 
 
-def _kind(dtype: np.dtype[Any]) -> str:
-    """Return what values of a dtype are."""
-    return {"b": "bool", "U": "text", "T": "text"}.get(
-        dtype.kind, "number" if dtype.kind in "iufc" else dtype.kind
-    )
+def read_floats(array: zarr.Array[Any], index: Any = ...) -> NDArray[np.float64]:
+    """Read an array's values, or those at an index, decoded; NaN for what is missing."""
+    return Packing.of_array(array).decode_floats(np.asarray(array[index]))
+
+
+def _listed(value: Any) -> list[Any]:
+    """Return an attribute's values, none where there is none."""
+    return [] if value is None else list(value) if isinstance(value, list) else [value]
+
+
+def _texts(value: Any) -> list[str]:
+    return [
+        text.decode(errors="replace") if isinstance(text, bytes) else text
+        for text in _listed(value)
+        if isinstance(text, str | bytes)
+    ]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool)
+
+
+def _single(value: Any) -> Any:
+    """Return an attribute that is a list of one as that one."""
+    return value[0] if isinstance(value, list | np.ndarray) and len(value) == 1 else value
+
+
+def _fill_value(value: Any, dtype: np.dtype[Any], flips_sign: bool) -> Any:
+    """Return a ``_FillValue`` as a Python value that a dtype has; None where it is none of it.
+
+    Parameters
+    ----------
+    value
+        The attribute.
+    dtype
+        Of what is stored, numbers.
+    flips_sign
+        Whether integers are read as of the other sign. Then it may be told as the one or as the
+        other, and is returned as the signed one, which xarray takes in either case.
+    """
+    if dtype.kind == "c":
+        parts = [_float(part) for part in _listed(value)]
+        return complex(*parts) if len(parts) in (1, 2) and None not in parts else None
+    number = _float(_single(value))
+    if number is None:
+        return None
+    if dtype.kind == "b":
+        return bool(number)
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            rounded = float(dtype.type(number))
+        return math.nan if rounded != rounded else rounded
+    if number != number or math.isinf(number) or number != int(number):
+        return None
+    bits, number = 8 * dtype.itemsize, int(number)
+    low, high = int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    if flips_sign and -(2 ** (bits - 1)) <= number < 2**bits:
+        return (number + 2 ** (bits - 1)) % 2**bits - 2 ** (bits - 1)
+    return number if low <= number <= high else None
+
+
+def _float(value: Any) -> Any:
+    """Return a number that is one, is told by a text, or is packed in base64; None for any other.
+
+    Integers stay integers, of which floats don't hold all.
+    """
+    if isinstance(value, bool | np.bool_):
+        return int(value)
+    if isinstance(value, int | float | np.number):
+        return value.item() if isinstance(value, np.number) else value
+    if not isinstance(value, str):
+        return None
+    with contextlib.suppress(ValueError, struct.error):
+        return float(struct.unpack("<d", base64.b64decode(value, validate=True))[0])
+    for parse in (int, float):
+        with contextlib.suppress(ValueError):
+            return parse(value)
+    return None
+
+
+def _base64(number: float) -> str:
+    return base64.standard_b64encode(struct.pack("<d", number)).decode()

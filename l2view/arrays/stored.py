@@ -7,10 +7,10 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,124 +26,13 @@ from zarr.storage import StorePath
 
 from l2view.arrays.codecs import at_once
 from l2view.arrays.grid import Edges, Window, edges_of, regular_edges, size
-from l2view.arrays.values import Values
+from l2view.arrays.values import ValueDecoder
 from l2view.errors import ChunkError, L2ViewError
 from l2view.stores.hierarchy import join, reads_sync
 from l2view.text import first_line
 
-VALUE = "value"
-"""The column of the cells' values."""
-
 KEPT = 1 << 22
 """The most values of a coordinate that are kept in memory whole."""
-
-
-@dataclass(frozen=True)
-class Columns:
-    """The columns of a table of cells.
-
-    Attributes
-    ----------
-    labels
-        Those of a whole array, such as the fields of its granule.
-    dimensions
-        The names of the dimensions, None where one has none.
-    coordinates
-        Along which axes each coordinate lies.
-    types
-        The types of the coordinates.
-    value
-        The type of the values.
-    hidden
-        Names that stand for no positions: those of other arrays' coordinates.
-    absent
-        Columns that other arrays of the table have, and NULL for these.
-    order
-        The names of all columns; first labels and last the value where it is empty.
-    """
-
-    labels: pa.Schema
-    dimensions: tuple[str | None, ...]
-    coordinates: Mapping[str, tuple[int, ...]]
-    types: Mapping[str, pa.DataType]
-    value: pa.DataType
-    hidden: frozenset[str] = frozenset()
-    absent: Mapping[str, pa.DataType] = field(default_factory=dict)
-    order: tuple[str, ...] = ()
-
-    @cached_property
-    def positions(self) -> Mapping[str, int]:
-        """The axis that each column of positions counts along.
-
-        They are ``dim_0``, ``dim_1`` and so on, and the names of dimensions without coordinates.
-        """
-        found = {dimension_column(axis): axis for axis in range(len(self.dimensions))}
-        taken = {*found, *self.coordinates, *self.labels.names, *self.hidden, VALUE}
-        named = {
-            name: axis
-            for axis, name in enumerate(self.dimensions)
-            if name is not None and name not in taken and self.dimensions.count(name) == 1
-        }
-        return found | named
-
-    @cached_property
-    def schema(self) -> pa.Schema:
-        """All columns: labels, positions, coordinates, value."""
-        fields = [
-            *self.labels,
-            *(pa.field(name, pa.int64()) for name in self.positions),
-            *(pa.field(name, self.types[name]) for name in self.coordinates),
-            *(pa.field(name, kind) for name, kind in self.absent.items()),
-            pa.field(VALUE, self.value),
-        ]
-        known = {one.name: one for one in fields}
-        return pa.schema([known[name] for name in self.order or known])
-
-    def along(self, axis: int) -> frozenset[str]:
-        """Return the columns that are told by the position along one axis."""
-        own = {name for name, axes in self.coordinates.items() if axes == (axis,)}
-        return frozenset(own | {name for name, other in self.positions.items() if other == axis})
-
-    @cached_property
-    def read(self) -> frozenset[str]:
-        """The columns that are read cell by cell: the values, and coordinates over several axes."""
-        return frozenset(
-            {VALUE, *(name for name, axes in self.coordinates.items() if len(axes) != 1)}
-        )
-
-
-def together(columns: Sequence[Columns]) -> list[Columns]:
-    """Return the columns of several sets of arrays as those of one table.
-
-    Parameters
-    ----------
-    columns
-        Of each set; with the same labels, and one type for each coordinate.
-    """
-    fields: dict[str, pa.DataType] = {}
-    for kind in ("labels", "positions", "coordinates", VALUE):
-        for one in columns:
-            names = {
-                "labels": one.labels.names,
-                "positions": one.positions,
-                "coordinates": one.coordinates,
-                VALUE: [VALUE],
-            }[kind]
-            fields |= {name: one.schema.field(name).type for name in names}
-    order = tuple(fields)
-    return [
-        replace(
-            one,
-            absent={name: fields[name] for name in order if name not in one.schema.names},
-            order=order,
-        )
-        for one in columns
-    ]
-
-
-def dimension_column(axis: int) -> str:
-    """Return the name of the column of positions along an axis."""
-    return f"dim_{axis}"
 
 
 @lru_cache(maxsize=1)
@@ -156,7 +45,7 @@ def _decoding(process: int) -> threading.BoundedSemaphore:
 
 
 @dataclass(frozen=True, eq=False)
-class Decoder:
+class ChunkDecoder:
     """What arrays of one data type, chunk shape and codecs have in common.
 
     Attributes
@@ -187,7 +76,7 @@ class Decoder:
     zstd: bool = False
 
     @classmethod
-    def of(cls, array: zarr.Array[Any]) -> Decoder:
+    def of(cls, array: zarr.Array[Any]) -> ChunkDecoder:
         """Return the decoder of an array, and of others like it."""
         metadata = array.metadata
         key = metadata.encode_chunk_key
@@ -230,7 +119,7 @@ class Decoder:
 
 
 def _is_zstd(codecs: Sequence[Any]) -> bool:
-    """Return whether codecs are those of `Decoder.zstd`."""
+    """Return whether codecs are those of `ChunkDecoder.zstd`."""
     if len(codecs) != 2 or not isinstance(codecs[0], BytesCodec):
         return False
     order = getattr(codecs[0].endian, "value", codecs[0].endian)
@@ -262,20 +151,20 @@ class StoredArray:
     name: str
     place: StorePath
     open: Callable[[], zarr.Array[Any]]
-    decoder: Decoder
+    decoder: ChunkDecoder
     length: tuple[int, ...]
-    values: Values
+    values: ValueDecoder
     begin: tuple[int, ...]
     shape: tuple[int, ...]
     _kept: tuple[Window, NDArray[Any]] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def whole(cls, name: str, array: zarr.Array[Any], values: Values) -> StoredArray:
+    def whole(cls, name: str, array: zarr.Array[Any], values: ValueDecoder) -> StoredArray:
         """Return an array that is shown whole."""
         shape = array.shape
         begin = (0,) * array.ndim
-        decoder = Decoder.of(array)
+        decoder = ChunkDecoder.of(array)
         return cls(name, array.store_path, lambda: array, decoder, shape, values, begin, shape)
 
     @cached_property
@@ -345,7 +234,7 @@ class StoredArray:
         try:
             return self.values.to_arrow(stored)
         except (ValueError, TypeError, ArithmeticError) as error:
-            way = "" if self.values.attributes is None else "; decode => false gives what is stored"
+            way = "" if self.values.packing is None else "; decode => false gives what is stored"
             raise ChunkError(
                 f"values of {self.name} can't be told as {self.values.type}: "
                 f"{first_line(error)}{way}"
@@ -482,41 +371,3 @@ def _holds(block: Window, window: Window) -> bool:
     """Return whether a window lies in a block."""
     pairs = zip(block, window, strict=True)
     return all(one.start <= own.start and own.stop <= one.stop for one, own in pairs)
-
-
-@dataclass(frozen=True, eq=False)
-class Opened:
-    """An array with its coordinates.
-
-    Attributes
-    ----------
-    values
-        The array.
-    coordinates
-        Its coordinates.
-    """
-
-    values: StoredArray
-    coordinates: Mapping[str, StoredArray]
-
-
-class Arrays(Protocol):
-    """n arrays of one rank, with the same coordinates."""
-
-    @property
-    def columns(self) -> Columns:
-        """The columns of the table of their cells."""
-        ...
-
-    @property
-    def shapes(self) -> NDArray[np.int64]:
-        """Their shapes, of shape (n, rank)."""
-        ...
-
-    def labels(self, names: Sequence[str]) -> pa.Table:
-        """Return some labels, one row an array."""
-        ...
-
-    def opened(self, member: int) -> Opened:
-        """Return one of the arrays."""
-        ...

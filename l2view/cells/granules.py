@@ -15,9 +15,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from zarr.core.sync import sync
 
-from l2view.arrays.cf import attributes_of, common_dtype, in_native_order, zarr_dtype
-from l2view.arrays.stored import VALUE, Columns, Opened, StoredArray, dimension_column, together
-from l2view.arrays.values import MISSING, Values, arrow_type
+from l2view.arrays.arrow import arrow_type
+from l2view.arrays.cf import MISSING
+from l2view.arrays.dtypes import common_dtype, in_native_order, native_dtype
+from l2view.arrays.stored import StoredArray
+from l2view.arrays.values import ValueDecoder
+from l2view.cells.columns import VALUE, Columns, Opened, dimension_column, together
 from l2view.cells.one_array import axes_of
 from l2view.cells.scan import MAX_CELLS, Cells
 from l2view.errors import L2ViewWarning, MissingGranuleWarning, QueryError, warn
@@ -141,8 +144,8 @@ class ProfileArray:
 
     rows: NDArray[np.int64]
     array: ArrayInventory
-    values: tuple[Values, ...]
-    coordinates: Mapping[str, tuple[tuple[int, ...], ArrayInventory, tuple[Values, ...]]]
+    values: tuple[ValueDecoder, ...]
+    coordinates: Mapping[str, tuple[tuple[int, ...], ArrayInventory, tuple[ValueDecoder, ...]]]
     hidden: frozenset[str] = frozenset()
 
     @classmethod
@@ -155,12 +158,16 @@ class ProfileArray:
             Where its values can't be decoded.
         """
         try:
-            values = tuple(_values(variant, decode) for variant in array.variants)
+            values = tuple(
+                ValueDecoder.of_document(variant, decode=decode) for variant in array.variants
+            )
         except ValueError as error:
             raise QueryError(
                 f"{array.path} can't be decoded: {error}; decode => false gives what is stored"
             ) from error
-        coordinates: dict[str, tuple[tuple[int, ...], ArrayInventory, tuple[Values, ...]]] = {}
+        coordinates: dict[
+            str, tuple[tuple[int, ...], ArrayInventory, tuple[ValueDecoder, ...]]
+        ] = {}
         taken = {VALUE, GRANULE, *map(dimension_column, range(array.rank))}
         hidden = set()
         for name, other in _coordinates(inventory, array):
@@ -179,12 +186,7 @@ class ProfileArray:
         return np.unique(self.array.variant_index)
 
 
-def _values(variant: JSON, decode: bool) -> Values:
-    said = zarr_dtype(variant["data_type"])
-    return Values.decoded(said, attributes_of(variant)) if decode else Values.stored(said)
-
-
-def _coordinate(variant: JSON, *, axis: bool) -> Values:
+def _coordinate(variant: JSON, *, axis: bool) -> ValueDecoder:
     """Return the values of a coordinate, decoded where they can be.
 
     Parameters
@@ -199,9 +201,9 @@ def _coordinate(variant: JSON, *, axis: bool) -> Values:
     if axis:
         attributes = {name: said for name, said in attributes.items() if name not in MISSING}
     try:
-        return _values({**variant, "attributes": attributes}, decode=True).wide
+        return ValueDecoder.of_document({**variant, "attributes": attributes}).wide
     except ValueError:  # such as of a calendar that timestamps don't have
-        return _values(variant, decode=False).wide
+        return ValueDecoder.of_document(variant, decode=False).wide
 
 
 def _axes(other: ArrayInventory, array: ArrayInventory) -> tuple[int, ...] | None:
@@ -247,7 +249,7 @@ def _coordinates(
         found = [
             other
             for path, other in inventory.arrays.items()
-            if zarr_dtype(other.variants[0]["data_type"]).to_native_dtype().kind in "iuf"
+            if native_dtype(other.variants[0]["data_type"]).kind in "iuf"
             and says_coordinate(other.variants[0]["attributes"], _name(path), *words)
             and len(other.dimensions) > 1
         ]
@@ -301,8 +303,8 @@ def _common(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any] | None:
 
 
 def _cast(
-    values: Sequence[Values], used: NDArray[np.int64], dtype: np.dtype[Any] | None
-) -> Iterator[Values]:
+    values: Sequence[ValueDecoder], used: NDArray[np.int64], dtype: np.dtype[Any] | None
+) -> Iterator[ValueDecoder]:
     """Yield the values of variants in a dtype that those have that are used."""
     for variant, one in enumerate(values):
         yield one if dtype is None or variant not in used else one.cast(dtype)

@@ -12,7 +12,7 @@ from zarr.abc.codec import BytesBytesCodec
 from zarr.errors import UnknownCodecError
 from zarr.registry import get_codec_class
 
-from l2view.arrays.cf import native_dtype
+from l2view.arrays.dtypes import native_dtype
 from l2view.errors import L2ViewError, SkippedArrayWarning, StoreError, warn
 from l2view.granules.chunks import grid_of, iterate_sync
 from l2view.meta.schema import type_name

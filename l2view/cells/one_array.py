@@ -14,9 +14,10 @@ import zarr
 import zarr.errors
 from numpy.typing import NDArray
 
-from l2view.arrays.cf import with_fill
-from l2view.arrays.stored import VALUE, Columns, Opened, StoredArray, dimension_column
-from l2view.arrays.values import MISSING, Values
+from l2view.arrays.cf import Packing
+from l2view.arrays.stored import StoredArray
+from l2view.arrays.values import ValueDecoder
+from l2view.cells.columns import VALUE, Columns, Opened, dimension_column
 from l2view.cells.scan import MAX_CELLS, Cells
 from l2view.errors import L2ViewWarning, QueryError, warn
 from l2view.scan.dataset import TableDataset
@@ -141,9 +142,9 @@ class OneArray:
         return Opened(StoredArray.whole(self.name, self.array, self._values), coordinates)
 
     @property
-    def _values(self) -> Values:
+    def _values(self) -> ValueDecoder:
         if not self.decode:
-            return Values.stored(self.array.metadata.dtype)
+            return ValueDecoder.stored(self.array.metadata.dtype)
         try:
             return decoded_values(self.array)
         except ValueError as error:
@@ -173,7 +174,7 @@ class OneArray:
         return found
 
 
-def decoded_values(array: zarr.Array[Any], *, missing: bool = True) -> Values:
+def decoded_values(array: zarr.Array[Any], *, missing: bool = True) -> ValueDecoder:
     """Return an array's values as the CF conventions mean them.
 
     Parameters
@@ -188,17 +189,11 @@ def decoded_values(array: zarr.Array[Any], *, missing: bool = True) -> Values:
     ValueError
         Where they can't be decoded.
     """
-    dtype = array.metadata.dtype.to_native_dtype()
-    attributes = with_fill(dict(array.attrs), dtype)
-    if not missing:
-        attributes = {name: said for name, said in attributes.items() if name not in MISSING}
-    elif array.metadata.zarr_format == 2 and array.metadata.fill_value is not None:
-        # In Zarr v2 this is what CF calls so, as xarray reads it.
-        attributes.setdefault("_FillValue", array.metadata.fill_value)
-    return Values.decoded(array.metadata.dtype, attributes)
+    packing = Packing.of_array(array, missing=missing)
+    return ValueDecoder.decoded(array.metadata.dtype, packing)
 
 
-def coordinate_values(array: zarr.Array[Any], name: str) -> Values:
+def coordinate_values(array: zarr.Array[Any], name: str) -> ValueDecoder:
     """Return the values of a coordinate, which are decoded where they can be.
 
     That of the dimension that is called so has no missing values (CF 1.12, section 2.5.1).
@@ -206,7 +201,7 @@ def coordinate_values(array: zarr.Array[Any], name: str) -> Values:
     try:
         return decoded_values(array, missing=dimensions_of(array) != (name,)).wide
     except ValueError:  # such as of a calendar that timestamps don't have
-        return Values.stored(array.metadata.dtype).wide
+        return ValueDecoder.stored(array.metadata.dtype).wide
 
 
 def dimensions_of(array: zarr.Array[Any]) -> tuple[str | None, ...]:

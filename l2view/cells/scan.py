@@ -24,7 +24,7 @@ import zarr.core.sync
 from numpy.typing import NDArray
 
 from l2view.arrays.grid import first_and_rest, size, tiles
-from l2view.arrays.stored import Arrays
+from l2view.cells.columns import Arrays
 from l2view.cells.windows import MOST, Alive, Fetched, Member, Piece
 from l2view.errors import QueryError
 from l2view.scan.filter import Condition

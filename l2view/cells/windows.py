@@ -12,7 +12,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from l2view.arrays.grid import Edges, Window, size, slabs
-from l2view.arrays.stored import Arrays, Columns, Opened, StoredArray
+from l2view.arrays.stored import StoredArray
+from l2view.cells.columns import Arrays, Columns, Opened
 from l2view.meta.zones import prune, runs_of
 from l2view.scan.filter import Condition
 

@@ -11,7 +11,7 @@ from l2view.api import open as open_view
 from l2view.cli import options
 from l2view.errors import QueryError
 from l2view.geolocation.bands import band_name
-from l2view.mosaic.api import explain_mosaic, require_extras, tree_of
+from l2view.mosaic.api import explain_mosaic, requiring
 
 OUT = "The image: OUT.tif, a Cloud-Optimized GeoTIFF, or OUT.zarr. Not with --explain."
 
@@ -39,10 +39,10 @@ def mosaic(
     intersects: options.Intersects = None,
     datetime: options.Datetime = None,
     ids: options.Ids = None,
-    order_by: Annotated[
-        str | None,
-        typer.Option(help="What comes first and lies on top, such as 'cloud_cover'."),
+    sortby: Annotated[
+        str | None, typer.Option(help="What lies on top, such as 'cloud_cover, datetime DESC'.")
     ] = None,
+    order_by: options.OrderBy = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="The most granules, the first of --order-by.")
     ] = None,
@@ -52,7 +52,7 @@ def mosaic(
     reduce: Annotated[
         str, typer.Option(help="first, last, min, max, mean, median or count.")
     ] = "first",
-    group_by: Annotated[
+    temporal_grouping: Annotated[
         str | None, typer.Option(help="An image for each P1D, P1M, …, or SQL expression.")
     ] = None,
     nodata: Annotated[float | None, typer.Option(help="What stands for nothing.")] = None,
@@ -111,16 +111,17 @@ def mosaic(
         "resampling": resampling,
         "nodata": nodata,
         "dtype": dtype,
+        "sortby": sortby,
         "reduce": reduce,
-        "group_by": group_by,
+        "temporal_grouping": temporal_grouping,
     }
     if explain:
         typer.echo(explain_mosaic(view, progress=True, **asked))
         return
-    with require_extras():
-        from l2view.mosaic import plan, spec, write
-    planned = plan.plan_mosaic(tree_of(view), spec.MosaicSpec(**asked))
-    write.write_mosaic(planned, cast("str", output), overwrite=overwrite, progress=True)
+    with requiring():
+        from l2view.mosaic.dataset import planned
+        from l2view.mosaic.writing import write
+    write(planned(view, **asked), cast("str", output), overwrite=overwrite, progress=True)
     typer.echo(f"wrote {output}", err=True)
 
 
@@ -167,7 +168,7 @@ def _grid(path: str) -> Any:
     QueryError
         Where it is no image.
     """
-    with require_extras():
+    with requiring():
         import rasterio
         from odc.geo.geobox import GeoBox
     try:

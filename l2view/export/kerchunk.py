@@ -15,7 +15,7 @@ from virtualizarr.writers.kerchunk import variable_to_kerchunk_arr_refs
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.metadata.v3 import ArrayV3Metadata
 
-from l2view.arrays.cf import attributes_of
+from l2view.arrays.cf import xarray_attributes
 from l2view.errors import ExportError
 from l2view.export.manifests import manifest_group, walked
 from l2view.stores.hierarchy import JSON, join
@@ -97,7 +97,7 @@ def _masked(path: str, array: ManifestArray, refs: Mapping[str, Any]) -> dict[st
     metadata = array.metadata
     text = metadata.to_buffer_dict(default_buffer_prototype())["zarr.json"].to_bytes()
     document: JSON = json.loads(text)
-    value = attributes_of(document).get("_FillValue")
+    value = xarray_attributes(document).get("_FillValue")
     zattrs.pop("_FillValue", None)
     missing = bool((array.manifest._paths == "").any())
     fill = np.asarray(metadata.fill_value)

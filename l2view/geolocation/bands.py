@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from l2view.arrays.cf import is_time, native_dtype
+from l2view.arrays.cf import is_time
+from l2view.arrays.dtypes import native_dtype
 from l2view.errors import QueryError
 from l2view.geolocation.coordinates import (
     LATITUDE,

@@ -21,11 +21,11 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from l2view.arrays.cf import read_floats
 from l2view.errors import IngestError
 from l2view.geolocation.coordinates import are_axes, pairs
 from l2view.geolocation.geotiff import crs_of, is_placed, transform_of
 from l2view.geolocation.globe import within
-from l2view.geolocation.values import decoded
 
 BOUNDS = (
     ("geospatial_lon_min", "geospatial_lat_min", "geospatial_lon_max", "geospatial_lat_max"),
@@ -137,7 +137,7 @@ def _wrapped(longitude: float) -> float:
 def of_coordinates(group: zarr.Group) -> shapely.Geometry | None:
     """Return the outline of a granule's arrays of latitude and longitude, None without them."""
     for latitude, longitude in pairs(group):
-        lat, lon = decoded(latitude), decoded(longitude)
+        lat, lon = read_floats(latitude), read_floats(longitude)
         if lat.ndim == 1 and lon.ndim == 1 and are_axes(latitude, longitude, lat, lon):
             shape = of_grid(lat, lon)
         elif lat.shape == lon.shape and lat.ndim == 1:

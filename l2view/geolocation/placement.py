@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from odc.geo import CRS
 from pyproj.exceptions import CRSError
 
-from l2view.arrays.cf import RELEVANT, attributes_of, zarr_dtype
+from l2view.arrays.cf import RELEVANT
 from l2view.arrays.stored import StoredArray
-from l2view.arrays.values import Values
+from l2view.arrays.values import ValueDecoder
 from l2view.errors import QueryError
 from l2view.geolocation.bands import (
     Levels,
@@ -471,7 +471,7 @@ def axis_values(stored: StoredArray) -> NDArray[np.float64]:
     return values.astype(float) if valid is None else np.where(valid, values, np.nan).astype(float)
 
 
-def decoding(array: ArrayInventory) -> tuple[Values, ...]:
+def decoding(array: ArrayInventory) -> tuple[ValueDecoder, ...]:
     """Return what becomes of the stored values of each variant of an array.
 
     Raises
@@ -480,10 +480,7 @@ def decoding(array: ArrayInventory) -> tuple[Values, ...]:
         Where they can't be decoded.
     """
     try:
-        return tuple(
-            Values.decoded(zarr_dtype(variant["data_type"]), attributes_of(variant))
-            for variant in array.variants
-        )
+        return tuple(map(ValueDecoder.of_document, array.variants))
     except ValueError as error:
         raise QueryError(f"{array.path} can't be decoded: {error}") from error
 

@@ -10,9 +10,9 @@ import pyproj
 import zarr
 from numpy.typing import NDArray
 
+from l2view.arrays.cf import read_floats
 from l2view.geolocation.coordinates import are_axes, distance, image_axes, pairs
 from l2view.geolocation.geotiff import placement
-from l2view.geolocation.values import decoded, unpacked, valid
 
 type Steps = tuple[int, int]
 """How many rows and columns there are from one that is taken to the next."""
@@ -33,8 +33,7 @@ def thinned(array: zarr.Array[Any], steps: Steps) -> NDArray[np.float64]:
     index: list[Any] = [0] * array.ndim
     for axis, step in zip(image_axes(array), steps, strict=True):
         index[axis] = slice(None, None, step)
-    raw = np.asarray(array[tuple(index)])
-    return unpacked(array, np.where(valid(array, raw), raw, np.nan).astype(np.float64))
+    return read_floats(array, tuple(index))
 
 
 def positions(
@@ -66,7 +65,7 @@ def positions(
         if latitude.shape[-2:] == longitude.shape[-2:] == shape and latitude.ndim >= 2:
             return thinned(latitude, steps), thinned(longitude, steps)
         if latitude.ndim == longitude.ndim == 1 and (latitude.size, longitude.size) == shape:
-            lat, lon = decoded(latitude), decoded(longitude)
+            lat, lon = read_floats(latitude), read_floats(longitude)
             if are_axes(latitude, longitude, lat, lon):
                 grid = np.meshgrid(lat[:: steps[0]], lon[:: steps[1]], indexing="ij")
                 return grid[0], grid[1]

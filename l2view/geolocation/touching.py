@@ -16,7 +16,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geom import Geometry
 
-from l2view.arrays.cf import QUIET
+from l2view.arrays.quiet import QUIET
 
 type Window = tuple[int, int]
 """The first index along an axis, and the one after the last; (0, 0) for none."""

@@ -20,7 +20,6 @@ from obspec_utils.registry import ObjectStoreRegistry
 from virtualizarr.manifests import ChunkManifest, ManifestArray, ManifestGroup, ManifestStore
 from virtualizarr.manifests.manifest import INLINED_CHUNK_PATH
 from virtualizarr.parsers import HDFParser
-from xarray.backends.zarr import FillValueCoder
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
@@ -330,9 +329,6 @@ def _loaded(dataset: h5py.Dataset, inline_threshold: int) -> ManifestArray:
             f"its {dataset.nbytes:,} bytes are more than inline_threshold={inline_threshold:,}"
         )
     attributes = _attributes(dataset)
-    if "_FillValue" in attributes and dtype.kind in "biufc":
-        fill = np.asarray(dataset.attrs["_FillValue"]).ravel()[0]
-        attributes["_FillValue"] = FillValueCoder.encode(fill, np.dtype(dtype))
     store = MemoryStore()
     array = zarr.create_array(
         store,

@@ -12,6 +12,7 @@ import numpy as np
 from virtualizarr.manifests import ManifestArray, ManifestGroup
 from virtualizarr.manifests.manifest import INLINED_CHUNK_PATH
 
+from l2view.arrays.cf import zarr_attributes
 from l2view.granules.references import ArrayReferences
 from l2view.stores.hierarchy import JSON, join
 from l2view.text import replace_surrogates
@@ -58,6 +59,8 @@ def _references(array: ManifestArray, path: str, document: JSON) -> ArrayReferen
     if document.get("dimension_names") is not None:
         names = local_dimension_names(document["dimension_names"])
         document = {**document, "dimension_names": names}
+    attributes = zarr_attributes(document["attributes"], document["data_type"])
+    document = {**document, "attributes": attributes}
     manifest = array.manifest
     locations = manifest._paths.ravel().tolist()
     inlined = dict(manifest._inlined)

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from zarr.core.buffer import Buffer, cpu
 from zarr.storage import MemoryStore
 
+from l2view.arrays.arrow import in_unit, text_array, without_negative_zero
 from l2view.errors import FieldError
-from l2view.meta.cf import signed_as_said, unpack
 from l2view.meta.schema import NUMBERS, Field, raw_bits, type_name
 from l2view.stores.hierarchy import JSON
 
@@ -138,7 +138,7 @@ def normalised(values: NDArray[Any] | pa.Array, field: Field) -> pa.Array:
     if isinstance(values, np.ndarray) and values.dtype.kind in "biufmM":
         array = _numbers(values, field)
     else:
-        array = _with_nulls(texts(values, field.type), field.nulls)
+        array = _with_nulls(text_array(values, field.type), field.nulls)
     if field.geometry is not None:  # Zarr's strings have no NULL, and nothing has no outline
         empty = pc.equal(pc.binary_length(array), 0)
         if pc.any(empty).as_py():
@@ -148,66 +148,31 @@ def normalised(values: NDArray[Any] | pa.Array, field: Field) -> pa.Array:
 
 def _numbers(values: NDArray[Any], field: Field) -> pa.Array:
     """Return numbers and times; which of them are NULL is told by the values as stored."""
-    kind = field.type
+    kind, packing = field.type, field.packing
     times = values.dtype.kind in "mM"
     if times and not field.nulls and np.datetime_data(values.dtype) == (kind.unit, 1):
         return pa.array(values)  # for which NaT is NULL
     plain = values.view(f"i{values.dtype.itemsize}") if times else values
-    missing = np.zeros(len(values), dtype=bool)
+    # With a mask, Arrow takes only what is masked for NULL.
+    missing = values != values
     for null in field.nulls:
         missing |= plain == null
-    if field.attributes.get("_Unsigned") is not None and values.dtype.kind in "iu":
-        values = values.view(
-            signed_as_said(pa.from_numpy_dtype(values.dtype), field.attributes).to_pandas_dtype()
-        )
-    # With a mask, Arrow takes only what is masked for NULL.
-    if values.dtype.kind in "mM":
-        missing |= np.isnat(values)
-    elif values.dtype.kind == "f":
-        missing = missing | np.isnan(values) if field.nulls else np.isnan(values)
-    if field.packed:
-        values = unpack(np.where(missing, 0, values), field.attributes, kind)
+    if packing is not None and (packing.is_time or packing.is_scaled):
+        values = packing.decode(values, getattr(kind, "unit", "ns"))
+        if values.dtype.kind == "O":
+            raise OverflowError(f"a time is beyond what {kind} can tell")
+    elif packing is not None and packing.read_as != packing.dtype:
+        values = values.view(packing.read_as)
     if values.dtype.kind in "mM":
         values = in_unit(values, kind.unit)
-    elif values.dtype.kind == "f":
-        values = one_zero(values.astype(kind.to_pandas_dtype(), copy=False))
+        missing |= np.isnat(values)
+    elif pa.types.is_floating(kind):
+        values = without_negative_zero(values.astype(kind.to_pandas_dtype(), copy=False))
     elif pa.types.is_boolean(kind):
         values = values.astype(bool)
     else:
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
     return pa.array(values, mask=missing if missing.any() else None)
-
-
-def one_zero(values: NDArray[Any]) -> NDArray[Any]:
-    """Return floats with 0.0 for -0.0, which engines otherwise tell apart."""
-    bits = values.view(f"i{values.dtype.itemsize}")
-    return values + 0 if bits.min(initial=0) == np.iinfo(bits.dtype).min else values
-
-
-def in_unit(values: NDArray[Any], unit: Any) -> NDArray[Any]:
-    """Return times in another unit.
-
-    Raises
-    ------
-    OverflowError
-        Where one of them lies beyond what 64 bits of that unit hold.
-    """
-    found = values.astype(f"{values.dtype.kind}8[{unit}]")
-    back = found.astype(values.dtype)
-    if not np.array_equal(back[~np.isnat(values)], values[~np.isnat(values)]):
-        raise OverflowError(f"a time is beyond what {unit} can tell")
-    return found
-
-
-def texts(values: NDArray[Any] | pa.Array, kind: pa.DataType) -> pa.Array:
-    """Return strings and bytes, of shape (n,), as an Arrow array."""
-    if isinstance(values, pa.Array):
-        return values.cast(kind)
-    if values.dtype.kind == "S":
-        return pa.array(values.astype(object), pa.binary()).cast(kind)
-    if values.dtype.kind in "UT":
-        return pa.array(values.astype(np.dtypes.StringDType()), kind)
-    return pa.array(values.astype(object), kind)
 
 
 def _with_nulls(array: pa.Array, nulls: tuple[Any, ...]) -> pa.Array:

@@ -7,16 +7,16 @@ import base64
 import contextlib
 import hashlib
 import json
-import struct
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
+import numpy as np
 import pyarrow as pa
 
+from l2view.arrays.arrow import TIME_UNITS, TIMESTAMP_UNITS
+from l2view.arrays.cf import MISSING, Packing, require_calendar
 from l2view.errors import FieldError, L2ViewError, NotACollectionError, UnsupportedArrayError
-from l2view.meta.cf import signed_as_said, unpacked_type
 from l2view.stores.hierarchy import JSON, Hierarchy, describe_root, join
 from l2view.stores.open import unreadable
 from l2view.text import join_names
@@ -46,12 +46,6 @@ NUMBERS: dict[str, pa.DataType] = {
 }
 STRINGS = ("string", "fixed_length_utf32", "null_terminated_bytes")
 BINARIES = ("bytes", "variable_length_bytes", "raw_bytes")
-TIME_UNITS = {"W": "s", "D": "s", "h": "s", "m": "s", "s": "s", "ms": "ms", "us": "us", "ns": "ns"}
-"""NumPy's units and the Arrow units that hold them exactly."""
-
-TIMESTAMP_UNITS = {**dict.fromkeys(("Y", "M", *TIME_UNITS), "us"), "ns": "ns"}
-"""The same of instants. None is coarser than a microsecond: DataFusion cuts what a column is
-compared with to the column's unit, and Python's datetimes have microseconds."""
 
 
 @dataclass(frozen=True)
@@ -72,8 +66,8 @@ class Field:
         The stored values that stand for NULL beside NaN and NaT.
     geometry
         How it holds geometries, None where it doesn't.
-    packed
-        Whether it is packed by the CF conventions; `type` is what it means.
+    packing
+        How its numbers are packed by the CF conventions; `type` is that of what they mean.
     """
 
     name: str
@@ -82,7 +76,7 @@ class Field:
     type: pa.DataType
     nulls: tuple[Any, ...] = ()
     geometry: Literal["WKB", "WKT"] | None = None
-    packed: bool = False
+    packing: Packing | None = None
 
     @property
     def length(self) -> int:
@@ -265,10 +259,9 @@ def _field(name: str, path: str, document: JSON, geometry: str | None) -> Field:
     if document["chunk_grid"]["name"] != "regular":
         raise ValueError(f"its chunk grid is {document['chunk_grid']['name']}, not regular")
     attributes = document.get("attributes") or {}
-    kind = signed_as_said(arrow_type(document["data_type"]), attributes)
-    if kind == pa.int8() and attributes.get("dtype") == "bool":  # as xarray stores booleans
-        kind = pa.bool_()
-    meant = unpacked_type(kind, attributes)
+    stored = arrow_type(document["data_type"])
+    packing = _packing(document["data_type"], attributes)
+    kind = stored if packing is None else _column_type(stored, packing)
     encoding: Literal["WKB", "WKT"] | None = None
     if name in GEOMETRIES or name == geometry:
         encoding = "WKB" if pa.types.is_binary(kind) else "WKT"
@@ -280,48 +273,59 @@ def _field(name: str, path: str, document: JSON, geometry: str | None) -> Field:
         name=name,
         path=path,
         document=document,
-        type=meant or kind,
-        nulls=_null_values(attributes, arrow_type(document["data_type"])),
+        type=kind,
+        nulls=_null_values(attributes, stored) if packing is None else packing.missing_stored,
         geometry=encoding,
-        packed=meant is not None,
+        packing=packing,
     )
 
 
-def _null_values(attributes: JSON, kind: pa.DataType) -> tuple[Any, ...]:
-    """Return the values of CF's ``_FillValue`` and ``missing_value`` as Python has them.
+def _packing(data_type: str | JSON, attributes: JSON) -> Packing | None:
+    """Return how numbers or texts are packed, None of anything else."""
+    name = type_name(data_type)
+    if name in STRINGS:
+        return Packing.of(attributes, np.dtypes.StringDType())
+    return Packing.of(attributes, np.dtype(name)) if name in NUMBERS else None
 
-    xarray writes the first of a float as base64 of a little-endian double
-    (`xarray.backends.zarr.FillValueCoder`), others write a number. What can't be a value of
-    the field is none of its values, and left out.
+
+def _column_type(kind: pa.DataType, packing: Packing) -> pa.DataType:
+    """Return the type of what a field's values mean.
+
+    Raises
+    ------
+    ValueError
+        Where they mean nothing, or are times of a calendar that timestamps don't have.
     """
-    convert: Callable[[Any], Any]
-    if pa.types.is_floating(kind):
-        convert = _float
-    elif pa.types.is_binary(kind):
-        convert = base64.standard_b64decode
-    elif pa.types.is_string(kind):
-        convert = str
-    else:
-        convert = bool if pa.types.is_boolean(kind) else int
-    found = []
-    for name in ("_FillValue", "missing_value"):
-        said = attributes.get(name)
-        for value in said if isinstance(said, list) else [said]:
-            with contextlib.suppress(ValueError, TypeError, OverflowError, struct.error):
-                converted = None if value is None else convert(value)
-                # 2.5 is no integer, though int() makes one of it.
-                if converted is not None and (isinstance(value, str) or converted == value):
-                    found.append(converted)
-    return tuple(found)
+    attributes = packing.attributes
+    if packing.is_time:
+        unit: Any = "ns" if attributes["units"].casefold().startswith(("nano", "ns")) else "us"
+        if " since " not in attributes["units"]:
+            return pa.duration(unit)
+        require_calendar(attributes)
+        sample = packing.decode(np.zeros(1, packing.dtype), unit)
+        return pa.timestamp(np.datetime_data(sample.dtype)[0])
+    if packing.is_scaled:
+        return pa.float64() if packing.decoded_dtype.kind in "iuf" else kind
+    if attributes.get("dtype") == "bool" and kind == pa.int8():  # as xarray stores booleans
+        return pa.bool_()
+    return kind if packing.read_as == packing.dtype else pa.from_numpy_dtype(packing.read_as)
 
 
-def _float(value: Any) -> float:
-    if not isinstance(value, str):
-        return float(value)
-    try:
-        return float(value)
-    except ValueError:
-        return float(struct.unpack("<d", base64.b64decode(value, validate=True))[0])
+def _null_values(attributes: JSON, kind: pa.DataType) -> tuple[Any, ...]:
+    """Return what stands for NULL among bytes, in base64, and times, as integers.
+
+    What can't be a value of the field is left out.
+    """
+    nulls: list[Any] = []
+    for name in MISSING:
+        value = attributes.get(name)
+        for one in value if isinstance(value, list) else [value]:
+            if pa.types.is_binary(kind) and isinstance(one, str):
+                with contextlib.suppress(ValueError):
+                    nulls.append(base64.standard_b64decode(one))
+            elif pa.types.is_temporal(kind) and isinstance(one, int | float) and one == one // 1:
+                nulls.append(int(one))
+    return tuple(nulls)
 
 
 def _require_one_length(fields: list[Field]) -> None:

@@ -10,7 +10,6 @@ Not good for writing: nothing here makes v2 documents.
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import warnings
 from typing import Any
@@ -105,26 +104,19 @@ def _dimension_names(attributes: JSON, rank: int) -> tuple[list[str] | None, JSO
 
 
 def _fill_value_attribute(metadata: ArrayV2Metadata, attributes: JSON) -> JSON:
-    """Put the v2 fill value where xarray looks for a mask in v3.
+    """Put the v2 fill value where CF and xarray look for it in v3.
 
-    xarray masks by the array's own fill value in v2, and by the attribute ``_FillValue``
-    (encoded by its `FillValueCoder`) in v3. Read either way, the values stay the same.
+    xarray masks by the array's own fill value in v2, and by the attribute ``_FillValue`` in v3.
+    Read either way, the values stay the same.
     """
-    dtype = metadata.dtype.to_native_dtype()
-    value = metadata.fill_value
-    if value is None:
-        value = attributes.get("_FillValue")
-    if value is None or dtype.kind not in "biufc":  # xarray masks no other v3 array
-        return {name: kept for name, kept in attributes.items() if name != "_FillValue"}
-    # Few stores are of v2, and a search needs nothing else of xarray.
-    from xarray.backends.zarr import FillValueCoder
-
-    with contextlib.suppress(TypeError, ValueError, OverflowError):
-        if dtype.kind == "f" and isinstance(value, str):
-            value = float(value)
-        return {**attributes, "_FillValue": FillValueCoder.encode(value, np.dtype(dtype))}
-    # An attribute that can't be a value of the array masks nothing in v2 either.
-    return {name: value for name, value in attributes.items() if name != "_FillValue"}
+    if metadata.fill_value is None:
+        return attributes
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        value = metadata.dtype.to_json_scalar(metadata.fill_value, zarr_format=2)
+    if isinstance(metadata.fill_value, bytes):
+        value = metadata.fill_value.decode("latin-1")
+    return {**attributes, "_FillValue": value}
 
 
 def _codecs(metadata: ArrayV2Metadata) -> list[JSON]:

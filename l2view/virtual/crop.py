@@ -20,8 +20,8 @@ from affine import Affine
 from numpy.typing import NDArray
 from zarr.storage import StorePath
 
-from l2view.arrays.cf import RELEVANT, packing_of
-from l2view.arrays.encoding import Form
+from l2view.arrays.cf import RELEVANT, read_floats
+from l2view.arrays.encoding import ArrayEncoding
 from l2view.errors import L2ViewWarning, warn
 from l2view.geolocation.coordinates import are_axes, distance, image_axes, is_overview, pairs
 from l2view.geolocation.geotiff import placement
@@ -35,7 +35,6 @@ from l2view.geolocation.touching import (
     raster_windows,
     swath_windows,
 )
-from l2view.geolocation.values import decoded
 from l2view.granules.groups import ALONE
 from l2view.granules.inventory import Inventory
 from l2view.granules.profile import DEFAULT_KEYS
@@ -184,7 +183,7 @@ class Windows:
         prefix = len(group.path) + 1
         for latitude, longitude in self._pairs(group):
             where = latitude.path[prefix:].rpartition("/")[0]
-            lat, lon = decoded(latitude), decoded(longitude)
+            lat, lon = read_floats(latitude), read_floats(longitude)
             names = _names(latitude)
             if lat.ndim == lon.ndim == 1 and are_axes(latitude, longitude, lat, lon):
                 rows, columns = grid_windows(lat, lon, self.place)
@@ -258,8 +257,8 @@ def _projected_grids(group: zarr.Group, place: shapely.Geometry) -> Iterator[Loc
         if y is None or x is None or crs is None:
             continue
         west, south, east, north = projected(place, crs).bounds
-        rows = axis_window(decoded(y), [(south, north)])
-        columns = axis_window(decoded(x), [(west, east)])
+        rows = axis_window(read_floats(y), [(south, north)])
+        columns = axis_window(read_floats(x), [(west, east)])
         if NOTHING in (rows, columns):
             rows = columns = NOTHING
         names = (_names(y)[0], _names(x)[0])
@@ -458,9 +457,7 @@ async def cropped_array(tree: Tree, row: int, path: str) -> JoinedArray | None:
         starts=np.array([[start for start, _ in windows]], dtype=np.int64),
         stops=np.array([[stop for _, stop in windows]], dtype=np.int64),
     )
-    packing = packing_of(parts.variants[0])
-    codecs = tuple(shown["codecs"])
-    form = Form(document["data_type"], codecs, document["fill_value"], packing, decoded=False)
+    form = ArrayEncoding.stored(parts.variants[0], shown["codecs"], padded=False)
     shape, chunks = tuple(shown["shape"]), tuple(_chunks(shown))
     return JoinedArray(parts, form, {}, (None,) * (len(shape) + 1), (1, *shape), chunks)
 

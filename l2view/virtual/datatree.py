@@ -24,7 +24,8 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.core.sync import sync
 from zarr.storage import StorePath
 
-from l2view.arrays.cf import attributes_of, native_dtype
+from l2view.arrays.cf import xarray_attributes
+from l2view.arrays.dtypes import native_dtype
 from l2view.stores.hierarchy import JSON, join
 from l2view.virtual.store import ViewStore
 from l2view.virtual.tree import Tree
@@ -93,7 +94,7 @@ def fields_dataset(tree: Tree) -> xr.Dataset:
         if values.dtype == object:
             values = values.astype(np.dtypes.StringDType())
         dimensions = array.document["dimension_names"]
-        variables[name] = xr.Variable(dimensions, values, attributes_of(array.document))
+        variables[name] = xr.Variable(dimensions, values, xarray_attributes(array.document))
     return xr.decode_cf(xr.Dataset(variables, attrs=tree.root["attributes"]))
 
 
@@ -154,7 +155,7 @@ def _variable(store: ViewStore, path: str, document: JSON) -> xr.Variable:
     lazy = LazyArray(store, path, document)
     array: Any = indexing.LazilyIndexedArray(lazy)
     data = indexing.MemoryCachedArray(indexing.CopyOnWriteArray(array))  # type: ignore[no-untyped-call]
-    return xr.Variable(dimensions, data, attributes_of(document), _encoding(lazy))
+    return xr.Variable(dimensions, data, xarray_attributes(document), _encoding(lazy))
 
 
 def _encoding(array: LazyArray) -> JSON:

@@ -19,6 +19,7 @@ from numcodecs.vlen import VLenUTF8
 from numpy.typing import NDArray
 
 from l2view.arrays.cf import TIME_WORDS
+from l2view.arrays.encoding import NULL_TIME
 from l2view.stores.hierarchy import JSON
 from l2view.virtual.attributes import DECODING, is_geometry, json_values
 
@@ -29,8 +30,6 @@ CHUNK_ROWS = 65_536
 """The most granules in a chunk of a root array."""
 
 CF_UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
-NULL_TIME = -(2**63)
-"""NumPy's NaT as an integer."""
 
 IN_A_NANOSECOND = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 """Arrow's units of time in nanoseconds."""

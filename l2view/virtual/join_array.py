@@ -25,7 +25,7 @@ from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.storage import StorePath
 
-from l2view.arrays.encoding import Form
+from l2view.arrays.encoding import ArrayEncoding
 from l2view.errors import AuthorizationError, ChunkError
 from l2view.granules import UnreadError
 from l2view.granules.inventory import grid_document
@@ -123,7 +123,7 @@ class JoinedArray:
     """
 
     parts: Parts
-    form: Form
+    form: ArrayEncoding
     attributes: JSON
     dimensions: tuple[str | None, ...]
     shape: tuple[int, ...]
@@ -136,7 +136,7 @@ class JoinedArray:
     @cached_property
     def passes(self) -> NDArray[np.bool_]:
         """Whether the chunks of each part may pass as they are, of shape (n,)."""
-        form = [self.form.takes(variant) for variant in self.parts.variants]
+        form = [self.form.accepts_unchanged(variant) for variant in self.parts.variants]
         liftable = self.axis is not None or with_leading_axis(self.form.codecs) is not None
         alike = self.parts.chunk_shapes == np.array(self.chunk_shape, dtype=np.int64)
         aligned = self.parts.starts % np.maximum(self.parts.chunk_shapes, 1) == 0
@@ -152,7 +152,7 @@ class JoinedArray:
         return tuple(
             json.dumps(variant["fill_value"]) == mine
             and json.dumps(variant["data_type"]) == json.dumps(self.form.data_type)
-            and self.form.takes({**variant, "codecs": list(self.form.codecs)})
+            and self.form.accepts_unchanged({**variant, "codecs": list(self.form.codecs)})
             for variant in self.parts.variants
         )
 
@@ -426,7 +426,7 @@ class Region:
 
     def _placed(self, stored: NDArray[Any], variant: JSON) -> NDArray[Any]:
         """Return the values as a whole chunk, with the fill value beyond what is shown."""
-        values = self.array.form.values(stored, variant)
+        values = self.array.form.encode(stored, variant)
         shape = tuple(self.shape.tolist())
         if values.shape == shape:
             return np.ascontiguousarray(values)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from l2view.arrays.cf import KIND, meaning_of, packing_of
-from l2view.arrays.encoding import knows_units, same_meaning
+from l2view.arrays.cf import KIND, Packing, meaning_of
 from l2view.errors import L2ViewWarning, warn
 from l2view.granules.inventory import Inventory
 from l2view.granules.profile import with_leading_axis
@@ -19,6 +20,31 @@ from l2view.virtual.join_shape import Joining
 from l2view.virtual.tree import Tree
 
 UNTOLD = ". Other words for the same unit are told with the extra l2view[units]"
+
+
+def same_meaning(name: str, one: Any, other: Any) -> bool:
+    """Return whether two values of an attribute in `MEANING` say the same.
+
+    Units are compared by UDUNITS' rules, where cf-xarray and pint are installed.
+    """
+    return one == other or (name == "units" and _same_units(str(one), str(other)))
+
+
+def knows_units() -> bool:
+    """Return whether two words for one unit can be told to be the same."""
+    return find_spec("cf_xarray") is not None and find_spec("pint") is not None
+
+
+@lru_cache(maxsize=256)
+def _same_units(one: str, other: str) -> bool:
+    if not knows_units():
+        return False
+    from cf_xarray.units import units  # of an extra
+
+    try:
+        return bool(units.Unit(one) == units.Unit(other))
+    except Exception:  # pint raises what it likes for units that it doesn't know
+        return False
 
 
 def differences(tree: Tree, joining: Joining, parts: Parts, axis: int | None) -> list[str]:
@@ -50,11 +76,13 @@ def differences(tree: Tree, joining: Joining, parts: Parts, axis: int | None) ->
     if joining.encoding == "unify":
         return problems
     way = '; pass encoding="unify"'
-    packing = [packing_of(variant) for variant in parts.variants]
-    for name in sorted({name for said in packing for name in said}):
-        values = [said.get(name) for said in packing]
-        other = next((i for i, value in enumerate(values) if value != values[0]), None)
+    packings = [Packing.of_document(variant) for variant in parts.variants]
+    encoded = [packing.to_zarr() for packing in packings]  # in which NaN is equal to NaN
+    for name in sorted({name for attributes in encoded for name in attributes}):
+        first = encoded[0].get(name)
+        other = next((i for i, own in enumerate(encoded) if own.get(name) != first), None)
         if other is not None:
+            values = [packing.attributes.get(name) for packing in packings]
             problems.append(_differ(tree, parts, name, values, other) + way)
     chunks = np.delete(parts.chunk_shapes, axis, axis=1) if axis is not None else parts.chunk_shapes
     if (chunks != chunks[:1]).any():

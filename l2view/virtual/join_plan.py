@@ -19,15 +19,14 @@ from l2view.arrays.cf import (
     BOUNDS,
     PACKING,
     RANGES,
+    SCALING,
     TIMES,
-    common_dtype,
-    decoded_dtype,
+    Packing,
     is_time,
     meaning_of,
-    native_dtype,
-    packing_of,
 )
-from l2view.arrays.encoding import Form, as_stored, as_values, has_missing, is_plain
+from l2view.arrays.dtypes import common_dtype, native_dtype
+from l2view.arrays.encoding import ArrayEncoding
 from l2view.errors import L2ViewWarning, MissingGranuleWarning, ShapeError, warn
 from l2view.granules.inventory import ArrayInventory, Inventory, shared_attributes
 from l2view.granules.profile import with_leading_axis
@@ -326,7 +325,7 @@ def _array(
     kept = {name: said for name, said in attributes.items() if name not in dropped}
     for name, said in meaning_of(parts.variants[0]).items():
         kept.setdefault(name, said)  # told in other words elsewhere
-    if padded and form.dtype.kind in "iub" and not form.stands_for_missing:
+    if padded and form.dtype.kind in "iub" and not form.has_missing:
         warn(
             f"{parts.path} has no fill value of its own: {form.fill_value!r} stands for what "
             "isn't there, beyond the sizes of each granule that the view tells",
@@ -345,8 +344,7 @@ def _array(
 
 
 def _is_packed(parts: Parts) -> bool:
-    names = {"scale_factor", "add_offset"}
-    return any(names & variant["attributes"].keys() for variant in parts.variants)
+    return any(not variant["attributes"].keys().isdisjoint(SCALING) for variant in parts.variants)
 
 
 def _told(problems: Sequence[str], joining: Joining) -> str:
@@ -370,34 +368,37 @@ def _common_chunks(parts: Parts, axis: int | None) -> tuple[int, ...]:
     return tuple(max(length, 1) for length in kinds[best].tolist())
 
 
-def _form(parts: Parts, joining: Joining, padded: bool, lift: bool) -> Form:
+def _form(parts: Parts, joining: Joining, padded: bool, lift: bool) -> ArrayEncoding:
     """Return the form in which the values of some parts are given."""
     weights = np.bincount(parts.which, minlength=len(parts.variants))
     variants = [v for v, weight in zip(parts.variants, weights, strict=True) if weight]
     first = parts.variants[int(np.argmax(weights))]
     alike = all(
-        variant["data_type"] == first["data_type"] and packing_of(variant) == packing_of(first)
+        variant["data_type"] == first["data_type"]
+        and Packing.of_document(variant) == Packing.of_document(first)
         for variant in variants
     )
     if alike and not (padded and joining.encoding == "unify" and _needs_missing(first)):
         codecs = _common_codecs(parts.variants, weights, lift)
-        return as_stored(
-            first, codecs or as_values(native_dtype(first["data_type"])).codecs, padded
-        )
-    dtype = common_dtype([decoded_dtype(variant) for variant in variants])
-    plain = as_values(dtype)
+        plain = ArrayEncoding.of_values(native_dtype(first["data_type"]))
+        return ArrayEncoding.stored(first, codecs or plain.codecs, padded=padded)
+    dtype = common_dtype([Packing.of_document(variant).decoded_dtype for variant in variants])
+    plain = ArrayEncoding.of_values(dtype)
     passing = np.array(
         [
-            weight if is_plain(v) and v["data_type"] == plain.data_type else 0
+            weight
+            if Packing.of_document(v).is_identity and v["data_type"] == plain.data_type
+            else 0
             for v, weight in zip(parts.variants, weights, strict=True)
         ]
     )
-    return as_values(dtype, _common_codecs(parts.variants, passing, lift))
+    return ArrayEncoding.of_values(dtype, _common_codecs(parts.variants, passing, lift))
 
 
 def _needs_missing(variant: JSON) -> bool:
     """Return whether only its values, and no stored number, can say that nothing is there."""
-    return not has_missing(variant) and decoded_dtype(variant).kind not in "iubUSTO"
+    packing = Packing.of_document(variant)
+    return packing.missing_scalar is None and packing.decoded_dtype.kind not in "iubUSTO"
 
 
 def _common_codecs(

@@ -8,8 +8,8 @@ from typing import Any
 import zarr
 from zarr.storage import StorePath
 
-from l2view.arrays.stored import Decoder, StoredArray
-from l2view.arrays.values import Values
+from l2view.arrays.stored import ChunkDecoder, StoredArray
+from l2view.arrays.values import ValueDecoder
 from l2view.granules.inventory import ArrayInventory
 from l2view.stores.hierarchy import join
 from l2view.virtual.join_array import opened
@@ -28,7 +28,9 @@ class GranuleOpener:
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         # By the arrays themselves, which are held for that, so that no other takes an id's place.
-        self._decoders: dict[tuple[int, int, tuple[int, ...]], tuple[ArrayInventory, Decoder]] = {}
+        self._decoders: dict[
+            tuple[int, int, tuple[int, ...]], tuple[ArrayInventory, ChunkDecoder]
+        ] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"tree": self.tree}
@@ -37,7 +39,7 @@ class GranuleOpener:
         self.__init__(state["tree"])  # type: ignore[misc]
 
     def stored(
-        self, row: int, array: ArrayInventory, member: int, values: Sequence[Values]
+        self, row: int, array: ArrayInventory, member: int, values: Sequence[ValueDecoder]
     ) -> StoredArray:
         """Return one granule's array.
 
@@ -61,7 +63,7 @@ class GranuleOpener:
         # What decodes a chunk is the same for all granules with such chunks.
         key = (id(array), which, chunks)
         if key not in self._decoders:
-            self._decoders[key] = array, Decoder.of(open())
+            self._decoders[key] = array, ChunkDecoder.of(open())
         return StoredArray(
             name=f"{self.tree.granules.name(row)}/{array.path}",
             place=StorePath(self.tree.numbered, join(str(row), array.path)),

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from zarr.abc.store import Store
 
-from l2view.arrays.cf import RELEVANT
+from l2view.arrays.cf import RELEVANT, zarr_attributes
 from l2view.errors import MissingGranuleWarning, SkippedArrayWarning, UnsupportedArrayError, warn
 from l2view.granules import Layout, Location, UnreadError
 from l2view.granules.inventory import Inventory
@@ -192,6 +192,7 @@ class Tree:
             if not self.shows(inner):
                 return None
             attributes = array_attributes(source, self.granules.attributes(row))
+            attributes = zarr_attributes(attributes, document["data_type"])
         elif inner:
             attributes = source
         else:

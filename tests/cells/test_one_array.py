@@ -502,7 +502,7 @@ def test_a_process_that_is_forked_while_another_thread_decodes_reads(tmp_path: P
     code = f"""import os, warnings, zarr
 from l2view import zarr_cells
 from l2view.arrays import stored
-from l2view.arrays.cf import QUIET
+from l2view.arrays.quiet import QUIET
 ds = zarr_cells(zarr.open_array({str(path)!r}, mode="r"))
 held = stored._decoding(os.getpid())
 while held.acquire(blocking=False): pass

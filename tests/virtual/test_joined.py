@@ -461,14 +461,12 @@ def test_what_else_a_joined_view_does() -> None:
 
 
 def test_units_without_what_tells_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    from l2view.arrays import encoding
     from l2view.virtual import join_conflicts
 
-    monkeypatch.setattr(encoding, "knows_units", lambda: False)
     monkeypatch.setattr(join_conflicts, "knows_units", lambda: False)
-    encoding._same_units.cache_clear()
+    join_conflicts._same_units.cache_clear()
     store = stores(plain(0), plain(1))
     zarr.open_group(store)["g1/x"].attrs["units"] = "kelvin"
     with pytest.raises(l2view.ShapeError, match=r"extra l2view\[units\]"):
         l2view.open(store, layout="stack", encoding="unify")
-    encoding._same_units.cache_clear()
+    join_conflicts._same_units.cache_clear()

@@ -13,10 +13,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 import numpy as np
-import xarray as xr
 import zarr
 
-from l2view.geolocation.values import unpacked, valid
+from l2view.arrays.cf import Packing
 
 TIMES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("time_coverage_start",), ("time_coverage_end",)),
@@ -137,22 +136,18 @@ def times_of_arrays(group: zarr.Group) -> tuple[datetime | None, datetime | None
     """Return the first and last value of a granule's array of times, None where it has none."""
     for array in _time_arrays(group):
         raw = np.asarray(array[...])
-        packing = {name: array.attrs[name] for name in ("units", "calendar") if name in array.attrs}
-        some = raw[valid(array, raw)]
+        packing = Packing.of_array(array)
+        valid = packing.valid(raw)
+        some = raw.ravel() if valid is None else raw[valid]
         if some.size == 0 or not np.isfinite(some).all():
             continue
-        edges = np.array([some.min(), some.max()])
-        if raw.dtype.kind == "M":
-            first, last = edges.astype("datetime64[us]").tolist()
-            return first, last
-        edges = unpacked(array, edges)
-        coder = xr.coders.CFDatetimeCoder(use_cftime=False, time_unit="us")
         try:
-            decoded = coder.decode(xr.Variable(("edge",), edges, packing)).values
+            edges = packing.decode(np.array([some.min(), some.max()]), time_unit="us")
         except (ValueError, OverflowError):
             continue
-        first, last = (value.astype("datetime64[us]").item() for value in decoded)
-        return first, last
+        if edges.dtype.kind == "M":
+            first, last = edges.astype("datetime64[us]").tolist()
+            return first, last
     return None, None
 
 
