@@ -20,6 +20,9 @@ lint: .venv/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy tools/house.py
+	$(BIN)/lint-imports
+	$(BIN)/python tools/house.py
 
 format: .venv/ready
 	$(BIN)/ruff check --fix .
@@ -63,4 +66,4 @@ lock:
 	  --no-annotate --extra dev --extra docs --extra build --output-file requirements.lock pyproject.toml
 
 clean:
-	rm -rf .venv site l2view-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv site l2view-demo .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
