@@ -20,11 +20,12 @@ from l2view.errors import QueryError, ShapeError
 from l2view.mosaic.api import explain_mosaic, mosaic
 from l2view.scan.dataset import TableDataset
 from l2view.text import join_names, unknown_name
-from l2view.virtual.crop import Windows
+from l2view.virtual.crop import Crop
 from l2view.virtual.granules import Names
 from l2view.virtual.join_plan import joined
 from l2view.virtual.join_shape import Joined
 from l2view.virtual.store import ViewStore
+from l2view.virtual.tree import Tree
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -112,7 +113,14 @@ class View(zarr.Group):
         """
         if len(self.names) <= count:
             return self
-        return View.of(ViewStore(self.view_store.shape.head(max(count, 0))))
+        return self._over(self.view_store.tree.head(max(count, 0)))
+
+    def _over(self, tree: Tree) -> View:
+        """Return the view of other granules, joined as these are."""
+        shape = self.view_store.shape
+        return View.of(
+            ViewStore(joined(tree, shape.joining) if isinstance(shape, Joined) else tree)
+        )
 
     def tree(
         self,
@@ -313,19 +321,15 @@ class View(zarr.Group):
             raise QueryError("pass both latitude= and longitude=, or neither")
         place = geometry(intersects) if bbox is None else box(bbox)
         tree = self.view_store.tree
-        if tree.windows is not None:
+        if tree.crop is not None:
             raise QueryError("this view is cropped already; crop the view that it was made of")
         said: dict[str, Any] = {"bbox": list(bbox)} if bbox is not None else {}
         said = said or {"intersects": place.wkt}
         if latitude is not None and longitude is not None:
             said |= {"latitude": latitude, "longitude": longitude}
             self._require_arrays(latitude, longitude)
-        windows = Windows(place, exact=exact, latitude=latitude, longitude=longitude)
-        made = tree.cropped(windows, said | {"exact": exact})
-        shape = self.view_store.shape
-        if isinstance(shape, Joined):
-            return View.of(ViewStore(joined(made, shape.joining)))
-        return View.of(ViewStore(made))
+        crop = Crop(place, exact=exact, latitude=latitude, longitude=longitude)
+        return self._over(tree.cropped(crop, said | {"exact": exact}))
 
     mosaic = mosaic
     explain_mosaic = explain_mosaic

@@ -30,7 +30,6 @@ from l2view.scan.dataset import TableDataset
 from l2view.stores.hierarchy import JSON, join, resolve
 from l2view.text import join_names, unknown_name
 from l2view.virtual.join_shape import field_names
-from l2view.virtual.opener import GranuleOpener
 from l2view.virtual.tree import Tree
 
 GRANULE = "granule"
@@ -413,15 +412,11 @@ class GranuleArrays:
         part = self.parts[number]
         row = int(part.rows[own])
         coordinates = {
-            name: partial(self._opener.stored, row, other, own, values)
+            name: partial(self.tree.reader.stored, row, other, own, values)
             for name, (_, other, values) in part.coordinates.items()
         }
-        values = self._opener.stored(row, part.array, own, part.values)
+        values = self.tree.reader.stored(row, part.array, own, part.values)
         return Opened(values, Coordinates(coordinates))
-
-    @cached_property
-    def _opener(self) -> GranuleOpener:
-        return GranuleOpener(self.tree)
 
     def __getstate__(self) -> JSON:
         return {"tree": self.tree, "columns": self.columns, "parts": self.parts}

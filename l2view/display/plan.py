@@ -84,7 +84,7 @@ def plot_plan(
 
 def _used(images: Rasters | Swaths, plan: MosaicPlan) -> NDArray[np.bool_]:
     """Return which images a plan takes from, of shape (n,)."""
-    names = images.opener.tree.granules.names.take(pa.array(images.rows))
+    names = images.reader.granules.names.take(pa.array(images.rows))
     used = pc.is_in(names.cast(pa.large_string()), plan.table.column("granule").unique())
     return np.asarray(used.to_numpy(zero_copy_only=False))
 

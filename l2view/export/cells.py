@@ -106,7 +106,7 @@ def cells(
         lengths=np.zeros(total, dtype=np.uint64),
     )
     known: dict[str, int] = {}
-    for chunks in iterate_sync(chunks_of(tree, inventory, locations, path)):
+    for chunks in iterate_sync(chunks_of(tree.reader, inventory, locations, path)):
         numbers = numbers_of(chunks.members, chunks.index, shapes, firsts)
         files = pa.array(chunks.paths, pa.string()).dictionary_encode()
         places = files.dictionary.to_pylist()

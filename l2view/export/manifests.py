@@ -131,7 +131,7 @@ def _joined(
 
 def _require_untouched(tree: Tree, array: JoinedArray) -> None:
     """Raise where chunks of a joined array are made when they are read."""
-    touched = np.flatnonzero(~array.untouched)
+    touched = np.flatnonzero(~array.all_passthrough)
     if len(touched):
         names = tree.granules.some(array.parts.rows[touched])
         raise ExportError(

@@ -32,9 +32,8 @@ from l2view.geolocation.coordinates import LATITUDE, LONGITUDE, distance
 from l2view.geolocation.geotiff import PARAMETERS, crs_said, transform_said
 from l2view.geolocation.mappings import CF_MAPPING, crs_of_mapping, geotransform_of, metres_of
 from l2view.granules.inventory import ArrayInventory
+from l2view.granules.reader import GranuleReader
 from l2view.stores.hierarchy import JSON, join
-from l2view.virtual.opener import GranuleOpener
-from l2view.virtual.tree import Tree
 
 PLACING = (
     RELEVANT
@@ -160,7 +159,7 @@ class Placed:
         return np.asarray(np.isfinite(self.transforms).all(axis=2) & (a * e - b * d != 0))
 
 
-def placed(tree: Tree, levels: Levels, systems: Systems) -> Placed:
+def placed(reader: GranuleReader, levels: Levels, systems: Systems) -> Placed:
     """Return where the images of a band lie.
 
     What an array says of itself is nearest, then come its groups, the levels that a group tells
@@ -169,7 +168,7 @@ def placed(tree: Tree, levels: Levels, systems: Systems) -> Placed:
 
     Parameters
     ----------
-    tree
+    reader
         The granules.
     levels
         The band.
@@ -188,9 +187,9 @@ def placed(tree: Tree, levels: Levels, systems: Systems) -> Placed:
                 _fill(transforms[:, level], told.transforms[which], fits)
                 _fill(number, told.systems[which])
             _fill(transforms[:, level], *_of_layout(levels, level))
-        _of_fields(tree, levels, transforms[:, 0], number, systems)
+        _of_fields(reader, levels, transforms[:, 0], number, systems)
         _of_mapping(levels, transforms[:, 0], number, systems)
-        _of_axes(tree, levels, transforms[:, 0], number, systems)
+        _of_axes(reader, levels, transforms[:, 0], number, systems)
         _derive(levels, transforms)
         _crop(levels, transforms)
     latitudes, longitudes = _coordinates(levels) or (None, None)
@@ -323,7 +322,7 @@ def _crop(levels: Levels, transforms: NDArray[np.float64]) -> None:
 
 
 def _of_fields(
-    tree: Tree,
+    reader: GranuleReader,
     levels: Levels,
     transforms: NDArray[np.float64],
     number: NDArray[np.int64],
@@ -332,7 +331,7 @@ def _of_fields(
     """Fill in what the fields of the granules say."""
     if np.isfinite(transforms[:, 0]).all() and (number >= 0).all():
         return
-    table = tree.granules.known(FIELDS).take(pa.array(levels.inventory.rows))
+    table = reader.granules.known(FIELDS).take(pa.array(levels.inventory.rows))
     columns = {name: table.column(name).to_pylist() for name in table.schema.names}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
     if not rows:
@@ -410,7 +409,7 @@ def other_than_image(array: ArrayInventory) -> bool:
 
 
 def _of_axes(
-    tree: Tree,
+    reader: GranuleReader,
     levels: Levels,
     transforms: NDArray[np.float64],
     number: NDArray[np.int64],
@@ -433,7 +432,6 @@ def _of_axes(
     known = number if not degrees else np.where(number < 0, systems.number("EPSG:4326"), number)
     members = members[known[members] >= 0]
 
-    opener = GranuleOpener(tree)
     y, x = (replace(one, starts=None, stops=None) for one in (y, x))
     decode = decoding(y), decoding(x)
 
@@ -445,8 +443,8 @@ def _of_axes(
 
     def placed_by(member: int) -> Affine | None:
         row = int(levels.inventory.rows[member])
-        rows = axis_values(opener.stored(row, y, member, decode[0])) * down
-        columns = axis_values(opener.stored(row, x, member, decode[1])) * beside
+        rows = axis_values(reader.stored(row, y, member, decode[0])) * down
+        columns = axis_values(reader.stored(row, x, member, decode[1])) * beside
         return transform_of_axes(rows, np.unwrap(columns, period=360) if degrees else columns)
 
     for member, transform in zip(members.tolist(), in_threads(read, members.tolist()), strict=True):

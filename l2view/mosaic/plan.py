@@ -20,6 +20,7 @@ from odc.geo.geobox import GeoBox, GeoboxTiles
 from zarr.core.sync import sync
 
 from l2view.export.progress import Tell, told
+from l2view.granules.reader import GranuleReader
 from l2view.mosaic.array import BandArray
 from l2view.mosaic.dataset import Mosaic
 from l2view.mosaic.rasters import Arrays, Rasters
@@ -27,7 +28,6 @@ from l2view.mosaic.swaths import Swaths
 from l2view.regrid.overlaps import wrapped
 from l2view.regrid.target import name_of
 from l2view.virtual.references import chunks_of, numbers_of
-from l2view.virtual.tree import Tree
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -181,7 +181,7 @@ def explained(mosaic: Mosaic, progress: bool | Tell = False) -> MosaicPlan:
             for row, part, taken in _windows(band, window, group):
                 key = (number, part.kind, part.which)
                 if key not in sizes:
-                    sizes[key] = Sizes.of(part.tree, part.arrays)
+                    sizes[key] = Sizes.of(part.reader, part.arrays)
                 numbers = sizes[key].numbers(part.member, taken)
                 wanted.setdefault(key, []).append(numbers)
                 values = (
@@ -207,9 +207,9 @@ def explained(mosaic: Mosaic, progress: bool | Tell = False) -> MosaicPlan:
 
 def _table(mosaic: Mosaic, columns: dict[str, list[Any]]) -> pa.Table:
     """Return the columns of a plan, granules by their names."""
-    trees = [kind.opener.tree for band in mosaic.bands for kind in _kinds(band)]
-    if trees:
-        names = trees[0].granules.names.cast(pa.large_string())
+    readers = [kind.reader for band in mosaic.bands for kind in _kinds(band)]
+    if readers:
+        names = readers[0].granules.names.cast(pa.large_string())
         columns = {**columns, "granule": names.take(pa.array(columns["granule"], pa.int64()))}
     return pa.table(columns, schema=SCHEMA)
 
@@ -224,7 +224,7 @@ class Part:
 
     Attributes
     ----------
-    tree
+    reader
         The granules.
     kind, which
         The arrays: a name, and their number.
@@ -236,7 +236,7 @@ class Part:
         0 for the finest.
     """
 
-    tree: Tree
+    reader: GranuleReader
     kind: str
     which: int
     arrays: Arrays
@@ -254,21 +254,21 @@ def _windows(
     """Yield the granules that a chunk takes from, and which windows of their arrays."""
     for kind, number in band.sources(window, group):
         row, which = int(kind.rows[number]), int(kind.which[number])
-        tree, member = kind.opener.tree, int(kind.members[number])
+        reader, member = kind.reader, int(kind.members[number])
         if isinstance(kind, Swaths):
             for name in ("arrays", "latitudes", "longitudes"):
                 arrays = getattr(kind, name)[which]
                 shape = (arrays.array.ends - arrays.array.begins)[member]
                 sides = [range(int(shape[axis])) for axis in arrays.axes]
                 whole = (sides[0], sides[1] if len(sides) == 2 else range(1))
-                yield row, Part(tree, name, which, arrays, member), [whole]
+                yield row, Part(reader, name, which, arrays, member), [whole]
             continue
         width = int(kind.shapes[number, 1])
         for overlap in kind.overlaps(number, window, band.resampling):
             arrays = kind.arrays[which]
             level = int(kind.levels[number])
             taken = [(overlap.rows, one) for one in wrapped(overlap.columns, width)]
-            yield row, Part(tree, "rasters", which, arrays, member, level), taken
+            yield row, Part(reader, "rasters", which, arrays, member, level), taken
 
 
 def _hull(taken: list[Window]) -> tuple[range, range]:
@@ -296,16 +296,16 @@ class Sizes:
     lengths: NDArray[np.int64]
 
     @classmethod
-    def of(cls, tree: Tree, arrays: Arrays) -> Sizes:
+    def of(cls, reader: GranuleReader, arrays: Arrays) -> Sizes:
         """Return those of some arrays, of which what is stored is looked up and nothing read."""
         array = arrays.array
         grids = array.grids
         firsts = np.concatenate([[0], np.cumsum(grids.prod(axis=1))]).astype(np.int64)
         lengths = np.zeros(int(firsts[-1]), dtype=np.int64)
-        locations = [tree.granules.location(row) for row in arrays.inventory.rows.tolist()]
+        locations = [reader.granules.location(row) for row in arrays.inventory.rows.tolist()]
 
         async def look() -> None:
-            async for chunks in chunks_of(tree, arrays.inventory, locations, array.path):
+            async for chunks in chunks_of(reader, arrays.inventory, locations, array.path):
                 at = numbers_of(chunks.members, chunks.index, grids, firsts)
                 lengths[at] = chunks.lengths
 

@@ -23,6 +23,7 @@ from l2view.arrays.values import ValueDecoder
 from l2view.geolocation.bands import Levels
 from l2view.geolocation.placement import Placed
 from l2view.granules.inventory import ArrayInventory, Inventory
+from l2view.granules.reader import GranuleReader
 from l2view.regrid.overlaps import (
     DEGREES,
     TURN,
@@ -36,7 +37,6 @@ from l2view.regrid.overlaps import (
 )
 from l2view.regrid.target import hull_of, together
 from l2view.regrid.warp import Piece, Target, is_within, reach, warp
-from l2view.virtual.opener import GranuleOpener
 
 POINTS = 9
 """The points of an image along each axis by which it is known where it lies on the target."""
@@ -117,7 +117,7 @@ class Rasters:
 
     Attributes
     ----------
-    opener
+    reader
         Opens granules' arrays.
     token
         What tells this band from any other of this process.
@@ -152,7 +152,7 @@ class Rasters:
         The group of times of each, of shape (n,).
     """
 
-    opener: GranuleOpener
+    reader: GranuleReader
     token: str
     arrays: tuple[Arrays, ...]
     systems: tuple[CRS, ...]
@@ -212,7 +212,7 @@ class Rasters:
         """Return the array of an image."""
         arrays = self.arrays[self.which[number]]
         member = int(self.members[number])
-        return self.opener.stored(int(self.rows[number]), arrays.array, member, arrays.values)
+        return self.reader.stored(int(self.rows[number]), arrays.array, member, arrays.values)
 
     def pieces(
         self,

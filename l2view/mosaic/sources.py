@@ -28,7 +28,6 @@ from l2view.mosaic.swaths import Swaths, require_statistic
 from l2view.regrid.overlaps import DEGREES, project
 from l2view.regrid.target import DEGREE, hull_of, metres, together
 from l2view.search.place import geometry_field
-from l2view.virtual.opener import GranuleOpener
 from l2view.virtual.tree import Tree
 
 type Footprints = Callable[[], NDArray[Any]]
@@ -130,7 +129,7 @@ def sources(tree: Tree, bands: Bands, crs: CRS, nodata: Any, resampling: str) ->
     for band in asked(bands, inventories, tree.shows):
         parts = found(band, inventories, tree.shows)
         lost.append((band, _without(tree, parts)))
-        places = [placed(tree, levels, systems) for levels in parts]
+        places = [placed(tree.reader, levels, systems) for levels in parts]
         own = _sources(tree, band, parts, places, systems, footprints, crs, nodata, resampling)
         if own is not None:
             made.append(own)
@@ -334,8 +333,8 @@ def rasters(
     if not columns:
         return None
     table: Any = {name: np.concatenate(some) for name, some in columns.items()}
-    opener = GranuleOpener(one.tree)
-    return Rasters(opener, uuid4().hex, tuple(arrays), one.systems, grid.crs, **table)
+    reader = one.tree.reader
+    return Rasters(reader, uuid4().hex, tuple(arrays), one.systems, grid.crs, **table)
 
 
 def swaths(
@@ -371,9 +370,9 @@ def swaths(
         for name, column in made.items():
             columns.setdefault(name, []).append(column[kept])
     table: Any = {name: np.concatenate(parts) for name, parts in columns.items()}
-    opener = GranuleOpener(one.tree)
+    reader = one.tree.reader
     where = (tuple(centres[0]), tuple(centres[1]))
-    return Swaths(opener, uuid4().hex, token, tuple(arrays), *where, **table)
+    return Swaths(reader, uuid4().hex, token, tuple(arrays), *where, **table)
 
 
 def footprints_of(tree: Tree) -> NDArray[Any]:

@@ -21,11 +21,11 @@ from pykdtree.kdtree import KDTree
 from l2view.arrays import reading
 from l2view.arrays.stored import StoredArray
 from l2view.errors import QueryError
+from l2view.granules.reader import GranuleReader
 from l2view.mosaic.rasters import Arrays
 from l2view.regrid.overlaps import DEGREES, apply, mesh, project
 from l2view.regrid.statistics import STATISTICS, by_pixel
 from l2view.regrid.warp import Piece, Target
-from l2view.virtual.opener import GranuleOpener
 
 MARGIN = 1.0
 """By how many degrees a swath may reach beyond its footprint, which providers simplify."""
@@ -46,7 +46,7 @@ class Swaths:
 
     Attributes
     ----------
-    opener
+    reader
         Opens granules' arrays.
     token
         What tells this band from any other of this process.
@@ -68,7 +68,7 @@ class Swaths:
         The group of times of each, of shape (n,).
     """
 
-    opener: GranuleOpener
+    reader: GranuleReader
     token: str
     shared: str
     arrays: tuple[Arrays, ...]
@@ -180,7 +180,7 @@ class Swaths:
     def _stored(self, arrays: Sequence[Arrays], number: int) -> StoredArray:
         one = arrays[self.which[number]]
         row, member = int(self.rows[number]), int(self.members[number])
-        return self.opener.stored(row, one.array, member, one.values)
+        return self.reader.stored(row, one.array, member, one.values)
 
     def _cells(self, number: int) -> Cells | None:
         """Return where a swath's cells lie, which its bands have in common; None of no cells."""

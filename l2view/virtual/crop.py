@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import shapely
 import zarr
 from affine import Affine
 from numpy.typing import NDArray
-from zarr.storage import StorePath
+from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 
-from l2view.arrays.cf import RELEVANT, read_floats
+from l2view.arrays.cf import read_floats
 from l2view.arrays.encoding import ArrayEncoding
 from l2view.errors import L2ViewWarning, warn
 from l2view.geolocation.coordinates import are_axes, distance, image_axes, is_overview, pairs
@@ -38,23 +39,22 @@ from l2view.geolocation.touching import (
 from l2view.granules.groups import ALONE
 from l2view.granules.inventory import Inventory
 from l2view.granules.profile import DEFAULT_KEYS
-from l2view.stores.hierarchy import JSON
+from l2view.granules.reader import GranuleReader
+from l2view.stores.composed import ChunkSource, resolve_chunk
+from l2view.stores.hierarchy import JSON, join
+from l2view.virtual.chunk import ChunkEncoder, TranscodedChunk, chunk_index, chunk_key
 from l2view.virtual.granules import READERS
-from l2view.virtual.join_array import JoinedArray, Parts, inner_codecs
-from l2view.virtual.shape import Found, Unread
-
-if TYPE_CHECKING:
-    from l2view.virtual.tree import Tree
+from l2view.virtual.join_array import inner_codecs
 
 TOGETHER = 8
 """How many granules' coordinates are read at a time; each may be as large as its swath."""
 
-type Shown = Mapping[str, tuple[Window, ...]]
+type CropWindows = Mapping[str, tuple[Window, ...]]
 """What is shown of a granule's arrays along each axis, by path; all of those that aren't there."""
 
 
 @dataclass(frozen=True)
-class Located:
+class CropCandidate:
     """What touches the place along some dimensions of a granule.
 
     Attributes
@@ -72,7 +72,7 @@ class Located:
     windows: Mapping[str, Window]
 
 
-class Windows:
+class Crop:
     """A place, and what is shown of each granule for it.
 
     Parameters
@@ -92,14 +92,14 @@ class Windows:
         exact: bool = False,
         latitude: str | None = None,
         longitude: str | None = None,
-        known: dict[int, Shown] | None = None,
+        known: dict[int, CropWindows] | None = None,
     ) -> None:
         self.place = place
         self.exact = exact
         self.latitude = latitude
         self.longitude = longitude
         self._known = {} if known is None else known
-        self._pending: dict[int, Future[Shown]] = {}
+        self._pending: dict[int, Future[CropWindows]] = {}
         self._lock = threading.Lock()
 
     def __getstate__(self) -> JSON:
@@ -111,7 +111,7 @@ class Windows:
 
     def __eq__(self, other: object) -> bool:
         return (
-            isinstance(other, Windows)
+            isinstance(other, Crop)
             and bool(self.place.equals(other.place))
             and (self.exact, self.latitude, self.longitude)
             == (other.exact, other.latitude, other.longitude)
@@ -119,14 +119,14 @@ class Windows:
 
     __hash__ = None  # type: ignore[assignment]
 
-    async def of(self, tree: Tree, row: int) -> Shown:
+    async def of(self, reader: GranuleReader, row: int) -> CropWindows:
         """Return what is shown of a granule's arrays."""
         if row not in self._known:
             # In a thread, for zarr's own groups and arrays are read on the way; and in one of our
             # own, for zarr's loop needs its threads for that.
             with self._lock:
                 if row not in self._pending:
-                    self._pending[row] = READERS.submit(self._find, tree, row)
+                    self._pending[row] = READERS.submit(self._find, reader, row)
                 pending = self._pending[row]
             try:
                 self._known[row] = await asyncio.wrap_future(pending)
@@ -135,69 +135,76 @@ class Windows:
                     self._pending.pop(row, None)
         return self._known[row]
 
-    async def cropped(self, tree: Tree, inventory: Inventory) -> Inventory:
+    async def cropped(self, reader: GranuleReader, inventory: Inventory) -> Inventory:
         """Return an inventory with what is shown of its granules."""
         rows = inventory.rows.tolist()
         gate = asyncio.Semaphore(TOGETHER)
 
-        async def one(row: int) -> Shown:
+        async def one(row: int) -> CropWindows:
             async with gate:
-                return await self.of(tree, row)
+                return await self.of(reader, row)
 
         shown = await asyncio.gather(*map(one, rows))
         arrays = {}
         for path, array in inventory.arrays.items():
             starts, stops = np.zeros_like(array.shapes), array.shapes.copy()
             for member, windows in enumerate(shown):
-                for axis, (start, stop) in enumerate(_windows_at(windows, path)):
+                for axis, (start, stop) in enumerate(windows_at(windows, path)):
                     starts[member, axis], stops[member, axis] = start, stop
             chunks = array.chunk_shapes
             arrays[path] = replace(array, starts=starts, stops=stops, chunk_shapes=chunks)
         return replace(inventory, arrays=arrays)
 
-    def _find(self, tree: Tree, row: int) -> Shown:
+    async def array(self, reader: GranuleReader, row: int, path: str) -> CroppedArray | None:
+        """Return a granule's array with what is shown of it, None where all is."""
+        windows = windows_at(await self.of(reader, row), path)
+        document = await reader.layout.document(reader.granules.location(row), path)
+        if not windows or document is None or document["node_type"] != "array":
+            return None
+        document = {**document, "attributes": document.get("attributes") or {}}
+        return CroppedArray(reader, row, path, document, windows)
+
+    def _find(self, reader: GranuleReader, row: int) -> CropWindows:
         """Return what is shown of a granule's arrays, reading its coordinates."""
-        name = tree.granules.name(row)
-        group = zarr.open_group(StorePath(tree.numbered, str(row)), mode="r")
-        located = list(self._located(group))
-        if not located:
+        name = reader.granules.name(row)
+        group = zarr.open_group(reader.store(row, name), mode="r")
+        candidates = list(self._candidates(group))
+        if not candidates:
             warn(
                 f"{name} is shown whole: it has no latitudes and longitudes, axes or transform "
                 "that l2view knows; name its arrays with latitude= and longitude=",
                 L2ViewWarning,
             )
             return {}
-        prefix = len(group.path) + 1
         arrays = {
-            node.path[prefix:]: node
+            node.path: node
             for _, node in group.members(max_depth=None)
             if isinstance(node, zarr.Array)
         }
-        found = {path: _window_of(path, array, located) for path, array in arrays.items()}
+        found = {path: _window_of(path, array, candidates) for path, array in arrays.items()}
         if not self.exact:
             found = _aligned(found, arrays)
         return {path: windows for path, windows in found.items() if windows is not None}
 
-    def _located(self, group: zarr.Group) -> Iterator[Located]:
+    def _candidates(self, group: zarr.Group) -> Iterator[CropCandidate]:
         """Yield what touches the place, by whatever says where the granule is."""
-        prefix = len(group.path) + 1
         for latitude, longitude in self._pairs(group):
-            where = latitude.path[prefix:].rpartition("/")[0]
+            where = latitude.path.rpartition("/")[0]
             lat, lon = read_floats(latitude), read_floats(longitude)
             names = _names(latitude)
             if lat.ndim == lon.ndim == 1 and are_axes(latitude, longitude, lat, lon):
                 rows, columns = grid_windows(lat, lon, self.place)
                 both = (names[0], _names(longitude)[0])
                 sizes = dict(zip(both, (len(lat), len(lon)), strict=True))
-                yield Located(where, sizes, dict(zip(both, (rows, columns), strict=True)))
+                yield CropCandidate(where, sizes, dict(zip(both, (rows, columns), strict=True)))
             elif lat.shape == lon.shape and lat.ndim == 1:
                 rows, _ = swath_windows(lat[:, None], lon[:, None], self.place)
-                yield Located(where, {names[0]: len(lat)}, {names[0]: rows})
+                yield CropCandidate(where, {names[0]: len(lat)}, {names[0]: rows})
             elif lat.shape == lon.shape and lat.ndim >= 2:
                 rows, columns = _many(lat, lon, self.place)
                 both = (names[-2], names[-1])
                 sizes = dict(zip(both, lat.shape[-2:], strict=True))
-                yield Located(where, sizes, dict(zip(both, (rows, columns), strict=True)))
+                yield CropCandidate(where, sizes, dict(zip(both, (rows, columns), strict=True)))
         yield from _projected_grids(group, self.place)
         yield from _rasters(group, self.place)
 
@@ -242,7 +249,7 @@ def _groups(group: zarr.Group) -> Iterator[tuple[str, zarr.Group]]:
             yield path, node
 
 
-def _projected_grids(group: zarr.Group, place: shapely.Geometry) -> Iterator[Located]:
+def _projected_grids(group: zarr.Group, place: shapely.Geometry) -> Iterator[CropCandidate]:
     """Yield what touches the place of grids with axes in a projection (CF 1.12, 5.6)."""
     for path, holder in _groups(group):
         arrays = dict(sorted(holder.arrays()))
@@ -263,12 +270,11 @@ def _projected_grids(group: zarr.Group, place: shapely.Geometry) -> Iterator[Loc
             rows = columns = NOTHING
         names = (_names(y)[0], _names(x)[0])
         sizes = dict(zip(names, (y.shape[0], x.shape[0]), strict=True))
-        yield Located(path, sizes, dict(zip(names, (rows, columns), strict=True)))
+        yield CropCandidate(path, sizes, dict(zip(names, (rows, columns), strict=True)))
 
 
-def _rasters(group: zarr.Group, place: shapely.Geometry) -> Iterator[Located]:
+def _rasters(group: zarr.Group, place: shapely.Geometry) -> Iterator[CropCandidate]:
     """Yield what touches the place of images with a transform, and of their overviews."""
-    prefix = len(group.path) + 1
     images = [
         array
         for _, array in sorted(group.members(max_depth=None))
@@ -294,8 +300,8 @@ def _rasters(group: zarr.Group, place: shapely.Geometry) -> Iterator[Located]:
             scale = Affine.scale(width / shape[1], height / shape[0])
             windows = raster_windows(shape, transform @ scale, crs, place)
             dimensions = (mine[at[0]], mine[at[1]])
-            yield Located(
-                image.path[prefix:].rpartition("/")[0],
+            yield CropCandidate(
+                image.path.rpartition("/")[0],
                 dict(zip(dimensions, shape, strict=True)),
                 dict(zip(dimensions, windows, strict=True)),
             )
@@ -318,12 +324,12 @@ def _placed(
 
 
 def _window_of(
-    path: str, array: zarr.Array[Any], located: Iterable[Located]
+    path: str, array: zarr.Array[Any], candidates: Iterable[CropCandidate]
 ) -> tuple[Window, ...] | None:
     """Return what is shown of an array: by the nearest coordinates along its dimensions."""
     group = path.rpartition("/")[0]
     names = _names(array)
-    for one in sorted(located, key=lambda one: distance(group, one.group)):
+    for one in sorted(candidates, key=lambda one: distance(group, one.group)):
         fits = [axis for axis, name in enumerate(names) if one.sizes.get(name) == array.shape[axis]]
         named = array.metadata.dimension_names is not None  # type: ignore[union-attr]
         # By its length alone a dimension isn't known, by all of them it is.
@@ -372,7 +378,7 @@ def _aligned(
     }
 
 
-def _windows_at(shown: Shown, path: str) -> tuple[Window, ...]:
+def windows_at(shown: CropWindows, path: str) -> tuple[Window, ...]:
     """Return what is shown of the array at a path, nothing where all is.
 
     An array that is a granule goes by `ALONE` as well.
@@ -382,14 +388,11 @@ def _windows_at(shown: Shown, path: str) -> tuple[Window, ...]:
     return shown.get(path, ())
 
 
-def cropped(document: JSON, shown: Shown, path: str) -> JSON:
+def cropped(document: JSON, windows: Sequence[Window]) -> JSON:
     """Return the document of a granule's array with what is shown of it."""
-    windows = _windows_at(shown, path)
-    if not windows:
-        return document
     chunks = _chunks(document)
     lengths = [stop - start for start, stop in windows]
-    aligned = all(start % c == 0 for (start, _), c in zip(windows, chunks, strict=True))
+    aligned = _is_aligned(windows, chunks)
     # Chunks that are cut anyway needn't be larger than what is shown, nor be shards.
     own = chunks if aligned else [max(min(c, n), 1) for c, n in zip(chunks, lengths, strict=True)]
     grid = {"name": "regular", "configuration": {"chunk_shape": own}}
@@ -404,62 +407,102 @@ def cropped(document: JSON, shown: Shown, path: str) -> JSON:
 
 
 @dataclass(frozen=True, eq=False)
-class CroppedChunk:
-    """A chunk of a granule's array that is cropped: one of its own, or made of a part of some.
+class CroppedArray:
+    """A granule's array of which a part is shown.
 
     Attributes
     ----------
-    tree
-        The granules.
-    row
-        Whose it is.
-    key
-        Its key below the granule.
+    reader, row
+        The granule.
+    path, document
+        Its array.
+    windows
+        What is shown of it along each axis.
     """
 
-    tree: Tree
+    reader: GranuleReader
+    row: int
+    path: str
+    document: JSON
+    windows: tuple[Window, ...]
+
+    @cached_property
+    def shown(self) -> JSON:
+        """The document of what is shown."""
+        return cropped(self.document, self.windows)
+
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """The number of chunks that are shown along each axis."""
+        chunks = _chunks(self.shown)
+        return tuple(-(-n // c) for n, c in zip(self.shown["shape"], chunks, strict=True))
+
+    def find(self, key: str) -> ChunkSource:
+        """Return where a chunk comes from: its own, where the windows begin with chunks."""
+        index = chunk_index(key, self.grid)
+        if index is None:
+            return None
+        begins = [start for start, _ in self.windows]
+        chunks = _chunks(self.document)
+        if _is_aligned(self.windows, chunks):
+            own = tuple(i + start // c for i, start, c in zip(index, begins, chunks, strict=True))
+            encoding = parse_chunk_key_encoding(self.document["chunk_key_encoding"])
+            return self.reader.chunk(self.row, join(self.path, encoding.encode_chunk_key(own)))
+        shape = tuple(_chunks(self.shown))
+        starts = [begin + i * c for begin, i, c in zip(begins, index, shape, strict=True)]
+        ends = [stop for _, stop in self.windows]
+        window = tuple(
+            slice(start, min(start + c, end))
+            for start, c, end in zip(starts, shape, ends, strict=True)
+        )
+        document = self.document
+        encoding_shown = ArrayEncoding.stored(document, self.shown["codecs"], padded=False)
+        encoder = ChunkEncoder(encoding_shown, len(shape))
+        return TranscodedChunk(self.reader, self.row, self.path, document, window, shape, encoder)
+
+    async def keys(self) -> AsyncIterator[str]:
+        """Yield the keys of the chunks that there are."""
+        for index in np.ndindex(*self.grid):
+            key = chunk_key(index)
+            source = await resolve_chunk(self.find(key))
+            if isinstance(source, str):
+                if await self.reader.source.exists(source):
+                    yield key
+            elif source is not None:
+                yield key
+
+
+@dataclass(frozen=True, eq=False)
+class CroppedChunk:
+    """A chunk below a granule whose arrays are cropped.
+
+    Attributes
+    ----------
+    crop
+        The place.
+    reader, row
+        The granule.
+    key
+        The chunk's key below it.
+    """
+
+    crop: Crop
+    reader: GranuleReader
     row: int
     key: str
 
-    async def find(self) -> Found:
-        """Return where it is: in the source store, or what makes it."""
+    async def resolve(self) -> ChunkSource:
+        """Return where it comes from."""
         path, _, rest = f"{self.key}/".rpartition("/c/")
-        array = await cropped_array(self.tree, self.row, path) if path else None
-
-        def found() -> Found:
-            if array is None:
-                return self.tree.whole(self.row, self.key)
-            return array.find(self.tree, "/".join(["c", "0", rest]).rstrip("/"))
-
-        where = found()
-        if isinstance(where, Unread):
-            await self.tree.layout.document(where.location, "")
-            where = found()
-        return where
+        array = await self.crop.array(self.reader, self.row, path) if path else None
+        if array is None:
+            return self.reader.chunk(self.row, self.key)
+        return array.find(f"c/{rest}".rstrip("/"))
 
 
-async def cropped_array(tree: Tree, row: int, path: str) -> JoinedArray | None:
-    """Return a granule's array as a stack of one with what is shown of it; None where all is."""
-    assert tree.windows is not None
-    windows = _windows_at(await tree.windows.of(tree, row), path)
-    document = await tree.layout.document(tree.granules.location(row), path)
-    if not windows or document is None or document["node_type"] != "array":
-        return None
-    attributes = {k: v for k, v in (document.get("attributes") or {}).items() if k in RELEVANT}
-    shown = cropped(document, {path: windows}, path)
-    parts = Parts(
-        path=path,
-        rows=np.array([row]),
-        variants=({**document, "attributes": attributes},),
-        which=np.zeros(1, dtype=np.int32),
-        shapes=np.array([document["shape"]], dtype=np.int64),
-        chunk_shapes=np.array([_chunks(document)], dtype=np.int64),
-        starts=np.array([[start for start, _ in windows]], dtype=np.int64),
-        stops=np.array([[stop for _, stop in windows]], dtype=np.int64),
-    )
-    form = ArrayEncoding.stored(parts.variants[0], shown["codecs"], padded=False)
-    shape, chunks = tuple(shown["shape"]), tuple(_chunks(shown))
-    return JoinedArray(parts, form, {}, (None,) * (len(shape) + 1), (1, *shape), chunks)
+def _is_aligned(windows: Sequence[Window], chunks: Sequence[int]) -> bool:
+    """Return whether windows begin where chunks do."""
+    return all(start % c == 0 for (start, _), c in zip(windows, chunks, strict=True))
 
 
 def _chunks(document: JSON) -> list[int]:

@@ -125,8 +125,6 @@ class Granules:
         Where `table` and `names` can be read again.
     rows
         The row numbers, where there is no `table` yet.
-    numbered
-        Whether granules are named by their positions, and have no fields.
     """
 
     def __init__(
@@ -137,22 +135,18 @@ class Granules:
         *,
         origin: Origin | None = None,
         rows: NDArray[np.int64] | None = None,
-        numbered: bool = False,
     ) -> None:
         self._table: Any = table
         self._names = names
         self.locations = locations
         self.origin = origin
         self._rows = rows
-        self._numbered = numbered
         self._order: NDArray[np.uint64] | None = None
         self._block = lru_cache(maxsize=32)(self._read_block)
         self.row = lru_cache(maxsize=4096)(self._find)
 
     def __getstate__(self) -> JSON:
-        state = {"locations": table_bytes(self.locations), "numbered": self._numbered}
-        if self._numbered:
-            return state | {"table": table_bytes(self.table)}
+        state: JSON = {"locations": table_bytes(self.locations)}
         if self.origin is not None:
             return state | {"origin": self.origin, "rows": array_state(self.rows)}
         named = pa.table({"name": self.names})
@@ -167,12 +161,11 @@ class Granules:
             read_table(state["locations"]),
             origin=state.get("origin"),
             rows=None if rows is None else array_of(rows),
-            numbered=state["numbered"],
         )
 
     async def load(self) -> None:
         """Read again what a pickle left out; in a thread, as it takes an event loop."""
-        if self._table is None or (self._names is None and not self._numbered):
+        if self._table is None or self._names is None:
             reading = READERS.submit(lambda: (self.table, self.names))
             await asyncio.wrap_future(reading)
 
@@ -232,8 +225,8 @@ class Granules:
         return self._names
 
     def __len__(self) -> int:
-        alone = self._numbered or self._table is None
-        return int(self.locations.num_rows if alone else self._table.num_rows)
+        table = self.locations if self._table is None else self._table
+        return int(table.num_rows)
 
     def head(self, count: int) -> Granules:
         """Return the first `count` of the granules."""
@@ -243,8 +236,6 @@ class Granules:
 
     def _find(self, name: str) -> int | None:
         """Return the row of the granule called `name`, None where there is none."""
-        if self._numbered:
-            return int(name) if name.isdigit() and int(name) < len(self) else None
         if self._order is None:
             self._order = pc.sort_indices(self.names).to_numpy()
         low, high = 0, len(self._order)
@@ -260,17 +251,13 @@ class Granules:
 
     def name(self, row: int) -> str:
         """Return the name of one granule."""
-        return str(row) if self._numbered else str(self.names[row])
+        return str(self.names[row])
 
     def some(self, rows: Iterable[int]) -> str:
         """Return the names of a few of some granules, for a message."""
         chosen = list(islice(rows, FEW + 1))
         names = ", ".join(self.name(int(row)) for row in chosen[:FEW])
         return names + (", …" if len(chosen) > FEW else "")
-
-    def numbered(self) -> Granules:
-        """Return the same granules, named by their positions and without fields."""
-        return Granules(pa.table({}), None, self.locations, numbered=True)
 
     def attributes(self, row: int) -> JSON:
         """Return the fields of one granule as JSON attributes."""

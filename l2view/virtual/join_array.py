@@ -7,37 +7,30 @@ array that it covers is read, brought into the common form, and encoded.
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from zarr import AsyncArray
-from zarr.abc.codec import CodecPipeline
-from zarr.core.array import create_codec_pipeline
-from zarr.core.array_spec import ArraySpec, parse_array_config
-from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
-from zarr.core.metadata.v3 import ArrayV3Metadata
-from zarr.storage import StorePath
 
 from l2view.arrays.encoding import ArrayEncoding
-from l2view.errors import AuthorizationError, ChunkError
-from l2view.granules import UnreadError
 from l2view.granules.inventory import grid_document
 from l2view.granules.profile import DEFAULT_KEYS, with_leading_axis
+from l2view.granules.reader import GranuleReader
+from l2view.stores.composed import ChunkSource, resolve_chunk
 from l2view.stores.hierarchy import JSON, join
-from l2view.text import first_line
+from l2view.virtual.chunk import (
+    ChunkEncoder,
+    ChunkOrFill,
+    TranscodedChunk,
+    chunk_index,
+    chunk_key,
+)
 from l2view.virtual.pickling import array_of, array_state
-from l2view.virtual.shape import Found, Unread
-
-if TYPE_CHECKING:
-    from l2view.virtual.store import ViewStore
-    from l2view.virtual.tree import Tree
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,7 +127,7 @@ class JoinedArray:
         return {one.name: getattr(self, one.name) for one in fields(self)}
 
     @cached_property
-    def passes(self) -> NDArray[np.bool_]:
+    def is_passthrough(self) -> NDArray[np.bool_]:
         """Whether the chunks of each part may pass as they are, of shape (n,)."""
         form = [self.form.accepts_unchanged(variant) for variant in self.parts.variants]
         liftable = self.axis is not None or with_leading_axis(self.form.codecs) is not None
@@ -157,7 +150,7 @@ class JoinedArray:
         )
 
     @cached_property
-    def untouched(self) -> NDArray[np.bool_]:
+    def all_passthrough(self) -> NDArray[np.bool_]:
         """Whether all chunks of each part pass as they are, of shape (n,)."""
         chunks = np.maximum(self.parts.chunk_shapes, 1)
         lengths = self.parts.lengths
@@ -168,7 +161,7 @@ class JoinedArray:
             pairs = zip(self.edges, chunks[:, self.axis].tolist(), strict=True)
             ends = [bool((cut == chunk).all()) for cut, chunk in pairs]
             beyond[:, self.axis] = ~np.array(ends, dtype=bool)
-        return np.asarray(self.passes & ~beyond.any(axis=1))
+        return np.asarray(self.is_passthrough & ~beyond.any(axis=1))
 
     @property
     def unsharded(self) -> JoinedArray:
@@ -177,27 +170,14 @@ class JoinedArray:
         A shard has a length that its inner chunks divide, which a chunk that is cut hasn't.
         """
         codecs = inner_codecs(self.form.codecs)
-        if codecs is None or (self.untouched.all() and all(self.filled)):
+        if codecs is None or (self.all_passthrough.all() and all(self.filled)):
             return self
         return replace(self, form=replace(self.form, codecs=codecs))
 
     @cached_property
-    def encoder(self) -> tuple[ArrayV3Metadata, CodecPipeline]:
-        """What encodes a chunk with the axes of a granule's own, and its metadata."""
-        shape = [1] * self.parts.rank
-        metadata = ArrayV3Metadata.from_dict(
-            {
-                "zarr_format": 3,
-                "node_type": "array",
-                "shape": shape,
-                "data_type": self.form.data_type,
-                "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": shape}},
-                "chunk_key_encoding": DEFAULT_KEYS,
-                "fill_value": self.form.fill_value,
-                "codecs": list(self.form.codecs),
-            }
-        )
-        return metadata, create_codec_pipeline(metadata)
+    def encoder(self) -> ChunkEncoder:
+        """What encodes chunks that don't pass as they are."""
+        return ChunkEncoder(self.form, self.parts.rank)
 
     @cached_property
     def edges(self) -> list[NDArray[np.int64]]:
@@ -215,7 +195,7 @@ class JoinedArray:
         # Zarr lets the last chunk of all reach beyond the end, as it does in its file; but not
         # if it is made anyway, or if only without that all are of one length.
         last = max((i for i, length in enumerate(lengths) if length), default=-1)
-        if last >= 0 and self.passes[last] and not _are_equal(found):
+        if last >= 0 and self.is_passthrough[last] and not _are_equal(found):
             found[last] = found[last].copy()
             found[last][-1] = chunks[last]
         return found
@@ -300,19 +280,11 @@ class JoinedArray:
         shape[axis] = self.edges[member][at[axis]]
         return member, start, shape
 
-    def index(self, key: str) -> tuple[int, ...] | None:
-        """Return the index of the chunk with the key `key`, None where there is none."""
-        first, _, rest = key.partition("/")
-        texts = rest.split("/") if rest else []
-        if first != "c" or len(texts) != len(self.shape) or not all(map(str.isdigit, texts)):
-            return None
-        index = tuple(map(int, texts))
-        return index if all(i < n for i, n in zip(index, self.grid, strict=True)) else None
-
-    def own_key(self, index: Sequence[int]) -> str | None:
+    def _own_key(
+        self, member: int, start: NDArray[np.int64], shape: NDArray[np.int64]
+    ) -> str | None:
         """Return the key below its granule of a chunk that passes as it is, else None."""
-        member, start, shape = self.place(index)
-        if not self.passes[member]:
+        if not self.is_passthrough[member]:
             return None
         stop = start + shape
         parts = self.parts
@@ -330,130 +302,56 @@ class JoinedArray:
         encoding = parse_chunk_key_encoding(variant["chunk_key_encoding"])
         return join(parts.path, encoding.encode_chunk_key(tuple(own.tolist())))
 
-    def find(self, tree: Tree, key: str) -> Found:
-        """Return where the chunk with the key `key` is."""
-        index = self.index(key)
+    def find(self, reader: GranuleReader, key: str) -> ChunkSource:
+        """Return where the chunk with the key `key` comes from."""
+        index = chunk_index(key, self.grid)
         if index is None:
             return None
+        parts = self.parts
         member, start, shape = self.place(index)
-        if np.any(start >= self.parts.lengths[member]):
+        if np.any(start >= parts.lengths[member]):
             return None
-        own = self.own_key(index)
-        region = Region(tree, self, member, start, shape)
+        own = self._own_key(member, start, shape)
         if own is None:
-            return region
-        location = tree.granules.location(int(self.parts.rows[member]))
-        try:
-            source = tree.layout.source_key(location, own)
-        except UnreadError:
-            return Unread(location)
-        if source is None or self.filled[self.parts.which[member]]:
-            return source
-        return Absent(source, region)
+            return self._transcoded(reader, member, start, shape)
+        chunk = reader.chunk(int(parts.rows[member]), own)
+        if chunk is None or self.filled[parts.which[member]]:
+            return chunk
+        return ChunkOrFill(chunk, self._transcoded(reader, member, start, shape))
 
-    async def keys(self, tree: Tree) -> AsyncIterator[str]:
+    def _transcoded(
+        self,
+        reader: GranuleReader,
+        member: int,
+        start: NDArray[np.int64],
+        shape: NDArray[np.int64],
+    ) -> TranscodedChunk:
+        """Return the chunk that covers a region of what is shown of a part."""
+        parts = self.parts
+        begin = parts.starts[member] + start
+        end = begin + np.minimum(parts.lengths[member] - start, shape)
+        return TranscodedChunk(
+            reader,
+            int(parts.rows[member]),
+            parts.path,
+            parts.document(member),
+            tuple(map(slice, begin.tolist(), end.tolist())),
+            tuple(shape.tolist()),
+            self.encoder,
+        )
+
+    async def keys(self, reader: GranuleReader) -> AsyncIterator[str]:
         """Yield the keys of the chunks that there are."""
         if self.shape and 0 in self.shape:
             return
-        for member_index in np.ndindex(*self.grid):
-            key = "/".join(["c", *map(str, member_index)])
-            found = self.find(tree, key)
-            if isinstance(found, Unread):
-                await tree.layout.document(found.location, "")
-                found = self.find(tree, key)
-            there = found is not None
-            if isinstance(found, str):
-                there = await tree.source.exists(found)
-            if there:
+        for index in np.ndindex(*self.grid):
+            key = chunk_key(index)
+            source = await resolve_chunk(self.find(reader, key))
+            if isinstance(source, str):
+                if await reader.source.exists(source):
+                    yield key
+            elif source is not None:
                 yield key
-
-
-@dataclass(frozen=True, eq=False)
-class Region:
-    """A chunk that is made of a region of a granule's array.
-
-    Attributes
-    ----------
-    tree
-        The granules.
-    array
-        The joined array.
-    member
-        Whose array it is.
-    start, shape
-        Where the chunk begins along each axis of what is shown, and its shape.
-    """
-
-    tree: Tree
-    array: JoinedArray
-    member: int
-    start: NDArray[np.int64]
-    shape: NDArray[np.int64]
-
-    async def read(self, prototype: BufferPrototype) -> Buffer | None:
-        """Return the encoded chunk.
-
-        Raises
-        ------
-        ChunkError
-            Where the values can't be read, or brought into the common form.
-        """
-        parts = self.array.parts
-        row = int(parts.rows[self.member])
-        first = parts.starts[self.member] + self.start
-        count = np.minimum(parts.lengths[self.member] - self.start, self.shape)
-        window = tuple(slice(a, a + n) for a, n in zip(first.tolist(), count.tolist(), strict=True))
-        try:
-            source = opened(self.tree, row, parts.path, parts.document(self.member))
-            stored = np.asarray(await source.getitem(window))
-            variant = parts.variants[parts.which[self.member]]
-            values = await asyncio.to_thread(self._placed, stored, variant)
-        except AuthorizationError:
-            raise
-        except Exception as error:  # codecs raise what they like
-            name = self.tree.granules.name(row)
-            raise ChunkError(f"{name}/{parts.path} can't be read: {first_line(error)}") from error
-        metadata, pipeline = self.array.encoder
-        spec = ArraySpec(
-            shape=values.shape,
-            dtype=metadata.dtype,
-            fill_value=metadata.fill_value,
-            config=parse_array_config({"write_empty_chunks": True}),
-            prototype=prototype,
-        )
-        (encoded,) = await pipeline.encode([(prototype.nd_buffer.from_numpy_array(values), spec)])
-        return encoded
-
-    def _placed(self, stored: NDArray[Any], variant: JSON) -> NDArray[Any]:
-        """Return the values as a whole chunk, with the fill value beyond what is shown."""
-        values = self.array.form.encode(stored, variant)
-        shape = tuple(self.shape.tolist())
-        if values.shape == shape:
-            return np.ascontiguousarray(values)
-        whole = np.full(shape, self.array.encoder[0].fill_value, dtype=values.dtype)
-        whole[tuple(map(slice, values.shape))] = values
-        return whole
-
-
-@dataclass(frozen=True, eq=False)
-class Absent:
-    """A granule's own chunk, which is made only where there is none in the source.
-
-    Attributes
-    ----------
-    source
-        The source store's key.
-    region
-        What makes it: the granule's fill value is another than the joined array's.
-    """
-
-    source: str
-    region: Region
-
-    async def read(self, prototype: BufferPrototype) -> Buffer | None:
-        """Return the chunk."""
-        found = await self.region.tree.source.get(self.source, prototype)
-        return await self.region.read(prototype) if found is None else found
 
 
 def inner_codecs(codecs: Sequence[JSON]) -> tuple[JSON, ...] | None:
@@ -462,13 +360,6 @@ def inner_codecs(codecs: Sequence[JSON]) -> tuple[JSON, ...] | None:
         if codec["name"] == "sharding_indexed":
             return tuple(codec["configuration"]["codecs"])
     return None
-
-
-def opened(tree: Tree, row: int, path: str, document: JSON) -> AsyncArray[Any]:
-    """Return a granule's array as zarr has it, without asking the store."""
-    metadata = ArrayV3Metadata.from_dict({**document, "attributes": {}})
-    store: ViewStore = tree.numbered
-    return AsyncArray(metadata=metadata, store_path=StorePath(store, join(str(row), path)))
 
 
 def _are_equal(edges: Sequence[NDArray[np.int64]]) -> bool:

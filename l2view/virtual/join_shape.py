@@ -17,13 +17,13 @@ import zarr
 from numpy.typing import NDArray
 
 from l2view.errors import QueryError
+from l2view.stores.composed import ChunkSource
 from l2view.stores.hierarchy import JSON, join
 from l2view.text import unknown_name
 from l2view.virtual.attributes import OWN
 from l2view.virtual.fields import FieldArray, field_arrays, free_name, owner_array
 from l2view.virtual.join_array import JoinedArray
 from l2view.virtual.pickling import array_of, array_state
-from l2view.virtual.shape import Found
 from l2view.virtual.tree import Tree
 
 type ShapeName = Literal["tree", "stack", "concat"]
@@ -249,12 +249,6 @@ class Joined:
             for path in (*stack.arrays, *stack.fields)
         ]
 
-    def head(self, count: int) -> Joined:
-        """Return the same of the first `count` granules."""
-        from l2view.virtual.join_plan import joined
-
-        return joined(self.tree.head(count), self.joining)
-
     async def load(self, path: str) -> None:
         """Read the fields again, where `path` is neither a group nor a joined array."""
         stack, inner = self._inside(path)
@@ -291,14 +285,14 @@ class Joined:
         name, _, inner = path.partition("/")
         return self.stacks.get(name), inner
 
-    def find(self, key: str) -> Found:
-        """Return where the chunk at `key` is."""
+    def find(self, key: str) -> ChunkSource:
+        """Return where the chunk at `key` comes from."""
         stack, inner = self._inside(key)
         path, rest = split(inner)
         if stack is None:
             return None
         if (array := stack.arrays.get(path)) is not None:
-            return array.find(self.tree, rest)
+            return array.find(self.tree.reader, rest)
         field = stack.fields.get(path)
         return None if field is None else field.chunk_at(rest)
 
@@ -308,7 +302,7 @@ class Joined:
         if stack is None:
             return
         if (array := stack.arrays.get(inner)) is not None:
-            async for key in array.keys(self.tree):
+            async for key in array.keys(self.tree.reader):
                 yield f"{path}/{key}"
         elif (field := stack.fields.get(inner)) is not None:
             for key in field.keys:

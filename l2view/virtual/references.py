@@ -33,6 +33,7 @@ from l2view.granules.chunks import (
     stored_chunks,
 )
 from l2view.granules.inventory import ArrayInventory, Inventory
+from l2view.granules.reader import GranuleReader
 from l2view.stores.hierarchy import JSON
 from l2view.virtual.tree import Tree
 
@@ -52,18 +53,18 @@ SCHEMA = pa.schema(
 
 
 async def chunks_of(
-    tree: Tree, inventory: Inventory, locations: Sequence[Location], path: str
+    reader: GranuleReader, inventory: Inventory, locations: Sequence[Location], path: str
 ) -> AsyncIterator[ChunkTable]:
     """Yield the chunks that there are of the arrays at `path`."""
     array = inventory.arrays[path]
     grids = array.grids
     counts = grids.prod(axis=1)
     whole = -(-array.shapes // np.maximum(array.chunk_shapes, 1))
-    for source in tree.layout.sources(inventory, locations, path):
+    for source in reader.layout.sources(inventory, locations, path):
         left = int(counts[source.members].sum())
         first = array.variants[array.variant_index[int(source.members[0])]]
         encoding = parse_chunk_key_encoding(first["chunk_key_encoding"])
-        async for found in stored_chunks(tree.source, source, whole, encoding):
+        async for found in stored_chunks(reader.source, source, whole, encoding):
             chunks = found if array.starts is None else _shown(found, array, grids)
             left -= len(chunks)
             if len(chunks):
@@ -104,7 +105,7 @@ def _batches(tree: Tree) -> Iterator[pa.RecordBatch]:
             shapes = array.grids
             firsts = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))]).astype(np.int64)
             seen = np.zeros(int(firsts[-1]), dtype=bool)
-            for chunks in iterate_sync(chunks_of(tree, inventory, locations, path)):
+            for chunks in iterate_sync(chunks_of(tree.reader, inventory, locations, path)):
                 seen[numbers_of(chunks.members, chunks.index, shapes, firsts)] = True
                 yield _batch(chunks, inventory.rows, path, names)
             lost = np.flatnonzero(~seen)
@@ -190,7 +191,7 @@ def nbytes_by_container(tree: Tree) -> dict[str, int]:
         for path in inventory.arrays:
             if not tree.shows(path):
                 continue
-            for chunks in iterate_sync(chunks_of(tree, inventory, locations, path)):
+            for chunks in iterate_sync(chunks_of(tree.reader, inventory, locations, path)):
                 for place, size in _sizes(chunks, containers, tree.description).items():
                     found[place] = found.get(place, 0) + size
     return dict(sorted(found.items()))

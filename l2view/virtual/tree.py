@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import TYPE_CHECKING
 
 from zarr.abc.store import Store
 
 from l2view.arrays.cf import RELEVANT, zarr_attributes
 from l2view.errors import MissingGranuleWarning, SkippedArrayWarning, UnsupportedArrayError, warn
-from l2view.granules import Layout, Location, UnreadError
+from l2view.granules import Layout, Location
 from l2view.granules.inventory import Inventory
+from l2view.granules.reader import GranuleReader
+from l2view.stores.composed import ChunkSource, resolve_chunk
 from l2view.stores.hierarchy import JSON, METADATA_KEYS, join
 from l2view.virtual.attributes import OWN, array_attributes, group_attributes
-from l2view.virtual.crop import CroppedChunk, Windows, cropped, cropped_array
+from l2view.virtual.crop import Crop, CroppedChunk, cropped, windows_at
 from l2view.virtual.fields import FieldArray, field_arrays
 from l2view.virtual.granules import Granules
-from l2view.virtual.shape import Found, Unread, is_shown
-
-if TYPE_CHECKING:
-    from l2view.virtual.store import ViewStore
 
 
 class Tree:
@@ -42,7 +40,7 @@ class Tree:
         array's name, one with a slash with its path below the granule.
     field_attributes
         The attributes of the arrays of ``/meta``, by name.
-    windows
+    crop
         The place that the arrays are cropped to, None for the whole arrays.
     """
 
@@ -54,7 +52,7 @@ class Tree:
         description: JSON,
         variables: Sequence[str] | None = None,
         field_attributes: Mapping[str, JSON] | None = None,
-        windows: Windows | None = None,
+        crop: Crop | None = None,
     ) -> None:
         self.source = source
         self.layout = layout
@@ -62,11 +60,11 @@ class Tree:
         self.description = description
         self.variables = None if variables is None else tuple(variables)
         self.field_attributes = dict(field_attributes or {})
-        self.windows = windows
+        self.crop = crop
 
     def __getstate__(self) -> JSON:
         names = ["source", "layout", "granules", "description", "variables", "field_attributes"]
-        return {name: getattr(self, name) for name in [*names, "windows"]}
+        return {name: getattr(self, name) for name in [*names, "crop"]}
 
     def __setstate__(self, state: JSON) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -88,12 +86,9 @@ class Tree:
         return self
 
     @cached_property
-    def numbered(self) -> ViewStore:
-        """The store of the same granules, named by their positions, for reading their values."""
-        from l2view.virtual.store import ViewStore
-
-        granules = self.granules.numbered()
-        return ViewStore(Tree(self.source, self.layout, granules, self.description))
+    def reader(self) -> GranuleReader:
+        """What reads the arrays of the granules."""
+        return GranuleReader(self.source, self.layout, self.granules)
 
     def head(self, count: int) -> Tree:
         """Return the tree of the first `count` granules."""
@@ -114,17 +109,17 @@ class Tree:
     @property
     def whole_variables(self) -> Tree:
         """The tree with all of its arrays."""
-        return Tree(**self.__getstate__() | {"variables": None, "windows": None})
+        return Tree(**self.__getstate__() | {"variables": None, "crop": None})
 
     @property
     def uncropped(self) -> Tree:
         """The tree with its whole arrays."""
-        return self if self.windows is None else Tree(**self.__getstate__() | {"windows": None})
+        return self if self.crop is None else Tree(**self.__getstate__() | {"crop": None})
 
-    def cropped(self, windows: Windows, said: JSON) -> Tree:
+    def cropped(self, crop: Crop, said: JSON) -> Tree:
         """Return the tree with its arrays cropped, and `said` of it."""
         description = {**self.description, "sel": said}
-        return Tree(**self.__getstate__() | {"windows": windows, "description": description})
+        return Tree(**self.__getstate__() | {"crop": crop, "description": description})
 
     @property
     def members(self) -> int:
@@ -153,8 +148,9 @@ class Tree:
             return None
         if document is None:
             return None if inner else self._missing(row, name)
-        if self.windows is not None and document["node_type"] == "array" and self.shows(inner):
-            document = cropped(document, await self.windows.of(self, row), inner)
+        if self.crop is not None and document["node_type"] == "array" and self.shows(inner):
+            windows = windows_at(await self.crop.of(self.reader, row), inner)
+            document = cropped(document, windows) if windows else document
         return self._composed(document, row, inner)
 
     async def inventories(
@@ -169,8 +165,8 @@ class Tree:
         """
         locations = [self.granules.location(row) for row in range(len(self.granules))]
         found = await self.layout.inventory(locations, relevant)
-        if self.windows is not None:
-            found = [await self.windows.cropped(self, one) for one in found]
+        if self.crop is not None:
+            found = [await self.crop.cropped(self.reader, one) for one in found]
         return [(one, [locations[row] for row in one.rows.tolist()]) for one in found]
 
     async def documents(self, paths: Sequence[str]) -> list[JSON | None]:
@@ -226,23 +222,17 @@ class Tree:
         documents = await asyncio.gather(*(self.document(join(path, child)) for child in below))
         return [child for child, found in zip(below, documents, strict=True) if found]
 
-    def find(self, key: str) -> Found:
-        """Return where the chunk at `key` is."""
+    def find(self, key: str) -> ChunkSource:
+        """Return where the chunk at `key` comes from."""
         name, _, inner = key.partition("/")
         if name in self.fields:
             return self.fields[name].chunk_at(inner)
         row = self.granules.row(name) if inner else None
         if row is None:
             return None
-        return self.whole(row, inner) if self.windows is None else CroppedChunk(self, row, inner)
-
-    def whole(self, row: int, inner: str) -> Found:
-        """Return where the chunk at a key below a granule is, of an array that isn't cropped."""
-        location = self.granules.location(row)
-        try:
-            return self.layout.source_key(location, inner)
-        except UnreadError:
-            return Unread(location)
+        if self.crop is not None:
+            return CroppedChunk(self.crop, self.reader, row, inner)
+        return self.reader.chunk(row, inner)
 
     async def chunk_keys(self, path: str) -> AsyncIterator[str]:
         """Yield the keys of the chunks of the array at `path`."""
@@ -254,17 +244,28 @@ class Tree:
         row = self.granules.row(name)
         if row is None:
             return
-        if self.windows is not None:
-            array = await cropped_array(self, row, inner)
+        if self.crop is not None:
+            array = await self.crop.array(self.reader, row, inner)
             if array is not None:
-                async for key in array.keys(self):
-                    yield "/".join([path, "c", *key.split("/")[2:]])
+                async for key in array.keys():
+                    yield f"{path}/{key}"
                 return
-        found = self.whole(row, inner)
-        if isinstance(found, Unread):
-            await self.layout.document(found.location, "")
-            found = self.whole(row, inner)
-        if isinstance(found, str):
-            async for key in self.source.list_prefix(f"{found}/"):
+        prefix = await resolve_chunk(self.reader.chunk(row, inner))
+        if isinstance(prefix, str):
+            async for key in self.source.list_prefix(f"{prefix}/"):
                 if key.rpartition("/")[2] not in METADATA_KEYS:
-                    yield path + key.removeprefix(found)
+                    yield path + key.removeprefix(prefix)
+
+
+def is_shown(path: str, variables: Sequence[str] | None) -> bool:
+    """Return whether the array at `path` below a granule is among the `variables`.
+
+    Examples
+    --------
+    >>> is_shown("data_01/ku/swh", ["s*"]), is_shown("data_01/ku/swh", ["data_20/*"])
+    (True, False)
+    """
+    if variables is None:
+        return True
+    name = path.rpartition("/")[2]
+    return any(fnmatchcase(path if "/" in pattern else name, pattern) for pattern in variables)
