@@ -118,10 +118,11 @@ GRIB = Format(
     "GRIB", ("gribberish.virtualizarr", "GribberishParser"), needs=("gribberish",), extra="grib"
 )
 DMRPP = Format("DMR++", ("l2view.ingest.dmrpp", "parse_dmrpp"), is_own=True)
-KERCHUNK = Format("Kerchunk JSON", (_PARSERS, "KerchunkJSONParser"))
-ZARR = Format("Zarr", (_PARSERS, "ZarrParser"), needs=("arro3.core",), extra="zarr")
+_V2 = "l2view.ingest.zarr_v2"
+KERCHUNK = Format("Kerchunk JSON", (_V2, "ReferencesParser"))
+ZARR = Format("Zarr", (_V2, "HierarchyParser"), needs=("arro3.core",), extra="zarr")
 ZIPPED_ZARR = Format(
-    "zipped Zarr", (_PARSERS, "ZippedZarrParser"), needs=("arro3.core",), extra="zarr"
+    "zipped Zarr", (_V2, "ZippedHierarchyParser"), needs=("arro3.core",), extra="zarr"
 )
 
 MAGIC: tuple[tuple[bytes, Format], ...] = (

@@ -161,6 +161,11 @@ class Hierarchy:
     def __setstate__(self, state: JSON) -> None:
         self.__init__(state["store"], state["root"])  # type: ignore[misc]
 
+    @property
+    def zarr_format(self) -> Literal[2, 3]:
+        """The format of the node that was read last."""
+        return self._format
+
     def key(self, path: str) -> str:
         """Return the store's key for `path`."""
         return join(self.root, path)

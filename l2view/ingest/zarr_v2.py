@@ -1,0 +1,99 @@
+"""Parsers for Zarr hierarchies and Kerchunk's references that keep what Zarr v2 masks.
+
+In Zarr v2 an array's own fill value is what CF calls ``_FillValue``, and there may be none.
+VirtualiZarr makes Zarr v3 of it, in which the two are apart and none is 0. So the attribute is
+added beside it.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+from obspec_utils.registry import ObjectStoreRegistry
+from virtualizarr.manifests import ManifestArray, ManifestGroup, ManifestStore
+from virtualizarr.parsers import KerchunkJSONParser, ZarrParser, ZippedZarrParser
+from virtualizarr.parsers.kerchunk.translator import manifestgroup_from_kerchunk_refs
+from virtualizarr.parsers.zarr.zip import _ZipMetadataStore, parse_zip_index
+from zarr.core.sync import sync
+from zarr.storage import ObjectStore
+
+from l2view.stores.hierarchy import JSON, Hierarchy
+
+
+class HierarchyParser(ZarrParser):
+    """Parses a Zarr hierarchy."""
+
+    def __call__(self, url: str, registry: ObjectStoreRegistry[Any]) -> ManifestStore:
+        """Return the hierarchy at a URL as references."""
+        manifests = super().__call__(url, registry)
+        store, path = registry.resolve(url)
+        sync(_add_fill_values(manifests._group, Hierarchy(ObjectStore(store), str(path))))
+        return manifests
+
+
+class ZippedHierarchyParser(ZippedZarrParser):
+    """Parses a Zarr hierarchy in a ZIP archive."""
+
+    def __call__(self, url: str, registry: ObjectStoreRegistry[Any]) -> ManifestStore:
+        """Return the hierarchy in the archive at a URL as references."""
+        manifests = super().__call__(url, registry)
+        store, path = registry.resolve(url)
+        index = sync(parse_zip_index(store, str(path)))
+        metadata = _ZipMetadataStore(store, str(path), index)
+        sync(_add_fill_values(manifests._group, Hierarchy(metadata)))
+        return manifests
+
+
+class ReferencesParser(KerchunkJSONParser):
+    """Parses Kerchunk's references in JSON."""
+
+    def __call__(self, url: str, registry: ObjectStoreRegistry[Any]) -> ManifestStore:
+        """Return the references at a URL."""
+        store, path = registry.resolve(url)
+        references = json.loads(bytes(memoryview(store.get(path).buffer())))
+        _add_to_references(references["refs"])
+        group = manifestgroup_from_kerchunk_refs(references)
+        return ManifestStore(group=group, registry=registry)
+
+
+async def _add_fill_values(group: ManifestGroup, hierarchy: Hierarchy) -> None:
+    """Add the attribute to the arrays of a group that are of Zarr v2."""
+    root = await hierarchy.read("")
+    if root is not None and hierarchy.zarr_format == 3:
+        return
+    async for node in hierarchy.walk():
+        array = _array(group, node.path)
+        if array is not None and node.zarray.get("fill_value") is not None and node.document:
+            fill = node.document["attributes"]["_FillValue"]
+            array.metadata.attributes["_FillValue"] = fill
+
+
+def _array(group: ManifestGroup, path: str) -> ManifestArray | None:
+    """Return the array at a path below a group, None where there is none."""
+    *groups, name = path.split("/")
+    for part in groups:
+        if part not in group.groups:
+            return None
+        group = group.groups[part]
+    return group.arrays.get(name)
+
+
+def _add_to_references(refs: JSON) -> None:
+    """Add the attribute to arrays of Zarr v2 in Kerchunk's references."""
+    for key in [key for key in refs if key.endswith(".zarray")]:
+        zarray, beside = _json(refs[key]), f"{key.removesuffix('.zarray')}.zattrs"
+        fill = zarray.get("fill_value")
+        # A structure's, and that of bytes, are told in base64.
+        if (
+            fill is None
+            or isinstance(zarray["dtype"], list)
+            or np.dtype(zarray["dtype"]).kind in "SV"
+        ):
+            continue
+        refs[beside] = json.dumps(_json(refs.get(beside, "{}")) | {"_FillValue": fill})
+
+
+def _json(value: Any) -> JSON:
+    return value if isinstance(value, dict) else dict(json.loads(value))
