@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Sequence
+from concurrent.futures import Future
 from typing import Any
 
 from l2view.config import most_bytes
@@ -18,7 +19,7 @@ ENTRY = 256
 """Bytes that an entry takes beside its value."""
 
 
-class Cache:
+class ChunkCache:
     """Values by key; those that were not asked for the longest are given up first.
 
     Parameters
@@ -27,9 +28,10 @@ class Cache:
         The setting of `l2view.config` with the budget, looked at whenever something is added.
     """
 
-    def __init__(self, setting: str = "cache.bytes") -> None:
+    def __init__(self, setting: str) -> None:
         self._setting = setting
         self._values: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._pending: dict[Hashable, Future[Any]] = {}
         self._lock = threading.Lock()
         self.nbytes = 0
 
@@ -44,11 +46,11 @@ class Cache:
     def get(self, key: Hashable) -> Any:
         """Return the value of `key`, None where it isn't kept."""
         with self._lock:
-            found = self._values.get(key)
-            if found is None:
+            entry = self._values.get(key)
+            if entry is None:
                 return None
             self._values.move_to_end(key)
-            return found[0]
+            return entry[0]
 
     def put(self, key: Hashable, value: Any, nbytes: int) -> None:
         """Keep a value of `nbytes` bytes, if there is room for it at all."""
@@ -63,6 +65,55 @@ class Cache:
             while self.nbytes > budget:
                 self.nbytes -= self._values.popitem(last=False)[1][1]
 
+    def fetch[Value](
+        self,
+        keys: Sequence[Hashable],
+        make: Callable[[Sequence[int]], Sequence[Value]],
+        sizeof: Callable[[Value], int],
+    ) -> list[Value]:
+        """Return the values of different keys, making those that neither are kept nor being made.
+
+        Each is made by one thread, for which others wait.
+
+        Parameters
+        ----------
+        keys
+            The keys.
+        make
+            Returns the values of some of them, by their positions.
+        sizeof
+            Returns the bytes of a value.
+        """
+        values: dict[int, Value] = {}
+        waiting: dict[int, Future[Value]] = {}
+        own: dict[int, Future[Value]] = {}
+        with self._lock:
+            for at, key in enumerate(keys):
+                if key in self._values:
+                    self._values.move_to_end(key)
+                    values[at] = self._values[key][0]
+                elif key in self._pending:
+                    waiting[at] = self._pending[key]
+                else:
+                    own[at] = self._pending[key] = Future()
+        try:
+            made = make(list(own)) if own else []
+            for (at, future), value in zip(own.items(), made, strict=True):
+                self.put(keys[at], value, sizeof(value))
+                future.set_result(value)
+                values[at] = value
+        except BaseException as error:
+            for future in own.values():
+                if not future.done():
+                    future.set_exception(error)
+            raise
+        finally:
+            with self._lock:
+                for at in own:
+                    del self._pending[keys[at]]
+        values |= {at: future.result() for at, future in waiting.items()}
+        return [values[at] for at in range(len(keys))]
+
     def clear(self) -> None:
         """Give up everything."""
         with self._lock:
@@ -70,5 +121,11 @@ class Cache:
             self.nbytes = 0
 
 
-CACHE = Cache()
-"""The cache of this process."""
+CACHE = ChunkCache("cache.bytes")
+"""Decoded chunks and indexes of collections, of this process."""
+
+CHUNKS = ChunkCache("mosaic.bytes")
+"""Decoded chunks of images."""
+
+CELLS = ChunkCache("mosaic.cells_bytes")
+"""Where the cells of swaths lie."""

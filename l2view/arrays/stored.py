@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import math
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -24,6 +25,7 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.core.sync import sync
 from zarr.storage import StorePath
 
+from l2view.arrays.cache import CHUNKS
 from l2view.arrays.codecs import at_once
 from l2view.arrays.grid import Edges, Window, edges_of, regular_edges, size
 from l2view.arrays.values import ValueDecoder
@@ -223,6 +225,46 @@ class StoredArray:
         """Return the values of a window, in C order."""
         return self.column(self.stored(window))
 
+    def cached(self, key: Hashable, window: Window) -> NDArray[Any]:
+        """Return what is stored of a window, of chunks that are kept for their neighbours.
+
+        Parameters
+        ----------
+        key
+            What tells the array from any other of this process.
+        window
+            The positions along each axis.
+
+        Raises
+        ------
+        ChunkError
+            Where a chunk can't be read.
+        """
+        indices = list(itertools.product(*self.chunks(window)))
+        chunks = CHUNKS.fetch(
+            [(key, index) for index in indices],
+            lambda missing: self.whole_chunks([indices[at] for at in missing]),
+            lambda chunk: chunk.nbytes,
+        )
+        if len(indices) == 1:
+            return chunks[0][self._overlap(indices[0], window)[1]]
+        stored = np.empty(tuple(map(len, window)), self.decoder.dtype)
+        for index, chunk in zip(indices, chunks, strict=True):
+            inside, of_chunk = self._overlap(index, window)
+            stored[inside] = chunk[of_chunk]
+        return stored
+
+    def _overlap(
+        self, index: Sequence[int], window: Window
+    ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+        """Return where a chunk and a window overlap: as part of the window, and of the chunk."""
+        inside, of_chunk = [], []
+        for axis, extent in zip(window, self.extent(_single(index)), strict=True):
+            first, last = max(axis.start, extent.start), min(axis.stop, extent.stop)
+            inside.append(slice(first - axis.start, last - axis.start))
+            of_chunk.append(slice(first - extent.start, last - extent.start))
+        return tuple(inside), tuple(of_chunk)
+
     def column(self, stored: NDArray[Any]) -> pa.Array:
         """Return stored values as they are shown, in C order.
 
@@ -313,7 +355,7 @@ class StoredArray:
         ChunkError
             Naming the first that can't be read.
         """
-        windows = [self.extent(tuple(range(at, at + 1) for at in one)) for one in indices]
+        windows = [self.extent(_single(index)) for index in indices]
         try:
             if not self.is_decoded_at_once:
                 return [self._stored(window) for window in windows]
@@ -354,7 +396,7 @@ class StoredArray:
         for offset in np.ndindex(*map(len, spans)):
             index = tuple(span[at] for span, at in zip(spans, offset, strict=True))
             try:
-                self._stored(self.extent(tuple(range(at, at + 1) for at in index)))
+                self._stored(self.extent(_single(index)))
             except Exception:
                 yield index
 
@@ -365,6 +407,11 @@ class StoredArray:
         first = [at // max(n, 1) for at, n in zip(self.begin, self.decoder.chunks, strict=True)]
         shown = zip(index, first, self.decoder.shards, strict=True)
         return self.decoder.key(tuple((at + begin) // shard for at, begin, shard in shown))
+
+
+def _single(index: Sequence[int]) -> Window:
+    """Return one chunk as a window of chunks."""
+    return tuple(range(at, at + 1) for at in index)
 
 
 def _holds(block: Window, window: Window) -> bool:

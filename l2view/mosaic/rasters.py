@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 
-from l2view.arrays import reading
 from l2view.arrays.cf import RELEVANT
 from l2view.arrays.grid import Window
 from l2view.arrays.stored import StoredArray
@@ -302,7 +301,7 @@ class Rasters:
         arrays, stored = self.arrays[self.which[number]], self.stored(number)
         key = (self.token, int(self.which[number]), int(self.rows[number]))
         parts = [
-            arrays.image(reading.read(stored, key, arrays.window(rows, some)))
+            arrays.image(stored.cached(key, arrays.window(rows, some)))
             for some in wrapped(columns, width)
         ]
         image = parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)

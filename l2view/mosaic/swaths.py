@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from pykdtree.kdtree import KDTree
 
-from l2view.arrays import reading
+from l2view.arrays.cache import CELLS
 from l2view.arrays.stored import StoredArray
 from l2view.errors import QueryError
 from l2view.granules.reader import GranuleReader
@@ -169,7 +169,7 @@ class Swaths:
         sides = [range(int(one.min()), int(one.max()) + 1) for one in at]
         key = (self.token, int(self.which[number]), int(self.rows[number]))
         window = arrays.window(sides[0], sides[1])
-        values, valid = stored.values.to_numpy(arrays.image(reading.read(stored, key, window)))
+        values, valid = stored.values.to_numpy(arrays.image(stored.cached(key, window)))
         inside = tuple(one - side.start for one, side in zip(at, sides, strict=True))
         return values[inside], None if valid is None else valid[inside]
 
@@ -187,8 +187,7 @@ class Swaths:
         which = int(self.which[number])
         latitudes, track = self.latitudes[which], len(self.arrays[which].axes) == 1
         key = (self.shared, int(self.rows[number]), latitudes.array.path, track)
-        made: Cells | None = reading.once(key, lambda: self._located(number), sizeof)
-        return made
+        return CELLS.fetch([key], lambda _: [self._located(number)], sizeof)[0]
 
     def _located(self, number: int) -> Cells | None:
         found = []

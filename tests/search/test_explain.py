@@ -13,7 +13,7 @@ from obstore.store import S3Store
 from rows import found, wide, write
 
 import l2view
-from l2view.arrays.cache import CACHE, Cache
+from l2view.arrays.cache import CACHE, ChunkCache
 from l2view.index.commands import index
 from l2view.meta import chunks
 from l2view.meta.chunks import Tally
@@ -69,7 +69,7 @@ def test_a_sort_with_a_limit_reads_the_rest_for_few(tmp_path: Path) -> None:
 
 
 def test_the_cache_keeps_to_its_budget() -> None:
-    cache = Cache()
+    cache = ChunkCache("cache.bytes")
     with l2view.config.set({"cache.bytes": 3000}):
         for number in range(10):
             cache.put(number, b"", 500)
