@@ -17,14 +17,14 @@ from zarr.core.sync import sync
 
 from l2view.arrays.arrow import arrow_type
 from l2view.arrays.cf import MISSING
-from l2view.arrays.dtypes import common_dtype, in_native_order, native_dtype
+from l2view.arrays.dtypes import common_dtype, in_native_order
 from l2view.arrays.stored import StoredArray
 from l2view.arrays.values import ValueDecoder
 from l2view.cells.columns import VALUE, Columns, Opened, dimension_column, together
 from l2view.cells.one_array import axes_of
 from l2view.cells.scan import MAX_CELLS, Cells
 from l2view.errors import L2ViewWarning, MissingGranuleWarning, QueryError, warn
-from l2view.geolocation.coordinates import LATITUDE, LONGITUDE, distance, says_coordinate
+from l2view.geolocation.coordinates import LATITUDE, LONGITUDE, nearest_coordinates
 from l2view.granules.inventory import ArrayInventory, Inventory
 from l2view.scan.dataset import TableDataset
 from l2view.stores.hierarchy import JSON, join, resolve
@@ -245,16 +245,9 @@ def _coordinates(
                 break
             above = above.rpartition("/")[0]
     for words in (LATITUDE, LONGITUDE):
-        found = [
-            other
-            for path, other in inventory.arrays.items()
-            if native_dtype(other.variants[0]["data_type"]).kind in "iuf"
-            and says_coordinate(other.variants[0]["attributes"], _name(path), *words)
-            and len(other.dimensions) > 1
-        ]
-        found.sort(key=lambda other: distance(group, other.path.rpartition("/")[0]))
-        for other in found:
-            yield _name(other.path), other
+        for other in nearest_coordinates(inventory, array.path, words):
+            if other.rank > 1:
+                yield _name(other.path), other
 
 
 def _name(path: str) -> str:

@@ -13,9 +13,8 @@ from shapely.affinity import translate
 from l2view.display.plot import draw_ocean, requiring_matplotlib
 from l2view.display.svg import ocean
 from l2view.errors import FieldError, L2ViewError
-from l2view.geolocation.coordinates import image_axes
-from l2view.geolocation.positions import Steps, positions, thinned
-from l2view.geolocation.touching import corners_of, extremes
+from l2view.geolocation.granule import GranuleArrays, Steps
+from l2view.geolocation.windows import corners_of, extremes
 from l2view.text import join_names, unknown_name
 from l2view.virtual.store import ViewStore
 
@@ -120,26 +119,28 @@ def plot_granules(
 def _read_image(tree: zarr.Group, name: str, variable: str) -> GranuleImage | None:
     """Read what is drawn of a granule, None where it has no such variable."""
     group = tree.get(name)
-    array = _find_array(group, variable) if isinstance(group, zarr.Group) else None
-    if array is None or array.ndim < 2 or array.dtype.kind not in "iufb" or not array.size:
+    if not isinstance(group, zarr.Group):
         return None
-    assert isinstance(group, zarr.Group)
-    rows, columns = image_axes(array)
+    granule = GranuleArrays(group)
+    path = _find_path(granule, variable)
+    if path is None:
+        return None
+    array = granule.arrays[path]
+    if array.ndim < 2 or array.dtype.kind not in "iufb" or not array.size:
+        return None
+    rows, columns = granule.axes(path)
     steps: Steps = (-(-array.shape[rows] // PIXELS), -(-array.shape[columns] // PIXELS))
-    lat, lon = positions(group, array, steps) or (None, None)
+    lat, lon = granule.positions(path, steps) or (None, None)
     title, units = array.attrs.get("long_name", variable), array.attrs.get("units")
     label = f"{title} [{units}]" if units else str(title)
-    return GranuleImage(name, label, thinned(array, steps), lat, lon)
+    return GranuleImage(name, label, granule.thinned_image(path, steps), lat, lon)
 
 
-def _find_array(group: zarr.Group, variable: str) -> zarr.Array[Any] | None:
-    """Return the array at a path below a granule, or the first one with that name."""
-    if isinstance(array := group.get(variable), zarr.Array):
-        return array
-    for path, node in sorted(group.members(max_depth=None)):
-        if isinstance(node, zarr.Array) and path.rpartition("/")[2] == variable:
-            return node
-    return None
+def _find_path(granule: GranuleArrays, variable: str) -> str | None:
+    """Return the path of the array at a path below a granule, or of the first with that name."""
+    paths = granule.arrays
+    named = (path for path in paths if path.rpartition("/")[2] == variable)
+    return variable if variable in paths else next(named, None)
 
 
 def _undrawable(tree: zarr.Group, store: ViewStore, variable: str) -> str:

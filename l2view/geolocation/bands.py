@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,13 @@ from l2view.errors import QueryError
 from l2view.geolocation.coordinates import (
     LATITUDE,
     LONGITUDE,
-    axes_of_image,
+    ancestors,
+    is_coordinate,
     is_overview,
-    says_coordinate,
+    last_axes,
+    parent,
 )
-from l2view.geolocation.geotiff import is_placed
+from l2view.geolocation.transforms import geotiff_transform
 from l2view.granules.inventory import ArrayInventory, Inventory
 from l2view.stores.hierarchy import JSON, join, resolve
 from l2view.text import join_names, unknown_name
@@ -28,8 +30,12 @@ from l2view.text import join_names, unknown_name
 type Bands = str | Sequence[str] | Mapping[str, str] | None
 """How bands are asked for: by paths or names, or by what each is to be called."""
 
-NORTH = frozenset({"y", "lat", "latitude", "northing", "yc", "projection_y_coordinate"})
-EAST = frozenset({"x", "lon", "longitude", "easting", "xc", "projection_x_coordinate"})
+NORTH = frozenset({"y", "lat", "latitude", "northing", "yc"}) | {
+    f"projection_y_{quantity}" for quantity in ("coordinate", "angular_coordinate")
+}
+EAST = frozenset({"x", "lon", "longitude", "easting", "xc"}) | {
+    f"projection_x_{quantity}" for quantity in ("coordinate", "angular_coordinate")
+}
 """Names of dimensions, and standard names of their coordinates, along which y and x grow."""
 
 TAKEN = frozenset({"x", "y", "time", "group", "spatial_ref"})
@@ -93,16 +99,21 @@ class Levels:
 
 def image_shapes(shapes: NDArray[np.int64], axes: Sequence[int]) -> NDArray[np.int64]:
     """Return the rows and columns of arrays of some shapes; a track has one column."""
-    found = shapes[:, list(axes)]
-    return found if len(axes) == 2 else np.concatenate([found, np.ones_like(found)], axis=1)
+    lengths = shapes[:, list(axes)]
+    if len(axes) == 2:
+        return lengths
+    return np.concatenate([lengths, np.ones_like(lengths)], axis=1)
 
 
 type Shows = Callable[[str], bool]
 """Whether an array is one that the view shows, by its path."""
 
+type Images = Mapping[str, tuple[str | None, dict[str, str]]]
+"""The images of a profile by path, each with its group of levels and their paths by asset."""
 
-def asked(bands: Bands, inventories: Sequence[Inventory], shows: Shows) -> tuple[Band, ...]:
-    """Return the bands that are asked for; all that are images where none are named.
+
+def resolve_bands(bands: Bands, inventories: Sequence[Inventory], shows: Shows) -> tuple[Band, ...]:
+    """Return the bands that are named; all that are images where none are.
 
     Raises
     ------
@@ -110,13 +121,13 @@ def asked(bands: Bands, inventories: Sequence[Inventory], shows: Shows) -> tuple
         Where they aren't named, or a granule has no images.
     """
     if bands is None:
-        known = [
+        paths = [
             path
-            for one in inventories
-            for path in _groups_of_levels(one)
-            if shows(path) and _has_one_image(one.arrays[path], one)
+            for inventory in inventories
+            for path in images_of(inventory)
+            if shows(path) and _has_one_image(inventory.arrays[path], inventory)
         ]
-        names = _names(list(dict.fromkeys(known)))
+        names = _shortest_names(list(dict.fromkeys(paths)))
         if not names:
             raise QueryError(
                 "no granule of the view has an image, an array of numbers with rows and columns; "
@@ -130,38 +141,39 @@ def asked(bands: Bands, inventories: Sequence[Inventory], shows: Shows) -> tuple
             f"bands={bands!r} are no paths: a text, a list of them, or a mapping of names to paths"
         )
     pairs = (
-        bands.items() if isinstance(bands, Mapping) else [(band_name(one), one) for one in bands]
+        bands.items() if isinstance(bands, Mapping) else [(band_name(text), text) for text in bands]
     )
-    made = [_band(name, said) for name, said in pairs]
-    if not made:
+    resolved = [_parse_band(name, text) for name, text in pairs]
+    if not resolved:
         raise QueryError("bands= names no band")
-    again = {one.name for one in made if sum(other.name == one.name for other in made) > 1}
-    if again:
+    names_given = [band.name for band in resolved]
+    twice = sorted({name for name in names_given if names_given.count(name) > 1})
+    if twice:
         raise QueryError(
-            f"several bands would be called {join_names(sorted(again))}: name each, as in "
+            f"several bands would be called {join_names(twice)}: name each, as in "
             'bands={"red": "a/red", "red_20m": "b/red"}'
         )
-    return tuple(made)
+    return tuple(resolved)
 
 
-def band_name(said: Any) -> str:
+def band_name(text: Any) -> str:
     """Return what a band is called that is named by its path alone."""
-    path, picks = _split(said)
+    path, picks = _parse_path(text)
     name = path.strip("/").rpartition("/")[2]
     return name if picks is None else "_".join([name, *map(str, picks)])
 
 
-def _split(said: Any) -> tuple[str, tuple[int, ...] | None]:
-    if not isinstance(said, str) or not said:
-        raise QueryError(f"a band is named by a path or name, not by {said!r}")
-    match = PICKED.fullmatch(said)
+def _parse_path(text: Any) -> tuple[str, tuple[int, ...] | None]:
+    if not isinstance(text, str) or not text:
+        raise QueryError(f"a band is named by a path or name, not by {text!r}")
+    match = PICKED.fullmatch(text)
     if match is None:
-        return said, None
-    return match["path"], tuple(int(one) for one in match["at"].split(","))
+        return text, None
+    return match["path"], tuple(int(number) for number in match["at"].split(","))
 
 
-def _band(name: Any, said: Any) -> Band:
-    path, picks = _split(said)
+def _parse_band(name: Any, text: Any) -> Band:
+    path, picks = _parse_path(text)
     if not isinstance(name, str) or not name:
         raise QueryError(f"a band is called by a text, not by {name!r}")
     if name in TAKEN:
@@ -172,15 +184,16 @@ def _band(name: Any, said: Any) -> Band:
     return Band(name, path, picks)
 
 
-def _names(paths: Sequence[str]) -> dict[str, str]:
-    """Return paths by their last parts, or by the whole where these aren't alone."""
-    last = [path.rpartition("/")[2] for path in paths]
+def _shortest_names(paths: Sequence[str]) -> dict[str, str]:
+    """Return paths by their last parts, or by the full path where these aren't unique."""
+    names = [path.rpartition("/")[2] for path in paths]
     return {
-        path if last.count(name) > 1 else name: path for name, path in zip(last, paths, strict=True)
+        path if names.count(name) > 1 else name: path
+        for name, path in zip(names, paths, strict=True)
     }
 
 
-def found(band: Band, inventories: Sequence[Inventory], shows: Shows) -> list[Levels]:
+def match_band(band: Band, inventories: Sequence[Inventory], shows: Shows) -> list[Levels]:
     """Return the arrays of a band, profile by profile; those without it are left out.
 
     Raises
@@ -188,55 +201,51 @@ def found(band: Band, inventories: Sequence[Inventory], shows: Shows) -> list[Le
     QueryError
         Where no granule has it, or its arrays are no images.
     """
-    parts = []
+    matches = []
     for inventory in inventories:
-        levels = _groups_of_levels(inventory)
-        path = _path(band.path, levels, inventory)
+        images = images_of(inventory)
+        path = _match_path(band.path, images, inventory)
         if path is not None and shows(path):
-            parts.append(_levels(band, path, levels, inventory))
-    if not parts:
-        known = dict.fromkeys(
+            matches.append(_levels_of_band(band, path, images, inventory))
+    if not matches:
+        candidates = dict.fromkeys(
             path
-            for one in inventories
-            for path in _groups_of_levels(one) or one.arrays
+            for inventory in inventories
+            for path in images_of(inventory) or inventory.arrays
             if shows(path)
         )
-        raise QueryError(unknown_name("band", band.path, known))
-    return parts
+        raise QueryError(unknown_name("band", band.path, candidates))
+    return matches
 
 
-def _groups_of_levels(inventory: Inventory) -> dict[str, tuple[str | None, dict[str, str]]]:
-    """Return the images of a profile by path, each with its group of levels and their assets.
-
-    An image of several resolutions is known by the path of its finest.
-    """
+def images_of(inventory: Inventory) -> Images:
+    """Return the images of a profile. One of several resolutions goes by the path of its finest."""
     images = {path: array for path, array in inventory.arrays.items() if _is_image(array)}
     levels: dict[str, tuple[str | None, dict[str, str]]] = {}
     coarser: set[str] = set()
     for group in sorted(inventory.groups, key=lambda path: -path.count("/")):
-        assets = _assets(inventory, group)
         below: dict[str, dict[str, str]] = {}
-        for asset in assets:
+        for asset in _assets(inventory, group):
             at = join(group, asset)
             if at in images:
                 below.setdefault("", {})[asset] = at
             for path in images:
                 if path.startswith(f"{at}/"):
                     below.setdefault(path.removeprefix(f"{at}/"), {})[asset] = path
-        for some in below.values():
-            alike = _finest_first(some, images, inventory)
+        for assets in below.values():
+            alike = _finest_first(assets, images, inventory)
             paths = list(alike.values())
             if len(paths) > 1 and not coarser & set(paths) and paths[0] not in levels:
                 levels[paths[0]] = (group, alike)
                 coarser |= set(paths[1:])
-    for first, alike in _tiffs(images, inventory):
-        if first not in levels and not coarser & set(alike.values()):
-            levels[first] = (None, alike)
-            coarser |= set(alike.values()) - {first}
+    for full, alike in _tiff_overviews(images, inventory):
+        if full not in levels and not coarser & set(alike.values()):
+            levels[full] = (None, alike)
+            coarser |= set(alike.values()) - {full}
     return {path: levels.get(path, (None, {"": path})) for path in images if path not in coarser}
 
 
-def _tiffs(
+def _tiff_overviews(
     images: Mapping[str, ArrayInventory], inventory: Inventory
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield the full images of TIFFs, with their overviews.
@@ -246,59 +255,65 @@ def _tiffs(
     """
     numbered: dict[tuple[str, bool], dict[int, str]] = {}
     for path in images:
-        group, _, name = path.rpartition("/")
+        group, name = parent(path), path.rpartition("/")[2]
         if name.isdigit():
             nested = group.rpartition("/")[2] == name
-            above = group.rpartition("/")[0] if nested else group
-            numbered.setdefault((above, nested), {})[int(name)] = path
-    for some in numbered.values():
-        full = images.get(some.get(0, ""))
-        if full is None or not any(is_placed(one["attributes"]) for one in full.variants):
+            numbered.setdefault((parent(group) if nested else group, nested), {})[int(name)] = path
+    for paths in numbered.values():
+        full = images.get(paths.get(0, ""))
+        if full is None or not _has_geotiff_keys(full):
             continue
         own = full.shapes[:, list(axes_of(full, inventory))]
-        alike = {"0": some[0]}
-        for number in sorted(some.keys() - {0}):
-            array = images[some[number]]
+        alike = {"0": paths[0]}
+        for number in sorted(paths.keys() - {0}):
+            array = images[paths[number]]
             shapes = array.shapes[:, list(axes_of(array, inventory))]
             if (
                 array.rank == full.rank
-                and not any(_is_mask(one["attributes"]) for one in array.variants)
+                and not any(_is_mask(variant["attributes"]) for variant in array.variants)
                 and array.variants[0]["data_type"] == full.variants[0]["data_type"]
-                and not any(is_placed(one["attributes"]) for one in array.variants)
-                and all(map(is_overview, map(tuple, shapes.tolist()), map(tuple, own.tolist())))
+                and not _has_geotiff_keys(array)
+                and all(map(is_overview, shapes.tolist(), own.tolist()))
                 and (shapes < own).all()
             ):
-                alike[str(number)] = some[number]
+                alike[str(number)] = paths[number]
         if len(alike) > 1:
-            yield some[0], alike
+            yield paths[0], alike
 
 
-def _is_mask(said: JSON) -> bool:
-    """Return whether a TIFF's image is one of which pixels there are (TIFF 6.0, 8)."""
-    kind, photometric = said.get("new_subfile_type"), said.get("photometric_interpretation")
-    return (isinstance(kind, int) and bool(kind & 4)) or photometric == 4
+def _has_geotiff_keys(array: ArrayInventory) -> bool:
+    return any(geotiff_transform(variant["attributes"]) is not None for variant in array.variants)
+
+
+def _is_mask(attributes: JSON) -> bool:
+    """Whether a TIFF's image is the mask of another (TIFF 6.0, 8)."""
+    kind = attributes.get("new_subfile_type")
+    masks = isinstance(kind, int) and bool(kind & 4)
+    return masks or attributes.get("photometric_interpretation") == 4
 
 
 def _assets(inventory: Inventory, group: str) -> list[str]:
     """Return the assets of a group's levels, of those that all granules name."""
-    found: dict[str, None] | None = None
-    for said in inventory.groups[group].variants:
-        names = dict.fromkeys(str(one["asset"]) for one in layout_of(said))
-        found = names if found is None else {name: None for name in found if name in names}
-    return list(found or ())
+    names = [
+        dict.fromkeys(str(entry["asset"]) for entry in layout_of(variant))
+        for variant in inventory.groups[group].variants
+    ]
+    return [name for name in names[0] if all(name in other for other in names)] if names else []
 
 
-def layout_of(said: JSON) -> list[JSON]:
+def layout_of(attributes: JSON) -> list[JSON]:
     """Return the levels that attributes tell of (the convention multiscales for Zarr)."""
-    told = said.get("multiscales")
-    layout = told.get("layout") if isinstance(told, dict) else None
+    multiscales = attributes.get("multiscales")
+    layout = multiscales.get("layout") if isinstance(multiscales, dict) else None
     if not isinstance(layout, list | tuple):
         return []
-    return [one for one in layout if isinstance(one, dict) and isinstance(one.get("asset"), str)]
+    return [
+        entry for entry in layout if isinstance(entry, dict) and isinstance(entry.get("asset"), str)
+    ]
 
 
 def _finest_first(
-    some: Mapping[str, str], images: Mapping[str, ArrayInventory], inventory: Inventory
+    assets: Mapping[str, str], images: Mapping[str, ArrayInventory], inventory: Inventory
 ) -> dict[str, str]:
     """Return images from the largest to the smallest, of those that are like the largest."""
 
@@ -306,31 +321,31 @@ def _finest_first(
         array = images[path]
         return int(np.prod(array.shapes[:, list(axes_of(array, inventory))].max(axis=0, initial=0)))
 
-    ordered = sorted(some.items(), key=lambda one: -size(one[1]))
-    first = images[ordered[0][1]]
+    ordered = sorted(assets.items(), key=lambda item: -size(item[1]))
+    finest = images[ordered[0][1]]
     return {
         asset: path
         for asset, path in ordered
-        if images[path].rank == first.rank
-        and images[path].variants[0]["data_type"] == first.variants[0]["data_type"]
+        if images[path].rank == finest.rank
+        and images[path].variants[0]["data_type"] == finest.variants[0]["data_type"]
     }
 
 
 def _has_one_image(array: ArrayInventory, inventory: Inventory) -> bool:
-    """Return whether an array has no axes beside rows and columns, but for those of length 1."""
+    """Whether an array has no axes beside rows and columns, but for those of length 1."""
     others = [axis for axis in range(array.rank) if axis not in axes_of(array, inventory)]
     return bool((array.shapes[:, others] == 1).all())
 
 
 def _is_image(array: ArrayInventory) -> bool:
-    """Return whether an array's values are numbers along two axes, and not coordinates."""
+    """Whether an array's values are numbers along two axes, and not coordinates."""
     attributes, name = array.variants[0]["attributes"], array.path.rpartition("/")[2]
     kind = native_dtype(array.variants[0]["data_type"]).kind
     return (
         array.rank >= 2
         and kind in "iufb"
         and not is_time(attributes)
-        and not any(says_coordinate(attributes, name, *words) for words in (LATITUDE, LONGITUDE))
+        and not any(is_coordinate(attributes, name, words) for words in (LATITUDE, LONGITUDE))
     )
 
 
@@ -340,39 +355,39 @@ def axes_of(array: ArrayInventory, inventory: Inventory) -> tuple[int, ...]:
     They are those that ``spatial:dimensions`` names (the convention spatial for Zarr), those whose
     coordinates or names say that they go north and east, else the last two, but for one of bands.
     """
-    said = array.variants[0]["attributes"].get("spatial:dimensions")
-    if isinstance(said, list) and len(said) == 2 and set(said) <= set(array.dimensions):
-        rows, columns = (array.dimensions.index(name) for name in said)
+    names = array.variants[0]["attributes"].get("spatial:dimensions")
+    if isinstance(names, list) and len(names) == 2 and set(names) <= set(array.dimensions):
+        rows, columns = (array.dimensions.index(name) for name in names)
         return (rows, columns)
     if array.rank < 2:
         return (0,)
-    found = []
+    axes = []
     for words in (NORTH, EAST):
-        axes = [
+        candidates = [
             axis
             for axis, name in enumerate(array.dimensions)
-            if name is not None and _goes(name, array, inventory, words)
+            if name is not None and _points_to(name, array, inventory, words)
         ]
-        if len(axes) == 1:
-            found.append(axes[0])
-    return (found[0], found[1]) if len(found) == 2 else axes_of_image(array.dimensions)
+        if len(candidates) == 1:
+            axes.append(candidates[0])
+    return (axes[0], axes[1]) if len(axes) == 2 else last_axes(array.dimensions)
 
 
-def _goes(
+def _points_to(
     dimension: str, array: ArrayInventory, inventory: Inventory, words: frozenset[str]
 ) -> bool:
-    """Return whether a dimension, or the coordinate that is called so, goes in a direction."""
+    """Whether a dimension, or the coordinate that is called so, points to the north or east."""
     for group in ancestors(array.path):
-        other = inventory.arrays.get(join(group, dimension))
-        if other is not None and other.rank == 1:
-            said = other.variants[0]["attributes"].get("standard_name")
-            if isinstance(said, str) and said in NORTH | EAST:
-                return said in words
+        coordinate = inventory.arrays.get(join(group, dimension))
+        if coordinate is not None and coordinate.rank == 1:
+            name = coordinate.variants[0]["attributes"].get("standard_name")
+            if isinstance(name, str) and name in NORTH | EAST:
+                return name in words
             break
     return dimension.lower() in words
 
 
-def _path(asked: str, levels: Mapping[str, Any], inventory: Inventory) -> str | None:
+def _match_path(name: str, images: Images, inventory: Inventory) -> str | None:
     """Return which image or array of a profile a band is, None where it has none.
 
     Raises
@@ -380,28 +395,23 @@ def _path(asked: str, levels: Mapping[str, Any], inventory: Inventory) -> str | 
     QueryError
         Where several are called so.
     """
-    path = resolve(asked)
+    path = resolve(name)
     if path is not None and path in inventory.arrays:
         return path
     if path is not None and path in inventory.groups:
-        own = [one for one, (group, _) in levels.items() if group == path]
-        if len(own) == 1:
-            return own[0]
-    named = [one for one in levels if one.rpartition("/")[2] == asked]
-    named = named or [one for one in inventory.arrays if one.rpartition("/")[2] == asked]
-    if len(named) > 1:
+        finest = [image for image, (group, _) in images.items() if group == path]
+        if len(finest) == 1:
+            return finest[0]
+    matches = [image for image in images if image.rpartition("/")[2] == name]
+    matches = matches or [other for other in inventory.arrays if other.rpartition("/")[2] == name]
+    if len(matches) > 1:
         raise QueryError(
-            f'several bands are called "{asked}": name one by its path, of {join_names(named)}'
+            f'several bands are called "{name}": name one by its path, of {join_names(matches)}'
         )
-    return named[0] if named else None
+    return matches[0] if matches else None
 
 
-def _levels(
-    band: Band,
-    path: str,
-    levels: Mapping[str, tuple[str | None, dict[str, str]]],
-    inventory: Inventory,
-) -> Levels:
+def _levels_of_band(band: Band, path: str, images: Images, inventory: Inventory) -> Levels:
     """Return a band of the granules of a profile: from what is named on to what is coarser.
 
     Raises
@@ -411,21 +421,32 @@ def _levels(
     """
     group: str | None = None
     assets = {"": path}
-    for holder, some in levels.values():
-        names = list(some)
-        if path in some.values():
+    for holder, levels in images.values():
+        if path in levels.values():
             group = holder
-            assets = {name: some[name] for name in names[list(some.values()).index(path) :]}
-    arrays = tuple(inventory.arrays[one] for one in assets.values())
-    first = arrays[0]
-    dtype = native_dtype(first.variants[0]["data_type"])
-    if dtype.kind not in "iufb" or first.rank == 0:
+            coarser = list(levels)[list(levels.values()).index(path) :]
+            assets = {name: levels[name] for name in coarser}
+    finest = inventory.arrays[path]
+    dtype = native_dtype(finest.variants[0]["data_type"])
+    if dtype.kind not in "iufb" or finest.rank == 0:
         raise QueryError(
-            f'"{band.path}" is of {dtype} and {first.rank} dimensions: a band has numbers along '
+            f'"{band.path}" is of {dtype} and {finest.rank} dimensions: a band has numbers along '
             "two of them"
         )
-    axes = axes_of(first, inventory)
-    return Levels(inventory, arrays, group, tuple(assets), axes, _picks(band, first, axes))
+    levels_found = levels_at(inventory, group, assets)
+    return replace(levels_found, picks=_picks(band, finest, levels_found.axes))
+
+
+def levels_at(inventory: Inventory, group: str | None, assets: Mapping[str, str]) -> Levels:
+    """Return the arrays of one image, by asset, the finest first."""
+    arrays = tuple(inventory.arrays[path] for path in assets.values())
+    return Levels(inventory, arrays, group, tuple(assets), axes_of(arrays[0], inventory), ())
+
+
+def all_levels(inventory: Inventory) -> Iterator[Levels]:
+    """Yield all images of a profile, each with its levels."""
+    for group, assets in images_of(inventory).values():
+        yield levels_at(inventory, group, assets)
 
 
 def _picks(band: Band, array: ArrayInventory, axes: Sequence[int]) -> tuple[int, ...]:
@@ -441,11 +462,11 @@ def _picks(band: Band, array: ArrayInventory, axes: Sequence[int]) -> tuple[int,
     names = [array.dimensions[axis] or f"axis {axis}" for axis in others]
     if band.picks is None:
         if any(array.shapes[:, axis].max(initial=1) > 1 for axis in others):
-            told = ", ".join(f"{n} ({length})" for n, length in zip(names, lengths, strict=True))
-            first = ",".join("0" * len(others))
+            sizes = ", ".join(f"{n} ({length})" for n, length in zip(names, lengths, strict=True))
+            zeros = ",".join("0" * len(others))
             raise QueryError(
-                f'"{array.path}" has more than rows and columns: {told}. Name what to show, as in '
-                f'bands={{"{band.name}": "{array.path}[{first}]"}}'
+                f'"{array.path}" has more than rows and columns: {sizes}. Name what to show, as in '
+                f'bands={{"{band.name}": "{array.path}[{zeros}]"}}'
             )
         return (0,) * len(others)
     if len(band.picks) != len(others):
@@ -457,29 +478,3 @@ def _picks(band: Band, array: ArrayInventory, axes: Sequence[int]) -> tuple[int,
         if not -length <= at < length:
             raise QueryError(f'there is no {at} along {name} of "{array.path}", of {length}')
     return tuple(at % length for at, length in zip(band.picks, lengths, strict=True))
-
-
-def coordinates_of(
-    inventory: Inventory, words: tuple[str, str, str]
-) -> Iterator[tuple[str, ArrayInventory]]:
-    """Yield the arrays of a profile that are latitudes, or longitudes, by path."""
-    for path, array in inventory.arrays.items():
-        kind = native_dtype(array.variants[0]["data_type"]).kind
-        attributes = array.variants[0]["attributes"]
-        if kind in "iuf" and says_coordinate(attributes, path.rpartition("/")[2], *words):
-            yield path, array
-
-
-def ancestors(path: str) -> Iterable[str]:
-    """Return the groups that hold an array, the nearest first.
-
-    Examples
-    --------
-    >>> list(ancestors("a/b/c"))
-    ['a/b', 'a', '']
-    """
-    found = []
-    while path:
-        path = path.rpartition("/")[0]
-        found.append(path)
-    return found

@@ -1,49 +1,36 @@
-"""Which arrays of a granule are its latitudes and longitudes."""
+"""Which arrays of granules are latitudes and longitudes, and how near they are to another."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
+
+from l2view.arrays.dtypes import native_dtype
+from l2view.granules.inventory import ArrayInventory, Inventory
 
 LATITUDE = ("latitude", "lat", "north")
 LONGITUDE = ("longitude", "lon", "east")
 """The standard name, a short one, and the side of the globe that units name."""
 
-
-def pairs(group: zarr.Group) -> Iterator[tuple[zarr.Array[Any], zarr.Array[Any]]]:
-    """Yield the latitudes and longitudes of the granule's groups, its own first."""
-    groups = [group]
-    while groups:
-        below: list[zarr.Group] = []
-        for current in groups:
-            arrays = [array for _, array in sorted(current.arrays()) if array.size]
-            latitudes = [
-                array for array in arrays if is_coordinate(array, "latitude", "lat", "north")
-            ]
-            longitudes = [
-                array for array in arrays if is_coordinate(array, "longitude", "lon", "east")
-            ]
-            if latitudes and longitudes:
-                yield latitudes[0], longitudes[0]
-            below.extend(child for _, child in sorted(current.groups()))
-        groups = below
+BANDS = frozenset({"band", "bands", "channel", "channels", "sample", "samples", "rgb", "rgba"})
+"""Names of a last dimension that isn't one of the image."""
 
 
-def is_coordinate(array: zarr.Array[Any], name: str, short: str, side: str) -> bool:
-    """Return whether an array holds coordinates, by the CF conventions or by its name."""
-    if array.dtype.kind not in "iuf":
-        return False
-    return says_coordinate(array.attrs, array.basename, name, short, side)
+def is_coordinate(attributes: Mapping[str, Any], basename: str, words: tuple[str, ...]) -> bool:
+    """Whether an array of numbers is one of coordinates, by the CF conventions or by its name.
 
-
-def says_coordinate(
-    attributes: Mapping[str, Any], basename: str, name: str, short: str, side: str
-) -> bool:
-    """Return whether attributes, or what an array of numbers is called, tell of coordinates."""
+    Parameters
+    ----------
+    attributes, basename
+        Of the array.
+    words
+        `LATITUDE` or `LONGITUDE`.
+    """
+    name, short, side = words
     if attributes.get("standard_name") == name:
         return True
     units = str(attributes.get("units", "")).lower().replace("_", "").replace(" ", "")
@@ -51,26 +38,94 @@ def says_coordinate(
     return degrees and basename.lower() in (name, short, f"{short}s", f"{name}s")
 
 
+def coordinates_of(inventory: Inventory, words: tuple[str, ...]) -> Iterator[ArrayInventory]:
+    """Yield the arrays of a profile that are latitudes, or longitudes."""
+    for path, array in inventory.arrays.items():
+        variant = array.variants[0]
+        if native_dtype(variant["data_type"]).kind in "iuf" and is_coordinate(
+            variant["attributes"], path.rpartition("/")[2], words
+        ):
+            yield array
+
+
+def nearest_coordinates(
+    inventory: Inventory, path: str, words: tuple[str, ...]
+) -> list[ArrayInventory]:
+    """Return latitudes, or longitudes, of a profile, those nearest to an array first."""
+    group = parent(path)
+    return sorted(
+        coordinates_of(inventory, words), key=lambda array: distance(group, parent(array.path))
+    )
+
+
+def coordinate_pairs(inventory: Inventory) -> Iterator[tuple[ArrayInventory, ArrayInventory]]:
+    """Yield the latitudes and longitudes of each group, the granule's own first.
+
+    Several pairs of a group are told apart by their dimensions.
+    """
+    groups: dict[str, tuple[list[ArrayInventory], list[ArrayInventory]]] = {}
+    for axis, words in enumerate((LATITUDE, LONGITUDE)):
+        for array in sorted(coordinates_of(inventory, words), key=lambda array: array.path):
+            if array.shapes.prod(axis=1).all():
+                groups.setdefault(parent(array.path), ([], []))[axis].append(array)
+    for group in sorted(groups, key=lambda path: (depth(path), path)):
+        latitudes, longitudes = groups[group]
+        pairs = []
+        for latitude in latitudes:
+            alike = (longitude for longitude in longitudes if _is_alike(latitude, longitude))
+            pairs += [(latitude, longitude) for longitude in itertools.islice(alike, 1)]
+        yield from pairs or zip(latitudes[:1], longitudes[:1], strict=False)
+
+
+def _is_alike(array: ArrayInventory, other: ArrayInventory) -> bool:
+    return array.dimensions == other.dimensions and np.array_equal(array.shapes, other.shapes)
+
+
 def are_axes(
-    latitude: zarr.Array[Any],
-    longitude: zarr.Array[Any],
-    lat: NDArray[Any],
-    lon: NDArray[Any],
+    latitude: ArrayInventory,
+    longitude: ArrayInventory,
+    lat: NDArray[np.float64],
+    lon: NDArray[np.float64],
 ) -> bool:
-    """Return whether two 1-D arrays are the axes of a grid, and not the points of a track.
+    """Whether two 1-D arrays are the axes of a grid, and not the points of a track.
 
     Where their dimensions have no names, even steps tell: the grid's rectangle then holds what
     would be the track.
     """
-    names = dimension_of(latitude), dimension_of(longitude)
-    if not all(name is None or name.startswith("phony_dim") for name in names):
+    names = latitude.dimensions[0], longitude.dimensions[0]
+    if any(are_named([name]) for name in names):
         return names[0] != names[1]
     return lat.shape != lon.shape or (_is_even(lat) and _is_even(np.unwrap(lon, period=360)))
 
 
-def _is_even(values: NDArray[Any]) -> bool:
+def _is_even(values: NDArray[np.float64]) -> bool:
     steps = np.diff(values)
     return bool(len(steps) and np.allclose(steps, steps.mean(), rtol=1e-3) and steps.mean() != 0)
+
+
+def are_named(names: Sequence[str | None]) -> bool:
+    """Whether all dimensions have names, and not ones that formats make up for want of some."""
+    return all(name is not None and not name.startswith("phony_dim") for name in names)
+
+
+def parent(path: str) -> str:
+    """Return the path of the group that holds an array."""
+    return path.rpartition("/")[0]
+
+
+def ancestors(path: str) -> list[str]:
+    """Return the groups that hold an array, the nearest first.
+
+    Examples
+    --------
+    >>> ancestors("a/b/c")
+    ['a/b', 'a', '']
+    """
+    groups = []
+    while path:
+        path = parent(path)
+        groups.append(path)
+    return groups
 
 
 def distance(group: str, other: str) -> tuple[int, int]:
@@ -90,32 +145,17 @@ def depth(path: str) -> int:
     return path.count("/") + bool(path)
 
 
-BANDS = frozenset({"band", "bands", "channel", "channels", "sample", "samples", "rgb", "rgba"})
-"""Names of a last dimension that isn't one of the image."""
-
-
-def image_axes(array: zarr.Array[Any]) -> tuple[int, int]:
-    """Return the axes of an image's rows and columns: the last two, but for one of bands."""
-    return axes_of_image(array.metadata.dimension_names or (None,) * array.ndim)  # type: ignore[union-attr]
-
-
-def axes_of_image(names: Sequence[str | None]) -> tuple[int, int]:
-    """Return the axes of rows and columns among dimensions, two at least, with such names."""
+def last_axes(names: Sequence[str | None]) -> tuple[int, int]:
+    """Return the axes of rows and columns of an image: the last two, but for one of bands."""
     last = len(names) - 1
     if len(names) >= 3 and str(names[-1]).lower() in BANDS:
         last -= 1
     return last - 1, last
 
 
-def dimension_of(array: zarr.Array[Any]) -> str | None:
-    """Return the name of an array's first dimension, None where it has none."""
-    names = array.metadata.dimension_names  # type: ignore[union-attr]
-    return None if not names else names[0]
-
-
-def is_overview(shape: tuple[int, int], full: tuple[int, int]) -> bool:
-    """Return whether an image is as wide as high as another, but for what rounding leaves."""
-    if shape == full:
+def is_overview(shape: Sequence[int], full: Sequence[int]) -> bool:
+    """Whether an image is as wide as high as another, but for what rounding leaves."""
+    if tuple(shape) == tuple(full):
         return True
     factors = [large / small for large, small in zip(full, shape, strict=True) if small]
     if len(factors) < 2 or min(factors) <= 1:

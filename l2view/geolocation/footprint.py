@@ -1,31 +1,27 @@
 """A granule's footprint on the globe, as a polygon in EPSG:4326.
 
 From the attributes that bound it, else from its arrays of latitude and longitude, else from
-its coordinate reference system. What crosses the antimeridian or holds a pole is cut as
-GeoJSON (RFC 7946, 3.1.9) asks for, by the package antimeridian.
+its grids. What crosses the antimeridian or holds a pole is cut as GeoJSON (RFC 7946, 3.1.9) asks
+for.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
 
-import antimeridian
 import numpy as np
 import shapely
 import zarr
 from affine import Affine
 from numpy.typing import NDArray
-from odc.geo.geobox import GeoBox
 
-from l2view.arrays.cf import read_floats
 from l2view.errors import IngestError
-from l2view.geolocation.coordinates import are_axes, pairs
-from l2view.geolocation.geotiff import crs_of, is_placed, transform_of
-from l2view.geolocation.globe import within
+from l2view.geolocation.crs import to_degrees
+from l2view.geolocation.globe import split_at_antimeridian
+from l2view.geolocation.granule import Georeference, GranuleArrays
 
 BOUNDS = (
     ("geospatial_lon_min", "geospatial_lat_min", "geospatial_lon_max", "geospatial_lat_max"),
@@ -53,14 +49,40 @@ MOST_RIBS = 400
 POINTS = 9
 """The most points of a row that it is taken from."""
 
+SIDE = 64
+"""The points of each side of a grid that its outline is taken from."""
+
+BISECTIONS = 40
+"""How often the way to the edge of the globe is halved."""
+
 TRACK_WIDTH = 0.05
 """Half the width in degrees that a track of single points is given."""
 
 
 def harvest_footprint(group: zarr.Group, url: str) -> dict[str, Any]:
     """Return the field ``bbox`` as WKB, nothing where the granule doesn't say where it is."""
-    shape = of_bounds(dict(group.attrs)) or of_coordinates(group) or of_raster(group)
+    shape = of_bounds(dict(group.attrs)) or of_granule(GranuleArrays(group))
     return {} if shape is None else {"bbox": shapely.to_wkb(shape)}
+
+
+def of_granule(granule: GranuleArrays) -> shapely.Geometry | None:
+    """Return the outline of a granule's cells, None where nothing says where they lie.
+
+    It is that of its latitudes and longitudes, else of all its grids.
+    """
+    for pair in granule.pairs():
+        outline = of_coordinates(granule, pair)
+        if outline is not None and not outline.is_empty:
+            return outline
+    grids: dict[tuple[Any, ...], Georeference] = {}
+    for image in granule.images():
+        if image.is_grid:
+            corners = np.concatenate(
+                image.xy(np.array([0, image.shape[1]]), np.array([0, image.shape[0]]))
+            )
+            grids.setdefault((str(image.crs), *np.round(corners, 6)), image)
+    outlines = [outline for grid in grids.values() if (outline := of_grid(grid)) is not None]
+    return shapely.union_all(outlines) if outlines else None
 
 
 def on_the_globe(said: Any) -> shapely.Geometry:
@@ -134,26 +156,19 @@ def _wrapped(longitude: float) -> float:
     return (longitude + 180) % 360 - 180
 
 
-def of_coordinates(group: zarr.Group) -> shapely.Geometry | None:
-    """Return the outline of a granule's arrays of latitude and longitude, None without them."""
-    for latitude, longitude in pairs(group):
-        lat, lon = read_floats(latitude), read_floats(longitude)
-        if lat.ndim == 1 and lon.ndim == 1 and are_axes(latitude, longitude, lat, lon):
-            shape = of_grid(lat, lon)
-        elif lat.shape == lon.shape and lat.ndim == 1:
-            shape = of_track(lat, lon)
-        elif lat.shape == lon.shape and lat.ndim >= 2:
-            # TROPOMI's, for one, begin with a time of length 1.
-            rows = (-1, lat.shape[-1])
-            shape = of_swath(lat.reshape(rows), lon.reshape(rows))
-        else:
-            continue
-        if shape is not None and not shape.is_empty:
-            return shape
-    return None
+def of_coordinates(granule: GranuleArrays, pair: Georeference) -> shapely.Geometry | None:
+    """Return the outline of latitudes and longitudes, None where none is valid."""
+    lat, lon = granule.values(pair.latitudes), granule.values(pair.longitudes)
+    if len(pair.dimensions) == 1:
+        return of_track(lat, lon)
+    if lat.ndim == 1:
+        return of_axes(lat, lon)
+    # TROPOMI's, for one, begin with a time of length 1.
+    rows = (-1, lat.shape[-1])
+    return of_swath(lat.reshape(rows), lon.reshape(rows))
 
 
-def of_grid(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
+def of_axes(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
     """Return the rectangle that a grid covers, with half a cell around its centres."""
     lat, lon = lat[np.isfinite(lat)], np.unwrap(lon[np.isfinite(lon)], period=360)
     if len(lat) == 0 or len(lon) == 0:
@@ -244,7 +259,7 @@ def _half_a_pixel(lat: NDArray[Any], lon: NDArray[Any], valid: NDArray[np.bool_]
 
 def _on_the_map(shape: shapely.Geometry) -> shapely.Geometry:
     """Return the polygons of a shape, cut at the map's edges."""
-    inside = shapely.intersection(within(shape), shapely.box(-180, -90, 180, 90))
+    inside = shapely.intersection(split_at_antimeridian(shape), shapely.box(-180, -90, 180, 90))
     areas = [part for part in shapely.get_parts(inside) if part.geom_type == "Polygon"]
     return areas[0] if len(areas) == 1 else shapely.MultiPolygon(areas)
 
@@ -315,7 +330,7 @@ def of_ring(points: NDArray[Any]) -> shapely.Geometry | None:
         polygon = shapely.Polygon(ring)
     if polygon.area < 1e-12:
         return None
-    return within(shapely.make_valid(polygon))
+    return split_at_antimeridian(shapely.make_valid(polygon))
 
 
 def _near(points: NDArray[Any]) -> NDArray[Any]:
@@ -329,35 +344,57 @@ def _valid(lat: NDArray[Any], lon: NDArray[Any]) -> NDArray[np.bool_]:
         return np.asarray((np.abs(lat) <= 90) & (lon >= -180) & (lon <= 360))
 
 
-def of_raster(group: zarr.Group) -> shapely.Geometry | None:
-    """Return the outline of a GeoTIFF, None where it doesn't say where it is."""
-    for holder in (group, *(child for _, child in sorted(group.groups()))):
-        attributes = dict(holder.attrs)
-        images = [array for _, array in sorted(holder.arrays()) if array.ndim >= 2]
-        if "model_tiepoint" not in attributes and images:
-            attributes = dict(images[0].attrs)
-        crs = crs_of(attributes)
-        if crs is None or not images:
-            continue
-        if not is_placed(attributes):
-            continue
-        height, width = images[0].shape[-2:]
-        if crs == "EPSG:4326":
-            # A parallel is a straight line on the map, and not the shortest way.
-            west, south, east, north = _extent(transform_of(attributes), width, height)
-            return rectangle(west, south, east, north)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            box = GeoBox((height, width), transform_of(attributes), crs)
-            outline = box.footprint("EPSG:4326", npoints=64).geom
-        if outline.geom_type == "Polygon":
-            return antimeridian.fix_polygon(outline)
-        return antimeridian.fix_multi_polygon(outline)
-    return None
+def of_grid(grid: Georeference) -> shapely.Geometry | None:
+    """Return the outline of a grid's cells, None where they all lie off the globe.
+
+    Where its edge lies off the globe, as around the disk that a geostationary satellite sees, the
+    outline is where the globe ends.
+    """
+    assert grid.crs is not None
+    height, width = grid.shape
+    if grid.crs.geographic and grid.crs.epsg in (None, 4326) and _is_upright(grid.transform):
+        # A parallel is a straight line on the map, and not the shortest way.
+        x, y = grid.xy(np.array([0, width]), np.array([0, height]))
+        return rectangle(x.min(), max(y.min(), -90.0), x.max(), min(y.max(), 90.0))
+    ahead = np.linspace(0, 1, SIDE, endpoint=False)
+    back, start, end = 1 - ahead, np.zeros(SIDE), np.ones(SIDE)
+    columns = width * np.concatenate([start, ahead, end, back])
+    rows = height * np.concatenate([ahead, end, back, start])
+    columns, rows = _pull_onto_globe(grid, columns, rows)
+    lat, lon = to_degrees(*grid.xy(columns, rows), grid.crs)
+    ring = np.column_stack([lon, lat])[np.isfinite(lat)]
+    return of_ring(np.concatenate([ring, ring[:1]])) if len(ring) > 2 else None
 
 
-def _extent(transform: Affine, width: int, height: int) -> tuple[float, float, float, float]:
-    corners = ((0, 0), (width, 0), (0, height), (width, height))
-    x = [transform.a * column + transform.b * row + transform.c for column, row in corners]
-    y = [transform.d * column + transform.e * row + transform.f for column, row in corners]
-    return min(x), max(min(y), -90.0), max(x), min(max(y), 90.0)
+def _is_upright(transform: Affine | None) -> bool:
+    return transform is None or transform.b == transform.d == 0
+
+
+def _pull_onto_globe(
+    grid: Georeference, columns: NDArray[np.float64], rows: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return pixels, those off the globe moved towards the middle of its part of the grid.
+
+    The globe's part of a projection is convex.
+    """
+
+    def is_on_globe(columns: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.bool_]:
+        assert grid.crs is not None
+        return np.isfinite(to_degrees(*grid.xy(columns, rows), grid.crs)[0])
+
+    outer = is_on_globe(columns, rows)
+    if outer.all():
+        return columns, rows
+    height, width = grid.shape
+    mesh = np.meshgrid(np.linspace(0, width, SIDE), np.linspace(0, height, SIDE))
+    inner = is_on_globe(mesh[0], mesh[1])
+    if not inner.any():
+        return columns, rows
+    column, row = (pixels[inner].mean() for pixels in mesh)
+    low, high = np.zeros(len(columns)), np.ones(len(columns))
+    for _ in range(BISECTIONS):
+        part = (low + high) / 2
+        valid = is_on_globe(column + part * (columns - column), row + part * (rows - row))
+        low, high = np.where(valid, part, low), np.where(valid, high, part)
+    part = np.where(outer, 1.0, low)
+    return column + part * (columns - column), row + part * (rows - row)

@@ -8,7 +8,7 @@ import shapely
 import shapely.affinity
 
 
-def within(shape: shapely.Geometry, *, both_sides: bool = False) -> shapely.Geometry:
+def split_at_antimeridian(shape: shapely.Geometry, *, both_sides: bool = False) -> shapely.Geometry:
     """Return a geometry with every part of it moved to where longitudes go from -180 to 180.
 
     Parameters

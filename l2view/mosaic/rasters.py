@@ -20,7 +20,7 @@ from l2view.arrays.grid import Window
 from l2view.arrays.stored import StoredArray
 from l2view.arrays.values import ValueDecoder
 from l2view.geolocation.bands import Levels
-from l2view.geolocation.placement import Placed
+from l2view.geolocation.finder import Placement
 from l2view.granules.inventory import ArrayInventory, Inventory
 from l2view.granules.reader import GranuleReader
 from l2view.regrid.overlaps import (
@@ -342,13 +342,13 @@ class Located:
     """
 
     levels: Levels
-    placed: Placed
+    placed: Placement
     members: NDArray[np.int64]
     boxes: NDArray[np.float64]
     hull: NDArray[np.float64]
 
 
-def located(levels: Levels, placed: Placed, systems: Sequence[CRS], target: CRS) -> Located:
+def located(levels: Levels, placed: Placement, systems: Sequence[CRS], target: CRS) -> Located:
     """Return where the images of a band lie on a target.
 
     Parameters
@@ -363,8 +363,8 @@ def located(levels: Levels, placed: Placed, systems: Sequence[CRS], target: CRS)
     members = np.flatnonzero(placed.is_raster)
     boxes = np.full((len(members), 4), np.nan)
     hulls = []
-    for number in np.unique(placed.systems[members]).tolist():
-        own = np.flatnonzero(placed.systems[members] == number)
+    for number in np.unique(placed.crs[members]).tolist():
+        own = np.flatnonzero(placed.crs[members] == number)
         transforms, shapes = _finest(levels, placed, members[own])
         found, hull = _boxes(transforms, shapes, systems[number], target)
         boxes[own] = found
@@ -373,7 +373,7 @@ def located(levels: Levels, placed: Placed, systems: Sequence[CRS], target: CRS)
 
 
 def _finest(
-    levels: Levels, placed: Placed, members: NDArray[np.int64]
+    levels: Levels, placed: Placement, members: NDArray[np.int64]
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the transforms and shapes of the finest levels that can be used."""
     usable = placed.usable[members]
@@ -464,8 +464,8 @@ def levels_read(
     chosen = usable.argmax(axis=1)
     base, shapes = _finest(one.levels, placed, members)
     scales = np.ones((len(members), 2))
-    for number in np.unique(placed.systems[members]).tolist():
-        own = np.flatnonzero(placed.systems[members] == number)
+    for number in np.unique(placed.crs[members]).tolist():
+        own = np.flatnonzero(placed.crs[members] == number)
         scales[own] = _scales(base[own], shapes[own], systems[number], window, one.boxes[own])
     found = scales.copy()
     for level in range(transforms.shape[1]):

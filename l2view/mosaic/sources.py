@@ -20,8 +20,9 @@ from l2view.arrays.cf import MISSING
 from l2view.arrays.dtypes import common_dtype, in_native_order
 from l2view.arrays.values import ValueDecoder
 from l2view.errors import FieldError, L2ViewWarning, QueryError, warn
-from l2view.geolocation.bands import Band, Bands, Levels, asked, found
-from l2view.geolocation.placement import PLACING, Placed, Systems, decoding, placed
+from l2view.geolocation.bands import Band, Bands, Levels, match_band, resolve_bands
+from l2view.geolocation.crs import CrsTable
+from l2view.geolocation.finder import ATTRIBUTES, Finder, Placement, value_decoders
 from l2view.granules.inventory import ArrayInventory
 from l2view.mosaic.rasters import Arrays, Located, Rasters, levels_read, located
 from l2view.mosaic.swaths import Swaths, require_statistic
@@ -63,7 +64,7 @@ class Sources:
     band: Band
     tree: Tree
     located: tuple[Located, ...]
-    swaths: tuple[tuple[Levels, Placed, NDArray[np.int64]], ...]
+    swaths: tuple[tuple[Levels, Placement, NDArray[np.int64]], ...]
     systems: tuple[CRS, ...]
     dtype: np.dtype[Any]
     fills: tuple[int, ...]
@@ -90,7 +91,7 @@ class Sources:
             transforms = one.placed.transforms[one.members, 0]
             units = np.array([metres(crs) for crs in self.systems])
             across = np.hypot(transforms[:, 0], transforms[:, 3])
-            sizes.append(across * units[one.placed.systems[one.members]])
+            sizes.append(across * units[one.placed.crs[one.members]])
         for levels, _, members in self.swaths:
             outlines = self.footprints()[levels.inventory.rows[members]]
             bounds = shapely.bounds(outlines)
@@ -123,13 +124,14 @@ def sources(tree: Tree, bands: Bands, crs: CRS, nodata: Any, resampling: str) ->
     QueryError
         Where a band isn't there, doesn't say where it lies, or can't be resampled so.
     """
-    inventories = [one for one, _ in sync(tree.inventories(PLACING))]
-    systems, footprints = Systems(), cache(partial(footprints_of, tree))
+    inventories = [one for one, _ in sync(tree.inventories(ATTRIBUTES))]
+    finder, footprints = Finder.of(tree.reader), cache(partial(footprints_of, tree))
+    systems = finder.crs
     made, lost = [], []
-    for band in asked(bands, inventories, tree.shows):
-        parts = found(band, inventories, tree.shows)
+    for band in resolve_bands(bands, inventories, tree.shows):
+        parts = match_band(band, inventories, tree.shows)
         lost.append((band, _without(tree, parts)))
-        places = [placed(tree.reader, levels, systems) for levels in parts]
+        places = [finder.locate(levels) for levels in parts]
         own = _sources(tree, band, parts, places, systems, footprints, crs, nodata, resampling)
         if own is not None:
             made.append(own)
@@ -159,7 +161,7 @@ def _warn_of(tree: Tree, lost: Sequence[tuple[Band, NDArray[np.int64]]]) -> None
         warn(f"{'; '.join(told)}. They are no part of it", L2ViewWarning)
 
 
-def _lost(parts: Sequence[Levels], places: Sequence[Placed]) -> list[int]:
+def _lost(parts: Sequence[Levels], places: Sequence[Placement]) -> list[int]:
     """Return the granules that don't say where their band lies."""
     found = []
     for levels, place in zip(parts, places, strict=True):
@@ -172,8 +174,8 @@ def _nowhere(
     tree: Tree,
     band: Band,
     parts: Sequence[Levels],
-    places: Sequence[Placed],
-    systems: Systems,
+    places: Sequence[Placement],
+    systems: CrsTable,
 ) -> str:
     """Say which granules don't say where a band lies."""
     lost = _lost(parts, places)
@@ -192,8 +194,8 @@ def _sources(
     tree: Tree,
     band: Band,
     parts: Sequence[Levels],
-    places: Sequence[Placed],
-    systems: Systems,
+    places: Sequence[Placement],
+    systems: CrsTable,
     footprints: Footprints,
     crs: CRS,
     nodata: Any,
@@ -235,14 +237,14 @@ def filled(array: ArrayInventory, nodata: Any) -> tuple[ValueDecoder, ...]:
     Where attributes don't say what is missing, it is `nodata`.
     """
     if nodata is None or not np.isfinite(nodata):
-        return decoding(array)
+        return value_decoders(array)
     variants = tuple(
         variant
         if any(name in variant["attributes"] for name in MISSING)
         else {**variant, "attributes": {**variant["attributes"], "_FillValue": nodata}}
         for variant in array.variants
     )
-    return decoding(replace(array, variants=variants))
+    return value_decoders(replace(array, variants=variants))
 
 
 def _dtype(band: Band, values: Sequence[ValueDecoder]) -> np.dtype[Any]:
@@ -319,7 +321,7 @@ def rasters(
             "which": first + chosen,
             "members": members,
             "levels": chosen,
-            "system": part.placed.systems[members],
+            "system": part.placed.crs[members],
             "transforms": part.placed.transforms[members, chosen],
             "shapes": shapes[members, chosen],
             "scales": scales,
@@ -355,7 +357,7 @@ def swaths(
             assert array is not None
             axes = (array.rank - 2, array.rank - 1) if array.rank >= 2 else (0,)
             others = (0,) * (array.rank - len(axes))
-            some.append(Arrays.of(levels.inventory, array, axes, others, decoding))
+            some.append(Arrays.of(levels.inventory, array, axes, others, value_decoders))
         rows = levels.inventory.rows[members]
         made = {
             "rows": rows,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,25 +17,13 @@ from typing import Any
 import numpy as np
 import shapely
 import zarr
-from affine import Affine
-from numpy.typing import NDArray
 from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 
-from l2view.arrays.cf import read_floats
 from l2view.arrays.encoding import ArrayEncoding
 from l2view.errors import L2ViewWarning, warn
-from l2view.geolocation.coordinates import are_axes, distance, image_axes, is_overview, pairs
-from l2view.geolocation.geotiff import placement
-from l2view.geolocation.mappings import crs_of_mapping
-from l2view.geolocation.touching import (
-    NOTHING,
-    Window,
-    axis_window,
-    grid_windows,
-    projected,
-    raster_windows,
-    swath_windows,
-)
+from l2view.geolocation.finder import read_fields
+from l2view.geolocation.granule import GranuleArrays, dimension_names
+from l2view.geolocation.windows import Window, granule_windows
 from l2view.granules.groups import ALONE
 from l2view.granules.inventory import Inventory
 from l2view.granules.profile import DEFAULT_KEYS
@@ -51,25 +39,6 @@ TOGETHER = 8
 
 type CropWindows = Mapping[str, tuple[Window, ...]]
 """What is shown of a granule's arrays along each axis, by path; all of those that aren't there."""
-
-
-@dataclass(frozen=True)
-class CropCandidate:
-    """What touches the place along some dimensions of a granule.
-
-    Attributes
-    ----------
-    group
-        The group that holds the coordinates.
-    sizes
-        The lengths of the dimensions, by name.
-    windows
-        What touches the place, by name.
-    """
-
-    group: str
-    sizes: Mapping[str, int]
-    windows: Mapping[str, Window]
 
 
 class Crop:
@@ -168,214 +137,42 @@ class Crop:
         """Return what is shown of a granule's arrays, reading its coordinates."""
         name = reader.granules.name(row)
         group = zarr.open_group(reader.store(row, name), mode="r")
-        candidates = list(self._candidates(group))
-        if not candidates:
+        granule = GranuleArrays(group, read_fields(reader, [row])[0])
+        named = None if self.latitude is None else (self.latitude, self.longitude or "")
+        windows = granule_windows(granule, self.place, named)
+        if windows is None:
             warn(
                 f"{name} is shown whole: it has no latitudes and longitudes, axes or transform "
                 "that l2view knows; name its arrays with latitude= and longitude=",
                 L2ViewWarning,
             )
             return {}
-        arrays = {
-            node.path: node
-            for _, node in group.members(max_depth=None)
-            if isinstance(node, zarr.Array)
-        }
-        found = {path: _window_of(path, array, candidates) for path, array in arrays.items()}
-        if not self.exact:
-            found = _aligned(found, arrays)
-        return {path: windows for path, windows in found.items() if windows is not None}
-
-    def _candidates(self, group: zarr.Group) -> Iterator[CropCandidate]:
-        """Yield what touches the place, by whatever says where the granule is."""
-        for latitude, longitude in self._pairs(group):
-            where = latitude.path.rpartition("/")[0]
-            lat, lon = read_floats(latitude), read_floats(longitude)
-            names = _names(latitude)
-            if lat.ndim == lon.ndim == 1 and are_axes(latitude, longitude, lat, lon):
-                rows, columns = grid_windows(lat, lon, self.place)
-                both = (names[0], _names(longitude)[0])
-                sizes = dict(zip(both, (len(lat), len(lon)), strict=True))
-                yield CropCandidate(where, sizes, dict(zip(both, (rows, columns), strict=True)))
-            elif lat.shape == lon.shape and lat.ndim == 1:
-                rows, _ = swath_windows(lat[:, None], lon[:, None], self.place)
-                yield CropCandidate(where, {names[0]: len(lat)}, {names[0]: rows})
-            elif lat.shape == lon.shape and lat.ndim >= 2:
-                rows, columns = _many(lat, lon, self.place)
-                both = (names[-2], names[-1])
-                sizes = dict(zip(both, lat.shape[-2:], strict=True))
-                yield CropCandidate(where, sizes, dict(zip(both, (rows, columns), strict=True)))
-        yield from _projected_grids(group, self.place)
-        yield from _rasters(group, self.place)
-
-    def _pairs(self, group: zarr.Group) -> Iterable[tuple[zarr.Array[Any], zarr.Array[Any]]]:
-        if self.latitude is None and self.longitude is None:
-            return pairs(group)
-        named = [group.get(path) for path in (self.latitude or "", self.longitude or "")]
-        if not all(isinstance(array, zarr.Array) for array in named):
-            return ()
-        return [(named[0], named[1])]  # type: ignore[list-item]
+        return windows if self.exact else _align_to_chunks(windows, granule.arrays)
 
 
-def _names(array: zarr.Array[Any]) -> list[str]:
-    """Return the names of an array's dimensions, made up where it has none."""
-    names = array.metadata.dimension_names or (None,) * array.ndim  # type: ignore[union-attr]
-    return [f"axis {axis - array.ndim}" if n is None else n for axis, n in enumerate(names)]
-
-
-def _many(lat: NDArray[Any], lon: NDArray[Any], place: shapely.Geometry) -> tuple[Window, Window]:
-    """Return the windows of swaths on top of one another, as those that begin with a time are."""
-    found = [
-        swath_windows(one, other, place)
-        for one, other in zip(
-            lat.reshape(-1, *lat.shape[-2:]), lon.reshape(-1, *lon.shape[-2:]), strict=True
-        )
-    ]
-    rows, columns = zip(*found, strict=True)
-    return _hull(rows), _hull(columns)
-
-
-def _hull(windows: Iterable[Window]) -> Window:
-    some = [window for window in windows if window[1] > window[0]]
-    if not some:
-        return NOTHING
-    return min(start for start, _ in some), max(stop for _, stop in some)
-
-
-def _groups(group: zarr.Group) -> Iterator[tuple[str, zarr.Group]]:
-    yield "", group
-    for path, node in group.members(max_depth=None):
-        if isinstance(node, zarr.Group):
-            yield path, node
-
-
-def _projected_grids(group: zarr.Group, place: shapely.Geometry) -> Iterator[CropCandidate]:
-    """Yield what touches the place of grids with axes in a projection (CF 1.12, 5.6)."""
-    for path, holder in _groups(group):
-        arrays = dict(sorted(holder.arrays()))
-        axes = {
-            array.attrs.get("standard_name"): array for array in arrays.values() if array.ndim == 1
-        }
-        y, x = (axes.get(f"projection_{axis}_coordinate") for axis in "yx")
-        crs = next(
-            (found for array in arrays.values() if (found := crs_of_mapping(array.attrs.asdict()))),
-            None,
-        )
-        if y is None or x is None or crs is None:
-            continue
-        west, south, east, north = projected(place, crs).bounds
-        rows = axis_window(read_floats(y), [(south, north)])
-        columns = axis_window(read_floats(x), [(west, east)])
-        if NOTHING in (rows, columns):
-            rows = columns = NOTHING
-        names = (_names(y)[0], _names(x)[0])
-        sizes = dict(zip(names, (y.shape[0], x.shape[0]), strict=True))
-        yield CropCandidate(path, sizes, dict(zip(names, (rows, columns), strict=True)))
-
-
-def _rasters(group: zarr.Group, place: shapely.Geometry) -> Iterator[CropCandidate]:
-    """Yield what touches the place of images with a transform, and of their overviews."""
-    images = [
-        array
-        for _, array in sorted(group.members(max_depth=None))
-        if isinstance(array, zarr.Array) and array.ndim >= 2
-    ]
-    for _, holder in _groups(group):
-        own = [array for array in images if array.path.rpartition("/")[0] == holder.path]
-        placed = _placed(holder, own)
-        if placed is None:
-            continue
-        full, transform, crs = placed
-        rows, columns = image_axes(full)
-        height, width = full.shape[rows], full.shape[columns]
-        names = _names(full)
-        for image in images:
-            at = image_axes(image)
-            mine, shape = _names(image), (image.shape[at[0]], image.shape[at[1]])
-            if (mine[at[0]], mine[at[1]]) != (names[rows], names[columns]):
-                continue
-            if not is_overview(shape, (height, width)):
-                continue
-            # An overview covers what the full image covers, in larger pixels.
-            scale = Affine.scale(width / shape[1], height / shape[0])
-            windows = raster_windows(shape, transform @ scale, crs, place)
-            dimensions = (mine[at[0]], mine[at[1]])
-            yield CropCandidate(
-                image.path.rpartition("/")[0],
-                dict(zip(dimensions, shape, strict=True)),
-                dict(zip(dimensions, windows, strict=True)),
-            )
-
-
-def _placed(
-    holder: zarr.Group, images: Sequence[zarr.Array[Any]]
-) -> tuple[zarr.Array[Any], Affine, Any] | None:
-    """Return the image that a transform is of, the transform and its CRS."""
-    for image in images:
-        if (placed := placement(image.attrs.asdict())) is not None:
-            return image, *placed
-    said = holder.attrs.asdict()
-    placed = placement(said)
-    if placed is None or not images:
-        return None
-    shape: Any = said.get("spatial:shape") or said.get("proj:shape")
-    fitting = [i for i in images if shape and [i.shape[a] for a in image_axes(i)] == list(shape)]
-    return max(fitting or images, key=lambda one: one.size), *placed
-
-
-def _window_of(
-    path: str, array: zarr.Array[Any], candidates: Iterable[CropCandidate]
-) -> tuple[Window, ...] | None:
-    """Return what is shown of an array: by the nearest coordinates along its dimensions."""
-    group = path.rpartition("/")[0]
-    names = _names(array)
-    for one in sorted(candidates, key=lambda one: distance(group, one.group)):
-        fits = [axis for axis, name in enumerate(names) if one.sizes.get(name) == array.shape[axis]]
-        named = array.metadata.dimension_names is not None  # type: ignore[union-attr]
-        # By its length alone a dimension isn't known, by all of them it is.
-        if fits and (named or {names[axis] for axis in fits} >= one.sizes.keys()):
-            return tuple(
-                one.windows[name] if axis in fits else (0, array.shape[axis])
-                for axis, name in enumerate(names)
-            )
-    return None
-
-
-def _aligned(
-    found: Mapping[str, tuple[Window, ...] | None], arrays: Mapping[str, zarr.Array[Any]]
-) -> dict[str, tuple[Window, ...] | None]:
+def _align_to_chunks(
+    windows: CropWindows, arrays: Mapping[str, zarr.Array[Any]]
+) -> dict[str, tuple[Window, ...]]:
     """Return windows that begin and end where chunks do, the same along the same dimension."""
-    wanted: dict[tuple[str, int, Window], Window] = {}
+    aligned: dict[tuple[str, int, Window], Window] = {}
     chunks: dict[tuple[str, int, Window], set[int]] = {}
-    for path, windows in found.items():
-        if windows is None:
-            continue
-        array = arrays[path]
-        for name, size, window, chunk in zip(
-            _names(array), array.shape, windows, array.shards or array.chunks, strict=True
-        ):
-            key = (name, size, window)
-            wanted[key] = window
+    keys = {
+        path: list(zip(dimension_names(arrays[path]), arrays[path].shape, own, strict=True))
+        for path, own in windows.items()
+    }
+    for path, own_keys in keys.items():
+        for key, chunk in zip(own_keys, arrays[path].shards or arrays[path].chunks, strict=True):
+            aligned[key] = key[2]
             chunks.setdefault(key, set()).add(chunk)
-    for key, (start, stop) in wanted.items():
+    for key, (start, stop) in aligned.items():
         while stop > start:
             begin = min(start // chunk * chunk for chunk in chunks[key])
             end = min(max(-(-stop // chunk) * chunk for chunk in chunks[key]), key[1])
             if (begin, end) == (start, stop):
                 break
             start, stop = begin, end
-        wanted[key] = (start, stop)
-    return {
-        path: None
-        if windows is None
-        else tuple(
-            wanted[name, size, window]
-            for name, size, window in zip(
-                _names(arrays[path]), arrays[path].shape, windows, strict=True
-            )
-        )
-        for path, windows in found.items()
-    }
+        aligned[key] = (start, stop)
+    return {path: tuple(aligned[key] for key in own_keys) for path, own_keys in keys.items()}
 
 
 def windows_at(shown: CropWindows, path: str) -> tuple[Window, ...]:

@@ -13,15 +13,15 @@ import zarr
 from xarray.backends.zarr import FillValueCoder
 from zarr.storage import MemoryStore
 
+from l2view.geolocation.crs import geokeys_crs
 from l2view.geolocation.footprint import (
     harvest_footprint,
+    of_axes,
     of_bounds,
-    of_grid,
     of_swath,
     of_track,
     rectangle,
 )
-from l2view.geolocation.geotiff import crs_of
 from l2view.ingest.harvest.attributes import harvest_attributes, times_of
 
 GLOBE = pyproj.Geod(ellps="sphere")
@@ -90,10 +90,10 @@ def test_tracks_and_grids() -> None:
     alone = of_track(np.array([10.0]), np.array([20.0]))
     assert alone is not None
     assert alone.contains(shapely.Point(20, 10))
-    globe = of_grid(np.arange(-89.5, 90), np.arange(0.5, 360))
+    globe = of_axes(np.arange(-89.5, 90), np.arange(0.5, 360))
     assert globe is not None
     assert globe.equals(shapely.box(-180, -90, 180, 90))
-    part = of_grid(np.array([10.0, 11]), np.array([350.0, 351, 352]))
+    part = of_axes(np.array([10.0, 11]), np.array([350.0, 351, 352]))
     assert part is not None
     assert part.bounds == pytest.approx((-10.5, 9.5, -7.5, 11.5))
 
@@ -163,10 +163,10 @@ def test_times_and_places_of_arrays() -> None:
 
 def test_coordinate_systems_of_tiffs() -> None:
     tie = {"model_tiepoint": [0, 0, 0, 0, 0, 0], "model_pixel_scale": [1, 1, 0]}
-    assert crs_of({}) is None
-    assert crs_of(tie | {"model_type": 2, "geographic_type": 4326}) == "EPSG:4326"
-    assert crs_of(tie | {"model_type": 1, "projected_type": 32632}) == "EPSG:32632"
-    assert crs_of(tie | {"model_type": 1, "projected_type": 32767}) is None
+    assert geokeys_crs({}) is None
+    assert geokeys_crs(tie | {"model_type": 2, "geographic_type": 4326}) == "EPSG:4326"
+    assert geokeys_crs(tie | {"model_type": 1, "projected_type": 32632}) == "EPSG:32632"
+    assert geokeys_crs(tie | {"model_type": 1, "projected_type": 32767}) is None
 
 
 FILL = 9.96921e36

@@ -20,7 +20,7 @@ from rasterio.windows import from_bounds
 from zarr.storage import MemoryStore
 
 import l2view
-from l2view.geolocation.touching import NOTHING, axis_window, swath_windows
+from l2view.geolocation.windows import NOTHING, axis_window, swath_windows
 
 
 def swath(rows: int, columns: int, lat: float, lon: float, turn: float = 0.0) -> Any:
@@ -534,13 +534,13 @@ def test_coordinates_that_are_not_there(store: MemoryStore) -> None:
 
 
 def test_cells_are_drawn_where_their_own_group_lies() -> None:
-    from l2view.geolocation.positions import positions
+    from l2view.geolocation.granule import GranuleArrays
 
     root = zarr.create_group(MemoryStore())
     for name, lat in (("left", 0), ("right", 40)):
         write(root, name, *swath(8, 9, lat, 10))
     array = root["right/x"]
     assert isinstance(array, zarr.Array)
-    found = positions(root, array, (1, 1))
+    found = GranuleArrays(root).positions("right/x")
     assert found is not None
     assert 40 < found[0].mean() < 48

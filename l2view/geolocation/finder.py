@@ -1,0 +1,667 @@
+"""Where the cells of arrays lie: the one answer that everybody asks for.
+
+`Finder.locate` asks the kinds of georeference in `KINDS`, one after the other, of one band of n
+granules at once. `l2view.geolocation.granule` asks it of one granule.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from affine import Affine
+from numpy.typing import NDArray
+
+from l2view.arrays.cf import RELEVANT
+from l2view.arrays.values import ValueDecoder
+from l2view.errors import QueryError
+from l2view.geolocation.bands import (
+    EAST,
+    NORTH,
+    Levels,
+    all_levels,
+    axes_of,
+    image_shapes,
+    layout_of,
+)
+from l2view.geolocation.coordinates import (
+    LATITUDE,
+    LONGITUDE,
+    ancestors,
+    are_named,
+    coordinates_of,
+    is_overview,
+    nearest_coordinates,
+    parent,
+)
+from l2view.geolocation.crs import (
+    CF_MAPPING,
+    GEOKEYS,
+    PROJ_FIELDS,
+    CrsTable,
+    axis_factor,
+    geokeys_crs,
+    mapping_crs,
+    proj_crs,
+)
+from l2view.geolocation.transforms import (
+    axes_transform,
+    gdal_transform,
+    geotiff_transform,
+    spatial_transform,
+)
+from l2view.granules.inventory import ArrayInventory, Inventory
+from l2view.granules.reader import GranuleReader
+from l2view.stores.hierarchy import JSON, join
+
+ATTRIBUTES = (
+    RELEVANT
+    | CF_MAPPING
+    | GEOKEYS
+    | set(PROJ_FIELDS)
+    | {
+        "GeoTransform",
+        "coordinates",
+        "grid_mapping",
+        "model_pixel_scale",
+        "model_tiepoint",
+        "model_transformation",
+        "multiscales",
+        "new_subfile_type",
+        "photometric_interpretation",
+        "proj:shape",
+        "proj:transform",
+        "raster_type",
+        "spatial:dimensions",
+        "spatial:registration",
+        "spatial:shape",
+        "spatial:transform",
+    }
+)
+"""The attributes that say where arrays lie, beside those by which values are read."""
+
+AXES = frozenset(name for name in NORTH | EAST if name.startswith("projection_"))
+"""The standard names of axes in a projection (CF 1.12, section 5.6)."""
+
+FIELDS = (
+    *(f"transform_{index}" for index in range(6)),
+    "proj:transform",
+    "shape_y",
+    "shape_x",
+    "proj:shape",
+    *PROJ_FIELDS,
+)
+"""Fields of ``/meta`` that say it, of STAC's Projection extension and as harvested from it."""
+
+THREADS = 8
+"""How many granules' axes are read at once."""
+
+type AxisReader = Callable[[Inventory, ArrayInventory, int], NDArray[np.float64]]
+"""Reads the whole of a granule's 1-D array, decoded, NaN where a value is missing."""
+
+type FieldReader = Callable[[NDArray[np.int64]], Sequence[JSON]]
+"""Returns those of `FIELDS` that there are, of some granules."""
+
+
+@dataclass(frozen=True, eq=False)
+class DeclaredGeoreference:
+    """What a kind of georeference declares of one level of a band's n granules.
+
+    Attributes
+    ----------
+    transforms
+        From (column, row) to coordinates, of shape (n, 6); NaN for none.
+    crs
+        Numbers of a `CrsTable`, of shape (n,); -1 for none.
+    level
+        The level.
+    """
+
+    transforms: NDArray[np.float64]
+    crs: NDArray[np.int64]
+    level: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Placement:
+    """Where the images of one band of a profile's n granules lie.
+
+    Attributes
+    ----------
+    transforms
+        From (column, row) of each level to coordinates, of shape (n, levels, 6); NaN where a
+        level can't be used.
+    crs
+        The CRS of each, a number of a `CrsTable`, of shape (n,).
+    kinds
+        What says so, an index of `KINDS`, of shape (n,); -1 where no transform is declared.
+    latitudes, longitudes
+        The arrays of coordinates of those granules that have no transform, None where there are
+        none.
+    """
+
+    transforms: NDArray[np.float64]
+    crs: NDArray[np.int64]
+    kinds: NDArray[np.int64]
+    latitudes: ArrayInventory | None = None
+    longitudes: ArrayInventory | None = None
+
+    @classmethod
+    def empty(cls, levels: Levels) -> Placement:
+        """Return a placement that says nothing yet."""
+        count = len(levels.inventory.rows)
+        transforms = np.full((count, len(levels.arrays), 6), np.nan)
+        return cls(transforms, np.full(count, -1), np.full(count, -1))
+
+    @property
+    def is_raster(self) -> NDArray[np.bool_]:
+        """Which granules have a transform and a CRS, of shape (n,)."""
+        return self.usable.any(axis=1) & (self.crs >= 0)
+
+    @property
+    def usable(self) -> NDArray[np.bool_]:
+        """Which levels have a transform that can be inverted, of shape (n, levels)."""
+        a, b, _, d, e, _ = np.moveaxis(self.transforms, 2, 0)
+        return np.asarray(np.isfinite(self.transforms).all(axis=2) & (a * e - b * d != 0))
+
+    def fill(self, declared: DeclaredGeoreference, kind: int) -> None:
+        """Take what is declared where nothing is known yet.
+
+        A CRS that comes with a transform wins over one that was declared alone.
+        """
+        known = np.isfinite(self.transforms[:, :, 0])
+        new = ~known[:, declared.level] & np.isfinite(declared.transforms[:, 0])
+        first = new & ~known.any(axis=1)
+        self.transforms[new, declared.level] = declared.transforms[new]
+        self.kinds[first] = kind
+        crs = (declared.crs >= 0) & (first | (self.crs < 0))
+        self.crs[crs] = declared.crs[crs]
+
+
+@dataclass(frozen=True, eq=False)
+class Finder:
+    """Finds where the arrays of granules lie, and remembers the CRSs and axes that it met.
+
+    Attributes
+    ----------
+    read
+        Reads axes.
+    fields
+        Returns what ``/meta`` says.
+    crs
+        The CRSs.
+    """
+
+    read: AxisReader
+    fields: FieldReader = lambda rows: [{}] * len(rows)
+    crs: CrsTable = field(default_factory=CrsTable)
+    _transforms: dict[tuple[str, str, str, int], tuple[int, Affine] | None] = field(
+        default_factory=dict
+    )
+
+    @classmethod
+    def of(cls, reader: GranuleReader) -> Finder:
+        """Return a finder of what a reader reads."""
+
+        def read(inventory: Inventory, array: ArrayInventory, member: int) -> NDArray[np.float64]:
+            axis = replace(array, starts=None, stops=None)
+            row = int(inventory.rows[member])
+            stored = reader.stored(row, axis, member, value_decoders(axis))
+            values, valid = stored.values.to_numpy(stored.stored((range(stored.shape[0]),)))
+            return np.where(True if valid is None else valid, values, np.nan).astype(float)
+
+        return cls(read, partial(read_fields, reader))
+
+    def locate(self, levels: Levels) -> Placement:
+        """Return where the images of a band lie.
+
+        A coarser level without a transform of its own covers what the finest covers.
+        """
+        placement = Placement.empty(levels)
+        if len(levels.axes) == 2:
+            for number, kind in enumerate(KINDS):
+                for declared in kind.declare(self, levels, placement):
+                    placement.fill(declared, number)
+            _derive(levels, placement.transforms)
+            _crop(levels, placement.transforms)
+        coordinates = _coordinates(levels) or (None, None)
+        return Placement(placement.transforms, placement.crs, placement.kinds, *coordinates)
+
+    def axes(
+        self, levels: Levels, member: int, crs: int
+    ) -> tuple[int, NDArray[np.float64], NDArray[np.float64]] | None:
+        """Return the CRS of a granule's axes and the centres of its rows and columns in it.
+
+        Parameters
+        ----------
+        levels, member
+            The band, and the granule in its inventory.
+        crs
+            The CRS that is declared, -1 for none.
+
+        Returns
+        -------
+        tuple or None
+            None where it has no axes, or ones in unknown units.
+        """
+        axes = _axes(levels)
+        if axes is None:
+            return None
+        degrees = all(
+            any(array.path == other.path for other in coordinates_of(levels.inventory, words))
+            for array, words in zip(axes, (LATITUDE, LONGITUDE), strict=True)
+        )
+        if degrees and (crs < 0 or not self.crs.known[crs].geographic):
+            crs = self.crs.number("EPSG:4326")
+        if crs < 0:
+            return None
+        centres = []
+        for array in axes:
+            units = array.variants[array.variant_index[member]]["attributes"].get("units")
+            factor = 1.0 if degrees else axis_factor(units, self.crs.known[crs])
+            if factor is None:
+                return None
+            centres.append(self.read(levels.inventory, array, member) * factor)
+        return crs, centres[0], np.unwrap(centres[1], period=360) if degrees else centres[1]
+
+    def axes_transform(self, levels: Levels, member: int, crs: int) -> tuple[int, Affine] | None:
+        """Return the CRS and transform of a granule by its axes, None where they aren't even."""
+        axes = _axes(levels)
+        if axes is None:
+            return None
+        key = (levels.inventory.name, axes[0].path, axes[1].path, member)
+        if key not in self._transforms:
+            number, *centres = self.axes(levels, member, crs) or (-1,)
+            transform = axes_transform(*centres) if centres else None
+            self._transforms[key] = None if transform is None else (number, transform)
+        return self._transforms[key]
+
+
+def value_decoders(array: ArrayInventory) -> tuple[ValueDecoder, ...]:
+    """Return what decodes the stored values of each variant of an array.
+
+    Raises
+    ------
+    QueryError
+        Where they can't be decoded.
+    """
+    try:
+        return tuple(map(ValueDecoder.of_document, array.variants))
+    except ValueError as error:
+        raise QueryError(f"{array.path} can't be decoded: {error}") from error
+
+
+def read_fields(reader: GranuleReader, rows: Sequence[int] | NDArray[np.int64]) -> list[JSON]:
+    """Return those of `FIELDS` that there are, of some granules."""
+    table = reader.granules.known(FIELDS)
+    if not table.num_columns:
+        return [{}] * len(rows)
+    attributes: list[JSON] = table.take(pa.array(rows)).to_pylist()
+    return attributes
+
+
+def _in_threads[Item, Result](
+    function: Callable[[Item], Result], items: Sequence[Item]
+) -> Iterator[Result]:
+    if len(items) <= 1:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(min(THREADS, len(items)), "l2view-axes") as threads:
+        yield from threads.map(function, items)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of georeference.
+
+    Attributes
+    ----------
+    name
+        What it is called.
+    declare
+        Yields what it declares of a band, given what is known of it already.
+    """
+
+    name: str
+    declare: Callable[[Finder, Levels, Placement], Iterator[DeclaredGeoreference]]
+
+
+@dataclass(frozen=True, eq=False)
+class _Holder:
+    """Attributes of an array, a group or fields: the different ones, and whose each are.
+
+    Attributes
+    ----------
+    variants, variant_index
+        As of an inventory.
+    level
+        The level of which they tell.
+    group
+        The group of whose largest image they tell where they say no shape; None for an array's.
+    """
+
+    variants: Sequence[JSON]
+    variant_index: NDArray[np.int64] | NDArray[np.int32]
+    level: int
+    group: str | None
+
+    def declared(
+        self,
+        finder: Finder,
+        levels: Levels,
+        transform_of: Callable[[JSON], Affine | None],
+        crs_of: Callable[[JSON], Any],
+    ) -> DeclaredGeoreference:
+        """Return what the attributes declare; no transform of images of another shape."""
+        crs = np.array([finder.crs.number(crs_of(variant)) for variant in self.variants])
+        transforms = np.array([_numbers(transform_of(variant)) for variant in self.variants])
+        transforms = transforms[self.variant_index]
+        if np.isfinite(transforms).any():
+            shapes = np.array([_shape(variant) for variant in self.variants])[self.variant_index]
+            if self.group is not None:
+                shapes = np.where(shapes < 0, largest_shapes(levels.inventory, self.group), shapes)
+            own = image_shapes(levels.arrays[self.level].shapes, levels.axes)
+            transforms[((shapes >= 0) & (shapes != own)).any(axis=1)] = np.nan
+        return DeclaredGeoreference(transforms, crs[self.variant_index], self.level)
+
+
+def _numbers(transform: Affine | None) -> Sequence[float]:
+    return (np.nan,) * 6 if transform is None else transform[:6]
+
+
+def _shape(attributes: Mapping[str, Any]) -> tuple[int, int]:
+    """Return the rows and columns of the image that attributes tell of, -1 where they don't."""
+    shape = attributes.get("spatial:shape") or attributes.get("proj:shape")
+    if isinstance(shape, list | tuple) and [type(length) for length in shape] == [int, int]:
+        return shape[0], shape[1]
+    return -1, -1
+
+
+def largest_shapes(inventory: Inventory, group: str) -> NDArray[np.int64]:
+    """Return the shape of the largest image below a group, of shape (n, 2)."""
+    largest = np.zeros((len(inventory.rows), 2), dtype=np.int64)
+    for path, array in inventory.arrays.items():
+        if array.rank >= 2 and (not group or path.startswith(f"{group}/")):
+            shapes = image_shapes(array.shapes, axes_of(array, inventory))
+            larger = shapes.prod(axis=1) > largest.prod(axis=1)
+            largest[larger] = shapes[larger]
+    return largest
+
+
+def _convention(
+    transform_of: Callable[[JSON], Affine | None], crs_of: Callable[[JSON], Any]
+) -> Callable[[Finder, Levels, Placement], Iterator[DeclaredGeoreference]]:
+    """Return what reads attributes of arrays, and of the groups above them, the nearest first."""
+
+    def declare(
+        finder: Finder, levels: Levels, placement: Placement
+    ) -> Iterator[DeclaredGeoreference]:
+        for level, array in enumerate(levels.arrays):
+            own = [variant["attributes"] for variant in array.variants]
+            holders = [_Holder(own, array.variant_index, level, None)]
+            for path in ancestors(array.path):
+                group = levels.inventory.groups.get(path)
+                if group is not None and any(group.variants):
+                    holders.append(_Holder(group.variants, group.variant_index, level, path))
+            for holder in holders:
+                yield holder.declared(finder, levels, transform_of, crs_of)
+
+    return declare
+
+
+def _multiscales(
+    finder: Finder, levels: Levels, placement: Placement
+) -> Iterator[DeclaredGeoreference]:
+    """Yield what the group of a band's levels says of each (Zarr's convention multiscales)."""
+    if levels.group is None:
+        return
+    group = levels.inventory.groups[levels.group]
+    for level, asset in enumerate(levels.assets):
+        variants = [
+            next((entry for entry in layout_of(variant) if entry["asset"] == asset), {})
+            for variant in group.variants
+        ]
+        yield _Holder(variants, group.variant_index, level, None).declared(
+            finder, levels, spatial_transform, proj_crs
+        )
+
+
+def _fields(finder: Finder, levels: Levels, placement: Placement) -> Iterator[DeclaredGeoreference]:
+    """Yield what the fields of the granules say of the finest level."""
+    if np.isfinite(placement.transforms[:, 0]).all() and (placement.crs >= 0).all():
+        return
+    rows = [_field_attributes(row) for row in finder.fields(levels.inventory.rows)]
+    if any(rows):
+        holder = _Holder(rows, np.arange(len(rows)), 0, "")
+        yield holder.declared(finder, levels, spatial_transform, proj_crs)
+
+
+def _field_attributes(row: Mapping[str, Any]) -> JSON:
+    """Return a granule's fields as attributes of the conventions that they are named after."""
+    attributes: JSON = {}
+    for name, value in row.items():
+        if isinstance(value, str) and name in ("proj:transform", "proj:shape", "proj:projjson"):
+            try:
+                attributes[name] = json.loads(value)
+            except json.JSONDecodeError:
+                continue
+        elif value is not None:
+            attributes[name] = value
+    numbers = [attributes.get(f"transform_{index}") for index in range(6)]
+    if None not in numbers:
+        attributes.setdefault("proj:transform", numbers)
+    if "shape_y" in attributes and "shape_x" in attributes:
+        attributes.setdefault("proj:shape", [attributes["shape_y"], attributes["shape_x"]])
+    return attributes
+
+
+def _grid_mapping(
+    finder: Finder, levels: Levels, placement: Placement
+) -> Iterator[DeclaredGeoreference]:
+    """Yield what a grid mapping says (CF 1.12, section 5.6), and GDAL in it."""
+    mapping = _mapping(levels)
+    if mapping is not None:
+        variants = [variant["attributes"] for variant in mapping.variants]
+        holder = _Holder(variants, mapping.variant_index, 0, parent(mapping.path))
+        yield holder.declared(finder, levels, gdal_transform, mapping_crs)
+
+
+def _mapping(levels: Levels) -> ArrayInventory | None:
+    """Return the grid mapping of a band's arrays: that which it names, or the only one near it."""
+    array = levels.arrays[0]
+    named = str(array.variants[0]["attributes"].get("grid_mapping", ""))
+    name = re.split(r"[\s:]", named.strip(), maxsplit=1)[0]
+    arrays = levels.inventory.arrays
+    for group in ancestors(array.path):
+        if name and join(group, name) in arrays:
+            return arrays[join(group, name)]
+        mappings = [
+            other
+            for path, other in arrays.items()
+            if parent(path) == group
+            and (other.shapes.prod(axis=1) <= 1).all()
+            and mapping_crs(other.variants[0]["attributes"]) is not None
+        ]
+        if not name and len(mappings) == 1:
+            return mappings[0]
+    return None
+
+
+def _even_axes(
+    finder: Finder, levels: Levels, placement: Placement
+) -> Iterator[DeclaredGeoreference]:
+    """Yield what the axes of grids say, which are read where nothing else says it."""
+    members = np.flatnonzero(np.isnan(placement.transforms[:, 0, 0])).tolist()
+    if _axes(levels) is None or not members:
+        return
+    transforms = np.full((len(levels.inventory.rows), 6), np.nan)
+    crs = np.full(len(levels.inventory.rows), -1)
+
+    def read(member: int) -> tuple[int, Affine] | None:
+        return finder.axes_transform(levels, member, int(placement.crs[member]))
+
+    for member, located in zip(members, _in_threads(read, members), strict=True):
+        if located is not None:
+            crs[member], transforms[member] = located[0], located[1][:6]
+    yield DeclaredGeoreference(transforms, crs)
+
+
+def _axes(levels: Levels) -> tuple[ArrayInventory, ArrayInventory] | None:
+    """Return the axes of a band's rows and columns: the nearest arrays called as its dimensions."""
+    array = levels.arrays[0]
+    axes = []
+    for axis in levels.axes:
+        name = array.dimensions[axis]
+        if name is None:
+            return None
+        near = (_axis_along(name, group, levels.inventory) for group in ancestors(array.path))
+        coordinate = next((found for found in near if found is not None), None)
+        if coordinate is None or (coordinate.shapes[:, 0] != array.shapes[:, axis]).any():
+            return None
+        axes.append(coordinate)
+    return axes[0], axes[1]
+
+
+def _axis_along(dimension: str, group: str, inventory: Inventory) -> ArrayInventory | None:
+    """Return a group's coordinate of a dimension, called as it or with an axis' standard name."""
+    coordinate = inventory.arrays.get(join(group, dimension))
+    if coordinate is not None and coordinate.rank == 1:
+        return coordinate
+    for path, array in inventory.arrays.items():
+        name = array.variants[0]["attributes"].get("standard_name")
+        if parent(path) == group and array.dimensions == (dimension,) and name in AXES:
+            return array
+    return None
+
+
+def _overview(
+    finder: Finder, levels: Levels, placement: Placement
+) -> Iterator[DeclaredGeoreference]:
+    """Yield what larger images along dimensions of the same names say: those cover what it does."""
+    names = [levels.arrays[0].dimensions[axis] for axis in levels.axes]
+    if np.isfinite(placement.transforms[:, 0]).any() or not are_named(names):
+        return
+    if _coordinates(levels) is not None:
+        return
+    shapes = image_shapes(levels.arrays[0].shapes, levels.axes)
+    for full in all_levels(levels.inventory):
+        if [full.arrays[0].dimensions[axis] for axis in full.axes] != names:
+            continue
+        larger = image_shapes(full.arrays[0].shapes, full.axes)
+        if (larger <= shapes).any() or not all(map(is_overview, shapes, larger)):
+            continue
+        full = replace(full, arrays=full.arrays[:1], assets=full.assets[:1])
+        declared = Placement.empty(full)
+        for number, kind in enumerate(KINDS[:-1]):
+            for declaration in kind.declare(finder, full, declared):
+                declared.fill(declaration, number)
+        yield DeclaredGeoreference(
+            _scaled(declared.transforms[:, 0], larger / shapes), declared.crs
+        )
+
+
+KINDS: tuple[Kind, ...] = (
+    Kind("conventions spatial and proj", _convention(spatial_transform, proj_crs)),
+    Kind("GeoTIFF keys", _convention(geotiff_transform, geokeys_crs)),
+    Kind("convention multiscales", _multiscales),
+    Kind("fields of /meta", _fields),
+    Kind("grid mapping with GeoTransform", _grid_mapping),
+    Kind("even axes", _even_axes),
+    Kind("overview of another image", _overview),
+)
+"""The kinds of georeference that give a transform, in the order in which they are asked.
+
+Another kind is another row. Where none of them says it, latitudes and longitudes do.
+"""
+
+
+def _scaled(transforms: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return transforms of images whose pixels are larger, by rows' and columns' scale (n, 2)."""
+    scaled = transforms.copy()
+    scaled[:, [0, 3]] *= scale[:, 1:]
+    scaled[:, [1, 4]] *= scale[:, :1]
+    return scaled
+
+
+def _derive(levels: Levels, transforms: NDArray[np.float64]) -> None:
+    """Fill in the transforms of coarser levels, which cover what the finest covers.
+
+    Not where the group of the levels says that they are moved against it.
+    """
+    full = levels.arrays[0].shapes[:, list(levels.axes)]
+    for level in range(1, len(levels.arrays)):
+        own = levels.arrays[level].shapes[:, list(levels.axes)]
+        with np.errstate(divide="ignore", invalid="ignore"):
+            scaled = _scaled(transforms[:, 0], full / own)
+        unknown = np.isnan(transforms[:, level, 0]) & ~_offset_levels(levels, level)
+        transforms[unknown, level] = scaled[unknown]
+
+
+def _offset_levels(levels: Levels, level: int) -> NDArray[np.bool_]:
+    """Return the mask of granules whose level is offset from the finest."""
+    if levels.group is None:
+        return np.zeros(len(levels.inventory.rows), dtype=bool)
+    group = levels.inventory.groups[levels.group]
+    offset = np.zeros(len(group.variants), dtype=bool)
+    for row, variant in enumerate(group.variants):
+        for entry in layout_of(variant):
+            if entry["asset"] == levels.assets[level]:
+                relative = entry.get("transform")
+                by = relative.get("translation") if isinstance(relative, dict) else None
+                offset[row] = any(not isinstance(n, int | float) or abs(n) > 1e-6 for n in by or ())
+    return offset[group.variant_index]
+
+
+def _crop(levels: Levels, transforms: NDArray[np.float64]) -> None:
+    """Move transforms to where the shown part of the arrays begins."""
+    for level, array in enumerate(levels.arrays):
+        if array.starts is not None:
+            rows, columns = array.starts[:, list(levels.axes)].T
+            a, b, c, d, e, f = transforms[:, level].T
+            transforms[:, level, 2] = a * columns + b * rows + c
+            transforms[:, level, 5] = d * columns + e * rows + f
+
+
+def _coordinates(levels: Levels) -> tuple[ArrayInventory, ArrayInventory] | None:
+    """Return the latitudes and longitudes of a band's cells, None where there are none.
+
+    They are as long as the band along its rows and columns, or its axes.
+    """
+    latitudes, longitudes = (
+        nearest_coordinates(levels.inventory, levels.arrays[0].path, words)
+        for words in (LATITUDE, LONGITUDE)
+    )
+    for latitude in latitudes:
+        for longitude in longitudes:
+            if _is_along(latitude, levels, 0) and _is_along(longitude, levels, 1):
+                same = parent(latitude.path) == parent(longitude.path)
+                if same and (latitude.rank == 1) == (longitude.rank == 1):
+                    return latitude, longitude
+    return None
+
+
+def _is_along(coordinate: ArrayInventory, levels: Levels, axis: int) -> bool:
+    """Whether coordinates lie along a band's rows and columns, or along one of them."""
+    array = levels.arrays[0]
+    lengths = coordinate.ends - coordinate.begins
+    shape = image_shapes(array.ends - array.begins, levels.axes)
+    if coordinate.rank == 0:
+        return False
+    names = [array.dimensions[one] for one in levels.axes]
+    if len(levels.axes) == 1:
+        return coordinate.rank == 1 and bool((lengths[:, 0] == shape[:, 0]).all())
+    if coordinate.rank == 1:
+        name = coordinate.dimensions[0]
+        differs = are_named([names[axis], name]) and names[axis] != name
+        return not differs and bool((lengths[:, 0] == shape[:, axis]).all())
+    own = list(coordinate.dimensions[-2:])
+    differs = are_named([*names, *own]) and names != own
+    alone = bool((lengths[:, :-2] == 1).all())
+    return not differs and alone and bool((lengths[:, -2:] == shape).all())

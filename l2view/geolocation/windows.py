@@ -1,0 +1,375 @@
+"""Which rows and columns of a granule's cells touch a place.
+
+A cell of a swath reaches half-way to its neighbours' centres. Its corners are means of points on
+the sphere, so that neither the antimeridian nor a pole is a seam.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import shapely
+import shapely.affinity
+import zarr
+from numpy.typing import NDArray
+from odc.geo import CRS
+
+from l2view.geolocation.coordinates import distance, parent
+from l2view.geolocation.footprint import of_grid
+from l2view.geolocation.granule import Georeference, GranuleArrays, dimension_names
+from l2view.regrid.overlaps import DEGREES, project
+
+type Window = tuple[int, int]
+"""The first index along an axis, and the one after the last; (0, 0) for none."""
+
+NOTHING: Window = (0, 0)
+
+WHOLE_TURN = 180.0
+"""Cells that seem wider, in degrees, hold a pole or lie on the far side of the globe."""
+
+PIECES = 64
+"""How often the edges of a place are cut, where it is brought to another CRS."""
+
+MARGIN = 0.01
+"""How far around a grid a place is looked at, in parts of the grid's outline."""
+
+
+def swath_windows(
+    lat: NDArray[Any], lon: NDArray[Any], place: shapely.Geometry
+) -> tuple[Window, Window]:
+    """Return the rows and columns of a swath that touch a place.
+
+    Parameters
+    ----------
+    lat, lon
+        Of the cells' centres in degrees, of shape (rows, columns), NaN where there is none.
+    place
+        In EPSG:4326, within ±180° of longitude.
+    """
+    touching = np.zeros(lat.shape, dtype=bool)
+    corners = corners_of(lat, lon)
+    for part in shapely.get_parts(place):
+        touching |= _touching(*corners, part)
+    return _window(touching.any(axis=1)), _window(touching.any(axis=0))
+
+
+def _window(touching: NDArray[np.bool_]) -> Window:
+    found = np.flatnonzero(touching)
+    return (int(found[0]), int(found[-1]) + 1) if len(found) else NOTHING
+
+
+def corners_of(lat: NDArray[Any], lon: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return latitudes and longitudes of cells' corners, of shape (rows + 1, columns + 1).
+
+    Parameters
+    ----------
+    lat, lon
+        Of the cells' centres in degrees, of shape (rows, columns), NaN where there is none.
+    """
+    y, x = np.radians(lat), np.radians(lon)
+    points = np.stack([np.cos(y) * np.cos(x), np.cos(y) * np.sin(x), np.sin(y)], axis=-1)
+    for axis in (0, 1):
+        points = _between(points, axis)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        flat = np.hypot(points[..., 0], points[..., 1])
+        return (
+            np.degrees(np.arctan2(points[..., 2], flat)),
+            np.degrees(np.arctan2(points[..., 1], points[..., 0])),
+        )
+
+
+def _between(points: NDArray[Any], axis: int) -> NDArray[Any]:
+    """Return what lies half-way between neighbours, and half a step beyond the first and last.
+
+    Where one of two neighbours isn't there, the other's own half step is taken.
+    """
+    count = points.shape[axis]
+    if count == 1:
+        return np.repeat(points, 2, axis=axis)
+    first = np.take(points, range(count - 1), axis=axis)
+    second = np.take(points, range(1, count), axis=axis)
+    half = (second - first) / 2
+    nothing = np.full_like(np.take(points, [0], axis=axis), np.nan)
+    forward = points + np.concatenate([nothing, half], axis=axis)  # by the step before
+    backward = points - np.concatenate([half, nothing], axis=axis)  # by the step behind
+    middle = first + half
+    inner = np.where(np.isnan(middle), np.take(forward, range(count - 1), axis=axis), middle)
+    inner = np.where(np.isnan(inner), np.take(backward, range(1, count), axis=axis), inner)
+    before = np.take(backward, [0], axis=axis)
+    behind = np.take(forward, [count - 1], axis=axis)
+    return np.concatenate([before, inner, behind], axis=axis)
+
+
+def _touching(lat: NDArray[Any], lon: NDArray[Any], part: shapely.Geometry) -> NDArray[np.bool_]:
+    """Return which cells, given by their corners, touch a geometry in one piece."""
+    west, south, east, north = part.bounds
+    middle = (west + east) / 2
+    near = (lon - middle + 180) % 360 - 180 + middle
+    low, high = extremes(lat)
+    left, right = extremes(near)
+    with np.errstate(invalid="ignore"):
+        found = (high >= south) & (low <= north) & (right >= west) & (left <= east)
+        # Such a cell holds a pole, or lies opposite the place.
+        wide = right - left > WHOLE_TURN
+        polar = np.maximum(np.abs(low), np.abs(high)) > 80
+        beside = (high >= south) & (low <= north) & (polar | (east - west > WHOLE_TURN))
+    found = np.asarray(np.where(wide, beside, found))
+    if part.equals(shapely.box(west, south, east, north)):
+        return found
+    shapely.prepare(part)
+    rows, columns = np.nonzero(found & ~wide)
+    rings = [
+        np.stack([near[rows + i, columns + j], lat[rows + i, columns + j]], axis=-1)
+        for i, j in ((0, 0), (0, 1), (1, 1), (1, 0), (0, 0))
+    ]
+    whole = np.stack(rings, axis=1)
+    known = np.isfinite(whole).all(axis=(1, 2))
+    touches = np.ones(len(rows), dtype=bool)
+    if known.any():
+        touches[known] = shapely.intersects(part, shapely.polygons(whole[known]))
+    found[rows, columns] = touches
+    return found
+
+
+def extremes(corners: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the least and greatest value at the corners of each cell, of those that there are."""
+    four = (corners[:-1, :-1], corners[:-1, 1:], corners[1:, :-1], corners[1:, 1:])
+    low, high = four[0], four[0]
+    for other in four[1:]:
+        low, high = np.fmin(low, other), np.fmax(high, other)
+    return low, high
+
+
+def axis_window(centres: NDArray[Any], intervals: Sequence[tuple[float, float]]) -> Window:
+    """Return which cells along an axis, given by their centres, touch one of some intervals."""
+    if len(centres) == 0:
+        return NOTHING
+    steps = np.diff(centres) / 2
+    ends = (steps[:1], steps[-1:]) if len(steps) else (np.zeros(1), np.zeros(1))
+    edges = np.concatenate([centres[:1] - ends[0], centres[:-1] + steps, centres[-1:] + ends[1]])
+    low, high = np.fmin(edges[:-1], edges[1:]), np.fmax(edges[:-1], edges[1:])
+    touching = np.zeros(len(centres), dtype=bool)
+    for first, last in intervals:
+        touching |= (high >= first) & (low <= last)
+    return _window(touching)
+
+
+def axes_windows(
+    lat: NDArray[Any], lon: NDArray[Any], place: shapely.Geometry
+) -> tuple[Window, Window]:
+    """Return the rows and columns of a grid, given by its axes in degrees, that touch a place."""
+    bounds = [part.bounds for part in shapely.get_parts(place)]
+    rows = axis_window(lat, [(south, north) for _, south, _, north in bounds])
+    # Longitudes may go from 0 to 360.
+    turns = [(west + turn, east + turn) for west, _, east, _ in bounds for turn in (-360, 0, 360)]
+    columns = axis_window(np.unwrap(lon, period=360), turns)
+    return (rows, columns) if rows != NOTHING and columns != NOTHING else (NOTHING, NOTHING)
+
+
+def grid_windows(grid: Georeference, place: shapely.Geometry) -> tuple[Window, Window]:
+    """Return the rows and columns of a grid that touch a place.
+
+    Parameters
+    ----------
+    grid
+        The grid.
+    place
+        In EPSG:4326, within ±180° of longitude.
+    """
+    bounds = [
+        part.bounds
+        for shape in _in_crs_of(grid, place)
+        if not (part := grid.to_pixels(shape)).is_empty
+    ]
+    if not bounds:
+        return NOTHING, NOTHING
+    left, top, right, bottom = np.array(bounds).T
+    return (
+        _pixels(top.min(), bottom.max(), grid.shape[0]),
+        _pixels(left.min(), right.max(), grid.shape[1]),
+    )
+
+
+def _pixels(low: float, high: float, count: int) -> Window:
+    start = min(max(int(np.floor(low)), 0), count - 1)
+    return start, min(max(int(np.ceil(high)), start + 1), count)
+
+
+def _in_crs_of(grid: Georeference, place: shapely.Geometry) -> Iterator[shapely.Geometry]:
+    """Yield a place in the CRS of a grid, where it can touch that."""
+    assert grid.crs is not None
+    if grid.crs.geographic:  # longitudes may go from 0 to 360
+        shape = _project(place, grid.crs)
+        for turn in (-360, 0, 360):
+            yield shapely.affinity.translate(shape, xoff=turn)
+        return
+    # Far away from a grid, its projection may have no coordinates, or wrong ones.
+    outline = of_grid(grid)
+    if outline is None:
+        return
+    west, south, east, north = outline.bounds
+    for area in (outline, outline.buffer(MARGIN * max(east - west, north - south))):
+        near = shapely.intersection(place, area)
+        if not near.is_empty:
+            yield _project(near, grid.crs)
+
+
+def _project(place: shapely.Geometry, crs: CRS) -> shapely.Geometry:
+    """Return a place in another CRS, its edges cut so that they bend; without what that lacks."""
+    west, south, east, north = place.bounds
+    dense = shapely.segmentize(place, max(east - west, north - south, 1e-6) / PIECES)
+
+    def ring(line: shapely.Geometry) -> NDArray[np.float64]:
+        lon, lat = shapely.get_coordinates(line).T
+        points = np.column_stack(project(lon, lat, DEGREES, crs))
+        return points[np.isfinite(points).all(axis=1)]
+
+    parts = []
+    for part in shapely.get_parts(dense):
+        if part.geom_type != "Polygon":
+            points = ring(part)
+            parts.append(
+                shapely.MultiPoint(points) if len(points) < 2 else shapely.LineString(points)
+            )
+            continue
+        shell, *holes = map(ring, (part.exterior, *part.interiors))
+        if len(shell) > 2:
+            parts.append(shapely.Polygon(shell, [hole for hole in holes if len(hole) > 2]))
+    return shapely.union_all([shapely.make_valid(part) for part in parts])
+
+
+@dataclass(frozen=True)
+class CropWindows:
+    """What touches a place along some dimensions of a granule.
+
+    Attributes
+    ----------
+    group
+        The group that holds the coordinates.
+    sizes
+        The lengths of the dimensions, by name.
+    windows
+        What touches the place, by name.
+    """
+
+    group: str
+    sizes: Mapping[str, int]
+    windows: Mapping[str, Window]
+
+
+def granule_windows(
+    granule: GranuleArrays, place: shapely.Geometry, named: tuple[str, str] | None = None
+) -> dict[str, tuple[Window, ...]] | None:
+    """Return what touches a place of a granule's arrays along each axis, by path.
+
+    Arrays that lie along none of the granule's georeferences are left out.
+
+    Parameters
+    ----------
+    granule
+        The granule.
+    place
+        In EPSG:4326, within ±180° of longitude.
+    named
+        The paths of its latitudes and longitudes, where they aren't found.
+
+    Returns
+    -------
+    dict or None
+        None where nothing says where the granule lies.
+    """
+    windows: dict[tuple[str, str], CropWindows] = {}
+
+    def windows_at(georeference: Georeference) -> CropWindows:
+        paths = georeference.latitudes, georeference.longitudes
+        if georeference.is_grid:
+            return _crop_windows(granule, georeference, place)
+        if paths not in windows:
+            windows[paths] = _crop_windows(granule, georeference, place)
+        return windows[paths]
+
+    own: dict[str, CropWindows] = {}
+    pairs = list(granule.pairs())
+    if named is not None:
+        known = all(path in granule.arrays for path in named)
+        pair = granule.pair(*named) if known else None
+        pairs = [] if pair is None else [pair]
+    candidates = [windows_at(pair) for pair in pairs]
+    for image in granule.images():
+        if named is None or image.is_grid:
+            own[image.path] = windows_at(image)
+    candidates += own.values()
+    if not candidates:
+        return None
+    found = {}
+    for path, array in granule.arrays.items():
+        near = sorted(candidates, key=lambda one: distance(parent(path), one.group))
+        if path in own and named is None:
+            near = [own[path]]
+        cropped = _windows_of_array(array, near)
+        if cropped is not None:
+            found[path] = cropped
+    return found
+
+
+def _crop_windows(
+    granule: GranuleArrays, georeference: Georeference, place: shapely.Geometry
+) -> CropWindows:
+    """Return what touches a place of one of a granule's georeferences."""
+    names = georeference.dimensions
+    if georeference.is_grid:
+        windows: tuple[Window, ...] = grid_windows(georeference, place)
+        group = parent(georeference.path)
+    else:
+        lat, lon = granule.values(georeference.latitudes), granule.values(georeference.longitudes)
+        group = parent(georeference.latitudes)
+        if len(names) == 1:
+            windows = swath_windows(lat[:, None], lon[:, None], place)[:1]
+        elif lat.ndim == 1:
+            windows = axes_windows(lat, lon, place)
+        else:
+            windows = _stack_windows(lat, lon, place)
+    return CropWindows(
+        group,
+        dict(zip(names, georeference.shape, strict=True)),
+        dict(zip(names, windows, strict=True)),
+    )
+
+
+def _stack_windows(
+    lat: NDArray[np.float64], lon: NDArray[np.float64], place: shapely.Geometry
+) -> tuple[Window, Window]:
+    """Return the windows of swaths on top of one another, as those that begin with a time are."""
+    stack = (-1, *lat.shape[-2:])
+    layers = zip(lat.reshape(stack), lon.reshape(stack), strict=True)
+    rows, columns = zip(*(swath_windows(*layer, place) for layer in layers), strict=True)
+    return _hull(rows), _hull(columns)
+
+
+def _hull(windows: Sequence[Window]) -> Window:
+    touching = [window for window in windows if window[1] > window[0]]
+    if not touching:
+        return NOTHING
+    return min(start for start, _ in touching), max(stop for _, stop in touching)
+
+
+def _windows_of_array(
+    array: zarr.Array[Any], candidates: Sequence[CropWindows]
+) -> tuple[Window, ...] | None:
+    """Return what is shown of an array: by the nearest coordinates along its dimensions."""
+    names = dimension_names(array)
+    for crop in candidates:
+        fits = [
+            axis for axis, name in enumerate(names) if crop.sizes.get(name) == array.shape[axis]
+        ]
+        named = array.metadata.dimension_names is not None  # type: ignore[union-attr]
+        # By its length alone a dimension isn't known, by all of them it is.
+        if fits and (named or {names[axis] for axis in fits} >= crop.sizes.keys()):
+            return tuple(
+                crop.windows[name] if axis in fits else (0, array.shape[axis])
+                for axis, name in enumerate(names)
+            )
+    return None
