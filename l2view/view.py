@@ -18,6 +18,7 @@ from l2view.display.summary import summarize_view
 from l2view.display.text import summary_text
 from l2view.errors import QueryError, ShapeError
 from l2view.mosaic.api import explain_mosaic, mosaic
+from l2view.progress import show_progress
 from l2view.scan.dataset import TableDataset
 from l2view.text import join_names, unknown_name
 from l2view.virtual.crop import Crop
@@ -390,9 +391,8 @@ class View(zarr.Group):
             Where a file has changed, a chunk can't be referred to, or a granule can't be written.
         """
         from l2view.export.collection import to_icechunk
-        from l2view.export.progress import told
 
-        with told(progress, "granules") as tell:
+        with show_progress(progress, "granules") as report:
             return to_icechunk(
                 self.view_store.tree,
                 target,
@@ -400,7 +400,7 @@ class View(zarr.Group):
                 branch=branch,
                 copy_native=copy_native,
                 check=check,
-                progress=tell,
+                progress=report,
             )
 
     def to_kerchunk(
@@ -475,11 +475,10 @@ class View(zarr.Group):
         ExportError
             Where there is something else in the store.
         """
-        from l2view.export.progress import told
         from l2view.export.zarr import to_zarr
 
-        with told(progress, "chunks") as tell:
-            to_zarr(self.view_store, target, tell)
+        with show_progress(progress, "chunks") as report:
+            to_zarr(self.view_store, target, report)
 
     def verify(self) -> dict[str, str]:
         """Return the granules whose files changed since they were referred to, or are gone.

@@ -11,7 +11,7 @@ from l2view.api import open as open_view
 from l2view.cli import options
 from l2view.errors import QueryError
 from l2view.geolocation.bands import band_name
-from l2view.mosaic.api import explain_mosaic, requiring
+from l2view.mosaic.api import explain_mosaic, require_extras, tree_of
 
 OUT = "The image: OUT.tif, a Cloud-Optimized GeoTIFF, or OUT.zarr. Not with --explain."
 
@@ -39,10 +39,10 @@ def mosaic(
     intersects: options.Intersects = None,
     datetime: options.Datetime = None,
     ids: options.Ids = None,
-    sortby: Annotated[
-        str | None, typer.Option(help="What lies on top, such as 'cloud_cover, datetime DESC'.")
+    order_by: Annotated[
+        str | None,
+        typer.Option(help="What comes first and lies on top, such as 'cloud_cover'."),
     ] = None,
-    order_by: options.OrderBy = None,
     limit: Annotated[
         int | None, typer.Option(min=1, help="The most granules, the first of --order-by.")
     ] = None,
@@ -52,7 +52,7 @@ def mosaic(
     reduce: Annotated[
         str, typer.Option(help="first, last, min, max, mean, median or count.")
     ] = "first",
-    temporal_grouping: Annotated[
+    group_by: Annotated[
         str | None, typer.Option(help="An image for each P1D, P1M, …, or SQL expression.")
     ] = None,
     nodata: Annotated[float | None, typer.Option(help="What stands for nothing.")] = None,
@@ -111,17 +111,16 @@ def mosaic(
         "resampling": resampling,
         "nodata": nodata,
         "dtype": dtype,
-        "sortby": sortby,
         "reduce": reduce,
-        "temporal_grouping": temporal_grouping,
+        "group_by": group_by,
     }
     if explain:
         typer.echo(explain_mosaic(view, progress=True, **asked))
         return
-    with requiring():
-        from l2view.mosaic.dataset import planned
-        from l2view.mosaic.writing import write
-    write(planned(view, **asked), cast("str", output), overwrite=overwrite, progress=True)
+    with require_extras():
+        from l2view.mosaic import plan, spec, write
+    planned = plan.plan_mosaic(tree_of(view), spec.MosaicSpec(**asked))
+    write.write_mosaic(planned, cast("str", output), overwrite=overwrite, progress=True)
     typer.echo(f"wrote {output}", err=True)
 
 
@@ -168,7 +167,7 @@ def _grid(path: str) -> Any:
     QueryError
         Where it is no image.
     """
-    with requiring():
+    with require_extras():
         import rasterio
         from odc.geo.geobox import GeoBox
     try:

@@ -24,8 +24,8 @@ from zarr.storage import ObjectStore
 from zarr.storage._common import make_store
 
 from l2view.errors import ExportError
-from l2view.export.progress import Tell
 from l2view.granules.chunks import grid_of
+from l2view.progress import ReportProgress
 from l2view.stores.hierarchy import JSON, join
 from l2view.stores.urls import is_url
 from l2view.virtual.attributes import OWN
@@ -42,12 +42,14 @@ TOGETHER = 64
 """How many chunks are copied together."""
 
 
-def to_zarr(view: ViewStore, target: Any, progress: Tell = lambda done, total: None) -> None:
+def to_zarr(
+    view: ViewStore, target: Any, progress: ReportProgress = lambda done, total: None
+) -> None:
     """Copy a view (see `View.to_zarr`)."""
     sync(_copy(view, target, progress))
 
 
-async def _copy(view: ViewStore, target: Any, progress: Tell) -> None:
+async def _copy(view: ViewStore, target: Any, progress: ReportProgress) -> None:
     store = await _opened(target)
     said = json.loads(json.dumps(view.shape.description))
     mark = await store.get(MARK, default_buffer_prototype())

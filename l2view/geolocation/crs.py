@@ -21,8 +21,8 @@ from pyproj.crs import CoordinateOperation, Ellipsoid, ProjectedCRS  # type: ign
 from pyproj.exceptions import CRSError
 
 from l2view.arrays.quiet import QUIET
-from l2view.regrid.overlaps import DEGREES, project
-from l2view.regrid.target import metres
+from l2view.regrid.projection import WGS84, project
+from l2view.regrid.target import metres_per_unit
 
 CF_MAPPING = frozenset(
     {
@@ -349,10 +349,10 @@ def to_degrees(
     Off the globe are those that no place has: beside the disk that a geostationary satellite sees,
     or beyond the antimeridian of a sinusoidal projection.
     """
-    lon, lat = project(x, y, crs, DEGREES)
+    lon, lat = project(x, y, crs, WGS84)
     valid = np.isfinite(lon) & np.isfinite(lat) & (np.abs(lat) <= 90 + 1e-9)
     if not crs.geographic:
-        again_x, again_y = project(lon, lat, DEGREES, crs)
+        again_x, again_y = project(lon, lat, WGS84, crs)
         with np.errstate(invalid="ignore"):
-            valid &= np.hypot(again_x - x, again_y - y) * metres(crs) <= MAX_ROUND_TRIP
+            valid &= np.hypot(again_x - x, again_y - y) * metres_per_unit(crs) <= MAX_ROUND_TRIP
     return np.where(valid, lat, np.nan), np.where(valid, lon, np.nan)

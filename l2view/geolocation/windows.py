@@ -20,7 +20,7 @@ from odc.geo import CRS
 from l2view.geolocation.coordinates import distance, parent
 from l2view.geolocation.footprint import of_grid
 from l2view.geolocation.granule import Georeference, GranuleArrays, dimension_names
-from l2view.regrid.overlaps import DEGREES, project
+from l2view.regrid.projection import WGS84, project
 
 type Window = tuple[int, int]
 """The first index along an axis, and the one after the last; (0, 0) for none."""
@@ -224,7 +224,7 @@ def _project(place: shapely.Geometry, crs: CRS) -> shapely.Geometry:
 
     def ring(line: shapely.Geometry) -> NDArray[np.float64]:
         lon, lat = shapely.get_coordinates(line).T
-        points = np.column_stack(project(lon, lat, DEGREES, crs))
+        points = np.column_stack(project(lon, lat, WGS84, crs))
         return points[np.isfinite(points).all(axis=1)]
 
     parts = []

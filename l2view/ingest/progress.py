@@ -8,29 +8,9 @@ from threading import Thread
 
 from rich.console import Console
 from rich.filesize import decimal
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
 
 from l2view.ingest.report import IngestReport
-
-
-def bar_on(console: Console, text: str) -> Progress:
-    """Return a bar with how much is done, a text, and the time that it takes."""
-    columns = (
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(text),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    return Progress(*columns, console=console, transient=True)
+from l2view.progress import is_watched, progress_bar
 
 
 @contextmanager
@@ -47,10 +27,10 @@ def shown(
     console
         Where to draw.
     """
-    if not (console.is_terminal or console.is_jupyter):
+    if not is_watched(console):
         yield lambda report: None
         return
-    with bar_on(console, "{task.description}") as bar:
+    with progress_bar(console, "{task.description}") as bar:
         task = bar.add_task("looking for granules", total=None)
         Thread(target=lambda: bar.update(task, total=count()), daemon=True).start()
 

@@ -1,13 +1,18 @@
-"""A view as one lazy image: what `View.mosaic` and `l2view.mosaic` are."""
+"""A view as one lazy image: what `View.mosaic` and `l2view.mosaic` are.
+
+What needs the packages of ``l2view[mosaic]`` is imported where it is called.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from inspect import signature
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from l2view.errors import QueryError
+from l2view.text import unknown_name
+from l2view.virtual.store import ViewStore
+from l2view.virtual.tree import Tree
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -15,19 +20,27 @@ if TYPE_CHECKING:
 
     from l2view.geolocation.bands import Bands
     from l2view.mosaic.composite import Reduce
-    from l2view.mosaic.dataset import Chunks, Engine
-    from l2view.mosaic.plan import MosaicPlan
+    from l2view.mosaic.dataset import Engine
+    from l2view.mosaic.explain import MosaicExplanation
+    from l2view.mosaic.spec import Chunks
     from l2view.regrid.warp import Resampling
-    from l2view.view import View
 
-NEEDED = dict.fromkeys(("rasterio", "rasterix", "pykdtree", "dask"), "l2view[mosaic]") | {
+EXTRAS = dict.fromkeys(("rasterio", "rasterix", "pykdtree", "dask"), "l2view[mosaic]") | {
     "cubed": "cubed",
 }
 """The packages that a mosaic needs, and what to install for them."""
 
 
+class HasViewStore(Protocol):
+    """A view."""
+
+    @property
+    def view_store(self) -> ViewStore:
+        """Its store."""
+
+
 def mosaic(
-    view: View,
+    view: HasViewStore,
     *,
     crs: Any = None,
     resolution: float | Sequence[float] | None = None,
@@ -38,9 +51,9 @@ def mosaic(
     resampling: Resampling = "nearest",
     nodata: float | None = None,
     dtype: DTypeLike | None = None,
-    sortby: str | Sequence[str] | None = None,
+    order_by: str | Sequence[str] | None = None,
     reduce: Reduce = "first",
-    temporal_grouping: str | None = None,
+    group_by: str | None = None,
     engine: Engine = "dask",
 ) -> xr.Dataset:
     """Put a view's granules together on one grid, as one lazy image.
@@ -84,7 +97,7 @@ def mosaic(
     dtype
         The image's data type: integers are rounded, and cut off at what it holds. By default that
         of the decoded values; of means and medians of integers one of floats.
-    sortby
+    order_by
         SQL sort expressions such as ``"cloud_cover"`` or ``"datetime DESC"``, by which the first
         lies on top. By default the order of the view.
     reduce
@@ -92,7 +105,7 @@ def mosaic(
         ``"max"``, ``"mean"``, ``"median"``, ``"count"``; or a function that makes an image of a
         masked array of shape (granules, rows, columns). Of the first and last those granules
         aren't read whose pixels are taken.
-    temporal_grouping
+    group_by
         An image for each period of time, along a dimension ``time``: ``"P1D"``, ``"P1W"``,
         ``"P1M"``, ``"P1Y"``, ``"P10D"``, ``"PT6H"`` and the like; or for each value of an SQL
         expression over the fields, along ``group`` where it isn't a time.
@@ -111,11 +124,13 @@ def mosaic(
         Where it can't be made, before anything is read: no such band, a resolution in another
         unit, more pixels than can be.
     """
-    with requiring():
-        from l2view.mosaic import dataset
-
-        return dataset.mosaic(
-            view,
+    with require_extras():
+        from l2view.mosaic import dataset, plan, spec
+    if engine not in dataset.ARRAYS:
+        raise QueryError(unknown_name("engine", str(engine), dataset.ARRAYS))
+    planned = plan.plan_mosaic(
+        tree_of(view),
+        spec.MosaicSpec(
             crs=crs,
             resolution=resolution,
             bbox=bbox,
@@ -125,55 +140,96 @@ def mosaic(
             resampling=resampling,
             nodata=nodata,
             dtype=dtype,
-            sortby=sortby,
+            order_by=order_by,
             reduce=reduce,
-            temporal_grouping=temporal_grouping,
-            engine=engine,
-        )
+            group_by=group_by,
+        ),
+    )
+    with require_extras():
+        return dataset.to_dataset(planned, dataset.ARRAYS[engine])
 
 
 def explain_mosaic(
-    view: View, *, progress: bool | Callable[[int, int], None] = False, **asked: Any
-) -> MosaicPlan:
-    """Tell what a mosaic would read, without reading it.
+    view: HasViewStore,
+    *,
+    crs: Any = None,
+    resolution: float | Sequence[float] | None = None,
+    bbox: Sequence[float] | None = None,
+    like: Any = None,
+    bands: Bands = None,
+    chunks: Chunks = (1024, 1024),
+    resampling: Resampling = "nearest",
+    nodata: float | None = None,
+    dtype: DTypeLike | None = None,
+    order_by: str | Sequence[str] | None = None,
+    reduce: Reduce = "first",
+    group_by: str | None = None,
+    progress: bool | Callable[[int, int], None] = False,
+) -> MosaicExplanation:
+    """Explain what a mosaic would read, without reading it.
+
+    The parameters and errors are those of `mosaic`, and one more.
 
     Parameters
     ----------
-    view, **asked
-        As for `mosaic`.
     progress
         True for a bar where there is a terminal or a notebook; or what is called with the chunks
         that are done, and how many there are.
 
     Returns
     -------
-    MosaicPlan
+    MosaicExplanation
         Per chunk of the mosaic its granules, their overviews, windows and bytes: `str` of it is a
         summary, ``to_dataframe()`` a table, ``plot()`` a picture.
+    """
+    with require_extras():
+        from l2view.mosaic import explain, plan, spec
+    tree = tree_of(view)
+    planned = plan.plan_mosaic(
+        tree,
+        spec.MosaicSpec(
+            crs=crs,
+            resolution=resolution,
+            bbox=bbox,
+            like=like,
+            bands=bands,
+            chunks=chunks,
+            resampling=resampling,
+            nodata=nodata,
+            dtype=dtype,
+            order_by=order_by,
+            reduce=reduce,
+            group_by=group_by,
+        ),
+    )
+    return explain.explain_plan(tree, planned, progress)
+
+
+def tree_of(view: HasViewStore) -> Tree:
+    """Return the granules of a view.
 
     Raises
     ------
-    QueryError, FieldError
-        As `mosaic` does.
+    QueryError
+        Where it is no view.
     """
-    allowed = signature(mosaic).parameters.keys() - {"view"}
-    for name in asked.keys() - allowed:
-        raise TypeError(f"explain_mosaic() got an unexpected keyword argument {name!r}")
-    asked.pop("engine", None)
-    with requiring():
-        from l2view.mosaic import dataset, plan
-
-    return plan.explained(dataset.planned(view, **asked), progress)
+    store = getattr(view, "view_store", None)
+    if not isinstance(store, ViewStore):
+        raise QueryError(
+            f"a mosaic is made of a view, and not of {type(view).__name__}: l2view.open(store) "
+            "gives one"
+        )
+    return store.tree
 
 
 @contextmanager
-def requiring() -> Iterator[None]:
+def require_extras() -> Iterator[None]:
     """Say what to install where a package isn't there."""
     try:
         yield
     except ModuleNotFoundError as error:
-        if error.name not in NEEDED:
+        if error.name not in EXTRAS:
             raise
         raise QueryError(
-            f"a mosaic takes the package {error.name}: pip install '{NEEDED[error.name]}'"
+            f"a mosaic takes the package {error.name}: pip install '{EXTRAS[error.name]}'"
         ) from error

@@ -150,17 +150,16 @@ def period_of(text: str) -> Period | None:
         return None
     match = _ONE.fullmatch(text)
     if match is None:
-        raise QueryError(f"temporal_grouping={text!r} {_fault(text)}")
+        raise QueryError(f"group_by={text!r} {_fault(text)}")
     days, date, seconds, time = match.groups()
     unit = _DATES[date.upper()] if date else _TIMES[time.upper()]
     digits = (days or seconds).lstrip("0")
     if not digits:
-        raise QueryError(f"temporal_grouping={text!r} lasts no time; write 1 or more, as P1D")
+        raise QueryError(f"group_by={text!r} lasts no time; write 1 or more, as P1D")
     most = _LONGEST * _SECONDS["Y"] // _SECONDS[unit]
     if len(digits) > len(str(most)) or int(digits) > most:
         raise QueryError(
-            f"temporal_grouping={text!r} is more than {_LONGEST:,} years; write a shorter one, "
-            "as P10Y"
+            f"group_by={text!r} is more than {_LONGEST:,} years; write a shorter one, as P10Y"
         )
     return Period(int(digits), unit)
 

@@ -1,10 +1,10 @@
-"""The bands of a view's granules, ready to be put together on a target."""
+"""The bands of a view's granules, located on a target."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from typing import Any
 from uuid import uuid4
 
@@ -20,222 +20,291 @@ from l2view.arrays.cf import MISSING
 from l2view.arrays.dtypes import common_dtype, in_native_order
 from l2view.arrays.values import ValueDecoder
 from l2view.errors import FieldError, L2ViewWarning, QueryError, warn
-from l2view.geolocation.bands import Band, Bands, Levels, match_band, resolve_bands
+from l2view.geolocation.bands import Band, Levels, match_band, resolve_bands
 from l2view.geolocation.crs import CrsTable
 from l2view.geolocation.finder import ATTRIBUTES, Finder, Placement, value_decoders
-from l2view.granules.inventory import ArrayInventory
-from l2view.mosaic.rasters import Arrays, Located, Rasters, levels_read, located
-from l2view.mosaic.swaths import Swaths, require_statistic
-from l2view.regrid.overlaps import DEGREES, project
-from l2view.regrid.target import DEGREE, hull_of, metres, together
+from l2view.granules.inventory import ArrayInventory, Inventory
+from l2view.granules.reader import GranuleReader
+from l2view.mosaic.groups import Layering
+from l2view.mosaic.images import ImageArrays, Images, RasterImages, StoredImages, SwathImages
+from l2view.mosaic.spec import MosaicSpec
+from l2view.regrid.extents import RasterGrids
+from l2view.regrid.projection import WGS84, project
+from l2view.regrid.swath import require_swath_resampling
+from l2view.regrid.target import (
+    METRES_PER_DEGREE,
+    NO_BOUNDS,
+    metres_per_unit,
+    point_bounds,
+    union_bounds,
+)
 from l2view.search.place import geometry_field
 from l2view.virtual.tree import Tree
 
-type Footprints = Callable[[], NDArray[Any]]
-"""Returns the footprints of all granules, of shape (n,), None where there is none."""
+COARSER = 1.02
+"""By how much a level's pixels may be larger than the target's, whose CRS has another scale."""
+
+SHARED = ("units", "long_name", "standard_name", "flag_values", "flag_masks", "flag_meanings")
+"""The attributes of a band that all of its arrays say."""
 
 
 @dataclass(frozen=True, eq=False)
-class Sources:
-    """One band of a view's granules.
+class ProfileImages:
+    """n images of a band in one profile, all on grids or all swaths, before the grid is known."""
 
-    Attributes
-    ----------
-    band
-        The band.
-    tree
-        The granules.
-    located
-        Its images that lie on grids, profile by profile.
-    swaths
-        Its swaths, profile by profile: the arrays, and which of their granules they are.
-    systems
-        The CRSs.
-    dtype
-        The data type that all of its values have in common, decoded.
-    fills
-        The values that stand for what is missing in arrays of integers, as their attributes say.
-    attributes
-        What all arrays say.
-    footprints
-        Returns the granules' footprints.
-    """
-
-    band: Band
-    tree: Tree
-    located: tuple[Located, ...]
-    swaths: tuple[tuple[Levels, Placement, NDArray[np.int64]], ...]
-    systems: tuple[CRS, ...]
-    dtype: np.dtype[Any]
-    fills: tuple[int, ...]
-    attributes: dict[str, Any]
-    footprints: Footprints
+    levels: Levels
+    arrays: tuple[ImageArrays, ...]  # level by level, the finest first
+    placement: Placement
+    systems: Sequence[CRS]  # to which the placement's numbers refer
+    members: NDArray[np.int64]  # their granules among the profile's, of shape (n,)
+    target: CRS
+    footprints: NDArray[Any] | None = None  # of swaths, in EPSG:4326, of shape (n,)
 
     @property
     def rows(self) -> NDArray[np.int64]:
-        """The granules that have the band, of shape (n,)."""
-        found = [one.levels.inventory.rows[one.members] for one in self.located]
-        found += [levels.inventory.rows[members] for levels, _, members in self.swaths]
-        return np.concatenate([np.zeros(0, dtype=np.int64), *found])
+        """The images' granules in the view, of shape (n,)."""
+        return self.levels.inventory.rows[self.members]
 
-    @property
-    def hull(self) -> NDArray[np.float64]:
-        """West, south, east and north of all images on grids in the target's CRS; NaN for none."""
-        return together([one.hull for one in self.located])
+    @cached_property
+    def shapes(self) -> NDArray[np.int64]:
+        """Rows and columns of each level, of shape (n, levels, 2)."""
+        levels = range(len(self.arrays))
+        return np.stack([self.levels.shapes(level)[self.members] for level in levels], axis=1)
 
-    @property
-    def native(self) -> NDArray[np.float64]:
-        """The sizes of pixels in metres; of swaths as their footprints and shapes tell."""
-        sizes = [np.zeros(0)]
-        for one in self.located:
-            transforms = one.placed.transforms[one.members, 0]
-            units = np.array([metres(crs) for crs in self.systems])
-            across = np.hypot(transforms[:, 0], transforms[:, 3])
-            sizes.append(across * units[one.placed.crs[one.members]])
-        for levels, _, members in self.swaths:
-            outlines = self.footprints()[levels.inventory.rows[members]]
-            bounds = shapely.bounds(outlines)
-            narrowed = np.cos(np.radians((bounds[:, 1] + bounds[:, 3]) / 2))
-            cells = levels.shapes(0)[members].prod(axis=1)
+    @cached_property
+    def bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """West, south, east and north on the target.
+
+        Of each image on a grid, of shape (n, 4), NaN where it may lie anywhere; and of all images,
+        of shape (4,).
+        """
+        bounds = np.full((len(self.members), 4), np.nan)
+        if self.footprints is not None:
+            return bounds, footprint_bounds(self.footprints, self.target)
+        unions = []
+        for subset, grids in self._finest_grids():
+            bounds[subset], union = grids.bounds(self.target)
+            unions.append(union)
+        return bounds, union_bounds(unions)
+
+    def _finest_grids(self) -> Iterator[tuple[NDArray[np.int64], RasterGrids]]:
+        """Yield the images of each CRS, and their grids at the finest level that is usable."""
+        finest = self.placement.usable[self.members].argmax(axis=1)
+        transforms = self.placement.transforms[self.members, finest]
+        shapes = self.shapes[np.arange(len(self.members)), finest]
+        numbers = self.placement.crs[self.members]
+        for number in np.unique(numbers).tolist():
+            subset = np.flatnonzero(numbers == number)
+            yield subset, RasterGrids(transforms[subset], shapes[subset], self.systems[number])
+
+    def pixel_metres(self) -> NDArray[np.float64]:
+        """Return the sizes of pixels in metres, where they are known."""
+        with np.errstate(invalid="ignore", divide="ignore"):
+            if self.footprints is None:
+                transforms = self.placement.transforms[self.members, 0]
+                units = np.array([metres_per_unit(crs) for crs in self.systems])
+                across = np.hypot(transforms[:, 0], transforms[:, 3])
+                metres = across * units[self.placement.crs[self.members]]
+            else:
+                limits = shapely.bounds(self.footprints)
+                narrowed = np.cos(np.radians((limits[:, 1] + limits[:, 3]) / 2))
+                cells = self.shapes[:, 0].prod(axis=1)
+                areas = shapely.area(self.footprints) * narrowed / cells
+                metres = METRES_PER_DEGREE * np.sqrt(areas)
+        return np.asarray(metres[np.isfinite(metres) & (metres > 0)])
+
+    def levels_read(self, grid: GeoBox) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+        """Return the level of each image that is read, and the target's pixels in one of its.
+
+        It is the coarsest whose pixels aren't larger than the target's (see `COARSER`), where the
+        image lies on the target.
+
+        Returns
+        -------
+        levels
+            Of shape (n,).
+        scales
+            Down and across, of shape (n, 2).
+        """
+        usable = self.placement.usable[self.members]
+        levels = usable.argmax(axis=1)
+        a, b, _, d, e, _ = np.moveaxis(self.placement.transforms[self.members], 2, 0)
+        sizes = np.stack([np.hypot(b, e), np.hypot(a, d)], axis=2)
+        finest = sizes[np.arange(len(levels)), levels]
+        base = np.ones_like(finest)
+        for subset, grids in self._finest_grids():
+            base[subset] = grids.scales(grid, self.bounds[0][subset])
+        scales = base.copy()
+        for level in range(usable.shape[1]):
             with np.errstate(invalid="ignore", divide="ignore"):
-                sizes.append(DEGREE * np.sqrt(shapely.area(outlines) * narrowed / cells))
-        found = np.concatenate(sizes)
-        return found[np.isfinite(found) & (found > 0)]
+                ratio = sizes[:, level] / finest
+                fits = usable[:, level] & (base * ratio <= COARSER).all(axis=1)
+            coarser = fits & (ratio.prod(axis=1) > (scales / base).prod(axis=1))
+            levels[coarser] = level
+            scales[coarser] = (base * ratio)[coarser]
+        return levels, scales
+
+    def on(
+        self, grid: GeoBox, layers: Layering, reader: GranuleReader, mosaic: str
+    ) -> Images | None:
+        """Return those images that are in a group of granules, None for none.
+
+        Parameters
+        ----------
+        grid
+            The target.
+        layers
+            How granules are composed.
+        reader
+            Reads their arrays.
+        mosaic
+            Tells the mosaic from any other of this process.
+        """
+        index, rows, members = np.arange(len(self.members)), self.rows, self.members
+        levels, scales = np.zeros_like(index), np.ones((len(index), 2))
+        if self.footprints is None:
+            levels, scales = self.levels_read(grid)
+        shapes = self.shapes[index, levels]
+        shown = np.flatnonzero((layers.groups[rows] >= 0) & (shapes > 0).all(axis=1))
+        if not len(shown):
+            return None
+        rows, members, levels = rows[shown], members[shown], levels[shown]
+        composed = layers.ranks[rows], layers.groups[rows]
+        token = uuid4().hex
+        stored = StoredImages(reader, token, self.arrays, levels, rows, members, *composed)
+        if self.footprints is not None:
+            latitudes, longitudes = (
+                _coordinates(self.levels.inventory, array)
+                for array in (self.placement.latitudes, self.placement.longitudes)
+            )
+            return SwathImages(stored, mosaic, latitudes, longitudes, self.footprints[shown])
+        systems = np.array([*self.systems, None], dtype=object)[:-1]
+        return RasterImages(
+            stored,
+            self.target,
+            systems[self.placement.crs[members]],
+            self.placement.transforms[members, levels],
+            shapes[shown],
+            scales[shown],
+            self.bounds[0][shown],
+        )
 
 
-def sources(tree: Tree, bands: Bands, crs: CRS, nodata: Any, resampling: str) -> list[Sources]:
-    """Return the bands of a tree's granules.
+@dataclass(frozen=True, eq=False)
+class BandSources:
+    """One band of a tree's granules."""
 
-    Parameters
-    ----------
-    tree
-        The granules.
-    bands
-        Which bands, all by default.
-    crs
-        The CRS of the target.
-    nodata
-        What stands for nothing in arrays that don't say it.
-    resampling
-        How they are to be resampled.
+    band: Band
+    profiles: tuple[ProfileImages, ...]
+    dtype: np.dtype[Any]  # that all decoded values have in common
+    fill_values: tuple[int, ...]  # that attributes of arrays of integers name
+    attributes: dict[str, Any]  # that all arrays have in common
+
+
+def band_sources(tree: Tree, spec: MosaicSpec) -> list[BandSources]:
+    """Return the bands of a tree's granules of which a mosaic is made.
 
     Raises
     ------
     QueryError
         Where a band isn't there, doesn't say where it lies, or can't be resampled so.
     """
-    inventories = [one for one, _ in sync(tree.inventories(ATTRIBUTES))]
-    finder, footprints = Finder.of(tree.reader), cache(partial(footprints_of, tree))
-    systems = finder.crs
-    made, lost = [], []
-    for band in resolve_bands(bands, inventories, tree.shows):
-        parts = match_band(band, inventories, tree.shows)
-        lost.append((band, _without(tree, parts)))
-        places = [finder.locate(levels) for levels in parts]
-        own = _sources(tree, band, parts, places, systems, footprints, crs, nodata, resampling)
-        if own is not None:
-            made.append(own)
-        elif bands is not None:
-            raise QueryError(_nowhere(tree, band, parts, places, systems))
-    if not made:
+    inventories = [inventory for inventory, _ in sync(tree.inventories(ATTRIBUTES))]
+    finder, footprints = Finder.of(tree.reader), cache(partial(granule_footprints, tree))
+    sources: list[BandSources] = []
+    lacking: list[str] = []
+    for band in resolve_bands(spec.bands, inventories, tree.shows):
+        levels = match_band(band, inventories, tree.shows)
+        placements = [finder.locate(profile) for profile in levels]
+        lacking += _describe_lacking(tree, band, levels)
+        images: list[ProfileImages] = []
+        values: list[ValueDecoder] = []
+        for profile, placement in zip(levels, placements, strict=True):
+            arrays = _image_arrays(profile, spec.nodata)
+            values += [decoder for array in arrays for decoder in array.decoders]
+            locate = partial(ProfileImages, profile, arrays, placement, finder.crs.known)
+            rasters, others = (
+                np.flatnonzero(placement.is_raster == kind) for kind in (True, False)
+            )
+            if len(rasters):
+                images.append(locate(rasters, spec.target_crs))
+            if len(others) and placement.latitudes is not None:
+                outlines = footprints()[profile.inventory.rows[others]]
+                images.append(locate(others, spec.target_crs, outlines))
+        unplaced = _describe_unplaced(tree, band, levels, placements, finder.crs)
+        if unplaced is not None:
+            if not images and spec.bands is not None:
+                raise QueryError(unplaced)
+            if not images:
+                continue
+            warn(f"{unplaced}; they are no part of it", L2ViewWarning)
+        if any(part.footprints is not None for part in images):
+            require_swath_resampling(spec.resampling)
+        shared = _shared_attributes([array for profile in levels for array in profile.arrays])
+        dtype, fills = _common_dtype(band, values), _fill_values(values)
+        sources.append(BandSources(band, tuple(images), dtype, fills, shared))
+    if not sources:
         raise QueryError("no band of the view says where it lies; name one with bands=")
-    _warn_of(tree, lost)
-    return made
+    if lacking:
+        warn(f"{'; '.join(lacking)}. They are no part of it", L2ViewWarning)
+    return sources
 
 
-def _without(tree: Tree, parts: Sequence[Levels]) -> NDArray[np.int64]:
-    """Return the granules that don't have a band."""
-    having = np.concatenate([part.inventory.rows for part in parts])
-    return np.setdiff1d(np.arange(len(tree.granules)), having)
+def _image_arrays(levels: Levels, nodata: float | None) -> tuple[ImageArrays, ...]:
+    return tuple(
+        ImageArrays.of(levels.inventory, array, decoders(array, nodata), levels.axes, levels.picks)
+        for array in levels.arrays
+    )
 
 
-def _warn_of(tree: Tree, lost: Sequence[tuple[Band, NDArray[np.int64]]]) -> None:
-    """Warn of bands that some granules don't have."""
-    told = [
-        f'{len(rows):,} of {len(tree.granules):,} granules have no band "{band.path}": '
-        f"{tree.granules.some(rows.tolist())}"
-        for band, rows in lost
-        if len(rows)
-    ]
-    if told:
-        warn(f"{'; '.join(told)}. They are no part of it", L2ViewWarning)
+def _coordinates(inventory: Inventory, array: ArrayInventory | None) -> ImageArrays:
+    """Return latitudes or longitudes, along two axes or one."""
+    assert array is not None
+    axes = (array.rank - 2, array.rank - 1) if array.rank >= 2 else (0,)
+    picks = (0,) * (array.rank - len(axes))
+    return ImageArrays.of(inventory, array, value_decoders(array), axes, picks)
 
 
-def _lost(parts: Sequence[Levels], places: Sequence[Placement]) -> list[int]:
-    """Return the granules that don't say where their band lies."""
-    found = []
-    for levels, place in zip(parts, places, strict=True):
-        if place.latitudes is None:
-            found += levels.inventory.rows[~place.is_raster].tolist()
-    return sorted(found)
+def _describe_lacking(tree: Tree, band: Band, profiles: Sequence[Levels]) -> Iterator[str]:
+    """Yield a message of the granules that don't have a band, if there are some."""
+    having = np.concatenate([levels.inventory.rows for levels in profiles])
+    rows = np.setdiff1d(np.arange(len(tree.granules)), having)
+    if len(rows):
+        yield (
+            f'{len(rows):,} of {len(tree.granules):,} granules have no band "{band.path}": '
+            f"{tree.granules.some(rows.tolist())}"
+        )
 
 
-def _nowhere(
+def _describe_unplaced(
     tree: Tree,
     band: Band,
-    parts: Sequence[Levels],
-    places: Sequence[Placement],
+    profiles: Sequence[Levels],
+    placements: Sequence[Placement],
     systems: CrsTable,
-) -> str:
-    """Say which granules don't say where a band lies."""
-    lost = _lost(parts, places)
-    told = (
-        f"{len(lost):,} of {len(tree.granules):,} granules don't say where the cells of "
+) -> str | None:
+    """Return a message of the granules that don't say where a band lies, None for none."""
+    rows = sorted(
+        row
+        for levels, placement in zip(profiles, placements, strict=True)
+        if placement.latitudes is None
+        for row in levels.inventory.rows[~placement.is_raster].tolist()
+    )
+    if not rows:
+        return None
+    message = (
+        f"{len(rows):,} of {len(tree.granules):,} granules don't say where the cells of "
         f'"{band.path}" lie, by a transform and a CRS, axes, or latitudes and longitudes of its '
-        f"shape: {tree.granules.some(lost)}"
+        f"shape: {tree.granules.some(rows)}"
     )
     if systems.unknown:
-        said = next(iter(systems.unknown))
-        told += f". What is said to be a CRS isn't understood: {said[:60]}"
-    return told
+        text = next(iter(systems.unknown))
+        message += f". What is said to be a CRS isn't understood: {text[:60]}"
+    return message
 
 
-def _sources(
-    tree: Tree,
-    band: Band,
-    parts: Sequence[Levels],
-    places: Sequence[Placement],
-    systems: CrsTable,
-    footprints: Footprints,
-    crs: CRS,
-    nodata: Any,
-    resampling: str,
-) -> Sources | None:
-    """Return one band of a tree's granules, None where none of them says where it lies."""
-    images, swaths = [], []
-    for levels, place in zip(parts, places, strict=True):
-        rest = np.flatnonzero(~place.is_raster)
-        if place.is_raster.any():
-            images.append((levels, place))
-        if len(rest) and place.latitudes is not None:
-            swaths.append((levels, place, rest))
-    if _lost(parts, places):
-        said = _nowhere(tree, band, parts, places, systems)
-        if not images and not swaths:
-            return None
-        warn(f"{said}; they are no part of it", L2ViewWarning)
-    if swaths:
-        require_statistic(resampling)
-    used = [array for levels in parts for array in levels.arrays]
-    values = [one for array in used for one in filled(array, nodata)]
-    return Sources(
-        band,
-        tree,
-        tuple(located(levels, place, systems.known, crs) for levels, place in images),
-        tuple(swaths),
-        tuple(systems.known),
-        _dtype(band, values),
-        _fills(values),
-        _shared(used),
-        footprints,
-    )
-
-
-def filled(array: ArrayInventory, nodata: Any) -> tuple[ValueDecoder, ...]:
-    """Return the decoders of an array's variants.
-
-    Where attributes don't say what is missing, it is `nodata`.
-    """
+def decoders(array: ArrayInventory, nodata: float | None) -> tuple[ValueDecoder, ...]:
+    """Return the decoders of an array's variants: `nodata` is missing where none says what is."""
     if nodata is None or not np.isfinite(nodata):
         return value_decoders(array)
     variants = tuple(
@@ -247,15 +316,15 @@ def filled(array: ArrayInventory, nodata: Any) -> tuple[ValueDecoder, ...]:
     return value_decoders(replace(array, variants=variants))
 
 
-def _dtype(band: Band, values: Sequence[ValueDecoder]) -> np.dtype[Any]:
-    """Return the data type that values have in common.
+def _common_dtype(band: Band, values: Sequence[ValueDecoder]) -> np.dtype[Any]:
+    """Return the data type that decoded values have in common.
 
     Raises
     ------
     QueryError
         Where they have none.
     """
-    dtypes = sorted({in_native_order(one.dtype) for one in values}, key=str)
+    dtypes = sorted({in_native_order(value.dtype) for value in values}, key=str)
     for dtype in dtypes:
         if dtype.kind not in "iufb":
             raise QueryError(f'"{band.path}" has values of {dtype}, and a mosaic is of numbers')
@@ -268,132 +337,41 @@ def _dtype(band: Band, values: Sequence[ValueDecoder]) -> np.dtype[Any]:
         ) from error
 
 
-def _fills(values: Sequence[ValueDecoder]) -> tuple[int, ...]:
-    """Return the integers that stand for what is missing, in the order in which they are said."""
-    found: dict[int, None] = {}
-    for one in values:
-        if one.packing is not None and one.dtype.kind in "iu":
-            found |= dict.fromkeys(one.packing.missing.tolist())
-    return tuple(found)
+def _fill_values(values: Sequence[ValueDecoder]) -> tuple[int, ...]:
+    """Return the integers that stand for what is missing, in the order in which they come."""
+    fills: dict[int, None] = {}
+    for value in values:
+        if value.packing is not None and value.dtype.kind in "iu":
+            fills |= dict.fromkeys(value.packing.missing.tolist())
+    return tuple(fills)
 
 
-def _shared(arrays: Sequence[ArrayInventory]) -> dict[str, Any]:
-    """Return the attributes that say what all values mean."""
-    names = ("units", "long_name", "standard_name", "flag_values", "flag_masks", "flag_meanings")
-    first = arrays[0].attributes
+def _shared_attributes(arrays: Sequence[ArrayInventory]) -> dict[str, Any]:
+    attributes = arrays[0].attributes
     return {
-        name: first[name]
-        for name in names
-        if name in first and all(one.attributes.get(name) == first[name] for one in arrays)
+        name: attributes[name]
+        for name in SHARED
+        if name in attributes
+        and all(array.attributes.get(name) == attributes[name] for array in arrays)
     }
 
 
-def rasters(
-    one: Sources, grid: GeoBox, ranks: NDArray[np.int64], groups: NDArray[np.int64], nodata: Any
-) -> Rasters | None:
-    """Return the images of a band that lie on grids, each at the level that is read.
-
-    Parameters
-    ----------
-    one
-        The band.
-    grid
-        The target.
-    ranks, groups
-        The place of each granule in the order, and its group of times, -1 for none; of shape (n,).
-    nodata
-        What stands for nothing in arrays that don't say it.
-    """
-    assert grid.crs is not None
-    decode = partial(filled, nodata=nodata)
-    arrays: list[Arrays] = []
-    columns: dict[str, list[NDArray[Any]]] = {}
-    for part in one.located:
-        chosen, scales = levels_read(part, one.systems, grid)
-        levels, members = part.levels, part.members
-        first = len(arrays)
-        where = (levels.axes, levels.picks)
-        arrays += [Arrays.of(levels.inventory, one, *where, decode) for one in levels.arrays]
-        shapes = np.stack([levels.shapes(level) for level in range(len(levels.arrays))], axis=1)
-        rows = levels.inventory.rows[members]
-        made = {
-            "rows": rows,
-            "which": first + chosen,
-            "members": members,
-            "levels": chosen,
-            "system": part.placed.crs[members],
-            "transforms": part.placed.transforms[members, chosen],
-            "shapes": shapes[members, chosen],
-            "scales": scales,
-            "boxes": part.boxes,
-            "ranks": ranks[rows],
-            "groups": groups[rows],
-        }
-        kept = (groups[rows] >= 0) & (made["shapes"] > 0).all(axis=1)
-        for name, column in made.items():
-            columns.setdefault(name, []).append(column[kept])
-    if not columns:
-        return None
-    table: Any = {name: np.concatenate(some) for name, some in columns.items()}
-    reader = one.tree.reader
-    return Rasters(reader, uuid4().hex, tuple(arrays), one.systems, grid.crs, **table)
-
-
-def swaths(
-    one: Sources, ranks: NDArray[np.int64], groups: NDArray[np.int64], nodata: Any, token: str
-) -> Swaths | None:
-    """Return the swaths of a band (see `rasters`); a `token` tells the mosaic from others."""
-    if not one.swaths:
-        return None
-    decode = partial(filled, nodata=nodata)
-    footprints = one.footprints()
-    arrays: list[Arrays] = []
-    centres: tuple[list[Arrays], list[Arrays]] = ([], [])
-    columns: dict[str, list[NDArray[Any]]] = {}
-    for number, (levels, place, members) in enumerate(one.swaths):
-        first = levels.arrays[0]
-        arrays.append(Arrays.of(levels.inventory, first, levels.axes, levels.picks, decode))
-        for some, array in zip(centres, (place.latitudes, place.longitudes), strict=True):
-            assert array is not None
-            axes = (array.rank - 2, array.rank - 1) if array.rank >= 2 else (0,)
-            others = (0,) * (array.rank - len(axes))
-            some.append(Arrays.of(levels.inventory, array, axes, others, value_decoders))
-        rows = levels.inventory.rows[members]
-        made = {
-            "rows": rows,
-            "which": np.full(len(rows), number),
-            "members": members,
-            "footprints": footprints[rows],
-            "ranks": ranks[rows],
-            "groups": groups[rows],
-        }
-        shapes = levels.shapes(0)[members]
-        kept = (groups[rows] >= 0) & (shapes > 0).all(axis=1)
-        for name, column in made.items():
-            columns.setdefault(name, []).append(column[kept])
-    table: Any = {name: np.concatenate(parts) for name, parts in columns.items()}
-    reader = one.tree.reader
-    where = (tuple(centres[0]), tuple(centres[1]))
-    return Swaths(reader, uuid4().hex, token, tuple(arrays), *where, **table)
-
-
-def footprints_of(tree: Tree) -> NDArray[Any]:
+def granule_footprints(tree: Tree) -> NDArray[Any]:
     """Return the footprints of a tree's granules, of shape (n,); None where there is none."""
-    found = np.full(len(tree.granules), None, dtype=object)
     try:
         name = geometry_field(tree.granules.everything)
     except FieldError:
-        return found
-    said = tree.granules.known([name]).column(0)
-    texts = pa.types.is_string(said.type) or pa.types.is_large_string(said.type)
-    values = np.array(said.to_pylist(), dtype=object)
+        return np.full(len(tree.granules), None, dtype=object)
+    column = tree.granules.known([name]).column(0)
+    texts = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
+    values = np.array(column.to_pylist(), dtype=object)
     return np.asarray((shapely.from_wkt if texts else shapely.from_wkb)(values))
 
 
-def hull_of_footprints(footprints: NDArray[Any], crs: CRS) -> NDArray[np.float64]:
+def footprint_bounds(footprints: NDArray[Any], crs: CRS) -> NDArray[np.float64]:
     """Return what footprints cover in a CRS, NaN where nothing is known."""
-    some = [one for one in footprints if one is not None and not one.is_empty]
-    if not some:
-        return np.full(4, np.nan)
-    points = shapely.get_coordinates(shapely.segmentize(np.array(some, dtype=object), 1.0))
-    return hull_of(*project(points[:, 0], points[:, 1], DEGREES, crs), crs)
+    shapes = [shape for shape in footprints if shape is not None and not shape.is_empty]
+    if not shapes:
+        return NO_BOUNDS
+    points = shapely.get_coordinates(shapely.segmentize(np.array(shapes, dtype=object), 1.0))
+    return point_bounds(*project(points[:, 0], points[:, 1], WGS84, crs), crs)

@@ -1,50 +1,53 @@
 """Which part of a raster an output window needs, and which part of the window it covers.
 
-The window's pixels are projected into the raster on a coarse mesh. Between its points the
-projection bends a little, by no more than the second differences tell, which is added.
+The window's pixels are projected into the raster on a coarse mesh. Between the mesh's points a
+projection bends by no more than its second differences, which are added as a margin.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
-import pyproj
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 
+from l2view.regrid.projection import (
+    TURN,
+    WGS84,
+    Points,
+    apply_transform,
+    longitudes_around,
+    project,
+)
+
 STEP = 64
 """The pixels between two points of the mesh."""
 
-MOST_STEPS = 32
+MAX_STEPS = 32
 """The most steps along an axis."""
 
-MOST_BENT = 16.0
+MAX_BEND = 16.0
 """The pixels by which a projection may bend between two points of a coarse mesh."""
 
-FAR = 135.0
-"""The degrees to each side of a meridian that are looked at for the pixels within 90° of it."""
+HALF_TURN_MARGIN = 135.0
+"""The degrees to each side of a meridian that are projected for the pixels within 90° of it."""
 
-NEAR = 2.0 * STEP
-"""The pixels from a window in which a pole bends its longitudes."""
+POLE_MARGIN = 2.0 * STEP
+"""The pixels from a window within which a pole bends its longitudes."""
 
-POLAR = 64
+POLAR_ROWS = 64
 """The rows of a raster next to a pole that the pixels at the pole may take."""
-
-DEGREES = CRS("EPSG:4326")
-
-TURN = 360.0
-"""A turn of longitude in degrees."""
 
 
 @dataclass(frozen=True)
 class Raster:
-    """Where the pixels of an image lie.
+    """The grid of an image.
 
     Attributes
     ----------
@@ -65,8 +68,8 @@ class Raster:
         """Whether its columns go around the globe, so that the first follows the last."""
         width = self.shape[1]
         step = abs(self.transform.a)
-        even = self.transform.b == 0 and self.transform.d == 0
-        return bool(self.crs.geographic and even and abs(width * step - TURN) < step / 2)
+        aligned = self.transform.b == 0 and self.transform.d == 0
+        return bool(self.crs.geographic and aligned and abs(width * step - TURN) < step / 2)
 
     @property
     def ends_at_pole(self) -> bool:
@@ -74,6 +77,65 @@ class Raster:
         _, _, _, d, e, f = self.transform[:6]
         edge = abs(f + e * self.shape[0])
         return bool(self.crs.geographic and d == 0 and abs(edge - 90) < abs(e) / 1000)
+
+    def turned(self, degrees: float) -> Raster:
+        """Return the raster moved along the equator."""
+        if not degrees:
+            return self
+        return replace(self, transform=Affine.translation(degrees, 0) @ self.transform)
+
+    def _x_range(self) -> tuple[float, float]:
+        height, width = self.shape
+        corners = np.array([(0, 0), (width, 0), (0, height), (width, height)], dtype=float)
+        x, _ = apply_transform(self.transform, corners[:, 0], corners[:, 1])
+        return float(x.min()), float(x.max())
+
+    def turns_to(self, x: NDArray[np.float64]) -> list[float]:
+        """Return the turns in degrees by which it is moved to lie at some longitudes."""
+        finite = x[np.isfinite(x)]
+        if not len(finite):
+            return []
+        west, east = self._x_range()
+        low = math.floor((finite.min() - east) / TURN)
+        high = math.ceil((finite.max() - west) / TURN)
+        return [
+            TURN * turn
+            for turn in range(low, high + 1)
+            if west + TURN * turn <= finite.max() and east + TURN * turn >= finite.min()
+        ]
+
+    def clip(self, down: tuple[int, int], across: tuple[int, int]) -> tuple[range, range]:
+        """Return the rows and columns within some limits; columns may go around the globe."""
+        height, width = self.shape
+        rows = range(max(down[0], 0), min(down[1], height))
+        if not self.goes_around:
+            return rows, range(max(across[0], 0), min(across[1], width))
+        if across[1] - across[0] >= 2 * width:
+            return rows, range(-width, 2 * width)
+        return rows, range(*across)
+
+
+@dataclass(frozen=True)
+class Meridian:
+    """How the longitudes of an overlap are counted.
+
+    Attributes
+    ----------
+    turn
+        The degrees by which the raster is moved to lie where the window does.
+    centre
+        The longitude from which longitudes are counted, near which they don't jump.
+    half
+        Whether the overlap holds only for pixels within 90° of `centre`, of a window around a
+        pole.
+    """
+
+    turn: float = 0.0
+    centre: float = 0.0
+    half: bool = False
+
+
+GREENWICH = Meridian()
 
 
 @dataclass(frozen=True)
@@ -86,73 +148,51 @@ class Overlap:
         The part of the raster; of one that goes around the globe the columns may go beyond
         both of its edges.
     target
-        The part of the window.
-    turn
-        By how many degrees the raster is moved to lie where the window does.
-    centre
-        The longitude from which longitudes are counted, in whose neighbourhood they don't jump.
-    half
-        Whether it holds for pixels within 90° of that longitude alone, of a window around a pole.
+        The rows and columns of the window.
+    meridian
+        How longitudes are counted.
     singular
         Whether it is for the pixels at a pole, whose corners have no longitude, so that they
-        take the nearest of the raster's where there would be nothing else.
+        take the raster's nearest where there would be nothing else.
     """
 
     rows: range
     columns: range
     target: tuple[slice, slice]
-    turn: float = 0.0
-    centre: float = 0.0
-    half: bool = False
+    meridian: Meridian = GREENWICH
     singular: bool = False
 
     @property
     def pixels(self) -> int:
-        """The number of pixels of the part of the raster."""
+        """The number of the raster's pixels."""
         return len(self.rows) * len(self.columns)
 
 
-@lru_cache(maxsize=512)
-def transformer(source: str, target: str) -> pyproj.Transformer:
-    """Return what projects from one CRS, as WKT, to another; x comes before y."""
-    return pyproj.Transformer.from_crs(source, target, always_xy=True)
-
-
-def project(
-    x: NDArray[np.float64], y: NDArray[np.float64], source: CRS, target: CRS
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return coordinates in another CRS, infinite where it has none for them."""
-    if source == target:
-        return x, y
-    found = transformer(source.to_wkt(), target.to_wkt()).transform(x, y)
-    return np.asarray(found[0]), np.asarray(found[1])
-
-
-def mesh(window: GeoBox, *, dense: bool = False) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return columns and rows of an output window that are projected.
+def mesh(window: GeoBox, *, dense: bool = False) -> Points:
+    """Return the columns and rows of an output window that are projected.
 
     Parameters
     ----------
     window
         The window.
     dense
-        Whether they are the centres of all of its pixels, and its edges.
+        Take the centres of all of its pixels, and its edges.
     """
-    sides = []
+    axes = []
     for length in window.shape:
-        steps = min(max(math.ceil(length / STEP), 2), MOST_STEPS)
-        even = np.linspace(0, length, steps + 1)
+        steps = min(max(math.ceil(length / STEP), 2), MAX_STEPS)
+        coarse = np.linspace(0, length, steps + 1)
         centres = np.concatenate([[0], np.arange(length) + 0.5, [length]])
-        sides.append(centres if dense else even)
-    grid = np.meshgrid(sides[1], sides[0])
-    return grid[0], grid[1]
+        axes.append(centres if dense else coarse)
+    columns, rows = np.meshgrid(axes[1], axes[0])
+    return columns, rows
 
 
 def overlaps(window: GeoBox, raster: Raster, reach: tuple[float, float]) -> list[Overlap]:
     """Return the parts of a raster that an output window needs.
 
-    There is more than one of a raster in degrees where the window lies around a pole, or is wider
-    than a turn.
+    There are several of a raster in degrees where the window lies around a pole, or is wider than
+    a turn.
 
     Parameters
     ----------
@@ -161,15 +201,15 @@ def overlaps(window: GeoBox, raster: Raster, reach: tuple[float, float]) -> list
     raster
         The raster.
     reach
-        How many pixels, along the rows' axis and the columns', a value is made of to each side.
+        The pixels to each side, down and across, of which a value is made.
     """
     try:
         return list(_overlaps(window, raster, reach, dense=False))
-    except _BentError:  # where the projection ends, or nearly, each pixel tells for itself
+    except _MeshTooCoarseError:  # where the projection ends, or nearly, each pixel is projected
         return list(_overlaps(window, raster, reach, dense=True))
 
 
-class _BentError(Exception):
+class _MeshTooCoarseError(Exception):
     """A projection bends too much between the points of a coarse mesh."""
 
 
@@ -179,168 +219,116 @@ def _overlaps(
     crs = window.crs
     assert crs is not None
     columns, rows = mesh(window, dense=dense)
-    x, y = apply(window.transform, columns, rows)
-    x, y = project(x, y, crs, raster.crs)
-    told = _Mesh(window, columns, rows, reach, dense)
+    x, y = project(*apply_transform(window.transform, columns, rows), crs, raster.crs)
+    points = _Mesh(window, columns, rows, reach, dense)
     if not raster.crs.geographic:
-        yield from told.within(raster, x, y)
+        yield from points.overlap(raster, x, y)
     elif crs == raster.crs:
-        for turn in _turns(x, raster):
-            yield from told.within(moved_by(raster, turn), x, y, turn=turn)
+        for turn in raster.turns_to(x):
+            yield from points.overlap(raster, x, y, Meridian(turn))
     else:
-        yield from _on_the_globe(told, raster, x, y)
+        yield from _geographic_overlaps(points, raster, x, y)
 
 
-def wrapped(columns: range, width: int) -> Iterator[range]:
-    """Yield columns that go around the globe as those of the image."""
+def wrap_columns(columns: range, width: int) -> Iterator[range]:
+    """Yield columns that go around the globe as columns of the image."""
     start = columns.start
     while start < columns.stop:
-        at = start % width
-        count = min(width - at, columns.stop - start)
-        yield range(at, at + count)
+        column = start % width
+        count = min(width - column, columns.stop - start)
+        yield range(column, column + count)
         start += count
 
 
-def apply(
-    transform: Affine, x: NDArray[np.float64], y: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return where a transform takes points."""
-    a, b, c, d, e, f = transform[:6]
-    with np.errstate(invalid="ignore"):  # of places that a projection has not
-        return a * x + b * y + c, d * x + e * y + f
-
-
-def around(x: NDArray[np.float64], centre: float) -> NDArray[np.float64]:
-    """Return longitudes within half a turn of a meridian."""
-    with np.errstate(invalid="ignore"):  # of places that a projection has not
-        return np.asarray((x - centre + TURN / 2) % TURN - TURN / 2 + centre)
-
-
-def moved_by(raster: Raster, turn: float) -> Raster:
-    """Return a raster in degrees moved along the equator."""
-    if not turn:
-        return raster
-    return Raster(Affine.translation(turn, 0) @ raster.transform, raster.shape, raster.crs)
-
-
-def _turns(x: NDArray[np.float64], raster: Raster) -> list[float]:
-    """Return by how many degrees a raster is moved to lie where some longitudes do."""
-    finite = x[np.isfinite(x)]
-    if not len(finite):
-        return []
-    west, east = _span(raster)
-    first = math.floor((finite.min() - east) / TURN)
-    last = math.ceil((finite.max() - west) / TURN)
-    return [
-        TURN * turn
-        for turn in range(first, last + 1)
-        if west + TURN * turn <= finite.max() and east + TURN * turn >= finite.min()
-    ]
-
-
-def _span(raster: Raster) -> tuple[float, float]:
-    """Return the least and greatest x of a raster."""
-    height, width = raster.shape
-    corners = np.array([(0, 0), (width, 0), (0, height), (width, height)], dtype=float)
-    x, _ = apply(raster.transform, corners[:, 0], corners[:, 1])
-    return float(x.min()), float(x.max())
-
-
-def _on_the_globe(
-    told: _Mesh, raster: Raster, x: NDArray[np.float64], y: NDArray[np.float64]
+def _geographic_overlaps(
+    points: _Mesh, raster: Raster, x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> Iterator[Overlap]:
-    """Yield the overlaps with a raster in degrees of a window that was projected to it.
+    """Yield the overlaps with a raster in degrees of a window in another CRS.
 
-    Longitudes come within ±180° then. A window in which they jump from one to the other is taken
-    from a meridian of its own; one around a pole, where they jump from whichever, in two halves.
+    The window's longitudes lie within ±180°. Where they jump from one end to the other, they are
+    counted from a meridian of the window's own; around a pole, where they jump anywhere, in two
+    halves.
     """
-    pole = _pole(told.window)
-    if pole is None and not told.dense and _pole(told.window, NEAR) is not None:
-        raise _BentError  # longitudes bend around it, faster than a coarse mesh tells
-    if pole is None and not _jumps(x):
-        for turn in _turns(x, raster):
-            yield from told.within(moved_by(raster, turn), x, y, turn=turn)
+    window = points.window
+    pole = _pole_within(window)
+    if pole is None and not points.dense and _pole_within(window, POLE_MARGIN) is not None:
+        raise _MeshTooCoarseError  # longitudes bend around it, faster than a coarse mesh shows
+    if pole is None and not _crosses_antimeridian(x):
+        for turn in raster.turns_to(x):
+            yield from points.overlap(raster, x, y, Meridian(turn))
         return
-    middle, spread = _middle(x)
+    middle, spread = _central_longitude(x)
     half = pole is not None or spread > TURN / 2
     for centre in (0.0, 180.0) if half else (middle,):
-        own = around(x, centre)
-        ends: list[tuple[float, float]] = []
+        counted = longitudes_around(x, centre)
+        corners: list[tuple[float, float]] = []
         if half:
             with np.errstate(invalid="ignore"):
-                own = np.where(np.abs(own - centre) <= FAR, own, np.nan)
-            known = y[np.isfinite(own)]
-            if not len(known):
+                within = np.abs(counted - centre) <= HALF_TURN_MARGIN
+            counted = np.where(within, counted, np.nan)
+            latitudes = y[np.isfinite(counted)]
+            if not len(latitudes):
                 continue
-            latitude = float(known.mean()) if pole is None else pole
-            ends = [(centre - 90.0, latitude), (centre + 90.0, latitude)]
-        for turn in _turns(own, raster):
-            moved = moved_by(raster, turn)
-            yield from told.within(moved, own, y, ends, turn=turn, centre=centre, half=half)
+            latitude = float(latitudes.mean()) if pole is None else pole
+            corners = [(centre - 90.0, latitude), (centre + 90.0, latitude)]
+        for turn in raster.turns_to(counted):
+            yield from points.overlap(raster, counted, y, Meridian(turn, centre, half), corners)
     if pole is not None:
-        yield from _at_pole(told.window, raster, pole)
+        yield from _polar_overlap(window, raster, pole)
 
 
-def _at_pole(window: GeoBox, raster: Raster, pole: float) -> Iterator[Overlap]:
-    """Yield what the pixels around a pole take."""
+def _polar_overlap(window: GeoBox, raster: Raster, pole: float) -> Iterator[Overlap]:
+    """Yield the overlap for the pixels around a pole."""
     assert window.crs is not None
-    x, y = project(np.zeros(1), np.array([pole]), DEGREES, window.crs)
-    column, row = (float(one[0]) for one in apply(~window.transform, x, y))
-    target = []
-    for at, length in ((row, window.shape[0]), (column, window.shape[1])):
-        target.append(slice(max(math.floor(at) - 1, 0), min(math.floor(at) + 2, length)))
+    x, y = project(np.zeros(1), np.array([pole]), WGS84, window.crs)
+    column, row = (float(values[0]) for values in apply_transform(~window.transform, x, y))
+    rows, columns = (
+        slice(max(math.floor(at) - 1, 0), min(math.floor(at) + 2, length))
+        for at, length in ((row, window.shape[0]), (column, window.shape[1]))
+    )
     _, down = (~raster.transform) @ (0.0, pole)
     height, width = raster.shape
     if -1 <= down <= height + 1:
-        near = min(max(round(down), 0), height)
-        rows = range(max(near - POLAR, 0), min(near + POLAR, height))
-        yield Overlap(rows, range(width), (target[0], target[1]), singular=True)
+        edge = min(max(round(down), 0), height)
+        polar = range(max(edge - POLAR_ROWS, 0), min(edge + POLAR_ROWS, height))
+        yield Overlap(polar, range(width), (rows, columns), singular=True)
 
 
-def _jumps(x: NDArray[np.float64]) -> bool:
-    """Return whether longitudes jump between neighbours, as they do at the antimeridian."""
+def _crosses_antimeridian(x: NDArray[np.float64]) -> bool:
+    """Whether longitudes jump between neighbours, as they do at the antimeridian."""
     with np.errstate(invalid="ignore"):
-        steps = [np.abs(np.diff(x, axis=axis)) for axis in (0, 1)]
-        return any(bool((step > TURN / 2).any()) for step in steps)
+        return any(bool((np.abs(np.diff(x, axis=axis)) > TURN / 2).any()) for axis in (0, 1))
 
 
-def _middle(x: NDArray[np.float64]) -> tuple[float, float]:
+def _central_longitude(x: NDArray[np.float64]) -> tuple[float, float]:
     """Return the longitude in the middle of some, in whole degrees, and how far they spread."""
-    around = np.unique(x[np.isfinite(x)] % TURN)
-    if not len(around):
+    longitudes = np.unique(x[np.isfinite(x)] % TURN)
+    if not len(longitudes):
         return 0.0, 0.0
-    gaps = np.diff(np.append(around, around[0] + TURN))
+    gaps = np.diff(np.append(longitudes, longitudes[0] + TURN))
     widest = int(gaps.argmax())
-    first, spread = around[(widest + 1) % len(around)], TURN - gaps[widest]
-    return float(round((first + spread / 2 + 180) % TURN - 180)), float(spread)
+    west, spread = longitudes[(widest + 1) % len(longitudes)], TURN - gaps[widest]
+    return float(round((west + spread / 2 + 180) % TURN - 180)), float(spread)
 
 
-def _pole(window: GeoBox, near: float = 0.0) -> float | None:
-    """Return the latitude of the pole that lies in a window, None where none does.
-
-    Parameters
-    ----------
-    window
-        The window.
-    near
-        The pixels beyond its edges in which one counts as well.
-    """
+def _pole_within(window: GeoBox, margin: float = 0.0) -> float | None:
+    """Return the latitude of the pole within a window and `margin` pixels, None for none."""
     crs = window.crs
     assert crs is not None
     if crs.geographic:
         return None
     height, width = window.shape
     for latitude in (90.0, -90.0):
-        x, y = project(np.array([0.0, 120.0]), np.full(2, latitude), DEGREES, crs)
+        x, y = project(np.array([0.0, 120.0]), np.full(2, latitude), WGS84, crs)
         if not (np.isfinite(x).all() and np.isfinite(y).all()):
             continue
-        columns, rows = apply(~window.transform, x, y)
+        columns, rows = apply_transform(~window.transform, x, y)
         # Some projections show a pole as a line.
         is_point = abs(columns[1] - columns[0]) < 1 and abs(rows[1] - rows[0]) < 1
-        inside = -near <= columns[0] <= width + near and -near <= rows[0] <= height + near
+        inside = -margin <= columns[0] <= width + margin and -margin <= rows[0] <= height + margin
         if is_point and inside:
-            # And some have no place for it, and show another there.
-            back = project(x[:1], y[:1], crs, DEGREES)[1]
+            # And some have no coordinates for it, and show another point there.
+            back = project(x[:1], y[:1], crs, WGS84)[1]
             if abs(float(back[0]) - latitude) < 1e-6:
                 return latitude
     return None
@@ -348,18 +336,9 @@ def _pole(window: GeoBox, near: float = 0.0) -> float | None:
 
 @dataclass(frozen=True, eq=False)
 class _Mesh:
-    """The points of an output window that were projected.
+    """The projected points of an output window: their columns and rows, of the mesh's shape.
 
-    Attributes
-    ----------
-    window
-        The window.
-    columns, rows
-        Where in it they are, of the mesh's shape.
-    reach
-        See `overlaps`.
-    dense
-        Whether they are all pixels.
+    `dense` where they are all pixels; for `reach` see `overlaps`.
     """
 
     window: GeoBox
@@ -368,107 +347,85 @@ class _Mesh:
     reach: tuple[float, float]
     dense: bool
 
-    def within(
+    def overlap(
         self,
         raster: Raster,
         x: NDArray[np.float64],
         y: NDArray[np.float64],
-        ends: Sequence[tuple[float, float]] = (),
-        *,
-        turn: float = 0.0,
-        centre: float = 0.0,
-        half: bool = False,
+        meridian: Meridian = GREENWICH,
+        corners: Sequence[tuple[float, float]] = (),
     ) -> Iterator[Overlap]:
-        """Yield the overlap where the points, and more `ends`, lie at some coordinates.
+        """Yield the overlap where the points, and more `corners`, lie at some coordinates.
 
         Raises
         ------
-        _BentError
-            Where a coarse mesh doesn't tell.
+        _MeshTooCoarseError
+            Where the mesh has too few points.
         """
-        across, down = apply(~raster.transform, x, y)
-        known = np.isfinite(across) & np.isfinite(down)
-        if not (self.dense or (np.isfinite(y) if half else known).all()):
-            raise _BentError
-        if not known.any():
+        inverse = ~raster.turned(meridian.turn).transform
+        across, down = apply_transform(inverse, x, y)
+        finite = np.isfinite(across) & np.isfinite(down)
+        if not (self.dense or (np.isfinite(y) if meridian.half else finite).all()):
+            raise _MeshTooCoarseError
+        if not finite.any():
             return
-        across, down = np.where(known, across, np.nan), np.where(known, down, np.nan)
-        sides, bends = [], []
-        for axis, at in enumerate((down, across)):
-            bend = _bend(at)
-            low, high = float(np.nanmin(at)), float(np.nanmax(at))
-            if not self.dense and bend > max(MOST_BENT, (high - low) / 4):
-                raise _BentError
-            for point in ends:
-                own = (~raster.transform) @ point
-                low, high = min(low, own[1 - axis]), max(high, own[1 - axis])
-            off = bend + self.reach[axis]
-            sides.append((math.floor(low - off), math.ceil(high + off)))
+        across, down = np.where(finite, across, np.nan), np.where(finite, down, np.nan)
+        limits, bends = [], []
+        for axis, positions in enumerate((down, across)):
+            bend = _bend(positions)
+            low, high = float(np.nanmin(positions)), float(np.nanmax(positions))
+            if not self.dense and bend > max(MAX_BEND, (high - low) / 4):
+                raise _MeshTooCoarseError
+            for corner in corners:
+                position = (inverse @ corner)[1 - axis]
+                low, high = min(low, position), max(high, position)
+            margin = bend + self.reach[axis]
+            limits.append((math.floor(low - margin), math.ceil(high + margin)))
             bends.append(bend)
-        touched = _touched(down, across, bends, raster)
-        rows, columns = _part_of(raster, *sides)
-        if rows and columns and touched.any():
-            target = _part(self.window, self.columns, self.rows, touched)
-            yield Overlap(rows, columns, target, turn, centre, half)
+        touching = _touching_cells(down, across, bends, raster)
+        rows, columns = raster.clip(*limits)
+        if rows and columns and touching.any():
+            yield Overlap(rows, columns, self._target(touching), meridian)
+
+    def _target(self, cells: NDArray[np.bool_]) -> tuple[slice, slice]:
+        """Return the rows and columns of the window that lie in some cells of the mesh."""
+        sides = []
+        for along, edges, length in (
+            (cells.any(axis=1), self.rows[:, 0], self.window.shape[0]),
+            (cells.any(axis=0), self.columns[0], self.window.shape[1]),
+        ):
+            numbers = np.flatnonzero(along)
+            start, stop = math.floor(edges[numbers[0]]), math.ceil(edges[numbers[-1] + 1])
+            sides.append(slice(max(start, 0), min(stop, length)))
+        return sides[0], sides[1]
 
 
-def _part_of(raster: Raster, down: tuple[int, int], across: tuple[int, int]) -> tuple[range, range]:
-    """Return what there is of some rows and columns of a raster."""
-    height, width = raster.shape
-    rows = range(max(down[0], 0), min(down[1], height))
-    if not raster.goes_around:
-        return rows, range(max(across[0], 0), min(across[1], width))
-    if across[1] - across[0] >= 2 * width:
-        return rows, range(-width, 2 * width)
-    return rows, range(*across)
-
-
-def _bend(at: NDArray[np.float64]) -> float:
-    """Return by how much a projection may be off between the points of a mesh, in pixels."""
-    found = 0.5
+def _bend(positions: NDArray[np.float64]) -> float:
+    """Return the pixels by which a projection may be off between the points of a mesh."""
+    bend = 0.5
     for axis in (0, 1):
-        bent = np.abs(np.diff(at, n=2, axis=axis))
-        found += float(bent[np.isfinite(bent)].max(initial=0.0)) / 4
-    return found
+        differences = np.abs(np.diff(positions, n=2, axis=axis))
+        bend += float(differences[np.isfinite(differences)].max(initial=0.0)) / 4
+    return bend
 
 
-def _touched(
-    down: NDArray[np.float64],
-    across: NDArray[np.float64],
-    bends: Sequence[float],
-    raster: Raster,
+def _touching_cells(
+    down: NDArray[np.float64], across: NDArray[np.float64], bends: Sequence[float], raster: Raster
 ) -> NDArray[np.bool_]:
-    """Return which cells of the mesh touch the raster, of the mesh's shape less one."""
-    found = np.ones((down.shape[0] - 1, down.shape[1] - 1), dtype=bool)
-    for axis, at in enumerate((down, across)):
+    """Mask of the cells of the mesh that touch the raster, of the mesh's shape less one."""
+    touching = np.ones((down.shape[0] - 1, down.shape[1] - 1), dtype=bool)
+    for axis, positions in enumerate((down, across)):
         if axis == 1 and raster.goes_around:
             continue
-        stacked = np.stack([at[:-1, :-1], at[:-1, 1:], at[1:, :-1], at[1:, 1:]])
-        unknown = ~np.isfinite(stacked)
-        low = np.where(unknown, np.inf, stacked).min(axis=0)
-        high = np.where(unknown, -np.inf, stacked).max(axis=0)
-        found &= (low - bends[axis] <= raster.shape[axis]) & (high + bends[axis] >= 0)
+        corners = _corners(positions)
+        unknown = ~np.isfinite(corners)
+        low = np.where(unknown, np.inf, corners).min(axis=0)
+        high = np.where(unknown, -np.inf, corners).max(axis=0)
+        touching &= (low - bends[axis] <= raster.shape[axis]) & (high + bends[axis] >= 0)
     # A cell with a corner that isn't known may reach anywhere.
-    gone = ~np.isfinite(down)
-    edge = gone[:-1, :-1] | gone[:-1, 1:] | gone[1:, :-1] | gone[1:, 1:]
-    whole = gone[:-1, :-1] & gone[:-1, 1:] & gone[1:, :-1] & gone[1:, 1:]
-    return found | (edge & ~whole)
+    unknown = _corners(~np.isfinite(down))
+    return np.asarray(touching | (unknown.any(axis=0) & ~unknown.all(axis=0)))
 
 
-def _part(
-    window: GeoBox,
-    columns: NDArray[np.float64],
-    rows: NDArray[np.float64],
-    touched: NDArray[np.bool_],
-) -> tuple[slice, slice]:
-    """Return the rows and columns of a window that lie in some cells of its mesh."""
-    found = []
-    for along, edges, length in (
-        (touched.any(axis=1), rows[:, 0], window.shape[0]),
-        (touched.any(axis=0), columns[0], window.shape[1]),
-    ):
-        some = np.flatnonzero(along)
-        first = math.floor(edges[some[0]])
-        last = math.ceil(edges[some[-1] + 1])
-        found.append(slice(max(first, 0), min(last, length)))
-    return found[0], found[1]
+def _corners(values: NDArray[Any]) -> NDArray[Any]:
+    return np.stack([values[:-1, :-1], values[:-1, 1:], values[1:, :-1], values[1:, 1:]])

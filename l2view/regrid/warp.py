@@ -1,8 +1,8 @@
-"""Images brought onto a grid: by GDAL's warper, or by taking pixels where that is all it does.
+"""Images on another grid: by GDAL's warper, or by taking pixels where that is all it does.
 
-GDAL's kernels are faster where no pixel is missing, so that what is missing is told to them just
-where some are. How far a kernel reaches is set by the image and the grid, and not by the part
-that is warped, so that parts have no seam.
+GDAL's kernels are faster where no pixel is missing, so that it hears of missing pixels only where
+there are some. How far a kernel reaches is set by the image and the grid, and not by the part that
+is warped, so that parts have no seam.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from pyproj.enums import WktVersion
 
 from l2view.arrays.quiet import QUIET
 from l2view.errors import QueryError
-from l2view.regrid.overlaps import apply, around, project
-from l2view.regrid.statistics import by_pixel
-from l2view.regrid.values import cast
+from l2view.regrid.cast import cast
+from l2view.regrid.projection import apply_transform, longitudes_around, pixel_centres, project
+from l2view.regrid.statistics import pixel_statistics
 from l2view.text import unknown_name
 
 type Resampling = Literal[
@@ -53,88 +53,54 @@ RESAMPLINGS: tuple[str, ...] = get_args(Resampling.__value__)
 RADIUS = {"bilinear": 1, "cubic": 2, "cubic_spline": 2, "lanczos": 3}
 """The pixels to each side that a kernel reaches, where the image isn't shrunk."""
 
-POINTS = frozenset({"nearest", *RADIUS})
-"""What asks an image for its value at a pixel's centre, and not in all of it."""
+POINTWISE = frozenset({"nearest", *RADIUS})
+"""What takes an image's value at a pixel's centre, and not in all of it."""
 
-PICKED = frozenset({"nearest", "mode", "min", "max"})
+SELECTING = frozenset({"nearest", "mode", "min", "max"})
 """What gives a pixel as it is, and computes nothing."""
 
 FRAME = 2
-"""The pixels of the frame around an image that is asked for those in a pixel."""
+"""The width in pixels of the frame around an image of which all pixels in one are taken."""
 
 OVERSHOOTING = frozenset({"cubic", "lanczos"})
 """The kernels whose values may be beyond those of the pixels, by less than these differ."""
 
-SAME = frozenset({"nearest", "bilinear", "cubic", "lanczos", "average", "mode"}) | {
-    "max",
-    "min",
-    "med",
-    "q1",
-    "q3",
-    "rms",
-}
+EXACT_WHEN_ALIGNED = frozenset(RESAMPLINGS) - {"cubic_spline", "sum"}
 """What gives a pixel as it is where the grid's pixels are the image's."""
 
 TOLERANCE = 0.01
 """By how many pixels a projection may be approximated along a row."""
 
-ALIKE = 1e-3
+ALIGNED = 1e-3
 """By how many pixels two grids may be off that are the same."""
 
-WIDER = {"bool": "uint8", "int8": "int16", "float16": "float32"}
+GDAL_DTYPES = {"bool": "uint8", "int8": "int16", "float16": "float32"}
 """Data types that GDAL's warper doesn't have, and which it takes for them."""
 
 PRIME_MERIDIAN = r'PRIMEM\["[^"]*",[-+.0-9eE]+(?:,AUTHORITY\["[^"]*","[^"]*"\])?\]'
 """A prime meridian in WKT 1."""
 
 STEPS = (64, 16, 4)
-"""The pixels between two points of a mesh, ever fewer until it tells."""
+"""The pixels between two points of a mesh, ever fewer until it is exact enough."""
 
-MESH = 17
-"""The points along each axis of an image by which it is found where it lies on a grid."""
+SUBPIXEL_MESH = 17
+"""The points along each axis of an image by which its pixels are found on a grid."""
 
-FEW_PIXELS = 3.0
-"""The pixels of a grid along an axis that an image covers at most to be counted out."""
+SUBPIXEL_SIZE = 3.0
+"""The pixels of a grid along an axis that an image covers at most to be binned."""
 
 EXACT = 2**53
 """The integers up to which GDAL's warper, which counts in doubles, is exact."""
 
-
-def require_resampling(said: Any) -> None:
-    """Raise where there is no such resampling.
-
-    Raises
-    ------
-    QueryError
-        Naming those that there are.
-    """
-    if not isinstance(said, str) or said not in RESAMPLINGS:
-        raise QueryError(unknown_name("resampling", str(said), RESAMPLINGS))
-
-
-def reach(resampling: str, scale: tuple[float, float]) -> tuple[float, float]:
-    """Return how many pixels a value is made of to each side, along rows' axis and columns'.
-
-    Parameters
-    ----------
-    resampling
-        How.
-    scale
-        The grid's pixels in one of the image, down and across.
-    """
-    if resampling == "nearest":
-        return 1.0, 1.0
-    radius = RADIUS.get(resampling, 1)
-    down, across = (max(1.0, 1 / max(one, 1e-6)) for one in scale)
-    return radius * down + 1, radius * across + 1
-
+type Masked = tuple[NDArray[Any], NDArray[np.bool_] | None]
+"""Values, and where they are valid, of the same shape; None where they all are."""
 
 type Target = tuple[slice, slice]
 """The rows and columns of a part of an output window."""
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class Tile:
     """What an image gives a part of an output window.
 
     Attributes
@@ -151,281 +117,305 @@ class Piece:
     values: NDArray[Any]
     valid: NDArray[np.bool_] | None
 
+    def shifted(self, down: int, across: int) -> Tile:
+        """Return it as a tile of a larger window, in which its own begins at a row and column."""
+        rows, columns = self.target
+        return Tile(
+            (
+                slice(rows.start + down, rows.stop + down),
+                slice(columns.start + across, columns.stop + across),
+            ),
+            self.values,
+            self.valid,
+        )
 
-@lru_cache(maxsize=512)
-def _rasterio_crs(wkt: str) -> rasterio.crs.CRS:
-    return rasterio.crs.CRS.from_wkt(wkt)
 
+@dataclass(frozen=True, eq=False)
+class Image:
+    """An image with its grid.
 
-def warp(
-    image: NDArray[Any],
-    valid: NDArray[np.bool_] | None,
-    transform: Affine,
-    crs: CRS,
-    grid: GeoBox,
-    resampling: str,
-    scale: tuple[float, float],
-    dtype: np.dtype[Any],
-    centre: float = 0.0,
-) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """Return an image on a grid.
-
-    Parameters
+    Attributes
     ----------
-    image
+    values
         Of shape (rows, columns).
     valid
         Of the same shape, False where a pixel is missing; None where none is.
     transform
-        From the image's (column, row) to coordinates of `crs`.
+        From (column, row) to coordinates of `crs`.
     crs
-        The image's CRS.
-    grid
-        The grid.
+        Its CRS.
+    centre
+        The meridian from which the longitudes of an image in degrees are counted.
+    """
+
+    values: NDArray[Any]
+    valid: NDArray[np.bool_] | None
+    transform: Affine
+    crs: CRS
+    centre: float = 0.0
+
+    def positions_of(
+        self, grid: GeoBox, columns: NDArray[np.float64], rows: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the image's rows and columns at points of a grid."""
+        assert grid.crs is not None
+        x, y = project(*apply_transform(grid.transform, columns, rows), grid.crs, self.crs)
+        if self.centre:
+            x = longitudes_around(x, self.centre) - self.centre
+        across, down = apply_transform(~self.transform, x, y)
+        return down, across
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """How pixels are resampled.
+
+    Attributes
+    ----------
     resampling
         One of `RESAMPLINGS`.
     scale
         The grid's pixels in one of the image, down and across.
-    dtype
-        What values are wanted: those of integers are made in it where it is of floats.
-    centre
-        The meridian that the longitudes of an image in degrees are counted from.
-
-    Returns
-    -------
-    values
-        Of the grid's shape, in `dtype` or the image's.
-    valid
-        Of the grid's shape, False where there is nothing; None where there is something
-        everywhere.
     """
-    if crs == grid.crs and not centre:
-        height, width = grid.shape
-        matrix = ~transform @ grid.transform
-        taken = _taken(image, valid, matrix, (height, width), resampling)
-        if taken is not None:
-            return taken
+
+    resampling: str
+    scale: tuple[float, float]
+
+    @property
+    def reach(self) -> tuple[float, float]:
+        """The image's pixels to each side, down and across, of which a value is made."""
+        if self.resampling == "nearest":
+            return 1.0, 1.0
+        radius = RADIUS.get(self.resampling, 1)
+        down, across = (max(1.0, 1 / max(scale, 1e-6)) for scale in self.scale)
+        return radius * down + 1, radius * across + 1
+
+
+def require_resampling(resampling: Any) -> None:
+    """Raise a QueryError where there is no such resampling."""
+    if not isinstance(resampling, str) or resampling not in RESAMPLINGS:
+        raise QueryError(unknown_name("resampling", str(resampling), RESAMPLINGS))
+
+
+def warp(image: Image, grid: GeoBox, kernel: Kernel, dtype: np.dtype[Any]) -> Masked:
+    """Return an image's values on a grid, in `dtype` or the image's.
+
+    Parameters
+    ----------
+    image
+        The image.
+    grid
+        The grid.
+    kernel
+        How it is resampled.
+    dtype
+        The wanted data type: values of integers are computed in it where it is of floats.
+
+    Raises
+    ------
+    QueryError
+        Where an integer would be rounded.
+    """
+    resampling = kernel.resampling
+    if image.crs == grid.crs and not image.centre:
+        subset = subset_if_aligned(image, grid, resampling)
+        if subset is not None:
+            return subset
     if resampling == "nearest":
-        return _nearest(image, valid, transform, crs, grid, centre)
-    if resampling not in POINTS:
-        held = _held(image, valid, transform, crs, grid, resampling, centre)
-        if held is not None:
-            return held
-    wkt = counted_from(crs, centre)
-    return _warped(image, valid, transform, wkt, grid, resampling, scale, dtype)
+        return _nearest(image, grid)
+    if resampling not in POINTWISE:
+        binned = bin_subpixel_image(image, grid, resampling)
+        if binned is not None:
+            return binned
+    return _warp_by_gdal(image, grid, kernel, dtype)
 
 
-def _held(
-    image: NDArray[Any],
-    valid: NDArray[np.bool_] | None,
-    transform: Affine,
-    crs: CRS,
-    grid: GeoBox,
-    resampling: str,
-    centre: float,
-) -> tuple[NDArray[Any], NDArray[np.bool_] | None] | None:
-    """Return an image that is no larger than a few of a grid's pixels; None where it is.
+def bin_subpixel_image(image: Image, grid: GeoBox, resampling: str) -> Masked | None:
+    """Return statistics of an image that is no larger than a few of a grid's pixels, else None.
 
     GDAL doesn't find what lies within a pixel. The statistics are of the image's pixels whose
-    centres lie in each.
+    centres lie in each of the grid's.
     """
-    if centre:
+    if image.centre:
         return None
     assert grid.crs is not None
-    points = [np.linspace(0, length, MESH) for length in image.shape]
+    points = [np.linspace(0, length, SUBPIXEL_MESH) for length in image.values.shape]
     columns, rows = np.meshgrid(points[1], points[0])
-    x, y = project(*apply(transform, columns, rows), crs, grid.crs)
+    x, y = project(*apply_transform(image.transform, columns, rows), image.crs, grid.crs)
     if not (np.isfinite(x).all() and np.isfinite(y).all()):
         return None
-    if grid.crs.geographic:
-        x = around(x, float(apply(grid.transform, *(np.array(n / 2) for n in grid.shape[::-1]))[0]))
-    across, down = apply(~grid.transform, x, y)
-    if min(np.ptp(across), np.ptp(down)) > FEW_PIXELS:
-        return None
     height, width = grid.shape
-    centres = [np.arange(length) + 0.5 for length in image.shape]
-    at = []
-    for places in (down, across):
-        between = np.stack([np.interp(centres[1], points[1], row) for row in places])
-        at.append(np.stack([np.interp(centres[0], points[0], one) for one in between.T], axis=1))
-    inside = (at[0] >= 0) & (at[0] < height) & (at[1] >= 0) & (at[1] < width)
-    inside &= True if valid is None else valid
-    numbers = at[0][inside].astype(np.int64) * width + at[1][inside].astype(np.int64)
-    return by_pixel(image[inside], numbers, (height, width), resampling)
+    if grid.crs.geographic:
+        middle = apply_transform(grid.transform, np.array(width / 2), np.array(height / 2))[0]
+        x = longitudes_around(x, float(middle))
+    across, down = apply_transform(~grid.transform, x, y)
+    if min(np.ptp(across), np.ptp(down)) > SUBPIXEL_SIZE:
+        return None
+    centres = [np.arange(length) + 0.5 for length in image.values.shape]
+    pixels = []
+    for mesh in (down, across):
+        rows = np.stack([np.interp(centres[1], points[1], row) for row in mesh])
+        pixels.append(np.stack([np.interp(centres[0], points[0], one) for one in rows.T], axis=1))
+    row, column = pixels
+    inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
+    inside &= True if image.valid is None else image.valid
+    numbers = row[inside].astype(np.int64) * width + column[inside].astype(np.int64)
+    return pixel_statistics(image.values[inside], numbers, (height, width), resampling)
 
 
-def _nearest(
-    image: NDArray[Any],
-    valid: NDArray[np.bool_] | None,
-    transform: Affine,
-    crs: CRS,
-    grid: GeoBox,
-    centre: float,
-) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """Return the pixels of an image that the centres of a grid's lie in.
+def _nearest(image: Image, grid: GeoBox) -> Masked:
+    """Return the image's pixels in which the centres of a grid's lie, as they are.
 
-    Where they lie is interpolated on a mesh where that is exact enough, in a third of GDAL's time,
-    and projected one by one otherwise. Values of all types stay as they are.
+    Their positions are interpolated on a mesh where that is exact enough, in a third of GDAL's
+    time, and projected one by one otherwise.
     """
-    height, width = image.shape
+    height, width = image.values.shape
     shape = (grid.shape[0], grid.shape[1])
-    found, there = np.zeros(shape, image.dtype), np.ones(shape, bool)
-    pixels = image.ravel()
-    for rows, down, across in _places(transform, crs, grid, centre):
+    values, valid = np.zeros(shape, image.values.dtype), np.ones(shape, bool)
+    pixels = image.values.ravel()
+    for rows, down, across in _positions(image, grid):
         with np.errstate(invalid="ignore"):
             inside = (down >= 0) & (down < height) & (across >= 0) & (across < width)
-        whole = bool(inside.all())
-        down, across = (one if whole else np.where(inside, one, 0) for one in (down, across))
-        at = down.astype(np.int64) * width + across.astype(np.int64)
-        pixels.take(at, out=found[rows], mode="clip")
-        there[rows] = inside if valid is None else inside & valid.ravel().take(at)
-    return found, None if there.all() else there
+        if not inside.all():
+            down, across = np.where(inside, down, 0), np.where(inside, across, 0)
+        numbers = down.astype(np.int64) * width + across.astype(np.int64)
+        pixels.take(numbers, out=values[rows], mode="clip")
+        valid[rows] = inside if image.valid is None else inside & image.valid.ravel().take(numbers)
+    return values, None if valid.all() else valid
 
 
-def _places(
-    transform: Affine, crs: CRS, grid: GeoBox, centre: float
+def _positions(
+    image: Image, grid: GeoBox
 ) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]:
-    """Yield, for some rows of a grid after others, where their pixels' centres lie in an image."""
-    assert grid.crs is not None
+    """Yield, for one block of a grid's rows after another, its centres' rows and columns."""
     height, width = grid.shape
-    mesh = _mesh(transform, crs, grid, centre)
+    mesh = _position_mesh(image, grid)
     if mesh is not None:
         edges, down, across = mesh
-        for block, (first, last) in enumerate(pairwise(edges.tolist())):
-            rows = np.arange(first, min(last, height))
-            along = ((rows + 0.5 - first) / (last - first))[:, None]
-            between = [at[block] + along * (at[block + 1] - at[block]) for at in (down, across)]
-            yield slice(first, first + len(rows)), between[0], between[1]
+        for block, (start, stop) in enumerate(pairwise(edges.tolist())):
+            rows = np.arange(start, min(stop, height))
+            weight = ((rows + 0.5 - start) / (stop - start))[:, None]
+            row, column = (
+                at[block] + weight * (at[block + 1] - at[block]) for at in (down, across)
+            )
+            yield slice(start, start + len(rows)), row, column
         return
-    for first in range(0, height, STEPS[0]):
-        last = min(first + STEPS[0], height)
-        points = np.meshgrid(np.arange(width) + 0.5, np.arange(first, last) + 0.5)
-        x, y = project(*apply(grid.transform, points[0], points[1]), grid.crs, crs)
-        across, down = apply(~transform, around(x, centre) - centre if centre else x, y)
-        yield slice(first, last), down, across
+    for start in range(0, height, STEPS[0]):
+        stop = min(start + STEPS[0], height)
+        points = np.meshgrid(np.arange(width) + 0.5, np.arange(start, stop) + 0.5)
+        yield slice(start, stop), *image.positions_of(grid, *points)
 
 
-def _mesh(
-    transform: Affine, crs: CRS, grid: GeoBox, centre: float
+def _position_mesh(
+    image: Image, grid: GeoBox
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]] | None:
-    """Return where the centres of a grid's pixels lie in an image, on some edges between rows.
+    """Return the image's rows and columns at edges between a grid's rows, to interpolate between.
 
     Returns
     -------
     edges
         The rows of the grid that begin blocks, and one beyond, of shape (n + 1,).
     down, across
-        The rows and columns of the image, of shape (n + 1, columns of the grid). Between two
-        edges they may be interpolated. None of all where a mesh doesn't tell (`TOLERANCE`).
+        The image's rows and columns at the edges, of shape (n + 1, columns of the grid).
+
+    None where a mesh isn't exact enough (`TOLERANCE`).
     """
-    assert grid.crs is not None
     height, width = grid.shape
     for step in STEPS:
-        # In even steps, the last one beyond the edge; with fewer it isn't known how it bends.
+        # In even steps, the last one beyond the edge; of fewer the bend isn't known.
         rows, columns = (np.arange(-(-n // step) + 1) * step for n in (height, width))
         if len(rows) < 4 or len(columns) < 4:
             continue
-        points = np.meshgrid(columns.astype(float), rows.astype(float))
-        x, y = project(*apply(grid.transform, points[0], points[1]), grid.crs, crs)
-        if centre:
-            x = around(x, centre) - centre
-        found = apply(~transform, x, y)
-        if not all(np.isfinite(one).all() for one in found):
+        mesh = image.positions_of(grid, *np.meshgrid(columns.astype(float), rows.astype(float)))
+        if not all(np.isfinite(positions).all() for positions in mesh):
             return None
-        bent = [np.abs(np.diff(one, n=2, axis=axis)) for one in found for axis in (0, 1)]
-        if max(float(one.max(initial=0.0)) for one in bent) / 8 <= TOLERANCE:
+        bends = [np.abs(np.diff(at, n=2, axis=axis)) for at in mesh for axis in (0, 1)]
+        if max(float(bend.max(initial=0.0)) for bend in bends) / 8 <= TOLERANCE:
             centres = np.arange(width) + 0.5
-            across, down = (
-                np.stack([np.interp(centres, columns, row) for row in one]) for one in found
+            down, across = (
+                np.stack([np.interp(centres, columns, row) for row in at]) for at in mesh
             )
             return rows, down, across
     return None
 
 
-def _taken(
-    image: NDArray[Any],
-    valid: NDArray[np.bool_] | None,
-    matrix: Affine,
-    shape: tuple[int, int],
-    resampling: str,
-) -> tuple[NDArray[Any], NDArray[np.bool_] | None] | None:
-    """Return pixels of an image that are those of a grid, None where they aren't so simple.
-
-    Parameters
-    ----------
-    matrix
-        From the grid's (column, row) to the image's.
-    """
+def subset_if_aligned(image: Image, grid: GeoBox, resampling: str) -> Masked | None:
+    """Return pixels of an image in the grid's CRS that are those of the grid, else None."""
+    matrix = ~image.transform @ grid.transform
     if matrix.b or matrix.d:
         return None
-    moved = (matrix.c, matrix.f)
-    alike = abs(matrix.a - 1) * max(shape) < ALIKE and abs(matrix.e - 1) * max(shape) < ALIKE
-    whole = all(abs(one - round(one)) < ALIKE for one in moved)
-    if not (resampling == "nearest" or (resampling in SAME and alike and whole)):
+    height, width = grid.shape
+    length = max(height, width)
+    same_size = all(abs(scale - 1) * length < ALIGNED for scale in (matrix.a, matrix.e))
+    same_origin = all(abs(offset - round(offset)) < ALIGNED for offset in (matrix.c, matrix.f))
+    exact = resampling in EXACT_WHEN_ALIGNED and same_size and same_origin
+    if not (resampling == "nearest" or exact):
         return None
-    across = _indices(matrix.a, matrix.c, shape[1])
-    down = _indices(matrix.e, matrix.f, shape[0])
-    inside = [(at >= 0) & (at < n) for at, n in ((down, image.shape[0]), (across, image.shape[1]))]
-    if all(one.all() for one in inside):
-        own = _picked(image, down, across)
-        return own, None if valid is None else _picked(valid, down, across)
-    down, across = down.clip(0, image.shape[0] - 1), across.clip(0, image.shape[1] - 1)
-    there = inside[0][:, None] & inside[1][None, :]
+    columns = _indices(matrix.a, matrix.c, width)
+    rows = _indices(matrix.e, matrix.f, height)
+    values, valid = image.values, image.valid
+    inside = [(at >= 0) & (at < n) for at, n in zip((rows, columns), values.shape, strict=True)]
+    if all(mask.all() for mask in inside):
+        subset = _take(values, rows, columns)
+        return subset, None if valid is None else _take(valid, rows, columns)
+    rows, columns = rows.clip(0, values.shape[0] - 1), columns.clip(0, values.shape[1] - 1)
+    mask = inside[0][:, None] & inside[1][None, :]
     if valid is not None:
-        there &= _picked(valid, down, across)
-    return _picked(image, down, across), there
+        mask &= _take(valid, rows, columns)
+    return _take(values, rows, columns), mask
 
 
 def _indices(scale: float, offset: float, count: int) -> NDArray[np.int64]:
-    """Return which pixel of an image the centre of each of a grid's lies in.
+    """Return the image's pixel in which the centre of each of a grid's lies, along an axis.
 
-    One that lies between two is of the second, whichever way rounding goes.
+    One between two pixels is in the second, whichever way rounding goes.
     """
     at = scale * (np.arange(count) + 0.5) + offset
     return np.floor(at + 1e-6 * abs(scale)).astype(np.int64)
 
 
-def _picked(
+def _take(
     values: NDArray[Any], rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> NDArray[Any]:
-    """Return some rows and columns; those that follow one another without a copy."""
-    if all(len(one) == 1 or (np.diff(one) == 1).all() for one in (rows, columns)):
+    """Return some rows and columns; without a copy where they follow one another."""
+    if all(len(at) == 1 or (np.diff(at) == 1).all() for at in (rows, columns)):
         return values[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     return values[rows[:, None], columns[None, :]]
 
 
-def _warped(
-    image: NDArray[Any],
-    valid: NDArray[np.bool_] | None,
-    transform: Affine,
-    wkt: str,
-    grid: GeoBox,
-    resampling: str,
-    scale: tuple[float, float],
-    dtype: np.dtype[Any],
-) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-    """Return an image on a grid, by GDAL's warper."""
-    own = image.dtype
-    if resampling not in POINTS:
-        image, valid, transform = _framed(image, valid, transform)
-    image, nodata = _with_nodata(_widened(image, valid), valid, resampling)
-    kept = image.dtype
-    if dtype.kind == "f" and kept.kind in "iu":
-        kept = np.result_type(dtype, np.float32)
-    missing = np.nan if kept.kind == "f" else nodata
+@lru_cache(maxsize=512)
+def _rasterio_crs(wkt: str) -> rasterio.crs.CRS:
+    return rasterio.crs.CRS.from_wkt(wkt)
+
+
+def _warp_by_gdal(image: Image, grid: GeoBox, kernel: Kernel, dtype: np.dtype[Any]) -> Masked:
+    values, valid, transform = image.values, image.valid, image.transform
+    source, resampling = values.dtype, kernel.resampling
+    if resampling not in POINTWISE:
+        # Else what GDAL makes of all pixels in one of the grid's that is partly beyond the image's
+        # edge depends on what else is warped.
+        valid = np.pad(np.ones(values.shape, bool) if valid is None else valid, FRAME)
+        values = np.pad(values, FRAME)
+        transform = transform @ Affine.translation(-FRAME, -FRAME)
+    values, nodata = _with_nodata(_in_gdal_dtype(values, valid), valid, resampling)
+    computed = values.dtype
+    if dtype.kind == "f" and computed.kind in "iu":
+        computed = np.result_type(dtype, np.float32)
+    missing = np.nan if computed.kind == "f" else nodata
     if valid is not None:
-        image = np.where(valid, image, image.dtype.type(nodata))
+        values = np.where(valid, values, values.dtype.type(nodata))
     assert grid.crs is not None
-    found = np.full(grid.shape, missing, dtype=kept)
+    warped = np.full(grid.shape, missing, dtype=computed)
     options: dict[str, Any] = {}
     if resampling in RADIUS:
-        options = {"YSCALE": _near(scale[0]), "XSCALE": _near(scale[1])}
+        down, across = kernel.scale
+        options = {"YSCALE": _snap_scale(down), "XSCALE": _snap_scale(across)}
     with QUIET:  # of what rasterio hides in a way that isn't for threads
         rasterio.warp.reproject(
-            np.ascontiguousarray(image),
-            found,
+            np.ascontiguousarray(values),
+            warped,
             src_transform=transform,
-            src_crs=_rasterio_crs(wkt),
+            src_crs=_rasterio_crs(counted_from(image.crs, image.centre)),
             src_nodata=None if valid is None else nodata,
             dst_transform=grid.transform,
             dst_crs=_rasterio_crs(grid.crs.to_wkt()),
@@ -437,73 +427,62 @@ def _warped(
             tolerance=TOLERANCE,
             **options,
         )
-    there = found == found if kept.kind == "f" else found != missing
-    if kept.kind in "iu" and kept != own and resampling != "sum":
-        found = cast(found, np.dtype(np.uint8) if own.kind == "b" else own)
-    return found, None if there.all() else there
+    present = warped == warped if computed.kind == "f" else warped != missing
+    if computed.kind in "iu" and computed != source and resampling != "sum":
+        warped = cast(warped, np.dtype(np.uint8) if source.kind == "b" else source)
+    return warped, None if present.all() else present
 
 
-def _framed(
-    image: NDArray[Any], valid: NDArray[np.bool_] | None, transform: Affine
-) -> tuple[NDArray[Any], NDArray[np.bool_], Affine]:
-    """Return an image with a frame of missing pixels.
-
-    What GDAL makes of all pixels in one of the grid's, where that is partly beyond the image's
-    edge, otherwise depends on what else is warped.
-    """
-    there = np.ones(image.shape, bool) if valid is None else valid
-    moved = transform @ Affine.translation(-FRAME, -FRAME)
-    return np.pad(image, FRAME), np.pad(there, FRAME), moved
-
-
-def _widened(image: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[Any]:
-    """Return an image in a data type that GDAL's warper has, and in the machine's byte order.
+def _in_gdal_dtype(values: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[Any]:
+    """Return values in a data type that GDAL's warper has, and in the machine's byte order.
 
     Raises
     ------
     QueryError
-        Where an integer is one that it would round.
+        Where it would round an integer.
     """
-    image = image.astype(image.dtype.newbyteorder("="), copy=False)
-    if image.dtype.itemsize == 8 and image.dtype.kind in "iu":
-        taken = image if valid is None else image[valid]
-        ends = (int(taken.min()), int(taken.max())) if taken.size else (0, 0)
-        farthest = max(ends, key=abs)
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    if values.dtype.itemsize == 8 and values.dtype.kind in "iu":
+        farthest = max(_extremes(values, valid), key=abs)
         if abs(farthest) > EXACT:
             raise QueryError(
                 f"{farthest:,} is an integer that can't be resampled exactly: take "
                 'resampling="nearest"'
             )
-    wider = WIDER.get(image.dtype.name)
-    return image if wider is None else image.astype(wider)
+    wider = GDAL_DTYPES.get(values.dtype.name)
+    return values if wider is None else values.astype(wider)
+
+
+def _extremes(values: NDArray[Any], valid: NDArray[np.bool_] | None) -> tuple[int, int]:
+    values = values if valid is None else values[valid]
+    return (int(values.min()), int(values.max())) if values.size else (0, 0)
 
 
 def _with_nodata(
-    image: NDArray[Any], valid: NDArray[np.bool_] | None, resampling: str
+    values: NDArray[Any], valid: NDArray[np.bool_] | None, resampling: str
 ) -> tuple[NDArray[Any], Any]:
-    """Return an image, and a value that none of its pixels has nor resampling makes of them.
+    """Return values, and a value that none of them has nor resampling makes of them.
 
-    Where its data type has none, it is in a larger one.
+    Where their data type has none, they are in a larger one.
     """
-    if image.dtype.kind == "f":
-        return image, np.nan
-    bounds = np.iinfo(image.dtype)
-    if image.dtype.itemsize == 8:
-        return image, EXACT + 2 if bounds.min == 0 else -EXACT - 2
-    taken = image if valid is None else image[valid]
-    low, high = (int(taken.min()), int(taken.max())) if taken.size else (0, 0)
-    beyond = (high - low + 1) * (resampling in OVERSHOOTING)
+    if values.dtype.kind == "f":
+        return values, np.nan
+    bounds = np.iinfo(values.dtype)
+    if values.dtype.itemsize == 8:
+        return values, EXACT + 2 if bounds.min == 0 else -EXACT - 2
     if resampling == "sum":  # of as many pixels as there may be
-        return image.astype(np.int64), -EXACT - 2
+        return values.astype(np.int64), -EXACT - 2
+    low, high = _extremes(values, valid)
+    beyond = (high - low + 1) * (resampling in OVERSHOOTING)
     if high + beyond < bounds.max:
-        return image, bounds.max
+        return values, bounds.max
     if low - beyond > bounds.min:
-        return image, bounds.min
-    larger = np.dtype({1: "i2", 2: "i4"}.get(image.dtype.itemsize, "i8"))
-    return image.astype(larger), -EXACT - 2 if larger.itemsize == 8 else np.iinfo(larger).min
+        return values, bounds.min
+    larger = np.dtype({1: "i2", 2: "i4"}.get(values.dtype.itemsize, "i8"))
+    return values.astype(larger), -EXACT - 2 if larger.itemsize == 8 else np.iinfo(larger).min
 
 
-def _near(scale: float) -> float:
+def _snap_scale(scale: float) -> float:
     """Return a scale, 1 where it nearly is, as that of two projections of one place."""
     return 1.0 if abs(scale - 1) < 0.05 else scale
 
@@ -519,12 +498,11 @@ def counted_from(crs: CRS, centre: float) -> str:
     return re.sub(r',AUTHORITY\["[^"]*","[^"]*"\]\]$', "]", shifted)
 
 
-def is_within(grid: GeoBox, crs: CRS, centre: float) -> NDArray[np.bool_]:
-    """Return which pixels of a grid lie within 90° of a meridian, of its shape."""
+def is_within_quarter_turn(grid: GeoBox, crs: CRS, centre: float) -> NDArray[np.bool_]:
+    """Mask of the grid's pixels within 90° of a meridian, of its shape."""
     assert grid.crs is not None
-    columns, rows = np.meshgrid(np.arange(grid.shape[1]) + 0.5, np.arange(grid.shape[0]) + 0.5)
-    x, _ = project(*apply(grid.transform, columns, rows), grid.crs, crs)
-    far = np.abs(around(x, centre) - centre)
+    x, _ = project(*apply_transform(grid.transform, *pixel_centres(grid)), grid.crs, crs)
+    far = np.abs(longitudes_around(x, centre) - centre)
     with np.errstate(invalid="ignore"):
         # One that lies at 90° is on one side only.
         return np.asarray(far < 90 if centre == 0 else far <= 90)

@@ -62,7 +62,7 @@ def values(expression: str, count: int, fields: Sequence[str], known: Known) -> 
 
     def run(frame: DataFrame) -> pa.Table:
         value = frame.parse_sql_expr(expression)
-        require_plain(value.canonical_name(), "temporal_grouping=")
+        require_plain(value.canonical_name(), "group_by=")
         number = frame.parse_sql_expr(NUMBER)
         found = frame.select(number, value.alias("value"))
         return found.sort(found.parse_sql_expr(NUMBER).sort()).to_arrow_table()
@@ -89,7 +89,7 @@ def _run(
         context.register_udf(function)
     try:
         return run(context.from_arrow(table))
-    except L2ViewError as error:
-        raise type(error)(str(error).replace("order_by=", "sortby=")) from error
+    except L2ViewError:
+        raise
     except Exception as error:  # DataFusion raises bare Exceptions
         raise explain(str(error), list(fields), ["meta"]) from error

@@ -52,7 +52,9 @@ def test_the_command_writes_files(folder: Path) -> None:
     written = xr.open_zarr(folder / "a.zarr", consolidated=False, mask_and_scale=False)
     np.testing.assert_array_equal(written["r"], whole["red"])
     assert zarr.open_group(folder / "a.zarr").attrs["proj:code"] == UTM31
-    like = run(store, str(folder / "b.tif"), "--like", str(folder / "a.tif"), "--sortby", "id DESC")
+    like = run(
+        store, str(folder / "b.tif"), "--like", str(folder / "a.tif"), "--order-by", "id DESC"
+    )
     assert like.exit_code == 0, like.output
     with rasterio.open(folder / "b.tif") as file:
         assert file.shape == whole["red"].shape
@@ -70,7 +72,7 @@ def test_the_command_explains(folder: Path) -> None:
         (["a.png", "--crs", UTM31, "--resolution", "10"], "ends in .tif"),
         (["no/a.tif", "--crs", UTM31, "--resolution", "10"], "there is no folder"),
         (
-            ["a.tif", "--crs", UTM31, "--resolution", "10", "--temporal-grouping", "P1D"],
+            ["a.tif", "--crs", UTM31, "--resolution", "10", "--group-by", "P1D"],
             "room for one image.*5 of them.*.zarr",
         ),
         (["a.tif", "--like", "absent.tif"], "is no image"),

@@ -27,8 +27,8 @@ from zarr.storage import MemoryStore
 
 import l2view
 from l2view.mosaic import array
-from l2view.mosaic.array import parts
-from l2view.regrid.values import cast
+from l2view.mosaic.array import bounding_ranges
+from l2view.regrid.cast import cast
 
 GRID = GeoBox((60, 90), Affine(10, 0, X, 0, -10, Y), UTM31)
 
@@ -92,10 +92,10 @@ def test_reduce_with_a_function() -> None:
         made(view(scenes), reduce=lambda images: images[0] * 1j)
 
 
-def test_medians_are_made_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_medians_are_made_in_bounding_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
     scenes = stack(dtype="float64", nodata=np.nan)
     whole = made(view(scenes), reduce="median")
-    monkeypatch.setattr(array, "MOST_STACKED", 4000)
+    monkeypatch.setattr(array, "MAX_STACK_BYTES", 4000)
     np.testing.assert_array_equal(made(view(scenes), reduce="median"), whole)
 
 
@@ -123,7 +123,7 @@ def test_order() -> None:
     ]
     cloud = np.array([30.0, 10.0, np.nan, 20.0])
     found = view(scenes, fields={"cloud_cover": cloud})
-    for sortby, top in [
+    for order_by, top in [
         (None, 1),
         ("cloud_cover", 2),
         ("cloud_cover DESC", 1),
@@ -131,16 +131,16 @@ def test_order() -> None:
         (["-cloud_cover"], 1),
         ("cloud_cover > 15, datetime DESC", 2),
     ]:
-        assert set(made(found, sortby=sortby).ravel()) == {top}, sortby
-    assert set(made(found, sortby="cloud_cover", reduce="last").ravel()) == {3}  # NULL is last
+        assert set(made(found, order_by=order_by).ravel()) == {top}, order_by
+    assert set(made(found, order_by="cloud_cover", reduce="last").ravel()) == {3}  # NULL is last
     few = l2view.open(
         collection(scenes, fields={"cloud_cover": cloud}), fields=["id", "cloud_cover"]
     )
-    assert set(made(few, sortby="cloud_cover").ravel()) == {2}
+    assert set(made(few, order_by="cloud_cover").ravel()) == {2}
     with pytest.raises(l2view.FieldError, match='no field "cloudcover"; did you mean'):
-        made(found, sortby="cloudcover")
-    with pytest.raises(l2view.QueryError, match="sortby=5"):
-        made(found, sortby=5)
+        made(found, order_by="cloudcover")
+    with pytest.raises(l2view.QueryError, match="order_by=5"):
+        made(found, order_by=5)
 
 
 def test_what_lies_under_others_is_not_read() -> None:
@@ -202,25 +202,23 @@ def test_groups_of_times() -> None:
         ("P1D", ["2025-01-30", "2025-02-01", "2025-02-27", "2026-02-01"]),
         ("date_trunc('month', datetime)", ["2025-01-01", "2025-02-01", "2026-02-01"]),
     ]:
-        lazy = l2view.mosaic(
-            found, like=GRID, bands="red", temporal_grouping=grouping, reduce="max"
-        )
+        lazy = l2view.mosaic(found, like=GRID, bands="red", group_by=grouping, reduce="max")
         assert lazy["red"].dims == ("time", "y", "x")
         assert lazy["time"].to_numpy().astype("M8[D]").astype(str).tolist() == starts, grouping
         assert lazy["red"].chunks[0] == (1,) * len(starts)
-    monthly = l2view.mosaic(found, like=GRID, bands="red", temporal_grouping="P1M", reduce="max")
+    monthly = l2view.mosaic(found, like=GRID, bands="red", group_by="P1M", reduce="max")
     assert monthly["red"].max(("x", "y")).to_numpy().tolist() == [1, 3, 4]
 
 
 def test_groups_of_other_values() -> None:
     found = times("2025-01-30", "2025-02-01", "2025-02-27")
-    lazy = l2view.mosaic(found, like=GRID, bands="red", temporal_grouping="platform", reduce="max")
+    lazy = l2view.mosaic(found, like=GRID, bands="red", group_by="platform", reduce="max")
     assert lazy["red"].dims == ("group", "y", "x")
     assert lazy["group"].to_numpy().tolist() == ["A", "B"]
     assert lazy["red"].max(("x", "y")).to_numpy().tolist() == [3, 2]
     nulls = "CASE WHEN platform = 'A' THEN 1 END"
     with pytest.warns(l2view.L2ViewWarning, match="1 of 3 granules are in no group"):
-        lazy = l2view.mosaic(found, like=GRID, bands="red", temporal_grouping=nulls)
+        lazy = l2view.mosaic(found, like=GRID, bands="red", group_by=nulls)
     assert lazy["group"].to_numpy().tolist() == [1]
     for wrong, said in [
         ("P1M15D", "P1M15D"),
@@ -230,7 +228,7 @@ def test_groups_of_other_values() -> None:
         ("CAST(NULL AS INT)", "all are NULL"),
     ]:
         with pytest.raises((l2view.QueryError, l2view.FieldError), match=re.escape(said)):
-            l2view.mosaic(found, like=GRID, bands="red", temporal_grouping=wrong)
+            l2view.mosaic(found, like=GRID, bands="red", group_by=wrong)
 
 
 # The Dataset
@@ -305,9 +303,9 @@ def test_indices_are_numpys(length: int, key: Any) -> None:
     values = np.arange(length)
     if isinstance(key, int) and not -length <= key < length:
         with pytest.raises(IndexError):
-            parts(key, (length,))
+            bounding_ranges(key, (length,))
         return
-    (held,), index = parts(key, (length,))
+    (held,), index = bounding_ranges(key, (length,))
     np.testing.assert_array_equal(values[held.start : held.stop][index], values[key])
 
 
@@ -357,7 +355,7 @@ def test_groups_are_those_of_the_bands() -> None:
     one = Scene(np.full((60, 90), 1, "uint8"), GRID.transform, UTM31, 0)
     found = view([{"red": one}, {"nir": one}, {"red": one}])
     with pytest.warns(l2view.L2ViewWarning, match="have no band"):
-        lazy = l2view.mosaic(found, like=GRID, bands="red", temporal_grouping="P1D")
+        lazy = l2view.mosaic(found, like=GRID, bands="red", group_by="P1D")
     days = lazy["time"].to_numpy().astype("M8[D]").astype(str).tolist()
     assert days == ["2025-06-01", "2025-06-03"]
     assert lazy.attrs["granules"] == 2
@@ -388,7 +386,7 @@ def test_bands_of_other_granules() -> None:
     [
         ({"bands": "blue"}, 'no band "blue".*bands: red'),
         ({"crs": 4326, "resolution": 10}, "10 is in degrees.*looks like metres.*8.98"),
-        ({"temporal_grouping": "1M"}, 'did you mean "P1M"'),
+        ({"group_by": "1M"}, 'did you mean "P1M"'),
         ({"crs": UTM31, "resolution": 1e-4}, "0.0001 is in metre.*looks like degrees.*11.132"),
         ({"crs": UTM31, "resolution": 0.5, "bbox": (0, 0, 12, 70)}, "pixels in .* chunks: pass a"),
         ({"crs": UTM31, "resolution": 0.01, "chunks": None}, "more than is made at once.*chunks="),

@@ -110,7 +110,7 @@ def test_what_does_not_look_like_a_duration_is_none(text: str) -> None:
 def test_what_only_looks_like_one_says_what_to_write(text: str, says: str) -> None:
     with pytest.raises(QueryError) as caught:
         period_of(text)
-    assert f"temporal_grouping={text!r} " in str(caught.value)
+    assert f"group_by={text!r} " in str(caught.value)
     assert says in str(caught.value)
 
 

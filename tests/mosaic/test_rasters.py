@@ -34,7 +34,7 @@ from scenes import (
 )
 
 import l2view
-from l2view.mosaic import rasters
+from l2view.mosaic import images
 from l2view.regrid.warp import RADIUS, RESAMPLINGS
 
 
@@ -323,7 +323,7 @@ def test_a_coarse_target_is_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
     one = scene(X, Y, (300, 300), dtype="float64", nodata=np.nan)
     target = grid(x=X, y=Y, size=(10, 10), resolution=300.0)
     whole = made(view([one]), target, resampling="average")
-    monkeypatch.setattr(rasters, "MOST_PIXELS", 2000)
+    monkeypatch.setattr(images, "MAX_PIXELS", 2000)
     np.testing.assert_allclose(made(view([one]), target, resampling="average"), whole)
 
 

@@ -25,8 +25,9 @@ from tables import Counting
 from zarr.storage import MemoryStore
 
 import l2view
-from l2view.mosaic.swaths import Swaths, cells_at, vectors
-from l2view.regrid.statistics import STATISTICS, statistic_of
+from l2view.mosaic import images
+from l2view.regrid.statistics import STATISTICS, grouped_statistic
+from l2view.regrid.swath import SwathCells, unit_vectors
 
 RADIUS = 6_370_997.0
 """pyresample's radius of the globe in metres."""
@@ -256,7 +257,7 @@ def test_mode_is_the_least_of_the_most_frequent(groups: list[list[int]]) -> None
     values = np.concatenate([np.sort(one) for one in groups])
     starts = np.cumsum([0, *map(len, groups)])[:-1]
     expected = [min(set(one), key=lambda v: (-one.count(v), v)) for one in groups]
-    assert statistic_of(values, starts, "mode").tolist() == expected
+    assert grouped_statistic(values, starts, "mode").tolist() == expected
 
 
 def test_plans_of_swaths_draw_their_footprints() -> None:
@@ -317,8 +318,8 @@ def test_over_a_pole_and_on_a_disc() -> None:
     for chunks in (20, 234):
         shown = made(view, disc, chunks=chunks)
         rows, columns = centres(disc)
-        tree = cKDTree(vectors(lat, lon).reshape(-1, 3))
-        points = vectors(*(np.where(np.isfinite(one), one, np.nan) for one in (rows, columns)))
+        tree = cKDTree(unit_vectors(lat, lon).reshape(-1, 3))
+        points = unit_vectors(*(np.where(np.isfinite(one), one, np.nan) for one in (rows, columns)))
         points = points.reshape(-1, 3)
         ok = np.isfinite(points).all(axis=1)
         far = np.full(len(points), np.inf)
@@ -333,11 +334,13 @@ def test_coordinates_of_bands_are_read_once(monkeypatch: pytest.MonkeyPatch) -> 
     view = swaths([{"lat": lat, "lon": lon, **bands}])
     located: list[int] = []
 
-    def counted(*both: Any) -> Any:
-        located.append(1)
-        return cells_at(*both)
+    class Counted(SwathCells):
+        @classmethod
+        def of(cls, lat: Any, lon: Any) -> SwathCells | None:
+            located.append(1)
+            return SwathCells.of(lat, lon)
 
-    monkeypatch.setitem(Swaths._located.__globals__, "cells_at", counted)
+    monkeypatch.setattr(images, "SwathCells", Counted)
     found = l2view.mosaic(view, like=GRIDS["degrees"], bands=["a", "b"], chunks=50).compute()
     there = np.isfinite(found["a"].to_numpy())
     np.testing.assert_allclose((found["b"] - found["a"]).to_numpy()[there], 1)

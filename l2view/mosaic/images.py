@@ -1,0 +1,347 @@
+"""The images of a band, on grids or swaths: which touch an output window, and what they give it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from typing import Any
+
+import numpy as np
+import shapely
+from affine import Affine
+from numpy.typing import NDArray
+from odc.geo import CRS
+from odc.geo.geobox import GeoBox
+
+from l2view.arrays.cache import CELLS
+from l2view.arrays.cf import RELEVANT
+from l2view.arrays.grid import Window
+from l2view.arrays.stored import StoredArray
+from l2view.arrays.values import ValueDecoder
+from l2view.granules.inventory import ArrayInventory, Inventory
+from l2view.granules.reader import GranuleReader
+from l2view.mosaic.composite import PendingTile
+from l2view.regrid.overlaps import Overlap, Raster, overlaps, wrap_columns
+from l2view.regrid.projection import TURN
+from l2view.regrid.swath import SwathCells, WindowPixels, resample_swath, window_boxes
+from l2view.regrid.warp import Image, Kernel, Masked, Target, Tile, is_within_quarter_turn, warp
+
+MAX_PIXELS = 1 << 25
+"""The most pixels of an image that are read at once; for more a window is halved again and again.
+"""
+
+
+@dataclass(frozen=True, eq=False)
+class WindowRequest:
+    """A part of the output that images are asked for."""
+
+    window: GeoBox
+    resampling: str
+    dtype: np.dtype[Any]  # in which resampled values are wanted
+
+    @cached_property
+    def pixels(self) -> WindowPixels:
+        """The window's pixels on the globe, which swaths share."""
+        return WindowPixels(self.window)
+
+    def part(self, target: Target) -> WindowRequest:
+        """Return the request of a part of the window."""
+        return replace(self, window=self.window[target])
+
+
+@dataclass(frozen=True, eq=False)
+class ImageArrays:
+    """The arrays of a band, or of its coordinates, in one profile, and how they are read."""
+
+    inventory: Inventory  # the granules, with these arrays alone
+    array: ArrayInventory
+    decoders: tuple[ValueDecoder, ...]  # of each variant
+    axes: tuple[int, ...]  # of rows and columns; of a track of rows alone
+    picks: tuple[int, ...]  # the positions along the others
+
+    @classmethod
+    def of(
+        cls,
+        inventory: Inventory,
+        array: ArrayInventory,
+        decoders: tuple[ValueDecoder, ...],
+        axes: Sequence[int],
+        picks: Sequence[int],
+    ) -> ImageArrays:
+        """Return arrays of a profile, without the attributes that say where they lie."""
+        narrow = array.narrow(RELEVANT)
+        inventory = Inventory(inventory.name, inventory.rows, {narrow.path: narrow}, {})
+        return cls(inventory, narrow, decoders, tuple(axes), tuple(picks))
+
+    @property
+    def is_track(self) -> bool:
+        """Whether they have rows alone."""
+        return len(self.axes) == 1
+
+    def window(self, rows: range, columns: range) -> Window:
+        """Return the positions along all axes."""
+        picks = iter(self.picks)
+        image = dict(zip(self.axes, (rows, columns), strict=False))
+        window = []
+        for axis in range(self.array.rank):
+            at = image[axis] if axis in image else next(picks)
+            window.append(at if isinstance(at, range) else range(at, at + 1))
+        return tuple(window)
+
+    def image(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Return a window's values as rows and columns; a track has one column."""
+        if self.is_track:
+            return values.reshape(-1, 1)
+        rows, columns = self.axes
+        image = values.reshape([values.shape[axis] for axis in sorted(self.axes)])
+        return image if rows < columns else image.T
+
+    def shape(self, member: int) -> tuple[int, int]:
+        """Return the rows and columns of a granule's array."""
+        shape = (self.array.ends - self.array.begins)[member]
+        rows, *columns = (int(shape[axis]) for axis in self.axes)
+        return rows, columns[0] if columns else 1
+
+
+@dataclass(frozen=True, eq=False)
+class StoredImages:
+    """The stored arrays of n images of one profile, and how these are composed."""
+
+    reader: GranuleReader
+    token: str  # tells them from any others of this process
+    arrays: tuple[ImageArrays, ...]  # level by level, the finest first
+    levels: NDArray[np.int64]  # the level that is read, of shape (n,)
+    rows: NDArray[np.int64]  # their granules in the view, of shape (n,)
+    members: NDArray[np.int64]  # and among the profile's granules, of shape (n,)
+    ranks: NDArray[np.int64]  # the order in which they are composed, of shape (n,)
+    groups: NDArray[np.int64]  # the group of granules of each, of shape (n,)
+
+    def arrays_of(self, number: int) -> ImageArrays:
+        """Return the arrays of the level of an image that is read."""
+        return self.arrays[int(self.levels[number])]
+
+    def open(self, number: int, arrays: ImageArrays) -> StoredArray:
+        """Return that one of some arrays that is of an image's granule."""
+        row, member = int(self.rows[number]), int(self.members[number])
+        return self.reader.stored(row, arrays.array, member, arrays.decoders)
+
+    def read(self, number: int, rows: range, columns: Iterable[range]) -> Masked:
+        """Return some rows of an image, and ranges of columns one after another, decoded.
+
+        Raises
+        ------
+        ChunkError
+            Where a chunk can't be read.
+        """
+        arrays = self.arrays_of(number)
+        stored = self.open(number, arrays)
+        key = (self.token, int(self.levels[number]), int(self.rows[number]))
+        images = [arrays.image(stored.cached(key, arrays.window(rows, part))) for part in columns]
+        image = images[0] if len(images) == 1 else np.concatenate(images, axis=1)
+        return stored.values.to_numpy(image)
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayRead:
+    """What a window reads of a granule's array."""
+
+    arrays: ImageArrays
+    member: int  # the granule's number among them
+    level: int  # 0 for the finest resolution
+    rows: range
+    columns: Sequence[range]  # several of an image that goes around the globe
+
+
+@dataclass(frozen=True, eq=False)
+class _Index:
+    """An R-tree of images by their outlines, and those that may lie anywhere."""
+
+    tree: shapely.STRtree
+    numbers: NDArray[np.int64]
+    anywhere: NDArray[np.int64]
+
+    def touching(self, areas: Sequence[shapely.Geometry]) -> NDArray[np.int64]:
+        matches = [self.numbers[self.tree.query(area, predicate="intersects")] for area in areas]
+        return np.unique(np.concatenate([self.anywhere, *matches]))
+
+
+@dataclass(frozen=True, eq=False)
+class RasterImages:
+    """n images on grids of one profile."""
+
+    stored: StoredImages
+    target: CRS
+    crs: NDArray[Any]  # of each image, of shape (n,)
+    transforms: NDArray[np.float64]  # from (column, row) to coordinates, of shape (n, 6)
+    shapes: NDArray[np.int64]  # rows and columns, of shape (n, 2)
+    scales: NDArray[np.float64]  # the target's pixels in one, down and across, of shape (n, 2)
+    bounds: NDArray[np.float64]  # on the target, of shape (n, 4); NaN where it may lie anywhere
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_index"}
+
+    @cached_property
+    def _index(self) -> _Index:
+        known = np.isfinite(self.bounds).all(axis=1)
+        numbers, bounds = np.flatnonzero(known), self.bounds[known]
+        if self.target.geographic:  # on which an image lies again after a turn
+            turns = np.array([-TURN, 0.0, TURN])
+            bounds = (bounds[:, None] + turns[:, None] * [1, 0, 1, 0]).reshape(-1, 4)
+            numbers = np.repeat(numbers, len(turns))
+        return _Index(shapely.STRtree(shapely.box(*bounds.T)), numbers, np.flatnonzero(~known))
+
+    def touching(self, window: GeoBox) -> NDArray[np.int64]:
+        """Return the numbers of the images that may touch an output window."""
+        return self._index.touching([shapely.box(*window.boundingbox)])
+
+    def raster(self, number: int) -> Raster:
+        """Return the grid of an image."""
+        height, width = self.shapes[number].tolist()
+        return Raster(Affine(*self.transforms[number].tolist()), (height, width), self.crs[number])
+
+    def _kernel(self, number: int, resampling: str) -> Kernel:
+        down, across = self.scales[number].tolist()
+        return Kernel(resampling, (down, across))
+
+    def _overlaps(self, number: int, request: WindowRequest) -> list[Overlap]:
+        kernel = self._kernel(number, request.resampling)
+        return overlaps(request.window, self.raster(number), kernel.reach)
+
+    def reads(self, number: int, request: WindowRequest) -> Iterator[ArrayRead]:
+        """Yield what a window reads of an image."""
+        width = int(self.shapes[number, 1])
+        arrays, member = self.stored.arrays_of(number), int(self.stored.members[number])
+        for overlap in self._overlaps(number, request):
+            columns = list(wrap_columns(overlap.columns, width))
+            level = int(self.stored.levels[number])
+            yield ArrayRead(arrays, member, level, overlap.rows, columns)
+
+    def pending_tiles(self, number: int, request: WindowRequest) -> list[PendingTile]:
+        """Return what an image could give a window."""
+        return [
+            PendingTile(overlap.target, partial(self._tiles, number, overlap, request))
+            for overlap in self._overlaps(number, request)
+        ]
+
+    def _tiles(
+        self, number: int, overlap: Overlap, request: WindowRequest, target: Target
+    ) -> Iterator[Tile]:
+        """Yield what an image gives a part of a window, reading `MAX_PIXELS` at once."""
+        height, width = (side.stop - side.start for side in target)
+        rows, columns = height, width
+        if overlap.pixels > MAX_PIXELS and height * width > 1:
+            rows = (height + 1) // 2 if height >= width else height
+            columns = (width + 1) // 2 if width > height else width
+        elif target == overlap.target:
+            yield self._tile(number, overlap, request)
+            return
+        bottom, right = (side.stop for side in target)
+        for top in range(target[0].start, bottom, rows):
+            for left in range(target[1].start, right, columns):
+                part = slice(top, min(top + rows, bottom)), slice(left, min(left + columns, right))
+                smaller = request.part(part)
+                for narrow in self._overlaps(number, smaller):
+                    for tile in self._tiles(number, narrow, smaller, narrow.target):
+                        yield tile.shifted(top, left)
+
+    def _tile(self, number: int, overlap: Overlap, request: WindowRequest) -> Tile:
+        raster, meridian = self.raster(number), overlap.meridian
+        grid = request.window[overlap.target]
+        columns = wrap_columns(overlap.columns, raster.shape[1])
+        values, valid = self.stored.read(number, overlap.rows, columns)
+        if raster.ends_at_pole and overlap.rows.stop == raster.shape[0]:
+            # A pixel whose centre is the pole lies on the lower edge of the last row, which GDAL
+            # counts as beyond: the row is there twice.
+            values = np.concatenate([values, values[-1:]])
+            valid = None if valid is None else np.concatenate([valid, valid[-1:]])
+        origin = Affine.translation(overlap.columns.start, overlap.rows.start)
+        transform = raster.turned(meridian.turn - meridian.centre).transform @ origin
+        image = Image(values, valid, transform, raster.crs, meridian.centre)
+        kernel = self._kernel(number, "nearest" if overlap.singular else request.resampling)
+        warped, mask = warp(image, grid, kernel, request.dtype)
+        if meridian.half:
+            half = is_within_quarter_turn(grid, raster.crs, meridian.centre)
+            mask = half if mask is None else mask & half
+        return Tile(overlap.target, warped, mask)
+
+
+@dataclass(frozen=True, eq=False)
+class SwathImages:
+    """n swaths of one profile."""
+
+    stored: StoredImages
+    mosaic: str  # tells the mosaic from any other of this process: its bands share swaths' cells
+    latitudes: ImageArrays  # of the cells' centres, in degrees
+    longitudes: ImageArrays
+    footprints: NDArray[Any]  # in EPSG:4326, of shape (n,); None where one may lie anywhere
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_index"}
+
+    @cached_property
+    def _index(self) -> _Index:
+        known = np.array([shape is not None and not shape.is_empty for shape in self.footprints])
+        tree = shapely.STRtree(self.footprints[known])
+        return _Index(tree, np.flatnonzero(known), np.flatnonzero(~known))
+
+    def touching(self, window: GeoBox) -> NDArray[np.int64]:
+        """Return the numbers of the swaths that may touch an output window."""
+        return self._index.touching(window_boxes(window))
+
+    def reads(self, number: int, request: WindowRequest) -> Iterator[ArrayRead]:
+        """Yield what a window reads of a swath at most."""
+        member = int(self.stored.members[number])
+        for arrays in (self.stored.arrays_of(number), self.latitudes, self.longitudes):
+            rows, columns = map(range, arrays.shape(member))
+            yield ArrayRead(arrays, member, 0, rows, [columns])
+
+    def pending_tiles(self, number: int, request: WindowRequest) -> list[PendingTile]:
+        """Return what a swath could give a window."""
+        height, width = request.window.shape
+        target = (slice(0, height), slice(0, width))
+        return [PendingTile(target, partial(self._tiles, number, request))]
+
+    def _tiles(self, number: int, request: WindowRequest, target: Target) -> Iterator[Tile]:
+        cells = self._cells(number)
+        if cells is not None:
+            read = partial(self._read_cells, number, cells)
+            yield from resample_swath(cells, request.pixels, request.resampling, read, target)
+
+    def _read_cells(self, number: int, cells: SwathCells, numbers: NDArray[np.int64]) -> Masked:
+        """Return the values of some cells, reading the rows and columns that hold them."""
+        if not len(numbers):
+            stored = self.stored.open(number, self.stored.arrays_of(number))
+            return np.zeros(0, stored.values.dtype), None
+        index = np.divmod(numbers, cells.shape[1])
+        rows, columns = (range(int(at.min()), int(at.max()) + 1) for at in index)
+        values, valid = self.stored.read(number, rows, [columns])
+        inside = (index[0] - rows.start, index[1] - columns.start)
+        return values[inside], None if valid is None else valid[inside]
+
+    def _cells(self, number: int) -> SwathCells | None:
+        """Return the cells of a swath, which the mosaic's bands share; None where it has none."""
+        is_track = self.stored.arrays_of(number).is_track
+        row, path = int(self.stored.rows[number]), self.latitudes.array.path
+
+        def locate(_: Any) -> list[SwathCells | None]:
+            lat, lon = (self._degrees(number, at) for at in (self.latitudes, self.longitudes))
+            if lat.ndim == 1 and is_track:
+                lat, lon = lat[:, None], lon[:, None]
+            elif lat.ndim == 1:
+                lat, lon = np.meshgrid(lat, lon, indexing="ij")
+            flat = (degrees.reshape(degrees.shape[-2:]) for degrees in (lat, lon))
+            return [SwathCells.of(*flat)]
+
+        key = (self.mosaic, row, path, is_track)
+        return CELLS.fetch([key], locate, lambda cells: cells.nbytes if cells else 0)[0]
+
+    def _degrees(self, number: int, arrays: ImageArrays) -> NDArray[np.float64]:
+        stored = self.stored.open(number, arrays)
+        values, valid = stored.values.to_numpy(stored.stored(tuple(map(range, stored.shape))))
+        degrees = values.astype(np.float64)
+        return degrees if valid is None else np.where(valid, degrees, np.nan)
+
+
+type Images = RasterImages | SwathImages
+"""Images of a band in one profile, of one kind."""
