@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from zarr.dtype import VariableLengthBytes
 from zarr.storage import LocalStore
 
-from l2view.index.commands import index
+from l2view.index.commands import build_indexes
 
 from .stores import TEXT
 
@@ -95,7 +95,7 @@ def write(folder: Path, count: int = COUNT) -> None:
     assert writer is not None
     writer.close()
     shutil.copytree(folder / "plain.zarr", folder / "indexed.zarr")
-    index(folder / "indexed.zarr")
+    build_indexes(folder / "indexed.zarr")
 
 
 if __name__ == "__main__":

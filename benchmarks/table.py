@@ -101,10 +101,10 @@ def write(path: Path, count: int = COUNT) -> None:
 
 def build(path: Path) -> None:
     """Make all indexes: zone maps, the R-tree, and the sorted index of each field."""
-    from l2view.index.commands import index
+    from l2view.index.commands import build_indexes
 
-    index(path)
-    index(path, SORTED)
+    build_indexes(path)
+    build_indexes(path, SORTED)
 
 
 def search(path: Path) -> None:

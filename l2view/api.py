@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -13,10 +14,11 @@ from l2view.cells.scan import MAX_CELLS
 from l2view.collection import Collection
 from l2view.errors import FieldError, L2ViewWarning, NotACollectionError, warn
 from l2view.search.engine import Session
+from l2view.search.query import Query, as_query
 from l2view.search.table import MetaDataset
 from l2view.sql.functions import AllowStores, TableFunctions
-from l2view.stores.hierarchy import META, Hierarchy
-from l2view.stores.open import Authorize, StoreLike, open_source
+from l2view.stores.hierarchy import Hierarchy
+from l2view.stores.open import Authorize, SourceOptions, StoreLike, open_source
 from l2view.view import View
 from l2view.virtual.join_shape import EncodingName, RaggedName, ShapeName
 
@@ -31,7 +33,7 @@ if TYPE_CHECKING:
 
 def open(
     store: StoreLike,
-    where: str | None = None,
+    where: str | Query | None = None,
     *,
     params: Mapping[str, Any] | None = None,
     bbox: Sequence[float] | None = None,
@@ -63,7 +65,8 @@ def open(
         An Icechunk repository, session or store; a Zarr store or group; an obstore store; a
         path; a URL.
     where
-        One SQL boolean expression in DataFusion's dialect, with the ``ST_*`` functions.
+        One SQL boolean expression in DataFusion's dialect, with the ``ST_*`` functions; or a
+        `Query`, which has all conditions, the order and the limit.
     params
         Values for its ``$name`` placeholders.
     bbox
@@ -125,28 +128,14 @@ def open(
     ShapeError
         Where the granules found can't be joined so.
     """
-    collection = Collection(
-        store,
-        branch=branch,
-        tag=tag,
-        snapshot=snapshot,
-        group=group,
-        location=location,
-        geometry_field=geometry_field,
-        time_field=time_field,
-        authorize=authorize,
+    source = SourceOptions(
+        branch, tag, snapshot, group, location, geometry_field, time_field, authorize
     )
-    return collection.open(
-        where,
-        params=params,
-        bbox=bbox,
-        intersects=intersects,
-        datetime=datetime,
-        ids=ids,
+    query = as_query(where, params, bbox, intersects, datetime, ids, order_by, limit)
+    return Collection.of(store, source).open(
+        query,
         fields=fields,
         variables=variables,
-        order_by=order_by,
-        limit=limit,
         layout=layout,
         dim=dim,
         encoding=encoding,
@@ -156,7 +145,7 @@ def open(
 
 def search(
     store: StoreLike,
-    where: str | None = None,
+    where: str | Query | None = None,
     *,
     params: Mapping[str, Any] | None = None,
     bbox: Sequence[float] | None = None,
@@ -184,28 +173,11 @@ def search(
     pyarrow.Table
         The row number ``idx`` and the fields, one row a granule.
     """
-    collection = Collection(
-        store,
-        branch=branch,
-        tag=tag,
-        snapshot=snapshot,
-        group=group,
-        location=location,
-        geometry_field=geometry_field,
-        time_field=time_field,
-        authorize=authorize,
+    source = SourceOptions(
+        branch, tag, snapshot, group, location, geometry_field, time_field, authorize
     )
-    return collection.search(
-        where,
-        params=params,
-        bbox=bbox,
-        intersects=intersects,
-        datetime=datetime,
-        ids=ids,
-        fields=fields,
-        order_by=order_by,
-        limit=limit,
-    )
+    query = as_query(where, params, bbox, intersects, datetime, ids, order_by, limit)
+    return Collection.of(store, source).search(query, fields=fields)
 
 
 def sql(
@@ -252,47 +224,44 @@ def sql(
     datafusion.DataFrame
         Not run yet: ``to_arrow_table()``, ``to_pandas()``, ``to_polars()``, ``show()`` do.
     """
-    session = session_of(
-        store,
-        tables,
-        branch=branch,
-        tag=tag,
-        snapshot=snapshot,
-        group=group,
-        location=location,
-        geometry_field=geometry_field,
-        time_field=time_field,
-        authorize=authorize,
-        allow_stores=allow_stores,
-        max_cells=max_cells,
+    source = SourceOptions(
+        branch, tag, snapshot, group, location, geometry_field, time_field, authorize
     )
+    session = open_session(store, source, tables, allow_stores=allow_stores, max_cells=max_cells)
     return session.run(query, params)
 
 
-def session_of(
+def open_session(
     store: StoreLike,
+    options: SourceOptions = SourceOptions(),
     tables: Mapping[str, Any] | None = None,
     *,
     allow_stores: AllowStores = False,
     max_cells: int = MAX_CELLS,
-    **options: Any,
 ) -> Session:
     """Return the session of a collection, or of another store that Zarr reads.
 
-    The parameters are those of `sql`.
+    Parameters
+    ----------
+    store, options
+        What to open, and how.
+    tables, allow_stores, max_cells
+        As for `sql`.
     """
-    limits: Any = {"allow_stores": allow_stores, "max_cells": max_cells}
     try:
-        return Collection(store, **options).session(tables, **limits)
+        collection = Collection.of(store, options)
+        return collection.session(tables, allow_stores=allow_stores, max_cells=max_cells)
     except (NotACollectionError, FieldError) as error:
-        how = {name: options.pop(name, None) for name in ("branch", "tag", "snapshot", "authorize")}
-        source = open_source(store, **how)
-        asked = any(said not in (None, META) for said in options.values())
-        if asked or sync(Hierarchy(source.store, source.path).document("")) is None:
+        named = replace(options, branch=None, tag=None, snapshot=None, authorize=None)
+        source = open_source(store, options)
+        is_zarr = sync(Hierarchy(source.store, source.path).document("")) is not None
+        # Whoever names a group or field means a collection.
+        if named != SourceOptions() or not is_zarr:
             raise
         if isinstance(error, FieldError):
             warn(f"there is no table meta: {error}", L2ViewWarning)
-    return Session.of(MetaDataset(source.store, ()), tables, TableFunctions(source, **limits))
+    functions = TableFunctions(source, None, allow_stores, max_cells)
+    return Session.of(MetaDataset(source.store, ()), tables, functions)
 
 
 def ingest(

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
 
 import icechunk
 import numpy as np
@@ -16,8 +17,8 @@ from zarr.core.sync import sync
 from l2view.cells.granules import cells
 from l2view.cells.scan import MAX_CELLS
 from l2view.display.html import summary_html
-from l2view.display.plot import MAX_OUTLINES, plot_footprints
-from l2view.display.summary import Summary, spread_rows, summarize_collection
+from l2view.display.plot import outline_rows, plot_footprints
+from l2view.display.summary import Summary, summarize_collection
 from l2view.display.text import summary_text
 from l2view.errors import (
     FieldError,
@@ -29,21 +30,31 @@ from l2view.errors import (
     warn,
 )
 from l2view.granules.layouts import open_layout
+from l2view.index.commands import Index, build_indexes
 from l2view.index.indexes import Indexes
+from l2view.ingest.deletion import delete_granules
 from l2view.meta.chunks import Tally
 from l2view.meta.schema import ROW, Field, fields_of
 from l2view.scan.dataset import TableDataset
 from l2view.search.engine import Session
 from l2view.search.explain import Cost
-from l2view.search.parameters import kept_ids, texts
+from l2view.search.parameters import texts
 from l2view.search.place import geometry_field
-from l2view.search.query import Query, view_attributes
+from l2view.search.query import Query, as_query, view_attributes
 from l2view.search.result import SearchResult, find
 from l2view.search.table import MetaDataset
 from l2view.search.time import ENDS, STARTS, time_field
 from l2view.sql.functions import AllowStores, TableFunctions
 from l2view.stores.hierarchy import META, Hierarchy
-from l2view.stores.open import Authorize, Source, StoreLike, open_source, require_authorization
+from l2view.stores.open import (
+    Authorize,
+    Source,
+    SourceOptions,
+    StoreLike,
+    open_source,
+    require_authorization,
+)
+from l2view.stores.repository import find_repository
 from l2view.text import join_names, unknown_name
 from l2view.view import View
 from l2view.virtual.granules import Origin, granules_of
@@ -106,17 +117,21 @@ class Collection:
         time_field: str | None = None,
         authorize: Authorize | None = None,
     ) -> None:
-        self._asked = (store, branch, tag is not None or snapshot is not None)
-        self._source: Source = open_source(
-            store, branch=branch, tag=tag, snapshot=snapshot, authorize=authorize
+        self._store = store
+        self._options = options = SourceOptions(
+            branch,
+            tag,
+            snapshot,
+            group.strip("/"),
+            location,
+            geometry_field,
+            time_field,
+            authorize,
         )
+        self._source: Source = open_source(store, options)
         self._hierarchy = Hierarchy(self._source.store, self._source.path)
-        self._group = group.strip("/")
-        self._location = location
-        self._geometry_field = geometry_field
-        self._time_field = time_field
         label = self._source.label
-        fields, skipped = sync(fields_of(self._hierarchy, self._group, label, geometry_field))
+        fields, skipped = sync(fields_of(self._hierarchy, options.group, label, geometry_field))
         if skipped:
             reasons = "; ".join(f'"{name}": {why}' for name, why in skipped.items())
             warn(f"left out of the table meta: {reasons}", SkippedFieldWarning)
@@ -133,9 +148,14 @@ class Collection:
         )
         """The table ``meta`` as a `pyarrow.dataset.Dataset`, for DuckDB, Polars and others."""
 
+    @classmethod
+    def of(cls, store: StoreLike, options: SourceOptions) -> Self:
+        """Open a collection as `options` say."""
+        return cls(store, **vars(options))
+
     def _indexes(self) -> Indexes | None:
         """Return what indexes there are; those of a store are of its group ``meta``."""
-        if self._group != META:
+        if self._options.group != META:
             return None
         return Indexes(self._hierarchy, fixed=self._source.snapshot is not None)
 
@@ -158,19 +178,19 @@ class Collection:
     def geometry_fields(self) -> tuple[str, ...]:
         """The fields of footprints, the one that a search by place looks at first."""
         names = [field.name for field in self._fields.values() if field.geometry is not None]
-        if self._geometry_field is not None:
-            names.insert(0, self._geometry_field)
+        if self._options.geometry_field is not None:
+            names.insert(0, self._options.geometry_field)
         return tuple(dict.fromkeys(names))
 
     @property
     def time_fields(self) -> tuple[str, ...]:
         """The fields that a search by time looks at, none where there is no time."""
         try:
-            name = time_field(self.schema, self._time_field)
+            name = time_field(self.schema, self._options.time_field)
         except FieldError:
             return ()
-        both = (STARTS.get(name), name, ENDS.get(name))
-        return tuple(field for field in both if field in self._fields)
+        names = (STARTS.get(name), name, ENDS.get(name))
+        return tuple(name for name in names if name in self._fields)
 
     def __len__(self) -> int:
         """Return the number of granules."""
@@ -188,7 +208,7 @@ class Collection:
 
     def search(
         self,
-        where: str | None = None,
+        where: str | Query | None = None,
         *,
         params: Mapping[str, Any] | None = None,
         bbox: Sequence[float] | None = None,
@@ -204,7 +224,8 @@ class Collection:
         Parameters
         ----------
         where
-            One SQL boolean expression in DataFusion's dialect, with the ``ST_*`` functions.
+            One SQL boolean expression in DataFusion's dialect, with the ``ST_*`` functions; or
+            a `Query`, which has all conditions, the order and the limit.
         params
             Values for its ``$name`` placeholders.
         bbox
@@ -234,9 +255,9 @@ class Collection:
         QueryError, FieldError
             Where the search can't be asked of this collection.
         """
-        names = self._selected(fields)
-        search = self._search(where, params, bbox, intersects, datetime, ids, order_by, limit)
-        return self._find(search, names).take([ROW, *names])
+        names = self._select_fields(fields)
+        query = as_query(where, params, bbox, intersects, datetime, ids, order_by, limit)
+        return self._find(query, names).take([ROW, *names])
 
     def sql(
         self,
@@ -296,7 +317,7 @@ class Collection:
 
     def open(
         self,
-        where: str | None = None,
+        where: str | Query | None = None,
         *,
         params: Mapping[str, Any] | None = None,
         bbox: Sequence[float] | None = None,
@@ -349,13 +370,13 @@ class Collection:
             Where the granules found can't be joined so.
         """
         joining = Joining.of(layout, dim, encoding, ragged)
-        search = self._search(where, params, bbox, intersects, datetime, ids, order_by, limit)
-        tree = self._tree(search, self._selected(fields), texts("variables", variables))
+        query = as_query(where, params, bbox, intersects, datetime, ids, order_by, limit)
+        tree = self._tree(query, self._select_fields(fields), texts("variables", variables))
         if joining is not None:
             return View.of(ViewStore(joined(tree, joining)))
         if len(tree.granules) and not self._layout.fields:
             reason = self._layout.missing(())
-            message = f"the granules of {self._source.label} have no arrays: {reason}"
+            message = f"the granules of {self.label} have no arrays: {reason}"
             warn(message, MissingGranuleWarning)
         elif 0 < len(tree.granules) <= LOOKED_AT:
             for message, category in sync(look(tree)):
@@ -364,7 +385,7 @@ class Collection:
 
     def _tree(
         self,
-        search: Query,
+        query: Query,
         names: list[str],
         globs: tuple[str, ...] | None,
         *,
@@ -372,18 +393,22 @@ class Collection:
     ) -> Tree:
         """Return the granules that a search finds; their fields are read `later` where they can."""
         require_authorization(self._source)
-        hidden = [name for name in ("id", *self._layout.fields) if name in self._fields]
+        query = self._with_fields(query)
+        locating = [name for name in ("id", *self._layout.fields) if name in self._fields]
         origin = Origin(self.meta, tuple(names)) if self._source.snapshot is not None else None
         later = later and origin is not None
-        wanted = list(dict.fromkeys([*(() if later else names), *hidden]))
-        found = self._find(search, wanted).take([ROW, *wanted])
-        own = {} if self._group == META else {"group": self._group}
-        own |= {} if self._location is None else {"location": self._location}
+        read = list(dict.fromkeys([*(() if later else names), *locating]))
+        rows = self._find(query, read).take([ROW, *read])
+        description = view_attributes(query, self._source, names, len(rows), globs)
+        if self._options.group != META:
+            description["group"] = self._options.group
+        if self._options.location is not None:
+            description["location"] = self._options.location
         return Tree(
             source=self._source.store,
             layout=self._layout,
-            granules=granules_of(found, names, self._layout.fields, origin, later=later),
-            description=view_attributes(search, self._source, names, len(found), globs) | own,
+            granules=granules_of(rows, names, self._layout.fields, origin, later=later),
+            description=description,
             variables=globs,
             field_attributes={name: self._fields[name].attributes for name in names},
         )
@@ -395,20 +420,20 @@ class Collection:
         fields: Sequence[str] | str | None = None,
         decode: bool,
         max_cells: int,
-        **asked: Any,
+        **conditions: Any,
     ) -> TableDataset:
         """Return the cells of a variable of the granules that a search finds.
 
         Their fields are by default all but the footprints, which are long for one cell.
         """
         plain = [name for name in self._fields if name not in self.geometry_fields]
-        names = self._selected(plain if fields is None else fields)
-        tree = self._tree(self._search(**asked), names, None, later=True)
+        names = self._select_fields(plain if fields is None else fields)
+        tree = self._tree(Query(**conditions), names, None, later=True)
         return cells(tree, variable, decode=decode, max_cells=max_cells)
 
     def explain(
         self,
-        where: str | None = None,
+        where: str | Query | None = None,
         *,
         params: Mapping[str, Any] | None = None,
         bbox: Sequence[float] | None = None,
@@ -423,19 +448,24 @@ class Collection:
 
         The parameters are those of `search`.
         """
-        names = self._selected(fields)
-        search = self._search(where, params, bbox, intersects, datetime, ids, order_by, limit)
-        tally, began = Tally(), time.perf_counter()
-        found = find(Session(self.meta.counting(tally)), search, names).take([ROW, *names])
-        seconds = time.perf_counter() - began
-        return Cost(len(self), len(found), tally, seconds)
+        names = self._select_fields(fields)
+        query = as_query(where, params, bbox, intersects, datetime, ids, order_by, limit)
+        tally, start = Tally(), time.perf_counter()
+        session = Session(self.meta.counting(tally))
+        rows = find(session, self._with_fields(query), names).take([ROW, *names])
+        return Cost(len(self), len(rows), tally, time.perf_counter() - start)
 
     def delete(
         self,
-        where: str | None = None,
+        where: str | Query | None = None,
         *,
         params: Mapping[str, Any] | None = None,
+        bbox: Sequence[float] | None = None,
+        intersects: Any = None,
+        datetime: Any = None,
         ids: Iterable[Any] | None = None,
+        order_by: str | Sequence[str] | None = None,
+        limit: int | None = None,
     ) -> int:
         """Delete granules in one commit: no search finds them any more, but the past has them.
 
@@ -443,8 +473,8 @@ class Collection:
 
         Parameters
         ----------
-        where, params, ids
-            Which granules, as for `search`.
+        where, params, bbox, intersects, datetime, ids, order_by, limit
+            Which granules, as for `search`; all are ``where="true"``.
 
         Returns
         -------
@@ -454,36 +484,34 @@ class Collection:
         Raises
         ------
         QueryError
-            Where nothing says which granules.
+            Where no condition says which granules.
         IngestError
             Where the store is no Icechunk repository, or its state can't be added to: that of a
             tag or snapshot, or of a group other than ``meta``.
         """
-        from l2view.ingest.deletion import delete
-        from l2view.stores.repository import find_repository
-
-        if where is None and ids is None:
-            raise QueryError("name the granules to delete: where= or ids=; all are where='true'")
-        store, branch, fixed = self._asked
-        if fixed or self._group != META:
-            raise IngestError(
-                "granules are deleted from a branch and its group meta; open the collection "
-                "without tag=, snapshot= and group="
+        query = as_query(where, params, bbox, intersects, datetime, ids, order_by, limit)
+        if not query.has_conditions:
+            raise QueryError(
+                "name the granules to delete: where=, bbox=, intersects=, datetime= or ids=; all "
+                "are where='true'"
             )
-        kept = None if ids is None else kept_ids(ids)
-
-        def find(session: icechunk.Session) -> NDArray[np.int64]:
-            now = Collection(session, group=self._group)
-            search = now._search(where, params, ids=kept)
-            return now._find(search).rows
-
-        repository = find_repository(store)
+        self._require_branch("granules are deleted from")
+        repository = find_repository(self._store)
         if repository is None:
             raise IngestError(f"{self.label} is no Icechunk repository, which deleting takes")
-        return delete(repository, find, branch=branch or "main")[0]
+        options = replace(self._options, branch=None, authorize=None)
+
+        def find_rows(session: icechunk.Session) -> NDArray[np.int64]:
+            return Collection.of(session, options)._find(query).rows
+
+        return delete_granules(repository, find_rows, branch=self._options.branch or "main")[0]
 
     def index(
-        self, fields: Sequence[str] | str | None = None, *, drop: bool = False
+        self,
+        fields: Sequence[str] | str | None = None,
+        *,
+        drop: bool = False,
+        progress: Callable[[Index, int, int], None] = lambda index, rows, total: None,
     ) -> tuple[str, ...]:
         """Make indexes, by which searches read less; or drop them.
 
@@ -497,6 +525,8 @@ class Collection:
             maps of all fields, the R-trees of all footprints, and the sorted index of ``id``.
         drop
             Whether they are dropped instead.
+        progress
+            Called with an index, the rows that it covers so far, and how many there are.
 
         Returns
         -------
@@ -510,17 +540,24 @@ class Collection:
         IngestError, StoreError
             Where the store can't be written to.
         """
-        from l2view.index.commands import index
+        self._require_branch("indexes are made on")
+        indexes = build_indexes(
+            self._store,
+            texts("fields", fields),
+            drop=drop,
+            branch=self._options.branch or "main",
+            geometry_field=self._options.geometry_field,
+            progress=progress,
+        )
+        return tuple(map(str, indexes))
 
-        store, branch, fixed = self._asked
-        if fixed:
-            raise IngestError("indexes are made on a branch; open without tag= and snapshot=")
-        names = texts("fields", fields)
-        if self._group != META:
-            raise IngestError(f"indexes are made of the group {META}")
-        options: dict[str, Any] = {"geometry_field": self._geometry_field}
-        found = index(store, names, drop=drop, branch=branch or "main", **options)
-        return tuple(map(str, found))
+    def _require_branch(self, purpose: str) -> None:
+        """Raise where the collection is a past state, or not the one that is written to."""
+        if {"tag", "snapshot"} & self._options.state.keys() or self._options.group != META:
+            raise IngestError(
+                f"{purpose} a branch and its group {META}; open the collection without tag=, "
+                "snapshot= and group="
+            )
 
     def plot(
         self,
@@ -534,51 +571,34 @@ class Collection:
 
         The parameters are those of `View.plot`.
         """
-        name = geometry_field(self.schema, self._geometry_field)
-        names = [name] if column is None else [name, *self._selected(column)]
-        rows = spread_rows(self.meta.rows, MAX_OUTLINES)
-        table = self.meta.take(rows, list(dict.fromkeys(names)))
+        name = geometry_field(self.schema, self._options.geometry_field)
+        names = [name] if column is None else [name, *self._select_fields(column)]
+        table = self.meta.take(outline_rows(self.meta.rows), list(dict.fromkeys(names)))
         total = self.meta.rows
         return plot_footprints(table, column, ax, figsize=figsize, total=total, **style)
 
-    def _selected(self, fields: Sequence[str] | str | None) -> list[str]:
-        asked = texts("fields", fields)
-        if asked is None:
+    def _select_fields(self, fields: Sequence[str] | str | None) -> list[str]:
+        """Return the names of fields, all by default, without ``idx``."""
+        names = texts("fields", fields)
+        if names is None:
             return list(self._fields)
-        names = list(dict.fromkeys(asked))
         for name in names:
             if name not in self._fields and name != ROW:
                 raise FieldError(unknown_name("field", name, self._fields))
-        return [name for name in names if name != ROW]
+        return [name for name in dict.fromkeys(names) if name != ROW]
 
-    def _search(
-        self,
-        where: str | None = None,
-        params: Mapping[str, Any] | None = None,
-        bbox: Sequence[float] | None = None,
-        intersects: Any = None,
-        datetime: Any = None,
-        ids: Iterable[Any] | None = None,
-        order_by: str | Sequence[str] | None = None,
-        limit: int | None = None,
-    ) -> Query:
-        return Query(
-            where=where,
-            params=params,
-            bbox=bbox,
-            intersects=intersects,
-            datetime=datetime,
-            ids=ids,
-            order_by=order_by,
-            limit=limit,
-            geometry_field=self._geometry_field,
-            time_field=self._time_field,
+    def _with_fields(self, query: Query) -> Query:
+        """Return a query that looks at the collection's fields of footprints and times."""
+        return replace(
+            query,
+            geometry_field=query.geometry_field or self._options.geometry_field,
+            time_field=query.time_field or self._options.time_field,
         )
 
-    def _find(self, search: Query, names: Sequence[str] = ()) -> SearchResult:
-        found = find(self.session(), search, names)
-        if search.ids is not None and search.has_only_ids:
-            known = set(found.take(["id"]).column(0).to_pylist())
-            if absent := [str(one) for one in dict.fromkeys(search.ids) if one not in known]:
+    def _find(self, query: Query, names: Sequence[str] = ()) -> SearchResult:
+        result = find(self.session(), self._with_fields(query), names)
+        if query.ids is not None and query.has_only_ids:
+            present = set(result.take(["id"]).column(0).to_pylist())
+            if absent := [str(id) for id in dict.fromkeys(query.ids) if id not in present]:
                 warn(f"no granule has the id {join_names(absent)}", L2ViewWarning)
-        return found
+        return result

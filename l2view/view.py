@@ -14,7 +14,7 @@ from l2view.cells.scan import MAX_CELLS
 from l2view.display.html import summary_html
 from l2view.display.plot import plot_footprints
 from l2view.display.quicklook import plot_granules
-from l2view.display.summary import summarize_view
+from l2view.display.summary import Summary, summarize_view
 from l2view.display.text import summary_text
 from l2view.errors import QueryError, ShapeError
 from l2view.mosaic.api import explain_mosaic, mosaic
@@ -93,10 +93,14 @@ class View(zarr.Group):
         return True
 
     def __repr__(self) -> str:
-        return summary_text(summarize_view(self.view_store))
+        return summary_text(self.summary())
 
     def _repr_html_(self) -> str:
-        return summary_html(summarize_view(self.view_store))
+        return summary_html(self.summary())
+
+    def summary(self) -> Summary:
+        """Return what the view holds, as text and footprints."""
+        return summarize_view(self.view_store)
 
     def _ipython_key_completions_(self) -> list[str]:
         shape = self.view_store.shape

@@ -20,16 +20,16 @@ app = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_show_locals=False,
 )
-app.command()(info.info)
-app.command()(search.search)
-app.command()(sql.sql)
-app.command()(tree.tree)
-app.command()(mosaic.mosaic)
-app.command()(ingest.ingest)
-app.command()(verify.verify)
-app.command()(index.index)
-app.command()(delete.delete)
-app.command()(demo.demo)
+app.command("info")(info.show_info)
+app.command("search")(search.search_granules)
+app.command("sql")(sql.run_sql)
+app.command("tree")(tree.show_tree)
+app.command("mosaic")(mosaic.make_mosaic)
+app.command("ingest")(ingest.ingest_files)
+app.command("verify")(verify.verify_files)
+app.command("index")(index.build_indexes)
+app.command("delete")(delete.delete_granules)
+app.command("demo")(demo.run_demo)
 
 
 @app.callback(invoke_without_command=True)

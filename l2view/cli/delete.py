@@ -6,21 +6,23 @@ from typing import Annotated
 
 import typer
 
-from l2view.cli import options
-from l2view.collection import Collection
+from l2view.cli.options import SearchOptions, StoreOptions, with_options
 
 
-def delete(
-    store: options.Store,
-    where: Annotated[str, typer.Option(help="One SQL condition: the granules to delete.")],
-    param: options.Params = None,
-    branch: options.Branch = None,
+@with_options
+def delete_granules(
+    source: StoreOptions,
+    search: SearchOptions,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
 ) -> None:
-    """Delete granules from a collection in one commit. The past still has them."""
-    collection = Collection(store, branch=branch)
-    params = options.params(param) or None
-    count = collection.search(where, params=params, fields=[]).num_rows
+    """Delete the granules that match from a collection in one commit. The past still has them."""
+    query = search.query()
+    if not query.has_conditions:
+        raise typer.BadParameter(
+            "name the granules to delete, all by --where true", param_hint="--where, --bbox, …"
+        )
+    collection = source.open(authorize=False)
+    count = collection.search(query, fields=[]).num_rows
     if count and not yes:
         typer.confirm(f"Delete {count:,} of {len(collection):,} granules?", abort=True, err=True)
-    typer.echo(f"{collection.delete(where, params=params):,} granules deleted")
+    typer.echo(f"{collection.delete(query):,} granules deleted")

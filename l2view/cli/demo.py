@@ -15,7 +15,11 @@ from rich.progress import Progress
 from rich.table import Table
 
 from l2view.collection import Collection
+from l2view.demo.check import check_granule
+from l2view.demo.files import write_granules
 from l2view.demo.packages import require_packages
+from l2view.demo.picture import draw
+from l2view.demo.repository import build_repository, container
 from l2view.errors import L2ViewError
 from l2view.view import View
 
@@ -27,7 +31,7 @@ BBOX = (-20, 30, 30, 60)
 DATETIME = "2025-06-01/2025-06-08"
 
 
-def demo(
+def run_demo(
     folder: Annotated[
         Path, typer.Argument(help="A folder for the granules, the repository and the picture.")
     ] = Path("l2view-demo"),
@@ -37,11 +41,6 @@ def demo(
     No network is used. The folder is made anew when the demo runs again.
     """
     require_packages()
-    from l2view.demo.check import check_granule
-    from l2view.demo.files import write_granules
-    from l2view.demo.picture import draw
-    from l2view.demo.repository import build_repository, container
-
     started = time.perf_counter()
     console = Console(highlight=False)
     warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")

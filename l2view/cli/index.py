@@ -8,43 +8,34 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from l2view.cli import options
+from l2view.cli.options import StoreOptions, with_options
+from l2view.index.commands import Index
 
 
-def index(
-    store: options.Store,
+@with_options
+def build_indexes(
+    source: StoreOptions,
     field: Annotated[
         list[str] | None,
         typer.Option(help="A field: footprints get an R-tree, others are sorted. Repeatable."),
     ] = None,
     drop: Annotated[bool, typer.Option("--drop", help="Drop them instead.")] = False,
-    branch: options.Branch = None,
-    geometry_field: options.GeometryField = None,
 ) -> None:
     """Make the indexes by which searches read less.
 
     Without --field: zone maps of all fields, R-trees of footprints, the sorted index of id.
     """
-    from l2view.index.commands import Index
-    from l2view.index.commands import index as make
-
-    errors = Console(stderr=True)
+    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as bar:
-        tasks: dict[Index, TaskID] = {}
+    bar = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+    tasks: dict[Index, TaskID] = {}
 
-        def tell(one: Index, rows: int, total: int) -> None:
-            if one not in tasks:
-                tasks[one] = bar.add_task(str(one), total=total)
-            bar.update(tasks[one], completed=rows)
+    def show(index: Index, rows: int, total: int) -> None:
+        if index not in tasks:
+            tasks[index] = bar.add_task(str(index), total=total)
+        bar.update(tasks[index], completed=rows)
 
-        found = make(
-            store,
-            field,
-            drop=drop,
-            branch=branch or "main",
-            geometry_field=geometry_field,
-            progress=tell,
-        )
-    for one in found:
-        typer.echo(f"{'dropped' if drop else 'made'}: {one}")
+    with bar:
+        names = source.open(authorize=False).index(field, drop=drop, progress=show)
+    for name in names:
+        typer.echo(f"{'dropped' if drop else 'made'}: {name}")

@@ -10,44 +10,37 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from l2view.cli import options
-from l2view.collection import Collection
+from l2view.cli.options import SearchOptions, StoreOptions, with_options
 
 
-def info(
-    store: options.Store,
+@with_options
+def show_info(
+    source: StoreOptions,
+    search: SearchOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
-    branch: options.Branch = None,
-    tag: options.Tag = None,
-    snapshot: options.Snapshot = None,
-    group: options.Group = "meta",
-    geometry_field: options.GeometryField = None,
-    time_field: options.TimeField = None,
 ) -> None:
-    """Say what a collection holds: granules, time span, fields."""
-    collection = Collection(
-        store,
-        branch=branch,
-        tag=tag,
-        snapshot=snapshot,
-        group=group,
-        geometry_field=geometry_field,
-        time_field=time_field,
-    )
-    summary = collection.summary()
-    fields = {field.name: str(field.type) for field in collection.schema}
-    facts = {name: value for name, value in summary.facts.items() if name != "fields"}
+    """Say what a collection holds, or those of its granules that match: count, times, fields."""
+    collection = source.open(authorize=False)
+    query = search.query()
+    searches = query.has_conditions or query.limit is not None
+    view = collection.open(query) if searches else None
+    count = len(collection) if view is None else len(view.names)
+    facts = dict((view or collection).summary().facts)
+    facts.pop("fields")
+    schema = collection.schema if view is None else view.table.schema
+    types = {field.name: str(field.type) for field in schema}
     if as_json:
-        typer.echo(json.dumps({"granules": len(collection), **facts, "fields": fields}, indent=2))
+        typer.echo(json.dumps({"granules": count, **facts, "fields": types}, indent=2))
         return
     console = Console(highlight=False)
-    console.print(f"[bold]{len(collection):,} granules[/]")
+    total = "" if view is None else f" of {len(collection):,}"
+    console.print(f"[bold]{count:,}{total} granules[/]")
     for name, value in facts.items():
-        console.print(f"[dim]{name:<9}[/]", end=" ")
+        console.print(f"[dim]{name:<10}[/]", end=" ")
         console.print(value, markup=False, soft_wrap=True)
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("field")
     table.add_column("type")
-    for name, kind in fields.items():
-        table.add_row(Text(name), Text(kind))
+    for name, type_name in types.items():
+        table.add_row(Text(name), Text(type_name))
     console.print(table)

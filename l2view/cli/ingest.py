@@ -6,10 +6,11 @@ from typing import Annotated
 
 import typer
 
-from l2view.cli import options
+from l2view.api import ingest
+from l2view.cli.options import parse_assignments
 
 
-def ingest(
+def ingest_files(
     files: Annotated[
         list[str],
         typer.Argument(
@@ -51,14 +52,12 @@ def ingest(
 
     Run again, it goes on where it ended. The exit code is 1 where a granule was left out.
     """
-    from l2view.ingest.pipeline import ingest as run
-
-    report = run(
+    report = ingest(
         files,
         store,
         on_conflict=on_conflict,  # type: ignore[arg-type]
         collection=collection,
-        defaults=options.params(default, "--default"),
+        defaults=parse_assignments(default, "--default"),
         parallel=int(parallel) if parallel.isdigit() else parallel,
         batch=batch,
         strict=strict,

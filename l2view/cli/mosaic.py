@@ -7,8 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from l2view.api import open as open_view
-from l2view.cli import options
+from l2view.cli.options import SearchOptions, StoreOptions, with_options
 from l2view.errors import QueryError
 from l2view.geolocation.bands import band_name
 from l2view.mosaic.api import explain_mosaic, require_extras, tree_of
@@ -16,8 +15,10 @@ from l2view.mosaic.api import explain_mosaic, require_extras, tree_of
 OUT = "The image: OUT.tif, a Cloud-Optimized GeoTIFF, or OUT.zarr. Not with --explain."
 
 
-def mosaic(
-    store: options.Store,
+@with_options
+def make_mosaic(
+    source: StoreOptions,
+    search: SearchOptions,
     output: Annotated[str | None, typer.Argument(metavar="OUT", help=OUT)] = None,
     crs: Annotated[str | None, typer.Option(help="The image's CRS, such as EPSG:32631.")] = None,
     resolution: Annotated[
@@ -32,19 +33,6 @@ def mosaic(
             metavar="[NAME=]PATH",
             help="An array, by its path or name, and what it is to be called. Repeatable.",
         ),
-    ] = None,
-    bbox: options.BBox = None,
-    where: options.Where = None,
-    param: options.Params = None,
-    intersects: options.Intersects = None,
-    datetime: options.Datetime = None,
-    ids: options.Ids = None,
-    order_by: Annotated[
-        str | None,
-        typer.Option(help="What comes first and lies on top, such as 'cloud_cover'."),
-    ] = None,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="The most granules, the first of --order-by.")
     ] = None,
     resampling: Annotated[
         str, typer.Option(help="nearest, bilinear, cubic, average, … as GDAL has them.")
@@ -62,16 +50,8 @@ def mosaic(
         bool, typer.Option("--explain", help="Say what would be read, and read nothing.")
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
-    branch: options.Branch = None,
-    tag: options.Tag = None,
-    snapshot: options.Snapshot = None,
-    group: options.Group = "meta",
-    location: options.Location = None,
-    geometry_field: options.GeometryField = None,
-    time_field: options.TimeField = None,
-    authorize: options.Authorized = None,
 ) -> None:
-    """Put the granules that match together as one image.
+    """Put the granules that match together as one image; the first of --order-by lie on top.
 
     The box crops the image, but for that of --like, and leaves out granules that don't touch it.
     """
@@ -79,34 +59,16 @@ def mosaic(
         raise typer.BadParameter("name OUT.tif or OUT.zarr, or pass --explain", param_hint="OUT")
     if output is not None and explain:
         raise typer.BadParameter("--explain writes nothing: leave OUT out", param_hint="OUT")
-    if output is not None and _holds(store, output):
+    if output is not None and _overlaps(source.store, output):
         raise typer.BadParameter(f"{output} is where the granules come from", param_hint="OUT")
-    corners = options.bbox(bbox)
-    view = open_view(
-        store,
-        where,
-        params=options.params(param) or None,
-        bbox=corners,
-        intersects=intersects,
-        datetime=datetime,
-        ids=ids or None,
-        order_by=order_by,
-        limit=limit,
-        branch=branch,
-        tag=tag,
-        snapshot=snapshot,
-        group=group,
-        location=location,
-        geometry_field=geometry_field,
-        time_field=time_field,
-        authorize=authorize or None,
-    )
-    asked: dict[str, Any] = {
+    query = search.query()
+    view = source.open().open(query)
+    spec: dict[str, Any] = {
         "crs": crs,
-        "resolution": _numbers(resolution),
-        "bbox": None if like else corners,
-        "like": None if like is None else _grid(like),
-        "bands": _bands(band),
+        "resolution": _parse_resolution(resolution),
+        "bbox": None if like else query.bbox,
+        "like": None if like is None else _read_grid(like),
+        "bands": _parse_bands(band),
         "chunks": chunks,
         "resampling": resampling,
         "nodata": nodata,
@@ -115,51 +77,53 @@ def mosaic(
         "group_by": group_by,
     }
     if explain:
-        typer.echo(explain_mosaic(view, progress=True, **asked))
+        typer.echo(explain_mosaic(view, progress=True, **spec))
         return
     with require_extras():
-        from l2view.mosaic import plan, spec, write
-    planned = plan.plan_mosaic(tree_of(view), spec.MosaicSpec(**asked))
-    write.write_mosaic(planned, cast("str", output), overwrite=overwrite, progress=True)
+        from l2view.mosaic.plan import plan_mosaic
+        from l2view.mosaic.spec import MosaicSpec
+        from l2view.mosaic.write import write_mosaic
+    plan = plan_mosaic(tree_of(view), MosaicSpec(**spec))
+    write_mosaic(plan, cast("str", output), overwrite=overwrite, progress=True)
     typer.echo(f"wrote {output}", err=True)
 
 
-def _holds(store: str, output: str) -> bool:
+def _overlaps(store: str, output: str) -> bool:
     """Return whether an output is a store, lies in it, or has it in it."""
     if "://" in store:
         return False
-    own, other = Path(store).resolve(), Path(output).resolve()
-    return own == other or own in other.parents or other in own.parents
+    origin, target = Path(store).resolve(), Path(output).resolve()
+    return origin == target or origin in target.parents or target in origin.parents
 
 
-def _numbers(said: str | None) -> Any:
+def _parse_resolution(text: str | None) -> float | list[float] | None:
     """Return the numbers of ``--resolution``."""
-    if said is None:
+    if text is None:
         return None
     try:
-        found = [float(part) for part in said.replace(",", " ").split()]
+        sizes = [float(number) for number in text.replace(",", " ").split()]
     except ValueError as error:
-        raise typer.BadParameter(f"{said} is no number", param_hint="--resolution") from error
-    return found[0] if len(found) == 1 else found
+        raise typer.BadParameter(f"{text} is no number", param_hint="--resolution") from error
+    return sizes[0] if len(sizes) == 1 else sizes
 
 
-def _bands(said: list[str] | None) -> Any:
-    """Return the bands of ``--band`` by their names, None for all."""
-    if not said:
+def _parse_bands(texts: list[str] | None) -> dict[str, str] | None:
+    """Return the paths of ``--band`` by the bands' names, None for all."""
+    if not texts:
         return None
-    found: dict[str, str] = {}
-    for one in said:
-        name, equals, path = one.rpartition("=")
+    bands: dict[str, str] = {}
+    for text in texts:
+        name, equals, path = text.rpartition("=")
         if equals and not name:
-            raise typer.BadParameter(f"{one} is not [NAME=]PATH", param_hint="--band")
+            raise typer.BadParameter(f"{text} is not [NAME=]PATH", param_hint="--band")
         name = name or band_name(path)
-        if name in found:
+        if name in bands:
             raise typer.BadParameter(f"two bands are called {name}", param_hint="--band")
-        found[name] = path
-    return found
+        bands[name] = path
+    return bands
 
 
-def _grid(path: str) -> Any:
+def _read_grid(path: str) -> Any:
     """Return the grid of a file.
 
     Raises

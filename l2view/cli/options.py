@@ -1,16 +1,24 @@
-"""The options that commands share."""
+"""The options that commands share, as values.
+
+A command takes `StoreOptions` and `SearchOptions` whole; `with_options` makes an argument or
+option of each of their fields.
+"""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
-from typing import Annotated, Any
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Annotated, Any, get_type_hints
 
 import typer
 
-Store = Annotated[
-    str, typer.Argument(help="Path or URL of an Icechunk repository or a Zarr store.")
-]
-Where = Annotated[str | None, typer.Option(help="One SQL condition, such as 'cloud_cover < 10'.")]
+from l2view.collection import Collection
+from l2view.search.query import Query
+from l2view.stores.open import Authorize, SourceOptions
+
 Params = Annotated[
     list[str] | None,
     typer.Option(
@@ -27,57 +35,152 @@ BBox = Annotated[
         help="Degrees. West > east crosses the antimeridian. Write --bbox=-10,… for a west < 0.",
     ),
 ]
-Intersects = Annotated[str | None, typer.Option(help="GeoJSON or WKT in EPSG:4326.")]
-Datetime = Annotated[
-    str | None, typer.Option(help="An instant or interval, such as 2025-06 or 2025-06-01/..")
-]
-Ids = Annotated[list[str] | None, typer.Option("--id", help="An id. Repeatable.")]
-Fields = Annotated[
-    list[str] | None,
-    typer.Option(help="The fields to write, with commas between, or repeated. All by default."),
-]
-OrderBy = Annotated[str | None, typer.Option(help="Such as 'cloud_cover DESC, date'.")]
-Branch = Annotated[str | None, typer.Option(help="A branch of the repository.")]
-Tag = Annotated[str | None, typer.Option(help="A tag of the repository.")]
-Snapshot = Annotated[str | None, typer.Option(help="A snapshot of the repository.")]
-Group = Annotated[str, typer.Option(help="The group with the fields.")]
-Authorized = Annotated[
-    list[str] | None,
-    typer.Option("--authorize", metavar="PREFIX", help="A container that may be read. Repeatable."),
-]
-Location = Annotated[str | None, typer.Option(help="The field with the paths of granules.")]
-GeometryField = Annotated[str | None, typer.Option(help="The field with footprints.")]
-TimeField = Annotated[str | None, typer.Option(help="The field with times.")]
 
 
-def params(said: list[str] | None, option: str = "--param") -> dict[str, Any]:
+@dataclass(frozen=True)
+class StoreOptions:
+    """Which store a command reads, and in which state."""
+
+    store: Annotated[
+        str, typer.Argument(help="Path or URL of an Icechunk repository or a Zarr store.")
+    ]
+    branch: Annotated[str | None, typer.Option(help="A branch of the repository.")] = None
+    tag: Annotated[str | None, typer.Option(help="A tag of the repository.")] = None
+    snapshot: Annotated[str | None, typer.Option(help="A snapshot of the repository.")] = None
+    group: Annotated[str, typer.Option(help="The group with the fields.")] = "meta"
+    location: Annotated[str | None, typer.Option(help="The field with the paths of granules.")] = (
+        None
+    )
+    geometry_field: Annotated[str | None, typer.Option(help="The field with footprints.")] = None
+    time_field: Annotated[str | None, typer.Option(help="The field with times.")] = None
+    authorize: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PREFIX", help="A container that may be read. Repeatable."),
+    ] = None
+
+    def source(self, authorize: Authorize | None = None) -> SourceOptions:
+        """Return how to open the store; `authorize` is for commands that read no chunk."""
+        return SourceOptions(
+            self.branch,
+            self.tag,
+            self.snapshot,
+            self.group,
+            self.location,
+            self.geometry_field,
+            self.time_field,
+            self.authorize or authorize,
+        )
+
+    def open(self, authorize: Authorize | None = None) -> Collection:
+        """Open the collection."""
+        return Collection.of(self.store, self.source(authorize))
+
+
+@dataclass(frozen=True)
+class SearchOptions:
+    """Which granules a command is about."""
+
+    where: Annotated[
+        str | None, typer.Option(help="One SQL condition, such as 'cloud_cover < 10'.")
+    ] = None
+    param: Params = None
+    bbox: BBox = None
+    intersects: Annotated[str | None, typer.Option(help="GeoJSON or WKT in EPSG:4326.")] = None
+    datetime: Annotated[
+        str | None, typer.Option(help="An instant or interval, such as 2025-06 or 2025-06-01/..")
+    ] = None
+    ids: Annotated[list[str] | None, typer.Option("--id", help="An id. Repeatable.")] = None
+    order_by: Annotated[str | None, typer.Option(help="Such as 'cloud_cover DESC, date'.")] = None
+    limit: Annotated[int | None, typer.Option(min=0, help="The most granules.")] = None
+
+    def query(self) -> Query:
+        """Return the search; its conditions are combined with AND."""
+        return Query(
+            self.where,
+            parse_assignments(self.param) or None,
+            parse_bbox(self.bbox),
+            self.intersects,
+            self.datetime,
+            self.ids or None,
+            self.order_by,
+            self.limit,
+        )
+
+
+PANELS: dict[type, str] = {StoreOptions: "The store", SearchOptions: "The search"}
+"""The titles over the options in a command's help."""
+
+
+def with_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Make a command of a function that takes dataclasses of options.
+
+    Each field of such a parameter becomes a parameter of the command, with its annotation and
+    default; the others stay as they are.
+    """
+    annotations: dict[str, Any] = {}
+    parameters: list[inspect.Parameter] = []
+    groups: dict[str, tuple[type, list[str]]] = {}
+
+    def add(name: str, default: Any, annotation: Any) -> None:
+        annotations[name] = annotation
+        kind = inspect.Parameter.KEYWORD_ONLY
+        parameters.append(inspect.Parameter(name, kind, default=default, annotation=annotation))
+
+    hints = get_type_hints(command, include_extras=True)
+    for parameter in inspect.signature(command).parameters.values():
+        annotation = hints[parameter.name]
+        if not is_dataclass(annotation):
+            add(parameter.name, parameter.default, annotation)
+            continue
+        assert isinstance(annotation, type)
+        hints_of_fields = get_type_hints(annotation, include_extras=True)
+        groups[parameter.name] = annotation, [field.name for field in fields(annotation)]
+        for field in fields(annotation):
+            default = inspect.Parameter.empty if field.default is MISSING else field.default
+            for option in hints_of_fields[field.name].__metadata__:
+                option.rich_help_panel = PANELS[annotation]
+            add(field.name, default, hints_of_fields[field.name])
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        options = {
+            name: group(**{field: values.pop(field) for field in names})
+            for name, (group, names) in groups.items()
+        }
+        command(**options, **values)
+
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = annotations
+    return run
+
+
+def parse_assignments(texts: list[str] | None, option: str = "--param") -> dict[str, Any]:
     """Return the values of an option NAME=VALUE: JSON where they are JSON, else text."""
-    found = {}
-    for text in said or ():
+    values = {}
+    for text in texts or ():
         name, equals, value = text.partition("=")
         if not equals:
             raise typer.BadParameter(f"{text} is not NAME=VALUE", param_hint=option)
         try:
-            found[name] = json.loads(value)
+            values[name] = json.loads(value)
         except json.JSONDecodeError:
-            found[name] = value
-    return found
+            values[name] = value
+    return values
 
 
-def bbox(said: str | None) -> tuple[float, ...] | None:
+def parse_bbox(text: str | None) -> tuple[float, ...] | None:
     """Return the numbers of ``--bbox``."""
-    if said is None:
+    if text is None:
         return None
     try:
-        return tuple(float(part) for part in said.replace(",", " ").split())
+        return tuple(float(number) for number in text.replace(",", " ").split())
     except ValueError as error:
-        raise typer.BadParameter(
-            f"{said} is not W,S,E,N in degrees", param_hint="--bbox"
-        ) from error
+        message = f"{text} is not W,S,E,N in degrees"
+        raise typer.BadParameter(message, param_hint="--bbox") from error
 
 
-def fields(said: list[str] | None) -> list[str] | None:
-    """Return the names of ``--fields``."""
-    if said is None:
+def split_names(texts: list[str] | None) -> list[str] | None:
+    """Return names that are given with commas between, or one by one; None for all."""
+    if texts is None:
         return None
-    return [name.strip() for text in said for name in text.split(",") if name.strip()]
+    return [name.strip() for text in texts for name in text.split(",") if name.strip()]

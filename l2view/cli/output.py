@@ -32,7 +32,7 @@ BATCH = 10_000
 """The rows that are turned into text at a time."""
 
 
-class Format(StrEnum):
+class OutputFormat(StrEnum):
     """How rows are written."""
 
     table = "table"
@@ -43,7 +43,7 @@ class Format(StrEnum):
 
 
 AsFormat = Annotated[
-    Format | None,
+    OutputFormat | None,
     typer.Option(
         "--format", "-f", help="How to write the rows; by default as --output ends, else a table."
     ),
@@ -53,15 +53,15 @@ Output = Annotated[
 ]
 
 
-def format_of(said: Format | None, output: Path | None) -> Format:
+def choose_format(form: OutputFormat | None, output: Path | None) -> OutputFormat:
     """Return the format that was asked for, or that the name of the file tells."""
-    if said is not None:
-        return said
+    if form is not None:
+        return form
     suffix = "" if output is None else output.suffix.removeprefix(".").casefold()
-    return Format(suffix) if suffix in set(Format) else Format.table
+    return OutputFormat(suffix) if suffix in set(OutputFormat) else OutputFormat.table
 
 
-def write(table: pa.Table, form: Format, output: Path | None = None) -> None:
+def write_table(table: pa.Table, form: OutputFormat, output: Path | None = None) -> None:
     """Write the rows of `table`.
 
     Parameters
@@ -81,21 +81,24 @@ def write(table: pa.Table, form: Format, output: Path | None = None) -> None:
         raise typer.Exit from None
 
 
-def _write(table: pa.Table, form: Format, output: Path | None) -> None:
-    if twice := {name for name in table.schema.names if table.schema.names.count(name) > 1}:
-        raise QueryError(
-            f"there are several columns {join_names(sorted(twice))}; name them with AS"
-        )
-    if form is Format.parquet:
+def _write(table: pa.Table, form: OutputFormat, output: Path | None) -> None:
+    names = table.schema.names
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise QueryError(f"there are several columns {join_names(repeated)}; name them with AS")
+    if form is OutputFormat.parquet:
         if output is None and sys.stdout.isatty():
             raise L2ViewError("Parquet is not for a terminal: pass --output, or a pipe")
         pyarrow.parquet.write_table(_geoparquet(table), output or sys.stdout.buffer)
-    elif form is Format.csv:
+    elif form is OutputFormat.csv:
         pyarrow.csv.write_csv(_texts(table), output or sys.stdout.buffer)
-    elif form is Format.table and output is None and sys.stdout.isatty():
+    elif form is OutputFormat.table and output is None and sys.stdout.isatty():
         _show(table)
     else:
-        lines = {Format.table: _aligned, Format.json: _json, Format.geojson: _geojson}[form](table)
+        lines = {
+            OutputFormat.table: _align_columns,
+            OutputFormat.json: _json,
+            OutputFormat.geojson: _geojson,
+        }[form](table)
         if output is None:
             sys.stdout.writelines(lines)
         else:
@@ -120,7 +123,7 @@ def _show(table: pa.Table) -> None:
         Console(stderr=True).print(f"{TABLE_ROWS} of {len(table):,} rows; --format csv has all")
 
 
-def _aligned(table: pa.Table) -> Iterator[str]:
+def _align_columns(table: pa.Table) -> Iterator[str]:
     """Yield a table's lines with every column as wide as its widest value."""
     texts = [_column_texts(table, field) for field in table.schema]
     names = table.schema.names
@@ -234,3 +237,11 @@ def _geoparquet(table: pa.Table) -> pa.Table:
         return table
     described = {"version": "1.1.0", "primary_column": next(iter(columns)), "columns": columns}
     return table.replace_schema_metadata({"geo": json.dumps(described)})
+
+
+WRITERS = {
+    OutputFormat.table: _align_columns,
+    OutputFormat.json: _json,
+    OutputFormat.geojson: _geojson,
+}
+"""What makes lines of text of a table."""

@@ -7,14 +7,15 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from l2view.api import session_of
+from l2view.api import open_session
 from l2view.cells.scan import MAX_CELLS
-from l2view.cli import options
-from l2view.cli.output import AsFormat, Output, format_of, write
+from l2view.cli.options import Params, StoreOptions, parse_assignments, with_options
+from l2view.cli.output import AsFormat, Output, choose_format, write_table
 
 
-def sql(
-    store: options.Store,
+@with_options
+def run_sql(
+    source: StoreOptions,
     query: Annotated[
         str,
         typer.Argument(
@@ -22,17 +23,9 @@ def sql(
             "zarr_chunks(), zarr_cells('path') and cells('variable', where => …)."
         ),
     ],
-    param: options.Params = None,
+    param: Params = None,
     form: AsFormat = None,
     output: Output = None,
-    branch: options.Branch = None,
-    tag: options.Tag = None,
-    snapshot: options.Snapshot = None,
-    group: options.Group = "meta",
-    location: options.Location = None,
-    geometry_field: options.GeometryField = None,
-    time_field: options.TimeField = None,
-    authorize: options.Authorized = None,
     allow_store: Annotated[
         list[str] | None,
         typer.Option(
@@ -45,19 +38,9 @@ def sql(
     ] = MAX_CELLS,
 ) -> None:
     """Run an SQL query over the table meta and the arrays of a store, and write its rows."""
-    session = session_of(
-        store,
-        branch=branch,
-        tag=tag,
-        snapshot=snapshot,
-        group=group,
-        location=location,
-        geometry_field=geometry_field,
-        time_field=time_field,
-        authorize=authorize or None,
-        allow_stores=allow_store or False,
-        max_cells=max_cells,
+    session = open_session(
+        source.store, source.source(), allow_stores=allow_store or False, max_cells=max_cells
     )
     with session.explained(), Console(stderr=True).status("reading"):
-        found = session.run(query, options.params(param)).to_arrow_table()
-    write(found, format_of(form, output), output)
+        table = session.run(query, parse_assignments(param)).to_arrow_table()
+    write_table(table, choose_format(form, output), output)

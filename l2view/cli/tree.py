@@ -2,62 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from l2view.cli import options
-from l2view.collection import Collection
+from l2view.cli.options import SearchOptions, StoreOptions, with_options
 
-NODES = 10_000
+MAX_NODES = 10_000
 """The most groups and arrays that are shown."""
 
+MAX_GRANULES = 10
+"""The most granules that are shown, without --limit."""
 
-def tree(
-    store: options.Store,
-    where: options.Where = None,
-    param: options.Params = None,
-    bbox: options.BBox = None,
-    intersects: options.Intersects = None,
-    datetime: options.Datetime = None,
-    ids: options.Ids = None,
+
+@with_options
+def show_tree(
+    source: StoreOptions,
+    search: SearchOptions,
     variables: Annotated[
         list[str] | None, typer.Option(help="A glob for the arrays to show. Repeatable.")
     ] = None,
-    order_by: options.OrderBy = None,
-    limit: Annotated[int, typer.Option(min=0, help="The most granules.")] = 10,
-    branch: options.Branch = None,
-    tag: options.Tag = None,
-    snapshot: options.Snapshot = None,
-    group: options.Group = "meta",
-    location: options.Location = None,
-    geometry_field: options.GeometryField = None,
-    time_field: options.TimeField = None,
 ) -> None:
-    """Show the groups and arrays of the granules that match."""
-    collection = Collection(
-        store,
-        branch=branch,
-        tag=tag,
-        snapshot=snapshot,
-        group=group,
-        location=location,
-        geometry_field=geometry_field,
-        time_field=time_field,
-        authorize=False,  # a tree is made of metadata: no chunk is read
-    )
-    view = collection.open(
-        where,
-        params=options.params(param) or None,
-        bbox=options.bbox(bbox),
-        intersects=intersects,
-        datetime=datetime,
-        ids=ids or None,
-        variables=variables or None,
-        order_by=order_by,
-        limit=limit + 1,
-    )
-    typer.echo(view.head(limit).tree(max_nodes=NODES))
-    if len(view.table) > limit:
+    """Show the groups and arrays of the granules that match, of the first 10 without --limit."""
+    # A tree is made of metadata: no chunk is read.
+    collection = source.open(authorize=False)
+    limit = MAX_GRANULES if search.limit is None else search.limit
+    query = replace(search.query(), limit=limit + 1)
+    view = collection.open(query, variables=variables or None)
+    typer.echo(view.head(limit).tree(max_nodes=MAX_NODES))
+    if len(view.names) > limit:
         Console(stderr=True).print(f"the first {limit} granules; --limit shows more")

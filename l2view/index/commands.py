@@ -25,7 +25,7 @@ from l2view.index.writer import (
 )
 from l2view.meta.schema import Field, read_fields
 from l2view.stores.hierarchy import META, Hierarchy, join
-from l2view.stores.open import open_source
+from l2view.stores.open import SourceOptions, open_source
 from l2view.stores.repository import find_repository
 from l2view.text import unknown_name
 
@@ -69,7 +69,7 @@ class Index:
         return names[self.kind] + self.field
 
 
-def index(
+def build_indexes(
     store: Any,
     fields: Sequence[str] | None = None,
     *,
@@ -108,13 +108,13 @@ def index(
     IngestError, StoreError
         Where the store can't be written to, or others rewrite rows time and again.
     """
-    source = open_source(store, authorize=False)
+    source = open_source(store, SourceOptions(authorize=False))
     repository = None
     if isinstance(source.store, icechunk.IcechunkStore):
         if not isinstance(store, icechunk.Repository | icechunk.Storage | str | os.PathLike):
             raise StoreError("indexes are made in commits of their own: pass the repository")
         repository = find_repository(store)
-        source = open_source(repository, branch=branch, authorize=False)
+        source = open_source(repository, SourceOptions(branch, authorize=False))
     elif isinstance(store, Store) and store.read_only:
         raise StoreError(f"{source.label} was opened to be read only")
     hierarchy = Hierarchy(source.store, source.path)

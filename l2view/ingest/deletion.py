@@ -20,7 +20,7 @@ from l2view.ingest.writer import ATTEMPTS, IDS
 from l2view.stores.hierarchy import META, Hierarchy
 
 
-def delete(
+def delete_granules(
     repository: icechunk.Repository,
     find: Callable[[icechunk.Session], NDArray[np.int64]],
     *,

@@ -103,6 +103,12 @@ class Query:
         return {name: to_json(value) for name, value in record.items()}
 
     @property
+    def has_conditions(self) -> bool:
+        """Whether anything but the order and the limit says which rows are wanted."""
+        conditions = (self.where, self.bbox, self.intersects, self.datetime, self.ids)
+        return any(condition is not None for condition in conditions)
+
+    @property
     def has_only_ids(self) -> bool:
         """Whether the ids alone say which rows are wanted."""
         conditions = (self.where, self.bbox, self.intersects, self.datetime, self.limit)
@@ -113,6 +119,21 @@ class Query:
         """Whether the answer depends on when it was asked."""
         order = texts("order_by", self.order_by) or ()
         return any(NOW.search(text) for text in (self.where or "", *order))
+
+
+def as_query(where: str | Query | None, *options: Any) -> Query:
+    """Return a query that is passed whole, or make it of `where` and the options after it.
+
+    Raises
+    ------
+    QueryError
+        Where a query is passed with options beside it.
+    """
+    if not isinstance(where, Query):
+        return Query(where, *options)
+    if any(option is not None for option in options):
+        raise QueryError("a Query has all conditions, the order and the limit: pass it alone")
+    return where
 
 
 def _checked_where(where: Any) -> str:

@@ -74,14 +74,54 @@ class Source:
     unauthorized: tuple[str, ...] = ()
 
 
-def open_source(
-    store: Any,
-    *,
-    branch: str | None = None,
-    tag: str | None = None,
-    snapshot: str | None = None,
-    authorize: Authorize | None = None,
-) -> Source:
+@dataclass(frozen=True)
+class SourceOptions:
+    """How a collection lies in its store, and which state of it is read.
+
+    Attributes
+    ----------
+    branch, tag, snapshot
+        Which state of an Icechunk repository to read, at most one of them; the branch ``main``
+        by default.
+    group
+        The group with the fields.
+    location
+        The field with the paths of the granules' groups or arrays, where it isn't one of the
+        usual names.
+    geometry_field, time_field
+        The fields with footprints and times, where they have none of the usual names.
+    authorize
+        Which virtual chunk containers may be read.
+
+    Raises
+    ------
+    StoreError
+        Where several states are named.
+    """
+
+    branch: str | None = None
+    tag: str | None = None
+    snapshot: str | None = None
+    group: str = "meta"
+    location: str | None = None
+    geometry_field: str | None = None
+    time_field: str | None = None
+    authorize: Authorize | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.state) > 1:
+            raise StoreError(
+                f"pass one of branch, tag and snapshot, not {' and '.join(self.state)}"
+            )
+
+    @property
+    def state(self) -> dict[str, str]:
+        """The branch, tag or snapshot by its kind, as `icechunk.Repository` takes it."""
+        state = {"branch": self.branch, "tag": self.tag, "snapshot": self.snapshot}
+        return {kind: name for kind, name in state.items() if name is not None}
+
+
+def open_source(store: Any, options: SourceOptions = SourceOptions()) -> Source:
     """Open whatever a user passed as `store` for reading.
 
     Parameters
@@ -89,26 +129,17 @@ def open_source(
     store
         An Icechunk repository, session or store; a Zarr store, group or `StorePath`; an
         obstore store; a path; a URL.
-    branch, tag, snapshot
-        Which state of an Icechunk repository to read, at most one of them; the branch
-        ``main`` by default.
-    authorize
-        Which virtual chunk containers may be read.
+    options
+        Which state to read, and what is authorised.
 
     Raises
     ------
     StoreError
-        Where there is no store, or `branch`, `tag` or `snapshot` don't apply to it.
+        Where there is no store, or a state is named that it doesn't have.
     AuthorizationError
-        Where `authorize` names a container that the repository doesn't have.
+        Where a container is authorised that the repository doesn't have.
     """
-    version = {
-        name: value
-        for name, value in (("branch", branch), ("tag", tag), ("snapshot", snapshot))
-        if value is not None
-    }
-    if len(version) > 1:
-        raise StoreError(f"pass one of branch, tag and snapshot, not {' and '.join(version)}")
+    state, authorize = options.state, options.authorize
     if isinstance(store, os.PathLike):
         store = os.fspath(store)
     if isinstance(store, str):
@@ -121,15 +152,10 @@ def open_source(
         except icechunk.IcechunkError as error:
             raise unreadable(label, error) from error
     if isinstance(store, icechunk.Repository):
-        return _from_repository(store, label, version, authorize)
-    if version:
+        return _from_repository(store, label, state, authorize)
+    if given := [*state, *(["authorize"] if authorize else [])]:
         raise StoreError(
-            f"{next(iter(version))}= is for an Icechunk repository; {label} is not one. "
-            "Pass the repository itself, or its path or URL"
-        )
-    if authorize:
-        raise StoreError(
-            f"authorize= is for an Icechunk repository; {label} is not one. "
+            f"{given[0]}= is for an Icechunk repository; {label} is not one. "
             "Pass the repository itself, or its path or URL"
         )
     if isinstance(store, icechunk.Session):

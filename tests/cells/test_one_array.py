@@ -30,7 +30,7 @@ from zarr.storage import MemoryStore
 
 import l2view
 from l2view import zarr_cells
-from l2view.api import session_of
+from l2view.api import open_session
 from l2view.arrays.grid import regular_edges, runs, slabs, tiles
 from l2view.errors import ChunkError, QueryError
 
@@ -526,7 +526,7 @@ print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"""
 
 def test_zarrs_event_loop_is_refused(tmp_path: Path) -> None:
     array = zarr.create_array(MemoryStore(), data=np.arange(4), chunks=(1,), shards=(2,))
-    table, session = zarr_cells(array), session_of(array.store)
+    table, session = zarr_cells(array), open_session(array.store)
 
     async def read() -> int:
         return int(table.to_table().num_rows)

@@ -227,7 +227,7 @@ def test_plots_by_a_field(v3_store: MemoryStore, name: str) -> None:
 def test_a_plot_of_many_says_how_many(
     v3_store: MemoryStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("l2view.display.plot.OUTLINES", 10)
+    monkeypatch.setattr("l2view.display.plot.MAX_OUTLINES", 10)
     collection = l2view.Collection(v3_store)
     assert collection.plot().get_title() == "10 of 20 footprints"
     assert collection.open("idx <> 3").plot().get_title() == "10 of 19 footprints"

@@ -21,7 +21,7 @@ from zarr.storage import LocalStore
 
 import l2view
 from l2view.errors import FieldError, IngestError, L2ViewWarning, StoreError
-from l2view.index.commands import Index, extend, index
+from l2view.index.commands import Index, build_indexes, extend
 from l2view.ingest.writer import Granule, write_batch
 from l2view.search.table import MetaDataset
 from l2view.stores.repository import open_repository
@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("small")
 def test_a_field_that_is_not_there(tmp_path: Path, fields: list[str]) -> None:
     write(tmp_path / "c", wide(5))
     with pytest.raises(FieldError, match="no field"):
-        index(tmp_path / "c", fields)
+        build_indexes(tmp_path / "c", fields)
 
 
 def test_what_cannot_be_indexed(tmp_path: Path) -> None:
@@ -41,9 +41,9 @@ def test_what_cannot_be_indexed(tmp_path: Path) -> None:
     meta = zarr.open_group(store, path="meta")
     meta.create_array("flag", data=np.ones(5, dtype=bool))
     with pytest.raises(FieldError, match="bool, which has no order"):
-        index(tmp_path / "c", ["flag"])
+        build_indexes(tmp_path / "c", ["flag"])
     with pytest.raises(StoreError):
-        index(tmp_path / "nothing")
+        build_indexes(tmp_path / "nothing")
     with pytest.raises(IngestError, match="without tag= and snapshot="):
         collection = l2view.Collection(tmp_path / "c")
         collection._asked = (tmp_path / "c", None, True)
@@ -150,12 +150,12 @@ def test_indexes_are_kept_as_rows_come_change_and_go(
             case "delete":
                 l2view.Collection(repository).delete(f"n = {turn * 2} OR s = 'b{version}'")
             case "index":
-                index(repository)
-                index(repository, ["n", "s", "datetime"])
+                build_indexes(repository)
+                build_indexes(repository, ["n", "s", "datetime"])
             case "extend":
                 extend(repository)
             case "drop":
-                index(repository, drop=True)
+                build_indexes(repository, drop=True)
         assert_as_scanned(repository)
 
 
@@ -175,8 +175,8 @@ def test_ingest_keeps_zone_maps(tmp_path: Path) -> None:
 
 def test_indexes_are_of_one_group(tmp_path: Path) -> None:
     store = write(tmp_path / "c", wide(20))
-    index(tmp_path / "c", ["n"])
-    index(tmp_path / "c")
+    build_indexes(tmp_path / "c", ["n"])
+    build_indexes(tmp_path / "c")
     other = zarr.open_group(store).create_group("other")
     other.create_array("n", data=np.arange(20)[::-1], chunks=(7,))
     other.create_array("id", data=np.arange(20), chunks=(7,))
@@ -208,7 +208,7 @@ def test_rows_that_change_while_an_index_is_made(
             case "delete":
                 l2view.Collection(repository).delete("n = 0")
 
-    index(repository, fields, progress=meanwhile)
+    build_indexes(repository, fields, progress=meanwhile)
     assert_as_scanned(repository)
 
 
@@ -221,7 +221,7 @@ def test_an_index_of_a_field_that_is_named(tmp_path: Path) -> None:
         return Granule({**made.row, "outline": outline}, made.references)
 
     write_batch(repository, [row(number, number * 2) for number in range(10)])
-    index(repository, ["outline"], geometry_field="outline")
+    build_indexes(repository, ["outline"], geometry_field="outline")
     write_batch(repository, [row(3, 100)], on_conflict="replace")
     collection = l2view.Collection(repository, geometry_field="outline")
     assert collection.search(bbox=(100.1, 0, 100.2, 1), fields=["id"])["id"].to_pylist() == ["g003"]
@@ -242,7 +242,7 @@ def test_ingest_lets_indexes_know_of_more_rows(tmp_path: Path, few: None) -> Non
         write_swath(tmp_path / "files" / f"s{number:02}.h5", number, 10, chunk=5)
     files = sorted((tmp_path / "files").glob("*.h5"))
     l2view.ingest(files[:10], tmp_path / "c")
-    index(tmp_path / "c")
+    build_indexes(tmp_path / "c")
     assert l2view.ingest(files[10:12], tmp_path / "c").indexes == []
     said = []
     report = l2view.ingest(
@@ -275,8 +275,8 @@ def test_rows_are_taken_into_indexes_few_times(tmp_path: Path, few: None) -> Non
     """As in a log-structured merge tree: what came last is small, and taken in by what comes."""
     repository = open_repository(tmp_path / "c")
     write_batch(repository, [granule(number, 0) for number in range(64)])
-    index(repository)
-    index(repository, ["n", "s"])
+    build_indexes(repository)
+    build_indexes(repository, ["n", "s"])
     taken_in, seen = 0, set[tuple[int, int]]()
     for start in range(64, 192, 4):
         write_batch(repository, [granule(number, 0) for number in range(start, start + 4)])
@@ -299,9 +299,9 @@ def test_rows_are_taken_into_indexes_few_times(tmp_path: Path, few: None) -> Non
     l2view.Collection(repository).delete("n = 150")
     assert covered(repository, "bbox")[-1][1] == 150
     assert_as_scanned(repository)
-    index(repository)
+    build_indexes(repository)
     assert covered(repository, "bbox") == [(0, 191)]
-    index(repository, drop=True)
+    build_indexes(repository, drop=True)
     root = zarr.open_group(repository.readonly_session("main").store, mode="r")
     assert list(root.get("l2view/later", zarr.group({})).group_keys()) == []
 
@@ -309,7 +309,7 @@ def test_rows_are_taken_into_indexes_few_times(tmp_path: Path, few: None) -> Non
 def test_footprints_that_are_none_among_those_that_came_later(tmp_path: Path, few: None) -> None:
     repository = open_repository(tmp_path / "c")
     write_batch(repository, [granule(number, 0) for number in range(20)])
-    index(repository)
+    build_indexes(repository)
     odd = shapely.to_wkb(shapely.Point(np.inf, 1))
     rows = [granule(number, 0) for number in range(20, 26)]
     rows[3] = Granule({**rows[3].row, "bbox": odd}, rows[3].references)
@@ -325,12 +325,12 @@ def test_footprints_that_are_none_among_those_that_came_later(tmp_path: Path, fe
 def test_zone_maps_that_begin_late(tmp_path: Path) -> None:
     repository = open_repository(tmp_path / "c")
     write_batch(repository, [granule(number, 0) for number in range(20)])
-    index(repository, drop=True)
+    build_indexes(repository, drop=True)
     write_batch(repository, [granule(number, 0) for number in range(20, 40)])
     l2view.Collection(repository).delete("n < 10")
     assert_as_scanned(repository)
     assert l2view.search(repository, "n = 35", fields=[]).num_rows == 1
-    index(repository, drop=True)
+    build_indexes(repository, drop=True)
     root = zarr.open_group(repository.readonly_session("main").store, mode="r")
     assert "zones" not in root["l2view"]
 
@@ -338,17 +338,17 @@ def test_zone_maps_that_begin_late(tmp_path: Path) -> None:
 def test_what_is_refused(tmp_path: Path) -> None:
     store = write(tmp_path / "c", wide(5))
     with pytest.raises(StoreError, match="opened to be read only"):
-        index(LocalStore(store.root, read_only=True))
+        build_indexes(LocalStore(store.root, read_only=True))
     zarr.create_group(tmp_path / "old", zarr_format=2).create_group("meta").create_array(
         "n", data=np.arange(3)
     )
     with pytest.raises(StoreError, match="no Zarr v3 store"):
-        index(tmp_path / "old")
+        build_indexes(tmp_path / "old")
     assert not (tmp_path / "old" / "zarr.json").exists()
     repository = open_repository(tmp_path / "r")
     write_batch(repository, [granule(0, 0)])
     with pytest.raises(StoreError, match="pass the repository"):
-        index(repository.writable_session("main"))
+        build_indexes(repository.writable_session("main"))
     with (
         l2view.config.set({"cache.bytes": "1GB"}),
         pytest.raises(l2view.L2ViewError, match="cache.bytes"),
@@ -364,18 +364,18 @@ def test_what_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", ["l2view/zones/n/c/0", "l2view/sorted/n/fences/c/0"])
 def test_an_index_that_cannot_be_read_is_left_aside(tmp_path: Path, path: str) -> None:
     store = write(tmp_path / "c", wide(30))
-    index(tmp_path / "c")
-    index(tmp_path / "c", ["n"])
+    build_indexes(tmp_path / "c")
+    build_indexes(tmp_path / "c", ["n"])
     (tmp_path / "c" / path).write_bytes(b"nonsense")
     with pytest.warns(L2ViewWarning, match="of n can't be read"):
         assert found(store, "n = 4") == [12, 13, 14]
-    index(tmp_path / "c", drop=True)
+    build_indexes(tmp_path / "c", drop=True)
     assert found(store, "n = 4") == [12, 13, 14]
 
 
 def test_a_tree_that_is_cut_short_is_left_aside(tmp_path: Path) -> None:
     store = write(tmp_path / "c", wide(30))
-    index(tmp_path / "c")
+    build_indexes(tmp_path / "c")
     zarr.open_array(store, path="indexes/bbox").resize(96)
     place = shapely.box(-180, 0, -179.5, 1)
     assert found(store, "ST_Intersects(bbox, $p)", params={"p": place}) == [0]
@@ -423,4 +423,4 @@ def test_a_store_that_cannot_be_written_to(tmp_path: Path) -> None:
     write(tmp_path / "c", wide(5))
     shutil.make_archive(str(tmp_path / "c"), "zip", tmp_path / "c")
     with pytest.raises(StoreError, match="ZipStore can't be written to"):
-        index(tmp_path / "c.zip")
+        build_indexes(tmp_path / "c.zip")

@@ -23,7 +23,7 @@ from zarr.storage import LocalStore
 
 import l2view
 from l2view.arrays.cache import CACHE
-from l2view.index.commands import index
+from l2view.index.commands import build_indexes
 from l2view.meta.chunks import Tally
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -93,8 +93,8 @@ def test_answers_are_those_of_duckdb(tmp_path: Path, rows: list[Row], where: str
     # What was seen is known, and kept.
     assert collection.search(where, fields=[]).column("idx").to_pylist() == expected
     assert collection.search(where, fields=[], limit=3).column("idx").to_pylist() == expected[:3]
-    index(tmp_path / "c")
-    index(tmp_path / "c", ["n", "f", "s", "t"])
+    build_indexes(tmp_path / "c")
+    build_indexes(tmp_path / "c", ["n", "f", "s", "t"])
     for budget in (2**30, 0):
         with l2view.config.set({"cache.bytes": budget}):
             CACHE.clear()
@@ -133,7 +133,7 @@ def test_places_are_those_of_shapely(
     where = f"{name}($place, bbox)" if turned else f"{name}(bbox, $place)"
     store = write(tmp_path / "c", rows)
     assert found(store, where, params={"place": place}) == expected
-    index(tmp_path / "c")
+    build_indexes(tmp_path / "c")
     for _ in range(2):
         assert found(store, where, params={"place": place}) == expected
     both = f"{where} AND n > 0"
@@ -151,9 +151,9 @@ def test_an_r_tree_changes_no_answer(
     store = write(tmp_path / "c", rows)
     for where in (f"ST_{name}(bbox, $p)", f"ST_{name}($p, bbox)"):
         scanned = found(store, where, params={"p": place})
-        index(tmp_path / "c")
+        build_indexes(tmp_path / "c")
         assert found(store, where, params={"p": place}) == scanned
-        index(tmp_path / "c", drop=True)
+        build_indexes(tmp_path / "c", drop=True)
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
@@ -163,8 +163,8 @@ def test_rows_appended_since_are_found(
 ) -> None:
     """An index says how many rows it covers, whoever appended the others."""
     write(tmp_path / "c", rows)
-    index(tmp_path / "c")
-    index(tmp_path / "c", ["n", "f", "s", "t"])
+    build_indexes(tmp_path / "c")
+    build_indexes(tmp_path / "c", ["n", "f", "s", "t"])
     write(tmp_path / "d", [*rows, *more])
     for name in ("l2view", "indexes"):
         shutil.copytree(tmp_path / "c" / name, tmp_path / "d" / name)
@@ -187,7 +187,7 @@ def test_touching_rectangles_meet(tmp_path: Path) -> None:
         for edge in edges
     ]
     store = write(tmp_path / "c", rows)
-    index(tmp_path / "c")
+    build_indexes(tmp_path / "c")
     outlines = np.array([row["bbox"] for row in rows])
     for edge in edges:
         for place in (shapely.box(edge - 1, 0, edge, 1), shapely.Point(edge + 1, 1)):
@@ -208,7 +208,7 @@ def test_conditions_that_are_always_the_same(tmp_path: Path, where: str) -> None
     for _ in range(2):
         assert found(store, where) == expected
         assert found(store, where, limit=3) == expected[:3]
-        index(tmp_path / "c")
+        build_indexes(tmp_path / "c")
 
 
 def query(store: Any, text: str, **options: Any) -> dict[str, list[Any]]:
@@ -219,8 +219,8 @@ def query(store: Any, text: str, **options: Any) -> dict[str, list[Any]]:
 def test_a_table_that_is_scanned_twice_is_whole(tmp_path: Path) -> None:
     """What one scan needn't see, another may: in subqueries, joins and under other names."""
     store = write(tmp_path / "c", wide(30))
-    index(tmp_path / "c")
-    index(tmp_path / "c", ["n"])
+    build_indexes(tmp_path / "c")
+    build_indexes(tmp_path / "c", ["n"])
     place = "ST_Intersects(bbox, ST_Point(-179.5, 0.5))"
     counted = query(
         store, f"SELECT count(*) a, (SELECT count(*) FROM meta) b FROM meta WHERE {place}"
@@ -235,7 +235,7 @@ def test_a_table_that_is_scanned_twice_is_whole(tmp_path: Path) -> None:
 
 def test_tables_that_can_be_read_but_once(tmp_path: Path) -> None:
     store = write(tmp_path / "c", wide(30))
-    index(tmp_path / "c", ["n"])
+    build_indexes(tmp_path / "c", ["n"])
     reader = pa.table({"k": [1, 3, 5]}).to_reader()
     text = "SELECT DISTINCT n FROM meta JOIN t ON n = k WHERE n < 4 ORDER BY n"
     assert query(store, text, tables={"t": reader}) == {"n": [1, 3]}
@@ -249,7 +249,7 @@ def test_texts_in_either_case(tmp_path: Path) -> None:
     for row, text in zip(rows, ["A", "a", "AB", "ab", "aB", "b", "B"], strict=True):
         row["s"] = text
     store = write(tmp_path / "c", rows)
-    index(tmp_path / "c", ["s"])
+    build_indexes(tmp_path / "c", ["s"])
     assert found(store, "s ILIKE 'a%'") == [0, 1, 2, 3, 4]
     assert found(store, "s ~* '^a'") == [0, 1, 2, 3, 4]
     assert found(store, "s LIKE 'a%'") == [1, 3, 4]
@@ -264,7 +264,7 @@ def test_distances_that_rounding_touches(tmp_path: Path) -> None:
         assert found(store, "ST_Distance(bbox, ST_Point(-0.62, 0.0)) <= 0.96") == [0]
         place = shapely.Point(-0.62, 0)
         assert found(store, "ST_DWithin(bbox, $p, 0.96)", params={"p": place}) == [0]
-        index(tmp_path / "c")
+        build_indexes(tmp_path / "c")
 
 
 def test_kinds_of_fields_that_arrow_prunes_badly(tmp_path: Path) -> None:
@@ -282,12 +282,12 @@ def test_kinds_of_fields_that_arrow_prunes_badly(tmp_path: Path) -> None:
         assert table.column(0).to_pylist() == [5, 6]
         unordered = l2view.Collection(store).meta.to_table(filter=~(pc.field("f") <= float("nan")))
         assert unordered.num_rows == 7
-        index(tmp_path / "c")
+        build_indexes(tmp_path / "c")
 
 
 def test_many_values_at_once(tmp_path: Path) -> None:
     store = write(tmp_path / "c", wide(300))
-    index(tmp_path / "c")
+    build_indexes(tmp_path / "c")
     ids = [f"g{number:03}" for number in range(0, 300, 4)]
     got = l2view.search(store, ids=ids, fields=["id"])
     assert got.column("id").to_pylist() == ids
@@ -295,7 +295,7 @@ def test_many_values_at_once(tmp_path: Path) -> None:
 
 def test_a_table_by_another_name_is_pruned(tmp_path: Path) -> None:
     write(tmp_path / "c", wide(70))
-    index(tmp_path / "c", ["f"])
+    build_indexes(tmp_path / "c", ["f"])
     collection = l2view.Collection(tmp_path / "c")
     collection.meta = collection.meta.counting(tally := Tally())
     found = collection.sql("SELECT a.idx FROM meta a WHERE a.f = 7").to_arrow_table()
@@ -316,7 +316,7 @@ def test_footprints_that_are_not_finite(tmp_path: Path, odd: float) -> None:
         for _ in range(2):
             assert found(store, "bbox IS NULL") == [3]
             assert found(store, "ST_Intersects(bbox, ST_Point(0.5, 0.4))") == []
-        index(tmp_path / "c")
+        build_indexes(tmp_path / "c")
 
 
 @pytest.mark.parametrize("text", [False, True])
@@ -326,7 +326,7 @@ def test_footprints_in_a_rectangle(tmp_path: Path, text: bool) -> None:
     for number in range(100):
         rows[number]["bbox"] = box(number * 2 - 100, 0, 4, 1)
     store = write(tmp_path / "c", rows)
-    index(tmp_path / "c")
+    build_indexes(tmp_path / "c")
     place = shapely.box(-31, -5, 31, 5)
     outlines = np.array([row["bbox"] for row in rows])
     expected = np.flatnonzero(shapely.intersects(outlines, place))
@@ -384,7 +384,7 @@ def test_bounds_in_fields_beside(
     corners = with_corners(store, rows)
     numbers = [row["n"] for row in rows]
     assert found(store, where) == expected(corners, numbers)
-    index(tmp_path / "c")
+    build_indexes(tmp_path / "c")
     told = l2view.search(store, where, fields=[*CORNERS, "n"])
     assert told["idx"].to_pylist() == expected(corners, numbers)
     for name, values in zip(CORNERS, corners.T, strict=True):
@@ -408,7 +408,7 @@ def test_fields_that_are_not_the_bounds_are_read(tmp_path: Path) -> None:
     where = "xmin <= -179 AND xmax >= -180 AND ymin <= 1 AND ymax >= 0"
     for other in (corners[40, 0], -179.5):
         zarr.open_array(store, path="meta/xmin")[40] = other
-        index(tmp_path / "c")
+        build_indexes(tmp_path / "c")
         cost = l2view.Collection(store).explain(where, fields=[])
         hit = (corners[:, 0] <= -179) | ((np.arange(70) == 40) & (other == -179.5))
         assert cost.found == np.count_nonzero(hit)

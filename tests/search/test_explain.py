@@ -14,7 +14,7 @@ from rows import found, wide, write
 
 import l2view
 from l2view.arrays.cache import CACHE, ChunkCache
-from l2view.index.commands import index
+from l2view.index.commands import build_indexes
 from l2view.meta import chunks
 from l2view.meta.chunks import Tally
 from l2view.meta.objects import KEPT
@@ -27,8 +27,8 @@ def test_what_a_search_costs(tmp_path: Path) -> None:
     plain = l2view.Collection(tmp_path / "c").explain("f = 7", fields=[])
     assert (plain.rows, plain.found, plain.tally.decoded) == (70, 2, 10)
     assert plain.tally.runs == 10
-    index(tmp_path / "c")
-    index(tmp_path / "c", "f")
+    build_indexes(tmp_path / "c")
+    build_indexes(tmp_path / "c", "f")
     CACHE.clear()
     collection = l2view.Collection(tmp_path / "c")
     cost = collection.explain("t < TIMESTAMP '2025-01-01 05:00:00'", fields=["s"])
@@ -101,13 +101,13 @@ def test_a_store_that_changes_while_it_is_open(tmp_path: Path) -> None:
         array.resize((13,))  # the chunk's file is what it was
         del name
     assert found(store, "f = 0 AND n = 0") == [0, 10, 11, 12]
-    index(tmp_path / "c", ["n"])
-    index(tmp_path / "c")
+    build_indexes(tmp_path / "c", ["n"])
+    build_indexes(tmp_path / "c")
     collection = l2view.Collection(store)
     assert collection.search("n = 2", fields=[]).num_rows == 3
     zarr.open_array(store, path="meta/n")[0] = 500
-    index(tmp_path / "c", ["n"])
-    index(tmp_path / "c")
+    build_indexes(tmp_path / "c", ["n"])
+    build_indexes(tmp_path / "c")
     assert collection.search("n = 500", fields=[]).column("idx").to_pylist() == [0]
 
 
@@ -124,7 +124,7 @@ def bucket(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> S
         name, endpoint=s3_server, region="us-east-1", client_options={"allow_http": True}
     )
     write(tmp_path / "c", wide(20))
-    index(tmp_path / "c", ["id"])
+    build_indexes(tmp_path / "c", ["id"])
     folder = Folder(tmp_path / "c")
     for page in folder.list():
         for one in page:
@@ -186,8 +186,8 @@ def cold_cost(path: Path) -> tuple[int, int, list[int]]:
 
 def test_what_is_kept_in_a_folder(tmp_path: Path) -> None:
     store = write(tmp_path / "c", wide(70))
-    index(tmp_path / "c")
-    index(tmp_path / "c", ["f"])
+    build_indexes(tmp_path / "c")
+    build_indexes(tmp_path / "c", ["f"])
     expected = [1, 51]
     with l2view.config.set({"cache.folder": str(tmp_path / "kept")}):
         decoded, requests, found = cold_cost(tmp_path / "c")

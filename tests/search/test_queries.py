@@ -20,7 +20,7 @@ from rows import ROWS, Row, as_table, wide, write
 
 import l2view
 from l2view.arrays.cache import CACHE
-from l2view.index.commands import index
+from l2view.index.commands import build_indexes
 from l2view.meta.chunks import Tally
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -99,7 +99,7 @@ def test_first_rows_are_those_of_duckdb(tmp_path: Path, rows: list[Row], query: 
     for _ in range(2):
         one, other = both(store, rows, query)
         assert one == other
-        index(tmp_path / "c")
+        build_indexes(tmp_path / "c")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_a_sorted_query_reads_the_rest_for_few(tmp_path: Path) -> None:
 def test_sorting_what_has_no_parts(tmp_path: Path, query: str) -> None:
     """Where nothing is left to scan, there is nothing to sort either."""
     store = write(tmp_path / "c", wide(20))
-    index(tmp_path / "c")
+    build_indexes(tmp_path / "c")
     pq.write_to_dataset(pa.table({"k": [1], "p": ["a"]}), tmp_path / "p", partition_cols=["p"])
     tables = {"mine": pads.dataset(tmp_path / "p", partitioning="hive")}
     found = l2view.sql(store, f"{query} ORDER BY 1 LIMIT 1", tables=tables).to_arrow_table()
