@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from l2view.arrays.stored import StoredArray
+from l2view.stores.hierarchy import resolve
 
 VALUE = "value"
 """The column of the cells' values."""
 
 
 @dataclass(frozen=True)
-class Columns:
+class CellColumns:
     """The columns of a table of cells.
 
     Attributes
@@ -56,42 +57,48 @@ class Columns:
 
         They are ``dim_0``, ``dim_1`` and so on, and the names of dimensions without coordinates.
         """
-        found = {dimension_column(axis): axis for axis in range(len(self.dimensions))}
-        taken = {*found, *self.coordinates, *self.labels.names, *self.hidden, VALUE}
-        named = {
+        numbered = {dimension_column(axis): axis for axis in range(len(self.dimensions))}
+        taken = {*numbered, *self.coordinates, *self.labels.names, *self.hidden, VALUE}
+        return numbered | {
             name: axis
             for axis, name in enumerate(self.dimensions)
             if name is not None and name not in taken and self.dimensions.count(name) == 1
         }
-        return found | named
+
+    @cached_property
+    def groups(self) -> tuple[dict[str, pa.DataType], ...]:
+        """The types of labels, positions, coordinates and the value, by name."""
+        return (
+            dict(zip(self.labels.names, self.labels.types, strict=True)),
+            dict.fromkeys(self.positions, pa.int64()),
+            {name: self.types[name] for name in self.coordinates},
+            {VALUE: self.value},
+        )
 
     @cached_property
     def schema(self) -> pa.Schema:
         """All columns: labels, positions, coordinates, value."""
-        fields = [
-            *self.labels,
-            *(pa.field(name, pa.int64()) for name in self.positions),
-            *(pa.field(name, self.types[name]) for name in self.coordinates),
-            *(pa.field(name, kind) for name, kind in self.absent.items()),
-            pa.field(VALUE, self.value),
-        ]
-        known = {one.name: one for one in fields}
-        return pa.schema([known[name] for name in self.order or known])
+        labels, positions, coordinates, value = self.groups
+        types = labels | positions | coordinates | dict(self.absent) | value
+        own = {label.name: label for label in self.labels}
+        return pa.schema(
+            [own.get(name, pa.field(name, types[name])) for name in self.order or types]
+        )
 
     def along(self, axis: int) -> frozenset[str]:
-        """Return the columns that are told by the position along one axis."""
+        """Return the columns that depend on the position along one axis alone."""
         own = {name for name, axes in self.coordinates.items() if axes == (axis,)}
-        return frozenset(own | {name for name, other in self.positions.items() if other == axis})
+        return frozenset(own | {name for name, along in self.positions.items() if along == axis})
 
     @cached_property
-    def read(self) -> frozenset[str]:
+    def by_cell(self) -> frozenset[str]:
         """The columns that are read cell by cell: the values, and coordinates over several axes."""
         return frozenset(
             {VALUE, *(name for name, axes in self.coordinates.items() if len(axes) != 1)}
         )
 
 
-def together(columns: Sequence[Columns]) -> list[Columns]:
+def merge_columns(columns: Sequence[CellColumns]) -> list[CellColumns]:
     """Return the columns of several sets of arrays as those of one table.
 
     Parameters
@@ -99,24 +106,17 @@ def together(columns: Sequence[Columns]) -> list[Columns]:
     columns
         Of each set; with the same labels, and one type for each coordinate.
     """
-    fields: dict[str, pa.DataType] = {}
-    for kind in ("labels", "positions", "coordinates", VALUE):
-        for one in columns:
-            names = {
-                "labels": one.labels.names,
-                "positions": one.positions,
-                "coordinates": one.coordinates,
-                VALUE: [VALUE],
-            }[kind]
-            fields |= {name: one.schema.field(name).type for name in names}
-    order = tuple(fields)
+    types: dict[str, pa.DataType] = {}
+    for groups in zip(*(own.groups for own in columns), strict=True):
+        for group in groups:
+            types |= group
     return [
         replace(
-            one,
-            absent={name: fields[name] for name in order if name not in one.schema.names},
-            order=order,
+            own,
+            absent={name: types[name] for name in types if name not in own.schema.names},
+            order=tuple(types),
         )
-        for one in columns
+        for own in columns
     ]
 
 
@@ -125,27 +125,51 @@ def dimension_column(axis: int) -> str:
     return f"dim_{axis}"
 
 
-@dataclass(frozen=True, eq=False)
-class Opened:
-    """An array with its coordinates.
+def shared_axes(own: Sequence[str | None], dimensions: Sequence[str | None]) -> tuple[int, ...]:
+    """Return along which axes of an array another one lies, none where it does not.
 
-    Attributes
+    Parameters
     ----------
-    values
-        The array.
-    coordinates
-        Its coordinates.
+    own
+        The dimensions of the other.
+    dimensions
+        Those of the array, which must have each of them once, in the same order.
     """
+    known = list(dimensions)
+    if not all(name is not None and known.count(name) == 1 for name in own):
+        return ()
+    axes = tuple(known.index(name) for name in own)
+    return axes if axes == tuple(sorted(set(axes))) else ()
+
+
+def coordinate_candidates(
+    group: str, dimensions: Sequence[str | None], attributes: Mapping[str, Any]
+) -> Iterator[tuple[str, list[str]]]:
+    """Yield the names of what may be coordinates of an array, and where each may lie.
+
+    They are called as its dimensions, or named by its attribute ``coordinates`` (CF 1.12, section
+    5), and lie in its group or above, the nearest first.
+    """
+    parents = group.split("/") if group else []
+    named = str(attributes.get("coordinates", "")).split()
+    for name in dict.fromkeys([*(name for name in dimensions if name is not None), *named]):
+        paths = (resolve("/".join([*parents[:end], name])) for end in range(len(parents), -1, -1))
+        yield name.rpartition("/")[2], [path for path in paths if path is not None]
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayWithCoordinates:
+    """An array, and its coordinates by name."""
 
     values: StoredArray
     coordinates: Mapping[str, StoredArray]
 
 
-class Arrays(Protocol):
+class ArraySet(Protocol):
     """n arrays of one rank, with the same coordinates."""
 
     @property
-    def columns(self) -> Columns:
+    def columns(self) -> CellColumns:
         """The columns of the table of their cells."""
         ...
 
@@ -158,6 +182,6 @@ class Arrays(Protocol):
         """Return some labels, one row an array."""
         ...
 
-    def opened(self, member: int) -> Opened:
+    def open(self, index: int) -> ArrayWithCoordinates:
         """Return one of the arrays."""
         ...

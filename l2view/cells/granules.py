@@ -17,17 +17,24 @@ from zarr.core.sync import sync
 
 from l2view.arrays.arrow import arrow_type
 from l2view.arrays.cf import MISSING
-from l2view.arrays.dtypes import common_dtype, in_native_order
+from l2view.arrays.dtypes import TEXT_KINDS, common_dtype, in_native_order
 from l2view.arrays.stored import StoredArray
 from l2view.arrays.values import ValueDecoder
-from l2view.cells.columns import VALUE, Columns, Opened, dimension_column, together
-from l2view.cells.one_array import axes_of
-from l2view.cells.scan import MAX_CELLS, Cells
+from l2view.cells.columns import (
+    VALUE,
+    ArrayWithCoordinates,
+    CellColumns,
+    coordinate_candidates,
+    dimension_column,
+    merge_columns,
+    shared_axes,
+)
+from l2view.cells.scan import MAX_CELLS, CellTable
 from l2view.errors import L2ViewWarning, MissingGranuleWarning, QueryError, warn
 from l2view.geolocation.coordinates import LATITUDE, LONGITUDE, nearest_coordinates
 from l2view.granules.inventory import ArrayInventory, Inventory
 from l2view.scan.dataset import TableDataset
-from l2view.stores.hierarchy import JSON, join, resolve
+from l2view.stores.hierarchy import JSON, resolve
 from l2view.text import join_names, unknown_name
 from l2view.virtual.join_shape import field_names
 from l2view.virtual.tree import Tree
@@ -41,17 +48,17 @@ def cells(
 ) -> TableDataset:
     """Return the cells of a variable of a tree's granules (see `View.cells`)."""
     inventories = [inventory for inventory, _ in sync(tree.inventories())]
-    shown = [[path for path in one.arrays if tree.shows(path)] for one in inventories]
-    parts = []
+    shown = [[path for path in each.arrays if tree.shows(path)] for each in inventories]
+    profiles = []
     for inventory, paths in zip(inventories, shown, strict=True):
         path = _path(variable, paths)
         if path is not None:
-            parts.append(ProfileArray.of(inventory, inventory.arrays[path], decode))
-    if not parts and any(shown):
+            profiles.append(ProfileVariable.of(inventory, inventory.arrays[path], decode))
+    if not profiles and any(shown):
         known = dict.fromkeys(path for paths in shown for path in paths)
         raise QueryError(unknown_name("variable", variable, known))
-    found = np.concatenate([np.zeros(0, dtype=np.int64), *(one.rows for one in inventories)])
-    lost = np.setdiff1d(np.arange(len(tree.granules)), found)
+    rows = np.concatenate([np.zeros(0, dtype=np.int64), *(each.rows for each in inventories)])
+    lost = np.setdiff1d(np.arange(len(tree.granules)), rows)
     if len(lost):
         warn(
             f"{len(lost):,} of {len(tree.granules):,} granules have no arrays in "
@@ -59,47 +66,7 @@ def cells(
             f"{tree.granules.some(lost.tolist())}",
             MissingGranuleWarning,
         )
-    return TableDataset(Cells(variable, _sets(tree, variable, parts), max_cells))
-
-
-def _sets(tree: Tree, variable: str, parts: Sequence[ProfileArray]) -> tuple[GranuleArrays, ...]:
-    """Return the arrays of several profiles in sets that have the same dimensions."""
-    values, parts = _alike(variable, parts)
-    types, dropped, parts = _with_coordinates_alike(variable, parts)
-    hidden = frozenset({*types, *dropped, *(name for part in parts for name in part.hidden)})
-    sets: dict[tuple[Any, ...], list[ProfileArray]] = {}
-    for part in parts:
-        axes = tuple((name, along) for name, (along, _, _) in sorted(part.coordinates.items()))
-        sets.setdefault((part.array.dimensions, axes), []).append(part)
-    dimensions = {name for part in parts for name in part.array.dimensions if name is not None}
-    ranks = (part.array.rank for part in parts)
-    numbered = map(dimension_column, range(max(ranks, default=0)))
-    fields = tree.granules.schema
-    called = field_names(fields.names, {VALUE, GRANULE, *numbered, *types, *dimensions})
-    labels = pa.schema(
-        [
-            pa.field(GRANULE, pa.string(), nullable=False),
-            *(fields.field(name).with_name(shown) for name, shown in called.items()),
-        ]
-    )
-    columns = together(
-        [
-            Columns(
-                labels=labels,
-                dimensions=some[0].array.dimensions,
-                coordinates={n: axes for n, (axes, _, _) in some[0].coordinates.items()},
-                types=types,
-                value=values,
-                hidden=hidden,
-            )
-            for some in sets.values()
-        ]
-        or [Columns(labels, (), {}, {}, values)]
-    )
-    grouped = list(sets.values()) or [[]]
-    return tuple(
-        GranuleArrays(tree, one, tuple(some)) for one, some in zip(columns, grouped, strict=True)
-    )
+    return TableDataset(CellTable(variable, _sets(tree, variable, profiles), max_cells))
 
 
 def _path(variable: str, paths: Sequence[str]) -> str | None:
@@ -114,7 +81,7 @@ def _path(variable: str, paths: Sequence[str]) -> str | None:
         raise QueryError(f"a variable is named by a text, not by {variable!r}")
     if resolve(variable) in paths:
         return resolve(variable)
-    named = [path for path in paths if path.rpartition("/")[2] == variable]
+    named = [path for path in paths if _name(path) == variable]
     if len(named) > 1:
         raise QueryError(
             f'several arrays are called "{variable}": name one by its path, of {join_names(named)}'
@@ -122,34 +89,118 @@ def _path(variable: str, paths: Sequence[str]) -> str | None:
     return named[0] if named else None
 
 
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _sets(
+    tree: Tree, variable: str, profiles: Sequence[ProfileVariable]
+) -> tuple[GranuleArrays, ...]:
+    """Return the arrays of several profiles in sets that have the same dimensions."""
+    value, profiles = _with_common_values(variable, profiles)
+    types, dropped, profiles = _with_common_coordinates(variable, profiles)
+    hidden = frozenset({*types, *dropped, *(name for each in profiles for name in each.hidden)})
+    sets: dict[tuple[Any, ...], list[ProfileVariable]] = {}
+    for each in profiles:
+        axes = tuple((name, own.axes) for name, own in sorted(each.coordinates.items()))
+        sets.setdefault((each.values.array.dimensions, axes), []).append(each)
+    arrays = [each.values.array for each in profiles]
+    dimensions = {name for array in arrays for name in array.dimensions if name is not None}
+    numbered = map(dimension_column, range(max((array.rank for array in arrays), default=0)))
+    fields = tree.granules.schema
+    called = field_names(fields.names, {VALUE, GRANULE, *numbered, *types, *dimensions})
+    labels = pa.schema(
+        [
+            pa.field(GRANULE, pa.string(), nullable=False),
+            *(fields.field(name).with_name(shown) for name, shown in called.items()),
+        ]
+    )
+    if not sets:
+        return (GranuleArrays(tree, CellColumns(labels, (), {}, {}, value), ()),)
+    columns = [
+        CellColumns(
+            labels=labels,
+            dimensions=first.values.array.dimensions,
+            coordinates={name: own.axes for name, own in first.coordinates.items()},
+            types=types,
+            value=value,
+            hidden=hidden,
+        )
+        for first, *_ in sets.values()
+    ]
+    return tuple(
+        GranuleArrays(tree, own, tuple(members))
+        for own, members in zip(merge_columns(columns), sets.values(), strict=True)
+    )
+
+
 @dataclass(frozen=True, eq=False)
-class ProfileArray:
-    """One array of the granules of a profile.
+class DecodedArrays:
+    """One array of the granules of a profile, and what becomes of its values.
+
+    Attributes
+    ----------
+    array
+        Their arrays.
+    decoders
+        The decoder of each variant.
+    axes
+        Of a coordinate: along which axes of the values it lies.
+    """
+
+    array: ArrayInventory
+    decoders: tuple[ValueDecoder, ...]
+    axes: tuple[int, ...] = ()
+
+    @cached_property
+    def variants(self) -> list[int]:
+        """The variants that there are granules of."""
+        return [int(variant) for variant in np.unique(self.array.variant_index)]
+
+    @property
+    def dtypes(self) -> list[np.dtype[Any]]:
+        """Their dtypes."""
+        return [self.decoders[variant].dtype for variant in self.variants]
+
+    @property
+    def type(self) -> pa.DataType:
+        """The Arrow type of the first of them."""
+        return self.decoders[self.variants[0]].type
+
+    def cast(self, dtype: np.dtype[Any] | None) -> DecodedArrays:
+        """Return the same values in a dtype that has all of them; as they are for None."""
+        if dtype is None:
+            return self
+        decoders = list(self.decoders)
+        for variant in self.variants:
+            decoders[variant] = decoders[variant].cast(dtype)
+        return replace(self, decoders=tuple(decoders))
+
+
+@dataclass(frozen=True, eq=False)
+class ProfileVariable:
+    """A variable of the granules of a profile.
 
     Attributes
     ----------
     rows
         The granules, of shape (n,).
-    array
-        Their arrays.
     values
-        What becomes of the stored values of each variant.
+        Their arrays.
     coordinates
-        The coordinates by name: along which axes they lie, their arrays, and what becomes of
-        their values.
+        The coordinates by name.
     hidden
         Names of coordinates that some of the granules can't have.
     """
 
     rows: NDArray[np.int64]
-    array: ArrayInventory
-    values: tuple[ValueDecoder, ...]
-    coordinates: Mapping[str, tuple[tuple[int, ...], ArrayInventory, tuple[ValueDecoder, ...]]]
+    values: DecodedArrays
+    coordinates: Mapping[str, DecodedArrays]
     hidden: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, inventory: Inventory, array: ArrayInventory, decode: bool) -> ProfileArray:
-        """Return an array of an inventory.
+    def of(cls, inventory: Inventory, array: ArrayInventory, decode: bool) -> ProfileVariable:
+        """Return an array of an inventory with its coordinates.
 
         Raises
         ------
@@ -157,16 +208,12 @@ class ProfileArray:
             Where its values can't be decoded.
         """
         try:
-            values = tuple(
-                ValueDecoder.of_document(variant, decode=decode) for variant in array.variants
-            )
+            decoders = [ValueDecoder.of_document(v, decode=decode) for v in array.variants]
         except ValueError as error:
             raise QueryError(
                 f"{array.path} can't be decoded: {error}; decode => false gives what is stored"
             ) from error
-        coordinates: dict[
-            str, tuple[tuple[int, ...], ArrayInventory, tuple[ValueDecoder, ...]]
-        ] = {}
+        coordinates: dict[str, DecodedArrays] = {}
         taken = {VALUE, GRANULE, *map(dimension_column, range(array.rank))}
         hidden = set()
         for name, other in _coordinates(inventory, array):
@@ -174,31 +221,27 @@ class ProfileArray:
             if axes is None:
                 hidden.add(name)
             elif axes and name not in {*taken, *coordinates}:
-                own = other.dimensions == (name,)
-                made = tuple(_coordinate(one, axis=own) for one in other.variants)
-                coordinates[name] = (axes, other, made)
-        return cls(inventory.rows, array, values, coordinates, frozenset(hidden))
-
-    @property
-    def used(self) -> NDArray[np.int64]:
-        """The variants that there are granules of."""
-        return np.unique(self.array.variant_index)
+                is_axis = other.dimensions == (name,)
+                own = tuple(_coordinate_decoder(v, is_axis=is_axis) for v in other.variants)
+                coordinates[name] = DecodedArrays(other, own, axes)
+        values = DecodedArrays(array, tuple(decoders))
+        return cls(inventory.rows, values, coordinates, frozenset(hidden))
 
 
-def _coordinate(variant: JSON, *, axis: bool) -> ValueDecoder:
-    """Return the values of a coordinate, decoded where they can be.
+def _coordinate_decoder(variant: JSON, *, is_axis: bool) -> ValueDecoder:
+    """Return the decoder of a coordinate, which is decoded where it can be.
 
     Parameters
     ----------
     variant
         Its document.
-    axis
+    is_axis
         Whether it is that of the dimension that is called so, which has no missing values (CF
         1.12, section 2.5.1).
     """
     attributes = dict(variant["attributes"])
-    if axis:
-        attributes = {name: said for name, said in attributes.items() if name not in MISSING}
+    if is_axis:
+        attributes = {name: value for name, value in attributes.items() if name not in MISSING}
     try:
         return ValueDecoder.of_document({**variant, "attributes": attributes}).wide
     except ValueError:  # such as of a calendar that timestamps don't have
@@ -210,7 +253,7 @@ def _axes(other: ArrayInventory, array: ArrayInventory) -> tuple[int, ...] | Non
 
     None where it does for some of the granules only.
     """
-    axes = axes_of(other.dimensions, array.dimensions)
+    axes = shared_axes(other.dimensions, array.dimensions)
     if not axes:
         return ()
     same = (other.ends - other.begins == (array.ends - array.begins)[:, list(axes)]).all(axis=1)
@@ -229,58 +272,22 @@ def _coordinates(
 ) -> Iterator[tuple[str, ArrayInventory]]:
     """Yield what may be coordinates of an array, by their names.
 
-    They are called as its dimensions, or named by its attribute ``coordinates``; where those
-    don't say, they are the latitudes and longitudes nearest to it.
+    Where neither dimensions nor the attribute ``coordinates`` name them, they are the latitudes and
+    longitudes nearest to it.
     """
     group = array.path.rpartition("/")[0]
-    said = str(array.attributes.get("coordinates", "")).split()
-    for name in dict.fromkeys([*(one for one in array.dimensions if one is not None), *said]):
-        above = group
-        while True:
-            place = resolve(join(above, name))
-            if place is not None and place in inventory.arrays:
-                yield name.rpartition("/")[2], inventory.arrays[place]
+    for name, paths in coordinate_candidates(group, array.dimensions, array.attributes):
+        for path in paths:
+            if path in inventory.arrays:
+                yield name, inventory.arrays[path]
                 break
-            if not above:
-                break
-            above = above.rpartition("/")[0]
     for words in (LATITUDE, LONGITUDE):
         for other in nearest_coordinates(inventory, array.path, words):
             if other.rank > 1:
                 yield _name(other.path), other
 
 
-def _name(path: str) -> str:
-    return path.rpartition("/")[2]
-
-
-def _alike(
-    variable: str, parts: Sequence[ProfileArray]
-) -> tuple[pa.DataType, Sequence[ProfileArray]]:
-    """Return arrays with values of one type, and that type.
-
-    Raises
-    ------
-    QueryError
-        Where they have none in common.
-    """
-    used = [part.values[variant] for part in parts for variant in part.used.tolist()]
-    if not used:
-        return pa.float64(), parts
-    try:
-        dtype = _common([values.dtype for values in used])
-    except ValueError as error:
-        raise QueryError(
-            f"{variable} differs between granules: {error}; narrow the search to granules that "
-            "are alike"
-        ) from error
-    if dtype is None:
-        return used[0].type, parts
-    cast = [replace(part, values=tuple(_cast(part.values, part.used, dtype))) for part in parts]
-    return arrow_type(dtype), cast
-
-
-def _common(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any] | None:
+def _column_dtype(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any] | None:
     """Return the dtype that has all values of others, None where they are columns of one type.
 
     Raises
@@ -289,59 +296,71 @@ def _common(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any] | None:
         Where there is none.
     """
     native = set(map(in_native_order, dtypes))
-    if len(native) == 1 or all(dtype.kind in "UTO" for dtype in native):
+    if len(native) == 1 or all(dtype.kind in TEXT_KINDS - {"S"} for dtype in native):
         return None
     return common_dtype(sorted(native, key=str))
 
 
-def _cast(
-    values: Sequence[ValueDecoder], used: NDArray[np.int64], dtype: np.dtype[Any] | None
-) -> Iterator[ValueDecoder]:
-    """Yield the values of variants in a dtype that those have that are used."""
-    for variant, one in enumerate(values):
-        yield one if dtype is None or variant not in used else one.cast(dtype)
+def _with_common_values(
+    variable: str, profiles: Sequence[ProfileVariable]
+) -> tuple[pa.DataType, Sequence[ProfileVariable]]:
+    """Return the type that values have in common, and arrays with values of it.
+
+    Raises
+    ------
+    QueryError
+        Where they have none.
+    """
+    dtypes = [dtype for each in profiles for dtype in each.values.dtypes]
+    if not dtypes:
+        return pa.float64(), profiles
+    try:
+        dtype = _column_dtype(dtypes)
+    except ValueError as error:
+        raise QueryError(
+            f"{variable} differs between granules: {error}; narrow the search to granules that "
+            "are alike"
+        ) from error
+    cast = [replace(each, values=each.values.cast(dtype)) for each in profiles]
+    first = next(each.values for each in profiles if each.values.variants)
+    return first.type if dtype is None else arrow_type(dtype), cast
 
 
-def _with_coordinates_alike(
-    variable: str, parts: Sequence[ProfileArray]
-) -> tuple[dict[str, pa.DataType], list[str], Sequence[ProfileArray]]:
+def _with_common_coordinates(
+    variable: str, profiles: Sequence[ProfileVariable]
+) -> tuple[dict[str, pa.DataType], list[str], Sequence[ProfileVariable]]:
     """Return the types of coordinates, those that have none in common, and arrays without these."""
-    dtypes: dict[str, list[np.dtype[Any]]] = {}
-    types: dict[str, pa.DataType] = {}
-    for part in parts:
-        for name, (_, other, values) in part.coordinates.items():
-            used = [values[variant] for variant in np.unique(other.variant_index).tolist()]
-            dtypes.setdefault(name, []).extend(one.dtype for one in used)
-            types.setdefault(name, used[0].type)
-    common, dropped = {}, []
-    for name, some in dtypes.items():
+    arrays: dict[str, list[DecodedArrays]] = {}
+    for each in profiles:
+        for name, own in each.coordinates.items():
+            arrays.setdefault(name, []).append(own)
+    dtypes: dict[str, np.dtype[Any] | None] = {}
+    dropped = []
+    for name, several in arrays.items():
         try:
-            common[name] = _common(some)
+            dtypes[name] = _column_dtype([dtype for own in several for dtype in own.dtypes])
         except ValueError:
             dropped.append(name)
-            continue
-        if (dtype := common[name]) is not None:
-            types[name] = arrow_type(dtype)
     if dropped:
         warn(
             f"the data types of {join_names(dropped)} beside {variable} differ between granules, "
             "and they are no columns",
             L2ViewWarning,
         )
-    made = []
-    for part in parts:
-        coordinates = {
-            name: (axes, other, tuple(_cast(values, np.unique(other.variant_index), common[name])))
-            for name, (axes, other, values) in part.coordinates.items()
-            if name in common
-        }
-        made.append(replace(part, coordinates=coordinates))
-    return {name: types[name] for name in common}, dropped, made
+    types = {
+        name: arrays[name][0].type if dtype is None else arrow_type(dtype)
+        for name, dtype in dtypes.items()
+    }
+    cast = []
+    for each in profiles:
+        kept = {n: c.cast(dtypes[n]) for n, c in each.coordinates.items() if n in dtypes}
+        cast.append(replace(each, coordinates=kept))
+    return types, dropped, cast
 
 
 @dataclass(frozen=True, eq=False)
 class GranuleArrays:
-    """One variable of many granules as `l2view.arrays.stored.Arrays`.
+    """One variable of many granules as an `ArraySet`.
 
     Attributes
     ----------
@@ -349,13 +368,13 @@ class GranuleArrays:
         The granules.
     columns
         The columns: the granule's name and fields, and those of cells.
-    parts
+    profiles
         Their arrays, profile by profile.
     """
 
     tree: Tree
-    columns: Columns
-    parts: tuple[ProfileArray, ...]
+    columns: CellColumns
+    profiles: tuple[ProfileVariable, ...]
 
     @cached_property
     def _order(self) -> NDArray[np.int64]:
@@ -364,58 +383,58 @@ class GranuleArrays:
 
     @cached_property
     def _rows(self) -> NDArray[np.int64]:
-        return np.concatenate([np.zeros(0, dtype=np.int64), *(part.rows for part in self.parts)])
+        return np.concatenate([np.zeros(0, dtype=np.int64), *(each.rows for each in self.profiles)])
 
     @cached_property
     def _members(self) -> NDArray[np.int64]:
         """The profile of each array, and its number in it, of shape (n, 2)."""
-        found = [
-            np.stack([np.full(len(part.rows), number), np.arange(len(part.rows))], axis=1)
-            for number, part in enumerate(self.parts)
+        members = [
+            np.stack([np.full(len(each.rows), number), np.arange(len(each.rows))], axis=1)
+            for number, each in enumerate(self.profiles)
         ]
-        return np.concatenate([np.zeros((0, 2), dtype=np.int64), *found])[self._order]
+        return np.concatenate([np.zeros((0, 2), dtype=np.int64), *members])[self._order]
 
     @cached_property
     def shapes(self) -> NDArray[np.int64]:
         """The shapes of what is shown, of shape (n, rank)."""
-        rank = self.parts[0].array.rank if self.parts else 0
-        found = [part.array.ends - part.array.begins for part in self.parts]
-        return np.concatenate([np.zeros((0, rank), dtype=np.int64), *found])[self._order]
+        arrays = [each.values.array for each in self.profiles]
+        lengths = [array.ends - array.begins for array in arrays]
+        rank = arrays[0].rank if arrays else 0
+        return np.concatenate([np.zeros((0, rank), dtype=np.int64), *lengths])[self._order]
 
     def labels(self, names: Sequence[str]) -> pa.Table:
         """Return some of the granules' names and fields, one row an array."""
-        rows = pa.array(self._rows[self._order])
-        shown = [name for name in self.columns.labels.names if name != GRANULE]
-        stored = dict(zip(shown, self.tree.granules.fields, strict=True))
-        fields = [stored[name] for name in names if name != GRANULE]
-        table = self.tree.granules.columns(fields)
-        found = dict(zip(fields, table.columns, strict=True)) if fields else {}
-        columns = [
-            self.tree.granules.names.cast(pa.string()) if name == GRANULE else found[stored[name]]
-            for name in names
-        ]
-        schema = pa.schema([self.columns.labels.field(name) for name in names])
+        granules, rows = self.tree.granules, pa.array(self._rows[self._order])
         if not names:
             return pa.table({"_": pa.nulls(len(rows))}).select([])
-        return pa.table([column.take(rows) for column in columns], schema=schema)
+        shown = [name for name in self.columns.labels.names if name != GRANULE]
+        stored = dict(zip(shown, granules.fields, strict=True))
+        fields = [stored[name] for name in names if name != GRANULE]
+        table = granules.columns(fields)
+        columns = dict(zip(fields, table.columns, strict=True)) if fields else {}
+        taken = [
+            (granules.names.cast(pa.string()) if n == GRANULE else columns[stored[n]]).take(rows)
+            for n in names
+        ]
+        return pa.table(taken, schema=pa.schema([self.columns.labels.field(n) for n in names]))
 
-    def opened(self, member: int) -> Opened:
+    def open(self, index: int) -> ArrayWithCoordinates:
         """Return one granule's array."""
-        number, own = self._members[member].tolist()
-        part = self.parts[number]
-        row = int(part.rows[own])
-        coordinates = {
-            name: partial(self.tree.reader.stored, row, other, own, values)
-            for name, (_, other, values) in part.coordinates.items()
-        }
-        values = self.tree.reader.stored(row, part.array, own, part.values)
-        return Opened(values, Coordinates(coordinates))
+        number, member = self._members[index].tolist()
+        profile = self.profiles[number]
+        row = int(profile.rows[member])
+
+        def stored(arrays: DecodedArrays) -> StoredArray:
+            return self.tree.reader.stored(row, arrays.array, member, arrays.decoders)
+
+        coordinates = {name: partial(stored, own) for name, own in profile.coordinates.items()}
+        return ArrayWithCoordinates(stored(profile.values), LazyCoordinates(coordinates))
 
     def __getstate__(self) -> JSON:
-        return {"tree": self.tree, "columns": self.columns, "parts": self.parts}
+        return {"tree": self.tree, "columns": self.columns, "profiles": self.profiles}
 
 
-class Coordinates(Mapping[str, StoredArray]):
+class LazyCoordinates(Mapping[str, StoredArray]):
     """Coordinates that are opened when they are asked for.
 
     Parameters

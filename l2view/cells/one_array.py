@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -17,11 +17,18 @@ from numpy.typing import NDArray
 from l2view.arrays.cf import Packing
 from l2view.arrays.stored import StoredArray
 from l2view.arrays.values import ValueDecoder
-from l2view.cells.columns import VALUE, Columns, Opened, dimension_column
-from l2view.cells.scan import MAX_CELLS, Cells
+from l2view.cells.columns import (
+    VALUE,
+    ArrayWithCoordinates,
+    CellColumns,
+    coordinate_candidates,
+    dimension_column,
+    shared_axes,
+)
+from l2view.cells.scan import MAX_CELLS, CellTable
 from l2view.errors import L2ViewWarning, QueryError, warn
 from l2view.scan.dataset import TableDataset
-from l2view.stores.hierarchy import resolve
+from l2view.stores.zarr_v2 import DIMENSIONS
 
 ABSENT = (
     FileNotFoundError,
@@ -79,13 +86,13 @@ def zarr_cells(
     """
     if not isinstance(array, zarr.Array):
         raise QueryError(f"zarr_cells() takes a zarr.Array, not a {type(array).__name__}")
-    one = OneArray(array, decode)
-    return TableDataset(Cells(one.name, (one,), max_cells))
+    arrays = SingleArray(array, decode)
+    return TableDataset(CellTable(arrays.name, (arrays,), max_cells))
 
 
 @dataclass(frozen=True, eq=False)
-class OneArray:
-    """An array as `Arrays`.
+class SingleArray:
+    """An array as an `ArraySet`.
 
     Attributes
     ----------
@@ -109,17 +116,17 @@ class OneArray:
         return np.array([self.array.shape], dtype=np.int64).reshape(1, self.array.ndim)
 
     @cached_property
-    def columns(self) -> Columns:
+    def columns(self) -> CellColumns:
         """The columns of its table."""
-        opened = self.opened(0)
-        return Columns(
+        opened = self._opened
+        return CellColumns(
             labels=pa.schema([]),
             dimensions=dimensions_of(self.array),
             coordinates={name: axes for name, (axes, _) in self._coordinates.items()},
-            types={name: one.values.type for name, one in opened.coordinates.items()},
+            types={name: own.values.type for name, own in opened.coordinates.items()},
             value=opened.values.values.type,
             # A dimension whose coordinate is no column has no positions by its name.
-            hidden=frozenset(name for name, _ in self._beside),
+            hidden=frozenset(name for name, _ in self._candidates),
         )
 
     def __getstate__(self) -> dict[str, Any]:
@@ -129,24 +136,26 @@ class OneArray:
         """Return a row without columns: an array alone has no labels."""
         return pa.table({"_": pa.nulls(1)}).select([])
 
-    def opened(self, member: int) -> Opened:
+    def open(self, index: int) -> ArrayWithCoordinates:
         """Return the array."""
         return self._opened
 
     @cached_property
-    def _opened(self) -> Opened:
+    def _opened(self) -> ArrayWithCoordinates:
         coordinates = {
-            name: StoredArray.whole(one.path, one, coordinate_values(one, name))
-            for name, (_, one) in self._coordinates.items()
+            name: StoredArray.whole(other.path, other, coordinate_decoder(other, name))
+            for name, (_, other) in self._coordinates.items()
         }
-        return Opened(StoredArray.whole(self.name, self.array, self._values), coordinates)
+        values = StoredArray.whole(self.name, self.array, self._decoder)
+        return ArrayWithCoordinates(values, coordinates)
 
     @property
-    def _values(self) -> ValueDecoder:
+    def _decoder(self) -> ValueDecoder:
+        data_type = self.array.metadata.dtype
         if not self.decode:
-            return ValueDecoder.stored(self.array.metadata.dtype)
+            return ValueDecoder.stored(data_type)
         try:
-            return decoded_values(self.array)
+            return ValueDecoder.decoded(data_type, Packing.of_array(self.array))
         except ValueError as error:
             raise QueryError(
                 f"{self.name} can't be decoded: {error}; leave decode out, and its values are the "
@@ -154,103 +163,60 @@ class OneArray:
             ) from error
 
     @cached_property
-    def _beside(self) -> list[tuple[str, zarr.Array[Any] | None]]:
-        return list(_beside(self.array, dimensions_of(self.array)))
+    def _candidates(self) -> list[tuple[str, zarr.Array[Any] | None]]:
+        """What may be coordinates, by their names; None for what can't be opened."""
+        store, group = self.array.store_path.store, self.array.path.rpartition("/")[0]
+        dimensions = dimensions_of(self.array)
+        candidates: list[tuple[str, zarr.Array[Any] | None]] = []
+        for name, paths in coordinate_candidates(group, dimensions, self.array.attrs):
+            for path in paths:
+                try:
+                    node = zarr.open(store, path=path, mode="r")
+                except ABSENT:
+                    continue
+                except (zarr.errors.BaseZarrError, ValueError, TypeError, KeyError):
+                    candidates.append((name, None))  # of codecs and data types that zarr lacks
+                    break
+                if isinstance(node, zarr.Array):
+                    candidates.append((name, node))
+                    break
+        return candidates
 
     @cached_property
     def _coordinates(self) -> Mapping[str, tuple[tuple[int, ...], zarr.Array[Any]]]:
         """The coordinates, and the axes along which each lies."""
         dimensions = dimensions_of(self.array)
         taken = {VALUE, *map(dimension_column, range(self.array.ndim))}
-        found = {}
-        for name, array in self._beside:
+        coordinates: dict[str, tuple[tuple[int, ...], zarr.Array[Any]]] = {}
+        for name, array in self._candidates:
             if array is None:
                 warn(f"{name} beside {self.name} can't be opened, and is no column", L2ViewWarning)
                 continue
-            axes = axes_of(dimensions_of(array), dimensions)
+            axes = shared_axes(dimensions_of(array), dimensions)
             same = array.shape == tuple(self.array.shape[axis] for axis in axes)
-            if axes and same and name not in taken and name not in found:
-                found[name] = (axes, array)
-        return found
+            if axes and same and name not in {*taken, *coordinates}:
+                coordinates[name] = (axes, array)
+        return coordinates
 
 
-def decoded_values(array: zarr.Array[Any], *, missing: bool = True) -> ValueDecoder:
-    """Return an array's values as the CF conventions mean them.
-
-    Parameters
-    ----------
-    array
-        The array.
-    missing
-        Whether some of them may stand for what is missing.
-
-    Raises
-    ------
-    ValueError
-        Where they can't be decoded.
-    """
-    packing = Packing.of_array(array, missing=missing)
-    return ValueDecoder.decoded(array.metadata.dtype, packing)
-
-
-def coordinate_values(array: zarr.Array[Any], name: str) -> ValueDecoder:
-    """Return the values of a coordinate, which are decoded where they can be.
+def coordinate_decoder(array: zarr.Array[Any], name: str) -> ValueDecoder:
+    """Return the decoder of a coordinate, which is decoded where it can be.
 
     That of the dimension that is called so has no missing values (CF 1.12, section 2.5.1).
     """
+    data_type = array.metadata.dtype
+    packing = Packing.of_array(array, missing=dimensions_of(array) != (name,))
     try:
-        return decoded_values(array, missing=dimensions_of(array) != (name,)).wide
+        return ValueDecoder.decoded(data_type, packing).wide
     except ValueError:  # such as of a calendar that timestamps don't have
-        return ValueDecoder.stored(array.metadata.dtype).wide
+        return ValueDecoder.stored(data_type).wide
 
 
 def dimensions_of(array: zarr.Array[Any]) -> tuple[str | None, ...]:
     """Return the names of an array's dimensions, None where one has none."""
     names = getattr(array.metadata, "dimension_names", None)
     if names is None:  # as xarray names them in Zarr v2
-        names = array.attrs.get("_ARRAY_DIMENSIONS")
+        names = array.attrs.get(DIMENSIONS)
     if not isinstance(names, Sequence) or len(names) != array.ndim:
         return (None,) * array.ndim
     return tuple(None if name is None else str(name) for name in names)
-
-
-def axes_of(own: Sequence[str | None], dimensions: Sequence[str | None]) -> tuple[int, ...]:
-    """Return along which axes of an array another one lies, none where it does not.
-
-    Parameters
-    ----------
-    own
-        The dimensions of the other.
-    dimensions
-        Those of the array, which must have each of them once, in the same order.
-    """
-    known = list(dimensions)
-    if not all(name is not None and known.count(name) == 1 for name in own):
-        return ()
-    axes = tuple(known.index(name) for name in own)
-    return axes if axes == tuple(sorted(set(axes))) else ()
-
-
-def _beside(
-    array: zarr.Array[Any], dimensions: Sequence[str | None]
-) -> Iterator[tuple[str, zarr.Array[Any] | None]]:
-    """Yield what may be coordinates of an array, by their names; None for what can't be opened."""
-    store, group = array.store_path.store, array.path.rpartition("/")[0]
-    said = str(array.attrs.get("coordinates", "")).split()
-    for name in dict.fromkeys([*(one for one in dimensions if one is not None), *said]):
-        above = group
-        while True:
-            place = resolve(f"{above}/{name}")
-            try:
-                found = None if place is None else zarr.open(store, path=place, mode="r")
-            except ABSENT:
-                found = None
-            except (zarr.errors.BaseZarrError, ValueError, TypeError, KeyError):
-                yield name.rpartition("/")[2], None  # of codecs and data types that zarr lacks
-                break
-            if isinstance(found, zarr.Array):
-                yield name.rpartition("/")[2], found
-                break
-            if not above:
-                break
-            above = above.rpartition("/")[0]

@@ -24,8 +24,8 @@ import zarr.core.sync
 from numpy.typing import NDArray
 
 from l2view.arrays.grid import first_and_rest, size, tiles
-from l2view.cells.columns import Arrays
-from l2view.cells.windows import MOST, Alive, Fetched, Member, Piece
+from l2view.cells.columns import ArraySet
+from l2view.cells.windows import MAX_WINDOW, CellWindow, LabelledArray, Mask, ReadWindow
 from l2view.errors import QueryError
 from l2view.scan.filter import Condition
 from l2view.text import join_names
@@ -33,10 +33,10 @@ from l2view.text import join_names
 MAX_CELLS = 100_000_000_000
 """The most cells that a query goes through, unless a caller allows more."""
 
-AHEAD = 4 * MOST
+MAX_CELLS_AHEAD = 4 * MAX_WINDOW
 """The most cells of all parts together that are read before they are asked for."""
 
-PIECES = 16
+MAX_READ_AHEAD = 16
 """The most windows, and the most arrays, that are read before they are asked for."""
 
 WORKERS = os.cpu_count() or 1
@@ -75,12 +75,12 @@ def _submit[*A, R](call: Callable[[*A], R], *arguments: *A) -> Future[R]:
     return _pool(os.getpid()).submit(call, *arguments)
 
 
-type Members = Sequence[tuple[Arrays, NDArray[np.int64]]]
-"""Some of the arrays of each set."""
+type ArrayNumbers = tuple[ArraySet, NDArray[np.int64]]
+"""Some of the arrays of a set, by their numbers."""
 
 
 @dataclass(frozen=True)
-class Cells:
+class CellTable:
     """The cells of arrays as a table.
 
     Attributes
@@ -90,11 +90,11 @@ class Cells:
     arrays
         Sets of arrays that have the same columns.
     max_cells
-        The most cells that are gone through.
+        The most cells that are scanned.
     """
 
     name: str
-    arrays: tuple[Arrays, ...]
+    arrays: tuple[ArraySet, ...]
     max_cells: int = MAX_CELLS
 
     def __str__(self) -> str:
@@ -102,12 +102,12 @@ class Cells:
 
     @property
     def schema(self) -> pa.Schema:
-        """The columns (see `Columns`)."""
+        """The columns (see `CellColumns`)."""
         return self.arrays[0].columns.schema
 
     def count(self) -> int:
         """Return the number of cells."""
-        return sum(_total(one.shapes) for one in self.arrays)
+        return sum(_total(arrays.shapes) for arrays in self.arrays)
 
     def parts(
         self, condition: Condition | None, *, early: bool = False, several: bool = False
@@ -119,48 +119,48 @@ class Cells:
         QueryError
             Where there are more than `max_cells` cells, and nothing says which are wanted.
         """
-        members = [(one, _members(one, condition)) for one in self.arrays]
-        total = sum(_total(one.shapes[some]) for one, some in members)
+        numbers = [(arrays, _pruned(arrays, condition)) for arrays in self.arrays]
+        total = sum(_total(arrays.shapes[own]) for arrays, own in numbers)
         if total > self.max_cells and not early and not self._is_narrowed(condition):
             raise self.too_many(f"{total:,}")
-        shared = Shared(self, early)
-        if early or not several or total <= MOST:
-            return [CellsPart(shared, members)]
-        ahead = max(AHEAD // WORKERS, MOST)
-        if sum(len(some) for _, some in members) < 4 * WORKERS:
-            return [CellsPart(shared, members, number, WORKERS, ahead) for number in range(WORKERS)]
-        shares = [(one, np.array_split(some, WORKERS)) for one, some in members]
+        scan = ScanState(self, early)
+        if early or not several or total <= MAX_WINDOW:
+            return [CellsPart(scan, numbers)]
+        ahead = max(MAX_CELLS_AHEAD // WORKERS, MAX_WINDOW)
+        if sum(len(own) for _, own in numbers) < 4 * WORKERS:
+            return [CellsPart(scan, numbers, at, WORKERS, ahead) for at in range(WORKERS)]
+        shares = [(arrays, np.array_split(own, WORKERS)) for arrays, own in numbers]
         return [
-            CellsPart(shared, [(one, share[number]) for one, share in shares], ahead=ahead)
-            for number in range(WORKERS)
+            CellsPart(scan, [(arrays, share[at]) for arrays, share in shares], ahead=ahead)
+            for at in range(WORKERS)
         ]
 
     def _is_narrowed(self, condition: Condition | None) -> bool:
         """Return whether a condition may leave chunks out."""
         return condition is not None and any(
-            condition.looks_at(one.columns.along(axis))
-            for one in self.arrays
-            for axis in range(one.shapes.shape[1])
+            condition.looks_at(arrays.columns.along(axis))
+            for arrays in self.arrays
+            for axis in range(arrays.shapes.shape[1])
         )
 
     def too_many(self, total: str) -> QueryError:
-        """Return what to say where more than `max_cells` cells would be gone through."""
-        read = self.arrays[0].columns.read
-        names = [name for name in self.schema.names if name not in read]
+        """Return the error of scanning more than `max_cells` cells."""
+        by_cell = self.arrays[0].columns.by_cell
+        names = [name for name in self.schema.names if name not in by_cell]
         return QueryError(
             f"{self.name} has {total} cells to go through, more than max_cells="
             f"{self.max_cells:,}: filter by {join_names(names)}, or allow more with max_cells"
         )
 
 
-def _members(arrays: Arrays, condition: Condition | None) -> NDArray[np.int64]:
+def _pruned(arrays: ArraySet, condition: Condition | None) -> NDArray[np.int64]:
     """Return the arrays in which a condition may hold."""
     alive = arrays.shapes.all(axis=1)
     columns = arrays.columns
     if condition is not None and condition.looks_at([*columns.labels.names, *columns.absent]):
-        used = [name for name in columns.labels.names if name in condition.columns]
-        table = arrays.labels(used)
-        known = {name: table.column(name).combine_chunks() for name in used}
+        names = [name for name in columns.labels.names if name in condition.columns]
+        table = arrays.labels(names)
+        known = {name: table.column(name).combine_chunks() for name in names}
         for name in columns.absent.keys() & condition.columns:
             known[name] = pa.nulls(len(alive), columns.absent[name])
         alive = alive & condition.may_hold(known, len(alive))
@@ -168,34 +168,34 @@ def _members(arrays: Arrays, condition: Condition | None) -> NDArray[np.int64]:
 
 
 def _total(shapes: NDArray[np.int64]) -> int:
-    """Return the number of cells of arrays, also where 64 bits can't tell it."""
+    """Return the number of cells of arrays, also where 64 bits don't hold it."""
     if shapes.astype(np.float64).prod(axis=1).sum() < 2**62:
         return int(shapes.prod(axis=1).sum())
     return sum(math.prod(shape) for shape in shapes.tolist())
 
 
 @dataclass
-class Shared:
+class ScanState:
     """What the parts of one scan share.
 
     Attributes
     ----------
-    cells
+    table
         The table.
     early
-        Whether who reads may stop early; one window more than is allowed may then be read.
-    gone
-        How many cells were gone through.
+        Whether the consumer may stop early; one window more than is allowed may then be read.
+    scanned
+        How many cells were scanned.
     """
 
-    cells: Cells
+    table: CellTable
     early: bool = False
-    gone: int = 0
-    _alive: dict[tuple[int, int], Alive] = field(default_factory=dict)
+    scanned: int = 0
+    _masks: dict[tuple[int, int], list[Mask]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def go(self, cells: int) -> None:
-        """Count cells that are gone through.
+    def add(self, cells: int) -> None:
+        """Count cells that are scanned.
 
         Raises
         ------
@@ -203,16 +203,18 @@ class Shared:
             Where they are too many.
         """
         with self._lock:
-            self.gone += cells
-        if self.gone > self.cells.max_cells + (MOST if self.early else 0):
-            raise self.cells.too_many(f"more than {self.gone - cells:,}")
+            self.scanned += cells
+        if self.scanned > self.table.max_cells + (MAX_WINDOW if self.early else 0):
+            raise self.table.too_many(f"more than {self.scanned - cells:,}")
 
-    def alive(self, member: Member, condition: Condition | None, number: tuple[int, int]) -> Alive:
-        """Return what `Member.alive` does, which all parts of an array ask."""
+    def chunk_masks(
+        self, array: LabelledArray, condition: Condition | None, number: tuple[int, int]
+    ) -> list[Mask]:
+        """Return what `LabelledArray.chunk_masks` does, which all parts of an array ask."""
         with self._lock:
-            if number not in self._alive:
-                self._alive[number] = member.alive(condition)
-            return self._alive[number]
+            if number not in self._masks:
+                self._masks[number] = array.chunk_masks(condition)
+            return self._masks[number]
 
 
 @dataclass(frozen=True)
@@ -221,9 +223,9 @@ class CellsPart:
 
     Attributes
     ----------
-    shared
+    scan
         What it shares with other parts.
-    members
+    arrays
         The arrays.
     first, step
         Which of their windows: the `first`, and every `step`-th after it.
@@ -231,65 +233,69 @@ class CellsPart:
         The most cells that are read before they are asked for.
     """
 
-    shared: Shared
-    members: Members
+    scan: ScanState
+    arrays: Sequence[ArrayNumbers]
     first: int = 0
     step: int = 1
-    ahead: int = AHEAD
+    ahead: int = MAX_CELLS_AHEAD
 
     def batches(
         self, columns: Sequence[str], condition: Condition | None
     ) -> Iterator[pa.RecordBatch]:
         """Yield rows (see `l2view.scan.dataset.Part`)."""
         require_free_loop()
-        queue: deque[tuple[int, Future[Fetched]]] = deque()
+        queue: deque[tuple[int, Future[list[ReadWindow]]]] = deque()
         waiting, room, most = 0, 0, 0
-        pieces = self._pieces(columns, condition)
+        windows = self._windows(columns, condition)
         try:
-            for piece in pieces:
-                cost = piece.cost
-                queue.append((cost, _submit(piece.fetched, columns, condition)))
-                waiting += cost
+            for window in windows:
+                queue.append((window.cost, _submit(window.read, columns, condition)))
+                waiting += window.cost
                 while queue and (waiting - queue[0][0] >= room or len(queue) > most):
                     cost, task = queue.popleft()
                     waiting -= cost
-                    yield from _made(task, columns, condition)
-                    # Who wants few rows has got them by now.
-                    room, most = self.ahead, PIECES
+                    for read, values in task.result():
+                        yield from read.batches(columns, condition, values)
+                    # A consumer of few rows has got them by now.
+                    room, most = self.ahead, MAX_READ_AHEAD
             while queue:
-                yield from _made(queue.popleft()[1], columns, condition)
+                for read, values in queue.popleft()[1].result():
+                    yield from read.batches(columns, condition, values)
         finally:
-            pieces.close()
+            windows.close()
             for _, task in queue:
                 task.cancel()
 
-    def _pieces(self, columns: Sequence[str], condition: Condition | None) -> Generator[Piece]:
+    def _windows(
+        self, columns: Sequence[str], condition: Condition | None
+    ) -> Generator[CellWindow]:
         """Yield the windows in which a condition may hold, with what is known of their cells."""
         number = 0
-        for member, alive in self._opened(columns, condition):
-            values = member.opened.values
-            parts = first_and_rest(alive) if number == 0 else [(MOST, alive)]
-            for most, some in parts:
-                for chunks in tiles(values.edges, some, values.decoder.shards, min(most, MOST)):
+        for array, masks in self._opened_ahead(columns, condition):
+            values = array.values
+            steps = first_and_rest(masks) if number == 0 else [(MAX_WINDOW, masks)]
+            for most, some in steps:
+                shards = values.decoder.shards
+                for chunks in tiles(values.edges, some, shards, min(most, MAX_WINDOW)):
                     number += 1
                     if (number - 1) % self.step != self.first:
                         continue
-                    for piece in member.pieces(chunks, condition):
-                        self.shared.go(size(piece.window))
-                        yield piece
+                    for window in array.windows(chunks, condition):
+                        self.scan.add(size(window.window))
+                        yield window
 
-    def _opened(
+    def _opened_ahead(
         self, columns: Sequence[str], condition: Condition | None
-    ) -> Iterator[tuple[Member, Alive]]:
+    ) -> Iterator[tuple[LabelledArray, list[Mask]]]:
         """Yield the arrays, some of them opened before they are asked for."""
-        queue: deque[Future[tuple[Member, Alive]]] = deque()
+        queue: deque[Future[tuple[LabelledArray, list[Mask]]]] = deque()
         most = 0
         try:
-            for number, member in self._members(columns, condition):
-                queue.append(_submit(self._open, number, member, condition))
+            for number, array in self._labelled(columns, condition):
+                queue.append(_submit(self._open, number, array, condition))
                 if len(queue) > most:
                     yield queue.popleft().result()
-                    most = PIECES
+                    most = MAX_READ_AHEAD
             while queue:
                 yield queue.popleft().result()
         finally:
@@ -297,29 +303,22 @@ class CellsPart:
                 task.cancel()
 
     def _open(
-        self, number: tuple[int, int], member: Member, condition: Condition | None
-    ) -> tuple[Member, Alive]:
+        self, number: tuple[int, int], array: LabelledArray, condition: Condition | None
+    ) -> tuple[LabelledArray, list[Mask]]:
         if self.step > 1:
-            return member, self.shared.alive(member, condition, number)
-        return member, member.alive(condition)
+            return array, self.scan.chunk_masks(array, condition, number)
+        return array, array.chunk_masks(condition)
 
-    def _members(
+    def _labelled(
         self, columns: Sequence[str], condition: Condition | None
-    ) -> Iterator[tuple[tuple[int, int], Member]]:
-        """Yield the arrays and their labels, nothing of them read yet."""
+    ) -> Iterator[tuple[tuple[int, int], LabelledArray]]:
+        """Yield the arrays with their labels, nothing of them read yet."""
         wanted = {*columns, *(condition.columns if condition is not None else ())}
-        for kind, (arrays, members) in enumerate(self.members):
+        for kind, (arrays, numbers) in enumerate(self.arrays):
             names = [name for name in arrays.columns.labels.names if name in wanted]
-            labels = arrays.labels(names)
-            kinds = arrays.columns.absent
-            absent = {name: pa.scalar(None, kinds[name]) for name in kinds if name in wanted}
-            for index in members.tolist():
-                row = {name: labels.column(name)[index] for name in names} | absent
-                yield (kind, index), Member(arrays, index, row)
-
-
-def _made(
-    task: Future[Fetched], columns: Sequence[str], condition: Condition | None
-) -> Iterator[pa.RecordBatch]:
-    for piece, read in task.result():
-        yield from piece.made(columns, condition, read)
+            table = arrays.labels(names)
+            types = arrays.columns.absent
+            absent = {name: pa.scalar(None, types[name]) for name in types if name in wanted}
+            for index in numbers.tolist():
+                labels = {name: table.column(name)[index] for name in names} | absent
+                yield (kind, index), LabelledArray(arrays, index, labels)

@@ -13,64 +13,68 @@ from numpy.typing import NDArray
 
 from l2view.arrays.grid import Edges, Window, size, slabs
 from l2view.arrays.stored import StoredArray
-from l2view.cells.columns import Arrays, Columns, Opened
+from l2view.cells.columns import ArraySet, ArrayWithCoordinates, CellColumns
 from l2view.meta.zones import prune, runs_of
 from l2view.scan.filter import Condition
 
-MOST = 1 << 20
+MAX_WINDOW = 1 << 20
 """The most cells that are read together, but for a chunk that has more."""
 
-WIDTH = 1 << 25
+MAX_LABEL_BYTES = 1 << 25
 """The most bytes that the labels of rows take that are made together."""
 
-type Alive = list[NDArray[np.bool_]]
-"""In which chunks along each axis a condition may hold."""
+type Mask = NDArray[np.bool_]
 
+type Column = pa.Array | NDArray[np.generic]
+"""Values of a column: of small windows as Arrow has them, of large ones as they are stored."""
 
-type Fetched = list[tuple[Piece, Mapping[str, pa.Array | NDArray[np.generic]]]]
-"""Windows with what was read of them."""
+type ReadWindow = tuple[CellWindow, Mapping[str, Column]]
+"""A window with what was read of it, by column."""
 
 
 @dataclass(frozen=True, eq=False)
-class Member:
-    """One of the arrays, with what is known of all of its cells.
+class LabelledArray:
+    """One array of a set, with the columns that all of its cells share.
 
     Attributes
     ----------
-    arrays
-        The set that it is of.
-    index
-        Its number there.
+    arrays, index
+        The set, and its number there.
     labels
-        Its labels; NULL for what it doesn't have.
+        Its labels; NULL for those of other sets alone.
     """
 
-    arrays: Arrays
+    arrays: ArraySet
     index: int
     labels: Mapping[str, pa.Scalar]
 
     @property
-    def columns(self) -> Columns:
+    def columns(self) -> CellColumns:
         """The table's columns."""
         return self.arrays.columns
 
     @cached_property
-    def opened(self) -> Opened:
+    def opened(self) -> ArrayWithCoordinates:
         """The array, and its coordinates."""
-        return self.arrays.opened(self.index)
+        return self.arrays.open(self.index)
+
+    @property
+    def values(self) -> StoredArray:
+        """The array."""
+        return self.opened.values
 
     @cached_property
-    def most(self) -> int:
+    def max_rows(self) -> int:
         """The most rows that are made together."""
-        widths = [pa.array([one.as_py()], one.type).nbytes for one in self.labels.values()]
-        return max(min(MOST, WIDTH // int(max(widths, default=8))), 1)
+        widths = [pa.array([label.as_py()], label.type).nbytes for label in self.labels.values()]
+        return max(min(MAX_WINDOW, MAX_LABEL_BYTES // int(max(widths, default=8))), 1)
 
     def coordinate(self, name: str) -> StoredArray:
         """Return one of the coordinates."""
         return self.opened.coordinates[name]
 
-    def along(self, positions: range, names: Sequence[str]) -> dict[str, pa.Array]:
-        """Return the columns called `names` at positions along their axis."""
+    def axis_columns(self, positions: range, names: Sequence[str]) -> dict[str, pa.Array]:
+        """Return columns at positions along their axis."""
         return {
             name: pa.array(np.arange(positions.start, positions.stop))
             if name in self.columns.positions
@@ -78,115 +82,110 @@ class Member:
             for name in names
         }
 
-    def told(self, axis: int, positions: range, condition: Condition) -> NDArray[np.bool_] | None:
+    def axis_mask(self, axis: int, positions: range, condition: Condition) -> Mask | None:
         """Return at which positions along an axis a condition may hold, None for all of them."""
         names = sorted(self.columns.along(axis) & condition.columns)
         if not names:
             return None
+        labels = self.labels.keys() & condition.columns
         masks = [np.zeros(0, dtype=bool)]
-        for at in range(positions.start, positions.stop, self.most):
-            span = range(at, min(at + self.most, positions.stop))
-            known = self.along(span, names) | self._constant(len(span), condition)
+        for at in range(positions.start, positions.stop, self.max_rows):
+            span = range(at, min(at + self.max_rows, positions.stop))
+            known = self.axis_columns(span, names)
+            known |= {name: pa.repeat(self.labels[name], len(span)) for name in labels}
             masks.append(condition.may_hold(known, len(span)))
         return np.concatenate(masks)
 
-    def _constant(self, rows: int, condition: Condition) -> dict[str, pa.Array]:
-        """Return the labels that a condition looks at."""
-        used = self.labels.keys() & condition.columns
-        return {name: pa.repeat(self.labels[name], rows) for name in used}
-
-    def alive(self, condition: Condition | None) -> Alive:
+    def chunk_masks(self, condition: Condition | None) -> list[Mask]:
         """Return in which chunks along each axis a condition may hold."""
         return [
-            self._alive(axis, edges, condition)
-            for axis, edges in enumerate(self.opened.values.edges)
+            self._chunk_mask(axis, edges, condition) for axis, edges in enumerate(self.values.edges)
         ]
 
-    def _alive(self, axis: int, edges: Edges, condition: Condition | None) -> NDArray[np.bool_]:
-        count = len(edges) - 1
+    def _chunk_mask(self, axis: int, edges: Edges, condition: Condition | None) -> Mask:
         if condition is None or not condition.looks_at(self.columns.along(axis)):
-            return np.ones(count, dtype=bool)
-        alive = np.zeros(count, dtype=bool)
+            return np.ones(len(edges) - 1, dtype=bool)
+        alive = np.zeros(len(edges) - 1, dtype=bool)
         spans = list(self._spans(axis, int(edges[-1]), condition))
         if len(spans) > 1:  # Arrow then tells by the positions which of them are worth a look
-            spans = [spans[number] for number in sorted(self._promising(axis, spans, condition))]
+            spans = [spans[number] for number in sorted(self._prune_spans(axis, spans, condition))]
         for span in spans:
-            mask = self.told(axis, span, condition)
+            mask = self.axis_mask(axis, span, condition)
             if mask is None:
-                return np.ones(count, dtype=bool)
+                return np.ones_like(alive)
             hits = np.flatnonzero(mask) + span.start
             alive[np.searchsorted(edges, hits, side="right") - 1] = True
         return alive
 
     def _spans(self, axis: int, length: int, condition: Condition) -> Iterator[range]:
         """Yield positions along an axis that are looked at together, by the coordinate's chunks."""
-        step = MOST
+        step = MAX_WINDOW
         for name in sorted(self.columns.along(axis) & condition.columns):
             if name in self.columns.coordinates:
                 chunk = int(np.diff(self.coordinate(name).edges[0]).max(initial=1))
-                step = max(MOST // chunk, 1) * chunk if chunk < MOST else MOST
+                step = max(MAX_WINDOW // chunk, 1) * chunk if chunk < MAX_WINDOW else MAX_WINDOW
         for at in range(0, length, step):
             yield range(at, min(at + step, length))
 
-    def _promising(self, axis: int, spans: Sequence[range], condition: Condition) -> set[int]:
+    def _prune_spans(self, axis: int, spans: Sequence[range], condition: Condition) -> set[int]:
         """Return the numbers of the spans of positions in which a condition may hold."""
-        names = [name for name, other in self.columns.positions.items() if other == axis]
+        names = [name for name, along in self.columns.positions.items() if along == axis]
         known = {}
         for number, span in enumerate(spans):
-            said = [(pc.field(n) >= span.start) & (pc.field(n) < span.stop) for n in names]
-            known[number] = reduce(lambda one, other: one & other, said)
+            bounds = [(pc.field(n) >= span.start) & (pc.field(n) < span.stop) for n in names]
+            known[number] = reduce(lambda a, b: a & b, bounds)
         return prune(condition.expression, runs_of(self.columns.schema, known))
 
-    def pieces(self, chunks: Window, condition: Condition | None) -> Iterator[Piece]:
-        """Yield what may hold a condition of some chunks, which are read together."""
-        window = self.opened.values.extent(chunks)
+    def windows(self, chunks: Window, condition: Condition | None) -> Iterator[CellWindow]:
+        """Yield what may fulfil a condition of some chunks, which are read together."""
+        extent = self.values.extent(chunks)
         if condition is None:
-            yield Piece(self, window)
+            yield CellWindow(self, extent)
             return
         cropped: list[range] = []
-        masks: list[NDArray[np.bool_] | None] = []
-        for axis, positions in enumerate(window):
-            told = self.told(axis, positions, condition)
-            hits = range(len(positions)) if told is None else np.flatnonzero(told)
+        masks: list[Mask | None] = []
+        for axis, positions in enumerate(extent):
+            mask = self.axis_mask(axis, positions, condition)
+            hits = range(len(positions)) if mask is None else np.flatnonzero(mask)
             inside = slice(int(hits[0]), int(hits[-1]) + 1) if len(hits) else slice(0, 0)
             cropped.append(positions[inside])
-            masks.append(None if told is None or told[inside].all() else told[inside])
-        piece = Piece(self, tuple(cropped), tuple(masks))
-        if not size(piece.window):
+            masks.append(None if mask is None or mask[inside].all() else mask[inside])
+        window = CellWindow(self, tuple(cropped), tuple(masks))
+        if not size(window.window):
             return
-        if not piece.is_joint(condition):
-            yield piece
-        elif size(piece.window) > MOST:  # of one chunk
-            if any(mask.any() for mask in piece.joint(condition)):
-                yield piece
+        if not window.is_joint(condition):
+            yield window
+        elif size(window.window) > MAX_WINDOW:  # of one chunk
+            if any(mask.any() for mask in window.joint_masks(condition)):
+                yield window
         else:
-            mask = np.concatenate(list(piece.joint(condition)))
-            yield from (one for one, _ in piece.apart(mask, told=False))
+            mask = np.concatenate(list(window.joint_masks(condition)))
+            yield from (part for part, _ in window.split_by_chunk(mask, exact=False))
 
 
 @dataclass(frozen=True, eq=False)
-class Piece:
+class CellWindow:
     """A window of an array.
 
     Attributes
     ----------
-    member
+    array
         The array.
     window
-        The window.
-    masks
+        The positions along each axis.
+    axis_masks
         Where along each axis a cell may pass, None for everywhere; empty where nothing was asked.
-    known
-        Which cells may pass, None where that isn't told.
-    told
-        Whether `known` is all that was asked.
+    cell_mask
+        Which cells may pass, in C order; None where that isn't known.
+    exact
+        Whether `cell_mask` is all that was asked.
     """
 
-    member: Member
+    array: LabelledArray
     window: Window
-    masks: tuple[NDArray[np.bool_] | None, ...] = ()
-    known: NDArray[np.bool_] | None = None
-    told: bool = False
+    axis_masks: tuple[Mask | None, ...] = ()
+    cell_mask: Mask | None = None
+    exact: bool = False
 
     @cached_property
     def shape(self) -> tuple[int, ...]:
@@ -196,148 +195,143 @@ class Piece:
     @property
     def cost(self) -> int:
         """How many cells are decoded for it."""
-        values = self.member.opened.values
+        values = self.array.values
         return size(values.extent(values.chunks(self.window)))
 
     def is_joint(self, condition: Condition) -> bool:
         """Return whether a condition tells more of cells than of the positions along each axis."""
-        columns = self.member.columns
-        used = [condition.looks_at(columns.along(axis)) for axis in range(len(self.window))]
-        return sum(used) > 1 and (condition.is_strict or not condition.looks_at(columns.read))
+        columns = self.array.columns
+        axes = [condition.looks_at(columns.along(axis)) for axis in range(len(self.window))]
+        return sum(axes) > 1 and (condition.is_strict or not condition.looks_at(columns.by_cell))
 
-    def fetched(self, columns: Sequence[str], condition: Condition | None) -> Fetched:
+    def read(self, columns: Sequence[str], condition: Condition | None) -> list[ReadWindow]:
         """Read what it takes to make rows, first of it what the condition asks."""
-        read = self.member.columns.read
-        wanted = sorted({*columns} & read)
-        for name in {*columns} & self.member.columns.coordinates.keys() - read:
-            if name in self.member.opened.coordinates:
-                self.member.coordinate(name).keep()
-        first = [] if condition is None or self.told else sorted(condition.columns & read)
+        by_cell = self.array.columns.by_cell
+        wanted = sorted({*columns} & by_cell)
+        for name in {*columns} & self.array.columns.coordinates.keys() - by_cell:
+            if name in self.array.opened.coordinates:
+                self.array.coordinate(name).keep()
+        first = [] if condition is None or self.exact else sorted(condition.columns & by_cell)
         rest = [name for name in wanted if name not in first]
         values = self._read(first or rest)
-        if condition is None or not first or not rest or size(self.window) > MOST:
+        if condition is None or not first or not rest or size(self.window) > MAX_WINDOW:
             return [(self, values | (self._read(rest) if first else {}))]
-        mask = np.concatenate(list(self._passing(condition, values)))
-        found: Fetched = []
-        for piece, inside in self.apart(mask, told=True):
-            own = {name: values[name] for name in first if name in wanted}
+        passing = [self._slab_mask(condition, condition.columns, s, values) for s in self._slabs()]
+        windows: list[ReadWindow] = []
+        for part, inside in self.split_by_chunk(np.concatenate(passing), exact=True):
+            again = {name: values[name] for name in first if name in wanted}
             if inside is not None:
-                own = {name: self._part(name, own[name], inside) for name in own}
-            found.append((piece, own | piece._read(rest)))
-        return found
+                again = {name: self._crop(name, again[name], inside) for name in again}
+            windows.append((part, again | part._read(rest)))
+        return windows
 
-    def _part(self, name: str, values: pa.Array, inside: Window) -> pa.Array:
+    def _slabs(self) -> Iterator[Window]:
+        """Yield parts that are consecutive in C order, of no more rows than are made together."""
+        return slabs(self.shape, self.array.max_rows)
+
+    def _crop(self, name: str, values: pa.Array, inside: Window) -> pa.Array:
         """Return those values of a column that are of a part of the window."""
         axes = self._axes(name)
-        shape = tuple(self.shape[axis] for axis in axes)
-        numbers = np.arange(len(values)).reshape(shape)
+        numbers = np.arange(len(values)).reshape([self.shape[axis] for axis in axes])
         part = numbers[tuple(slice(inside[axis].start, inside[axis].stop) for axis in axes)]
         return values.take(pa.array(part.reshape(-1)))
 
     def _axes(self, name: str) -> tuple[int, ...]:
         """Return the axes along which a column lies."""
-        return self.member.columns.coordinates.get(name, tuple(range(len(self.window))))
+        return self.array.columns.coordinates.get(name, tuple(range(len(self.window))))
 
-    def _read(self, names: Sequence[str]) -> dict[str, pa.Array | NDArray[np.generic]]:
-        """Return columns that are read cell by cell, those of large windows as they are stored.
-
-        Each is of the part of the window along its own axes, in C order.
-        """
-        opened = self.member.opened
-        found: dict[str, pa.Array | NDArray[np.generic]] = {}
+    def _read(self, names: Sequence[str]) -> dict[str, Column]:
+        """Return columns that are read cell by cell, along their own axes in C order."""
+        opened = self.array.opened
+        columns: dict[str, Column] = {}
         for name in names:
             axes = self._axes(name)
             window = tuple(self.window[axis] for axis in axes)
             if name in opened.coordinates:
-                whole = len(axes) < len(self.window)
-                found[name] = opened.coordinates[name].part(window, whole=whole)
-            elif size(window) > MOST:
-                found[name] = np.ascontiguousarray(opened.values.stored(window)).reshape(-1)
+                is_shared = len(axes) < len(self.window)
+                columns[name] = opened.coordinates[name].part(window, whole=is_shared)
+            elif size(window) > MAX_WINDOW:
+                columns[name] = np.ascontiguousarray(opened.values.stored(window)).reshape(-1)
             else:
-                found[name] = opened.values.read(window)
-        return found
+                columns[name] = opened.values.read(window)
+        return columns
 
-    def joint(self, condition: Condition) -> Iterator[NDArray[np.bool_]]:
+    def joint_masks(self, condition: Condition) -> Iterator[Mask]:
         """Yield which cells may pass by what is known before they are read, slab by slab."""
-        unread = condition.columns - self.member.columns.read
-        for slab in slabs(self.shape, self.member.most):
-            yield self._asked(condition, sorted(unread), slab, {})
+        unread = condition.columns - self.array.columns.by_cell
+        for slab in self._slabs():
+            yield self._slab_mask(condition, unread, slab, {})
 
-    def _passing(
-        self, condition: Condition, read: Mapping[str, pa.Array | NDArray[np.generic]]
-    ) -> Iterator[NDArray[np.bool_]]:
-        """Yield which cells pass, slab by slab."""
-        for slab in slabs(self.shape, self.member.most):
-            yield self._asked(condition, sorted(condition.columns), slab, read)
-
-    def _asked(
+    def _slab_mask(
         self,
         condition: Condition,
-        names: Sequence[str],
+        names: frozenset[str],
         slab: Window,
-        read: Mapping[str, pa.Array | NDArray[np.generic]],
-    ) -> NDArray[np.bool_]:
+        columns: Mapping[str, Column],
+    ) -> Mask:
         """Return which cells of a slab may pass by some columns."""
         rows = self._rows(slab)
+        known = {name: self._column(name, slab, rows, columns) for name in sorted(names)}
         mask = np.zeros(size(slab), dtype=bool)
-        known = {name: self._column(name, slab, rows, read) for name in names}
-        passing = condition.may_hold(known, rows.count)
-        mask[slice(None) if rows.where is None else rows.where] = passing
+        mask[slice(None) if rows.numbers is None else rows.numbers] = condition.may_hold(
+            known, rows.count
+        )
         return mask
 
-    def apart(
-        self, mask: NDArray[np.bool_], *, told: bool
-    ) -> Iterator[tuple[Piece, Window | None]]:
-        """Yield the piece, or the parts of it in the chunks of which a cell may pass.
+    def split_by_chunk(
+        self, mask: Mask, *, exact: bool
+    ) -> Iterator[tuple[CellWindow, Window | None]]:
+        """Yield the window, or the parts of it in the chunks of which a cell may pass.
 
         Parameters
         ----------
         mask
             Which cells may pass.
-        told
+        exact
             Whether that is all that is asked of them.
 
         Yields
         ------
-        Piece, Window or None
-            The part, and where in this piece it lies; None where it is the same.
+        CellWindow, Window or None
+            The part, and where in this window it lies; None where it is the same.
         """
-        values = self.member.opened.values
+        values = self.array.values
         spans = zip(self.window, values.edges, values.chunks(self.window), strict=True)
-        cuts = [
+        starts = [
             np.maximum(edges[chunks.start : chunks.stop], axis.start) - axis.start
             for axis, edges, chunks in spans
         ]
-        whole = mask.reshape(self.shape)
-        alive = whole
-        for axis, starts in enumerate(cuts):
-            alive = np.logical_or.reduceat(alive, starts, axis=axis)
+        mask = mask.reshape(self.shape)
+        alive = mask
+        for axis, cuts in enumerate(starts):
+            alive = np.logical_or.reduceat(alive, cuts, axis=axis)
         if alive.all():
-            yield Piece(self.member, self.window, known=mask, told=told), None
+            yield CellWindow(self.array, self.window, cell_mask=mask.ravel(), exact=exact), None
             return
-        ends = [np.append(one[1:], n) for one, n in zip(cuts, self.shape, strict=True)]
+        stops = [np.append(cuts[1:], n) for cuts, n in zip(starts, self.shape, strict=True)]
         for index in np.argwhere(alive).tolist():
-            places = zip(cuts, ends, index, strict=True)
-            inside = tuple(range(int(a[at]), int(b[at])) for a, b, at in places)
+            bounds = zip(starts, stops, index, strict=True)
+            inside = tuple(range(int(a[at]), int(b[at])) for a, b, at in bounds)
             part = tuple(slice(axis.start, axis.stop) for axis in inside)
             window = tuple(axis[some] for axis, some in zip(self.window, part, strict=True))
-            yield Piece(self.member, window, known=whole[part].reshape(-1), told=told), inside
+            cells = mask[part].reshape(-1)
+            yield CellWindow(self.array, window, cell_mask=cells, exact=exact), inside
 
-    def _rows(self, slab: Window) -> Rows:
+    def _rows(self, slab: Window) -> SlabRows:
         """Return the cells of a slab that may pass."""
         shape = tuple(map(len, slab))
-        if self.known is not None:
+        if self.cell_mask is not None:
             start = self._offset(slab)
-            known = self.known[start : start + size(slab)]
-            return Rows(shape, None if known.all() else np.flatnonzero(known))
-        if all(mask is None for mask in self.masks):
-            return Rows(shape)
-        whole = np.ones((1,) * len(shape), dtype=bool)
-        for axis, mask in enumerate(self.masks):
+            passing = self.cell_mask[start : start + size(slab)]
+            return SlabRows(shape, None if passing.all() else np.flatnonzero(passing))
+        if all(mask is None for mask in self.axis_masks):
+            return SlabRows(shape)
+        cells = np.ones((1,) * len(shape), dtype=bool)
+        for axis, mask in enumerate(self.axis_masks):
             if mask is not None:
                 part = mask[slab[axis].start : slab[axis].stop]
-                whole = whole & part.reshape([-1 if i == axis else 1 for i in range(len(shape))])
-        return Rows(shape, np.flatnonzero(np.broadcast_to(whole, shape)))
+                cells = cells & part.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+        return SlabRows(shape, np.flatnonzero(np.broadcast_to(cells, shape)))
 
     def _offset(self, slab: Window) -> int:
         """Return the number of cells before a slab, in C order."""
@@ -345,97 +339,88 @@ class Piece:
         return int(np.ravel_multi_index(first, self.shape)) if first else 0
 
     def _column(
-        self,
-        name: str,
-        slab: Window,
-        rows: Rows,
-        read: Mapping[str, pa.Array | NDArray[np.generic]],
+        self, name: str, slab: Window, rows: SlabRows, columns: Mapping[str, Column]
     ) -> pa.Array:
         """Return a column for some rows of a slab."""
-        member = self.member
-        columns = member.columns
-        if name in member.labels:
-            return pa.repeat(member.labels[name], rows.count)
-        if name in columns.positions:
-            axis = columns.positions[name]
+        array = self.array
+        if name in array.labels:
+            return pa.repeat(array.labels[name], rows.count)
+        if name in array.columns.positions:
+            axis = array.columns.positions[name]
             return pa.array(rows.index((axis,)) + self.window[axis].start + slab[axis].start)
         axes = self._axes(name)
-        if name in read and axes == tuple(range(len(slab))):
+        if name in columns and axes == tuple(range(len(slab))):
             start = self._offset(slab)
-            values = read[name][start : start + size(slab)]
+            values = columns[name][start : start + size(slab)]
             if isinstance(values, np.ndarray):
-                values = member.opened.values.column(values)
-            return values if rows.where is None else values.take(pa.array(rows.where))
-        if name in read:
+                values = array.values.column(values)
+            return values if rows.numbers is None else values.take(pa.array(rows.numbers))
+        if name in columns:
             shape = tuple(len(self.window[axis]) for axis in axes)
             index = rows.index(axes, tuple(slab[axis].start for axis in axes), shape)
-            return read[name].take(pa.array(index))
+            return columns[name].take(pa.array(index))
         (axis,) = axes
         at = self.window[axis].start
         positions = range(at + slab[axis].start, at + slab[axis].stop)
-        found = member.along(positions, [name])[name]
-        return found.take(pa.array(rows.index(axes)))
+        return array.axis_columns(positions, [name])[name].take(pa.array(rows.index(axes)))
 
-    def made(
-        self,
-        columns: Sequence[str],
-        condition: Condition | None,
-        read: Mapping[str, pa.Array | NDArray[np.generic]],
+    def batches(
+        self, names: Sequence[str], condition: Condition | None, columns: Mapping[str, Column]
     ) -> Iterator[pa.RecordBatch]:
         """Yield the rows that pass, slab by slab.
 
         Parameters
         ----------
-        columns
+        names
             The columns to yield.
         condition
             What to look for.
-        read
+        columns
             What was read of the columns that are read cell by cell.
         """
-        schema = pa.schema([self.member.columns.schema.field(name) for name in columns])
-        for slab in slabs(self.shape, self.member.most):
+        schema = pa.schema([self.array.columns.schema.field(name) for name in names])
+        for slab in self._slabs():
             rows = self._rows(slab)
-            if condition is not None and not self._is_told(condition):
-                mask = self._asked(condition, sorted(condition.columns), slab, read)
-                rows = Rows(rows.shape, None if mask.all() else np.flatnonzero(mask))
+            if condition is not None and not self._is_fulfilled(condition):
+                mask = self._slab_mask(condition, condition.columns, slab, columns)
+                rows = SlabRows(rows.shape, None if mask.all() else np.flatnonzero(mask))
             if not rows.count:
                 continue
-            if not columns:  # a batch of no columns still has a length
+            if not names:  # a batch of no columns still has a length
                 yield pa.record_batch({"_": pa.nulls(rows.count)}).select([])
                 continue
-            made = [self._column(name, slab, rows, read) for name in columns]
-            yield pa.RecordBatch.from_arrays(made, schema=schema)
+            arrays = [self._column(name, slab, rows, columns) for name in names]
+            yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-    def _is_told(self, condition: Condition) -> bool:
+    def _is_fulfilled(self, condition: Condition) -> bool:
         """Return whether what is known of the cells is all that a condition asks."""
-        columns = self.member.columns
-        if self.known is not None:
-            return self.told or not condition.looks_at(columns.read)
-        labels = frozenset(self.member.labels)
-        own = (columns.along(axis) for axis in range(len(self.window)))
-        return any(condition.is_told(one | labels) for one in own if condition.looks_at(one))
+        columns = self.array.columns
+        if self.cell_mask is not None:
+            return self.exact or not condition.looks_at(columns.by_cell)
+        labels = frozenset(self.array.labels)
+        axes = (columns.along(axis) for axis in range(len(self.window)))
+        return any(condition.is_decided_by(a | labels) for a in axes if condition.looks_at(a))
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class SlabRows:
     """Some cells of a slab.
 
     Attributes
     ----------
     shape
         The slab's shape.
-    where
+    numbers
         Their numbers in C order, None for all of them.
     """
 
     shape: tuple[int, ...]
-    where: NDArray[np.int64] | None = None
+    numbers: NDArray[np.int64] | None = None
 
     @property
     def count(self) -> int:
         """How many there are."""
-        return int(np.prod(self.shape)) if self.where is None else len(self.where)
+        return int(np.prod(self.shape)) if self.numbers is None else len(self.numbers)
 
     def index(
         self,
@@ -455,21 +440,21 @@ class Rows:
         shape = tuple(self.shape[axis] for axis in axes) if shape is None else shape
         start = (0,) * len(axes) if start is None else start
         strides = np.append(np.cumprod(shape[:0:-1])[::-1], 1).astype(np.int64)
-        parts = []
+        terms = []
         for axis, at, stride in zip(axes, start, strides.tolist(), strict=False):
-            if self.where is None:
+            if self.numbers is None:
                 along = (np.arange(self.shape[axis]) + at) * stride
-                parts.append(
+                terms.append(
                     along.reshape([-1 if i == axis else 1 for i in range(len(self.shape))])
                 )
             else:
-                parts.append((self._coordinates[axis] + at) * stride)
-        whole = reduce(np.add, parts, np.zeros((), dtype=np.int64))
-        target = self.shape if self.where is None else (len(self.where),)
-        return np.broadcast_to(whole, target).reshape(-1)
+                terms.append((self._coordinates[axis] + at) * stride)
+        total = reduce(np.add, terms, np.zeros((), dtype=np.int64))
+        target = self.shape if self.numbers is None else (len(self.numbers),)
+        return np.broadcast_to(total, target).reshape(-1)
 
     @cached_property
     def _coordinates(self) -> tuple[NDArray[np.int64], ...]:
         """Their places along each axis."""
-        assert self.where is not None
-        return tuple(np.unravel_index(self.where, self.shape))
+        assert self.numbers is not None
+        return tuple(np.unravel_index(self.numbers, self.shape))

@@ -75,7 +75,7 @@ class Condition:
         """Whether NULL may stand for what isn't known: ``IS NULL`` would take it for NULL."""
         return set(re.findall(r"\b([a-z_]\w*)\(", str(self.expression))) <= STRICT
 
-    def is_told(self, known: Iterable[str]) -> bool:
+    def is_decided_by(self, known: Iterable[str]) -> bool:
         """Return whether some columns are all that it looks at."""
         return self.columns <= frozenset(known)
 
@@ -104,13 +104,13 @@ class Condition:
             Where it is no condition.
         """
         used = {name: column for name, column in known.items() if name in self.columns}
-        if self.is_told(known) or self.is_strict:
+        if self.is_decided_by(known) or self.is_strict:
             return self._by_rows(used, rows)
         return self._by_blocks(used, rows)
 
     def _by_rows(self, known: Mapping[str, pa.Array], rows: int) -> NDArray[np.bool_]:
         """Evaluate it, with NULL for what isn't known."""
-        whole = self.is_told(known)
+        whole = self.is_decided_by(known)
         columns = {
             name: known[name] if name in known else pa.nulls(rows, self.schema.field(name).type)
             for name in self.columns

@@ -367,14 +367,14 @@ def test_granules_whose_field_is_null_are_left_unread() -> None:
     table = view.cells("v")
     opened: list[int] = []
     arrays = table.table.arrays[0]
-    real = type(arrays).opened
+    real = type(arrays).open
 
     def watched(self: Any, member: int) -> Any:
         opened.append(member)
         return real(self, member)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(type(arrays), "opened", watched)
+        patch.setattr(type(arrays), "open", watched)
         for condition in (
             (pc.field("n") < 4) & (pc.field("value") > 0),
             (pc.field("n") < 4) & pc.field("value").is_valid(),

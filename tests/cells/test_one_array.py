@@ -268,8 +268,8 @@ def test_engines_read_the_same_table() -> None:
 
 
 def test_a_long_axis_is_asked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scanned, "MOST", 64)
-    monkeypatch.setattr(pieces_of, "MOST", 64)
+    monkeypatch.setattr(scanned, "MAX_WINDOW", 64)
+    monkeypatch.setattr(pieces_of, "MAX_WINDOW", 64)
     monkeypatch.setattr(arrays_of, "KEPT", 10)
     store = written(
         xr.Dataset({"v": ("t", np.arange(1000.0))}, coords={"t": np.arange(1000) // 2}),
@@ -290,8 +290,8 @@ def test_a_long_axis_is_asked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_chunks_larger_than_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scanned, "MOST", 10)
-    monkeypatch.setattr(pieces_of, "MOST", 10)
+    monkeypatch.setattr(scanned, "MAX_WINDOW", 10)
+    monkeypatch.setattr(pieces_of, "MAX_WINDOW", 10)
     values = np.arange(6 * 7 * 5).reshape(6, 7, 5)
     table = zarr_cells(zarr.create_array(MemoryStore(), data=values, chunks=(6, 7, 5)))
     assert table.to_table(["value"])["value"].to_pylist() == values.ravel().tolist()
