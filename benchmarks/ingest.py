@@ -13,7 +13,7 @@ from virtualizarr.parsers import HDFParser
 
 import l2view
 from benchmarks.measure import Row, paired
-from l2view.ingest.files import registry
+from l2view.ingest.files import store_registry
 
 FILES = 200
 
@@ -58,7 +58,7 @@ def ingesting(folder: Path) -> Iterator[Row]:
         shutil.rmtree(store)
 
     def theirs() -> None:
-        parser, stores = HDFParser(), registry(urls[0])
+        parser, stores = HDFParser(), store_registry(urls[0])
         for url in urls:
             parser(url, stores)
 

@@ -28,8 +28,10 @@ from zarr.storage import WrapperStore
 
 import l2view
 from l2view.granules.references import ArrayReferences
-from l2view.ingest.parse import Reading, entry_of_file, parse
-from l2view.ingest.writer import Granule, write_batch
+from l2view.ingest.granule import Entry, Granule
+from l2view.ingest.options import ParseOptions
+from l2view.ingest.parse import parse_granule
+from l2view.ingest.writer import write_batch
 from l2view.stores.open import open_source
 from l2view.stores.repository import open_repository
 
@@ -297,8 +299,8 @@ def _building(folder: Path) -> Row:
 
 def write_many(folder: Path) -> Path:
     """Write the metadata of scenes without chunks, on 50 × 50 places, four times each."""
-    reading = Reading(defaults={"datetime": FIRST})
-    first = parse(entry_of_file((folder / "scenes" / "s00.tif").as_uri()), reading)
+    reading = ParseOptions(defaults={"datetime": FIRST})
+    first = parse_granule(Entry.of_file((folder / "scenes" / "s00.tif").as_uri()), reading)
     assert isinstance(first, Granule), first
     granules = []
     for number in range(COUNT):

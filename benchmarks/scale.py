@@ -22,7 +22,8 @@ import shapely
 
 from benchmarks.measure import Row, report
 from l2view.granules.references import ArrayReferences, GranuleReferences
-from l2view.ingest.writer import Granule, write_batch
+from l2view.ingest.granule import Granule
+from l2view.ingest.writer import write_batch
 from l2view.stores.repository import open_repository, with_containers
 
 PREFIX = "file:///archive/"

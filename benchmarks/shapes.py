@@ -17,8 +17,9 @@ import zarr
 from zarr.storage import LocalStore
 
 import l2view
-from l2view.ingest.files import head
-from l2view.ingest.writer import Granule, write_batch
+from l2view.ingest.files import file_info
+from l2view.ingest.granule import Granule
+from l2view.ingest.writer import write_batch
 from l2view.stores.repository import open_repository, with_containers
 
 from . import stores
@@ -216,7 +217,7 @@ def _collection(folder: Path, count: int) -> Path:
         with file.open("wb") as empty:
             empty.truncate(COUNT * 10_000)
         url = file.as_uri()
-        found = head(url)
+        found = file_info(url)
         assert found is not None
         made = granule(number)
         document = {"attributes": {"units": "K", "scale_factor": 0.01}}

@@ -25,7 +25,9 @@ import zarr
 from l2view.granules.convention import declare_convention
 from l2view.granules.layouts import LAYOUTS
 from l2view.granules.references import GranuleReferences
-from l2view.ingest.writer import IDS, Granule, hashed, write_batch
+from l2view.ingest.granule import Granule
+from l2view.ingest.state import IDS, hash_ids
+from l2view.ingest.writer import write_batch
 from l2view.meta.columns import CHUNK_ROWS, Kind, create
 from l2view.stores.hierarchy import META
 from l2view.stores.repository import open_repository
@@ -72,7 +74,7 @@ def block(start: int, stop: int, count: int) -> dict[str, Any]:
         "bbox": shapely.to_wkb(shapely.box(west, south, west + width, south + width)),
         "profile": np.full(len(rows), "", dtype=TEXT),
         "slot": np.full(len(rows), -(2**63)),
-        IDS: hashed(ids),
+        IDS: hash_ids(ids),
     }
 
 

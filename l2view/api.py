@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from l2view.ingest.executors import Parallel
     from l2view.ingest.formats import Parser
     from l2view.ingest.harvest import Harvester
+    from l2view.ingest.options import OnConflict
     from l2view.ingest.report import IngestReport
-    from l2view.ingest.writer import OnConflict
 
 
 def open(
@@ -336,22 +336,18 @@ def ingest(
         Where the store can't be written to, or a granule fails with `strict`.
     """
     # Whoever only searches doesn't wait for VirtualiZarr to load.
-    from l2view.ingest import pipeline
+    from l2view.ingest.options import IngestOptions, ParseOptions
+    from l2view.ingest.pipeline import run_ingest
 
-    return pipeline.ingest(
-        granules,
-        store,
+    options = IngestOptions(
+        parsing=ParseOptions(parser, harvest, collection, dict(defaults or {}), inline_threshold),
         on_conflict=on_conflict,
-        harvest=harvest,
-        parser=parser,
-        collection=collection,
-        defaults=defaults,
         parallel=parallel,
         batch=batch,
         strict=strict,
         branch=branch,
         storage=storage,
-        inline_threshold=inline_threshold,
         dry_run=dry_run,
         progress=progress,
     )
+    return run_ingest(granules, store, options)

@@ -18,7 +18,8 @@ from zarr.dtype import VariableLengthBytes
 
 import l2view
 from l2view.granules.references import ArrayReferences, GranuleReferences
-from l2view.ingest.writer import Granule, write_batch
+from l2view.ingest.granule import Granule
+from l2view.ingest.writer import write_batch
 from l2view.stores.repository import config
 
 GRANULES = 20

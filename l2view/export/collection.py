@@ -24,8 +24,10 @@ from l2view.granules.layouts import LOCATING_FIELDS, StorageName
 from l2view.granules.profile import DEFAULT_KEYS
 from l2view.granules.references import ArrayReferences, Checksum, GranuleReferences
 from l2view.index.commands import extend
-from l2view.ingest.files import FileInfo, store_of
-from l2view.ingest.writer import Granule, write_batch, write_granules
+from l2view.ingest.files import FileInfo, object_store
+from l2view.ingest.granule import Granule
+from l2view.ingest.options import IngestOptions
+from l2view.ingest.writer import write_batch, write_granules
 from l2view.meta.schema import GEOMETRIES, ROW
 from l2view.stores.hierarchy import JSON, META
 from l2view.stores.repository import keep_containers, open_repository, with_containers
@@ -91,6 +93,7 @@ def to_icechunk(
     repository = None if session is not None else open_repository(target)
     granules = _granules(tree, copy_native)
     known = _containers(tree)
+    options = IngestOptions(on_conflict="error", branch=branch, storage=storage)
     snapshot, done, made = None, 0, []
     sums: dict[str, Checksum] = {}
     if check:
@@ -102,14 +105,12 @@ def to_icechunk(
         ready = [Granule(row, _with_checksums(references, sums)) for row, references in some]
         if session is not None:
             _require_containers(session, urls)
-            written = write_granules(session.store, ready, "error", storage)
+            written = write_granules(session.store, ready, options)
         else:
             assert repository is not None
             repository, new = with_containers(repository, urls, known)
             made += new
-            written = write_batch(
-                repository, ready, branch=branch, on_conflict="error", storage=storage
-            )
+            written = write_batch(repository, ready, options)
             snapshot = written.snapshot
         if written.failed:
             reasons = [f"{granule.id}: {reason}" for granule, reason in written.failed]
@@ -178,9 +179,8 @@ async def _checksums(urls: set[str]) -> dict[str, Checksum]:
     """Return what tells whether files change from now on."""
 
     async def one(url: str) -> tuple[str, Checksum]:
-        meta = await obstore.head_async(store_of(root_of(url)), key_of(url))
-        found = FileInfo(url, meta["size"], meta["e_tag"], meta["last_modified"])
-        return url, found.checksum
+        meta = await obstore.head_async(object_store(root_of(url)), key_of(url))
+        return url, FileInfo.from_meta(url, meta).checksum
 
     found: dict[str, Checksum] = {}
     for some in batched(sorted(urls), TOGETHER):

@@ -30,10 +30,10 @@ TEXT = np.dtypes.StringDType()
 
 def to_manifest_store(shape: Shape, *, copy_native: bool = False) -> ManifestStore:
     """Return the view as a store of VirtualiZarr's (see `View.to_manifest_store`)."""
-    from l2view.ingest.files import registry
+    from l2view.ingest.files import store_registry
 
     group, urls = manifest_group(shape, copy_native=copy_native)
-    return ManifestStore(group, registry=registry(*urls))
+    return ManifestStore(group, registry=store_registry(*urls))
 
 
 def manifest_group(shape: Shape, *, copy_native: bool = False) -> tuple[ManifestGroup, set[str]]:

@@ -25,9 +25,9 @@ NOT_VARIABLES = frozenset(f"{DAP}{name}" for name in ("Attribute", "Dimension", 
 
 
 def parse_dmrpp(
-    url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], inline_threshold: int
+    url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], threshold: int
 ) -> tuple[ManifestStore, dict[str, str]]:
-    """Return a DMR++ file as references (see `l2view.ingest.formats.OwnParser`).
+    """Return a DMR++ file as references (see `l2view.ingest.formats.CheckedParser`).
 
     Raises
     ------

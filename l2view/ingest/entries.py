@@ -11,14 +11,16 @@ from typing import Any
 import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
+from obspec_utils.protocols import ReadableFile
 
 from l2view.errors import IngestError
-from l2view.ingest.files import expanded, opened
+from l2view.ingest.files import expand_path, open_file
+from l2view.ingest.granule import Entry, Failure
 from l2view.ingest.harvest import cmr, stac
-from l2view.ingest.parse import Entry, Failure, entry_of_file
 from l2view.text import first_line
 
-RECORDS = (".json", ".geojson", ".ndjson", ".jsonl")
+LINES = (".ndjson", ".jsonl")
+RECORDS = (".json", ".geojson", *LINES)
 TABLES = (".parquet", ".geoparquet")
 """How the names of files end that may hold records instead of arrays."""
 
@@ -30,7 +32,7 @@ ROWS = 1_000
 
 
 def entries_of(granules: Any) -> Iterator[Entry | Failure]:
-    """Yield an entry for each granule that a caller named, or why there is none.
+    """Yield an entry for each granule that a caller names, or why there is none.
 
     Parameters
     ----------
@@ -46,22 +48,25 @@ def entries_of(granules: Any) -> Iterator[Entry | Failure]:
     if isinstance(granules, Entry):
         yield granules
     elif isinstance(granules, str | PathLike):
-        for url in expanded(fspath(granules)):
+        for url in expand_path(fspath(granules)):
             if url.lower().endswith(RECORDS):
-                yield from _in_file(url)
+                yield from _read_records(url)
             elif url.lower().endswith(TABLES):
-                yield from _in_table(url)
+                yield from _read_table(url)
             else:
-                yield entry_of_file(url)
+                yield Entry.of_file(url)
     elif hasattr(granules, "items_as_dicts"):  # a search of pystac-client, page by page
         yield from entries_of(granules.items_as_dicts())
     elif isinstance(granules, Mapping):
-        yield from _of_record(granules, "")
+        yield from _parse_record(granules, "")
     elif hasattr(granules, "to_dict"):  # pystac's Item and ItemCollection
-        yield from _of_record(_dictionary(granules), "")
+        # Without the catalog that its links lead to.
+        plain = "transform_hrefs" in inspect.signature(granules.to_dict).parameters
+        options = {"transform_hrefs": False} if plain else {}
+        yield from _parse_record(granules.to_dict(**options), "")
     elif isinstance(granules, Iterable) and not isinstance(granules, bytes):
-        for one in granules:
-            yield from entries_of(one)
+        for granule in granules:
+            yield from entries_of(granule)
     else:
         raise IngestError(
             "granules are paths, URLs, globs, STAC Items, CMR records, or an iterable of them, "
@@ -69,105 +74,90 @@ def entries_of(granules: Any) -> Iterator[Entry | Failure]:
         )
 
 
-def _dictionary(record: Any) -> Mapping[str, Any]:
-    """Return pystac's object as a dictionary, without the catalog that its links lead to."""
-    plain = "transform_hrefs" in inspect.signature(record.to_dict).parameters
-    found: Mapping[str, Any] = record.to_dict(**({"transform_hrefs": False} if plain else {}))
-    return found
-
-
-def _of_record(record: Any, base: str) -> Iterator[Entry | Failure]:
+def _parse_record(record: Any, base: str) -> Iterator[Entry | Failure]:
     """Yield the granules of a STAC Item, an ItemCollection, or CMR's answer."""
     if not isinstance(record, Mapping):
-        yield Failure(_name(record, base), base, "it is no STAC Item and no CMR record")
+        yield Failure(_record_name(record, base), base, "it is no STAC Item and no CMR record")
         return
     umm = cmr.umm_of(record)
-    for several in ("features", "items"):
-        if umm is None and isinstance(record.get(several), list):
-            for one in record[several]:
-                yield from _of_record(one, base)
+    for members in ("features", "items"):
+        if umm is None and isinstance(record.get(members), list):
+            for member in record[members]:
+                yield from _parse_record(member, base)
             return
-    found: tuple[Any, ...]
     try:
         if umm is not None:
-            found = cmr.record_of(umm)
+            yield Entry(*cmr.record_of(umm))
         elif stac.is_item(record):
-            found = stac.item_of(record, base)
+            yield Entry(*stac.item_of(record, base))
         else:
             raise IngestError("it is no STAC Item and no CMR record")
     except Exception as error:  # whatever may be wrong in somebody's JSON
         text = str(error) if isinstance(error, IngestError) else f"not a valid record: {error!r}"
-        yield Failure(_name(record, base), base, text)
-        return
-    yield Entry(*found)
+        yield Failure(_record_name(record, base), base, text)
 
 
-def _name(record: Any, base: str) -> str:
+def _record_name(record: Any, base: str) -> str:
     """Return what to call a record that may not be one."""
     if isinstance(record, Mapping):
         umm = record.get("umm")
-        named = record.get("id") or (umm.get("GranuleUR") if isinstance(umm, Mapping) else None)
-        if named is not None:
-            return str(named)
-    return entry_of_file(base).id if base else "(no id)"
+        name = record.get("id") or (umm.get("GranuleUR") if isinstance(umm, Mapping) else None)
+        if name is not None:
+            return str(name)
+    return Entry.of_file(base).id if base else "(no id)"
 
 
-def _in_file(url: str) -> Iterator[Entry | Failure]:
+def _read_records(url: str) -> Iterator[Entry | Failure]:
     """Yield the granules of a file of records; Kerchunk's references are a granule themselves."""
     try:
-        for line in _lines(url):
+        for line in _read_lines(url):
             try:
                 record = json.loads(line)
             except ValueError as error:
-                yield Failure(entry_of_file(url).id, url, f"it can't be read: {error}")
+                yield Failure(Entry.of_file(url).id, url, f"it can't be read: {error}")
                 continue
             if isinstance(record, dict) and ("refs" in record or ".zgroup" in record):
-                yield entry_of_file(url)
+                yield Entry.of_file(url)
                 continue
-            for one in record if isinstance(record, list) else [record]:
-                yield from _of_record(one, url)
+            for member in record if isinstance(record, list) else [record]:
+                yield from _parse_record(member, url)
     except IngestError as error:
-        yield Failure(entry_of_file(url).id, url, str(error))
+        yield Failure(Entry.of_file(url).id, url, str(error))
+    except (OSError, ValueError, obstore.exceptions.BaseError) as error:
+        yield Failure(Entry.of_file(url).id, url, f"it can't be read: {first_line(error)}")
 
 
-def _lines(url: str) -> Iterator[str]:
-    """Yield the texts of a file of records, one of them in memory.
-
-    Raises
-    ------
-    IngestError
-        Where it can't be read.
-    """
-    file = opened(url)
+def _open_records(url: str) -> ReadableFile:
+    file = open_file(url)
     if file is None:
         raise IngestError("there is no such file")
-    try:
-        if not url.lower().endswith((".ndjson", ".jsonl")):
-            yield file[1].read().decode()
-            return
-        rest = b""
-        while part := file[1].read(BLOCK):
-            *lines, rest = (rest + part).split(b"\n")
-            yield from (line.decode() for line in lines if line.strip())
-        if rest.strip():
-            yield rest.decode()
-    except (OSError, ValueError, obstore.exceptions.BaseError) as error:
-        raise IngestError(f"it can't be read: {first_line(error)}") from error
+    return file[1]
 
 
-def _in_table(url: str) -> Iterator[Entry | Failure]:
+def _read_lines(url: str) -> Iterator[str]:
+    """Yield the texts of a file of records, one of them in memory."""
+    file = _open_records(url)
+    if not url.lower().endswith(LINES):
+        yield file.read().decode()
+        return
+    tail = b""
+    while block := file.read(BLOCK):
+        *lines, tail = (tail + block).split(b"\n")
+        yield from (line.decode() for line in lines if line.strip())
+    if tail.strip():
+        yield tail.decode()
+
+
+def _read_table(url: str) -> Iterator[Entry | Failure]:
     """Yield the granules of a file of stac-geoparquet, some of its rows in memory."""
     try:
         import rustac
     except ImportError as error:
         raise IngestError("stac-geoparquet needs rustac: pip install 'l2view[stac]'") from error
     try:
-        file = opened(url)
-        if file is None:
-            raise IngestError("there is no such file")
-        table = pq.ParquetFile(file[1])
+        table = pq.ParquetFile(_open_records(url))
         for batch in table.iter_batches(batch_size=ROWS):
             rows = pa.Table.from_batches([batch], schema=table.schema_arrow)
-            yield from _of_record(rustac.from_arrow(rows), url)
+            yield from _parse_record(rustac.from_arrow(rows), url)
     except (IngestError, OSError, pa.ArrowException, rustac.RustacError) as error:
-        yield Failure(entry_of_file(url).id, url, f"it can't be read: {first_line(error)}")
+        yield Failure(Entry.of_file(url).id, url, f"it can't be read: {first_line(error)}")

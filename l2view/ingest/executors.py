@@ -1,4 +1,4 @@
-"""Who parses: this process, threads, processes, Dask or Lithops."""
+"""The executors that parse: this process, threads, processes, Dask or Lithops."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class Workers:
     Attributes
     ----------
     make
-        Makes the executor, None to run tasks here and now.
+        Makes the executor, None to run tasks in this thread.
     window
-        How many tasks it has at a time.
+        The tasks that wait or run at a time.
     processes
         Whether `make` starts processes, and can start others where one of them ends.
     """
@@ -61,8 +61,8 @@ def workers(parallel: Parallel) -> Workers:
                 "parallel= is a pool of forked processes, which lack Icechunk's threads; make it "
                 'with mp_context=multiprocessing.get_context("spawn")'
             )
-        given: Executor = parallel
-        return Workers(lambda: nullcontext(given), WINDOW)
+        executor: Executor = parallel
+        return Workers(lambda: nullcontext(executor), WINDOW)
     if parallel is True:
         parallel = cpu_count() or 1
     if parallel is False:
@@ -83,46 +83,46 @@ def workers(parallel: Parallel) -> Workers:
             raise IngestError(
                 f"parallel={parallel!r} needs {parallel}: pip install {parallel}"
             ) from error
-        made: Any = get_executor(parallel)  # type: ignore[arg-type]
-        return Workers(made, WINDOW)
+        make_any: Any = get_executor(parallel)  # type: ignore[arg-type]
+        return Workers(make_any, WINDOW)
     raise IngestError(
         f"parallel={parallel!r} is not a number of processes, threads, dask, lithops, or an "
         "executor"
     )
 
 
-def mapped[T, R](
-    who: Workers, function: Callable[[T], R], tasks: Iterable[T], lost: Callable[[T], R]
+def map_tasks[T, R](
+    pool: Workers, function: Callable[[T], R], tasks: Iterable[T], worker_died: Callable[[T], R]
 ) -> Iterator[R]:
-    """Yield what `function` makes of tasks, in their order, so many of them at a time.
+    """Yield the results of tasks, in their order, a window of them in work.
 
     Parameters
     ----------
-    who
-        Who runs it.
+    pool
+        The workers.
     function
-        What is run; for processes it must pickle, as tasks and results must.
+        Run for each task; for processes it must pickle, as tasks and results must.
     tasks
-        However many.
-    lost
-        What a task comes to that ends the process that runs it.
+        Of any number.
+    worker_died
+        The result of a task that ends the process that runs it.
     """
-    if who.make is None:
+    if pool.make is None:
         yield from map(function, tasks)
         return
-    rest, tried = iter(tasks), not who.processes
+    remaining, tested = iter(tasks), not pool.processes
     while True:
         waiting: deque[tuple[T, Future[R] | None]] = deque()
         try:
-            with who.make() as executor:
-                if not tried:
-                    _try(executor, function)
-                    tried = True
-                for task in rest:
+            with pool.make() as executor:
+                if not tested:
+                    _test_processes(executor, function)
+                    tested = True
+                for task in remaining:
                     # It waits before it is submitted, which fails where the executor has broken.
                     waiting.append((task, None))
                     waiting[-1] = (task, executor.submit(function, task))
-                    if len(waiting) >= who.window:
+                    if len(waiting) >= pool.window:
                         yield _result(waiting[0][1])
                         waiting.popleft()
                 while waiting:
@@ -130,29 +130,23 @@ def mapped[T, R](
                     waiting.popleft()
                 return
         except BrokenProcessPool:
-            if not who.processes:
+            if not pool.processes:
                 raise
         # One of those that wait ended its process: each of them now runs alone.
         while waiting:
-            with who.make() as executor:
+            with pool.make() as executor:
                 while waiting:
                     task, _ = waiting.popleft()
                     try:
                         result = executor.submit(function, task).result()
                     except BrokenProcessPool:
-                        yield lost(task)
+                        yield worker_died(task)
                         break
                     yield result
 
 
-def _try(executor: Executor, function: Any) -> None:
-    """Raise where tasks can't be sent to processes at all.
-
-    Raises
-    ------
-    IngestError
-        Saying what to change.
-    """
+def _test_processes(executor: Executor, function: Any) -> None:
+    """Raise an `IngestError` where tasks can't be sent to processes at all."""
     try:
         pickle.dumps(function)
     except Exception as error:  # whatever an object's own pickling raises

@@ -1,13 +1,9 @@
-"""Files, wherever they are: one object store for each bucket, server or disk.
-
-Nothing here writes.
-"""
+"""Files, wherever they are: one object store for each bucket, server or disk; nothing writes."""
 
 from __future__ import annotations
 
 import os
 import re
-from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,49 +22,33 @@ from obspec_utils.registry import ObjectStoreRegistry
 
 from l2view.errors import IngestError
 from l2view.granules.references import Checksum
-from l2view.ingest.formats import HEAD
+from l2view.stores.hierarchy import METADATA_KEYS, RecentCache
 from l2view.stores.urls import is_url, key_of, root_of, url_of
 from l2view.text import first_line, strip_credentials
 
 WILD = re.compile(r"[*?\[]")
 SMALL = 2**22
 """The size in bytes up to which a file is read at once."""
-ZARR_MARKS = ("zarr.json", ".zgroup", ".zarray", ".zmetadata", ".zattrs")
-"""Files by which a folder is a Zarr hierarchy, and one granule."""
 CHUNK = re.compile(r"c|\d+(\.\d+)*")
 """The names of a hierarchy's chunks (Zarr v2 and v3)."""
-CONTAINED = frozenset({"file", "s3", "s3a", "gs", "gcs", "http", "https"})
-"""The schemes of files that Icechunk can refer to."""
 REMEMBERED = 1_000
-"""The folders of a listing that are known to be hierarchies or not, the last ones of it."""
-
-
-SUFFIXES = tuple(
-    f".{name}"
-    for names in (
-        ("nc", "nc3", "nc4", "cdf", "netcdf", "h5", "hdf5", "he5", "h4", "hdf4", "he4", "hdf"),
-        ("tif", "tiff", "gtiff", "zarr", "zip", "fit", "fits", "grb", "grb2", "grib", "grib2"),
-        ("dmrpp", "json", "parq"),
-    )
-    for name in names
-)
-"""The ends of files' names that aren't part of a granule's id."""
+"""The folders of a listing that are remembered as hierarchies or not."""
 
 
 @dataclass(frozen=True)
 class FileInfo:
-    """What is known of a file before it is read.
+    """A file's entry in its store.
 
     Attributes
     ----------
     url
-        Where it is.
+        Its URL.
     size
         In bytes.
     etag
-        By which its store tells one content from another, None where it has none.
+        None where its store has none.
     modified
-        When it was written last.
+        The time of the last change.
     """
 
     url: str
@@ -85,12 +65,17 @@ class FileInfo:
         """
         if self.etag and not self.etag.startswith("W/"):
             return f'"{self.etag}"'  # Icechunk takes one pair of quotes off
-        whole = self.modified.replace(microsecond=0)
-        return whole if whole == self.modified else whole + timedelta(seconds=1)
+        second = self.modified.replace(microsecond=0)
+        return second if second == self.modified else second + timedelta(seconds=1)
+
+    @classmethod
+    def from_meta(cls, url: str, meta: obstore.ObjectMeta) -> FileInfo:
+        """Return the entry as obstore has it."""
+        return cls(url, meta["size"], meta["e_tag"], meta["last_modified"])
 
 
 @lru_cache(maxsize=64)
-def store_of(root: str) -> Any:
+def object_store(root: str) -> Any:
     """Return the object store of `root`; settings and credentials come from the environment.
 
     Raises
@@ -112,110 +97,107 @@ def store_of(root: str) -> Any:
         ) from error
 
 
-def registry(*urls: str) -> ObjectStoreRegistry[Any]:
+def store_registry(*urls: str) -> ObjectStoreRegistry[Any]:
     """Return VirtualiZarr's registry with the stores of `urls`."""
     roots = {root_of(url) for url in urls}
-    return ObjectStoreRegistry({root: store_of(root) for root in roots})
+    return ObjectStoreRegistry({root: object_store(root) for root in roots})
 
 
 @contextmanager
-def _read() -> Iterator[None]:
-    """Raise what a store says as an error of ingest's."""
+def _ingest_errors(action: str) -> Iterator[None]:
+    """Raise a store's errors as an `IngestError`: "it can't be read"."""
     try:
         yield
     except (obstore.exceptions.BaseError, OSError) as error:
-        text = str(error).split("\n")[0]
-        raise IngestError(f"it can't be read: {strip_credentials(text)}") from error
+        line = strip_credentials(str(error).split("\n")[0])
+        raise IngestError(f"{action}: {line}") from error
 
 
-def head(url: str) -> FileInfo | None:
-    """Return what a file's store says of it, None where there is no such file.
+def file_info(url: str) -> FileInfo | None:
+    """Return a file's entry, None where there is no such file.
 
     Raises
     ------
     IngestError
         Where it can't be read.
     """
-    with _read():
+    with _ingest_errors("it can't be read"):
         try:
-            return _info(url, obstore.head(store_of(root_of(url)), key_of(url)))
+            return FileInfo.from_meta(url, obstore.head(object_store(root_of(url)), key_of(url)))
         except FileNotFoundError:
             return None
 
 
-def opened(url: str) -> tuple[FileInfo, ReadableFile] | None:
-    """Return what a file's store says of it, and its bytes; None where there is no such file.
+def open_file(url: str) -> tuple[FileInfo, ReadableFile] | None:
+    """Return a file's entry and its bytes, None where there is no such file.
 
-    A small file is read at once: all there is to know of it takes one request.
+    A small file is read at once, in one request.
 
     Raises
     ------
     IngestError
         Where it can't be read.
     """
-    store, key = store_of(root_of(url)), key_of(url)
-    with _read():
+    store, key = object_store(root_of(url)), key_of(url)
+    with _ingest_errors("it can't be read"):
         try:
-            found = obstore.get(store, key)
+            response = obstore.get(store, key)
         except FileNotFoundError:
             return None
-        info = _info(url, found.meta)
-        small = info.size <= SMALL
-        return info, BytesIO(found.bytes()) if small else BlockStoreReader(store, key)
+        info = FileInfo.from_meta(url, response.meta)
+        if info.size <= SMALL:
+            return info, BytesIO(response.bytes())
+        return info, BlockStoreReader(store, key)
 
 
-def _info(url: str, meta: obstore.ObjectMeta) -> FileInfo:
-    return FileInfo(url, meta["size"], meta["e_tag"], meta["last_modified"])
-
-
-def first_bytes(reader: ReadableFile) -> bytes:
-    """Return the beginning of a file.
+def read_head(reader: ReadableFile, size: int) -> bytes:
+    """Return the first bytes of a file.
 
     Raises
     ------
     IngestError
         Where it can't be read.
     """
-    with _read():
+    with _ingest_errors("it can't be read"):
         reader.seek(0)
-        return reader.read(HEAD)
+        return reader.read(size)
 
 
 def is_zarr(url: str) -> bool:
     """Return whether there is a Zarr hierarchy at `url`."""
-    store, prefix = store_of(root_of(url)), key_of(url)
-    for mark in ZARR_MARKS:
+    store, prefix = object_store(root_of(url)), key_of(url)
+    for name in sorted(METADATA_KEYS, reverse=True):  # zarr.json first
         try:
-            obstore.head(store, f"{prefix}/{mark}" if prefix else mark)
+            obstore.head(store, f"{prefix}/{name}" if prefix else name)
         except (FileNotFoundError, obstore.exceptions.BaseError):
             continue
         return True
     return False
 
 
-def is_kerchunk(url: str) -> bool:
+def is_kerchunk_parquet(url: str) -> bool:
     """Return whether a folder that looks like Zarr holds Kerchunk's references in Parquet."""
-    store, prefix = store_of(root_of(url)), key_of(url)
+    store, prefix = object_store(root_of(url)), key_of(url)
     try:
-        found = bytes(obstore.get(store, f"{prefix}/.zmetadata").bytes())
+        metadata = bytes(obstore.get(store, f"{prefix}/.zmetadata").bytes())
     except (FileNotFoundError, obstore.exceptions.BaseError):
         return False
-    return b'"record_size"' in found
+    return b'"record_size"' in metadata
 
 
-def expanded(place: str | os.PathLike[str]) -> Iterator[str]:
-    """Yield the URLs of the files that a path, URL, folder, prefix or glob names, in order.
+def expand_path(path: str | os.PathLike[str]) -> Iterator[str]:
+    """Yield the URLs of the granules that a path, URL, folder, prefix or glob names, in order.
 
     Raises
     ------
     IngestError
         Where a folder, prefix or glob names none.
     """
-    text = os.fspath(place)
+    text = os.fspath(path)
     wild = WILD.search(text)
     if wild and is_url(text) and "=" in text.partition("?")[2]:
         wild = None  # a query, which is refused by name where the file is opened
-    if wild and not (not is_url(text) and Path(text).exists()):
+    if wild and (is_url(text) or not Path(text).exists()):
         yield from _matching(url_of(text[: wild.start()].rpartition("/")[0] or "."), text)
         return
     url = url_of(text)
@@ -225,67 +207,66 @@ def expanded(place: str | os.PathLike[str]) -> Iterator[str]:
     elif is_zarr(url.rstrip("/")):
         yield url.rstrip("/")
     else:
-        yield from _below(url.rstrip("/"), text)
+        yield from _inside(url.rstrip("/"), text)
 
 
 def _matching(base: str, pattern: str) -> Iterator[str]:
     """Yield the URLs of granules below `base` that match `pattern`."""
     # Not taken apart as a URL, which would end at a question mark.
-    inside = is_url(pattern) and pattern.partition("://")[2].partition("/")[2]
-    whole = inside or os.path.abspath(pattern).lstrip("/")  # noqa: PTH100
-    match = re.compile(_regex(whole)).fullmatch
-    found = False
-    for url in _granules(base):
+    key = is_url(pattern) and pattern.partition("://")[2].partition("/")[2]
+    match = re.compile(_glob_regex(key or os.path.abspath(pattern).lstrip("/"))).fullmatch  # noqa: PTH100
+    empty = True
+    for url in _list_granules(base):
         if match(key_of(url)):
-            found = True
+            empty = False
             yield url
-    if not found:
+    if empty:
         raise IngestError(f"{strip_credentials(pattern)} names no file")
 
 
-def _regex(pattern: str) -> str:
+def _glob_regex(pattern: str) -> str:
     """Return a glob as a regular expression: ``*`` stays within a folder, ``**`` doesn't."""
     meanings = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-    parts = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", pattern)
+    tokens = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", pattern)
     return "".join(
-        meanings.get(part, part.replace("[!", "[^") if part.startswith("[") else re.escape(part))
-        for part in parts
+        meanings.get(t, t.replace("[!", "[^") if t.startswith("[") else re.escape(t))
+        for t in tokens
     )
 
 
-def _below(base: str, asked: str) -> Iterator[str]:
-    found = False
-    for url in _granules(base):
-        inside = key_of(url)[len(key_of(base)) :]
-        if not any(part.startswith(".") for part in inside.split("/")):
-            found = True
+def _inside(base: str, text: str) -> Iterator[str]:
+    """Yield the URLs of granules in a folder that aren't hidden; `text` names it in an error."""
+    empty = True
+    for url in _list_granules(base):
+        names = key_of(url)[len(key_of(base)) :].split("/")
+        if not any(name.startswith(".") for name in names):
+            empty = False
             yield url
-    if not found:
-        raise IngestError(f"there is no file below {strip_credentials(asked)}")
+    if empty:
+        raise IngestError(f"there is no file below {strip_credentials(text)}")
 
 
-def _granules(base: str) -> Iterator[str]:
+def _list_granules(base: str) -> Iterator[str]:
     """Yield the URLs of the files below `base`; a Zarr hierarchy among them is one."""
-    known: OrderedDict[str, bool] = OrderedDict()
+    hierarchies: RecentCache[str, bool] = RecentCache(REMEMBERED)
 
     def is_root(folder: str) -> bool:
-        if folder not in known:
-            known[folder] = is_zarr(folder)
-            if len(known) > REMEMBERED:
-                known.popitem(last=False)
-        return known[folder]
+        answer = hierarchies.get(folder)
+        if answer is None:
+            hierarchies.put(folder, answer := is_zarr(folder))
+        return answer
 
-    for file in below(base):
-        parts = file.url[len(base) + 1 :].split("/")
-        folders = ["/".join([base, *parts[:end]]) for end in range(1, len(parts))]
-        if any(known.get(folder) for folder in folders):
+    for file in list_files(base):
+        names = file.url[len(base) + 1 :].split("/")
+        folders = ["/".join([base, *names[:end]]) for end in range(1, len(names))]
+        if any(hierarchies.get(folder) for folder in folders):
             continue
         # Only what may be a part of a hierarchy is worth asking for.
-        suspect = parts[-1] in ZARR_MARKS or CHUNK.fullmatch(parts[-1])
+        suspect = names[-1] in METADATA_KEYS or CHUNK.fullmatch(names[-1])
         yield next(filter(is_root, folders), file.url) if suspect else file.url
 
 
-def below(base: str) -> Iterator[FileInfo]:
+def list_files(base: str) -> Iterator[FileInfo]:
     """Yield the files below `base`, a page of them in memory, sorted by page.
 
     Raises
@@ -294,10 +275,7 @@ def below(base: str) -> Iterator[FileInfo]:
         Where they can't be listed.
     """
     root, prefix = root_of(base), key_of(base)
-    try:
-        for page in obstore.list(store_of(root), prefix=prefix or None):
+    with _ingest_errors(f"{strip_credentials(base)} can't be listed"):
+        for page in obstore.list(object_store(root), prefix=prefix or None):
             for meta in sorted(page, key=lambda meta: meta["path"]):
-                yield _info(f"{root}/{quote(meta['path'])}", meta)
-    except obstore.exceptions.BaseError as error:
-        text = str(error).split("\n")[0]
-        raise IngestError(f"{strip_credentials(base)} can't be listed: {text}") from error
+                yield FileInfo.from_meta(f"{root}/{quote(meta['path'])}", meta)

@@ -1,4 +1,4 @@
-"""Which format a file is of, by its content, and what parses it.
+"""The formats of files: how each is detected by its content, and what parses it.
 
 A suffix is never looked at: archives name the same format in many ways, and call a page of
 HTML that says "not found" by the name of the granule.
@@ -7,8 +7,9 @@ HTML that says "not found" by the name of the granule.
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pkgutil import resolve_name
 from typing import Any
 
 from obspec_utils.protocols import ReadableFile
@@ -16,14 +17,15 @@ from obspec_utils.registry import ObjectStoreRegistry
 from virtualizarr.manifests import ManifestStore
 
 from l2view.errors import IngestError
+from l2view.ingest import plugins
 
 type Parser = Callable[..., ManifestStore]
 """VirtualiZarr's protocol: called with a URL and a registry of stores."""
 
-type OwnParser = Callable[
+type CheckedParser = Callable[
     [str, ReadableFile, ObjectStoreRegistry[Any], int], tuple[ManifestStore, dict[str, str]]
 ]
-"""A parser of ours, around VirtualiZarr's: it finds what that can't refer to or would get wrong.
+"""A parser around VirtualiZarr's that finds what that can't refer to or would get wrong.
 
 Called with a file's URL as VirtualiZarr names it, its bytes, the registry with its store, and the
 most bytes of an array that are copied where they can't be referred to. It returns the references,
@@ -31,11 +33,11 @@ and why arrays are left out, by path.
 """
 
 HEAD = 4096
-"""Bytes from a file's beginning by which its format is told."""
+"""Bytes from a file's beginning by which its format is detected."""
 
 
 @dataclass(frozen=True)
-class Format:
+class FileFormat:
     """A file format.
 
     Attributes
@@ -43,135 +45,171 @@ class Format:
     name
         What people call it.
     parser
-        Module and name of VirtualiZarr's parser's class, or of a parser of ours.
+        VirtualiZarr's parser's class, or a `CheckedParser`, as ``"module:name"``.
+    magic
+        What its files begin with, one of several.
+    detect
+        Whether a file that begins with these `HEAD` bytes is of this format, where `magic`
+        can't tell.
     needs
-        The packages that it takes beyond VirtualiZarr.
+        The packages that the parser takes beyond VirtualiZarr.
     extra
         The extra of l2view that installs them.
-    is_own
-        Whether the parser is ours, an `OwnParser`.
+    is_checked
+        Whether the parser is a `CheckedParser`.
     """
 
     name: str
-    parser: tuple[str, str]
+    parser: str
+    magic: tuple[bytes, ...] = ()
+    detect: Callable[[bytes], bool] = lambda head: False
     needs: tuple[str, ...] = ()
     extra: str = ""
-    is_own: bool = False
+    is_checked: bool = False
+
+    def matches(self, head: bytes) -> bool:
+        """Return whether a file that begins with `head` is of this format."""
+        return head.startswith(self.magic) or self.detect(head)
 
     def parse(
-        self,
-        url: str,
-        reader: ReadableFile,
-        stores: ObjectStoreRegistry[Any],
-        inline_threshold: int,
+        self, url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], threshold: int
     ) -> tuple[ManifestStore, dict[str, str]]:
-        """Return a file as references, and why arrays are left out, by path (see `OwnParser`).
+        """Return a file as references, and why arrays are left out, by path.
 
-        Raises
-        ------
-        IngestError
-            Naming the extra, where a package is missing.
+        The parameters are those of a `CheckedParser`. An `IngestError` names the extra, where a
+        package is missing.
         """
-        if not self.is_own:
-            return self.make()(url, stores), {}
-        parser: OwnParser = self._named()
-        return parser(url, reader, stores, inline_threshold)
+        if not self.is_checked:
+            return self.make_parser()(url, stores), {}
+        parser: CheckedParser = self._load()
+        return parser(url, reader, stores, threshold)
 
-    def make(self) -> Parser:
-        """Return VirtualiZarr's parser.
+    def make_parser(self) -> Parser:
+        """Return VirtualiZarr's parser."""
+        parser: Parser = self._load()()
+        return parser
 
-        Raises
-        ------
-        IngestError
-            Naming the extra, where a package is missing.
-        """
-        made: Parser = self._named()()
-        return made
-
-    def _named(self) -> Any:
-        for name in self.needs:
+    def _load(self) -> Any:
+        for package in self.needs:
             try:
-                importlib.import_module(name)
+                importlib.import_module(package)
             except ImportError as error:
                 raise IngestError(
-                    f"{self.name} needs {name}: pip install 'l2view[{self.extra}]'"
+                    f"{self.name} needs {package}: pip install 'l2view[{self.extra}]'"
                 ) from error
-        module, name = self.parser
-        return getattr(importlib.import_module(module), name)
+        return resolve_name(self.parser)
 
 
-_PARSERS = "virtualizarr.parsers"
-NETCDF3 = Format(
-    "netCDF-3", (_PARSERS, "NetCDF3Parser"), needs=("kerchunk", "scipy"), extra="netcdf3"
-)
-HDF5 = Format("HDF5", ("l2view.ingest.hdf5", "parse_hdf5"), ("h5py",), "hdf", is_own=True)
-HDF4 = Format("HDF4", (_PARSERS, "HDF4Parser"), needs=("kerchunk",), extra="hdf4")
-TIFF = Format(
-    "TIFF",
-    ("l2view.ingest.tiff", "parse_tiff"),
-    ("virtual_tiff", "imagecodecs"),
-    "tiff",
-    is_own=True,
-)
-FITS = Format("FITS", (_PARSERS, "FITSParser"), needs=("astropy",), extra="fits")
-GRIB = Format(
-    "GRIB", ("gribberish.virtualizarr", "GribberishParser"), needs=("gribberish",), extra="grib"
-)
-DMRPP = Format("DMR++", ("l2view.ingest.dmrpp", "parse_dmrpp"), is_own=True)
-_V2 = "l2view.ingest.zarr_v2"
-KERCHUNK = Format("Kerchunk JSON", (_V2, "ReferencesParser"))
-ZARR = Format("Zarr", (_V2, "HierarchyParser"), needs=("arro3.core",), extra="zarr")
-ZIPPED_ZARR = Format(
-    "zipped Zarr", (_V2, "ZippedHierarchyParser"), needs=("arro3.core",), extra="zarr"
-)
-
-MAGIC: tuple[tuple[bytes, Format], ...] = (
-    (b"CDF\x01", NETCDF3),
-    (b"CDF\x02", NETCDF3),
-    (b"CDF\x05", NETCDF3),
-    (b"\x89HDF\r\n\x1a\n", HDF5),
-    (b"\x0e\x03\x13\x01", HDF4),
-    (b"II*\x00", TIFF),
-    (b"MM\x00*", TIFF),
-    (b"II+\x00", TIFF),
-    (b"MM\x00+", TIFF),
-    (b"SIMPLE  =", FITS),
-    (b"GRIB", GRIB),
-    (b"PK\x03\x04", ZIPPED_ZARR),
-)
-"""The bytes that files of a format begin with, from the formats' specifications."""
-
+HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 USER_BLOCKS = (512, 1024, 2048)
 """Where the signature of an HDF5 file stands behind a user block (HDF5 file format, II.A)."""
 
 
-def format_of(head: bytes) -> Format:
-    """Return the format of a file that begins with `head`.
+def _has_user_block(head: bytes) -> bool:
+    return any(head[offset:].startswith(HDF5_SIGNATURE) for offset in USER_BLOCKS)
+
+
+def _text(head: bytes) -> bytes:
+    return head.lstrip(b"\xef\xbb\xbf \t\r\n")
+
+
+def _is_kerchunk(head: bytes) -> bool:
+    return _text(head).startswith(b"{") and b'"refs"' in head
+
+
+def _is_dmrpp(head: bytes) -> bool:
+    names = b"dmrpp" in head or b"opendap.org/xml/ns/dap" in head.lower()
+    return names and _text(head).startswith(b"<")
+
+
+TIFF = FileFormat(
+    "TIFF",
+    "l2view.ingest.tiff:parse_tiff",
+    (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
+    needs=("virtual_tiff", "imagecodecs"),
+    extra="tiff",
+    is_checked=True,
+)
+ZARR = FileFormat(
+    "Zarr", "l2view.ingest.zarr_v2:HierarchyParser", needs=("arro3.core",), extra="zarr"
+)
+FORMATS = (
+    FileFormat(
+        "netCDF-3",
+        "virtualizarr.parsers:NetCDF3Parser",
+        (b"CDF\x01", b"CDF\x02", b"CDF\x05"),
+        needs=("kerchunk", "scipy"),
+        extra="netcdf3",
+    ),
+    FileFormat(
+        "HDF5",
+        "l2view.ingest.hdf5:parse_hdf5",
+        (HDF5_SIGNATURE,),
+        _has_user_block,
+        needs=("h5py",),
+        extra="hdf",
+        is_checked=True,
+    ),
+    FileFormat(
+        "HDF4",
+        "virtualizarr.parsers:HDF4Parser",
+        (b"\x0e\x03\x13\x01",),
+        needs=("kerchunk",),
+        extra="hdf4",
+    ),
+    TIFF,
+    FileFormat(
+        "FITS",
+        "virtualizarr.parsers:FITSParser",
+        (b"SIMPLE  =",),
+        needs=("astropy",),
+        extra="fits",
+    ),
+    FileFormat(
+        "GRIB",
+        "gribberish.virtualizarr:GribberishParser",
+        (b"GRIB",),
+        needs=("gribberish",),
+        extra="grib",
+    ),
+    FileFormat(
+        "zipped Zarr",
+        "l2view.ingest.zarr_v2:ZippedHierarchyParser",
+        (b"PK\x03\x04",),
+        needs=("arro3.core",),
+        extra="zarr",
+    ),
+    FileFormat("Kerchunk JSON", "l2view.ingest.zarr_v2:ReferencesParser", detect=_is_kerchunk),
+    FileFormat("DMR++", "l2view.ingest.dmrpp:parse_dmrpp", detect=_is_dmrpp, is_checked=True),
+)
+"""The formats of single files, each with the bytes of its specification."""
+
+
+def _is_format(plugin: Any) -> bool:
+    return isinstance(plugin, FileFormat)
+
+
+def detect_format(head: bytes) -> FileFormat:
+    """Return the format of a file that begins with `head`: l2view's own, then other packages'.
 
     Raises
     ------
     IngestError
         Where it is none that can be virtualised, saying what it looks like.
     """
-    for magic, known in MAGIC:
-        if head.startswith(magic):
-            return known
-    for offset in USER_BLOCKS:
-        if head[offset:].startswith(b"\x89HDF\r\n\x1a\n"):
-            return HDF5
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if text.startswith(b"{") and b'"refs"' in head:
-        return KERCHUNK
-    if text.startswith(b"<") and (b"dmrpp" in head or b"opendap.org/xml/ns/dap" in head.lower()):
-        return DMRPP
-    raise IngestError(f"its format isn't known: {_looks_like(head, text)}")
+    for own in FORMATS:
+        if own.matches(head):
+            return own
+    others: Iterable[FileFormat] = plugins.load_plugins(plugins.FORMATS, _is_format).values()
+    for other in others:
+        if other.matches(head):
+            return other
+    raise IngestError(f"its format isn't known: {_describe_head(head)}")
 
 
-def _looks_like(head: bytes, text: bytes) -> str:
+def _describe_head(head: bytes) -> str:
     if not head:
         return "it is empty"
-    if text[:64].lower().startswith((b"<!doctype html", b"<html")):
+    if _text(head)[:64].lower().startswith((b"<!doctype html", b"<html")):
         return "it is a page of HTML, as servers send in the place of a file"
-    if not any(head):
-        return "it begins with zeros"
-    return f"it begins with {head[:8]!r}"
+    return f"it begins with {head[:8]!r}" if any(head) else "it begins with zeros"

@@ -1,13 +1,13 @@
 """Entries in, commits out: parsing side by side, writing batch by batch.
 
-Nothing is held of an ingest but one batch, the entries that are being parsed, and its report.
+In memory are one batch, the entries that are being parsed, and the report.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from itertools import batched
 from os import PathLike
@@ -17,28 +17,23 @@ import icechunk
 from rich.console import Console
 
 from l2view.errors import FieldError, IngestError, L2ViewError
-from l2view.granules.layouts import LAYOUTS, StorageName
+from l2view.granules.layouts import StorageName
 from l2view.index.commands import Index, extend
 from l2view.ingest.entries import entries_of
-from l2view.ingest.executors import Parallel, mapped, workers
-from l2view.ingest.formats import Parser
-from l2view.ingest.harvest import Harvester
-from l2view.ingest.parse import INLINE_THRESHOLD, Entry, Failure, Reading, parse
-from l2view.ingest.progress import shown
+from l2view.ingest.executors import map_tasks, workers
+from l2view.ingest.granule import Entry, Failure, Granule
+from l2view.ingest.harvest import plugin_harvesters
+from l2view.ingest.options import IngestOptions
+from l2view.ingest.parse import parse_granule
+from l2view.ingest.progress import progress_bar_of
 from l2view.ingest.report import IngestReport
+from l2view.ingest.state import CollectionState, read_state
 from l2view.ingest.writer import (
-    Granule,
-    OnConflict,
-    State,
-    is_another,
-    planned,
-    read_state,
-    sources_of,
-    storage_of,
-    taken,
+    id_taken_message,
+    is_other_source,
+    plan_row,
     write_batch,
 )
-from l2view.meta.columns import Kinds
 from l2view.stores.repository import (
     containers_for,
     find_repository,
@@ -49,9 +44,6 @@ from l2view.stores.repository import (
 from l2view.stores.urls import common_folders
 from l2view.text import unknown_name
 
-BATCH = 1_000
-"""The most granules in a commit."""
-
 SECONDS = 60.0
 """The longest that granules wait for their commit."""
 
@@ -61,71 +53,50 @@ FOLDERS = 1_000
 LOOKED_UP = 1_000
 """The entries whose ids are looked up together."""
 
+type Show = Callable[[IngestReport], None]
+"""Shows a report as granules come in."""
 
-def ingest(
-    granules: Any,
-    store: Any,
-    *,
-    on_conflict: OnConflict = "skip",
-    harvest: Harvester | None = None,
-    parser: Parser | None = None,
-    collection: str | None = None,
-    defaults: Mapping[str, Any] | None = None,
-    parallel: Parallel = False,
-    batch: int = BATCH,
-    strict: bool = False,
-    branch: str = "main",
-    storage: StorageName | None = None,
-    inline_threshold: int = INLINE_THRESHOLD,
-    dry_run: bool = False,
-    progress: bool | Callable[[IngestReport], None] = False,
-) -> IngestReport:
+
+def run_ingest(granules: Any, store: Any, options: IngestOptions) -> IngestReport:
     """Add granules to a collection (see `l2view.ingest`)."""
-    if on_conflict not in ("skip", "replace", "error"):
-        raise IngestError(f"on_conflict={on_conflict!r} is not skip, replace or error")
-    if batch < 1:
-        raise IngestError(f"batch={batch} is no number of granules")
-    who = workers(parallel)
-    repository = find_repository(store) if dry_run else open_repository(store)
-    state = _state(repository, branch)
-    chosen = storage_of(state, storage)
-    report = IngestReport(dry_run=dry_run)
-    reading = Reading(parser, harvest, collection, dict(defaults or {}), inline_threshold)
-    with _told(progress, granules) as told:
-        entries: Iterable[Entry] = _sound(entries_of(granules), report, told)
-        if on_conflict == "skip" and repository is not None:
-            entries = _unknown(repository, entries, report, branch, harvested=harvest is not None)
-        parsed = mapped(who, partial(parse, reading=reading), entries, _lost)
-        found = _granules(parsed, report, told, strict=strict)
-        if repository is None or dry_run:
-            _look(found, state, chosen, report)
+    pool = workers(options.parallel)
+    repository = find_repository(store) if options.dry_run else open_repository(store)
+    state = _state(repository, options.branch)
+    storage = state.require_storage(options.storage)
+    report = IngestReport(dry_run=options.dry_run)
+    plugin_harvesters()  # whose warnings are for this process
+    with _progress_callback(options, granules) as show:
+        entries: Iterable[Entry] = _valid_entries(entries_of(granules), report, show)
+        if options.on_conflict == "skip" and repository is not None:
+            entries = _skip_existing(repository, entries, report, options)
+        parsed = map_tasks(
+            pool, partial(parse_granule, options=options.parsing), entries, _worker_died
+        )
+        ready = _parsed_granules(parsed, report, show, strict=options.strict)
+        if repository is None or options.dry_run:
+            _dry_run(ready, state, storage, report)
         else:
-            _write_all(repository, found, report, branch, on_conflict, chosen, batch)
-            _index(repository, report, branch, told)
-        told(report)
-    if strict and report.failures:
+            _write_all(repository, ready, report, options)
+            _extend_indexes(repository, report, options.branch, show)
+        show(report)
+    if options.strict and report.failures:
         raise IngestError(f"{report.failed[0]}. {report.added.count} granules were added before")
     return report
 
 
-@contextmanager
-def _told(
-    progress: bool | Callable[[IngestReport], None], granules: Any
-) -> Iterator[Callable[[IngestReport], None]]:
-    """Give what is told of the report as granules come in."""
-    if callable(progress):
-        yield progress
-    elif progress:
-        with shown(lambda: _count(granules), Console(stderr=True)) as show:
-            yield show
-    else:
-        yield lambda report: None
+def _progress_callback(options: IngestOptions, granules: Any) -> AbstractContextManager[Show]:
+    """Give what shows the report as granules come in."""
+    if callable(options.progress):
+        return nullcontext(options.progress)
+    if options.progress:
+        return progress_bar_of(lambda: count_entries(granules), Console(stderr=True))
+    return nullcontext(lambda report: None)
 
 
-def _count(granules: Any) -> int | None:
+def count_entries(granules: Any) -> int | None:
     """Return how many granules there are, None where they may be gone through but once."""
-    several = granules if isinstance(granules, list | tuple) else [granules]
-    if not all(isinstance(one, str | PathLike | Mapping) for one in several):
+    members = granules if isinstance(granules, list | tuple) else [granules]
+    if not all(isinstance(member, str | PathLike | Mapping) for member in members):
         return None
     try:
         return sum(1 for _ in entries_of(granules))
@@ -133,91 +104,83 @@ def _count(granules: Any) -> int | None:
         return None
 
 
-def _state(repository: icechunk.Repository | None, branch: str) -> State:
+def _state(repository: icechunk.Repository | None, branch: str) -> CollectionState:
     if repository is None:
-        return State()
-    if branch not in repository.list_branches():
-        raise IngestError(
-            unknown_name("branch", branch, sorted(repository.list_branches()), "branches")
-        )
+        return CollectionState()
+    branches = repository.list_branches()
+    if branch not in branches:
+        raise IngestError(unknown_name("branch", branch, sorted(branches), "branches"))
     return read_state(repository.readonly_session(branch).store)
 
 
-def _sound(
-    entries: Iterable[Entry | Failure],
-    report: IngestReport,
-    told: Callable[[IngestReport], None],
+def _valid_entries(
+    entries: Iterable[Entry | Failure], report: IngestReport, show: Show
 ) -> Iterator[Entry]:
-    """Yield the entries that are some, and report the others."""
+    """Yield the entries, and report the failures among them."""
     for entry in entries:
         if isinstance(entry, Failure):
             report.fail(entry)
-            told(report)
+            show(report)
         else:
             yield entry
 
 
-def _unknown(
+def _skip_existing(
     repository: icechunk.Repository,
     entries: Iterable[Entry],
     report: IngestReport,
-    branch: str,
-    *,
-    harvested: bool,
+    options: IngestOptions,
 ) -> Iterator[Entry]:
-    """Yield the entries whose ids aren't in the collection, so that they aren't parsed again.
-
-    With `harvested`, the caller's function may have said where a granule comes from.
-    """
-    for some in batched(entries, LOOKED_UP):
-        state = read_state(repository.readonly_session(branch).store)
-        known = sources_of(state, [one.id for one in some])
-        for entry in some:
-            if entry.id not in known:
+    """Yield the entries whose ids aren't in the collection, so that they aren't parsed again."""
+    # The caller's harvester may give a granule another source.
+    compare = options.parsing.harvest is None
+    for batch in batched(entries, LOOKED_UP):
+        state = read_state(repository.readonly_session(options.branch).store)
+        sources = state.sources([entry.id for entry in batch])
+        for entry in batch:
+            if entry.id not in sources:
                 yield entry
-            elif not harvested and is_another(entry.source, known[entry.id][1]):
-                report.fail(Failure(entry.id, entry.url, taken(known[entry.id][1])))
+                continue
+            source = sources[entry.id][1]
+            if compare and is_other_source(entry.source, source):
+                report.fail(Failure(entry.id, entry.url, id_taken_message(source)))
             else:
                 report.skipped.add([entry.id])
 
 
-def _lost(entry: Entry) -> Failure:
+def _worker_died(entry: Entry) -> Failure:
     return Failure(entry.id, entry.url, "the process that parsed it ended")
 
 
-def _granules(
-    parsed: Iterable[Granule | Failure],
-    report: IngestReport,
-    told: Callable[[IngestReport], None],
-    *,
-    strict: bool,
+def _parsed_granules(
+    parsed: Iterable[Granule | Failure], report: IngestReport, show: Show, *, strict: bool
 ) -> Iterator[Granule]:
-    """Yield the granules that are some, and report the others; none after them with `strict`."""
-    for found in parsed:
-        if isinstance(found, Failure):
-            report.fail(found)
+    """Yield the granules, and report the failures; with `strict`, stop at the first of them."""
+    for granule in parsed:
+        if isinstance(granule, Failure):
+            report.fail(granule)
         else:
             report.parsed += 1
-            yield found
+            yield granule
         if strict and report.failures:
             return
-        told(report)
+        show(report)
 
 
-def _look(
-    granules: Iterable[Granule], state: State, storage: StorageName, report: IngestReport
+def _dry_run(
+    granules: Iterable[Granule], state: CollectionState, storage: StorageName, report: IngestReport
 ) -> None:
     """Report what would be written."""
-    kinds = Kinds({**state.kinds, **LAYOUTS[storage].kinds}, state.is_exact)
+    kinds = state.field_kinds(storage)
     folders: set[str] = set()
     for granule in granules:
         try:
-            planned(granule, kinds, storage)
+            plan_row(granule, kinds, storage)
         except (FieldError, ValueError) as error:
             report.fail(Failure(granule.id, granule.source, str(error)))
             continue
         report.added.add([granule.id])
-        report.see(granule)
+        report.add_granule(granule)
         folders |= {f"{url.rpartition('/')[0]}/" for url in granule.references.urls}
         if len(folders) > FOLDERS:
             folders = set(common_folders(folders).values())
@@ -229,10 +192,7 @@ def _write_all(
     repository: icechunk.Repository,
     granules: Iterable[Granule],
     report: IngestReport,
-    branch: str,
-    on_conflict: OnConflict,
-    storage: StorageName,
-    batch: int,
+    options: IngestOptions,
 ) -> None:
     """Write granules, so many in a commit, and none that has waited for long."""
     pending: list[Granule] = []
@@ -244,34 +204,28 @@ def _write_all(
             urls = {url for granule in pending for url in granule.references.urls}
             repository, containers = with_containers(repository, urls)
             report.containers.extend(containers)
-            written = write_batch(
-                repository, pending, branch=branch, on_conflict=on_conflict, storage=storage
-            )
-            report.take(written)
+            report.add_batch(write_batch(repository, pending, options))
             pending.clear()
         began = time.monotonic()
 
     for granule in granules:
         pending.append(granule)
-        if len(pending) >= batch or time.monotonic() - began > SECONDS:
+        if len(pending) >= options.batch or time.monotonic() - began > SECONDS:
             flush()
     flush()
     if report.containers:
         keep_containers(repository, report.containers)
 
 
-def _index(
-    repository: icechunk.Repository,
-    report: IngestReport,
-    branch: str,
-    told: Callable[[IngestReport], None],
+def _extend_indexes(
+    repository: icechunk.Repository, report: IngestReport, branch: str, show: Show
 ) -> None:
-    """Let indexes know of what was written."""
+    """Extend the indexes to what was written, and show how far they are."""
 
-    def tell(index: Index, rows: int, total: int) -> None:
+    def progress(index: Index, rows: int, total: int) -> None:
         report.indexing = f"{index}: {rows:,} of {total:,} rows"
-        told(report)
+        show(report)
 
     if report.snapshots:
-        report.indexes.extend(map(str, extend(repository, branch, tell)))
+        report.indexes.extend(map(str, extend(repository, branch, progress)))
         report.indexing = ""

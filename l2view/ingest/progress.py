@@ -14,7 +14,7 @@ from l2view.progress import is_watched, progress_bar
 
 
 @contextmanager
-def shown(
+def progress_bar_of(
     count: Callable[[], int | None], console: Console
 ) -> Iterator[Callable[[IngestReport], None]]:
     """Give what shows a report as a bar; nothing is drawn where there is no terminal.

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from l2view.ingest.parse import Failure
-from l2view.ingest.writer import Granule, Written
+from l2view.ingest.granule import Failure, Granule
+from l2view.ingest.writer import BatchResult
 from l2view.meta.columns import Kind
 from l2view.text import join_names
 
@@ -15,22 +15,14 @@ LISTED = 1_000
 
 
 @dataclass
-class Tally:
-    """Granules of one kind: how many, and the first of them.
-
-    Attributes
-    ----------
-    count
-        How many.
-    ids
-        The first ids.
-    """
+class GranuleCount:
+    """How many granules there are of a kind, and the first ids."""
 
     count: int = 0
     ids: list[str] = field(default_factory=list)
 
     def add(self, ids: Sequence[str]) -> None:
-        """Take in granules."""
+        """Add granules."""
         self.count += len(ids)
         self.ids.extend(ids[: LISTED - len(self.ids)])
 
@@ -69,15 +61,15 @@ class IngestReport:
     fields
         What each field holds, of a dry run alone.
     dry_run
-        Whether nothing was written.
+        Whether nothing was batch.
     """
 
-    added: Tally = field(default_factory=Tally)
-    replaced: Tally = field(default_factory=Tally)
-    skipped: Tally = field(default_factory=Tally)
+    added: GranuleCount = field(default_factory=GranuleCount)
+    replaced: GranuleCount = field(default_factory=GranuleCount)
+    skipped: GranuleCount = field(default_factory=GranuleCount)
     failed: list[Failure] = field(default_factory=list)
     failures: int = 0
-    omitted: dict[tuple[str, str], Tally] = field(default_factory=dict)
+    omitted: dict[tuple[str, str], GranuleCount] = field(default_factory=dict)
     containers: list[str] = field(default_factory=list)
     snapshots: list[str] = field(default_factory=list)
     indexes: list[str] = field(default_factory=list)
@@ -90,13 +82,13 @@ class IngestReport:
     dry_run: bool = False
 
     def fail(self, failure: Failure) -> None:
-        """Take in a granule that is left out."""
+        """Add a granule that is left out."""
         self.failures += 1
         if len(self.failed) < LISTED:
             self.failed.append(failure)
 
-    def see(self, granule: Granule) -> None:
-        """Take in what a granule that isn't left out consists of."""
+    def add_granule(self, granule: Granule) -> None:
+        """Add the chunks, the profile and the omitted arrays of a granule that isn't left out."""
         references = granule.references
         for array in references.arrays:
             self.references += len(array.locations) - array.locations.count("")
@@ -105,19 +97,19 @@ class IngestReport:
         self.profiles[name] = self.profiles.get(name, 0) + 1
         for left_out in references.omitted.items():
             if left_out in self.omitted or len(self.omitted) < LISTED:
-                self.omitted.setdefault(left_out, Tally()).add([granule.id])
+                self.omitted.setdefault(left_out, GranuleCount()).add([granule.id])
 
-    def take(self, written: Written) -> None:
-        """Take in a batch."""
-        self.added.add(written.added)
-        self.replaced.add(written.replaced)
-        self.skipped.add(written.skipped)
-        for granule, reason in written.failed:
+    def add_batch(self, batch: BatchResult) -> None:
+        """Add what became of a batch."""
+        self.added.add(batch.added)
+        self.replaced.add(batch.replaced)
+        self.skipped.add(batch.skipped)
+        for granule, reason in batch.failed:
             self.fail(Failure(granule.id, granule.source, reason))
-        if written.snapshot is not None:
-            self.snapshots.append(written.snapshot)
-        for granule in written.kept:
-            self.see(granule)
+        if batch.snapshot is not None:
+            self.snapshots.append(batch.snapshot)
+        for granule in batch.granules:
+            self.add_granule(granule)
 
     def __repr__(self) -> str:
         return str(self)
@@ -133,7 +125,7 @@ class IngestReport:
         lines = [f"{name:<9}{count:>11,}" for name, count in counts]
         lines.append(f"{self.references:,} chunks of {self.bytes / 1e6:,.1f} MB referred to")
         lines.extend(f"may be read: {prefix}" for prefix in self.containers)
-        lines.extend(f"more rows: {one}" for one in self.indexes)
+        lines.extend(f"more rows: {index}" for index in self.indexes)
         if self.dry_run:
             most = sorted(self.profiles.items(), key=lambda item: -item[1])
             lines.extend(f"profile {name}: {count:,} granules" for name, count in most[:20])
@@ -145,7 +137,7 @@ class IngestReport:
         )
         if len(self.omitted) > 20:
             lines.append(f"… and {len(self.omitted) - 20:,} more arrays")
-        lines.extend(f"left out: {one}" for one in self.failed[:20])
+        lines.extend(f"left out: {failure}" for failure in self.failed[:20])
         if self.failures > 20:
             lines.append(f"… and {self.failures - 20:,} more")
         return "\n".join(lines)

@@ -40,9 +40,9 @@ class _Endian(Enum):
 
 
 def parse_tiff(
-    url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], inline_threshold: int
+    url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], threshold: int
 ) -> tuple[ManifestStore, dict[str, str]]:
-    """Return a TIFF as references (see `l2view.ingest.formats.OwnParser`)."""
+    """Return a TIFF as references (see `l2view.ingest.formats.CheckedParser`)."""
     codecs: Any = virtual_tiff.codecs
     if not isinstance(codecs.Endian, EnumType):
         codecs.Endian = _Endian
@@ -52,7 +52,7 @@ def parse_tiff(
         return VirtualTIFF(ifd_layout="nested")(url, stores), {}
 
 
-def images(
+def flatten_images(
     arrays: list[ArrayReferences], attributes: Mapping[str, JSON], *, alone: bool
 ) -> tuple[list[ArrayReferences], dict[str, JSON], dict[str, str]]:
     """Return a TIFF's images as arrays ``0``, ``1``, … of one group, the full one first.

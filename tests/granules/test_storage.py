@@ -26,7 +26,8 @@ from l2view.granules.convention import CONVENTION
 from l2view.granules.groups_writer import granule_path
 from l2view.granules.references import ArrayReferences, GranuleReferences
 from l2view.ingest import pipeline
-from l2view.ingest.writer import Granule, write_batch
+from l2view.ingest.granule import Granule
+from l2view.ingest.writer import write_batch
 from l2view.stores.repository import open_repository
 
 SCHEMAS = Path(__file__).parents[2] / "docs" / "store-format" / "v1"

@@ -22,7 +22,8 @@ from zarr.storage import LocalStore
 import l2view
 from l2view.errors import FieldError, IngestError, L2ViewWarning, StoreError
 from l2view.index.commands import Index, build_indexes, extend
-from l2view.ingest.writer import Granule, write_batch
+from l2view.ingest.granule import Granule
+from l2view.ingest.writer import write_batch
 from l2view.search.table import MetaDataset
 from l2view.stores.repository import open_repository
 

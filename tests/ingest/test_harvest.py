@@ -22,7 +22,7 @@ from l2view.geolocation.footprint import (
     of_track,
     rectangle,
 )
-from l2view.ingest.harvest.attributes import harvest_attributes, times_of
+from l2view.ingest.harvest.attributes import attribute_times, harvest_attributes
 
 GLOBE = pyproj.Geod(ellps="sphere")
 
@@ -144,7 +144,7 @@ def test_bounds() -> None:
     ],
 )
 def test_times(attributes: dict[str, Any], expected: tuple[Any, Any]) -> None:
-    assert times_of(attributes) == expected
+    assert attribute_times(attributes) == expected
 
 
 def test_times_and_places_of_arrays() -> None:

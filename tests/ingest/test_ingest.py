@@ -35,7 +35,7 @@ from l2view.errors import (
     QueryError,
     UnsupportedArrayError,
 )
-from l2view.ingest.formats import format_of
+from l2view.ingest.formats import detect_format
 
 
 @pytest.fixture(scope="module")
@@ -469,11 +469,11 @@ def test_what_goes_in_comes_out(
 
 
 def test_formats_are_told_by_content() -> None:
-    assert format_of(b"CDF\x05").name == "netCDF-3"
-    assert format_of(bytes(512) + b"\x89HDF\r\n\x1a\n").name == "HDF5"
-    assert format_of(b"MM\x00+\x00\x08").name == "TIFF"
-    assert format_of(b"SIMPLE  =                    T").name == "FITS"
-    assert format_of(b'{"version": 1, "refs": {}}').name == "Kerchunk JSON"
-    assert format_of(b'<?xml version="1.0"?><Dataset xmlns:dmrpp="x">').name == "DMR++"
+    assert detect_format(b"CDF\x05").name == "netCDF-3"
+    assert detect_format(bytes(512) + b"\x89HDF\r\n\x1a\n").name == "HDF5"
+    assert detect_format(b"MM\x00+\x00\x08").name == "TIFF"
+    assert detect_format(b"SIMPLE  =                    T").name == "FITS"
+    assert detect_format(b'{"version": 1, "refs": {}}').name == "Kerchunk JSON"
+    assert detect_format(b'<?xml version="1.0"?><Dataset xmlns:dmrpp="x">').name == "DMR++"
     with pytest.raises(IngestError, match="its format isn't known: it is empty"):
-        format_of(b"")
+        detect_format(b"")

@@ -23,11 +23,13 @@ from l2view.errors import IngestError, L2ViewWarning
 from l2view.geolocation.footprint import of_axes, of_bounds, of_granule, on_the_globe
 from l2view.geolocation.granule import GranuleArrays
 from l2view.ingest.entries import entries_of
-from l2view.ingest.harvest.attributes import harvest_attributes, instant
+from l2view.ingest.granule import Entry, Failure
+from l2view.ingest.harvest.attributes import harvest_attributes, parse_time
 from l2view.ingest.harvest.cmr import record_of
 from l2view.ingest.harvest.stac import item_of
-from l2view.ingest.parse import Entry, Failure, Reading, entry_of_file, parse
-from l2view.ingest.pipeline import _count
+from l2view.ingest.options import ParseOptions
+from l2view.ingest.parse import parse_granule
+from l2view.ingest.pipeline import count_entries
 from l2view.stores.trust import trust, trusted
 
 DEFAULTS = {"datetime": "2025-06-01", "bbox": shapely.to_wkb(shapely.box(0, 0, 1, 1))}
@@ -102,11 +104,11 @@ def test_what_a_harvester_may_return(tmp_path: Path) -> None:
 @pytest.mark.parametrize("key", ["..", ".", "zarr.json", "a//b", ""])
 def test_assets_with_names_that_zarr_lacks(tmp_path: Path, key: str) -> None:
     path = write_swath(tmp_path / "s.h5", 1)
-    found = parse(Entry("x", {key: path.as_uri(), "other": path.as_uri()}), Reading())
+    found = parse_granule(Entry("x", {key: path.as_uri(), "other": path.as_uri()}), ParseOptions())
     if key:
         assert isinstance(found, Failure)
         assert "which Zarr can't hold" in found.reason
-    clash = parse(Entry("x", {"a": path.as_uri(), "a/sst": path.as_uri()}), Reading())
+    clash = parse_granule(Entry("x", {"a": path.as_uri(), "a/sst": path.as_uri()}), ParseOptions())
     assert isinstance(clash, Failure)
     assert "called like other arrays or groups: a/sst" in clash.reason
 
@@ -124,14 +126,16 @@ def test_assets_with_names_that_zarr_lacks(tmp_path: Path, key: str) -> None:
     ],
 )
 def test_ids_are_names_without_what_says_the_format(name: str, expected: str) -> None:
-    assert entry_of_file(f"s3://b/{name}").id == expected
+    assert Entry.of_file(f"s3://b/{name}").id == expected
 
 
 def test_urls_with_queries(tmp_path: Path) -> None:
-    found = parse(Entry("x", {"": "https://host.example/get?file=one.nc"}), Reading())
+    found = parse_granule(Entry("x", {"": "https://host.example/get?file=one.nc"}), ParseOptions())
     assert isinstance(found, Failure)
     assert "its URL has a query" in found.reason
-    asset = parse(Entry("x", {"a": "https://me:secret@host.example/get?file=one"}), Reading())
+    asset = parse_granule(
+        Entry("x", {"a": "https://me:secret@host.example/get?file=one"}), ParseOptions()
+    )
     assert isinstance(asset, Failure)
     assert "secret" not in str(asset)
     (entry,) = entries_of("https://host.example/get?file=one.nc")
@@ -146,11 +150,11 @@ def test_references_from_afar_to_files_here(tmp_path: Path) -> None:
     def parser(url: str, registry: Any) -> Any:
         from virtualizarr.parsers import HDFParser
 
-        from l2view.ingest.files import registry as stores
+        from l2view.ingest.files import store_registry
 
-        return HDFParser()(path.as_uri(), stores(path.as_uri()))
+        return HDFParser()(path.as_uri(), store_registry(path.as_uri()))
 
-    found = parse(Entry("x", {"": "memory:///x.h5"}), Reading(parser=parser))
+    found = parse_granule(Entry("x", {"": "memory:///x.h5"}), ParseOptions(parser=parser))
     assert isinstance(found, Failure)
 
 
@@ -220,7 +224,7 @@ def test_tiffs_that_no_codec_reads(tmp_path: Path) -> None:
     ],
 )
 def test_times_of_older_files(text: str, expected: str | None) -> None:
-    found = instant(text)
+    found = parse_time(text)
     assert (None if found is None else str(found)) == expected
 
 
@@ -439,10 +443,10 @@ def test_places_and_times_of_records() -> None:
 def test_a_bar_takes_nothing_from_an_iterator(tmp_path: Path) -> None:
     """Counting what can be gone through but once would lose it."""
     paths = [write_swath(tmp_path / f"s{number}.h5", number) for number in range(4)]
-    assert _count([str(path) for path in paths]) == 4
-    assert _count(tmp_path / "*.h5") == 4
+    assert count_entries([str(path) for path in paths]) == 4
+    assert count_entries(tmp_path / "*.h5") == 4
     for granules in (iter(paths), [iter(paths)], [paths[0], iter(paths[1:])]):
-        assert _count(granules) is None
+        assert count_entries(granules) is None
     assert l2view.ingest([iter(paths)], tmp_path / "c", progress=True).added.count == 4
 
 

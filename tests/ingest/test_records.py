@@ -23,7 +23,7 @@ import l2view
 from l2view.errors import IngestError
 from l2view.ingest import entries as entries_module
 from l2view.ingest.entries import entries_of
-from l2view.ingest.parse import Entry, Failure
+from l2view.ingest.granule import Entry, Failure
 
 
 def only(granules: Any) -> Entry:

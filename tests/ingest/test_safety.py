@@ -25,7 +25,6 @@ from command_line import run
 
 import l2view
 from l2view.errors import AuthorizationError, ChunkError, IngestError
-from l2view.ingest import files as files_of_ingest
 from l2view.ingest.files import FileInfo
 from l2view.stores import repository as repository_of_ingest
 from l2view.stores.repository import containers_for, keep_containers, open_repository
@@ -49,9 +48,9 @@ def test_what_tells_whether_a_file_changed(etag: Any, modified: float, expected:
 
 
 def test_a_store_without_etags(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = files_of_ingest._info
+    from_meta = FileInfo.from_meta
     monkeypatch.setattr(
-        files_of_ingest, "_info", lambda url, meta: replace(plain(url, meta), etag=None)
+        FileInfo, "from_meta", lambda url, meta: replace(from_meta(url, meta), etag=None)
     )
     path = write_swath(tmp_path / "s.h5", 1)
     l2view.ingest(path, tmp_path / "c")
@@ -289,14 +288,15 @@ def test_two_files_with_one_name_are_not_one_granule(tmp_path: Path) -> None:
 
 
 def test_signatures_of_urls_are_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from l2view.ingest import parse as parse_module
-    from l2view.ingest.parse import Entry, Reading, parse
+    from l2view.ingest.granule import Entry, Granule
+    from l2view.ingest.options import ParseOptions
+    from l2view.ingest.parse import parse_granule
 
     path = write_swath(tmp_path / "s.h5", 1)
     signed = f"{path.as_uri()}?sig=secret"
     entry = Entry("s", {"": signed}, {"href": signed, "asset_x": signed})
-    found = parse(entry, Reading())
-    assert isinstance(found, parse_module.Granule), found
+    found = parse_granule(entry, ParseOptions())
+    assert isinstance(found, Granule), found
     assert found.row["href"] == found.row["asset_x"] == path.as_uri()
     assert "secret" not in repr(found)
 

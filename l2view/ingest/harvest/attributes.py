@@ -81,32 +81,32 @@ def harvest_attributes(group: zarr.Group, url: str) -> dict[str, Any]:
         found = next((_scalar(attributes[c]) for c in candidates if c in attributes), None)
         if found is not None:
             fields[name] = _typed(name, found)
-    start, end = times_of(attributes)
+    start, end = attribute_times(attributes)
     if start is None:
-        start, end = times_of_arrays(group)
+        start, end = array_times(group)
     if start is not None:
         fields["datetime"] = fields["start_datetime"] = start
         fields["end_datetime"] = end if end is not None and end >= start else None
     return fields
 
 
-def times_of(attributes: Mapping[str, Any]) -> tuple[datetime | None, datetime | None]:
+def attribute_times(attributes: Mapping[str, Any]) -> tuple[datetime | None, datetime | None]:
     """Return the first and last time that attributes name, in UTC; None for what they don't."""
     for first, last in TIMES:
-        start = instant(*(attributes.get(name) for name in first))
+        start = parse_time(*(attributes.get(name) for name in first))
         if start is not None:
-            end = instant(*(attributes.get(name) for name in last)) if last else None
+            end = parse_time(*(attributes.get(name) for name in last)) if last else None
             if end is not None or not last:
                 return start, end
     return None, None
 
 
-def instant(*parts: Any) -> datetime | None:
+def parse_time(*parts: Any) -> datetime | None:
     """Return the time that one text, or a date and a time, stand for; None where they don't.
 
     Examples
     --------
-    >>> instant("2015-07-02", "08:42:00"), instant("20190821T174811Z"), instant("soon")
+    >>> parse_time("2015-07-02", "08:42:00"), parse_time("20190821T174811Z"), parse_time("soon")
     (datetime.datetime(2015, 7, 2, 8, 42), datetime.datetime(2019, 8, 21, 17, 48, 11), None)
     """
     if not parts or not all(isinstance(part, str) and part.strip() for part in parts):
@@ -132,7 +132,7 @@ def _utc(at: datetime) -> datetime:
     return at.astimezone(UTC).replace(tzinfo=None)
 
 
-def times_of_arrays(group: zarr.Group) -> tuple[datetime | None, datetime | None]:
+def array_times(group: zarr.Group) -> tuple[datetime | None, datetime | None]:
     """Return the first and last value of a granule's array of times, None where it has none."""
     for array in _time_arrays(group):
         raw = np.asarray(array[...])

@@ -12,7 +12,7 @@ import shapely
 
 from l2view.errors import IngestError
 from l2view.geolocation.footprint import of_ring, of_track, rectangle
-from l2view.ingest.harvest.attributes import instant
+from l2view.ingest.harvest.attributes import parse_time
 
 SIDES = (
     "WestBoundingCoordinate",
@@ -50,8 +50,8 @@ def record_of(umm: Mapping[str, Any]) -> tuple[str, dict[str, str], dict[str, An
     if start:
         end = span.get("EndingDateTime") or start
         # What is no time is named where all fields are looked at.
-        fields["datetime"] = fields["start_datetime"] = instant(start) or start
-        fields["end_datetime"] = instant(end) or end
+        fields["datetime"] = fields["start_datetime"] = parse_time(start) or start
+        fields["end_datetime"] = parse_time(end) or end
     shape = outline_of(umm)
     if shape is not None:
         fields["bbox"] = shapely.to_wkb(shape)

@@ -16,8 +16,8 @@ import shapely
 import shapely.geometry
 
 from l2view.errors import IngestError
-from l2view.ingest.files import SUFFIXES
-from l2view.ingest.harvest.attributes import instant
+from l2view.ingest.granule import SUFFIXES
+from l2view.ingest.harvest.attributes import parse_time
 from l2view.stores.urls import url_of
 
 MEDIA = ("tiff", "geotiff", "netcdf", "hdf", "zarr", "fits", "grib")
@@ -65,7 +65,7 @@ def item_of(
     for name in TIMES:
         if isinstance(fields.get(name), str):
             # What is no time is named where all fields are looked at.
-            fields[name] = instant(fields[name]) or fields[name]
+            fields[name] = parse_time(fields[name]) or fields[name]
     if fields.get("datetime") is None:
         fields["datetime"] = fields.get("start_datetime")
     fields |= placing_of({**first, **fields})

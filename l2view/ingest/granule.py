@@ -1,0 +1,111 @@
+"""A granule on its way in: as it was named, as it was parsed, or why it is left out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from l2view.granules.references import GranuleReferences
+from l2view.text import strip_credentials
+
+SUFFIXES = frozenset(
+    f".{name}"
+    for name in (
+        *("nc", "nc3", "nc4", "cdf", "netcdf", "h5", "hdf5", "he5", "h4", "hdf4", "he4", "hdf"),
+        *("tif", "tiff", "gtiff", "zarr", "zip", "fit", "fits", "grb", "grb2", "grib", "grib2"),
+        *("dmrpp", "json", "parq"),
+    )
+)
+"""The ends of files' names that aren't part of a granule's id."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A granule that is to be parsed.
+
+    Attributes
+    ----------
+    id
+        Its id.
+    assets
+        Its files' URLs by name, ``""`` for that of a granule which is one file.
+    fields
+        The fields of its record, which win over what its files say.
+    omitted
+        Why files of it are left out, by name.
+    """
+
+    id: str
+    assets: Mapping[str, str]
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    omitted: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of_file(cls, url: str) -> Entry:
+        """Return the entry of a granule that is one file, whose id is the file's name."""
+        name = PurePosixPath(unquote(urlsplit(url).path)).name
+        # Not every dot begins a suffix: "gfs.t00z.pgrb2.f003" is a name.
+        while (stem := PurePosixPath(name)).suffix.lower() in SUFFIXES and stem.stem:
+            name = stem.stem
+        return cls(name, {"": url})
+
+    @property
+    def url(self) -> str:
+        """The first of its files."""
+        return next(iter(self.assets.values()), "")
+
+    @property
+    def source(self) -> str:
+        """Its field ``href``, unless the caller's harvester says otherwise."""
+        return strip_credentials(str(self.fields.get("href") or self.url))
+
+
+@dataclass(frozen=True)
+class Granule:
+    """A granule that is ready to be written.
+
+    Attributes
+    ----------
+    row
+        Its fields; ``id`` among them.
+    references
+        Its arrays.
+    """
+
+    row: Mapping[str, Any]
+    references: GranuleReferences
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return str(self.row["id"])
+
+    @property
+    def source(self) -> str:
+        """Its field ``href``, empty where it has none."""
+        return str(self.row.get("href") or "")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A granule that is left out.
+
+    Attributes
+    ----------
+    id
+        Its id.
+    url
+        Its file.
+    reason
+        Why.
+    """
+
+    id: str
+    url: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.id} ({strip_credentials(self.url)}): {self.reason}"

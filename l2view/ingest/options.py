@@ -1,0 +1,65 @@
+"""What a caller chooses for an ingest, as values that are handed on whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+from l2view.errors import IngestError
+from l2view.granules.layouts import StorageName
+from l2view.ingest.executors import Parallel
+from l2view.ingest.formats import Parser
+from l2view.ingest.harvest import Harvester
+
+if TYPE_CHECKING:
+    from l2view.ingest.report import IngestReport
+
+type OnConflict = Literal["skip", "replace", "error"]
+"""What becomes of a granule whose id is there already."""
+
+
+@dataclass(frozen=True)
+class ParseOptions:
+    """How granules are parsed; it goes to the workers.
+
+    Attributes are described by `l2view.ingest`.
+    """
+
+    parser: Parser | None = None
+    harvest: Harvester | None = None
+    collection: str | None = None
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    inline_threshold: int = 2**20
+
+
+@dataclass(frozen=True)
+class IngestOptions:
+    """How granules are added to a collection.
+
+    Attributes are described by `l2view.ingest`.
+
+    Raises
+    ------
+    IngestError
+        Where a value is none that is allowed.
+    """
+
+    parsing: ParseOptions = ParseOptions()
+    on_conflict: OnConflict = "skip"
+    parallel: Parallel = False
+    batch: int = 1_000
+    strict: bool = False
+    branch: str = "main"
+    storage: StorageName | None = None
+    dry_run: bool = False
+    progress: bool | Callable[[IngestReport], None] = False
+
+    def __post_init__(self) -> None:
+        if self.on_conflict not in ("skip", "replace", "error"):
+            raise IngestError(f"on_conflict={self.on_conflict!r} is not skip, replace or error")
+        if self.batch < 1:
+            raise IngestError(f"batch={self.batch} is no number of granules")
+
+
+DEFAULT_OPTIONS = IngestOptions()
