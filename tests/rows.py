@@ -18,7 +18,7 @@ from zarr.storage import LocalStore
 
 import l2view
 from l2view.granules.references import GranuleReferences
-from l2view.ingest.writer import Granule
+from l2view.ingest.granule import Granule
 
 CHUNK = 7
 EPOCH = datetime(2025, 1, 1)
