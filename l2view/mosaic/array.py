@@ -23,52 +23,28 @@ MAX_STACK_BYTES = 1 << 27
 
 @dataclass(frozen=True, eq=False)
 class BandArray:
-    """A band on the target's grid; slices of it are read and composed when they are taken.
-
-    Attributes
-    ----------
-    name
-        Its name.
-    grid
-        The target.
-    groups
-        The length of its first axis, that of groups of granules; None where there is none.
-    images
-        Its images, profile by profile.
-    resampling
-        How images are brought onto the grid.
-    reduce
-        How several become one.
-    source
-        The data type of the images' values.
-    dtype
-        Its own.
-    nodata
-        What stands where there is nothing.
-    avoid_nodata
-        Move a value that comes out as `nodata` to the next, as `nodata` stands for nothing.
-    """
+    """A band on the target's grid; slices of it are read and composed when they are taken."""
 
     name: str
     grid: GeoBox
-    groups: int | None
+    groups: int | None  # the length of the axis of groups of granules, None for no such axis
     images: tuple[Images, ...]
     resampling: str
     reduce: Reduce
-    source: np.dtype[Any]
+    source: np.dtype[Any]  # of the images' values
     dtype: np.dtype[Any]
-    nodata: Any
-    avoid_nodata: bool = False
+    nodata: Any  # what stands where there is nothing
+    avoid_nodata: bool = False  # whether a value that comes out as `nodata` moves to the next
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Its shape: (groups, y, x), or (y, x)."""
+        """(groups, y, x), or (y, x)."""
         height, width = self.grid.shape
         return (height, width) if self.groups is None else (self.groups, height, width)
 
     @property
     def ndim(self) -> int:
-        """The number of its axes."""
+        """2 or 3."""
         return len(self.shape)
 
     def __repr__(self) -> str:
@@ -188,13 +164,7 @@ def split_at_antimeridian(window: GeoBox) -> list[GeoBox]:
 def bounding_ranges(
     key: Any, shape: tuple[int, ...]
 ) -> tuple[list[range], tuple[slice | int, ...]]:
-    """Return the range of positions that an index needs along each axis, and the index in them.
-
-    Raises
-    ------
-    IndexError
-        Where the index is none of integers and slices, or is beyond the array.
-    """
+    """Return the range of positions that an index needs along each axis, and the index in them."""
     indices = key if isinstance(key, tuple) else (key,)
     if Ellipsis in indices:
         at = indices.index(Ellipsis)

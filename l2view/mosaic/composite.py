@@ -25,18 +25,10 @@ type Reduce = ReduceName | Callable[[np.ma.MaskedArray[Any, Any]], Any]
 
 @dataclass(frozen=True)
 class PendingTile:
-    """What an image could give a part of an output window, before it is read.
-
-    Attributes
-    ----------
-    target
-        The part.
-    read
-        Reads it, or what lies within a smaller part.
-    """
+    """What an image could give a part of an output window, before it is read."""
 
     target: Target
-    read: Callable[[Target], Iterator[Tile]]
+    read: Callable[[Target], Iterator[Tile]]  # reads it, or what lies within a smaller part
 
 
 type PendingImage = Sequence[PendingTile]
@@ -55,17 +47,17 @@ def require_reduce(reduce: Any) -> None:
 def composite(
     images: Iterable[PendingImage], shape: Shape, dtype: np.dtype[Any], reduce: Reduce
 ) -> Masked:
-    """Return several images as one.
+    """Return several images as one, of floats where they are averaged.
 
     Parameters
     ----------
     images
-        In the order in which they are composed; each is asked for when it is needed. Those of
+        In the order in which they are composed, each asked for when it is needed. Those of
         ``"last"`` come in the opposite order.
     shape
         Of the window.
     dtype
-        Of the result of what takes pixels as they are; means and medians are at least of floats.
+        Of the result of what takes pixels as they are.
     reduce
         The composite.
 
@@ -224,13 +216,7 @@ def _median(stack: np.ma.MaskedArray[Any, Any]) -> Masked:
 
 
 def _call(reduce: Any, stack: np.ma.MaskedArray[Any, Any]) -> Masked:
-    """Return a function's image of a stack.
-
-    Raises
-    ------
-    QueryError
-        Where it isn't one.
-    """
+    """Return a function's image of a stack, or raise a QueryError where it isn't one."""
     result = reduce(stack)
     values = np.ma.getdata(result)
     if values.dtype.kind not in "iufb":

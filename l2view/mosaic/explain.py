@@ -154,14 +154,10 @@ class MosaicExplanation:
 def explain_plan(
     tree: Tree, plan: MosaicPlan, progress: bool | ReportProgress = False
 ) -> MosaicExplanation:
-    """Return what a mosaic would read.
+    """Return what the mosaic of a tree's granules would read.
 
     Parameters
     ----------
-    tree
-        The granules.
-    plan
-        The mosaic of them.
     progress
         True for a bar, or what is called with the chunks that are done and all of them.
     """
@@ -210,18 +206,10 @@ def explain_plan(
 
 @dataclass(frozen=True, eq=False)
 class ChunkSizes:
-    """The bytes of the chunks of a profile's arrays.
+    """The bytes of the chunks of a profile's arrays."""
 
-    Attributes
-    ----------
-    starts
-        The number of the first chunk of each array, and of all chunks, of shape (n + 1,).
-    lengths
-        The bytes of each chunk, 0 for one that isn't stored; array by array, in C order.
-    """
-
-    starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
+    starts: NDArray[np.int64]  # where the chunks of each array begin, of shape (n + 1,)
+    lengths: NDArray[np.int64]  # array by array, in C order; 0 for a chunk that isn't stored
 
     @classmethod
     def of(cls, reader: GranuleReader, arrays: ImageArrays) -> ChunkSizes:

@@ -25,24 +25,12 @@ TIME, GROUP = "time", "group"
 
 @dataclass(frozen=True, eq=False)
 class Layering:
-    """How n granules are composed.
+    """How n granules are composed."""
 
-    Attributes
-    ----------
-    ranks
-        The position of each in the order, of shape (n,).
-    groups
-        The group of each, -1 for none, of shape (n,).
-    labels
-        The values of the groups, None where all granules are one image.
-    dimension
-        The name of the groups' dimension.
-    """
-
-    ranks: NDArray[np.int64]
-    groups: NDArray[np.int64]
-    labels: NDArray[Any] | None = None
-    dimension: str = TIME
+    ranks: NDArray[np.int64]  # the position of each in the order, of shape (n,)
+    groups: NDArray[np.int64]  # the group of each, -1 for none, of shape (n,)
+    labels: NDArray[Any] | None = None  # of the groups, None where all granules are one image
+    dimension: str = TIME  # of the groups
 
     @property
     def count(self) -> int:
@@ -86,7 +74,7 @@ def layering(granules: Granules, spec: MosaicSpec) -> Layering:
             f"{granules.some(rows.tolist())}",
             L2ViewWarning,
         )
-    labels, numbers = np.unique(values[~missing], return_inverse=True)
+    labels, numbers = np.unique(values, return_inverse=True)
     groups = np.full(len(granules), -1, dtype=np.int64)
     groups[~missing] = numbers
     return Layering(ranks, groups, labels, TIME if labels.dtype.kind == "M" else GROUP)
@@ -105,7 +93,7 @@ def _ranks(granules: Granules, order_by: str | Sequence[str] | None) -> NDArray[
 
 
 def _group_values(granules: Granules, group_by: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return the value by which each granule is grouped, and where there is none."""
+    """Return the values by which granules are grouped, and which granules have none."""
     if not isinstance(group_by, str) or not group_by.strip():
         raise QueryError(
             f'group_by={group_by!r} is neither a period, such as "P1M", nor an SQL expression'
@@ -117,8 +105,8 @@ def _group_values(granules: Granules, group_by: str) -> tuple[NDArray[Any], NDAr
     if period is not None:
         column = granules.known([time_field(granules.everything)]).column(0)
         times = column.cast(pa.timestamp("us")).to_numpy().astype("M8[us]")
-        starts = period.starts(times)
-        return starts, np.isnat(starts)
+        missing = np.isnat(times)
+        return period.starts(times[~missing]), missing
     names = granules.everything.names
     values = expressions.values(group_by, len(granules), names, granules.known)
     if pa.types.is_dictionary(values.type):
@@ -128,24 +116,15 @@ def _group_values(granules: Granules, group_by: str) -> tuple[NDArray[Any], NDAr
     missing = values.is_null().to_numpy(zero_copy_only=False)
     if pa.types.is_date(values.type) or pa.types.is_timestamp(values.type):
         values = values.cast(pa.timestamp("us"))
-    return _to_numpy(values, missing), missing
+    return _to_numpy(values.drop_null()), missing
 
 
-def _to_numpy(values: pa.ChunkedArray, missing: NDArray[np.bool_]) -> NDArray[Any]:
-    """Return values by which granules can be grouped; any value stands for a missing one.
-
-    Raises
-    ------
-    QueryError
-        Where granules can't be grouped by such values.
-    """
+def _to_numpy(values: pa.ChunkedArray) -> NDArray[Any]:
     kind = values.type
     if pa.types.is_timestamp(kind):
         return np.asarray(values.to_numpy().astype("M8[us]"))
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view():
-        return np.array(["" if text is None else text for text in values.to_pylist()])
+        return np.array(values.to_pylist(), dtype=str)
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_floating(kind):
-        zero = False if pa.types.is_boolean(kind) else 0
-        filled = values.fill_null(pa.scalar(zero, kind)) if missing.any() else values
-        return np.asarray(filled.to_numpy())
+        return np.asarray(values.to_numpy())
     raise QueryError(f"group_by= gives {kind}: group by times, texts or numbers")

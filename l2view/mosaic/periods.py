@@ -33,9 +33,6 @@ _LONGEST = 100_000
 _FARTHEST = 180_000
 """Years from 1970 that an instant may be: 64 bits then hold the start of the longest period."""
 
-_PER_SECOND = {"ms": 10**3, "us": 10**6}
-"""Of the units below a second, those in which an instant can be so far."""
-
 _LOOKS = re.compile(r"^[pP](?=\d|[tT](?:\d|$))")
 _ONE = re.compile(r"P(?:([0-9]+)([DWMY])|T([0-9]+)([HMS]))", re.IGNORECASE | re.ASCII)
 _NUMBER = r"[0-9]+(?:[.,][0-9]+)?"
@@ -44,17 +41,10 @@ _DURATION = re.compile(rf"P(?:{_NUMBER}[DWMY])*(?:T(?:{_NUMBER}[HMS])+)?", re.IG
 
 @dataclass(frozen=True)
 class Period:
-    """A period of time, one after another.
+    """A period of time, one after another."""
 
-    Attributes
-    ----------
-    count
-        How many units it lasts, 1 or more.
-    unit
-        Days, weeks, months, years, hours, minutes or seconds, as NumPy writes them.
-    """
-
-    count: int
+    count: int  # how many units it lasts, 1 or more
+    # Days, weeks, months, years, hours, minutes or seconds, as NumPy writes them.
     unit: Literal["D", "W", "M", "Y", "h", "m", "s"]
 
     def starts(self, times: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
@@ -67,30 +57,26 @@ class Period:
           the Monday of its week.
         - Hours, minutes and seconds are counted from midnight of the earliest's day.
 
-        Parameters
-        ----------
-        times
-            Instants of any unit, in any order.
-
-        Returns
-        -------
-        numpy.ndarray
-            ``datetime64[us]`` of the same shape, NaT where `times` is.
+        Instants are microseconds, in any order; NaT has no period.
 
         Raises
         ------
         QueryError
             Where an instant is more than 180,000 years from 1970.
         """
-        found = np.full(times.shape, np.datetime64("NaT", "us"))
         known = ~np.isnat(times)
+        starts = np.full(times.shape, np.datetime64("NaT", "us"))
         if known.any():
-            found[known] = self._starts(times[known])
-        return found
+            starts[known] = self._starts(times[known])
+        return starts
 
     def _starts(self, times: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
-        """Return the starts for instants of which none is NaT."""
-        times = _microseconds(times)
+        for time in (times.min(), times.max()):
+            if abs(int(time.astype(np.int64))) > _FARTHEST * _SECONDS["Y"] * 10**6:
+                raise QueryError(
+                    f"the time {time} is more than {_FARTHEST:,} years from 1970, too far to be "
+                    "put into a period; leave out the granules with such times"
+                )
         tick = "D" if self.unit == "W" else self.unit
         step = self.count * 7 if self.unit == "W" else self.count
         ticks = times.astype(f"datetime64[{tick}]").astype(np.int64)
@@ -99,7 +85,7 @@ class Period:
         return starts.astype(f"datetime64[{tick}]").astype("datetime64[us]")
 
     def _origin(self, day: np.datetime64) -> int:
-        """Return where counting begins if `day` is the earliest, in ticks since 1970."""
+        """Return the tick from which periods are counted if `day` is the earliest."""
         days = int(day.astype(np.int64))
         match self.unit:
             case "Y":
@@ -110,21 +96,6 @@ class Period:
                 return days - (days + 3) % 7  # 1970 began on a Thursday
             case _:
                 return days * _SECONDS["D"] // _SECONDS[self.unit]
-
-
-def _microseconds(times: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
-    """Return instants as microseconds; raise where NumPy would overflow, at times unsaid."""
-    unit, multiple = np.datetime_data(times.dtype)
-    if unit in _SECONDS or unit in _PER_SECOND:
-        seconds = _FARTHEST * _SECONDS["Y"]
-        most = seconds * _PER_SECOND.get(unit, 1) // (_SECONDS.get(unit, 1) * multiple)
-        for at in (times.min(), times.max()):
-            if abs(int(at.astype(np.int64))) > most:
-                raise QueryError(
-                    f"the time {at} is more than {_FARTHEST:,} years from 1970, too far to be "
-                    "put into a period; leave out the granules with such times"
-                )
-    return times.astype("datetime64[us]")
 
 
 def period_of(text: str) -> Period | None:
@@ -165,7 +136,6 @@ def period_of(text: str) -> Period | None:
 
 
 def _fault(text: str) -> str:
-    """Say what is wrong with a text that only begins as a duration of one unit."""
     if not _DURATION.fullmatch(text):
         return (
             "is no duration such as P1D, P2W, P1M, P10Y, PT6H, PT30M or PT10S; put an SQL "

@@ -27,27 +27,13 @@ SINGLE_PRECISION_BYTES = 2
 
 @dataclass(frozen=True, eq=False)
 class MosaicPlan:
-    """A planned mosaic.
-
-    Attributes
-    ----------
-    grid
-        The target.
-    chunks
-        The rows and columns of a chunk.
-    bands
-        The bands.
-    layers
-        How its granules are composed.
-    attributes
-        Of each band.
-    """
+    """A planned mosaic."""
 
     grid: GeoBox
-    chunks: tuple[int, int]
+    chunks: tuple[int, int]  # the rows and columns of a chunk
     bands: tuple[BandArray, ...]
     layers: Layering
-    attributes: Mapping[str, Mapping[str, Any]]
+    attributes: Mapping[str, Mapping[str, Any]]  # of each band
 
     @property
     def labels(self) -> NDArray[Any] | None:
@@ -108,7 +94,6 @@ def plan_mosaic(tree: Tree, spec: MosaicSpec) -> MosaicPlan:
 
 
 def _grid(profiles: Sequence[ProfileImages], spec: MosaicSpec) -> GeoBox:
-    """Return the grid that covers the `bbox`, or the granules."""
     crs, size = spec.target_crs, spec.pixel_size
     require_unit(crs, size, np.concatenate([images.pixel_metres() for images in profiles]))
     bounds = NO_BOUNDS
@@ -138,7 +123,6 @@ def _band(
 
 
 def _result_dtype(source: np.dtype[Any], spec: MosaicSpec) -> np.dtype[Any]:
-    """Return the data type of a composite of values of some data type."""
     if spec.reduce == "count":
         return np.dtype(np.int32)
     if spec.resampling == "sum" and source.kind in "iu":
@@ -150,13 +134,7 @@ def _result_dtype(source: np.dtype[Any], spec: MosaicSpec) -> np.dtype[Any]:
 
 
 def _nodata(source: BandSources, dtype: np.dtype[Any], spec: MosaicSpec) -> Any:
-    """Return what stands where there is nothing.
-
-    Raises
-    ------
-    QueryError
-        Where the data type doesn't have it.
-    """
+    """Return what stands where there is nothing."""
     name = source.band.name
     if spec.reduce == "count":
         return dtype.type(0)
@@ -188,13 +166,7 @@ def _nodata(source: BandSources, dtype: np.dtype[Any], spec: MosaicSpec) -> Any:
 
 
 def _cast_nodata(nodata: float, dtype: np.dtype[Any], name: str) -> Any:
-    """Return `nodata` in a data type.
-
-    Raises
-    ------
-    QueryError
-        Where the data type doesn't have it.
-    """
+    """Return `nodata` in a data type, or raise a QueryError where that doesn't have it."""
     if dtype.kind in "iu":
         bounds = np.iinfo(dtype)
         integer = np.isfinite(nodata) and int(nodata) == nodata

@@ -45,10 +45,8 @@ def plot_chunks(
         How many granules each chunk takes, of shape (rows, columns) of chunks.
     granules
         The names of the granules that are drawn.
-    ax
-        Matplotlib axes to draw on, new ones by default.
-    figsize
-        The size of new axes in inches.
+    ax, figsize
+        Matplotlib axes to draw on; the size in inches of new ones.
     """
     try:
         import matplotlib.pyplot as plt

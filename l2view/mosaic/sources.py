@@ -9,7 +9,6 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
-import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 from odc.geo import CRS
@@ -25,6 +24,7 @@ from l2view.geolocation.crs import CrsTable
 from l2view.geolocation.finder import ATTRIBUTES, Finder, Placement, value_decoders
 from l2view.granules.inventory import ArrayInventory, Inventory
 from l2view.granules.reader import GranuleReader
+from l2view.meta.footprints import read_geometries
 from l2view.mosaic.groups import Layering
 from l2view.mosaic.images import ImageArrays, Images, RasterImages, StoredImages, SwathImages
 from l2view.mosaic.spec import MosaicSpec
@@ -117,14 +117,7 @@ class ProfileImages:
         """Return the level of each image that is read, and the target's pixels in one of its.
 
         It is the coarsest whose pixels aren't larger than the target's (see `COARSER`), where the
-        image lies on the target.
-
-        Returns
-        -------
-        levels
-            Of shape (n,).
-        scales
-            Down and across, of shape (n, 2).
+        image lies on the target. Of shape (n,), and down and across, of shape (n, 2).
         """
         usable = self.placement.usable[self.members]
         levels = usable.argmax(axis=1)
@@ -147,19 +140,7 @@ class ProfileImages:
     def on(
         self, grid: GeoBox, layers: Layering, reader: GranuleReader, mosaic: str
     ) -> Images | None:
-        """Return those images that are in a group of granules, None for none.
-
-        Parameters
-        ----------
-        grid
-            The target.
-        layers
-            How granules are composed.
-        reader
-            Reads their arrays.
-        mosaic
-            Tells the mosaic from any other of this process.
-        """
+        """Return the images that are in a group of granules, None for none."""
         index, rows, members = np.arange(len(self.members)), self.rows, self.members
         levels, scales = np.zeros_like(index), np.ones((len(index), 2))
         if self.footprints is None:
@@ -317,13 +298,7 @@ def decoders(array: ArrayInventory, nodata: float | None) -> tuple[ValueDecoder,
 
 
 def _common_dtype(band: Band, values: Sequence[ValueDecoder]) -> np.dtype[Any]:
-    """Return the data type that decoded values have in common.
-
-    Raises
-    ------
-    QueryError
-        Where they have none.
-    """
+    """Return the data type that decoded values have in common."""
     dtypes = sorted({in_native_order(value.dtype) for value in values}, key=str)
     for dtype in dtypes:
         if dtype.kind not in "iufb":
@@ -362,10 +337,7 @@ def granule_footprints(tree: Tree) -> NDArray[Any]:
         name = geometry_field(tree.granules.everything)
     except FieldError:
         return np.full(len(tree.granules), None, dtype=object)
-    column = tree.granules.known([name]).column(0)
-    texts = pa.types.is_string(column.type) or pa.types.is_large_string(column.type)
-    values = np.array(column.to_pylist(), dtype=object)
-    return np.asarray((shapely.from_wkt if texts else shapely.from_wkb)(values))
+    return read_geometries(tree.granules.known([name]).column(0))
 
 
 def footprint_bounds(footprints: NDArray[Any], crs: CRS) -> NDArray[np.float64]:

@@ -75,7 +75,7 @@ class MosaicSpec:
 
     @cached_property
     def grid(self) -> GeoBox | None:
-        """The grid of `like`, None without it."""
+        """The grid of `like`."""
         return None if self.like is None else geobox_like(self.like)
 
     @cached_property
@@ -107,13 +107,7 @@ class MosaicSpec:
         return dtype
 
     def chunk_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
-        """Return the rows and columns of a chunk of a grid.
-
-        Raises
-        ------
-        QueryError
-            Where that would make too many chunks or too large ones.
-        """
+        """Return the rows and columns of a chunk of a grid of some shape."""
         chunks = self.chunks
         pair = (
             chunks
@@ -144,19 +138,13 @@ class MosaicSpec:
 
 
 def _is_length(length: Any) -> bool:
-    """Whether it is the length of a chunk: None and -1 are that of the mosaic."""
+    """None and -1 are the length of the mosaic."""
     integer = isinstance(length, int | np.integer) and not isinstance(length, bool)
     return length is None or bool(integer and (length > 0 or length == -1))
 
 
 def parse_crs(text: Any) -> CRS:
-    """Return a CRS with two axes.
-
-    Raises
-    ------
-    QueryError
-        Where it is none.
-    """
+    """Return a CRS with two axes, or raise a QueryError."""
     try:
         crs = CRS(text)
     except (CRSError, TypeError, ValueError) as error:
@@ -172,13 +160,7 @@ def parse_crs(text: Any) -> CRS:
 
 
 def parse_resolution(resolution: Any) -> tuple[float, float]:
-    """Return the size of a pixel along x and y, both positive.
-
-    Raises
-    ------
-    QueryError
-        Where it is none.
-    """
+    """Return the size of a pixel along x and y, both positive, or raise a QueryError."""
     sequence = isinstance(resolution, Sequence | np.ndarray) and not isinstance(resolution, str)
     pair = tuple(resolution) if sequence else (resolution, resolution)
     real = all(isinstance(size, numbers.Real) and not isinstance(size, bool) for size in pair)
@@ -191,13 +173,7 @@ def parse_resolution(resolution: Any) -> tuple[float, float]:
 
 
 def geobox_like(like: Any) -> GeoBox:
-    """Return the grid of a GeoBox, or of a DataArray or Dataset with coordinates and a CRS.
-
-    Raises
-    ------
-    QueryError
-        Where it has none.
-    """
+    """Return the grid of a GeoBox, or of a DataArray or Dataset with coordinates and a CRS."""
     grid = like if isinstance(like, GeoBox) else getattr(getattr(like, "odc", None), "geobox", None)
     if not isinstance(grid, GeoBox) or grid.crs is None:
         raise QueryError(

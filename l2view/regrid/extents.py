@@ -27,20 +27,10 @@ WIDE_METRES = 2e6
 
 @dataclass(frozen=True, eq=False)
 class RasterGrids:
-    """The grids of n images in one CRS.
+    """The grids of n images in one CRS."""
 
-    Attributes
-    ----------
-    transforms
-        From (column, row) to coordinates, of shape (n, 6).
-    shapes
-        Rows and columns, of shape (n, 2).
-    crs
-        The CRS.
-    """
-
-    transforms: NDArray[np.float64]
-    shapes: NDArray[np.int64]
+    transforms: NDArray[np.float64]  # from (column, row) to coordinates, of shape (n, 6)
+    shapes: NDArray[np.int64]  # rows and columns, of shape (n, 2)
     crs: CRS
 
     def _points(self, count: int) -> Points:
@@ -52,15 +42,9 @@ class RasterGrids:
         return a * columns + b * rows + c, d * columns + e * rows + f
 
     def bounds(self, target: CRS) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return where the images lie in another CRS.
+        """Return where the images lie in another CRS: west, south, east and north.
 
-        Returns
-        -------
-        bounds
-            West, south, east and north of each image, of shape (n, 4); NaN for one that may lie
-            anywhere.
-        union
-            Those of all of them, of shape (4,).
+        Of each image, of shape (n, 4), NaN where it may lie anywhere; and of all, of shape (4,).
         """
         x, y = self._points(POINTS)
         sizes = [np.ptp(values, axis=(1, 2)) for values in (x, y)]
@@ -108,14 +92,7 @@ class RasterGrids:
     def scales(self, window: GeoBox, bounds: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the target's pixels in one of each image, down and across, of shape (n, 2).
 
-        They are taken in the image's middle; of one that may lie anywhere in the target's.
-
-        Parameters
-        ----------
-        window
-            The target.
-        bounds
-            Those of the images on it.
+        They are taken in the image's middle; of one whose `bounds` are unknown in the target's.
         """
         target = window.crs
         assert target is not None

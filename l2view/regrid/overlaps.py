@@ -47,20 +47,10 @@ POLAR_ROWS = 64
 
 @dataclass(frozen=True)
 class Raster:
-    """The grid of an image.
+    """The grid of an image."""
 
-    Attributes
-    ----------
-    transform
-        From (column, row) to coordinates of `crs`.
-    shape
-        Its rows and columns.
-    crs
-        Its coordinate reference system.
-    """
-
-    transform: Affine
-    shape: tuple[int, int]
+    transform: Affine  # from (column, row) to coordinates of `crs`
+    shape: tuple[int, int]  # rows and columns
     crs: CRS
 
     @property
@@ -117,22 +107,11 @@ class Raster:
 
 @dataclass(frozen=True)
 class Meridian:
-    """How the longitudes of an overlap are counted.
+    """How the longitudes of an overlap are counted."""
 
-    Attributes
-    ----------
-    turn
-        The degrees by which the raster is moved to lie where the window does.
-    centre
-        The longitude from which longitudes are counted, near which they don't jump.
-    half
-        Whether the overlap holds only for pixels within 90° of `centre`, of a window around a
-        pole.
-    """
-
-    turn: float = 0.0
-    centre: float = 0.0
-    half: bool = False
+    turn: float = 0.0  # the degrees by which the raster moves to lie where the window does
+    centre: float = 0.0  # the meridian from which they are counted, near which they don't jump
+    half: bool = False  # for pixels within 90° of `centre` alone, of a window around a pole
 
 
 GREENWICH = Meridian()
@@ -140,26 +119,14 @@ GREENWICH = Meridian()
 
 @dataclass(frozen=True)
 class Overlap:
-    """What a raster and an output window have in common.
-
-    Attributes
-    ----------
-    rows, columns
-        The part of the raster; of one that goes around the globe the columns may go beyond
-        both of its edges.
-    target
-        The rows and columns of the window.
-    meridian
-        How longitudes are counted.
-    singular
-        Whether it is for the pixels at a pole, whose corners have no longitude, so that they
-        take the raster's nearest where there would be nothing else.
-    """
+    """What a raster and an output window have in common."""
 
     rows: range
-    columns: range
-    target: tuple[slice, slice]
+    columns: range  # of a raster that goes around the globe also beyond both of its edges
+    target: tuple[slice, slice]  # the rows and columns of the window
     meridian: Meridian = GREENWICH
+    # For the pixels at a pole, whose corners have no longitude: they take the raster's nearest
+    # where there would be nothing else.
     singular: bool = False
 
     @property
@@ -171,12 +138,7 @@ class Overlap:
 def mesh(window: GeoBox, *, dense: bool = False) -> Points:
     """Return the columns and rows of an output window that are projected.
 
-    Parameters
-    ----------
-    window
-        The window.
-    dense
-        Take the centres of all of its pixels, and its edges.
+    With `dense` they are the centres of all of its pixels, and its edges.
     """
     axes = []
     for length in window.shape:
@@ -196,10 +158,6 @@ def overlaps(window: GeoBox, raster: Raster, reach: tuple[float, float]) -> list
 
     Parameters
     ----------
-    window
-        The output window.
-    raster
-        The raster.
     reach
         The pixels to each side, down and across, of which a value is made.
     """
@@ -278,7 +236,6 @@ def _geographic_overlaps(
 
 
 def _polar_overlap(window: GeoBox, raster: Raster, pole: float) -> Iterator[Overlap]:
-    """Yield the overlap for the pixels around a pole."""
     assert window.crs is not None
     x, y = project(np.zeros(1), np.array([pole]), WGS84, window.crs)
     column, row = (float(values[0]) for values in apply_transform(~window.transform, x, y))
@@ -338,7 +295,7 @@ def _pole_within(window: GeoBox, margin: float = 0.0) -> float | None:
 class _Mesh:
     """The projected points of an output window: their columns and rows, of the mesh's shape.
 
-    `dense` where they are all pixels; for `reach` see `overlaps`.
+    With `dense` they are all pixels; for `reach` see `overlaps`.
     """
 
     window: GeoBox
@@ -355,13 +312,7 @@ class _Mesh:
         meridian: Meridian = GREENWICH,
         corners: Sequence[tuple[float, float]] = (),
     ) -> Iterator[Overlap]:
-        """Yield the overlap where the points, and more `corners`, lie at some coordinates.
-
-        Raises
-        ------
-        _MeshTooCoarseError
-            Where the mesh has too few points.
-        """
+        """Yield the overlap where the points, and more `corners`, lie at some coordinates."""
         inverse = ~raster.turned(meridian.turn).transform
         across, down = apply_transform(inverse, x, y)
         finite = np.isfinite(across) & np.isfinite(down)

@@ -54,33 +54,15 @@ def require_swath_resampling(resampling: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class SwathCells:
-    """The n cells of a swath that have coordinates.
+    """The n cells of a swath that have coordinates."""
 
-    Attributes
-    ----------
-    shape
-        The rows and columns of the swath.
-    numbers
-        The cells' numbers in C order, of shape (n,).
-    degrees
-        Latitudes and longitudes of their centres in degrees, of shape (n, 2).
-    points
-        The same on the unit sphere, of shape (n, 3).
-    reaches
-        How far each reaches, as a chord of that sphere, of shape (n,).
-    tree
-        A k-d tree of the points.
-    circle
-        A circle around them.
-    """
-
-    shape: tuple[int, int]
-    numbers: NDArray[np.int64]
-    degrees: NDArray[np.float64]
-    points: NDArray[np.float64]
-    reaches: NDArray[np.float32]
-    tree: KDTree
-    circle: Circle
+    shape: tuple[int, int]  # rows and columns of the swath
+    numbers: NDArray[np.int64]  # the cells' numbers in C order, of shape (n,)
+    degrees: NDArray[np.float64]  # latitudes and longitudes of their centres, of shape (n, 2)
+    points: NDArray[np.float64]  # the same on the unit sphere, of shape (n, 3)
+    reaches: NDArray[np.float32]  # how far each reaches, as a chord of that sphere, of shape (n,)
+    tree: KDTree  # of the points
+    circle: Circle  # around them
 
     @classmethod
     def of(cls, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> SwathCells | None:
@@ -161,17 +143,10 @@ class WindowPixels:
     def indices(
         self, degrees: NDArray[np.float64]
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-        """Return the row and column of the pixel in which each point lies, if one does.
+        """Return the row and column of the pixel in which each point lies, and whether one does.
 
-        Parameters
-        ----------
-        degrees
-            Latitudes and longitudes, of shape (n, 2).
-
-        Returns
-        -------
-        rows, columns, inside
-            Of shape (n, turns): a window wider than a turn may have a point more than once.
+        Points are latitudes and longitudes, of shape (n, 2). The results are of shape (n, turns): a
+        window wider than a turn may have a point more than once.
         """
         window = self.window
         assert window.crs is not None
@@ -199,16 +174,14 @@ def resample_swath(
 
     Parameters
     ----------
-    cells
-        The swath's cells.
-    pixels
-        The window's pixels.
+    cells, pixels
+        The swath's cells, and the window's pixels.
     resampling
         ``"nearest"``, or one of `STATISTICS`.
     read
         Reads the values of cells by their numbers, of shape (n,).
     target
-        The part of the window that is wanted, all by default.
+        The part of the window that is wanted.
     """
     wanted = np.zeros(pixels.shape, dtype=bool)
     wanted[(slice(None), slice(None)) if target is None else target] = True
@@ -234,7 +207,6 @@ def resample_swath(
 def _take_cells(
     numbers: NDArray[np.int64], mask: NDArray[np.bool_], read: Callable[[NDArray[np.int64]], Masked]
 ) -> Iterator[Tile]:
-    """Yield the values of the cells that some pixels take."""
     if not mask.any():
         return
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
@@ -264,7 +236,6 @@ def _degrees(
 
 
 def _bounding_circle(points: NDArray[np.float64]) -> Circle:
-    """Return a circle around points of the unit sphere, of shape (n, 3)."""
     centre = points.mean(axis=0)
     length = float(np.linalg.norm(centre))
     if length < 0.1:  # about as many on one side of the globe as on the opposite
@@ -305,12 +276,8 @@ def cell_reaches(points: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return how far each cell reaches from its centre, as chords of the unit sphere.
 
     It reaches as far as its corners, half-way to the neighbours along rows and columns. Across a
-    gap it reaches as far as on the opposite side.
-
-    Parameters
-    ----------
-    points
-        The centres, of shape (rows, columns, 3), NaN where there is none.
+    gap it reaches as far as on the opposite side. Centres are of shape (rows, columns, 3), NaN
+    where there is none.
     """
     down, across = (_neighbour_steps(points, axis) for axis in (0, 1))
     # The longer diagonal of the parallelogram of both steps: |a ± b|² = a² + b² ± 2ab.
@@ -350,14 +317,9 @@ def _sides(
 def nearest_cells(
     pixels: WindowPixels, cells: SwathCells
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the nearest cell of each pixel, and whether one of both lies in the other.
+    """Return the number of the nearest cell of each pixel, and whether one lies in the other.
 
-    Returns
-    -------
-    numbers
-        Numbers of cells in C order, of the window's shape.
-    near
-        Of the same shape.
+    Both are of the window's shape; cells are numbered in C order.
     """
     count = pixels.shape[0] * pixels.shape[1]
     numbers, near = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=bool)

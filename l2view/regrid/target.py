@@ -116,7 +116,6 @@ def geobox_within(
 
 
 def _project_bbox(bbox: Sequence[float], crs: CRS) -> NDArray[np.float64]:
-    """Return the bounds in a CRS of a box in degrees."""
     west, south, east, north = map(float, bbox)
     if west > east:
         east += 360

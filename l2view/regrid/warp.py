@@ -31,21 +31,9 @@ from l2view.regrid.statistics import pixel_statistics
 from l2view.text import unknown_name
 
 type Resampling = Literal[
-    "nearest",
-    "bilinear",
-    "cubic",
-    "cubic_spline",
-    "lanczos",
-    "average",
-    "mode",
-    "max",
-    "min",
-    "med",
-    "q1",
-    "q3",
-    "sum",
-    "rms",
-]
+    "nearest", "bilinear", "cubic", "cubic_spline", "lanczos",
+    "average", "mode", "max", "min", "med", "q1", "q3", "sum", "rms"
+]  # fmt: skip
 """GDAL's ways to resample."""
 
 RESAMPLINGS: tuple[str, ...] = get_args(Resampling.__value__)
@@ -101,21 +89,11 @@ type Target = tuple[slice, slice]
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """What an image gives a part of an output window.
+    """What an image gives a part of an output window."""
 
-    Attributes
-    ----------
-    target
-        The rows and columns of the window.
-    values
-        Of their shape.
-    valid
-        Of their shape, False where there is nothing; None where there is something everywhere.
-    """
-
-    target: Target
-    values: NDArray[Any]
-    valid: NDArray[np.bool_] | None
+    target: Target  # the rows and columns of the window
+    values: NDArray[Any]  # of their shape
+    valid: NDArray[np.bool_] | None  # of their shape; None where there is something everywhere
 
     def shifted(self, down: int, across: int) -> Tile:
         """Return it as a tile of a larger window, in which its own begins at a row and column."""
@@ -132,27 +110,13 @@ class Tile:
 
 @dataclass(frozen=True, eq=False)
 class Image:
-    """An image with its grid.
+    """An image with its grid."""
 
-    Attributes
-    ----------
-    values
-        Of shape (rows, columns).
-    valid
-        Of the same shape, False where a pixel is missing; None where none is.
-    transform
-        From (column, row) to coordinates of `crs`.
-    crs
-        Its CRS.
-    centre
-        The meridian from which the longitudes of an image in degrees are counted.
-    """
-
-    values: NDArray[Any]
-    valid: NDArray[np.bool_] | None
-    transform: Affine
+    values: NDArray[Any]  # of shape (rows, columns)
+    valid: NDArray[np.bool_] | None  # of the same shape; None where no pixel is missing
+    transform: Affine  # from (column, row) to coordinates of `crs`
     crs: CRS
-    centre: float = 0.0
+    centre: float = 0.0  # the meridian from which longitudes are counted
 
     def positions_of(
         self, grid: GeoBox, columns: NDArray[np.float64], rows: NDArray[np.float64]
@@ -168,18 +132,10 @@ class Image:
 
 @dataclass(frozen=True)
 class Kernel:
-    """How pixels are resampled.
+    """How pixels are resampled."""
 
-    Attributes
-    ----------
-    resampling
-        One of `RESAMPLINGS`.
-    scale
-        The grid's pixels in one of the image, down and across.
-    """
-
-    resampling: str
-    scale: tuple[float, float]
+    resampling: str  # one of `RESAMPLINGS`
+    scale: tuple[float, float]  # the grid's pixels in one of the image, down and across
 
     @property
     def reach(self) -> tuple[float, float]:
@@ -198,18 +154,7 @@ def require_resampling(resampling: Any) -> None:
 
 
 def warp(image: Image, grid: GeoBox, kernel: Kernel, dtype: np.dtype[Any]) -> Masked:
-    """Return an image's values on a grid, in `dtype` or the image's.
-
-    Parameters
-    ----------
-    image
-        The image.
-    grid
-        The grid.
-    kernel
-        How it is resampled.
-    dtype
-        The wanted data type: values of integers are computed in it where it is of floats.
+    """Return an image's values on a grid, in their own data type or, of floats, in `dtype`.
 
     Raises
     ------
@@ -311,14 +256,9 @@ def _position_mesh(
 ) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]] | None:
     """Return the image's rows and columns at edges between a grid's rows, to interpolate between.
 
-    Returns
-    -------
-    edges
-        The rows of the grid that begin blocks, and one beyond, of shape (n + 1,).
-    down, across
-        The image's rows and columns at the edges, of shape (n + 1, columns of the grid).
-
-    None where a mesh isn't exact enough (`TOLERANCE`).
+    These are the rows of the grid that begin blocks, and one beyond, of shape (n + 1,), and the
+    image's rows and columns there, of shape (n + 1, columns of the grid). None where a mesh isn't
+    exact enough (`TOLERANCE`).
     """
     height, width = grid.shape
     for step in STEPS:
@@ -434,13 +374,7 @@ def _warp_by_gdal(image: Image, grid: GeoBox, kernel: Kernel, dtype: np.dtype[An
 
 
 def _in_gdal_dtype(values: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[Any]:
-    """Return values in a data type that GDAL's warper has, and in the machine's byte order.
-
-    Raises
-    ------
-    QueryError
-        Where it would round an integer.
-    """
+    """Return values in a data type that GDAL's warper has, and in the machine's byte order."""
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     if values.dtype.itemsize == 8 and values.dtype.kind in "iu":
         farthest = max(_extremes(values, valid), key=abs)

@@ -191,27 +191,15 @@ def test_hours_are_counted_from_midnight_of_the_earliest() -> None:
         ("P10Y", "1960-01-01"),
     ],
 )
-@pytest.mark.parametrize("unit", ["us", "ns", "ps", "as", "25us"])
-def test_the_last_instant_before_1970(text: str, expected: str, unit: Any) -> None:
-    same(period(text).starts(np.array([-1], f"datetime64[{unit}]")), us(expected))
-
-
-@pytest.mark.parametrize("text", ["PT6H", "P1D", "P3D", "P2W", "P1M", "P3M", "P10Y"])
-@pytest.mark.parametrize("unit", ["Y", "M", "W", "D", "h", "m", "s", "ms", "us", "ns"])
-def test_every_unit_of_time(text: str, unit: Any) -> None:
-    times = us("2025-05-17T13:14:15.678", "1961-02-03T04:05:06.789", "NaT", "2001-09-09")
-    coarse = times.astype(f"datetime64[{unit}]")
-    expected = period(text).starts(coarse.astype("datetime64[us]"))
-    same(period(text).starts(coarse), expected)
-    assert np.isnat(expected).tolist() == [False, False, True, False]
+def test_the_last_instant_before_1970(text: str, expected: str) -> None:
+    same(period(text).starts(np.array([-1], "datetime64[us]")), us(expected))
 
 
 @pytest.mark.parametrize("text", ["PT6H", "P1D", "P3D", "P1W", "P2W", "P1M", "P10Y"])
 def test_nothing_and_no_time(text: str) -> None:
     same(period(text).starts(us()), us())
     same(period(text).starts(us("NaT", "NaT")), us("NaT", "NaT"))
-    same(period(text).starts(np.array(["NaT"], "datetime64[Y]")), us("NaT"))
-    same(period(text).starts(np.zeros((0, 3), "datetime64[ns]")), us().reshape(0, 3))
+    same(period(text).starts(us().reshape(0, 3)), us().reshape(0, 3))
 
 
 def test_the_instants_stay_as_they_are_and_in_their_shape() -> None:
@@ -223,24 +211,11 @@ def test_the_instants_stay_as_they_are_and_in_their_shape() -> None:
 
 
 @pytest.mark.parametrize("text", ["PT1S", "P1D", "P1W", "P1M", "P1Y"])
-@pytest.mark.parametrize(
-    "far",
-    [
-        np.datetime64(-(2**63) + 1, "us"),
-        np.datetime64(2**63 - 1, "us"),
-        np.datetime64(2**53, "ms"),
-        np.datetime64(2**62, "s"),
-        np.datetime64(10**10, "1000s"),
-        np.datetime64(70_000_000, "D"),
-        np.datetime64(2**40, "Y"),
-        np.datetime64(-(2**40), "Y"),
-    ],
-    ids=str,
-)
-def test_an_instant_beyond_microseconds_is_an_error(text: str, far: np.datetime64) -> None:
-    times = np.array([np.datetime64(0, far.dtype.str[4:-1]), far])
+@pytest.mark.parametrize("ticks", [-(2**63) + 1, 2**63 - 1])
+def test_an_instant_too_far_is_an_error(text: str, ticks: int) -> None:
+    far = np.datetime64(ticks, "us")
     with pytest.raises(QueryError, match=f"the time {far} is more than 180,000 years from"):
-        period(text).starts(times)
+        period(text).starts(np.array([np.datetime64(0, "us"), far]))
 
 
 @pytest.mark.parametrize("text", ["P100000Y", "P1200000M", "P5217746W", "PT3155695200000S"])
