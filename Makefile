@@ -13,8 +13,9 @@ demo: .venv/ready  ## the main job, on granules in real formats
 test: .venv/ready  ## every test
 	$(BIN)/pytest -n $(JOBS) --dist worksteal
 
-test-long: .venv/ready  ## every test, with many more examples
+test-long: .venv/ready  ## every test, with many more examples, and 1,000 endings
 	L2VIEW_EXAMPLES=2000 L2VIEW_KILLS=50 $(BIN)/pytest -n $(JOBS) --dist worksteal
+	$(BIN)/python tests/endings.py 1000 8
 
 lint: .venv/ready
 	$(BIN)/ruff check .

@@ -8,16 +8,12 @@
 any query over them and over the arrays, and a `Collection` does all three on one opened store.
 """
 
-from importlib.metadata import version
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
-# The packages first: the functions take their places below.
-import l2view.ingest
-import l2view.mosaic
-import l2view.sql  # noqa: F401
-from l2view.api import ingest, open, search, sql
-from l2view.cells.one_array import zarr_cells
-from l2view.collection import Collection
-from l2view.config import config
+import l2view.shutdown  # noqa: F401 (first, so that its handler runs last)
 from l2view.errors import (
     AuthorizationError,
     ChunkError,
@@ -35,11 +31,17 @@ from l2view.errors import (
     SkippedFieldWarning,
     StoreError,
 )
-from l2view.mosaic.api import explain_mosaic, mosaic
-from l2view.search.query import Query
-from l2view.view import View
 
-__version__ = version("l2view")
+if TYPE_CHECKING:
+    from l2view.api import ingest, open, search, sql
+    from l2view.cells.one_array import zarr_cells
+    from l2view.collection import Collection
+    from l2view.config import config
+    from l2view.mosaic.api import explain_mosaic, mosaic
+    from l2view.search.query import Query
+    from l2view.view import View
+
+    __version__: str
 
 __all__ = [
     "AuthorizationError",
@@ -69,3 +71,50 @@ __all__ = [
     "sql",
     "zarr_cells",
 ]
+
+_DEFERRED = {
+    "Collection": "l2view.collection",
+    "Query": "l2view.search.query",
+    "View": "l2view.view",
+    "config": "l2view.config",
+    "explain_mosaic": "l2view.mosaic.api",
+    "ingest": "l2view.api",
+    "mosaic": "l2view.mosaic.api",
+    "open": "l2view.api",
+    "search": "l2view.api",
+    "sql": "l2view.api",
+    "zarr_cells": "l2view.cells.one_array",
+}
+"""The modules of the public names that are imported when they are first used."""
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        value: Any = import_module("importlib.metadata").version("l2view")
+    elif name in _DEFERRED:
+        value = getattr(import_module(_DEFERRED[name]), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Keeps its public names where a subpackage has the same, such as ``ingest``.
+
+    The import of a submodule sets it as an attribute of its package.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in _DEFERRED and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return import_module, (self.__name__,)
+
+
+sys.modules[__name__].__class__ = _Package

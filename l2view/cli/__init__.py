@@ -4,32 +4,88 @@ from __future__ import annotations
 
 import sys
 import warnings
+from importlib import import_module
 from typing import Any
 
-import icechunk
 import typer
-from rich.console import Console
+from typer.core import TyperGroup
 
-from l2view.cli import delete, demo, index, info, ingest, mosaic, search, sql, tree, verify
 from l2view.errors import L2ViewError
+
+COMMANDS = {
+    "info": (
+        "show_info",
+        "Say what a collection holds, or those of its granules that match: count, times, fields.",
+    ),
+    "search": (
+        "search_granules",
+        "Find granules and write their rows. Conditions are combined with AND.",
+    ),
+    "sql": (
+        "run_sql",
+        "Run an SQL query over the table meta and the arrays of a store, and write its rows.",
+    ),
+    "tree": (
+        "show_tree",
+        "Show the groups and arrays of the granules that match, of the first 10 without --limit.",
+    ),
+    "mosaic": (
+        "make_mosaic",
+        "Put the granules that match together as one image; the first of --order-by lie on top.",
+    ),
+    "ingest": (
+        "ingest_files",
+        "Add granules to a collection, without copying their data.",
+    ),
+    "verify": (
+        "verify_files",
+        "Find granules whose files changed since they were ingested, or are gone.",
+    ),
+    "index": (
+        "build_indexes",
+        "Make the indexes by which searches read less.",
+    ),
+    "delete": (
+        "delete_granules",
+        "Delete the granules that match from a collection in one commit. The past still has them.",
+    ),
+    "demo": (
+        "run_demo",
+        "Write granules in real formats, search them, read them back and check every value.",
+    ),
+}
+"""The function of each command, in the module of its name, and its line in the help."""
+
+SETTINGS: dict[str, Any] = {"rich_markup_mode": "rich", "pretty_exceptions_show_locals": False}
+
+
+class CommandTable(TyperGroup):
+    """Imports a command's module when the command is run, completed or explained."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        """Find the command that `args` start with: not its stand-in of the table, but itself."""
+        name, command, rest = super().resolve_command(ctx, args)
+        return name, command and load_command(str(name)), rest
+
+
+def load_command(name: str) -> Any:
+    """Import the command `name`, with its options."""
+    import_module("icechunk").set_logs_filter("error")
+    single = typer.Typer(add_completion=False, **SETTINGS)
+    function, _ = COMMANDS[name]
+    single.command(name)(getattr(import_module(f"l2view.cli.{name}"), function))
+    return typer.main.get_command(single)
+
 
 app = typer.Typer(
     name="l2view",
+    cls=CommandTable,
     help="Search a collection of Level 2 granules with SQL, get a Zarr group of those that match.",
     no_args_is_help=True,
-    rich_markup_mode="rich",
-    pretty_exceptions_show_locals=False,
+    **SETTINGS,
 )
-app.command("info")(info.show_info)
-app.command("search")(search.search_granules)
-app.command("sql")(sql.run_sql)
-app.command("tree")(tree.show_tree)
-app.command("mosaic")(mosaic.make_mosaic)
-app.command("ingest")(ingest.ingest_files)
-app.command("verify")(verify.verify_files)
-app.command("index")(index.build_indexes)
-app.command("delete")(delete.delete_granules)
-app.command("demo")(demo.run_demo)
+for name, (_, summary) in COMMANDS.items():
+    app.command(name, help=summary)(lambda: None)
 
 
 @app.callback(invoke_without_command=True)
@@ -38,25 +94,25 @@ def version(
 ) -> None:
     """Print the version where it is asked for."""
     if show:
-        from l2view import __version__
-
-        typer.echo(__version__)
+        typer.echo(import_module("l2view").__version__)
         raise typer.Exit
 
 
 def main() -> None:
     """Run the command: 0 where it worked, 1 for an error of the data, 2 for one of usage."""
-    icechunk.set_logs_filter("error")
-    errors = Console(stderr=True, highlight=False, soft_wrap=True)
-
-    def show(message: Warning | str, *_: Any) -> None:
-        errors.print("[yellow]warning:[/]", end=" ")
-        errors.print(str(message), markup=False)
-
-    warnings.showwarning = show  # type: ignore[assignment]
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         app()
     except (L2ViewError, OSError) as error:
-        errors.print("[red]error:[/]", end=" ")
-        errors.print(str(error), markup=False)
+        _show("[red]error:[/]", error)
         sys.exit(1)
+
+
+def _show_warning(message: Warning | str, *_: Any) -> None:
+    _show("[yellow]warning:[/]", message)
+
+
+def _show(kind: str, message: object) -> None:
+    console = import_module("rich.console").Console(stderr=True, highlight=False, soft_wrap=True)
+    console.print(kind, end=" ")
+    console.print(str(message), markup=False)

@@ -16,6 +16,7 @@ from os import cpu_count
 from typing import Any
 
 from l2view.errors import IngestError
+from l2view.shutdown import exit_without_finalization
 from l2view.text import first_line
 
 type Parallel = bool | int | str | Executor
@@ -70,7 +71,13 @@ def workers(parallel: Parallel) -> Workers:
     if isinstance(parallel, int) and parallel >= 1:
         if parallel == 1:
             return Workers(None, 1)
-        make = partial(ProcessPoolExecutor, parallel, mp_context=get_context("spawn"))
+        make = partial(
+            ProcessPoolExecutor,
+            parallel,
+            mp_context=get_context("spawn"),
+            initializer=exit_without_finalization,
+            initargs=(0,),
+        )
         return Workers(make, 4 * parallel, processes=True)
     if parallel == "threads":
         return Workers(ThreadPoolExecutor, WINDOW)
