@@ -86,17 +86,17 @@ def open(
     limit
         The most granules.
     layout
-        ``"tree"``: each granule is a group. ``"stack"``: granules side by side, one array for a
-        variable. ``"concat"``: granules end to end along one of their dimensions.
+        ``"tree"``: each granule is a group. ``"stack"``: granules are joined along a new first
+        dimension. ``"concat"``: granules are concatenated along one of their dimensions.
     dim
-        The dimension along which: in a stack a field, which is then its coordinate (``granule``
-        by default); end to end a dimension of the arrays.
+        For a stack, the name of the new dimension: a field, which becomes its coordinate
+        (``granule`` by default). For a concatenation, a dimension of the arrays.
     encoding
-        What becomes of granules that are encoded in different ways: ``"keep"`` is an error that
-        names them, ``"unify"`` gives all of them in one encoding.
+        For granules with different encodings: ``"keep"`` is an error that names them,
+        ``"unify"`` joins them in one harmonised encoding.
     ragged
-        What becomes of granules of different shapes: ``"error"``, or ``"pad"``, by which the
-        fill value stands beyond theirs.
+        For granules with different shapes: ``"error"``, or ``"pad"``, which pads with the fill
+        value.
     branch, tag, snapshot
         Which state of an Icechunk repository to search, the branch ``main`` by default.
     group

@@ -23,6 +23,8 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n*```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 
+SHELL_BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -36,7 +38,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_pages(page: Path, demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     blocks = BLOCK.findall(page.read_text())
     named = ("README", "ingest", "mosaics", "quickstart", "search", "store", "view")
-    if page.stem in named or page.parent.name == "shapes":
+    if page.stem in named or page.parent.name == "views":
         assert blocks
     monkeypatch.chdir(demo)
     names: dict[str, object] = {}
@@ -52,7 +54,8 @@ def test_commands_of_the_pages(demo: Path) -> None:
     lines = {
         line
         for page in PAGES
-        for line in re.findall(r"^l2view (?!demo|ingest).*$", page.read_text(), re.M)
+        for block in SHELL_BLOCK.findall(page.read_text())
+        for line in re.findall(r"^l2view (?!demo|ingest).*$", block, re.M)
     }
     assert len(lines) >= 6
     for line in sorted(lines):
