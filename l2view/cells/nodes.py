@@ -18,7 +18,7 @@ from l2view.granules.chunks import grid_of, iterate_sync
 from l2view.meta.schema import type_name
 from l2view.scan.filter import Condition
 from l2view.stores.hierarchy import JSON, Hierarchy, Node
-from l2view.stores.open import Source, unreadable
+from l2view.stores.open import Source, unreadable_store
 from l2view.stores.zarr_v2 import DIMENSIONS
 
 BATCH = 1024
@@ -146,7 +146,7 @@ def nodes(source: Source) -> Iterator[Node]:
         except L2ViewError:
             raise
         except Exception as error:  # every store has errors of its own
-            raise unreadable(source.label, error) from error
+            raise unreadable_store(source.label, error) from error
         if node is None:
             break
         empty = False

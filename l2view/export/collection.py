@@ -27,7 +27,7 @@ from l2view.index.commands import extend
 from l2view.ingest.files import FileInfo, object_store
 from l2view.ingest.granule import Granule
 from l2view.ingest.options import IngestOptions
-from l2view.ingest.writer import write_batch, write_granules
+from l2view.ingest.writer import write_batch, write_to_session
 from l2view.meta.schema import GEOMETRIES, ROW
 from l2view.stores.hierarchy import JSON, META
 from l2view.stores.repository import keep_containers, open_repository, with_containers
@@ -105,7 +105,7 @@ def to_icechunk(
         ready = [Granule(row, _with_checksums(references, sums)) for row, references in some]
         if session is not None:
             _require_containers(session, urls)
-            written = write_granules(session.store, ready, options)
+            written = write_to_session(session.store, ready, options)
         else:
             assert repository is not None
             repository, new = with_containers(repository, urls, known)

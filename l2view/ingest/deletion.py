@@ -29,24 +29,12 @@ def delete_granules(
     Their rows leave ``/meta``, and the rows after them move up. Their slots stay, and no search
     finds them any more.
 
-    Parameters
-    ----------
-    repository
-        The collection's repository.
-    find
-        Called with a session, it returns row numbers.
-    branch
-        The branch to commit to.
+    Called with a session, `find` returns row numbers.
 
     Returns
     -------
     int, str
-        How many, and the commit; None where there were none.
-
-    Raises
-    ------
-    IngestError
-        Where others commit first, time and again.
+        The number of granules, and the commit, None where there were none.
     """
     count = 0
 

@@ -1,8 +1,8 @@
-"""DMR++ files: what OPeNDAP says of the chunks of an HDF5 file beside it.
+"""DMR++ files: OPeNDAP's description of the chunks of an HDF5 file beside it.
 
-VirtualiZarr's parser reads one group of it. Here it reads them all, and what it passes over is
-found by name. The format is that of the DAP4 specification, volume 1, and of OPeNDAP's notes on
-DMR++.
+VirtualiZarr's parser reads one group of it and passes over some variables; here it reads all
+groups, and those variables are named. The format is that of the DAP4 specification, volume 1,
+and of OPeNDAP's notes on DMR++.
 """
 
 from __future__ import annotations
@@ -27,13 +27,7 @@ NOT_VARIABLES = frozenset(f"{DAP}{name}" for name in ("Attribute", "Dimension", 
 def parse_dmrpp(
     url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], threshold: int
 ) -> tuple[ManifestStore, dict[str, str]]:
-    """Return a DMR++ file as references (see `l2view.ingest.formats.CheckedParser`).
-
-    Raises
-    ------
-    IngestError
-        Where it is no XML.
-    """
+    """Return a DMR++ file as references (see `l2view.ingest.formats.CheckedParser`)."""
     try:
         reader.seek(0)
         root = ET.parse(io.BytesIO(reader.read())).getroot()  # noqa: S314 (expat has limits)
@@ -52,17 +46,18 @@ def _parse(url: str, path: str, stores: ObjectStoreRegistry[Any]) -> ManifestGro
 
 def _group(element: ET.Element, path: str, parse: Any, omitted: dict[str, str]) -> ManifestGroup:
     """Return a group and all below it."""
-    children = [child for child in element if child.tag != f"{DAP}Group"]
-    # Without anything of its own, the parser knows no group of that name.
-    own = parse(path) if children else ManifestGroup()
-    for child in children:
-        name = child.get("name")
-        named = child.tag.startswith(DAP) and child.tag not in NOT_VARIABLES and name is not None
-        if named and name not in own.arrays:
-            kind = child.tag.removeprefix(DAP)
-            omitted[join(path, str(name))] = f"its description, as {kind}, can't be parsed"
+    members = [child for child in element if child.tag != f"{DAP}Group"]
+    # The parser doesn't know a group without members.
+    parsed = parse(path) if members else ManifestGroup()
+    for member in members:
+        name = member.get("name")
+        is_variable = member.tag.startswith(DAP) and member.tag not in NOT_VARIABLES
+        if is_variable and name is not None and name not in parsed.arrays:
+            kind = member.tag.removeprefix(DAP)
+            omitted[join(path, name)] = f"its description, as {kind}, can't be parsed"
     groups = {
-        str(child.get("name")): _group(child, join(path, str(child.get("name"))), parse, omitted)
+        name: _group(child, join(path, name), parse, omitted)
         for child in element.iterfind(f"{DAP}Group")
+        for name in [str(child.get("name"))]
     }
-    return ManifestGroup(dict(own.arrays), groups, dict(own.metadata.attributes))
+    return ManifestGroup(dict(parsed.arrays), groups, dict(parsed.metadata.attributes))

@@ -47,13 +47,7 @@ class Workers:
 
 
 def workers(parallel: Parallel) -> Workers:
-    """Return the workers that `parallel` names.
-
-    Raises
-    ------
-    IngestError
-        Where it is none of `Parallel`.
-    """
+    """Return the workers that `parallel` names; an `IngestError` says that it names none."""
     if isinstance(parallel, Executor):
         context = getattr(parallel, "_mp_context", None)
         if context is not None and context.get_start_method() == "fork":

@@ -1,4 +1,7 @@
-"""Files, wherever they are: one object store for each bucket, server or disk; nothing writes."""
+"""Files, wherever they are: one object store for each bucket, server or disk.
+
+Nothing here writes. What can't be read or listed is an `IngestError` with the store's reason.
+"""
 
 from __future__ import annotations
 
@@ -37,19 +40,7 @@ REMEMBERED = 1_000
 
 @dataclass(frozen=True)
 class FileInfo:
-    """A file's entry in its store.
-
-    Attributes
-    ----------
-    url
-        Its URL.
-    size
-        In bytes.
-    etag
-        None where its store has none.
-    modified
-        The time of the last change.
-    """
+    """A file's entry in its store; size in bytes, no ETag where its store has none."""
 
     url: str
     size: int
@@ -76,13 +67,7 @@ class FileInfo:
 
 @lru_cache(maxsize=64)
 def object_store(root: str) -> Any:
-    """Return the object store of `root`; settings and credentials come from the environment.
-
-    Raises
-    ------
-    IngestError
-        Where there is no such kind of store.
-    """
+    """Return the object store of `root`; settings and credentials come from the environment."""
     if root == "file://":
         return obstore.store.LocalStore()
     try:
@@ -114,13 +99,7 @@ def _ingest_errors(action: str) -> Iterator[None]:
 
 
 def file_info(url: str) -> FileInfo | None:
-    """Return a file's entry, None where there is no such file.
-
-    Raises
-    ------
-    IngestError
-        Where it can't be read.
-    """
+    """Return a file's entry, None where there is no such file."""
     with _ingest_errors("it can't be read"):
         try:
             return FileInfo.from_meta(url, obstore.head(object_store(root_of(url)), key_of(url)))
@@ -132,11 +111,6 @@ def open_file(url: str) -> tuple[FileInfo, ReadableFile] | None:
     """Return a file's entry and its bytes, None where there is no such file.
 
     A small file is read at once, in one request.
-
-    Raises
-    ------
-    IngestError
-        Where it can't be read.
     """
     store, key = object_store(root_of(url)), key_of(url)
     with _ingest_errors("it can't be read"):
@@ -151,13 +125,7 @@ def open_file(url: str) -> tuple[FileInfo, ReadableFile] | None:
 
 
 def read_head(reader: ReadableFile, size: int) -> bytes:
-    """Return the first bytes of a file.
-
-    Raises
-    ------
-    IngestError
-        Where it can't be read.
-    """
+    """Return the first bytes of a file."""
     with _ingest_errors("it can't be read"):
         reader.seek(0)
         return reader.read(size)
@@ -207,7 +175,10 @@ def expand_path(path: str | os.PathLike[str]) -> Iterator[str]:
     elif is_zarr(url.rstrip("/")):
         yield url.rstrip("/")
     else:
-        yield from _inside(url.rstrip("/"), text)
+        base = url.rstrip("/")
+        start = len(key_of(base))
+        shown = (c for c in _list_granules(base) if "/." not in f"/{key_of(c)[start:]}")
+        yield from _require_any(shown, f"there is no file below {strip_credentials(text)}")
 
 
 def _matching(base: str, pattern: str) -> Iterator[str]:
@@ -215,13 +186,17 @@ def _matching(base: str, pattern: str) -> Iterator[str]:
     # Not taken apart as a URL, which would end at a question mark.
     key = is_url(pattern) and pattern.partition("://")[2].partition("/")[2]
     match = re.compile(_glob_regex(key or os.path.abspath(pattern).lstrip("/"))).fullmatch  # noqa: PTH100
-    empty = True
-    for url in _list_granules(base):
-        if match(key_of(url)):
-            empty = False
-            yield url
-    if empty:
-        raise IngestError(f"{strip_credentials(pattern)} names no file")
+    urls = (url for url in _list_granules(base) if match(key_of(url)))
+    yield from _require_any(urls, f"{strip_credentials(pattern)} names no file")
+
+
+def _require_any(urls: Iterator[str], message: str) -> Iterator[str]:
+    """Yield the URLs; raise where there is none."""
+    first = next(urls, None)
+    if first is None:
+        raise IngestError(message)
+    yield first
+    yield from urls
 
 
 def _glob_regex(pattern: str) -> str:
@@ -232,18 +207,6 @@ def _glob_regex(pattern: str) -> str:
         meanings.get(t, t.replace("[!", "[^") if t.startswith("[") else re.escape(t))
         for t in tokens
     )
-
-
-def _inside(base: str, text: str) -> Iterator[str]:
-    """Yield the URLs of granules in a folder that aren't hidden; `text` names it in an error."""
-    empty = True
-    for url in _list_granules(base):
-        names = key_of(url)[len(key_of(base)) :].split("/")
-        if not any(name.startswith(".") for name in names):
-            empty = False
-            yield url
-    if empty:
-        raise IngestError(f"there is no file below {strip_credentials(text)}")
 
 
 def _list_granules(base: str) -> Iterator[str]:
@@ -267,13 +230,7 @@ def _list_granules(base: str) -> Iterator[str]:
 
 
 def list_files(base: str) -> Iterator[FileInfo]:
-    """Yield the files below `base`, a page of them in memory, sorted by page.
-
-    Raises
-    ------
-    IngestError
-        Where they can't be listed.
-    """
+    """Yield the files below `base`, a page of them in memory, sorted by page."""
     root, prefix = root_of(base), key_of(base)
     with _ingest_errors(f"{strip_credentials(base)} can't be listed"):
         for page in obstore.list(object_store(root), prefix=prefix or None):

@@ -28,8 +28,6 @@ class Entry:
 
     Attributes
     ----------
-    id
-        Its id.
     assets
         Its files' URLs by name, ``""`` for that of a granule which is one file.
     fields
@@ -65,15 +63,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Granule:
-    """A granule that is ready to be written.
-
-    Attributes
-    ----------
-    row
-        Its fields; ``id`` among them.
-    references
-        Its arrays.
-    """
+    """A granule that is ready to be written: its fields, ``id`` among them, and its arrays."""
 
     row: Mapping[str, Any]
     references: GranuleReferences
@@ -91,17 +81,7 @@ class Granule:
 
 @dataclass(frozen=True)
 class Failure:
-    """A granule that is left out.
-
-    Attributes
-    ----------
-    id
-        Its id.
-    url
-        Its file.
-    reason
-        Why.
-    """
+    """A granule that is left out, with its file and the reason."""
 
     id: str
     url: str

@@ -3,7 +3,7 @@
 The parser takes a dataset for chunks in the file. Some aren't that: values in the dataset's own
 header, in other files, chunks that skip a filter, data types without a Zarr form. It refuses
 some of them, and with them the whole file; others it would show as fill values. Here each is
-found by name, and loaded where it is small, or left out with its reason.
+copied where it is small, or left out with its reason.
 """
 
 from __future__ import annotations
@@ -34,31 +34,22 @@ OWN = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_NCProperties", "_n
 PURE_DIMENSION = b"This is a netCDF dimension but not a netCDF variable"
 """How the attribute NAME of a dimension without a variable begins (netCDF-4 file format)."""
 
-
 NOT_COORDINATE = "_nc4_non_coord_"
 """How the HDF5 name begins of a variable called like a dimension that it doesn't lie along."""
 
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Why a dataset can't be referred to.
-
-    Attributes
-    ----------
-    reason
-        In words.
-    loadable
-        Whether its values may be read: they lie in this file.
-    """
+    """Why a dataset can't be referred to, and whether its values can be copied."""
 
     reason: str
-    loadable: bool = True
+    is_copyable: bool = True
 
 
 def parse_hdf5(
-    url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], inline_threshold: int
+    url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], threshold: int
 ) -> tuple[ManifestStore, dict[str, str]]:
-    """Return an HDF5 file as references (see `l2view.ingest.formats.OwnParser`).
+    """Return an HDF5 file as references (see `l2view.ingest.formats.CheckedParser`).
 
     Raises
     ------
@@ -72,14 +63,14 @@ def parse_hdf5(
 
     omitted: dict[str, str] = {}
     with h5py.File(reader, mode="r") as file:
-        group = _at_once(file, parse)
+        group = _parse_chunks_only(file, parse)
     if group is None:
         with h5py.File(reader, mode="r") as file:
-            group, omitted = _in_parts(file, parse, inline_threshold)
-    return ManifestStore(_renamed(group), registry=stores), omitted
+            group, omitted = _parse_and_copy(file, parse, threshold)
+    return ManifestStore(_rename_variables(group), registry=stores), omitted
 
 
-def _at_once(file: h5py.File, parse: Any) -> ManifestGroup | None:
+def _parse_chunks_only(file: h5py.File, parse: Any) -> ManifestGroup | None:
     """Parse a file whose datasets all lie in its root and are chunks; None where one isn't.
 
     The parser is given the open file, whose headers were read to see that, and closes it.
@@ -113,61 +104,50 @@ def _at_once(file: h5py.File, parse: Any) -> ManifestGroup | None:
     return group if datasets.keys() == group.arrays.keys() else None
 
 
-def _in_parts(
-    file: h5py.File, parse: Any, inline_threshold: int
+def _parse_and_copy(
+    file: h5py.File, parse: Any, threshold: int
 ) -> tuple[ManifestGroup, dict[str, str]]:
-    """Parse whatever there may be in a file, and load what can't be referred to.
-
-    Returns
-    -------
-    ManifestGroup, dict
-        Its groups and arrays, and why arrays are left out, by path.
-    """
+    """Parse any file, and copy what can't be referred to; return why arrays are left out, too."""
     obstacles: dict[str, Obstacle] = {}
     try:
         group = parse()
-        sound = not any(_obstacle(_open(file, path)) for path in _doubtful(group))
+        is_sound = not any(_obstacle(_open(file, path)) for path in _suspects(group))
     except Exception:  # one dataset refuses the whole file: which one, is found below
-        sound = False
-    if not sound:
-        group, obstacles = _piecewise(file, parse, ())
-    known = set(_paths(group))
-    loaded: dict[str, ManifestArray] = {}
-    omitted = {path: one.reason for path, one in obstacles.items() if not one.loadable}
-    for path in dict.fromkeys([*_names(file), *obstacles]):
-        if path in known or path in omitted or not _is_variable(file, path):
-            continue
-        try:
-            loaded[path] = _loaded(file[path], inline_threshold)
-        except (IngestError, OSError, TypeError, ValueError, RuntimeError) as error:
-            why = obstacles.get(path)
-            omitted[path] = f"{why.reason}; {first_line(error)}" if why else first_line(error)
-    return _with(group, loaded), omitted
-
-
-def _names(file: h5py.File) -> list[str]:
-    """Return the paths of all that has a name in a file."""
+        is_sound = False
+    if not is_sound:
+        group, obstacles = _parse_by_group(file, parse, ())
+    referred = set(_paths(group))
+    copies: dict[str, ManifestArray] = {}
+    omitted = {path: o.reason for path, o in obstacles.items() if not o.is_copyable}
     names: list[str] = []
     file.id.links.visit(lambda name: names.append(name.decode()))
-    return names
+    for path in dict.fromkeys([*names, *obstacles]):
+        if path in referred or path in omitted or not _is_variable(file, path):
+            continue
+        try:
+            copies[path] = _copy(file[path], threshold)
+        except (IngestError, OSError, TypeError, ValueError, RuntimeError) as error:
+            reasons = [obstacles[path].reason] if path in obstacles else []
+            omitted[path] = "; ".join([*reasons, first_line(error)])
+    return _with_arrays(group, copies), omitted
 
 
 def _open(file: h5py.File, path: str) -> Any:
     return h5py.h5o.open(file.id, path.encode())
 
 
-def _doubtful(group: ManifestGroup, path: str = "") -> Iterator[str]:
+def _suspects(group: ManifestGroup, path: str = "") -> Iterator[str]:
     """Yield the paths of arrays that the parser may have got wrong.
 
     It shows values that it finds no chunks of as fill values, and takes each chunk of a
     compressed dataset for one that was compressed.
     """
     for name, array in group.arrays.items():
-        held = array.manifest._paths.any()
-        if (array.size and not held) or len(array.metadata.codecs) > 1:
+        is_empty = not array.manifest._paths.any()
+        if (array.size and is_empty) or len(array.metadata.codecs) > 1:
             yield join(path, name)
     for name, child in group.groups.items():
-        yield from _doubtful(child, join(path, name))
+        yield from _suspects(child, join(path, name))
 
 
 def _obstacle(dataset: h5py.h5d.DatasetID) -> Obstacle | None:
@@ -175,16 +155,16 @@ def _obstacle(dataset: h5py.h5d.DatasetID) -> Obstacle | None:
     if dataset.get_offset() is not None:
         return None  # all of it lies in one place of the file
     if dataset.get_space().get_simple_extent_type() == h5py.h5s.NULL:
-        return Obstacle("it has no dataspace", loadable=False)
+        return Obstacle("it has no dataspace", is_copyable=False)
     properties = dataset.get_create_plist()
     layout = properties.get_layout()
     if layout == h5py.h5d.VIRTUAL:
-        return Obstacle("it is a virtual dataset of other files", loadable=False)
+        return Obstacle("it is a virtual dataset of other files", is_copyable=False)
     if layout == h5py.h5d.COMPACT:
         return Obstacle("its values lie in its header")
     if layout == h5py.h5d.CONTIGUOUS:
         if properties.get_external_count():
-            return Obstacle("its values lie in another file", loadable=False)
+            return Obstacle("its values lie in another file", is_copyable=False)
         return None
     if properties.get_nfilters() and dataset.chunk_iter(_skips_a_filter) is not None:
         return Obstacle("some of its chunks skip a filter")
@@ -195,7 +175,7 @@ def _skips_a_filter(chunk: Any) -> bool | None:
     return True if chunk.filter_mask else None
 
 
-def _piecewise(
+def _parse_by_group(
     group: h5py.Group, parse: Any, above: tuple[int, ...]
 ) -> tuple[ManifestGroup, dict[str, Obstacle]]:
     """Parse group by group, and where that fails dataset by dataset.
@@ -212,37 +192,26 @@ def _piecewise(
     Returns
     -------
     ManifestGroup, dict
-        What can be referred to, and why the rest can't, by path.
+        What can be referred to, and the obstacles of other datasets, by path.
     """
-    own, above = group.name.strip("/"), (*above, _address(group))
-    refused: dict[str, Obstacle] = {}
-    datasets: list[str] = []
-    groups: list[str] = []
+    path, above = group.name.strip("/"), (*above, _address(group))
+    obstacles: dict[str, Obstacle] = {}
+    members: dict[str, Any] = {}
     for name in group:
-        link, path = group.get(name, getlink=True), join(own, name)
-        node = None if isinstance(link, h5py.ExternalLink) else group.get(name)
-        if isinstance(link, h5py.ExternalLink):
-            refused[path] = Obstacle("it is a link into another file", loadable=False)
-        elif node is None:
-            refused[path] = Obstacle("it is a link to nothing", loadable=False)
-        elif isinstance(node, h5py.Dataset):
-            found = _obstacle(node.id)
-            if found is None:
-                datasets.append(name)
-            else:
-                refused[path] = found
-        elif isinstance(node, h5py.Group) and _address(node) in above:
-            refused[path] = Obstacle("it is a link to a group that it lies in", loadable=False)
-        elif isinstance(node, h5py.Group):
-            groups.append(name)
+        obstacle = _link_obstacle(group, name, above)
+        if obstacle is None:
+            members[name] = group[name]
+        else:
+            obstacles[join(path, name)] = obstacle
 
-    def only(*kept: str) -> ManifestGroup:
-        return parse(group=group.name, drop_variables=set(group) - set(kept))  # type: ignore[no-any-return]
+    def only(*names: str) -> ManifestGroup:
+        return parse(group=group.name, drop_variables=set(group) - set(names))  # type: ignore[no-any-return]
 
     try:
         attributes = dict(only().metadata.attributes)
     except Exception:  # of one attribute, such as a text in Latin-1
         attributes = _attributes(group)
+    datasets = [name for name, node in members.items() if isinstance(node, h5py.Dataset)]
     arrays: dict[str, ManifestArray] = {}
     try:
         arrays.update(only(*datasets).arrays)
@@ -251,12 +220,27 @@ def _piecewise(
             try:
                 arrays.update(only(name).arrays)
             except Exception as error:  # the same
-                refused[join(own, name)] = Obstacle(first_line(error))
-    below: dict[str, ManifestGroup] = {}
-    for name in groups:
-        below[name], more = _piecewise(group[name], parse, above)
-        refused |= more
-    return ManifestGroup(arrays, below, attributes), refused
+                obstacles[join(path, name)] = Obstacle(first_line(error))
+    groups: dict[str, ManifestGroup] = {}
+    for name, node in members.items():
+        if isinstance(node, h5py.Group):
+            groups[name], more = _parse_by_group(node, parse, above)
+            obstacles |= more
+    return ManifestGroup(arrays, groups, attributes), obstacles
+
+
+def _link_obstacle(group: h5py.Group, name: str, above: tuple[int, ...]) -> Obstacle | None:
+    """Return why a member of a group is left out, None where it isn't."""
+    if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
+        return Obstacle("it is a link into another file", is_copyable=False)
+    node = group.get(name)
+    if node is None:
+        return Obstacle("it is a link to nothing", is_copyable=False)
+    if isinstance(node, h5py.Dataset):
+        return _obstacle(node.id)
+    if isinstance(node, h5py.Group) and _address(node) in above:
+        return Obstacle("it is a link to a group that it lies in", is_copyable=False)
+    return None
 
 
 def _address(group: h5py.Group) -> int:
@@ -269,7 +253,7 @@ def _paths(group: ManifestGroup, path: str = "") -> Iterator[str]:
         yield from _paths(child, join(path, name))
 
 
-def _with(group: ManifestGroup, arrays: Mapping[str, ManifestArray]) -> ManifestGroup:
+def _with_arrays(group: ManifestGroup, arrays: Mapping[str, ManifestArray]) -> ManifestGroup:
     """Return a group with more arrays in it, by path."""
     if not arrays:
         return group
@@ -277,11 +261,11 @@ def _with(group: ManifestGroup, arrays: Mapping[str, ManifestArray]) -> Manifest
     groups = dict(group.groups)
     for name in {path.partition("/")[0] for path in arrays if "/" in path}:
         inside = {p.partition("/")[2]: a for p, a in arrays.items() if p.startswith(f"{name}/")}
-        groups[name] = _with(groups.get(name, ManifestGroup()), inside)
+        groups[name] = _with_arrays(groups.get(name, ManifestGroup()), inside)
     return ManifestGroup({**group.arrays, **own}, groups, dict(group.metadata.attributes))
 
 
-def _renamed(group: ManifestGroup) -> ManifestGroup:
+def _rename_variables(group: ManifestGroup) -> ManifestGroup:
     """Return a group whose variables have the names that netCDF-4 gives them.
 
     One that is called like a dimension but isn't its coordinate lies under another name (netCDF-4
@@ -290,7 +274,7 @@ def _renamed(group: ManifestGroup) -> ManifestGroup:
     arrays = {name.removeprefix(NOT_COORDINATE): a for name, a in group.arrays.items()}
     if len(arrays) != len(group.arrays):
         arrays = dict(group.arrays)
-    groups = {name: _renamed(child) for name, child in group.groups.items()}
+    groups = {name: _rename_variables(child) for name, child in group.groups.items()}
     return ManifestGroup(arrays, groups, dict(group.metadata.attributes))
 
 
@@ -311,22 +295,19 @@ def _is_pure_dimension(node: h5py.h5d.DatasetID) -> bool:
     return isinstance(text, bytes) and text.startswith(PURE_DIMENSION)
 
 
-def _loaded(dataset: h5py.Dataset, inline_threshold: int) -> ManifestArray:
+def _copy(dataset: h5py.Dataset, threshold: int) -> ManifestArray:
     """Return a dataset as an array that holds its own values.
 
-    Raises
-    ------
-    IngestError
-        Where its data type has no Zarr form, or there is too much of it.
+    An `IngestError` says that its data type has no Zarr form, or that it is too large.
     """
     dtype: Any = dataset.dtype
     texts = h5py.check_vlen_dtype(dtype) in (str, bytes)
     if not texts and dtype.kind not in "biufcSV":
         raise IngestError(f"HDF5's {dataset.id.get_type().__class__.__name__} has no Zarr form")
     allocated = dataset.size and dataset.id.get_storage_size()
-    if allocated and dataset.nbytes > inline_threshold:
+    if allocated and dataset.nbytes > threshold:
         raise IngestError(
-            f"its {dataset.nbytes:,} bytes are more than inline_threshold={inline_threshold:,}"
+            f"its {dataset.nbytes:,} bytes are more than inline_threshold={threshold:,}"
         )
     attributes = _attributes(dataset)
     store = MemoryStore()
@@ -392,6 +373,6 @@ def _json(value: Any) -> Any:
         except UnicodeDecodeError:
             return value.decode("latin-1")
     if isinstance(value, np.ndarray):
-        parts = [_json(part) for part in value.tolist()]
-        return parts[0] if len(parts) == 1 else parts
+        items = [_json(item) for item in value.tolist()]
+        return items[0] if len(items) == 1 else items
     return value.item() if isinstance(value, np.generic) else value

@@ -32,18 +32,9 @@ IDS = join(OWN, "ids")
 
 @dataclass(frozen=True)
 class CollectionState:
-    """A collection as it is before a batch.
+    """A collection as it is before a batch: rows, kinds of fields, storage.
 
-    Attributes
-    ----------
-    root
-        Its root, None where nothing was ever written.
-    rows
-        The number of granules.
-    kinds
-        The kinds of its fields.
-    storage
-        The form of its arrays, None in a new one.
+    Where nothing was ever written, there is neither a root nor a storage.
     """
 
     root: zarr.Group | None = None
@@ -52,13 +43,7 @@ class CollectionState:
     storage: StorageName | None = None
 
     def require_storage(self, storage: StorageName | None) -> StorageName:
-        """Return the storage to write, the collection's own or the caller's.
-
-        Raises
-        ------
-        IngestError
-            Where they differ.
-        """
+        """Return the collection's storage or the caller's; an `IngestError` where they differ."""
         if storage is not None and storage not in LAYOUTS:
             raise IngestError(f"storage={storage!r} is not {' or '.join(LAYOUTS)}")
         if self.storage is not None and storage not in (None, self.storage):

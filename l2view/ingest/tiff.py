@@ -1,7 +1,7 @@
-"""TIFF files: their images as arrays of one group, and what the overviews among them are of.
+"""TIFF files: their images as arrays of one group.
 
-A GeoTIFF's overviews are images of their own, after the full one (TIFF 6.0, NewSubfileType).
-Which they are is said by the multiscales convention for Zarr.
+A GeoTIFF's overviews are images of their own, after the full one (TIFF 6.0, NewSubfileType);
+the group names them by the multiscales convention for Zarr.
 """
 
 from __future__ import annotations
@@ -80,22 +80,24 @@ def flatten_images(
         path = name if name == group else array.path
         reason = _unreadable(array)
         if reason is None:
-            renamed.append(replace(array, path=path, document=_standard(array.document)))
+            renamed.append(
+                replace(array, path=path, document=_with_standard_codecs(array.document))
+            )
         else:
             omitted[path] = reason
     if alone and len(renamed) == 1 and not omitted:
         return [renamed[0].at("")], {}, {}
-    held = {array.path for array in renamed} | omitted.keys()
-    kept = {path: said for path, said in attributes.items() if path not in held}
+    images = {array.path for array in renamed} | omitted.keys()
+    groups = {path: value for path, value in attributes.items() if path not in images}
     levels = _levels(renamed)
     if len(levels) > 1:
-        made = multiscales.create_convention_attrs(layout=_layout(levels))
-        kept[""] = {**kept.get("", {}), **made}
-    return renamed, kept, omitted
+        convention = multiscales.create_convention_attrs(layout=_multiscales_layout(levels))
+        groups[""] = {**groups.get("", {}), **convention}
+    return renamed, groups, omitted
 
 
 def _unreadable(array: ArrayReferences) -> str | None:
-    """Return what virtual-tiff's codecs would get wrong of an image, None where that is nothing."""
+    """Return what virtual-tiff's codecs would get wrong of an image, None for nothing."""
     codecs = {codec["name"]: codec.get("configuration") or {} for codec in array.document["codecs"]}
     if array.document["data_type"] == "bool":
         return "its pixels are single bits, which no codec of Zarr's unpacks"
@@ -103,15 +105,15 @@ def _unreadable(array: ArrayReferences) -> str | None:
         return "its bands are interleaved, and predicted as floats"
     if FLOAT_PREDICTOR in codecs and codecs.get("bytes", {}).get("endian") == "big":
         return "its big-endian values are predicted as floats"
-    whole = math.prod(array.chunk_shape) * np.dtype(array.document["data_type"]).itemsize
+    nbytes = math.prod(array.chunk_shape) * np.dtype(array.document["data_type"]).itemsize
     if codecs.keys() <= {"bytes", "transpose", INTERLEAVED} and (
-        (array.lengths[array.lengths > 0] < whole).any()
+        (array.lengths[array.lengths > 0] < nbytes).any()
     ):
         return "its pixels have a number of bits that no codec of Zarr's unpacks"
     return None
 
 
-def _standard(document: JSON) -> JSON:
+def _with_standard_codecs(document: JSON) -> JSON:
     """Return an array's document with codecs that every reader of Zarr has.
 
     virtual-tiff takes the bytes of pixels with several bands in Fortran's order, of axes in
@@ -120,18 +122,11 @@ def _standard(document: JSON) -> JSON:
     names = [codec["name"] for codec in document["codecs"]]
     if INTERLEAVED not in names:
         return document
-    at = names.index(INTERLEAVED)
-    before, own, after = (
-        document["codecs"][:at],
-        document["codecs"][at],
-        document["codecs"][at + 1 :],
-    )
-    order = before[-1]["configuration"]["order"][::-1]
-    made = [
-        {"name": "transpose", "configuration": {"order": order}},
-        {**own, "name": "bytes"},
-    ]
-    return {**document, "codecs": [*before[:-1], *made, *after]}
+    codecs, at = list(document["codecs"]), names.index(INTERLEAVED)
+    order = codecs[at - 1]["configuration"]["order"][::-1]
+    codecs[at - 1] = {"name": "transpose", "configuration": {"order": order}}
+    codecs[at] = {**codecs[at], "name": "bytes"}
+    return {**document, "codecs": codecs}
 
 
 def _levels(arrays: list[ArrayReferences]) -> list[ArrayReferences]:
@@ -140,30 +135,30 @@ def _levels(arrays: list[ArrayReferences]) -> list[ArrayReferences]:
     if full is None or len(full.shape) < 2:
         return []
     levels = [full]
-    for array in sorted(arrays, key=lambda one: -one.shape[-1] * one.shape[-2]):
+    for array in sorted(arrays, key=lambda image: -image.shape[-1] * image.shape[-2]):
         smaller = all(a < b for a, b in zip(array.shape[-2:], levels[-1].shape[-2:], strict=True))
-        alike = (
+        is_overview = (
             len(array.shape) == len(full.shape)
             and array.document["data_type"] == full.document["data_type"]
             and array.document["attributes"].get("photometric_interpretation") != TRANSPARENCY_MASK
         )
-        if smaller and alike:
+        if smaller and is_overview:
             levels.append(array)
     return levels
 
 
-def _layout(levels: list[ArrayReferences]) -> list[multiscales.LayoutObject]:
+def _multiscales_layout(levels: list[ArrayReferences]) -> list[multiscales.LayoutObject]:
     """Return the levels as the convention has them, each a reduction of the full one."""
     full = levels[0]
-    found: list[multiscales.LayoutObject] = [{"asset": full.path}]
+    layout: list[multiscales.LayoutObject] = [{"asset": full.path}]
     for level in levels[1:]:
         pairs = zip(full.shape[-2:], level.shape[-2:], strict=True)
         scale = [large / small for large, small in pairs]
-        found.append(
+        layout.append(
             {
                 "asset": level.path,
                 "derived_from": full.path,
                 "transform": {"scale": scale, "translation": [0.0, 0.0]},
             }
         )
-    return found
+    return layout

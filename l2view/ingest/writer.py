@@ -119,7 +119,7 @@ def write_batch(
 
     def change(session: icechunk.Session) -> str | None:
         nonlocal result
-        result = write_granules(session.store, granules, options)
+        result = write_to_session(session.store, granules, options)
         count = len(result.added) + len(result.replaced)
         return f"ingest {count} granules" if count else None
 
@@ -146,7 +146,7 @@ def plan_row(granule: Granule, kinds: Kinds, storage: StorageName) -> dict[str, 
     return row
 
 
-def write_granules(
+def write_to_session(
     store: icechunk.IcechunkStore, granules: Sequence[Granule], options: IngestOptions
 ) -> BatchResult:
     """Write what can be written into a session, and say what became of each granule."""

@@ -18,7 +18,7 @@ from l2view.arrays.arrow import TIME_UNITS, TIMESTAMP_UNITS
 from l2view.arrays.cf import MISSING, Packing, require_calendar
 from l2view.errors import FieldError, L2ViewError, NotACollectionError, UnsupportedArrayError
 from l2view.stores.hierarchy import JSON, Hierarchy, describe_root, join
-from l2view.stores.open import unreadable
+from l2view.stores.open import unreadable_store
 from l2view.text import join_names
 
 ROW = "idx"
@@ -196,7 +196,7 @@ async def fields_of(
     except L2ViewError:
         raise
     except Exception as error:  # every store has errors of its own
-        raise unreadable(label, error) from error
+        raise unreadable_store(label, error) from error
     raise NotACollectionError(
         f"{label} is not a collection: a collection has a group "
         f'"{group}" of 1-D arrays of one length, one for each field; '

@@ -24,8 +24,9 @@ from zarr.abc.store import Store
 from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, StorePath, ZipStore
 
 from l2view.errors import AuthorizationError, StoreError
+from l2view.stores.environment import container_credentials, flag, icechunk_storage
 from l2view.stores.hierarchy import join
-from l2view.stores.trust import trusted
+from l2view.stores.trust import trusted_prefixes
 from l2view.stores.urls import is_url
 from l2view.text import join_names, strip_credentials, unknown_name
 
@@ -150,7 +151,7 @@ def open_source(store: Any, options: SourceOptions = SourceOptions()) -> Source:
         try:
             store = icechunk.Repository.open(store)
         except icechunk.IcechunkError as error:
-            raise unreadable(label, error) from error
+            raise unreadable_store(label, error) from error
     if isinstance(store, icechunk.Repository):
         return _from_repository(store, label, state, authorize)
     if given := [*state, *(["authorize"] if authorize else [])]:
@@ -166,52 +167,47 @@ def open_source(store: Any, options: SourceOptions = SourceOptions()) -> Source:
 
 
 def _from_repository(
-    repository: icechunk.Repository,
-    label: str,
-    version: dict[str, str],
-    authorize: Authorize | None,
+    repository: icechunk.Repository, label: str, state: dict[str, str], authorize: Authorize | None
 ) -> Source:
     if authorize is not None:
         credentials = _credentials(repository, authorize)
         repository = repository.reopen(authorize_virtual_chunk_access=credentials)
     containers = repository.config.virtual_chunk_containers or {}
-    missing = sorted(set(containers) - set(repository.authorized_virtual_container_prefixes))
-    mine = trusted(repository.storage, containers) if authorize is None and missing else frozenset()
-    if mine & set(missing):
-        how = None if flag("AWS_SKIP_SIGNATURE") or flag("GOOGLE_SKIP_SIGNATURE") else "env"
-        wanted = {prefix: how for prefix in containers if prefix in mine}
-        given = dict.fromkeys(repository.authorized_virtual_container_prefixes)
-        if not given:  # what the caller opened it with stays as it is
-            credentials = _credentials(repository, wanted)
+    authorized = set(repository.authorized_virtual_container_prefixes)
+    missing = set(containers) - authorized
+    if authorize is None and missing and not authorized:
+        # Else it stays as the caller opened it.
+        trusted = trusted_prefixes(repository.storage, containers)
+        if trusted:
+            is_anonymous = flag("AWS_SKIP_SIGNATURE") or flag("GOOGLE_SKIP_SIGNATURE")
+            choices = dict.fromkeys(trusted, None if is_anonymous else "env")
+            credentials = _credentials(repository, choices)
             repository = repository.reopen(authorize_virtual_chunk_access=credentials)
-            missing = sorted(set(missing) - mine)
-    source = _from_session(_session(repository, label, version), label)
+            missing -= trusted
+    session = _session(repository, label, state)
     return Source(
-        store=source.store,
+        store=session.store,
         label=label,
-        snapshot=source.snapshot,
-        unauthorized=tuple(missing) if authorize is None else (),
+        snapshot=session.snapshot_id if session.read_only else None,
+        unauthorized=tuple(sorted(missing)) if authorize is None else (),
     )
 
 
 def _session(
-    repository: icechunk.Repository, label: str, version: dict[str, str]
+    repository: icechunk.Repository, label: str, state: dict[str, str]
 ) -> icechunk.Session:
+    (kind, name), *_ = (state or {"branch": "main"}).items()
+    selector: dict[str, Any] = {"snapshot_id" if kind == "snapshot" else kind: name}
     try:
-        if "snapshot" in version:
-            return repository.readonly_session(snapshot_id=version["snapshot"])
-        if "tag" in version:
-            return repository.readonly_session(tag=version["tag"])
-        return repository.readonly_session(version.get("branch", "main"))
+        return repository.readonly_session(**selector)
     except (icechunk.NotFoundError, icechunk.InvalidInputError) as error:
-        if "tag" in version:
-            said = unknown_name("tag", version["tag"], sorted(repository.list_tags()))
-        elif "snapshot" in version:
-            said = f"no snapshot {version['snapshot']}; repository.ancestry() lists them"
+        if kind == "snapshot":
+            reason = f"no snapshot {name}; repository.ancestry() lists them"
+        elif kind == "tag":
+            reason = unknown_name("tag", name, sorted(repository.list_tags()))
         else:
-            branch = version.get("branch", "main")
-            said = unknown_name("branch", branch, sorted(repository.list_branches()), "branches")
-        raise StoreError(f"{label}: {said}") from error
+            reason = unknown_name("branch", name, sorted(repository.list_branches()), "branches")
+        raise StoreError(f"{label}: {reason}") from error
 
 
 def _from_session(
@@ -254,8 +250,8 @@ def _describe(store: Any) -> str:
         fields = dict(re.findall(r"^\s*([\w ]+): (.+)$", text, re.MULTILINE))
         if "path" in fields:
             return str(fields["path"]).strip()
-        place = "/".join(fields[name].strip() for name in ("bucket", "prefix") if name in fields)
-        return f"Icechunk repository {place}".strip()
+        names = (fields[name].strip() for name in ("bucket", "prefix") if name in fields)
+        return f"Icechunk repository {'/'.join(names)}".strip()
     if isinstance(store, zarr.Group | StorePath):
         path = store.store_path if isinstance(store, zarr.Group) else store
         return join(_describe(path.store), path.path)
@@ -268,28 +264,28 @@ def _describe(store: Any) -> str:
     return strip_credentials(str(store)) if isinstance(store, Store) else type(store).__name__
 
 
-def _locate(place: str) -> tuple[Any, str]:
-    """Open the repository or Zarr store at a path or URL."""
-    label = strip_credentials(place)
-    if place.startswith("file://"):
-        place = unquote(urlsplit(place).path)
-    if not is_url(place):
-        return _locate_file(place), label
-    storage = icechunk_storage(place)
+def _locate(url: str) -> tuple[Any, str]:
+    """Open the repository or Zarr store at a path or URL, and name it without credentials."""
+    label = strip_credentials(url)
+    if url.startswith("file://"):
+        url = unquote(urlsplit(url).path)
+    if not is_url(url):
+        return _locate_file(url), label
+    storage = icechunk_storage(url)
     try:
         if storage is not None and icechunk.Repository.exists(storage):
             return icechunk.Repository.open(storage), label
-        options: Any = {"allow_http": True} if place.startswith("http://") else None
-        store = obstore.store.from_url(place, client_options=options)
+        options: Any = {"allow_http": True} if url.startswith("http://") else None
+        store = obstore.store.from_url(url, client_options=options)
     except (ValueError, icechunk.IcechunkError, obstore.exceptions.BaseError) as error:
-        raise unreadable(label, error) from error
+        raise unreadable_store(label, error) from error
     return ObjectStore(store, read_only=True), label
 
 
-def unreadable(label: str, error: Exception) -> StoreError:
-    """Return what to say where a store can't be read, in one line and with a way on."""
-    said = str(error).strip() or type(error).__name__
-    line = re.sub(r"\s+", " ", re.split(r"\n\s*\n|Debug source:", said)[0]).strip()
+def unreadable_store(label: str, error: Exception) -> StoreError:
+    """Return the error of a store that can't be read, in one line and with a hint."""
+    text = str(error).strip() or type(error).__name__
+    line = re.sub(r"\s+", " ", re.split(r"\n\s*\n|Debug source:", text)[0]).strip()
     line = strip_credentials(line)
     hint = ""
     if label.startswith(("s3://", "s3a://")):
@@ -305,14 +301,14 @@ def unreadable(label: str, error: Exception) -> StoreError:
     return StoreError(f"{label} can't be read: {line}{hint}")
 
 
-def _locate_file(place: str) -> Any:
-    if not place:
+def _locate_file(text: str) -> Any:
+    if not text:
         raise StoreError("the path of the store is empty")
-    path = Path(place).expanduser()
+    path = Path(text).expanduser()
     if not path.exists():
         # What was meant for a URL may have credentials in it.
-        shown = re.sub(r"^(\w+:/*)[^/]*@", r"\1", str(path))
-        raise StoreError(f"there is nothing at {shown}")
+        label = re.sub(r"^(\w+:/*)[^/]*@", r"\1", str(path))
+        raise StoreError(f"there is nothing at {label}")
     if path.suffix == ".zip" and path.is_file():
         return ZipStore(path, mode="r", read_only=True)
     if not path.is_dir():
@@ -325,52 +321,6 @@ def _locate_file(place: str) -> Any:
     return LocalStore(path, read_only=True)
 
 
-def icechunk_storage(url: str) -> icechunk.Storage | None:
-    """Return Icechunk's storage for `url`, None for a scheme that it doesn't know.
-
-    Settings come from the environment, by the same names as obstore reads them.
-    """
-    parts = urlsplit(url)
-    prefix = parts.path.strip("/")
-    match parts.scheme:
-        case "s3" | "s3a":
-            endpoint = os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT")
-            anonymous = flag("AWS_SKIP_SIGNATURE")
-            return icechunk.s3_storage(
-                bucket=parts.netloc,
-                prefix=prefix,
-                region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
-                endpoint_url=endpoint,
-                allow_http=flag("AWS_ALLOW_HTTP"),
-                force_path_style=endpoint is not None,
-                anonymous=anonymous or None,
-                from_env=None if anonymous else True,
-            )
-        case "gs" | "gcs":
-            anonymous = flag("GOOGLE_SKIP_SIGNATURE")
-            return icechunk.gcs_storage(
-                bucket=parts.netloc,
-                prefix=prefix,
-                anonymous=anonymous or None,
-                from_env=None if anonymous else True,
-            )
-        case "az" | "azure" | "abfs" | "abfss":
-            account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
-            if account is None:
-                raise StoreError(f"set AZURE_STORAGE_ACCOUNT_NAME to open {strip_credentials(url)}")
-            return icechunk.azure_storage(
-                account=account, container=parts.netloc, prefix=prefix, from_env=True
-            )
-        case "http" | "https":
-            return icechunk.http_storage(url)
-    return None
-
-
-def flag(name: str) -> bool:
-    """Return whether a variable of the environment is set to true."""
-    return os.environ.get(name, "").casefold() in ("1", "true", "yes", "on")
-
-
 def _credentials(repository: icechunk.Repository, authorize: Authorize) -> dict[str, Any]:
     """Return Icechunk's map from container to credentials for what `authorize` says.
 
@@ -379,46 +329,21 @@ def _credentials(repository: icechunk.Repository, authorize: Authorize) -> dict[
     for them (``{"s3://bucket/": "env"}``).
     """
     containers = sorted(repository.config.virtual_chunk_containers or {})
-    if isinstance(authorize, str):
-        authorize = [authorize]
     if isinstance(authorize, bool):
-        wanted: dict[str, Any] = dict.fromkeys(containers if authorize else ())
-    elif isinstance(authorize, Mapping):
-        wanted = dict(authorize)
-    else:
-        wanted = dict.fromkeys(authorize)
-    wanted = {
-        prefix if prefix in containers else f"{prefix.rstrip('/')}/": said
-        for prefix, said in wanted.items()
-    }
-    for prefix in wanted:
+        authorize = containers if authorize else ()
+    elif isinstance(authorize, str):
+        authorize = [authorize]
+    choices = dict(authorize) if isinstance(authorize, Mapping) else dict.fromkeys(authorize)
+    credentials: dict[str, Any] = {}
+    for name, choice in choices.items():
+        prefix = name if name in containers else f"{name.rstrip('/')}/"
         if prefix not in containers:
             raise AuthorizationError(
                 f"authorize= names {prefix}, which is no virtual chunk container of this "
                 f"repository; it has {join_names(containers)}"
             )
-    return icechunk.containers_credentials(
-        {prefix: _credential(prefix, said) for prefix, said in wanted.items()}
-    )
-
-
-def _credential(prefix: str, said: Any) -> Any:
-    scheme = urlsplit(prefix).scheme
-    if said not in (None, "anonymous", "env"):
-        return said
-    if scheme == "file":
-        return icechunk.credentials.LocalFileSystemAccess
-    if scheme in ("http", "https"):
-        return icechunk.credentials.HttpAccess
-    maker: Any = {
-        "s3": icechunk.s3_credentials,
-        "gs": icechunk.gcs_credentials,
-        "gcs": icechunk.gcs_credentials,
-        "az": icechunk.azure_credentials,
-    }.get(scheme)
-    if maker is None:
-        raise AuthorizationError(f"authorize= needs credentials of icechunk's for {prefix}")
-    return maker(from_env=True) if said == "env" else maker(anonymous=True)
+        credentials[prefix] = container_credentials(prefix, choice)
+    return icechunk.containers_credentials(credentials)
 
 
 def require_authorization(source: Source) -> None:

@@ -11,7 +11,8 @@ from urllib.parse import unquote, urlsplit
 import icechunk
 
 from l2view.errors import IngestError
-from l2view.stores.open import flag, icechunk_storage, unreadable
+from l2view.stores.environment import container_store, icechunk_storage
+from l2view.stores.open import unreadable_store
 from l2view.stores.trust import trust
 from l2view.stores.urls import common_folders, is_url, root_of
 from l2view.text import strip_credentials
@@ -23,41 +24,34 @@ SPLIT = 1000
 """The slots whose references lie in one manifest."""
 
 
-def config() -> icechunk.RepositoryConfig:
+def config(*, is_writer: bool = False) -> icechunk.RepositoryConfig:
     """Return the configuration of a packed collection.
 
     References are split by slots, so that a reader of one granule reads few of them and an
-    ingest writes only new ones; none is read ahead, and what was read isn't kept for ever.
+    ingest writes only new ones. None is read ahead, and few of those that were read are cached.
+
+    Parameters
+    ----------
+    is_writer
+        Whether the caches are those of a writer, who goes back to little of what it wrote. The
+        nodes of a snapshot name all manifests of their arrays: a cache of them is as large as
+        the collection, as many times as there were commits.
     """
-    made = icechunk.RepositoryConfig.default()
+    settings = icechunk.RepositoryConfig.default()
     condition = icechunk.ManifestSplitCondition.path_matches("/granules/.*")
     along = icechunk.ManifestSplitDimCondition.Axis(0)
-    made.manifest = icechunk.ManifestConfig(
+    settings.manifest = icechunk.ManifestConfig(
         splitting=icechunk.ManifestSplittingConfig.from_dict({condition: {along: SPLIT}}),
         preload=icechunk.ManifestPreloadConfig(max_total_refs=0),
     )
-    made.caching = icechunk.CachingConfig(
-        num_snapshot_nodes=10_000,
-        num_chunk_refs=1_000_000,
+    settings.caching = icechunk.CachingConfig(
+        num_snapshot_nodes=100 if is_writer else 10_000,
+        num_chunk_refs=50_000 if is_writer else 1_000_000,
         num_transaction_changes=0,
         num_bytes_attributes=0,
         num_bytes_chunks=0,
     )
-    return made
-
-
-def writing() -> icechunk.RepositoryConfig:
-    """Return the configuration of a writer, who goes back to little of what it wrote.
-
-    The nodes of a snapshot name all manifests of their arrays: a cache of them is as large as
-    the collection, as many times as there were commits.
-    """
-    made = config()
-    caching = made.caching or icechunk.CachingConfig()
-    caching.num_chunk_refs = 50_000
-    caching.num_snapshot_nodes = 100
-    made.caching = caching
-    return made
+    return settings
 
 
 def open_repository(store: Any) -> icechunk.Repository:
@@ -68,17 +62,16 @@ def open_repository(store: Any) -> icechunk.Repository:
     IngestError
         Where there is something else.
     """
-    found = find_repository(store)
-    if found is not None:
-        return found
+    repository = find_repository(store)
+    if repository is not None:
+        return repository
     storage, label = _storage(store)
     try:
-        made = icechunk.Repository.create(storage, config())
-        made.save_config()
+        icechunk.Repository.create(storage, config()).save_config()
         # Opened anew: a repository keeps the caches that it was made with.
-        return icechunk.Repository.open(storage, writing())
+        return icechunk.Repository.open(storage, config(is_writer=True))
     except icechunk.IcechunkError as error:
-        raise unreadable(label, error) from error
+        raise unreadable_store(label, error) from error
 
 
 def find_repository(store: Any) -> icechunk.Repository | None:
@@ -94,9 +87,9 @@ def find_repository(store: Any) -> icechunk.Repository | None:
     storage, label = _storage(store)
     try:
         if icechunk.Repository.exists(storage):
-            return icechunk.Repository.open(storage, writing())
+            return icechunk.Repository.open(storage, config(is_writer=True))
     except icechunk.IcechunkError as error:
-        raise unreadable(label, error) from error
+        raise unreadable_store(label, error) from error
     return None
 
 
@@ -108,19 +101,26 @@ def _storage(store: Any) -> tuple[icechunk.Storage, str]:
         raise IngestError(
             f"ingest takes a path, a URL, or an Icechunk repository, not {type(store).__name__}"
         )
-    place = os.fspath(store)
-    label = strip_credentials(place)
-    if place.startswith("file://"):
-        place = unquote(urlsplit(place).path)
-    if is_url(place):
-        storage = icechunk_storage(place)
+    text = os.fspath(store)
+    label = strip_credentials(text)
+    if text.startswith("file://"):
+        text = unquote(urlsplit(text).path)
+    if is_url(text):
+        storage = icechunk_storage(text)
         if storage is None:
             raise IngestError(f"{label} is of a kind that Icechunk can't write to")
         return storage, label
-    path = Path(place).expanduser().absolute()
+    path = Path(text).expanduser().absolute()
     if path.is_file() or (path.is_dir() and any(path.iterdir()) and not (path / "repo").exists()):
         raise IngestError(f"{path} is there already, and is no Icechunk repository")
     return icechunk.local_filesystem_storage(str(path)), label
+
+
+def _uncovered(urls: Iterable[str], prefixes: Iterable[str]) -> set[str]:
+    """Return the URLs that no container covers."""
+    # Icechunk's containers have names as they are, and its references percent-encoded ones.
+    covering = tuple(prefixes)
+    return {url for url in urls if not unquote(url).startswith(covering)}
 
 
 def containers_for(urls: set[str], known: Iterable[str] = ()) -> list[str]:
@@ -128,14 +128,12 @@ def containers_for(urls: set[str], known: Iterable[str] = ()) -> list[str]:
 
     Each is the deepest folder that the files of one store share, of those not covered.
     """
-    # Icechunk's containers have names as they are, and its references percent-encoded ones.
-    covering = tuple(known)
-    uncovered = {url for url in urls if not unquote(url).startswith(covering)}
+    uncovered = _uncovered(urls, known)
     prefixes = []
     for root, folder in common_folders(uncovered).items():
         if folder == "file:///":  # the whole disk is wider than any archive
-            mine = {url for url in uncovered if root_of(url) == root}
-            prefixes.extend(sorted({url.rpartition("/")[0] + "/" for url in mine}))
+            local = {url for url in uncovered if root_of(url) == root}
+            prefixes.extend(sorted({url.rpartition("/")[0] + "/" for url in local}))
         else:
             prefixes.append(folder)
     return [unquote(prefix) for prefix in prefixes]
@@ -151,8 +149,8 @@ def with_containers(
     A new one is one of those `known` elsewhere, or else the deepest folder that its files
     share, of those that no container covers.
     """
-    mine = set(repository.config.virtual_chunk_containers or {})
-    uncovered = {url for url in urls if not unquote(url).startswith(tuple(mine))}
+    own = set(repository.config.virtual_chunk_containers or {})
+    uncovered = _uncovered(urls, own)
     if not uncovered:
         return repository, []
     elsewhere = {
@@ -160,18 +158,19 @@ def with_containers(
         for prefix, container in (known or {}).items()
         if any(unquote(url).startswith(prefix) for url in uncovered)
     }
-    prefixes = containers_for(urls, [*mine, *elsewhere])
-    made = {p: icechunk.VirtualChunkContainer(p, _store(p)) for p in prefixes} | elsewhere
-    _save(repository, made)
-    trust(repository.storage, made)
-    wanted = repository.config
-    for container in made.values():
-        wanted.set_virtual_chunk_container(container)
-    return repository.reopen(wanted), list(made)
+    prefixes = containers_for(urls, [*own, *elsewhere])
+    added = {p: icechunk.VirtualChunkContainer(p, container_store(p)) for p in prefixes}
+    added |= elsewhere
+    _save(repository, added)
+    trust(repository.storage, added)
+    settings = repository.config
+    for container in added.values():
+        settings.set_virtual_chunk_container(container)
+    return repository.reopen(settings), list(added)
 
 
 def keep_containers(repository: icechunk.Repository, prefixes: Iterable[str]) -> None:
-    """See to it that containers that were saved are there still.
+    """Save containers again that another ingest took away.
 
     Icechunk saves a configuration over whatever is there: of two ingests that add containers
     at once, the second may take those of the first away.
@@ -183,7 +182,7 @@ def keep_containers(repository: icechunk.Repository, prefixes: Iterable[str]) ->
 def _save(
     repository: icechunk.Repository, containers: Mapping[str, icechunk.VirtualChunkContainer]
 ) -> None:
-    """Save containers into a repository's configuration, and look whether they stayed."""
+    """Save containers into a repository's configuration, and check that they stayed."""
     for _ in range(ATTEMPTS):
         saved = icechunk.Repository.fetch_config(repository.storage) or config()
         if containers.keys() <= (saved.virtual_chunk_containers or {}).keys():
@@ -194,25 +193,3 @@ def _save(
     raise IngestError(
         "others change the repository's configuration all the time; run the same command again"
     )
-
-
-def _store(prefix: str) -> Any:
-    """Return how Icechunk reaches the files below `prefix`, as the environment says."""
-    parts = urlsplit(prefix)
-    match parts.scheme:
-        case "file":
-            return icechunk.local_filesystem_store(parts.path)
-        case "s3" | "s3a":
-            endpoint = os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT")
-            return icechunk.s3_store(
-                region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
-                endpoint_url=endpoint,
-                allow_http=flag("AWS_ALLOW_HTTP"),
-                force_path_style=endpoint is not None,
-                anonymous=flag("AWS_SKIP_SIGNATURE"),
-            )
-        case "gs" | "gcs":
-            return icechunk.gcs_store()
-        case "http" | "https":
-            return icechunk.http_store()
-    raise IngestError(f"Icechunk can't refer to files at {prefix}")

@@ -24,13 +24,13 @@ def state_file() -> Path:
     return user_state_path("l2view") / "containers.json"
 
 
-def identity(storage: icechunk.Storage) -> str:
-    """Return what tells a repository's storage from another, on one line."""
+def _storage_id(storage: icechunk.Storage) -> str:
+    """Return a text, without credentials, that no other repository's storage has."""
     lines = [line.strip() for line in str(storage).splitlines() if ":" in line]
     return "; ".join(line for line in lines if "credential" not in line.lower())
 
 
-def trusted(
+def trusted_prefixes(
     storage: icechunk.Storage, containers: Mapping[str, icechunk.VirtualChunkContainer]
 ) -> frozenset[str]:
     """Return those of a repository's containers, by prefix, that this user made for it.
@@ -38,28 +38,26 @@ def trusted(
     One whose settings are no longer what the user made, such as another endpoint, isn't among
     them: whoever writes to the repository could otherwise have credentials sent elsewhere.
     """
-    known = _read().get(identity(storage), {})
-    return frozenset(
-        prefix for prefix, made in containers.items() if known.get(prefix) == _settings(made)
-    )
+    own = _read().get(_storage_id(storage), {})
+    return frozenset(prefix for prefix, c in containers.items() if own.get(prefix) == _settings(c))
 
 
 def trust(
     storage: icechunk.Storage, containers: Mapping[str, icechunk.VirtualChunkContainer]
 ) -> None:
     """Remember containers, by prefix, that this user made for a repository."""
-    path, known = state_file(), _read()
-    mine = known.setdefault(identity(storage), {})
-    made = {prefix: _settings(container) for prefix, container in containers.items()}
-    if made.items() <= mine.items():
+    path, repositories = state_file(), _read()
+    own = repositories.setdefault(_storage_id(storage), {})
+    added = {prefix: _settings(container) for prefix, container in containers.items()}
+    if added.items() <= own.items():
         return
-    mine.update(made)
+    own.update(added)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Put in place whole: two ingests may end at once.
         handle, temporary = tempfile.mkstemp(dir=path.parent, text=True)
         with os.fdopen(handle, "w") as file:
-            json.dump(known, file, indent=1)
+            json.dump(repositories, file, indent=1)
         Path(temporary).replace(path)
     except OSError as error:
         warn(
@@ -76,9 +74,9 @@ def _settings(container: icechunk.VirtualChunkContainer) -> str:
 
 def _read() -> dict[str, dict[str, str]]:
     try:
-        found = json.loads(state_file().read_text())
+        repositories = json.loads(state_file().read_text())
     except (OSError, ValueError):
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(repositories, dict):
         return {}
-    return {name: said for name, said in found.items() if isinstance(said, dict)}
+    return {name: own for name, own in repositories.items() if isinstance(own, dict)}

@@ -30,7 +30,7 @@ from l2view.ingest.harvest.stac import item_of
 from l2view.ingest.options import ParseOptions
 from l2view.ingest.parse import parse_granule
 from l2view.ingest.pipeline import count_entries
-from l2view.stores.trust import trust, trusted
+from l2view.stores.trust import trust, trusted_prefixes
 
 DEFAULTS = {"datetime": "2025-06-01", "bbox": shapely.to_wkb(shapely.box(0, 0, 1, 1))}
 
@@ -468,4 +468,6 @@ def test_a_list_of_containers_that_is_something_else(
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     (tmp_path / "l2view").mkdir()
     (tmp_path / "l2view" / "containers.json").write_text(text)
-    assert trusted(icechunk.local_filesystem_storage(str(tmp_path / "r")), {}) == frozenset()
+    assert (
+        trusted_prefixes(icechunk.local_filesystem_storage(str(tmp_path / "r")), {}) == frozenset()
+    )

@@ -28,7 +28,7 @@ from l2view.errors import AuthorizationError, ChunkError, IngestError
 from l2view.ingest.files import FileInfo
 from l2view.stores import repository as repository_of_ingest
 from l2view.stores.repository import containers_for, keep_containers, open_repository
-from l2view.stores.trust import trust, trusted
+from l2view.stores.trust import trust, trusted_prefixes
 
 DEFAULTS = {"datetime": "2025-06-01", "bbox": shapely.to_wkb(shapely.Point(1, 2))}
 
@@ -139,10 +139,10 @@ def test_trust_is_of_a_container_as_it_was(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     storage = icechunk.local_filesystem_storage(str(tmp_path / "r"))
     trust(storage, container("https://archive.example"))
-    assert trusted(storage, container("https://archive.example")) == {"s3://archive/"}
-    assert trusted(storage, container("https://thief.example")) == frozenset()
+    assert trusted_prefixes(storage, container("https://archive.example")) == {"s3://archive/"}
+    assert trusted_prefixes(storage, container("https://thief.example")) == frozenset()
     other = icechunk.local_filesystem_storage(str(tmp_path / "other"))
-    assert trusted(other, container("https://archive.example")) == frozenset()
+    assert trusted_prefixes(other, container("https://archive.example")) == frozenset()
 
 
 def test_a_container_that_somebody_changed_must_be_authorised(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -74,13 +75,13 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 
 
 def harvest_attributes(group: zarr.Group, url: str) -> dict[str, Any]:
-    """Return what the attributes of a granule say: when, from what, and which version."""
+    """Return a granule's time, platform, version, … by the attributes of its file."""
     attributes = dict(group.attrs)
     fields: dict[str, Any] = {}
     for name, candidates in FIELDS.items():
-        found = next((_scalar(attributes[c]) for c in candidates if c in attributes), None)
-        if found is not None:
-            fields[name] = _typed(name, found)
+        value = next((_scalar(attributes[c]) for c in candidates if c in attributes), None)
+        if value is not None:
+            fields[name] = _convert(name, value)
     start, end = attribute_times(attributes)
     if start is None:
         start, end = array_times(group)
@@ -92,11 +93,11 @@ def harvest_attributes(group: zarr.Group, url: str) -> dict[str, Any]:
 
 def attribute_times(attributes: Mapping[str, Any]) -> tuple[datetime | None, datetime | None]:
     """Return the first and last time that attributes name, in UTC; None for what they don't."""
-    for first, last in TIMES:
-        start = parse_time(*(attributes.get(name) for name in first))
+    for start_names, end_names in TIMES:
+        start = parse_time(*map(attributes.get, start_names))
         if start is not None:
-            end = parse_time(*(attributes.get(name) for name in last)) if last else None
-            if end is not None or not last:
+            end = parse_time(*map(attributes.get, end_names))
+            if end is not None or not end_names:
                 return start, end
     return None, None
 
@@ -113,23 +114,17 @@ def parse_time(*parts: Any) -> datetime | None:
         return None
     text = "T".join(part.strip() for part in parts)
     text = re.sub(r"\s*(UTC|GMT)$", "Z", text)
-    try:
+    with suppress(ValueError):
         at = datetime.fromisoformat(text)
-    except ValueError:
-        found = COMPACT.fullmatch(text)
-        digits = re.sub(r"\D", "", found[1]) if found else ""
-        if found is None or len(digits) not in FORMS:
-            return None
-        try:
-            at = datetime.strptime(digits, FORMS[len(digits)])
-        except ValueError:
-            return None
-        return at.replace(microsecond=int((found[2] or "")[:6].ljust(6, "0")))
-    return at.replace(tzinfo=None) if at.tzinfo is None else _utc(at)
-
-
-def _utc(at: datetime) -> datetime:
-    return at.astimezone(UTC).replace(tzinfo=None)
+        return at if at.tzinfo is None else at.astimezone(UTC).replace(tzinfo=None)
+    match = COMPACT.fullmatch(text)
+    digits = re.sub(r"\D", "", match[1]) if match else ""
+    if match is None or len(digits) not in FORMS:
+        return None
+    with suppress(ValueError):
+        at = datetime.strptime(digits, FORMS[len(digits)])
+        return at.replace(microsecond=int((match[2] or "")[:6].ljust(6, "0")))
+    return None
 
 
 def array_times(group: zarr.Group) -> tuple[datetime | None, datetime | None]:
@@ -138,16 +133,16 @@ def array_times(group: zarr.Group) -> tuple[datetime | None, datetime | None]:
         raw = np.asarray(array[...])
         packing = Packing.of_array(array)
         valid = packing.valid(raw)
-        some = raw.ravel() if valid is None else raw[valid]
-        if some.size == 0 or not np.isfinite(some).all():
+        times = raw.ravel() if valid is None else raw[valid]
+        if times.size == 0 or not np.isfinite(times).all():
             continue
         try:
-            edges = packing.decode(np.array([some.min(), some.max()]), time_unit="us")
+            edges = packing.decode(np.array([times.min(), times.max()]), time_unit="us")
         except (ValueError, OverflowError):
             continue
         if edges.dtype.kind == "M":
-            first, last = edges.astype("datetime64[us]").tolist()
-            return first, last
+            start, end = edges.astype("datetime64[us]").tolist()
+            return start, end
     return None, None
 
 
@@ -155,22 +150,19 @@ def _time_arrays(group: zarr.Group) -> Iterator[zarr.Array[Any]]:
     """Yield the arrays of times, those of the granule's own group first."""
     groups = [group]
     while groups:
-        below: list[zarr.Group] = []
-        for current in groups:
-            for name, array in sorted(current.arrays()):
-                named = name.lower() in ("time", "times") or array.attrs.get("standard_name") in (
-                    "time",
-                )
-                counted = " since " in str(array.attrs.get("units", ""))
-                timed = array.dtype.kind == "M" or (array.dtype.kind in "iuf" and counted)
-                if named and timed and array.size:
-                    yield array
-            below.extend(child for _, child in sorted(current.groups()))
-        groups = below
+        for name, array in (pair for parent in groups for pair in sorted(parent.arrays())):
+            has_name = (
+                name.lower() in ("time", "times") or array.attrs.get("standard_name") == "time"
+            )
+            has_units = " since " in str(array.attrs.get("units", ""))
+            is_time = array.dtype.kind == "M" or (array.dtype.kind in "iuf" and has_units)
+            if has_name and is_time and array.size:
+                yield array
+        groups = [child for parent in groups for _, child in sorted(parent.groups())]
 
 
-def _typed(name: str, value: Any) -> Any:
-    """Return a value as all files of a collection have it."""
+def _convert(name: str, value: Any) -> Any:
+    """Return a value in the type that all files of a collection have."""
     if name in NUMBERS:
         try:
             number = float(value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 from typing import Any
@@ -74,15 +75,13 @@ def record_of(umm: Mapping[str, Any]) -> tuple[str, dict[str, str], dict[str, An
 
 
 def _assets(urls: list[str]) -> dict[str, str]:
-    """Return a record's files by name: what tells theirs apart, such as the band."""
+    """Return a record's files by the part of their names that differs, such as the band."""
     if len(urls) == 1:
         return {"": urls[0]}
     stems = [PurePosixPath(urlsplit(url).path).stem for url in urls]
-    first, last = min(stems), max(stems)
-    pairs = zip(first, last, strict=False)
-    shared = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(first), len(last)))
-    named = [stem[shared:].strip("._- ") or stem for stem in stems]
-    return dict(zip(named if len(set(named)) == len(named) else stems, urls, strict=True))
+    shared = len(os.path.commonprefix(stems))  # noqa: RUF071 (letter by letter)
+    names = [stem[shared:].strip("._- ") or stem for stem in stems]
+    return dict(zip(names if len(set(names)) == len(names) else stems, urls, strict=True))
 
 
 def outline_of(umm: Mapping[str, Any]) -> shapely.Geometry | None:

@@ -60,7 +60,7 @@ def item_of(
             raise IngestError(f"its asset {key} names a file of this machine, {href}")
     if not assets:
         raise IngestError(f"the STAC Item {item.get('id')} has no asset with arrays")
-    first = item["assets"][next(iter(assets))]
+    asset = item["assets"][next(iter(assets))]
     fields: dict[str, Any] = dict(item.get("properties") or {})
     for name in TIMES:
         if isinstance(fields.get(name), str):
@@ -68,7 +68,7 @@ def item_of(
             fields[name] = parse_time(fields[name]) or fields[name]
     if fields.get("datetime") is None:
         fields["datetime"] = fields.get("start_datetime")
-    fields |= placing_of({**first, **fields})
+    fields |= grid_fields({**asset, **fields})
     fields |= {
         f"asset_{key}": _absolute(str(asset["href"]), base)
         for key, asset in item["assets"].items()
@@ -83,7 +83,7 @@ def item_of(
 
 def _assets(item: Mapping[str, Any], base: str) -> tuple[dict[str, str], dict[str, str]]:
     """Return the assets with arrays, and why those are left out that may have some."""
-    found: dict[str, str] = {}
+    assets: dict[str, str] = {}
     omitted: dict[str, str] = {}
     for key, asset in item.get("assets", {}).items():
         kind, roles = str(asset.get("type") or "").lower(), set(asset.get("roles") or ())
@@ -92,10 +92,10 @@ def _assets(item: Mapping[str, Any], base: str) -> tuple[dict[str, str], dict[st
         href = _absolute(str(asset["href"]), base)
         suffix = PurePosixPath(urlsplit(href).path).suffix.lower()
         if any(name in kind for name in MEDIA) or (not kind and suffix in SUFFIXES):
-            found[key] = href
+            assets[key] = href
         elif not kind or "data" in roles:
             omitted[key] = f"its media type is {kind or 'not said'}"
-    return found, omitted
+    return assets, omitted
 
 
 def _absolute(href: str, base: str) -> str:
@@ -121,15 +121,15 @@ def _outline(item: Mapping[str, Any]) -> shapely.Geometry:
     )
 
 
-def placing_of(properties: Mapping[str, Any]) -> dict[str, Any]:
+def grid_fields(properties: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that place a scene on its grid (STAC's Projection extension)."""
-    found: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
     code = properties.get("proj:code")
     if isinstance(code, str) and code.upper().startswith("EPSG:") and code[5:].isdigit():
-        found["proj:epsg"] = int(code[5:])
+        fields["proj:epsg"] = int(code[5:])
     for index, value in enumerate((properties.get("proj:transform") or ())[:6]):
-        found[f"transform_{index}"] = float(value)
+        fields[f"transform_{index}"] = float(value)
     shape = properties.get("proj:shape")
     if shape:
-        found["shape_y"], found["shape_x"] = int(shape[0]), int(shape[1])
-    return found
+        fields["shape_y"], fields["shape_x"] = int(shape[0]), int(shape[1])
+    return fields

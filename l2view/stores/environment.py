@@ -1,0 +1,111 @@
+"""How Icechunk reaches the files at a URL: settings and credentials from the environment.
+
+The variables are those that obstore reads.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+from urllib.parse import urlsplit
+
+import icechunk
+
+from l2view.errors import AuthorizationError, IngestError, StoreError
+from l2view.text import strip_credentials
+
+
+def flag(name: str) -> bool:
+    """Return whether a variable of the environment is set to true."""
+    return os.environ.get(name, "").casefold() in ("1", "true", "yes", "on")
+
+
+def _s3_settings() -> dict[str, Any]:
+    endpoint = os.environ.get("AWS_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT")
+    return {
+        "region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+        "endpoint_url": endpoint,
+        "allow_http": flag("AWS_ALLOW_HTTP"),
+        "force_path_style": endpoint is not None,
+    }
+
+
+def icechunk_storage(url: str) -> icechunk.Storage | None:
+    """Return Icechunk's storage for `url`, None for a scheme that it doesn't know."""
+    parts = urlsplit(url)
+    prefix = parts.path.strip("/")
+
+    def access(is_anonymous: bool) -> dict[str, Any]:
+        return {"anonymous": is_anonymous or None, "from_env": None if is_anonymous else True}
+
+    match parts.scheme:
+        case "s3" | "s3a":
+            settings = _s3_settings() | access(flag("AWS_SKIP_SIGNATURE"))
+            return icechunk.s3_storage(bucket=parts.netloc, prefix=prefix, **settings)
+        case "gs" | "gcs":
+            settings = access(flag("GOOGLE_SKIP_SIGNATURE"))
+            return icechunk.gcs_storage(bucket=parts.netloc, prefix=prefix, **settings)
+        case "az" | "azure" | "abfs" | "abfss":
+            account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
+            if account is None:
+                raise StoreError(f"set AZURE_STORAGE_ACCOUNT_NAME to open {strip_credentials(url)}")
+            return icechunk.azure_storage(
+                account=account, container=parts.netloc, prefix=prefix, from_env=True
+            )
+        case "http" | "https":
+            return icechunk.http_storage(url)
+    return None
+
+
+def container_store(prefix: str) -> Any:
+    """Return the store of a virtual chunk container.
+
+    Raises
+    ------
+    IngestError
+        Where Icechunk has none of the kind.
+    """
+    parts = urlsplit(prefix)
+    match parts.scheme:
+        case "file":
+            return icechunk.local_filesystem_store(parts.path)
+        case "s3" | "s3a":
+            return icechunk.s3_store(**_s3_settings(), anonymous=flag("AWS_SKIP_SIGNATURE"))
+        case "gs" | "gcs":
+            return icechunk.gcs_store()
+        case "http" | "https":
+            return icechunk.http_store()
+    raise IngestError(f"Icechunk can't refer to files at {prefix}")
+
+
+def container_credentials(prefix: str, credentials: Any) -> Any:
+    """Return credentials of Icechunk's for a container.
+
+    Parameters
+    ----------
+    prefix
+        The container.
+    credentials
+        Icechunk's, ``"env"`` for those of the environment, ``"anonymous"`` or None for none.
+
+    Raises
+    ------
+    AuthorizationError
+        Where the container takes Icechunk's.
+    """
+    scheme = urlsplit(prefix).scheme
+    if credentials not in (None, "anonymous", "env"):
+        return credentials
+    if scheme == "file":
+        return icechunk.credentials.LocalFileSystemAccess
+    if scheme in ("http", "https"):
+        return icechunk.credentials.HttpAccess
+    make: Any = {
+        "s3": icechunk.s3_credentials,
+        "gs": icechunk.gcs_credentials,
+        "gcs": icechunk.gcs_credentials,
+        "az": icechunk.azure_credentials,
+    }.get(scheme)
+    if make is None:
+        raise AuthorizationError(f"authorize= needs credentials of icechunk's for {prefix}")
+    return make(from_env=True) if credentials == "env" else make(anonymous=True)
