@@ -25,6 +25,7 @@ from .measure import Row, paired, report
 from .mosaics import mosaics
 from .search import searching
 from .shapes import shapes
+from .start_up import starting
 
 
 def reading(folder: Path) -> Iterator[Row]:
@@ -120,6 +121,7 @@ def holding(folder: Path) -> Iterator[Row]:
 BENCHMARKS = {
     function.__name__: function
     for function in (
+        starting,
         reading,
         opening,
         trees,
