@@ -52,6 +52,9 @@ POINTS = 9
 SIDE = 64
 """The points of each side of a grid that its outline is taken from."""
 
+SLIVER = 1e-6
+"""The part of an outline's area that is none."""
+
 BISECTIONS = 40
 """How often the way to the edge of the globe is halved."""
 
@@ -363,7 +366,12 @@ def of_grid(grid: Georeference) -> shapely.Geometry | None:
     columns, rows = _pull_onto_globe(grid, columns, rows)
     lat, lon = to_degrees(*grid.xy(columns, rows), grid.crs)
     ring = np.column_stack([lon, lat])[np.isfinite(lat)]
-    return of_ring(np.concatenate([ring, ring[:1]])) if len(ring) > 2 else None
+    outline = of_ring(np.concatenate([ring, ring[:1]])) if len(ring) > 2 else None
+    if outline is None:
+        return None
+    # Where the globe ends at the antimeridian, rounding leaves a sliver on its other side.
+    large = [part for part in shapely.get_parts(outline) if part.area > SLIVER * outline.area]
+    return shapely.union_all(large)
 
 
 def _is_upright(transform: Affine | None) -> bool:
