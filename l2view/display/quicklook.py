@@ -9,14 +9,17 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from shapely.affinity import translate
+from zarr.core.sync import sync
 
 from l2view.display.plot import draw_ocean, requiring_matplotlib
 from l2view.display.svg import ocean
 from l2view.errors import FieldError, L2ViewError
-from l2view.geolocation.granule import GranuleArrays, Steps
+from l2view.geolocation.granule import GranuleArrays
 from l2view.geolocation.windows import corners_of, extremes
 from l2view.text import join_names, unknown_name
+from l2view.virtual.crop import windows_at
 from l2view.virtual.store import ViewStore
+from l2view.virtual.tree import Tree
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -76,13 +79,14 @@ def plot_granules(
     """Draw a variable of each granule (see `View.plot`)."""
     with requiring_matplotlib():
         import matplotlib.pyplot as plt
-    tree = zarr.open_group(ViewStore(store.tree), mode="r")
+    # Coordinates may be no variables of the view, and crops are counted from whole arrays.
+    root = zarr.open_group(ViewStore(store.tree.whole_variables), mode="r")
     total = len(store.tree.granules)
     most = limit or (MAX_ON_MAP if ncols is None else MAX_PANELS)
-    names = [store.tree.granules.name(row) for row in range(min(most, total))]
-    images = [image for name in names if (image := _read_image(tree, name, variable))]
+    rows = range(min(most, total))
+    images = [image for row in rows if (image := _read_image(root, store.tree, row, variable))]
     if not images:
-        raise FieldError(_undrawable(tree, store, variable))
+        raise FieldError(_undrawable(root, store.tree, variable))
     low, high = _value_range(images)
     appearance: dict[str, Any] = {"vmin": low, "vmax": high, "cmap": "viridis"} | style
     label = images[0].label
@@ -116,39 +120,44 @@ def plot_granules(
     return axes
 
 
-def _read_image(tree: zarr.Group, name: str, variable: str) -> GranuleImage | None:
+def _read_image(root: zarr.Group, tree: Tree, row: int, variable: str) -> GranuleImage | None:
     """Read what is drawn of a granule, None where it has no such variable."""
-    group = tree.get(name)
+    name = tree.granules.name(row)
+    group = root.get(name)
     if not isinstance(group, zarr.Group):
         return None
     granule = GranuleArrays(group)
-    path = _find_path(granule, variable)
+    paths = list(filter(tree.shows, granule.arrays))
+    named = (path for path in paths if path.rpartition("/")[2] == variable)
+    path = variable if variable in paths else next(named, None)
     if path is None:
         return None
     array = granule.arrays[path]
-    if array.ndim < 2 or array.dtype.kind not in "iufb" or not array.size:
+    crop = {} if tree.crop is None else sync(tree.crop.of(tree.reader, row))
+    windows = windows_at(crop, path) or [(0, length) for length in array.shape]
+    empty = any(start >= stop for start, stop in windows)
+    if array.ndim < 2 or array.dtype.kind not in "iufb" or empty:
         return None
-    rows, columns = granule.axes(path)
-    steps: Steps = (-(-array.shape[rows] // PIXELS), -(-array.shape[columns] // PIXELS))
-    lat, lon = granule.positions(path, steps) or (None, None)
+    down, across = (
+        slice(start, stop, -(-(stop - start) // PIXELS))
+        for start, stop in (windows[axis] for axis in granule.axes(path))
+    )
+    lat, lon = granule.positions(path, (down, across)) or (None, None)
     title, units = array.attrs.get("long_name", variable), array.attrs.get("units")
     label = f"{title} [{units}]" if units else str(title)
-    return GranuleImage(name, label, granule.thinned_image(path, steps), lat, lon)
+    return GranuleImage(name, label, granule.image_values(path, (down, across)), lat, lon)
 
 
-def _find_path(granule: GranuleArrays, variable: str) -> str | None:
-    """Return the path of the array at a path below a granule, or of the first with that name."""
-    paths = granule.arrays
-    named = (path for path in paths if path.rpartition("/")[2] == variable)
-    return variable if variable in paths else next(named, None)
-
-
-def _undrawable(tree: zarr.Group, store: ViewStore, variable: str) -> str:
+def _undrawable(root: zarr.Group, tree: Tree, variable: str) -> str:
     """Say that there is no such variable, or that it can't be drawn."""
-    granules = store.tree.granules
-    group = tree.get(granules.name(0)) if len(granules) else None
+    granules = tree.granules
+    group = root.get(granules.name(0)) if len(granules) else None
     members = group.members(max_depth=None) if isinstance(group, zarr.Group) else ()
-    drawable = [path for path, node in members if isinstance(node, zarr.Array) and node.ndim >= 2]
+    drawable = [
+        path
+        for path, node in members
+        if isinstance(node, zarr.Array) and node.ndim >= 2 and tree.shows(path)
+    ]
     if variable in drawable:
         return f"{variable} has no cells in the granules that would be drawn"
     names = [*granules.table.schema.names, *drawable]

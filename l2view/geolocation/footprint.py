@@ -15,11 +15,9 @@ from typing import Any
 import numpy as np
 import shapely
 import zarr
-from affine import Affine
 from numpy.typing import NDArray
 
 from l2view.errors import IngestError
-from l2view.geolocation.crs import to_degrees
 from l2view.geolocation.globe import split_at_antimeridian
 from l2view.geolocation.granule import Georeference, GranuleArrays
 
@@ -79,13 +77,17 @@ def of_granule(granule: GranuleArrays) -> shapely.Geometry | None:
             return outline
     grids: dict[tuple[Any, ...], Georeference] = {}
     for image in granule.images():
-        if image.is_grid:
-            corners = np.concatenate(
-                image.xy(np.array([0, image.shape[1]]), np.array([0, image.shape[0]]))
-            )
-            grids.setdefault((str(image.crs), *np.round(corners, 6)), image)
-    outlines = [outline for grid in grids.values() if (outline := of_grid(grid)) is not None]
-    return shapely.union_all(outlines) if outlines else None
+        if image.transform is not None:  # many images of a granule share one grid
+            corners = (*(image.transform @ (0, 0)), *(image.transform @ image.shape[::-1]))
+            grids.setdefault((image.crs, *np.round(corners, 6)), image)
+        elif image.cells is not None:
+            grids[image.path,] = image
+    outlines = [
+        of_coordinates(granule, grid) if grid.transform is None else of_grid(grid)
+        for grid in grids.values()
+    ]
+    known = [outline for outline in outlines if outline is not None]
+    return shapely.union_all(known) if known else None
 
 
 def on_the_globe(said: Any) -> shapely.Geometry:
@@ -161,7 +163,7 @@ def _wrapped(longitude: float) -> float:
 
 def of_coordinates(granule: GranuleArrays, pair: Georeference) -> shapely.Geometry | None:
     """Return the outline of latitudes and longitudes, None where none is valid."""
-    lat, lon = granule.values(pair.latitudes), granule.values(pair.longitudes)
+    lat, lon = granule.cells(pair)
     if len(pair.dimensions) == 1:
         return of_track(lat, lon)
     if lat.ndim == 1:
@@ -354,17 +356,26 @@ def of_grid(grid: Georeference) -> shapely.Geometry | None:
     outline is where the globe ends.
     """
     assert grid.crs is not None
+    assert grid.transform is not None
     height, width = grid.shape
-    if grid.crs.geographic and grid.crs.epsg in (None, 4326) and _is_upright(grid.transform):
+    if (
+        grid.crs.geographic
+        and grid.crs.epsg in (None, 4326)
+        and grid.transform.b == grid.transform.d == 0
+    ):
         # A parallel is a straight line on the map, and not the shortest way.
-        x, y = grid.xy(np.array([0, width]), np.array([0, height]))
-        return rectangle(x.min(), max(y.min(), -90.0), x.max(), min(y.max(), 90.0))
+        a, _, west, _, e, north = grid.transform[:6]
+        (west, east), (south, north) = (
+            sorted((west, west + a * width)),
+            sorted((north, north + e * height)),
+        )
+        return rectangle(west, max(south, -90.0), east, min(north, 90.0))
     ahead = np.linspace(0, 1, SIDE, endpoint=False)
     back, start, end = 1 - ahead, np.zeros(SIDE), np.ones(SIDE)
     columns = width * np.concatenate([start, ahead, end, back])
     rows = height * np.concatenate([ahead, end, back, start])
     columns, rows = _pull_onto_globe(grid, columns, rows)
-    lat, lon = to_degrees(*grid.xy(columns, rows), grid.crs)
+    lat, lon = grid.to_degrees(columns, rows)
     ring = np.column_stack([lon, lat])[np.isfinite(lat)]
     outline = of_ring(np.concatenate([ring, ring[:1]])) if len(ring) > 2 else None
     if outline is None:
@@ -372,10 +383,6 @@ def of_grid(grid: Georeference) -> shapely.Geometry | None:
     # Where the globe ends at the antimeridian, rounding leaves a sliver on its other side.
     large = [part for part in shapely.get_parts(outline) if part.area > SLIVER * outline.area]
     return shapely.union_all(large)
-
-
-def _is_upright(transform: Affine | None) -> bool:
-    return transform is None or transform.b == transform.d == 0
 
 
 def _pull_onto_globe(
@@ -387,8 +394,7 @@ def _pull_onto_globe(
     """
 
     def is_on_globe(columns: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.bool_]:
-        assert grid.crs is not None
-        return np.isfinite(to_degrees(*grid.xy(columns, rows), grid.crs)[0])
+        return np.isfinite(grid.to_degrees(columns, rows)[0])
 
     outer = is_on_globe(columns, rows)
     if outer.all():

@@ -11,8 +11,6 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import shapely
-import shapely.affinity
 import zarr
 from affine import Affine
 from numpy.typing import NDArray
@@ -31,8 +29,13 @@ COORDINATES = "latitudes and longitudes"
 
 UNEVEN_AXES = "uneven axes"
 
-type Steps = tuple[int, int]
-"""How many rows and columns there are from one that is taken to the next."""
+type Positions = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Latitudes and longitudes, of one shape; NaN where there is none."""
+
+type Part = tuple[slice, slice]
+"""Which rows and columns of an image."""
+
+EVERYTHING: Part = (slice(None), slice(None))
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,14 +51,12 @@ class Georeference:
         The array that it was found for, or the latitudes.
     dimensions, shape
         The names and lengths of the rows and columns; of the points of a track alone.
-    crs
-        Of the transform or axes.
-    transform
+    crs, transform
         From (column, row) to coordinates, None where it has none.
-    axes
-        Without a transform: the centres of rows and columns in its CRS.
     latitudes, longitudes
-        Without both: the paths of the arrays; 1-D arrays of an image are its axes.
+        Without a transform: the paths of the arrays; 1-D arrays of an image are its axes.
+    cells
+        Without both: the latitudes and longitudes of the cells.
     """
 
     kind: str
@@ -64,44 +65,18 @@ class Georeference:
     shape: tuple[int, ...]
     crs: CRS | None = None
     transform: Affine | None = None
-    axes: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
     latitudes: str = ""
     longitudes: str = ""
+    cells: Positions | None = None
 
-    @property
-    def is_grid(self) -> bool:
-        """Whether it has rows and columns in a CRS."""
-        return self.transform is not None or self.axes is not None
-
-    def xy(
+    def to_degrees(
         self, columns: NDArray[np.float64], rows: NDArray[np.float64]
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return coordinates in a grid's CRS of pixels; (0, 0) is the first one's corner."""
-        if self.transform is not None:
-            a, b, c, d, e, f = self.transform[:6]
-            return a * columns + b * rows + c, d * columns + e * rows + f
-        assert self.axes is not None
-        down, across = map(edges_of, self.axes)
-        return (
-            np.interp(columns, np.arange(len(across)), across),
-            np.interp(rows, np.arange(len(down)), down),
-        )
-
-    def to_pixels(self, place: shapely.Geometry) -> shapely.Geometry:
-        """Return that part of a place in a grid's CRS that lies within it, in pixels."""
-        height, width = self.shape
-        if self.transform is not None:
-            a, b, c, d, e, f = (~self.transform)[:6]
-            pixels = shapely.affinity.affine_transform(place, (a, b, d, e, c, f))
-            return shapely.intersection(pixels, shapely.box(0, 0, width, height))
-        assert self.axes is not None
-        down, across = map(edges_of, self.axes)
-        extent = shapely.box(across.min(), down.min(), across.max(), down.max())
-
-        def to_pixel(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-            return np.stack([_index(across, xy[:, 0]), _index(down, xy[:, 1])], axis=1)
-
-        return shapely.transform(shapely.intersection(place, extent), to_pixel)
+        """Return latitudes and longitudes by the transform; (0, 0) is the first pixel's corner."""
+        assert self.transform is not None
+        assert self.crs is not None
+        a, b, c, d, e, f = self.transform[:6]
+        return to_degrees(a * columns + b * rows + c, d * columns + e * rows + f, self.crs)
 
 
 class GranuleArrays:
@@ -141,15 +116,15 @@ class GranuleArrays:
         """Return the axes of an array's rows and columns."""
         return axes_of(self.inventory.arrays[path], self.inventory)
 
-    def thinned_image(self, path: str, steps: Steps) -> NDArray[np.float64]:
-        """Return values of some rows and columns of an image, of shape (rows, columns).
+    def image_values(self, path: str, part: Part = EVERYTHING) -> NDArray[np.float64]:
+        """Return a part of an image as values of shape (rows, columns), NaN where one is missing.
 
-        NaN stands for none. Of its other axes the first element is taken.
+        Of its other axes the first element is taken.
         """
         array, axes = self.arrays[path], self.axes(path)
         index: list[Any] = [0] * array.ndim
-        for axis, step in zip(axes, steps, strict=True):
-            index[axis] = slice(None, None, step)
+        for axis, selection in zip(axes, part, strict=True):
+            index[axis] = selection
         image = read_floats(array, tuple(index))
         return image if axes[0] < axes[1] else image.T
 
@@ -198,8 +173,9 @@ class GranuleArrays:
         if level == 0 and len(levels.axes) == 2:
             axes = self._finder.axes(levels, 0, crs)
             if axes is not None:
-                known = self._finder.crs.known[axes[0]]
-                return Georeference(UNEVEN_AXES, path, dimensions, shape, known, axes=axes[1:])
+                number, y, x = axes
+                cells = to_degrees(*np.meshgrid(x, y), self._finder.crs.known[number])
+                return Georeference(UNEVEN_AXES, path, dimensions, shape, cells=cells)
         return None
 
     def images(self) -> Iterator[Georeference]:
@@ -218,39 +194,41 @@ class GranuleArrays:
 
     def pair(self, latitudes: str, longitudes: str) -> Georeference | None:
         """Return what two arrays say of cells along their dimensions, None for nothing."""
-        both = self.arrays[latitudes], self.arrays[longitudes]
-        names, other_names = map(dimension_names, both)
-        rank, shape = both[0].ndim, both[0].shape
-        if rank == both[1].ndim == 1:
-            lat, lon = self.values(latitudes), self.values(longitudes)
-            if are_axes(
-                self.inventory.arrays[latitudes], self.inventory.arrays[longitudes], lat, lon
-            ):
-                names, shape = [names[0], other_names[0]], (len(lat), len(lon))
-            elif len(lat) != len(lon):
-                return None
-        elif shape != both[1].shape or rank == 0:
+        if not {latitudes, longitudes} <= self.arrays.keys():
+            return None
+        lat, lon = self.arrays[latitudes], self.arrays[longitudes]
+        dimensions, shape = dimension_names(lat)[-2:], lat.shape[-2:]
+        both = self.inventory.arrays[latitudes], self.inventory.arrays[longitudes]
+        if lat.ndim == lon.ndim == 1 and are_axes(
+            *both, self.values(latitudes), self.values(longitudes)
+        ):
+            dimensions, shape = dimensions + dimension_names(lon), lat.shape + lon.shape
+        elif lat.shape != lon.shape or lat.ndim == 0:
             return None
         return Georeference(
             COORDINATES,
             latitudes,
-            tuple(names[-2:]),
-            tuple(shape[-2:]),
+            tuple(dimensions),
+            shape,
             latitudes=latitudes,
             longitudes=longitudes,
         )
 
-    def positions(
-        self, path: str, steps: Steps = (1, 1)
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    def cells(self, georeference: Georeference) -> Positions:
+        """Return the latitudes and longitudes of what has no transform; of a grid its axes."""
+        if georeference.cells is not None:
+            return georeference.cells
+        return self.values(georeference.latitudes), self.values(georeference.longitudes)
+
+    def positions(self, path: str, part: Part = EVERYTHING) -> Positions | None:
         """Return the latitudes and longitudes of an image's cells, None where nothing says them.
 
         Parameters
         ----------
         path
             The image.
-        steps
-            Which rows and columns are taken.
+        part
+            Which of its rows and columns.
 
         Returns
         -------
@@ -260,37 +238,17 @@ class GranuleArrays:
         georeference = self.georeference(path)
         if georeference is None or len(georeference.dimensions) != 2:
             return None
+        rows, columns = part
         if georeference.transform is not None:
-            assert georeference.crs is not None
-            rows, columns = (
-                np.arange(0, length, step) + 0.5
-                for length, step in zip(georeference.shape, steps, strict=True)
-            )
-            return to_degrees(*georeference.xy(*np.meshgrid(columns, rows)), georeference.crs)
-        if georeference.axes is not None:
-            assert georeference.crs is not None
-            down, across = georeference.axes
-            x, y = np.meshgrid(across[:: steps[1]], down[:: steps[0]])
-            return to_degrees(x, y, georeference.crs)
+            y, x = (np.arange(length, dtype=float) + 0.5 for length in georeference.shape)
+            return georeference.to_degrees(*np.meshgrid(x[columns], y[rows]))
         paths = (georeference.latitudes, georeference.longitudes)
-        if self.arrays[paths[0]].ndim == 1:
-            lat, lon = map(self.values, paths)
-            lon, lat = np.meshgrid(lon[:: steps[1]], lat[:: steps[0]])
-            return lat, lon
-        return self.thinned_image(paths[0], steps), self.thinned_image(paths[1], steps)
-
-
-def edges_of(centres: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the edges of cells along an axis, half-way between centres, of shape (n + 1,)."""
-    steps = np.diff(centres) / 2 if len(centres) > 1 else np.zeros(1)
-    middle = centres[:-1] + np.diff(centres) / 2
-    return np.concatenate([centres[:1] - steps[0], middle, centres[-1:] + steps[-1]])
-
-
-def _index(edges: NDArray[np.float64], values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return where values lie between edges, which grow or fall: 0 at the first."""
-    order = slice(None) if edges[-1] >= edges[0] else slice(None, None, -1)
-    return np.asarray(np.interp(values, edges[order], np.arange(len(edges), dtype=float)[order]))
+        if georeference.latitudes and self.arrays[paths[0]].ndim > 1:
+            return self.image_values(paths[0], part), self.image_values(paths[1], part)
+        lat, lon = self.cells(georeference)
+        if lat.ndim == 1:
+            lon, lat = np.meshgrid(lon, lat)
+        return lat[part], lon[part]
 
 
 def dimension_names(array: zarr.Array[Any]) -> list[str]:

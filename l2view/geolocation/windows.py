@@ -179,18 +179,18 @@ def grid_windows(grid: Georeference, place: shapely.Geometry) -> tuple[Window, W
     place
         In EPSG:4326, within ±180° of longitude.
     """
-    bounds = [
-        part.bounds
+    assert grid.transform is not None
+    height, width = grid.shape
+    a, b, c, d, e, f = (~grid.transform)[:6]
+    pixels = [
+        shapely.affinity.affine_transform(shape, (a, b, d, e, c, f))
         for shape in _in_crs_of(grid, place)
-        if not (part := grid.to_pixels(shape)).is_empty
     ]
-    if not bounds:
+    inside = shapely.intersection(pixels, shapely.box(0, 0, width, height))
+    left, top, right, bottom = shapely.total_bounds(inside)
+    if np.isnan(left):
         return NOTHING, NOTHING
-    left, top, right, bottom = np.array(bounds).T
-    return (
-        _pixels(top.min(), bottom.max(), grid.shape[0]),
-        _pixels(left.min(), right.max(), grid.shape[1]),
-    )
+    return _pixels(top, bottom, height), _pixels(left, right, width)
 
 
 def _pixels(low: float, high: float, count: int) -> Window:
@@ -281,38 +281,33 @@ def granule_windows(
     dict or None
         None where nothing says where the granule lies.
     """
-    windows: dict[tuple[str, str], CropWindows] = {}
+    crops: dict[tuple[str, ...], CropWindows] = {}
 
-    def windows_at(georeference: Georeference) -> CropWindows:
+    def crop(georeference: Georeference) -> CropWindows:
         paths = georeference.latitudes, georeference.longitudes
-        if georeference.is_grid:
-            return _crop_windows(granule, georeference, place)
-        if paths not in windows:
-            windows[paths] = _crop_windows(granule, georeference, place)
-        return windows[paths]
+        key = (*paths, *georeference.dimensions) if paths[0] else (georeference.path,)
+        if key not in crops:
+            crops[key] = _crop_windows(granule, georeference, place)
+        return crops[key]
 
-    own: dict[str, CropWindows] = {}
-    pairs = list(granule.pairs())
-    if named is not None:
-        known = all(path in granule.arrays for path in named)
-        pair = granule.pair(*named) if known else None
-        pairs = [] if pair is None else [pair]
-    candidates = [windows_at(pair) for pair in pairs]
-    for image in granule.images():
-        if named is None or image.is_grid:
-            own[image.path] = windows_at(image)
-    candidates += own.values()
-    if not candidates:
+    for pair in granule.pairs() if named is None else [granule.pair(*named)]:
+        if pair is not None:
+            crop(pair)
+    own = {
+        image.path: crop(image)
+        for image in granule.images()
+        if named is None or not image.latitudes
+    }
+    if not crops:
         return None
-    found = {}
+    windows = {}
     for path, array in granule.arrays.items():
-        near = sorted(candidates, key=lambda one: distance(parent(path), one.group))
-        if path in own and named is None:
-            near = [own[path]]
-        cropped = _windows_of_array(array, near)
-        if cropped is not None:
-            found[path] = cropped
-    return found
+        candidates = [own[path]] if named is None and path in own else list(crops.values())
+        candidates.sort(key=lambda candidate: distance(parent(path), candidate.group))
+        shown = _windows_of_array(array, candidates)
+        if shown is not None:
+            windows[path] = shown
+    return windows
 
 
 def _crop_windows(
@@ -320,12 +315,10 @@ def _crop_windows(
 ) -> CropWindows:
     """Return what touches a place of one of a granule's georeferences."""
     names = georeference.dimensions
-    if georeference.is_grid:
+    if georeference.transform is not None:
         windows: tuple[Window, ...] = grid_windows(georeference, place)
-        group = parent(georeference.path)
     else:
-        lat, lon = granule.values(georeference.latitudes), granule.values(georeference.longitudes)
-        group = parent(georeference.latitudes)
+        lat, lon = granule.cells(georeference)
         if len(names) == 1:
             windows = swath_windows(lat[:, None], lon[:, None], place)[:1]
         elif lat.ndim == 1:
@@ -333,7 +326,7 @@ def _crop_windows(
         else:
             windows = _stack_windows(lat, lon, place)
     return CropWindows(
-        group,
+        parent(georeference.latitudes or georeference.path),
         dict(zip(names, georeference.shape, strict=True)),
         dict(zip(names, windows, strict=True)),
     )

@@ -288,9 +288,11 @@ def test_swaths_on_one_map() -> None:
     assert len(ax.collections) == 3  # two swaths and the sea
     assert ax.collections[0].get_cmap().name == "magma"
     assert view.plot("sst", ax) is ax
+    # Coordinates needn't be variables of the view.
     joined = l2view.open(swaths(), layout="stack", variables="sst")
+    assert joined.head(3).plot("sst").get_title() == "sst of 2 of 3 granules"
     with pytest.raises(l2view.L2ViewError, match="ncols= draws them without a map"):
-        joined.head(3).plot("sst")
+        l2view.open(swaths(), "id = 'g2'").plot("sst")
     mpl.pyplot.close("all")
 
 

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import matplotlib as mpl
+import matplotlib.pyplot
 import numpy as np
 import pyproj
 import pytest
@@ -359,3 +361,23 @@ def test_everybody_finds_the_same_place(kind: str, place: str) -> None:
         differs = table[column].to_numpy() - truth[cells]
         turn = (differs + 180) % 360 - 180 if column.startswith("lon") else differs
         np.testing.assert_allclose(turn, 0, atol=1e-6 * max(1, np.abs(truth).max()))
+
+
+@pytest.mark.parametrize("kind", ["CF axes in km", "GeoTransform", "GeoTIFF keys", "swath"])
+@pytest.mark.parametrize("variables", [None, ["red"]])
+def test_plots_of_crops_lie_where_their_cells_lie(kind: str, variables: Any) -> None:
+    grid_of, writer, _ = KINDS[kind]
+    grid = grid_of("north")
+    lat, lon = grid.positions()
+    store, _, _ = collection(writer, grid)
+    view = l2view.open(store, variables=variables)
+    bbox = block_bbox(lat, lon, slice(8, 13), slice(6, 12))
+    for shown in (view, view.sel(bbox=bbox, exact=True)):
+        ids = np.asarray(shown["a/red"][...])  # type: ignore[index]
+        mesh = next(iter(shown.plot("red").collections))
+        corners = mesh.get_coordinates()
+        centres = (corners[1:, 1:] + corners[:-1, :-1]) / 2
+        np.testing.assert_array_equal(mesh.get_array().reshape(ids.shape), ids)
+        np.testing.assert_allclose(centres[..., 0], lon.ravel()[ids], atol=1e-3)
+        np.testing.assert_allclose(centres[..., 1], lat.ravel()[ids], atol=1e-3)
+    mpl.pyplot.close("all")
