@@ -14,7 +14,7 @@ from zarr.core.sync import sync
 from l2view.display.plot import draw_ocean, requiring_matplotlib
 from l2view.display.svg import ocean
 from l2view.errors import FieldError, L2ViewError
-from l2view.geolocation.granule import GranuleArrays
+from l2view.geolocation.granule import LocatedGranule
 from l2view.geolocation.windows import corners_of, extremes
 from l2view.text import join_names, unknown_name
 from l2view.virtual.crop import windows_at
@@ -126,7 +126,7 @@ def _read_image(root: zarr.Group, tree: Tree, row: int, variable: str) -> Granul
     group = root.get(name)
     if not isinstance(group, zarr.Group):
         return None
-    granule = GranuleArrays(group)
+    granule = LocatedGranule(group)
     paths = list(filter(tree.shows, granule.arrays))
     named = (path for path in paths if path.rpartition("/")[2] == variable)
     path = variable if variable in paths else next(named, None)

@@ -263,11 +263,11 @@ def _tiff_overviews(
         full = images.get(paths.get(0, ""))
         if full is None or not _has_geotiff_keys(full):
             continue
-        own = full.shapes[:, list(axes_of(full, inventory))]
+        own = full.shapes[:, list(image_axes(full, inventory))]
         alike = {"0": paths[0]}
         for number in sorted(paths.keys() - {0}):
             array = images[paths[number]]
-            shapes = array.shapes[:, list(axes_of(array, inventory))]
+            shapes = array.shapes[:, list(image_axes(array, inventory))]
             if (
                 array.rank == full.rank
                 and not any(_is_mask(variant["attributes"]) for variant in array.variants)
@@ -319,7 +319,9 @@ def _finest_first(
 
     def size(path: str) -> int:
         array = images[path]
-        return int(np.prod(array.shapes[:, list(axes_of(array, inventory))].max(axis=0, initial=0)))
+        return int(
+            np.prod(array.shapes[:, list(image_axes(array, inventory))].max(axis=0, initial=0))
+        )
 
     ordered = sorted(assets.items(), key=lambda item: -size(item[1]))
     finest = images[ordered[0][1]]
@@ -333,7 +335,7 @@ def _finest_first(
 
 def _has_one_image(array: ArrayInventory, inventory: Inventory) -> bool:
     """Whether an array has no axes beside rows and columns, but for those of length 1."""
-    others = [axis for axis in range(array.rank) if axis not in axes_of(array, inventory)]
+    others = [axis for axis in range(array.rank) if axis not in image_axes(array, inventory)]
     return bool((array.shapes[:, others] == 1).all())
 
 
@@ -349,7 +351,7 @@ def _is_image(array: ArrayInventory) -> bool:
     )
 
 
-def axes_of(array: ArrayInventory, inventory: Inventory) -> tuple[int, ...]:
+def image_axes(array: ArrayInventory, inventory: Inventory) -> tuple[int, ...]:
     """Return the axes of an array's rows and columns; of a track that of its points.
 
     They are those that ``spatial:dimensions`` names (the convention spatial for Zarr), those whose
@@ -440,7 +442,7 @@ def _levels_of_band(band: Band, path: str, images: Images, inventory: Inventory)
 def levels_at(inventory: Inventory, group: str | None, assets: Mapping[str, str]) -> Levels:
     """Return the arrays of one image, by asset, the finest first."""
     arrays = tuple(inventory.arrays[path] for path in assets.values())
-    return Levels(inventory, arrays, group, tuple(assets), axes_of(arrays[0], inventory), ())
+    return Levels(inventory, arrays, group, tuple(assets), image_axes(arrays[0], inventory), ())
 
 
 def all_levels(inventory: Inventory) -> Iterator[Levels]:

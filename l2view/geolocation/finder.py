@@ -27,7 +27,7 @@ from l2view.geolocation.bands import (
     NORTH,
     Levels,
     all_levels,
-    axes_of,
+    image_axes,
     image_shapes,
     layout_of,
 )
@@ -217,7 +217,7 @@ class Finder:
             values, valid = stored.values.to_numpy(stored.stored((range(stored.shape[0]),)))
             return np.where(True if valid is None else valid, values, np.nan).astype(float)
 
-        return cls(read, partial(read_fields, reader))
+        return cls(read, partial(georeference_fields, reader))
 
     def locate(self, levels: Levels) -> Placement:
         """Return where the images of a band lie.
@@ -298,7 +298,9 @@ def value_decoders(array: ArrayInventory) -> tuple[ValueDecoder, ...]:
         raise QueryError(f"{array.path} can't be decoded: {error}") from error
 
 
-def read_fields(reader: GranuleReader, rows: Sequence[int] | NDArray[np.int64]) -> list[JSON]:
+def georeference_fields(
+    reader: GranuleReader, rows: Sequence[int] | NDArray[np.int64]
+) -> list[JSON]:
     """Return those of `FIELDS` that there are, of some granules."""
     table = reader.granules.known(FIELDS)
     if not table.num_columns:
@@ -352,7 +354,7 @@ class _Holder:
     level: int
     group: str | None
 
-    def declared(
+    def declare(
         self,
         finder: Finder,
         levels: Levels,
@@ -389,7 +391,7 @@ def largest_shapes(inventory: Inventory, group: str) -> NDArray[np.int64]:
     largest = np.zeros((len(inventory.rows), 2), dtype=np.int64)
     for path, array in inventory.arrays.items():
         if array.rank >= 2 and (not group or path.startswith(f"{group}/")):
-            shapes = image_shapes(array.shapes, axes_of(array, inventory))
+            shapes = image_shapes(array.shapes, image_axes(array, inventory))
             larger = shapes.prod(axis=1) > largest.prod(axis=1)
             largest[larger] = shapes[larger]
     return largest
@@ -411,7 +413,7 @@ def _convention(
                 if group is not None and any(group.variants):
                     holders.append(_Holder(group.variants, group.variant_index, level, path))
             for holder in holders:
-                yield holder.declared(finder, levels, transform_of, crs_of)
+                yield holder.declare(finder, levels, transform_of, crs_of)
 
     return declare
 
@@ -428,7 +430,7 @@ def _multiscales(
             next((entry for entry in layout_of(variant) if entry["asset"] == asset), {})
             for variant in group.variants
         ]
-        yield _Holder(variants, group.variant_index, level, None).declared(
+        yield _Holder(variants, group.variant_index, level, None).declare(
             finder, levels, spatial_transform, proj_crs
         )
 
@@ -440,7 +442,7 @@ def _fields(finder: Finder, levels: Levels, placement: Placement) -> Iterator[De
     rows = [_field_attributes(row) for row in finder.fields(levels.inventory.rows)]
     if any(rows):
         holder = _Holder(rows, np.arange(len(rows)), 0, "")
-        yield holder.declared(finder, levels, spatial_transform, proj_crs)
+        yield holder.declare(finder, levels, spatial_transform, proj_crs)
 
 
 def _field_attributes(row: Mapping[str, Any]) -> JSON:
@@ -470,7 +472,7 @@ def _grid_mapping(
     if mapping is not None:
         variants = [variant["attributes"] for variant in mapping.variants]
         holder = _Holder(variants, mapping.variant_index, 0, parent(mapping.path))
-        yield holder.declared(finder, levels, gdal_transform, mapping_crs)
+        yield holder.declare(finder, levels, gdal_transform, mapping_crs)
 
 
 def _mapping(levels: Levels) -> ArrayInventory | None:
@@ -562,9 +564,7 @@ def _overview(
         for number, kind in enumerate(KINDS[:-1]):
             for declaration in kind.declare(finder, full, declared):
                 declared.fill(declaration, number)
-        yield DeclaredGeoreference(
-            _scaled(declared.transforms[:, 0], larger / shapes), declared.crs
-        )
+        yield DeclaredGeoreference(_scale(declared.transforms[:, 0], larger / shapes), declared.crs)
 
 
 KINDS: tuple[Kind, ...] = (
@@ -582,7 +582,7 @@ Another kind is another row. Where none of them says it, latitudes and longitude
 """
 
 
-def _scaled(transforms: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+def _scale(transforms: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return transforms of images whose pixels are larger, by rows' and columns' scale (n, 2)."""
     scaled = transforms.copy()
     scaled[:, [0, 3]] *= scale[:, 1:]
@@ -599,7 +599,7 @@ def _derive(levels: Levels, transforms: NDArray[np.float64]) -> None:
     for level in range(1, len(levels.arrays)):
         own = levels.arrays[level].shapes[:, list(levels.axes)]
         with np.errstate(divide="ignore", invalid="ignore"):
-            scaled = _scaled(transforms[:, 0], full / own)
+            scaled = _scale(transforms[:, 0], full / own)
         unknown = np.isnan(transforms[:, level, 0]) & ~_offset_levels(levels, level)
         transforms[unknown, level] = scaled[unknown]
 

@@ -18,8 +18,8 @@ import zarr
 from numpy.typing import NDArray
 
 from l2view.errors import IngestError
-from l2view.geolocation.globe import split_at_antimeridian
-from l2view.geolocation.granule import Georeference, GranuleArrays
+from l2view.geolocation.globe import wrap_geometry
+from l2view.geolocation.granule import Georeference, LocatedGranule
 
 BOUNDS = (
     ("geospatial_lon_min", "geospatial_lat_min", "geospatial_lon_max", "geospatial_lat_max"),
@@ -62,11 +62,11 @@ TRACK_WIDTH = 0.05
 
 def harvest_footprint(group: zarr.Group, url: str) -> dict[str, Any]:
     """Return the field ``bbox`` as WKB, nothing where the granule doesn't say where it is."""
-    shape = of_bounds(dict(group.attrs)) or of_granule(GranuleArrays(group))
+    shape = of_bounds(dict(group.attrs)) or of_granule(LocatedGranule(group))
     return {} if shape is None else {"bbox": shapely.to_wkb(shape)}
 
 
-def of_granule(granule: GranuleArrays) -> shapely.Geometry | None:
+def of_granule(granule: LocatedGranule) -> shapely.Geometry | None:
     """Return the outline of a granule's cells, None where nothing says where they lie.
 
     It is that of its latitudes and longitudes, else of all its grids.
@@ -147,9 +147,9 @@ def rectangle(west: float, south: float, east: float, north: float) -> shapely.G
     if east - west >= 360 - 1e-9:
         return shapely.box(-180, south, 180, north)
     if west == east:
-        west = east = _wrapped(west)
+        west = east = _wrap(west)
     else:
-        west, east = _wrapped(west), _wrapped(east) if east != 180 else 180.0
+        west, east = _wrap(west), _wrap(east) if east != 180 else 180.0
     if west <= east:
         return shapely.box(west, south, east, north)
     return shapely.MultiPolygon(
@@ -157,11 +157,11 @@ def rectangle(west: float, south: float, east: float, north: float) -> shapely.G
     )
 
 
-def _wrapped(longitude: float) -> float:
+def _wrap(longitude: float) -> float:
     return (longitude + 180) % 360 - 180
 
 
-def of_coordinates(granule: GranuleArrays, pair: Georeference) -> shapely.Geometry | None:
+def of_coordinates(granule: LocatedGranule, pair: Georeference) -> shapely.Geometry | None:
     """Return the outline of latitudes and longitudes, None where none is valid."""
     lat, lon = granule.cells(pair)
     if len(pair.dimensions) == 1:
@@ -195,7 +195,7 @@ def of_track(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
         return None
     chosen = np.unique(np.linspace(0, len(lat) - 1, min(len(lat), RIBS * POINTS)).astype(int))
     points = np.column_stack([lon[chosen], lat[chosen]])
-    line = shapely.Point(points[0]) if len(points) == 1 else shapely.LineString(_near(points))
+    line = shapely.Point(points[0]) if len(points) == 1 else shapely.LineString(_unwrap(points))
     return _on_the_map(line.simplify(TRACK_WIDTH / 5).buffer(TRACK_WIDTH, quad_segs=1))
 
 
@@ -219,8 +219,8 @@ def of_swath(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
     half = _half_a_pixel(lat, lon, valid)
     ribs = list(_ribs(lat, lon, valid, rows, half / 2))
     strips = []
-    for one, other in pairwise(ribs):
-        strip = of_ring(np.concatenate([one, other[::-1], one[:1]]))
+    for rib, following in pairwise(ribs):
+        strip = of_ring(np.concatenate([rib, following[::-1], rib[:1]]))
         if strip is not None:
             strips.append(strip)
     if not strips:
@@ -246,8 +246,8 @@ def _steps(lat: NDArray[Any], lon: NDArray[Any]) -> NDArray[Any]:
 
 
 def _length(lat: NDArray[Any], lon: NDArray[Any]) -> float:
-    some = _valid(lat, lon)
-    return float(_steps(lat[some], lon[some]).sum())
+    valid = _valid(lat, lon)
+    return float(_steps(lat[valid], lon[valid]).sum())
 
 
 def _half_a_pixel(lat: NDArray[Any], lon: NDArray[Any], valid: NDArray[np.bool_]) -> float:
@@ -258,14 +258,14 @@ def _half_a_pixel(lat: NDArray[Any], lon: NDArray[Any], valid: NDArray[np.bool_]
         _steps(lat[valid[:, column], column], lon[valid[:, column], column]),
         _steps(lat[row, valid[row]], lon[row, valid[row]]),
     ]
-    found = [float(np.median(some)) for some in steps if len(some)]
-    return min(max([0.01, *(one / 2 for one in found)]), 0.5)
+    halves = [float(np.median(lengths)) / 2 for lengths in steps if len(lengths)]
+    return min(max([0.01, *halves]), 0.5)
 
 
 def _on_the_map(shape: shapely.Geometry) -> shapely.Geometry:
     """Return the polygons of a shape, cut at the map's edges."""
-    inside = shapely.intersection(split_at_antimeridian(shape), shapely.box(-180, -90, 180, 90))
-    areas = [part for part in shapely.get_parts(inside) if part.geom_type == "Polygon"]
+    inside = shapely.intersection(wrap_geometry(shape), shapely.box(-180, -90, 180, 90))
+    areas = [area for area in shapely.get_parts(inside) if area.geom_type == "Polygon"]
     return areas[0] if len(areas) == 1 else shapely.MultiPolygon(areas)
 
 
@@ -280,25 +280,16 @@ def _ribs(
 
     They are those that both edges of the swath need to be right to `tolerance` on the map.
     """
-    left = valid[rows].argmax(axis=1)
-    right = valid.shape[1] - 1 - valid[rows, ::-1].argmax(axis=1)
+    edges = valid[rows].argmax(axis=1), valid.shape[1] - 1 - valid[rows, ::-1].argmax(axis=1)
     evenly = np.linspace(0, len(rows) - 1, min(len(rows), RIBS)).astype(int)
-    chosen = np.unique(
-        np.concatenate(
-            [
-                evenly,
-                *(_bends(lat[rows, edge], lon[rows, edge], tolerance) for edge in (left, right)),
-            ]
-        )
-    )
-    for row in rows[chosen]:
+    bends = [_bends(lat[rows, edge], lon[rows, edge], tolerance) for edge in edges]
+    for row in rows[np.unique(np.concatenate([evenly, *bends]))]:
         columns = np.flatnonzero(valid[row])
-        first_or_last = row in (rows[0], rows[-1])
-        some = np.linspace(0, len(columns) - 1, min(len(columns), POINTS)).astype(int)
-        if first_or_last:
-            ends = _bends(lat[row, columns], lon[row, columns], tolerance)
-            some = np.concatenate([some, ends])
-        at = columns[np.unique(some)]
+        points = np.linspace(0, len(columns) - 1, min(len(columns), POINTS)).astype(int)
+        if row in (rows[0], rows[-1]):
+            bent = _bends(lat[row, columns], lon[row, columns], tolerance)
+            points = np.concatenate([points, bent])
+        at = columns[np.unique(points)]
         yield np.column_stack([lon[row, at], lat[row, at]])
 
 
@@ -308,12 +299,10 @@ def _bends(lat: NDArray[Any], lon: NDArray[Any], tolerance: float) -> NDArray[np
     if len(line) < 3:
         return np.arange(len(line))
     while True:
-        kept = shapely.get_coordinates(
-            shapely.simplify(shapely.LineString(line), tolerance, preserve_topology=False),
-            include_z=True,
-        )
-        if len(kept) <= MOST_RIBS:
-            return np.asarray(kept[:, 2], dtype=np.intp)
+        simple = shapely.simplify(shapely.LineString(line), tolerance, preserve_topology=False)
+        vertices = shapely.get_coordinates(simple, include_z=True)
+        if len(vertices) <= MOST_RIBS:
+            return np.asarray(vertices[:, 2], dtype=np.intp)
         tolerance *= 2
 
 
@@ -326,7 +315,7 @@ def of_ring(points: NDArray[Any]) -> shapely.Geometry | None:
         Longitudes and latitudes of shape (n, 2), the first point again at the end. No side is
         longer than half a turn. A ring around a pole has the nearer pole in it.
     """
-    ring = _near(points)
+    ring = _unwrap(points)
     if abs(ring[-1, 0] - ring[0, 0]) > 180:  # it goes around a pole
         cap = math.copysign(90, ring[:, 1].mean())
         edge = [(ring[-1, 0], cap), (ring[0, 0], cap)]
@@ -335,10 +324,10 @@ def of_ring(points: NDArray[Any]) -> shapely.Geometry | None:
         polygon = shapely.Polygon(ring)
     if polygon.area < 1e-12:
         return None
-    return split_at_antimeridian(shapely.make_valid(polygon))
+    return wrap_geometry(shapely.make_valid(polygon))
 
 
-def _near(points: NDArray[Any]) -> NDArray[Any]:
+def _unwrap(points: NDArray[Any]) -> NDArray[Any]:
     """Return points with longitudes that never jump by more than half a turn."""
     longitudes = np.unwrap(points[:, 0], period=360)
     return np.column_stack([longitudes, points[:, 1]])
@@ -405,10 +394,13 @@ def _pull_onto_globe(
     if not inner.any():
         return columns, rows
     column, row = (pixels[inner].mean() for pixels in mesh)
+
+    def between(fraction: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        return column + fraction * (columns - column), row + fraction * (rows - row)
+
     low, high = np.zeros(len(columns)), np.ones(len(columns))
     for _ in range(BISECTIONS):
-        part = (low + high) / 2
-        valid = is_on_globe(column + part * (columns - column), row + part * (rows - row))
-        low, high = np.where(valid, part, low), np.where(valid, high, part)
-    part = np.where(outer, 1.0, low)
-    return column + part * (columns - column), row + part * (rows - row)
+        fraction = (low + high) / 2
+        valid = is_on_globe(*between(fraction))
+        low, high = np.where(valid, fraction, low), np.where(valid, high, fraction)
+    return between(np.where(outer, 1.0, low))

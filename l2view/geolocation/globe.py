@@ -8,7 +8,7 @@ import shapely
 import shapely.affinity
 
 
-def split_at_antimeridian(shape: shapely.Geometry, *, both_sides: bool = False) -> shapely.Geometry:
+def wrap_geometry(shape: shapely.Geometry, *, both_sides: bool = False) -> shapely.Geometry:
     """Return a geometry with every part of it moved to where longitudes go from -180 to 180.
 
     Parameters
@@ -21,13 +21,13 @@ def split_at_antimeridian(shape: shapely.Geometry, *, both_sides: bool = False) 
     west, _, east, _ = shape.bounds
     if west >= -180 and east <= 180 and not (both_sides and (west == -180 or east == 180)):
         return shape
-    first, last = math.floor((west + 180) / 360), math.ceil((east - 180) / 360)
+    start, stop = math.floor((west + 180) / 360), math.ceil((east - 180) / 360)
     if both_sides:
-        first, last = math.ceil((west - 180) / 360), math.floor((east + 180) / 360)
-    parts = []
-    for turn in range(first, max(first, last) + 1):
+        start, stop = math.ceil((west - 180) / 360), math.floor((east + 180) / 360)
+    pieces = []
+    for turn in range(start, max(start, stop) + 1):
         strip = shapely.box(360 * turn - 180, -90, 360 * turn + 180, 90)
-        part = shapely.intersection(shape, strip)
-        parts.append(shapely.affinity.translate(part, xoff=-360 * turn))
-    moved = shapely.union_all(parts)
+        piece = shapely.intersection(shape, strip)
+        pieces.append(shapely.affinity.translate(piece, xoff=-360 * turn))
+    moved = shapely.union_all(pieces)
     return shape if moved.equals(shape) else moved

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from odc.geo import CRS
 
 from l2view.arrays.cf import read_floats
-from l2view.geolocation.bands import Levels, all_levels, axes_of, levels_at
+from l2view.geolocation.bands import Levels, all_levels, image_axes, levels_at
 from l2view.geolocation.coordinates import are_axes, coordinate_pairs
 from l2view.geolocation.crs import to_degrees
 from l2view.geolocation.finder import KINDS, Finder, Placement
@@ -79,7 +79,7 @@ class Georeference:
         return to_degrees(a * columns + b * rows + c, d * columns + e * rows + f, self.crs)
 
 
-class GranuleArrays:
+class LocatedGranule:
     """The arrays of one granule, and where they lie.
 
     Parameters
@@ -114,7 +114,7 @@ class GranuleArrays:
 
     def axes(self, path: str) -> tuple[int, ...]:
         """Return the axes of an array's rows and columns."""
-        return axes_of(self.inventory.arrays[path], self.inventory)
+        return image_axes(self.inventory.arrays[path], self.inventory)
 
     def image_values(self, path: str, part: Part = EVERYTHING) -> NDArray[np.float64]:
         """Return a part of an image as values of shape (rows, columns), NaN where one is missing.

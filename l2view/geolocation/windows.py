@@ -6,6 +6,7 @@ the sphere, so that neither the antimeridian nor a pole is a seam.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from odc.geo import CRS
 
 from l2view.geolocation.coordinates import distance, parent
 from l2view.geolocation.footprint import of_grid
-from l2view.geolocation.granule import Georeference, GranuleArrays, dimension_names
+from l2view.geolocation.granule import Georeference, LocatedGranule, dimension_names
 from l2view.regrid.projection import WGS84, project
 
 type Window = tuple[int, int]
@@ -57,8 +58,8 @@ def swath_windows(
 
 
 def _window(touching: NDArray[np.bool_]) -> Window:
-    found = np.flatnonzero(touching)
-    return (int(found[0]), int(found[-1]) + 1) if len(found) else NOTHING
+    indices = np.flatnonzero(touching)
+    return (int(indices[0]), int(indices[-1]) + 1) if len(indices) else NOTHING
 
 
 def corners_of(lat: NDArray[Any], lon: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -82,65 +83,60 @@ def corners_of(lat: NDArray[Any], lon: NDArray[Any]) -> tuple[NDArray[Any], NDAr
 
 
 def _between(points: NDArray[Any], axis: int) -> NDArray[Any]:
-    """Return what lies half-way between neighbours, and half a step beyond the first and last.
+    """Return what lies half-way between neighbours, and half a step beyond the ends of an axis.
 
-    Where one of two neighbours isn't there, the other's own half step is taken.
+    Where one of two neighbours is missing, the other's own half step is taken.
     """
     count = points.shape[axis]
     if count == 1:
         return np.repeat(points, 2, axis=axis)
-    first = np.take(points, range(count - 1), axis=axis)
-    second = np.take(points, range(1, count), axis=axis)
-    half = (second - first) / 2
-    nothing = np.full_like(np.take(points, [0], axis=axis), np.nan)
-    forward = points + np.concatenate([nothing, half], axis=axis)  # by the step before
-    backward = points - np.concatenate([half, nothing], axis=axis)  # by the step behind
-    middle = first + half
+    lower = np.take(points, range(count - 1), axis=axis)
+    upper = np.take(points, range(1, count), axis=axis)
+    half = (upper - lower) / 2
+    missing = np.full_like(np.take(points, [0], axis=axis), np.nan)
+    forward = points + np.concatenate([missing, half], axis=axis)  # by the step before
+    backward = points - np.concatenate([half, missing], axis=axis)  # by the step behind
+    middle = lower + half
     inner = np.where(np.isnan(middle), np.take(forward, range(count - 1), axis=axis), middle)
     inner = np.where(np.isnan(inner), np.take(backward, range(1, count), axis=axis), inner)
-    before = np.take(backward, [0], axis=axis)
-    behind = np.take(forward, [count - 1], axis=axis)
-    return np.concatenate([before, inner, behind], axis=axis)
+    start, end = np.take(backward, [0], axis=axis), np.take(forward, [count - 1], axis=axis)
+    return np.concatenate([start, inner, end], axis=axis)
 
 
 def _touching(lat: NDArray[Any], lon: NDArray[Any], part: shapely.Geometry) -> NDArray[np.bool_]:
     """Return which cells, given by their corners, touch a geometry in one piece."""
     west, south, east, north = part.bounds
     middle = (west + east) / 2
-    near = (lon - middle + 180) % 360 - 180 + middle
+    lon = (lon - middle + 180) % 360 - 180 + middle
     low, high = extremes(lat)
-    left, right = extremes(near)
+    cell_west, cell_east = extremes(lon)
     with np.errstate(invalid="ignore"):
-        found = (high >= south) & (low <= north) & (right >= west) & (left <= east)
+        in_latitude = (high >= south) & (low <= north)
+        touching = in_latitude & (cell_east >= west) & (cell_west <= east)
         # Such a cell holds a pole, or lies opposite the place.
-        wide = right - left > WHOLE_TURN
+        wide = cell_east - cell_west > WHOLE_TURN
         polar = np.maximum(np.abs(low), np.abs(high)) > 80
-        beside = (high >= south) & (low <= north) & (polar | (east - west > WHOLE_TURN))
-    found = np.asarray(np.where(wide, beside, found))
+        touching = np.asarray(
+            np.where(wide, in_latitude & (polar | (east - west > WHOLE_TURN)), touching)
+        )
     if part.equals(shapely.box(west, south, east, north)):
-        return found
+        return touching
     shapely.prepare(part)
-    rows, columns = np.nonzero(found & ~wide)
-    rings = [
-        np.stack([near[rows + i, columns + j], lat[rows + i, columns + j]], axis=-1)
+    rows, columns = np.nonzero(touching & ~wide)
+    corners = [
+        np.stack([lon[rows + i, columns + j], lat[rows + i, columns + j]], axis=-1)
         for i, j in ((0, 0), (0, 1), (1, 1), (1, 0), (0, 0))
     ]
-    whole = np.stack(rings, axis=1)
-    known = np.isfinite(whole).all(axis=(1, 2))
-    touches = np.ones(len(rows), dtype=bool)
-    if known.any():
-        touches[known] = shapely.intersects(part, shapely.polygons(whole[known]))
-    found[rows, columns] = touches
-    return found
+    rings = np.stack(corners, axis=1)
+    valid = np.isfinite(rings).all(axis=(1, 2))
+    touching[rows[valid], columns[valid]] = shapely.intersects(part, shapely.polygons(rings[valid]))
+    return touching
 
 
 def extremes(corners: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the least and greatest value at the corners of each cell, of those that there are."""
-    four = (corners[:-1, :-1], corners[:-1, 1:], corners[1:, :-1], corners[1:, 1:])
-    low, high = four[0], four[0]
-    for other in four[1:]:
-        low, high = np.fmin(low, other), np.fmax(high, other)
-    return low, high
+    """Return the least and greatest value at the corners of each cell, NaN ignored."""
+    four = corners[:-1, :-1], corners[:-1, 1:], corners[1:, :-1], corners[1:, 1:]
+    return functools.reduce(np.fmin, four), functools.reduce(np.fmax, four)
 
 
 def axis_window(centres: NDArray[Any], intervals: Sequence[tuple[float, float]]) -> Window:
@@ -148,12 +144,12 @@ def axis_window(centres: NDArray[Any], intervals: Sequence[tuple[float, float]])
     if len(centres) == 0:
         return NOTHING
     steps = np.diff(centres) / 2
-    ends = (steps[:1], steps[-1:]) if len(steps) else (np.zeros(1), np.zeros(1))
-    edges = np.concatenate([centres[:1] - ends[0], centres[:-1] + steps, centres[-1:] + ends[1]])
+    half = (steps[:1], steps[-1:]) if len(steps) else (np.zeros(1), np.zeros(1))
+    edges = np.concatenate([centres[:1] - half[0], centres[:-1] + steps, centres[-1:] + half[1]])
     low, high = np.fmin(edges[:-1], edges[1:]), np.fmax(edges[:-1], edges[1:])
     touching = np.zeros(len(centres), dtype=bool)
-    for first, last in intervals:
-        touching |= (high >= first) & (low <= last)
+    for start, stop in intervals:
+        touching |= (high >= start) & (low <= stop)
     return _window(touching)
 
 
@@ -186,10 +182,10 @@ def grid_windows(grid: Georeference, place: shapely.Geometry) -> tuple[Window, W
         shapely.affinity.affine_transform(shape, (a, b, d, e, c, f))
         for shape in _in_crs_of(grid, place)
     ]
-    inside = shapely.intersection(pixels, shapely.box(0, 0, width, height))
-    left, top, right, bottom = shapely.total_bounds(inside)
-    if np.isnan(left):
+    inside = shapely.union_all(shapely.intersection(pixels, shapely.box(0, 0, width, height)))
+    if inside.is_empty:
         return NOTHING, NOTHING
+    left, top, right, bottom = inside.bounds
     return _pixels(top, bottom, height), _pixels(left, right, width)
 
 
@@ -261,7 +257,7 @@ class CropWindows:
 
 
 def granule_windows(
-    granule: GranuleArrays, place: shapely.Geometry, named: tuple[str, str] | None = None
+    granule: LocatedGranule, place: shapely.Geometry, named: tuple[str, str] | None = None
 ) -> dict[str, tuple[Window, ...]] | None:
     """Return what touches a place of a granule's arrays along each axis, by path.
 
@@ -311,7 +307,7 @@ def granule_windows(
 
 
 def _crop_windows(
-    granule: GranuleArrays, georeference: Georeference, place: shapely.Geometry
+    granule: LocatedGranule, georeference: Georeference, place: shapely.Geometry
 ) -> CropWindows:
     """Return what touches a place of one of a granule's georeferences."""
     names = georeference.dimensions

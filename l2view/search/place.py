@@ -17,7 +17,7 @@ import shapely.geometry
 from datafusion import Expr, SessionContext, literal, udf
 
 from l2view.errors import FieldError, QueryError
-from l2view.geolocation.globe import split_at_antimeridian
+from l2view.geolocation.globe import wrap_geometry
 from l2view.meta.footprints import read_geometries
 from l2view.meta.schema import GEOMETRIES, Field
 from l2view.search.names import column
@@ -97,7 +97,7 @@ def geometry(said: Any) -> shapely.Geometry:
     _, south, _, north = shape.bounds
     if south < -90 or north > 90:
         raise QueryError("intersects= reaches beyond ±90°; is it longitude, latitude?")
-    return split_at_antimeridian(shape, both_sides=True)
+    return wrap_geometry(shape, both_sides=True)
 
 
 def _read(said: Any) -> shapely.Geometry:

@@ -21,8 +21,8 @@ from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 
 from l2view.arrays.encoding import ArrayEncoding
 from l2view.errors import L2ViewWarning, warn
-from l2view.geolocation.finder import read_fields
-from l2view.geolocation.granule import GranuleArrays, dimension_names
+from l2view.geolocation.finder import georeference_fields
+from l2view.geolocation.granule import LocatedGranule, dimension_names
 from l2view.geolocation.windows import Window, granule_windows
 from l2view.granules.groups import ALONE
 from l2view.granules.inventory import Inventory
@@ -137,7 +137,7 @@ class Crop:
         """Return what is shown of a granule's arrays, reading its coordinates."""
         name = reader.granules.name(row)
         group = zarr.open_group(reader.store(row, name), mode="r")
-        granule = GranuleArrays(group, read_fields(reader, [row])[0])
+        granule = LocatedGranule(group, georeference_fields(reader, [row])[0])
         named = None if self.latitude is None else (self.latitude, self.longitude or "")
         windows = granule_windows(granule, self.place, named)
         if windows is None:

@@ -24,7 +24,7 @@ from zarr.storage import MemoryStore
 import l2view
 from l2view.geolocation.crs import CrsTable, axis_factor, geokeys_crs, mapping_crs, to_degrees
 from l2view.geolocation.footprint import harvest_footprint
-from l2view.geolocation.granule import GranuleArrays
+from l2view.geolocation.granule import LocatedGranule
 from l2view.geolocation.transforms import geotiff_transform
 
 TMERC = "+proj=tmerc +lat_0=30 +lon_0=-85 +k=0.9999 +x_0=150000 +datum=NAD27 +type=crs"
@@ -120,7 +120,7 @@ def test_real_tiffs_lie_where_rasterio_has_them(
     path = shared_data / "real" / name
     l2view.ingest(path, tmp_path / "c", defaults={"datetime": "2020-01-01"})
     view = l2view.open(tmp_path / "c")
-    granule = GranuleArrays(view[view.names[0]])  # type: ignore[arg-type]
+    granule = LocatedGranule(view[view.names[0]])  # type: ignore[arg-type]
     image = next(path for path, array in granule.arrays.items() if array.ndim >= 2)
     positions = granule.positions(image)
     assert positions is not None
@@ -279,7 +279,7 @@ def test_a_full_disk(longitude: float) -> None:
     mapping = GOES | {"longitude_of_projection_origin": longitude}
     angles = np.linspace(-0.151844, 0.151844, 201)
     store, group = grid(mapping, angles[::-1], angles, "rad")
-    granule = GranuleArrays(group)
+    granule = LocatedGranule(group)
     positions = granule.positions("red")
     assert positions is not None
     lat, lon = positions
@@ -320,7 +320,7 @@ def test_a_tile_at_the_end_of_a_sinusoidal_grid() -> None:
     x = -20_015_109.354 + (np.arange(60) + 0.5) * size / 60 * 3
     y = 4 * size - (np.arange(40) + 0.5) * size / 20
     _, group = grid(mapping, y, x, "m")
-    positions = GranuleArrays(group).positions("red")
+    positions = LocatedGranule(group).positions("red")
     assert positions is not None
     lat, lon = positions
     on_globe = np.isfinite(lat)

@@ -18,7 +18,7 @@ from zarr.storage import MemoryStore
 
 import l2view
 from l2view.geolocation.footprint import harvest_footprint
-from l2view.geolocation.granule import GranuleArrays
+from l2view.geolocation.granule import LocatedGranule
 
 ROWS, COLUMNS = 26, 22
 CELL = 10_000.0
@@ -295,7 +295,7 @@ def test_everybody_finds_the_same_place(kind: str, place: str) -> None:
     store, group, path = collection(writer, grid)
 
     # positions, which plots draw
-    granule = GranuleArrays(group)
+    granule = LocatedGranule(group)
     georeference = granule.georeference(path)
     assert georeference is not None
     assert georeference.kind == name

@@ -21,7 +21,7 @@ from builders import write_swath
 import l2view
 from l2view.errors import IngestError, L2ViewWarning
 from l2view.geolocation.footprint import of_axes, of_bounds, of_granule, on_the_globe
-from l2view.geolocation.granule import GranuleArrays
+from l2view.geolocation.granule import LocatedGranule
 from l2view.ingest.entries import entries_of
 from l2view.ingest.granule import Entry, Failure
 from l2view.ingest.harvest.attributes import harvest_attributes, parse_time
@@ -254,15 +254,15 @@ def test_places_that_are_said_in_odd_ways() -> None:
     for names in ((None, None), ("phony_dim_0", "phony_dim_0")):
         for count in (50, 60):
             shape = of_granule(
-                GranuleArrays(grid(np.arange(50) * 0.1, np.arange(count) * 0.1, names))
+                LocatedGranule(grid(np.arange(50) * 0.1, np.arange(count) * 0.1, names))
             )
             assert shape is not None
             assert shape.area == pytest.approx(50 * count * 0.01)
-    track = of_granule(GranuleArrays(grid(np.sin(np.arange(50)), np.arange(50.0), ("x", "x"))))
+    track = of_granule(LocatedGranule(grid(np.sin(np.arange(50)), np.arange(50.0), ("x", "x"))))
     assert track is not None
     assert track.area < 10
     with_time = np.broadcast_to(np.arange(4.0)[:, None], (1, 4, 3))
-    swath = of_granule(GranuleArrays(grid(with_time, np.broadcast_to(np.arange(3.0), (1, 4, 3)))))
+    swath = of_granule(LocatedGranule(grid(with_time, np.broadcast_to(np.arange(3.0), (1, 4, 3)))))
     assert swath is not None
     assert swath.covers(shapely.box(0, 0, 2, 3))
     names = ("geospatial_lon_min", "geospatial_lat_min", "geospatial_lon_max", "geospatial_lat_max")
@@ -390,7 +390,7 @@ def test_fill_values_that_are_names() -> None:
     group = grid([[1.0, 2], [3, 4]], [[1.0, 2], [3, 4]])
     for name in ("lat", "lon"):
         group[name].attrs["_FillValue"] = "NaN"
-    assert of_granule(GranuleArrays(group)) is not None
+    assert of_granule(LocatedGranule(group)) is not None
 
 
 def test_a_mask_beside_an_image_is_left_out_whole(tmp_path: Path) -> None:

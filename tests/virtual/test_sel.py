@@ -534,13 +534,13 @@ def test_coordinates_that_are_not_there(store: MemoryStore) -> None:
 
 
 def test_cells_are_drawn_where_their_own_group_lies() -> None:
-    from l2view.geolocation.granule import GranuleArrays
+    from l2view.geolocation.granule import LocatedGranule
 
     root = zarr.create_group(MemoryStore())
     for name, lat in (("left", 0), ("right", 40)):
         write(root, name, *swath(8, 9, lat, 10))
     array = root["right/x"]
     assert isinstance(array, zarr.Array)
-    found = GranuleArrays(root).positions("right/x")
+    found = LocatedGranule(root).positions("right/x")
     assert found is not None
     assert 40 < found[0].mean() < 48
