@@ -1,7 +1,7 @@
 """Chunk grids: which chunks are read together, and how a window is gone through.
 
-A chunk grid is told by its edges: along each axis where the chunks begin, and where the last one
-ends. Chunks may be of any lengths.
+A chunk grid is described by its edges: along each axis where the chunks begin, and where the last
+one ends. Chunks may be of any lengths.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-FEW = 1 << 14
-"""The cells of a window for who may want no more than a few rows."""
+FEW_CELLS = 1 << 14
+"""The cells of a window for a consumer that may want no more than a few rows."""
 
-ALL = 1 << 62
+ALL_CELLS = 1 << 62
 """More cells than there are."""
 
 type Edges = NDArray[np.int64]
@@ -51,15 +51,15 @@ def size(window: Window) -> int:
     return math.prod(map(len, window))
 
 
-def runs(alive: NDArray[np.bool_]) -> Iterator[range]:
-    """Yield the runs of consecutive chunks that are alive."""
-    steps = np.diff(np.concatenate([[False], alive, [False]]).astype(np.int8))
-    begins, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
-    yield from itertools.starmap(range, zip(begins.tolist(), ends.tolist(), strict=True))
+def runs(mask: NDArray[np.bool_]) -> Iterator[range]:
+    """Yield the runs of consecutive chunks that are wanted."""
+    steps = np.diff(np.concatenate([[False], mask, [False]]).astype(np.int8))
+    starts, stops = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+    yield from itertools.starmap(range, zip(starts.tolist(), stops.tolist(), strict=True))
 
 
 def tiles(
-    edges: Sequence[Edges], alive: Sequence[NDArray[np.bool_]], shards: Sequence[int], most: int
+    edges: Sequence[Edges], masks: Sequence[NDArray[np.bool_]], shards: Sequence[int], most: int
 ) -> Iterator[Window]:
     """Yield chunks to read together: windows of chunk indices, in C order.
 
@@ -67,7 +67,7 @@ def tiles(
     ----------
     edges
         The chunk grid.
-    alive
+    masks
         Which chunks along each axis are wanted.
     shards
         How many chunks along each axis are stored as one object, which a window holds whole
@@ -77,16 +77,17 @@ def tiles(
     """
     counts = [len(axis) - 1 for axis in edges]
     room = most // max(math.prod(int(np.diff(axis).max(initial=1)) for axis in edges), 1)
-    together = _together(counts, shards, room)
-    groups = [
-        [part for run in runs(wanted) for part in _cut(run, count)]
-        for wanted, count in zip(alive, together, strict=True)
-    ]
-    yield from itertools.product(*groups)
+    lengths = _tile_lengths(counts, shards, room)
+    yield from itertools.product(
+        *(
+            [part for run in runs(mask) for part in _split(run, length)]
+            for mask, length in zip(masks, lengths, strict=True)
+        )
+    )
 
 
 def first_and_rest(
-    alive: Sequence[NDArray[np.bool_]],
+    masks: Sequence[NDArray[np.bool_]],
 ) -> Iterator[tuple[int, list[NDArray[np.bool_]]]]:
     """Yield the chunks at the first place along the first axis, for windows of few cells; others.
 
@@ -95,41 +96,38 @@ def first_and_rest(
     int, list of numpy.ndarray
         How many cells a window may have, and which chunks along each axis are wanted.
     """
-    if not alive or alive[0].sum() < 2:
-        yield FEW, list(alive)
+    if not masks or masks[0].sum() < 2:
+        yield FEW_CELLS, list(masks)
         return
-    first = np.zeros_like(alive[0])
-    first[np.flatnonzero(alive[0])[0]] = True
-    yield FEW, [first, *alive[1:]]
-    yield ALL, [alive[0] & ~first, *alive[1:]]
+    first = np.zeros_like(masks[0])
+    first[np.flatnonzero(masks[0])[0]] = True
+    yield FEW_CELLS, [first, *masks[1:]]
+    yield ALL_CELLS, [masks[0] & ~first, *masks[1:]]
 
 
-def _together(counts: Sequence[int], shards: Sequence[int], room: int) -> list[int]:
+def _tile_lengths(counts: Sequence[int], shards: Sequence[int], room: int) -> list[int]:
     """Return how many chunks along each axis are read together, `room` of them at most."""
-    whole = math.prod(shards) <= room
-    found = list(shards) if whole else [1] * len(counts)
-    unit = tuple(found)
-    for axis, limit in reversed(list(enumerate(counts if whole else shards))):
-        others = math.prod(found) // found[axis]
+    fits_shard = math.prod(shards) <= room
+    lengths = list(shards) if fits_shard else [1] * len(counts)
+    unit = tuple(lengths)
+    for axis, limit in reversed(list(enumerate(counts if fits_shard else shards))):
+        others = math.prod(lengths) // lengths[axis]
         fits = max(room // others // unit[axis], 1) * unit[axis]
-        found[axis] = min(max(limit, unit[axis]), fits)
-    return found
+        lengths[axis] = min(max(limit, unit[axis]), fits)
+    return lengths
 
 
-def _cut(run: range, count: int) -> Iterator[range]:
-    """Yield a run of chunks in parts that end where multiples of `count` do."""
+def _split(run: range, length: int) -> Iterator[range]:
+    """Yield a run of chunks in parts that end where multiples of `length` do."""
     start = run.start
     while start < run.stop:
-        stop = min((start // count + 1) * count, run.stop)
+        stop = min((start // length + 1) * length, run.stop)
         yield range(start, stop)
         start = stop
 
 
 def slabs(shape: Sequence[int], most: int) -> Iterator[Window]:
-    """Yield windows of at most `most` cells that fill `shape`, in C order.
-
-    Each is consecutive in C order.
-    """
+    """Yield windows of at most `most` cells that fill `shape`, each consecutive in C order."""
     if math.prod(shape) <= most:
         yield tuple(map(range, shape))
         return

@@ -33,16 +33,17 @@ from l2view.errors import ChunkError, L2ViewError
 from l2view.stores.hierarchy import join, reads_sync
 from l2view.text import first_line
 
-KEPT = 1 << 22
+MAX_KEPT = 1 << 22
 """The most values of a coordinate that are kept in memory whole."""
+
+
+type Index = tuple[int, ...]
+"""The numbers of a chunk along each axis."""
 
 
 @lru_cache(maxsize=1)
 def _decoding(process: int) -> threading.BoundedSemaphore:
-    """Return what is held by who decodes a chunk, in a process.
-
-    More at once than there are processors would wait for each other.
-    """
+    """Return what limits how many threads of a process decode at once to its processors."""
     return threading.BoundedSemaphore((os.cpu_count() or 1) + 1)
 
 
@@ -107,6 +108,13 @@ class ChunkDecoder:
         zstd = array.dtype.kind in "iuf" and _is_zstd(tuple(pipeline))
         return cls(array.dtype, array.chunks, ones, key, transform, spec, zstd)
 
+    def fill(self, shape: tuple[int, ...]) -> NDArray[Any]:
+        """Return the values of a chunk that isn't there."""
+        assert self.spec is not None
+        if self.spec.fill_value is None:  # which Zarr v2 may leave open
+            return np.full(shape, self.spec.dtype.default_scalar(), self.dtype)
+        return np.full(shape, self.spec.fill_value, self.dtype)
+
     def decode(self, raw: Buffer) -> NDArray[Any]:
         """Return a whole chunk, of which `spec` and `transform` tell."""
         assert self.spec is not None
@@ -116,8 +124,7 @@ class ChunkDecoder:
                 return np.asarray(self.transform.decode_chunk(raw, self.spec).as_numpy_array())
             nbytes = math.prod(self.spec.shape) * self.dtype.itemsize
             values = pa.Codec("zstd").decompress(raw.as_buffer_like(), nbytes)
-            found = np.frombuffer(values, self.dtype.newbyteorder("="))
-            return found.reshape(self.spec.shape)
+            return np.frombuffer(values, self.dtype.newbyteorder("=")).reshape(self.spec.shape)
 
 
 def _is_zstd(codecs: Sequence[Any]) -> bool:
@@ -162,10 +169,9 @@ class StoredArray:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
-    def whole(cls, name: str, array: zarr.Array[Any], values: ValueDecoder) -> StoredArray:
+    def of(cls, name: str, array: zarr.Array[Any], values: ValueDecoder) -> StoredArray:
         """Return an array that is shown whole."""
-        shape = array.shape
-        begin = (0,) * array.ndim
+        shape, begin = array.shape, (0,) * array.ndim
         decoder = ChunkDecoder.of(array)
         return cls(name, array.store_path, lambda: array, decoder, shape, values, begin, shape)
 
@@ -179,53 +185,78 @@ class StoredArray:
         """The grid of its chunks, as far as it is shown; within shards that of the inner ones."""
         if self.decoder.chunks is None:
             return tuple(map(edges_of, self.array.read_chunk_sizes))
-        shown = zip(self.begin, self.shape, self.decoder.chunks, strict=True)
-        return tuple(regular_edges(at, at + length, chunk) for at, length, chunk in shown)
+        axes = zip(self.begin, self.shape, self.decoder.chunks, strict=True)
+        return tuple(regular_edges(at, at + length, chunk) for at, length, chunk in axes)
 
     def chunks(self, window: Window) -> Window:
         """Return the chunks that hold a window: their numbers along each axis."""
-        found = []
+        spans = []
         for axis, edges in zip(window, self.edges, strict=True):
             first = int(np.searchsorted(edges, axis.start, side="right")) - 1
             last = int(np.searchsorted(edges, axis.stop, side="left"))
-            found.append(range(max(first, 0), max(last, first)))
-        return tuple(found)
+            spans.append(range(max(first, 0), max(last, first)))
+        return tuple(spans)
 
     def extent(self, chunks: Window) -> Window:
         """Return the positions that chunks have."""
         pairs = zip(chunks, self.edges, strict=True)
-        return tuple(range(int(e[one.start]), int(e[one.stop])) for one, e in pairs)
+        return tuple(range(int(e[span.start]), int(e[span.stop])) for span, e in pairs)
 
-    def part(self, window: Window, *, whole: bool = False) -> pa.Array:
+    def key(self, index: Index) -> str:
+        """Return the key, below the array, of the object with the chunk at `index`."""
+        if self.decoder.chunks is None:
+            return self.decoder.key(index)
+        first = [at // max(n, 1) for at, n in zip(self.begin, self.decoder.chunks, strict=True)]
+        axes = zip(index, first, self.decoder.shards, strict=True)
+        return self.decoder.key(tuple((at + begin) // shard for at, begin, shard in axes))
+
+    def read_arrow(self, window: Window) -> pa.Array:
+        """Return the values of a window, in C order."""
+        return self.to_arrow(self.read_stored(window))
+
+    def read_next(self, window: Window, *, whole: bool = False) -> pa.Array:
         """Return the values of a window, of which others are asked next.
 
-        What has to be decoded for it is kept until another part is asked: the chunks that hold
-        it, where they are larger; all of it, where it is asked for `whole` and is small.
+        What has to be decoded for it is kept until another is asked: the chunks that hold it,
+        where they are larger; all of the array, where it is asked for `whole` and is small.
         """
-        if whole and math.prod(self.shape) <= KEPT:
+        if whole and math.prod(self.shape) <= MAX_KEPT:
             block: Window = tuple(map(range, self.shape))
         else:
             block = self.extent(self.chunks(window))
             if size(block) <= 2 * size(window):
-                return self.read(window)
+                return self.read_arrow(window)
         with self._lock:
             if self._kept is None or not _holds(self._kept[0], window):
-                self._kept = block, self.stored(block)
-            block, found = self._kept
+                self._kept = block, self.read_stored(block)
+            block, stored = self._kept
         pairs = zip(window, block, strict=True)
-        inside = tuple(slice(own.start - at.start, own.stop - at.start) for own, at in pairs)
-        return self.column(found[inside])
+        inside = tuple(slice(axis.start - at.start, axis.stop - at.start) for axis, at in pairs)
+        return self.to_arrow(stored[inside])
 
     def keep(self) -> None:
         """Read all of it, where it is small, for those who ask for parts of it."""
-        if math.prod(self.shape) <= KEPT:
-            self.part(tuple(range(min(length, 1)) for length in self.shape), whole=True)
+        if math.prod(self.shape) <= MAX_KEPT:
+            self.read_next(tuple(range(min(length, 1)) for length in self.shape), whole=True)
 
-    def read(self, window: Window) -> pa.Array:
-        """Return the values of a window, in C order."""
-        return self.column(self.stored(window))
+    def to_arrow(self, stored: NDArray[Any]) -> pa.Array:
+        """Return stored values as they are shown, in C order.
 
-    def cached(self, key: Hashable, window: Window) -> NDArray[Any]:
+        Raises
+        ------
+        ChunkError
+            Where they can't be decoded.
+        """
+        try:
+            return self.values.to_arrow(stored)
+        except (ValueError, TypeError, ArithmeticError) as error:
+            hint = "" if self.values.packing is None else "; decode => false gives what is stored"
+            raise ChunkError(
+                f"values of {self.name} can't be told as {self.values.type}: "
+                f"{first_line(error)}{hint}"
+            ) from error
+
+    def read_cached(self, key: Hashable, window: Window) -> NDArray[Any]:
         """Return what is stored of a window, of chunks that are kept for their neighbours.
 
         Parameters
@@ -243,7 +274,9 @@ class StoredArray:
         indices = list(itertools.product(*self.chunks(window)))
         chunks = CHUNKS.fetch(
             [(key, index) for index in indices],
-            lambda missing: self.whole_chunks([indices[at] for at in missing]),
+            lambda missing: self._explaining(
+                self.chunks(window), lambda: self._chunks([indices[at] for at in missing])
+            ),
             lambda chunk: chunk.nbytes,
         )
         if len(indices) == 1:
@@ -254,9 +287,7 @@ class StoredArray:
             stored[inside] = chunk[of_chunk]
         return stored
 
-    def _overlap(
-        self, index: Sequence[int], window: Window
-    ) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
+    def _overlap(self, index: Index, window: Window) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
         """Return where a chunk and a window overlap: as part of the window, and of the chunk."""
         inside, of_chunk = [], []
         for axis, extent in zip(window, self.extent(_single(index)), strict=True):
@@ -265,24 +296,7 @@ class StoredArray:
             of_chunk.append(slice(first - extent.start, last - extent.start))
         return tuple(inside), tuple(of_chunk)
 
-    def column(self, stored: NDArray[Any]) -> pa.Array:
-        """Return stored values as they are shown, in C order.
-
-        Raises
-        ------
-        ChunkError
-            Where they can't be decoded.
-        """
-        try:
-            return self.values.to_arrow(stored)
-        except (ValueError, TypeError, ArithmeticError) as error:
-            way = "" if self.values.packing is None else "; decode => false gives what is stored"
-            raise ChunkError(
-                f"values of {self.name} can't be told as {self.values.type}: "
-                f"{first_line(error)}{way}"
-            ) from error
-
-    def stored(self, window: Window) -> NDArray[Any]:
+    def read_stored(self, window: Window) -> NDArray[Any]:
         """Return what is stored of a window.
 
         Raises
@@ -290,126 +304,76 @@ class StoredArray:
         ChunkError
             Naming the first chunk that can't be read.
         """
-        try:
-            return self._stored(window)
-        except (L2ViewError, MemoryError):
-            raise
-        except Exception as error:  # codecs raise what they like
-            raise self._explained(window, error) from error
+        return self._explaining(self.chunks(window), lambda: self._window(window))
 
-    def _stored(self, window: Window) -> NDArray[Any]:
-        found: Any = self._chunk(window)
-        if found is None:
-            pairs = zip(window, self.begin, strict=True)
-            found = self.array[tuple(slice(a.start + at, a.stop + at) for a, at in pairs)]
-        return np.asarray(found, dtype=self.decoder.dtype)
-
-    def _chunk(self, window: Window) -> NDArray[Any] | None:
-        """Return a window that is a whole chunk, None where it is not, or there is no such chunk.
-
-        zarr copies what it decodes into an array, which here would take as long as decoding.
-        """
-        decoder = self.decoder
-        if not self.is_decoded_at_once or decoder.spec is None:
-            return None
-        index = []
-        axes = zip(window, self.begin, decoder.spec.shape, self.length, strict=True)
-        for axis, begin, chunk, length in axes:
-            at, rest = divmod(axis.start + begin, chunk)
-            if rest or axis.stop + begin != min((at + 1) * chunk, length):
-                return None
-            index.append(at)
-        raw = self._raw([join(self.place.path, decoder.key(tuple(index)))])[0]
-        if raw is None:
-            return None
-        return decoder.decode(raw)[tuple(slice(len(axis)) for axis in window)]
+    def _window(self, window: Window) -> NDArray[Any]:
+        spans = self.chunks(window)
+        if self._is_decoded_at_once and size(spans) == 1 and self.extent(spans) == window:
+            # zarr copies what it decodes into an array, which takes as long as decoding.
+            return self._chunks([tuple(span.start for span in spans)])[0]
+        pairs = zip(window, self.begin, strict=True)
+        selection = tuple(slice(axis.start + at, axis.stop + at) for axis, at in pairs)
+        return np.asarray(self.array[selection], dtype=self.decoder.dtype)
 
     @property
-    def is_decoded_at_once(self) -> bool:
+    def _is_decoded_at_once(self) -> bool:
         """Whether a chunk is an object that is decoded without zarr."""
         spec = self.decoder.spec
         return self.decoder.transform is not None and spec is not None and 0 not in spec.shape
 
-    def _raw(self, keys: Sequence[str]) -> list[Buffer | None]:
+    def _chunks(self, indices: Sequence[Index]) -> list[NDArray[Any]]:
+        """Return chunks as they are stored, as far as they are shown."""
+        extents = [self.extent(_single(index)) for index in indices]
+        if not self._is_decoded_at_once:
+            return [self._window(extent) for extent in extents]
+        decoder, decoded = self.decoder, []
+        keys = [join(self.place.path, self.key(index)) for index in indices]
+        for index, extent, raw in zip(indices, extents, self._get(keys), strict=True):
+            shape = tuple(map(len, extent))
+            if raw is None:
+                decoded.append(decoder.fill(shape))
+                continue
+            hidden = [  # what lies before the part that is shown
+                begin % chunk if at == 0 else 0
+                for at, begin, chunk in zip(index, self.begin, decoder.chunks or (), strict=True)
+            ]
+            inside = tuple(slice(at, at + n) for at, n in zip(hidden, shape, strict=True))
+            decoded.append(np.asarray(decoder.decode(raw)[inside], decoder.dtype))
+        return decoded
+
+    def _get(self, keys: Sequence[str]) -> list[Buffer | None]:
         """Return what is stored at some keys, asked for together where that is faster."""
-        prototype = default_buffer_prototype()
-        store = self.place.store
+        prototype, store = default_buffer_prototype(), self.place.store
         if reads_sync(store):
             return [store.get_sync(key, prototype=prototype) for key in keys]
 
-        async def gathered() -> list[Buffer | None]:
+        async def get_all() -> list[Buffer | None]:
             return list(await asyncio.gather(*(store.get(key, prototype) for key in keys)))
 
-        return sync(gathered())
+        return sync(get_all())
 
-    def whole_chunks(self, indices: Sequence[tuple[int, ...]]) -> list[NDArray[Any]]:
-        """Return whole chunks as they are stored.
-
-        Parameters
-        ----------
-        indices
-            Their numbers along each axis, from the first that is shown.
-
-        Raises
-        ------
-        ChunkError
-            Naming the first that can't be read.
-        """
-        windows = [self.extent(_single(index)) for index in indices]
+    def _explaining[Result](self, chunks: Window, read: Callable[[], Result]) -> Result:
+        """Return what `read` does; an error of it names the first of some chunks that fails."""
         try:
-            if not self.is_decoded_at_once:
-                return [self._stored(window) for window in windows]
-            decoder = self.decoder
-            keys = [join(self.place.path, self.key(index)) for index in indices]
-            found = []
-            for index, window, raw in zip(indices, windows, self._raw(keys), strict=True):
-                shape = tuple(map(len, window))
-                if raw is None:
-                    found.append(np.full(shape, decoder.spec.fill_value, decoder.dtype))  # type: ignore[union-attr]
-                    continue
-                skipped = self._skipped(index)
-                inside = zip(skipped, shape, strict=True)
-                found.append(decoder.decode(raw)[tuple(slice(at, at + n) for at, n in inside)])
+            return read()
         except (L2ViewError, MemoryError):
             raise
         except Exception as error:  # codecs raise what they like
-            hull = [range(min(a), max(a) + 1) for a in zip(*indices, strict=True)]
-            raise self._explained(self.extent(tuple(hull)), error) from error
-        return found
+            index = next(self._failing(chunks), tuple(span.start for span in chunks))
+            raise ChunkError(
+                f"the chunk {self.key(index)} of {self.name} can't be read: {first_line(error)}"
+            ) from error
 
-    def _skipped(self, index: Sequence[int]) -> tuple[int, ...]:
-        """Return how much of a chunk lies before what is shown, along each axis."""
-        chunks = self.decoder.chunks or ()
-        pairs = zip(index, self.begin, chunks, strict=True)
-        return tuple(begin % chunk if at == 0 else 0 for at, begin, chunk in pairs)
-
-    def _explained(self, window: Window, error: Exception) -> ChunkError:
-        """Return what to say where a window can't be read: which of its chunks it was."""
-        spans = self.chunks(window)
-        index = next(self._failing(spans), tuple(span.start for span in spans))
-        return ChunkError(
-            f"the chunk {self.key(index)} of {self.name} can't be read: {first_line(error)}"
-        )
-
-    def _failing(self, spans: Window) -> Iterator[tuple[int, ...]]:
+    def _failing(self, chunks: Window) -> Iterator[Index]:
         """Yield the indices of the chunks that can't be read."""
-        for offset in np.ndindex(*map(len, spans)):
-            index = tuple(span[at] for span, at in zip(spans, offset, strict=True))
+        for index in itertools.product(*chunks):
             try:
-                self._stored(self.extent(_single(index)))
+                self._window(self.extent(_single(index)))
             except Exception:
                 yield index
 
-    def key(self, index: Sequence[int]) -> str:
-        """Return the key, below the array, of the object with the chunk at `index`."""
-        if self.decoder.chunks is None:
-            return self.decoder.key(tuple(index))
-        first = [at // max(n, 1) for at, n in zip(self.begin, self.decoder.chunks, strict=True)]
-        shown = zip(index, first, self.decoder.shards, strict=True)
-        return self.decoder.key(tuple((at + begin) // shard for at, begin, shard in shown))
 
-
-def _single(index: Sequence[int]) -> Window:
+def _single(index: Index) -> Window:
     """Return one chunk as a window of chunks."""
     return tuple(range(at, at + 1) for at in index)
 
@@ -417,4 +381,4 @@ def _single(index: Sequence[int]) -> Window:
 def _holds(block: Window, window: Window) -> bool:
     """Return whether a window lies in a block."""
     pairs = zip(block, window, strict=True)
-    return all(one.start <= own.start and own.stop <= one.stop for one, own in pairs)
+    return all(outer.start <= axis.start and axis.stop <= outer.stop for outer, axis in pairs)

@@ -143,10 +143,10 @@ class SingleArray:
     @cached_property
     def _opened(self) -> ArrayWithCoordinates:
         coordinates = {
-            name: StoredArray.whole(other.path, other, coordinate_decoder(other, name))
+            name: StoredArray.of(other.path, other, coordinate_decoder(other, name))
             for name, (_, other) in self._coordinates.items()
         }
-        values = StoredArray.whole(self.name, self.array, self._decoder)
+        values = StoredArray.of(self.name, self.array, self._decoder)
         return ArrayWithCoordinates(values, coordinates)
 
     @property

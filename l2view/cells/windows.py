@@ -78,7 +78,7 @@ class LabelledArray:
         return {
             name: pa.array(np.arange(positions.start, positions.stop))
             if name in self.columns.positions
-            else self.coordinate(name).part((positions,), whole=True)
+            else self.coordinate(name).read_next((positions,), whole=True)
             for name in names
         }
 
@@ -249,11 +249,11 @@ class CellWindow:
             window = tuple(self.window[axis] for axis in axes)
             if name in opened.coordinates:
                 is_shared = len(axes) < len(self.window)
-                columns[name] = opened.coordinates[name].part(window, whole=is_shared)
+                columns[name] = opened.coordinates[name].read_next(window, whole=is_shared)
             elif size(window) > MAX_WINDOW:
-                columns[name] = np.ascontiguousarray(opened.values.stored(window)).reshape(-1)
+                columns[name] = np.ascontiguousarray(opened.values.read_stored(window)).reshape(-1)
             else:
-                columns[name] = opened.values.read(window)
+                columns[name] = opened.values.read_arrow(window)
         return columns
 
     def joint_masks(self, condition: Condition) -> Iterator[Mask]:
@@ -353,7 +353,7 @@ class CellWindow:
             start = self._offset(slab)
             values = columns[name][start : start + size(slab)]
             if isinstance(values, np.ndarray):
-                values = array.values.column(values)
+                values = array.values.to_arrow(values)
             return values if rows.numbers is None else values.take(pa.array(rows.numbers))
         if name in columns:
             shape = tuple(len(self.window[axis]) for axis in axes)

@@ -214,7 +214,7 @@ class Finder:
             axis = replace(array, starts=None, stops=None)
             row = int(inventory.rows[member])
             stored = reader.stored(row, axis, member, value_decoders(axis))
-            values, valid = stored.values.to_numpy(stored.stored((range(stored.shape[0]),)))
+            values, valid = stored.values.to_numpy(stored.read_stored((range(stored.shape[0]),)))
             return np.where(True if valid is None else valid, values, np.nan).astype(float)
 
         return cls(read, partial(georeference_fields, reader))

@@ -137,7 +137,9 @@ class StoredImages:
         arrays = self.arrays_of(number)
         stored = self.open(number, arrays)
         key = (self.token, int(self.levels[number]), int(self.rows[number]))
-        images = [arrays.image(stored.cached(key, arrays.window(rows, part))) for part in columns]
+        images = [
+            arrays.image(stored.read_cached(key, arrays.window(rows, part))) for part in columns
+        ]
         image = images[0] if len(images) == 1 else np.concatenate(images, axis=1)
         return stored.values.to_numpy(image)
 
@@ -338,7 +340,7 @@ class SwathImages:
 
     def _degrees(self, number: int, arrays: ImageArrays) -> NDArray[np.float64]:
         stored = self.stored.open(number, arrays)
-        values, valid = stored.values.to_numpy(stored.stored(tuple(map(range, stored.shape))))
+        values, valid = stored.values.to_numpy(stored.read_stored(tuple(map(range, stored.shape))))
         degrees = values.astype(np.float64)
         return degrees if valid is None else np.where(valid, degrees, np.nan)
 

@@ -270,7 +270,7 @@ def test_engines_read_the_same_table() -> None:
 def test_a_long_axis_is_asked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scanned, "MAX_WINDOW", 64)
     monkeypatch.setattr(pieces_of, "MAX_WINDOW", 64)
-    monkeypatch.setattr(arrays_of, "KEPT", 10)
+    monkeypatch.setattr(arrays_of, "MAX_KEPT", 10)
     store = written(
         xr.Dataset({"v": ("t", np.arange(1000.0))}, coords={"t": np.arange(1000) // 2}),
         v={"chunks": (50,)},
