@@ -16,7 +16,8 @@ from l2view.errors import FieldError, L2ViewWarning, NotACollectionError, warn
 from l2view.search.engine import Session
 from l2view.search.query import Query, as_query
 from l2view.search.table import MetaDataset
-from l2view.sql.functions import AllowStores, TableFunctions
+from l2view.sql.access import AllowStores
+from l2view.sql.functions import TableFunctions
 from l2view.stores.hierarchy import Hierarchy
 from l2view.stores.open import Authorize, SourceOptions, StoreLike, open_source
 from l2view.view import View

@@ -44,7 +44,8 @@ from l2view.search.query import Query, as_query, view_attributes
 from l2view.search.result import SearchResult, find
 from l2view.search.table import MetaDataset
 from l2view.search.time import ENDS, STARTS, time_field
-from l2view.sql.functions import AllowStores, TableFunctions
+from l2view.sql.access import AllowStores
+from l2view.sql.functions import TableFunctions
 from l2view.stores.hierarchy import META, Hierarchy
 from l2view.stores.open import (
     Authorize,

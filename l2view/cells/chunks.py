@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
 from zarr.core.chunk_key_encodings import ChunkKeyEncoding, parse_chunk_key_encoding
 
-from l2view.cells.nodes import nodes, selected
+from l2view.cells.nodes import StoreTable, nodes, select_rows
 from l2view.errors import SkippedArrayWarning, warn
 from l2view.granules.chunks import (
     INLINE,
@@ -23,7 +22,6 @@ from l2view.granules.chunks import (
 from l2view.granules.inventory import SourceArray
 from l2view.scan.filter import Condition
 from l2view.stores.hierarchy import JSON, Node, join
-from l2view.stores.open import Source
 
 SCHEMA = pa.schema(
     [
@@ -41,19 +39,8 @@ SCHEMA = pa.schema(
 """The columns of `StoredChunks`."""
 
 
-@dataclass(frozen=True, eq=False)
-class StoredChunks:
-    """The chunks that there are of a store's arrays as a table, of which it is the only part.
-
-    A shard is one chunk here, as it is one object in the store.
-
-    Attributes
-    ----------
-    source
-        The store.
-    """
-
-    source: Source
+class StoredChunks(StoreTable):
+    """The chunks that there are of a store's arrays; a shard is one, as it is one object."""
 
     def __str__(self) -> str:
         return f"chunks of {self.source.label}"
@@ -62,15 +49,6 @@ class StoredChunks:
     def schema(self) -> pa.Schema:
         """The columns."""
         return SCHEMA
-
-    def parts(
-        self, condition: Condition | None, *, early: bool = False, several: bool = False
-    ) -> list[StoredChunks]:
-        """Return the only part (see `l2view.scan.dataset.Table`)."""
-        return [self]
-
-    def count(self) -> None:
-        """Return None: it takes reading."""
 
     def batches(
         self, columns: Sequence[str], condition: Condition | None
@@ -96,7 +74,7 @@ class StoredChunks:
             )
             shape = np.array([grid], dtype=np.int64).reshape(1, len(grid))
             for found in iterate_sync(stored_chunks(self.source.store, place, shape, encoding)):
-                yield selected(self._batch(node, found, encoding), columns, condition)
+                yield select_rows(self._batch(node, found, encoding), columns, condition)
 
     def _batch(self, node: Node, chunks: ChunkTable, encoding: ChunkKeyEncoding) -> pa.RecordBatch:
         count, rank = chunks.index.shape

@@ -6,6 +6,8 @@ import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import batched
+from typing import Self
 
 import pyarrow as pa
 from zarr.abc.codec import BytesBytesCodec
@@ -21,60 +23,67 @@ from l2view.stores.hierarchy import JSON, Hierarchy, Node
 from l2view.stores.open import Source, unreadable_store
 from l2view.stores.zarr_v2 import DIMENSIONS
 
-BATCH = 1024
-"""How many nodes are told at once."""
+MAX_BATCH = 1024
+"""How many nodes are rows of one batch."""
 
 INTEGERS = pa.list_(pa.int64())
 
 GROUPS = pa.schema(
-    [
-        ("store_path", pa.string()),
-        ("group_path", pa.string()),
-        ("zarr_format", pa.int64()),
-        ("metadata_path", pa.string()),
-        ("attributes", pa.string()),
-    ]
+    {
+        "store_path": pa.string(),
+        "group_path": pa.string(),
+        "zarr_format": pa.int64(),
+        "metadata_path": pa.string(),
+        "attributes": pa.string(),
+    }
 )
-"""The columns of `groups`; ``/`` is the root."""
+"""The columns of groups; ``/`` is the root."""
 
 ARRAYS = pa.schema(
-    [
-        ("store_path", pa.string()),
-        ("array_path", pa.string()),
-        ("zarr_format", pa.int64()),
-        ("rank", pa.int64()),
-        ("shape", INTEGERS),
-        ("chunk_shape", INTEGERS),
-        ("dtype", pa.string()),
-        ("order", pa.string()),
-        ("compressor", pa.string()),
-        ("dimension_separator", pa.string()),
-        ("metadata_path", pa.string()),
-        ("codecs", pa.string()),
-        ("fill_value", pa.string()),
-        ("dimension_names", pa.list_(pa.string())),
-        ("shard_shape", INTEGERS),
-        ("chunk_count", pa.int64()),
-        ("chunk_key_encoding", pa.string()),
-        ("attributes", pa.string()),
-    ]
+    {
+        "store_path": pa.string(),
+        "array_path": pa.string(),
+        "zarr_format": pa.int64(),
+        "rank": pa.int64(),
+        "shape": INTEGERS,
+        "chunk_shape": INTEGERS,
+        "dtype": pa.string(),
+        "order": pa.string(),
+        "compressor": pa.string(),
+        "dimension_separator": pa.string(),
+        "metadata_path": pa.string(),
+        "codecs": pa.string(),
+        "fill_value": pa.string(),
+        "dimension_names": pa.list_(pa.string()),
+        "shard_shape": INTEGERS,
+        "chunk_count": pa.int64(),
+        "chunk_key_encoding": pa.string(),
+        "attributes": pa.string(),
+    }
 )
-"""The columns of `arrays`."""
+"""The columns of arrays."""
 
 
 @dataclass(frozen=True, eq=False)
-class Nodes:
-    """The groups or the arrays of a store as a table, of which it is also the only part.
-
-    Attributes
-    ----------
-    source
-        The store.
-    kind
-        ``"group"`` or ``"array"``.
-    """
+class StoreTable:
+    """What lies in a store as a table, of which it is also the only part."""
 
     source: Source
+
+    def parts(
+        self, condition: Condition | None, *, early: bool = False, several: bool = False
+    ) -> list[Self]:
+        """Return the only part (see `l2view.scan.dataset.Table`)."""
+        return [self]
+
+    def count(self) -> None:
+        """Return None: it takes reading."""
+
+
+@dataclass(frozen=True, eq=False)
+class Nodes(StoreTable):
+    """The groups or the arrays of a store, by `kind` ``"group"`` or ``"array"``."""
+
     kind: str
 
     def __str__(self) -> str:
@@ -85,40 +94,28 @@ class Nodes:
         """The columns."""
         return GROUPS if self.kind == "group" else ARRAYS
 
-    def parts(
-        self, condition: Condition | None, *, early: bool = False, several: bool = False
-    ) -> list[Nodes]:
-        """Return the only part (see `l2view.scan.dataset.Table`)."""
-        return [self]
-
-    def count(self) -> None:
-        """Return None: it takes reading."""
-
     def batches(
         self, columns: Sequence[str], condition: Condition | None
     ) -> Iterator[pa.RecordBatch]:
         """Yield the rows (see `l2view.scan.dataset.Part`)."""
-        rows: list[JSON] = []
-        for node in nodes(self.source):
-            if node.is_array == (self.kind == "array"):
-                rows.append(_array(node) if node.is_array else _group(node))
-            if len(rows) == BATCH:
-                yield self._batch(rows, columns, condition)
-                rows = []
-        yield self._batch(rows, columns, condition)
-
-    def _batch(
-        self, rows: list[JSON], columns: Sequence[str], condition: Condition | None
-    ) -> pa.RecordBatch:
         label = self.source.label
-        place = label if label.endswith("/") else f"{label}/"
-        for row in rows:
-            row |= {"store_path": label, "metadata_path": place + row["metadata_path"]}
-        batch = pa.RecordBatch.from_pylist(rows, self.schema)
-        return selected(batch, columns, condition)
+        root = label if label.endswith("/") else f"{label}/"
+        wanted = (node for node in nodes(self.source) if node.is_array == (self.kind == "array"))
+        for some in batched(wanted, MAX_BATCH):
+            rows = [
+                (_array(node) if node.is_array else _group(node))
+                | {
+                    "store_path": label,
+                    "metadata_path": root + node.key,
+                    "zarr_format": node.zarr_format,
+                }
+                for node in some
+            ]
+            batch = pa.RecordBatch.from_pylist(rows, self.schema)
+            yield select_rows(batch, columns, condition)
 
 
-def selected(
+def select_rows(
     batch: pa.RecordBatch, columns: Sequence[str], condition: Condition | None
 ) -> pa.RecordBatch:
     """Return some columns of the rows that fulfil a condition."""
@@ -138,11 +135,11 @@ def nodes(source: Source) -> Iterator[Node]:
     StoreError
         Where they can't be read.
     """
-    found = iterate_sync(Hierarchy(source.store, source.path).walk())
+    walk = iterate_sync(Hierarchy(source.store, source.path).walk())
     empty = True
     while True:
         try:
-            node = next(found, None)
+            node = next(walk, None)
         except L2ViewError:
             raise
         except Exception as error:  # every store has errors of its own
@@ -160,8 +157,6 @@ def _group(node: Node) -> JSON:
     attributes = node.zattrs if node.zarr_format == 2 else stored.get("attributes") or {}
     return {
         "group_path": node.path or "/",
-        "zarr_format": node.zarr_format,
-        "metadata_path": node.key,
         "attributes": json.dumps(attributes),
     }
 
@@ -169,15 +164,11 @@ def _group(node: Node) -> JSON:
 def _array(node: Node) -> JSON:
     """Return the row of an array; what it says in an unknown way is NULL, and warned of."""
     try:
-        said = _of_v2(node) if node.zarr_format == 2 else _of_v3(node.document or {})
+        row = _of_v2(node) if node.zarr_format == 2 else _of_v3(node.document or {})
     except (KeyError, TypeError, ValueError) as error:
         warn(f"the metadata of {node.path} can't be told: {error}", SkippedArrayWarning)
-        said = {}
-    return said | {
-        "array_path": node.path,
-        "zarr_format": node.zarr_format,
-        "metadata_path": node.key,
-    }
+        row = {}
+    return row | {"array_path": node.path}
 
 
 def _of_v2(node: Node) -> JSON:
@@ -230,16 +221,16 @@ def _of_v3(document: JSON) -> JSON:
     }
 
 
-def _named(said: JSON | str) -> JSON:
+def _named(extension: JSON | str) -> JSON:
     """Return an extension of Zarr v3 that may be told by its name alone."""
-    return {"name": said} if isinstance(said, str) else said
+    return {"name": extension} if isinstance(extension, str) else extension
 
 
 def _inner(codecs: Sequence[JSON]) -> Sequence[JSON]:
     """Return the codecs of chunks, within shards where there are any."""
     for codec in codecs:
         if codec["name"] == "sharding_indexed":
-            return [_named(one) for one in codec["configuration"]["codecs"]]
+            return [_named(inner) for inner in codec["configuration"]["codecs"]]
     return codecs
 
 
@@ -262,17 +253,17 @@ def _grid(
     return outer, None, count
 
 
-def _dtype(said: str | JSON, codecs: Sequence[JSON]) -> str:
+def _dtype(data_type: str | JSON, codecs: Sequence[JSON]) -> str:
     """Return a data type as NumPy writes it, where it is one of NumPy's."""
     try:
-        dtype = native_dtype(said)
+        dtype = native_dtype(data_type)
     except (ValueError, KeyError, TypeError):  # a data type that zarr doesn't know
-        return type_name(said)
+        return type_name(data_type)
     if dtype.kind in "OT":
-        return type_name(said)
+        return type_name(data_type)
     if dtype.names is not None:
         return json.dumps(dtype.descr)
-    endian = next((one for one in _inner(codecs) if one["name"] == "bytes"), {})
+    endian = next((codec for codec in _inner(codecs) if codec["name"] == "bytes"), {})
     big = endian.get("configuration", {}).get("endian") == "big"
     return str(dtype.newbyteorder(">").str if big else dtype.str)
 

@@ -161,7 +161,7 @@ class Session:
     @property
     def _made(self) -> Sequence[TableDataset]:
         """The tables that the functions of the last query made."""
-        return [] if self.functions is None else self.functions.made
+        return [] if self.functions is None else self.functions.tables
 
     @contextmanager
     def explained(self) -> Iterator[None]:

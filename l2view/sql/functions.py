@@ -1,8 +1,4 @@
-"""The table functions of SQL: ``zarr_groups()``, ``zarr_cells('path')``, ``cells('red')``, ….
-
-DataFusion plans them with arguments by position only, so those by name (``decode => true``) are
-written as pairs of a name and a value before it sees them. Values never become a part of a query.
-"""
+"""The table functions of SQL: ``zarr_groups()``, ``zarr_cells('path')``, ``cells('red')``, …."""
 
 from __future__ import annotations
 
@@ -13,10 +9,8 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
-from pathlib import Path
+from functools import lru_cache, partial
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import pyarrow as pa
@@ -30,26 +24,12 @@ from l2view.cells.one_array import zarr_cells
 from l2view.cells.scan import MAX_CELLS, require_free_loop
 from l2view.errors import L2ViewError, QueryError, StoreError, UnsupportedArrayError
 from l2view.scan.dataset import TableDataset
+from l2view.sql.access import AllowStores, is_allowed, looks_like_store
+from l2view.sql.arguments import positional
 from l2view.stores.hierarchy import Hierarchy, join, resolve
 from l2view.stores.open import Source, open_source, require_authorization
 from l2view.stores.urls import is_url
 from l2view.text import first_line, join_names, strip_credentials, unknown_name
-
-type AllowStores = bool | str | Iterable[str]
-"""Which stores beside its own a query may name: all, or those at and below some paths or URLs."""
-
-TOKEN = re.compile(
-    r"[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\$(\w*)\$.*?\$\1\$|--[^\n]*"
-    r"|/\*|\*/|\w+|=>|:=|\s+|.",
-    re.DOTALL,
-)
-"""What SQL is made of, as far as it takes to find calls and their arguments: texts, quoted names,
-comments (which nest), words, arrows, brackets."""
-
-SPACE = re.compile(r"\s+|--.*", re.DOTALL)
-
-UNSAFE = re.compile(r"[\\\s\x00-\x1f\x7f]")
-"""What others may read otherwise in a URL than it is checked here."""
 
 
 @lru_cache(maxsize=1)
@@ -61,7 +41,7 @@ def _readers(process: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(4, thread_name_prefix="l2view-sql")
 
 
-class Name(str):
+class ArgumentName(str):
     """The name of the argument that follows."""
 
 
@@ -79,7 +59,7 @@ class TableFunctions:
     allow_stores
         Which other stores they may read.
     max_cells
-        The most cells that are gone through; a call may ask for fewer.
+        The most cells that are scanned; a call may ask for fewer.
 
     Raises
     ------
@@ -93,63 +73,63 @@ class TableFunctions:
     max_cells: int = MAX_CELLS
     params: Mapping[str, Any] = field(default_factory=dict)
     """The values of the placeholders of the query that is planned."""
-    made: list[TableDataset] = field(default_factory=list)
+    tables: list[TableDataset] = field(default_factory=list)
     """The tables of that query."""
     _failure: Exception | None = None
     _mark: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def __post_init__(self) -> None:
-        said = self.allow_stores
-        if not isinstance(said, bool):
-            several = isinstance(said, Iterable) and not isinstance(said, str)
-            prefixes: tuple[Any, ...] = tuple(said) if several else (said,)
-            if not all(isinstance(one, str) and one for one in prefixes):
-                raise QueryError(
-                    "allow_stores= is True, False, or paths and URLs of stores, not "
-                    f"{self.allow_stores!r}"
-                )
-            self.allow_stores = prefixes
+        allowed = self.allow_stores
+        if isinstance(allowed, bool):
+            return
+        is_list = isinstance(allowed, Iterable) and not isinstance(allowed, str)
+        prefixes: tuple[Any, ...] = tuple(allowed) if is_list else (allowed,)
+        if not all(isinstance(prefix, str) and prefix for prefix in prefixes):
+            raise QueryError(
+                f"allow_stores= is True, False, or paths and URLs of stores, not {allowed!r}"
+            )
+        self.allow_stores = prefixes
 
     @property
     def failure(self) -> Exception | None:
         """What stopped the planning, or the last scan."""
-        return next((t.failure for t in self.made if t.failure is not None), self._failure)
+        return next((t.failure for t in self.tables if t.failure is not None), self._failure)
 
     @property
     def functions(self) -> Mapping[str, Callable[..., TableDataset]]:
         """The functions by name."""
-        found: dict[str, Callable[..., TableDataset]] = {
-            "zarr_groups": self._groups,
-            "zarr_arrays": self._arrays,
-            "zarr_chunks": self._chunks,
-            "zarr_cells": self._cells,
-            "zarr": self._zarr,
+        functions: dict[str, Callable[..., TableDataset]] = {
+            "zarr_groups": partial(self._store_table, "zarr_groups", partial(Nodes, kind="group")),
+            "zarr_arrays": partial(self._store_table, "zarr_arrays", partial(Nodes, kind="array")),
+            "zarr_chunks": partial(self._store_table, "zarr_chunks", StoredChunks),
+            "zarr_cells": partial(self._array_cells, "zarr_cells"),
+            "zarr": self._arrays_or_cells,
         }
-        return found if self.search is None else found | {"cells": self._found}
+        return functions if self.search is None else functions | {"cells": self._search_cells}
 
     def register(self, context: SessionContext) -> None:
         """Make the functions known to a session."""
         for name in self.functions:
-            context.register_udtf(udtf(self._called(name), name))
+            context.register_udtf(udtf(self._udtf(name), name))
 
     def begin(self, query: str, params: Mapping[str, Any]) -> str:
         """Return a query as DataFusion takes it, which is planned next."""
-        self.params, self.made, self._failure = params, [], None
+        self.params, self.tables, self._failure = params, [], None
         return positional(query, self.functions, self._mark)
 
-    def _called(self, name: str) -> Callable[..., Table]:
+    def _udtf(self, name: str) -> Callable[..., Table]:
         """Return a function as DataFusion calls it."""
 
         def call(*arguments: Any) -> Table:
             try:
                 require_free_loop()
-                values = [self._value(name, Expr(one)) for one in arguments]
-                made = _readers(os.getpid()).submit(self._make, name, values).result()
+                values = [self._value(name, Expr(argument)) for argument in arguments]
+                table = _readers(os.getpid()).submit(self._call, name, values).result()
             except Exception as error:
                 self._failure = error
                 raise
-            self.made.append(made)
-            return Table(made)
+            self.tables.append(table)
+            return Table(table)
 
         return call
 
@@ -159,52 +139,46 @@ class TableFunctions:
             placeholder = str(argument).removeprefix("Expr($").removesuffix(")")
             if placeholder not in self.params:
                 raise QueryError(f"the placeholder ${placeholder} has no value; pass it in params=")
-            found = self.params[placeholder]
+            value = self.params[placeholder]
         elif argument.variant_name() == "Literal":
-            found = argument.python_value()
-            found = found.as_py() if isinstance(found, pa.Scalar) else found
-            if isinstance(found, str) and found.startswith(self._mark):
-                return Name(found.removeprefix(self._mark))
+            value = argument.python_value()
+            value = value.as_py() if isinstance(value, pa.Scalar) else value
+            if isinstance(value, str) and value.startswith(self._mark):
+                return ArgumentName(value.removeprefix(self._mark))
         else:
             raise QueryError(f"the arguments of {name}() are constants, not {argument}")
-        if isinstance(found, np.generic):
-            return found.item()
-        return found.as_py() if isinstance(found, pa.Scalar) else found
+        if isinstance(value, np.generic):
+            return value.item()
+        return value.as_py() if isinstance(value, pa.Scalar) else value
 
-    def _make(self, name: str, values: Sequence[Any]) -> TableDataset:
-        given: list[Any] = []
+    def _call(self, name: str, values: Sequence[Any]) -> TableDataset:
+        """Call a function with values, and names before those that are named."""
+        positionals: list[Any] = []
         named: dict[str, Any] = {}
         pending = iter(values)
         for value in pending:
-            if isinstance(value, Name):
+            if isinstance(value, ArgumentName):
                 if value not in ARGUMENTS[name]:
-                    raise QueryError(
-                        f"{name}(): {unknown_name('argument', value, ARGUMENTS[name])}"
-                    )
+                    known = ARGUMENTS[name]
+                    raise QueryError(f"{name}(): {unknown_name('argument', value, known)}")
                 if value in named:
                     raise QueryError(f"{name}() has the argument {value} twice")
                 named[str(value)] = next(pending, None)
             elif named:
                 raise QueryError(f"{name}() has an argument without a name after one with a name")
+            elif name != "cells" and not isinstance(value, str):
+                raise QueryError(f"{name}() takes paths, which are texts, not {value!r}")
             else:
-                given.append(value)
-        if name != "cells":
-            for value in given:
-                if not isinstance(value, str):
-                    raise QueryError(f"{name}() takes paths, which are texts, not {value!r}")
-        return self.functions[name](*given, **named)
+                positionals.append(value)
+        return self.functions[name](*positionals, **named)
 
-    def _groups(self, *store: str) -> TableDataset:
-        return TableDataset(Nodes(self._source("zarr_groups", store), "group"))
+    def _store_table(
+        self, name: str, make: Callable[[Source], Nodes | StoredChunks], *store: str
+    ) -> TableDataset:
+        return TableDataset(make(self._source(name, store)))
 
-    def _arrays(self, *store: str) -> TableDataset:
-        return TableDataset(Nodes(self._source("zarr_arrays", store), "array"))
-
-    def _chunks(self, *store: str) -> TableDataset:
-        return TableDataset(StoredChunks(self._source("zarr_chunks", store)))
-
-    def _cells(
-        self, *place: str, decode: Any = False, max_cells: Any = None, name: str = "zarr_cells"
+    def _array_cells(
+        self, name: str, *place: str, decode: Any = False, max_cells: Any = None
     ) -> TableDataset:
         if not 1 <= len(place) <= 2:
             raise QueryError(
@@ -213,40 +187,39 @@ class TableFunctions:
         *store, path = place
         source = self._source(name, store)
         require_authorization(source)
-        return zarr_cells(
-            _array(source, path), decode=_flag("decode", decode), max_cells=self._most(max_cells)
-        )
+        array, most = _array(source, path), self._cell_limit(max_cells)
+        return zarr_cells(array, decode=_flag("decode", decode), max_cells=most)
 
-    def _zarr(self, *place: str, **options: Any) -> TableDataset:
+    def _arrays_or_cells(self, *place: str, **options: Any) -> TableDataset:
         """Return cells where an array is named, else arrays."""
-        arrays = not place
-        if len(place) == 1 and _kind(self.source, place[0]) is None:
+        lists_arrays = not place
+        if len(place) == 1 and _node_type(self.source, place[0]) is None:
             # Whether there is a store at a place is nobody's business who may not read it.
-            arrays = is_allowed(place[0], self.allow_stores) and _is_place(place[0])
-        if not arrays:
-            return self._cells(*place, **options, name="zarr")
+            lists_arrays = is_allowed(place[0], self.allow_stores) and looks_like_store(place[0])
+        if not lists_arrays:
+            return self._array_cells("zarr", *place, **options)
         if options:
             raise QueryError(f"zarr() takes {join_names(options)} with the path of an array only")
         return TableDataset(Nodes(self._source("zarr", place), "array"))
 
-    def _found(self, *variable: Any, **asked: Any) -> TableDataset:
+    def _search_cells(self, *variable: Any, **query: Any) -> TableDataset:
         if len(variable) != 1 or not isinstance(variable[0], str):
             raise QueryError("cells() takes the name of a variable, a text, and a search by name")
-        asked["decode"] = _flag("decode", asked.pop("decode", True))
-        asked["max_cells"] = self._most(asked.pop("max_cells", None))
-        if isinstance(asked.get("where"), str):
-            names = set(re.findall(r"\$(\w+)", asked["where"]))
-            asked["params"] = {n: value for n, value in self.params.items() if n in names}
+        query["decode"] = _flag("decode", query.pop("decode", True))
+        query["max_cells"] = self._cell_limit(query.pop("max_cells", None))
+        if isinstance(query.get("where"), str):
+            names = set(re.findall(r"\$(\w+)", query["where"]))
+            query["params"] = {n: value for n, value in self.params.items() if n in names}
         assert self.search is not None
-        return self.search(variable[0], **asked)
+        return self.search(variable[0], **query)
 
-    def _most(self, said: Any) -> int:
-        if said is None:
+    def _cell_limit(self, value: Any) -> int:
+        if value is None:
             return self.max_cells
-        whole = isinstance(said, int | float) and math.isfinite(said) and said == int(said)
-        if isinstance(said, bool) or not whole or said < 0:
-            raise QueryError(f"max_cells is a number of cells, not {said!r}")
-        return min(int(said), self.max_cells)
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or not math.isfinite(value) or value != int(value) or value < 0:
+            raise QueryError(f"max_cells is a number of cells, not {value!r}")
+        return min(int(value), self.max_cells)
 
     def _source(self, name: str, store: Sequence[str]) -> Source:
         """Return the store that a function reads."""
@@ -265,129 +238,27 @@ class TableFunctions:
         return open_source(place)
 
 
+_QUERY = ("where", "bbox", "intersects", "datetime", "ids", "fields", "order_by", "limit")
+_CELLS = ("decode", "max_cells")
+
 ARGUMENTS: Mapping[str, tuple[str, ...]] = {
     "zarr_groups": (),
     "zarr_arrays": (),
     "zarr_chunks": (),
-    "zarr_cells": ("decode", "max_cells"),
-    "zarr": ("decode", "max_cells"),
-    "cells": (
-        "where",
-        "bbox",
-        "intersects",
-        "datetime",
-        "ids",
-        "fields",
-        "order_by",
-        "limit",
-        "decode",
-        "max_cells",
-    ),
+    "zarr_cells": _CELLS,
+    "zarr": _CELLS,
+    "cells": (*_QUERY, *_CELLS),
 }
 """The arguments by name of each function."""
 
 
-def positional(query: str, names: Iterable[str], mark: str) -> str:
-    """Return a query in which the named arguments of some functions stand as pairs.
-
-    Parameters
-    ----------
-    query
-        The query.
-    names
-        The functions.
-    mark
-        What the text begins with that stands for an argument's name.
-
-    Examples
-    --------
-    >>> positional("SELECT * FROM cells('a => b', decode => true)", ["cells"], "#")
-    "SELECT * FROM cells('a => b', '#decode' , true)"
-    """
-    known = set(names)
-    tokens = [match.group() for match in TOKEN.finditer(query)]
-    meant = _meant(tokens)
-    depth = 0
-    calls: list[int] = []
-    for at, number in enumerate(meant):
-        text = tokens[number]
-        word = text.strip('"').lower()
-        after = tokens[meant[at + 1]] if at + 1 < len(meant) else ""
-        if text in ("(", "[", "{"):
-            depth += 1
-        elif text in (")", "]", "}"):
-            depth -= 1
-            while calls and calls[-1] > depth:
-                calls.pop()
-        elif word in known and after == "(":
-            tokens[number] = word
-            calls.append(depth + 1)
-        elif after in ("=>", ":=") and word.isidentifier() and calls and calls[-1] == depth:
-            tokens[number] = f"'{mark}{word}'"
-            tokens[meant[at + 1]] = ","
-    return "".join(tokens)
+def _flag(name: str, value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise QueryError(f"{name} is true or false, not {value!r}")
+    return value
 
 
-def _meant(tokens: Sequence[str]) -> list[int]:
-    """Return the numbers of tokens that are neither space nor comment."""
-    found, within = [], 0
-    for number, token in enumerate(tokens):
-        if token == "/*":  # noqa: S105 (no secret)
-            within += 1
-        elif token == "*/" and within:  # noqa: S105
-            within -= 1
-        elif not within and not SPACE.fullmatch(token):
-            found.append(number)
-    return found
-
-
-def is_allowed(place: str, allowed: AllowStores) -> bool:
-    """Return whether a query may read the store at a path or URL."""
-    if isinstance(allowed, bool):
-        return allowed
-    prefixes = [allowed] if isinstance(allowed, str) else list(allowed)
-    return any(_is_below(place, prefix) for prefix in prefixes)
-
-
-def _is_below(place: str, prefix: str) -> bool:
-    """Return whether a path or URL is another one, or lies below it."""
-    mine, other = _local(place), _local(prefix)
-    if mine is not None and other is not None:
-        return mine == other or other in mine.parents
-    if mine is not None or other is not None or not is_url(place):
-        return False
-    # What is checked must be what is opened, so nothing is left to be resolved or decoded.
-    decoded = unquote(unquote(place))
-    if UNSAFE.search(decoded) or {"..", "."} & set(urlsplit(decoded).path.split("/")):
-        return False
-    return place.rstrip("/") == prefix.rstrip("/") or place.startswith(f"{prefix.rstrip('/')}/")
-
-
-def _local(place: str) -> Path | None:
-    """Return the folder that a path or URL is of, without links; None of anything else."""
-    if place.startswith("file://"):
-        place = unquote(urlsplit(place).path)
-    if is_url(place) or "\0" in place:
-        return None
-    try:
-        return Path(place).expanduser().resolve()
-    except (RuntimeError, OSError):  # of a user that there isn't, of links in a circle
-        return None
-
-
-def _is_place(text: str) -> bool:
-    """Return whether a text is a URL, or the path of something that there is."""
-    local = _local(text)
-    return bool(is_url(text)) or (local is not None and local.exists())
-
-
-def _flag(name: str, said: Any) -> bool:
-    if not isinstance(said, bool):
-        raise QueryError(f"{name} is true or false, not {said!r}")
-    return said
-
-
-def _kind(source: Source, path: str) -> str | None:
+def _node_type(source: Source, path: str) -> str | None:
     """Return whether there is a group or an array at a path, None where there is nothing."""
     place = resolve(path)
     if place is None:
@@ -408,7 +279,7 @@ def _array(source: Source, path: str) -> zarr.Array[Any]:
         Where there is none, or zarr can't open it.
     """
     place = resolve(path)
-    if place is None or _kind(source, path) != "array":
+    if place is None or _node_type(source, path) != "array":
         paths = [
             node.path
             for node in nodes(source)

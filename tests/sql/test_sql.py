@@ -21,7 +21,8 @@ from zarr.storage import MemoryStore, StorePath
 
 import l2view
 from l2view.errors import AuthorizationError, FieldError, QueryError, StoreError
-from l2view.sql.functions import is_allowed, positional
+from l2view.sql.access import is_allowed
+from l2view.sql.arguments import positional
 
 
 def write_sample(store: Any, zarr_format: Any, *, consolidated: bool = False) -> Any:

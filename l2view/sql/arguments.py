@@ -1,0 +1,83 @@
+"""Arguments by name (``decode => true``), as DataFusion takes them.
+
+It plans table functions with arguments by position only, so each is written as a pair of a name and
+a value before it sees them. Values never become a part of a query.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+TOKEN = re.compile(
+    r"[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\$(\w*)\$.*?\$\1\$|--[^\n]*"
+    r"|/\*|\*/|\w+|=>|:=|\s+|.",
+    re.DOTALL,
+)
+"""What SQL is made of, as far as it takes to find calls and their arguments: texts, quoted names,
+comments (which nest), words, arrows, brackets."""
+
+SPACE = re.compile(r"\s+|--.*", re.DOTALL)
+
+ARROWS = ("=>", ":=")
+"""What stands between the name and the value of an argument."""
+
+
+def positional(query: str, names: Iterable[str], mark: str) -> str:
+    """Return a query in which the named arguments of some functions stand as pairs.
+
+    Parameters
+    ----------
+    query
+        The query.
+    names
+        The functions.
+    mark
+        What the text begins with that stands for an argument's name.
+
+    Examples
+    --------
+    >>> positional("SELECT * FROM cells('a => b', decode => true)", ["cells"], "#")
+    "SELECT * FROM cells('a => b', '#decode' , true)"
+    """
+    functions = set(names)
+    tokens = [match.group() for match in TOKEN.finditer(query)]
+    numbers = _significant(tokens)
+    depth = 0
+    calls: list[int] = []
+    for number, following in zip(numbers, [*numbers[1:], None], strict=True):
+        text = tokens[number]
+        word = text.strip('"').lower()
+        after = "" if following is None else tokens[following]
+        if text in ("(", "[", "{"):
+            depth += 1
+        elif text in (")", "]", "}"):
+            depth -= 1
+            while calls and calls[-1] > depth:
+                calls.pop()
+        elif word in functions and after == "(":
+            tokens[number] = word
+            calls.append(depth + 1)
+        elif (
+            following is not None
+            and after in ARROWS
+            and word.isidentifier()
+            and calls
+            and calls[-1] == depth
+        ):
+            tokens[number] = f"'{mark}{word}'"
+            tokens[following] = ","
+    return "".join(tokens)
+
+
+def _significant(tokens: Sequence[str]) -> list[int]:
+    """Return the numbers of tokens that are neither space nor comment."""
+    numbers, comments = [], 0
+    for number, token in enumerate(tokens):
+        if token == "/*":  # noqa: S105 (no secret)
+            comments += 1
+        elif token == "*/" and comments:  # noqa: S105
+            comments -= 1
+        elif not comments and not SPACE.fullmatch(token):
+            numbers.append(number)
+    return numbers
