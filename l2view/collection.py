@@ -59,8 +59,8 @@ from l2view.stores.repository import find_repository
 from l2view.text import join_names, unknown_name
 from l2view.view import View
 from l2view.virtual.granules import Origin, granules_of
-from l2view.virtual.join_plan import joined
-from l2view.virtual.join_shape import EncodingName, Joining, RaggedName, ShapeName
+from l2view.virtual.join_plan import plan_join
+from l2view.virtual.join_shape import EncodingName, JoinOptions, RaggedName, ShapeName
 from l2view.virtual.store import ViewStore
 from l2view.virtual.tree import Tree
 from l2view.virtual.warnings import look
@@ -371,11 +371,11 @@ class Collection:
         ShapeError
             Where the granules found can't be joined so.
         """
-        joining = Joining.of(layout, dim, encoding, ragged)
+        joining = JoinOptions.of(layout, dim, encoding, ragged)
         query = as_query(where, params, bbox, intersects, datetime, ids, order_by, limit)
         tree = self._tree(query, self._select_fields(fields), texts("variables", variables))
         if joining is not None:
-            return View.of(ViewStore(joined(tree, joining)))
+            return View.of(ViewStore(plan_join(tree, joining)))
         if len(tree.granules) and not self._layout.fields:
             reason = self._layout.missing(())
             message = f"the granules of {self.label} have no arrays: {reason}"

@@ -23,8 +23,8 @@ from l2view.scan.dataset import TableDataset
 from l2view.text import join_names, unknown_name
 from l2view.virtual.crop import Crop
 from l2view.virtual.granules import Names
-from l2view.virtual.join_plan import joined
-from l2view.virtual.join_shape import Joined
+from l2view.virtual.join_plan import plan_join
+from l2view.virtual.join_shape import JoinedView
 from l2view.virtual.store import ViewStore
 from l2view.virtual.tree import Tree
 
@@ -104,7 +104,7 @@ class View(zarr.Group):
 
     def _ipython_key_completions_(self) -> list[str]:
         shape = self.view_store.shape
-        if isinstance(shape, Joined):
+        if isinstance(shape, JoinedView):
             return shape.paths
         return [*shape.tree.fields, *self.names[:COMPLETED]]
 
@@ -124,7 +124,7 @@ class View(zarr.Group):
         """Return the view of other granules, joined as these are."""
         shape = self.view_store.shape
         return View.of(
-            ViewStore(joined(tree, shape.joining) if isinstance(shape, Joined) else tree)
+            ViewStore(plan_join(tree, shape.options) if isinstance(shape, JoinedView) else tree)
         )
 
     def tree(

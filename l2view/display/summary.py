@@ -17,7 +17,7 @@ from l2view.search.table import MetaDataset
 from l2view.search.time import ENDS, STARTS, time_field
 from l2view.text import join_names
 from l2view.virtual.attributes import is_geometry, json_values
-from l2view.virtual.join_shape import Joined
+from l2view.virtual.join_shape import JoinedView
 from l2view.virtual.store import ViewStore
 
 MAX_FOOTPRINTS = 400
@@ -86,7 +86,7 @@ def summarize_view(store: ViewStore) -> Summary:
     facts["fields"] = join_names(granules.table.schema.names)
     if "variables" in description:
         facts["variables"] = join_names(description["variables"])
-    if isinstance(store.shape, Joined):
+    if isinstance(store.shape, JoinedView):
         facts |= _join_facts(store.shape)
     names = [granules.name(row) for row in range(min(count, MAX_NAMES))]
     facts["granules"] = join_names(names) + (", …" if count > MAX_NAMES else "")
@@ -96,7 +96,7 @@ def summarize_view(store: ViewStore) -> Summary:
     return Summary(title, facts, *first_rows(granules.table), footprints, map_note)
 
 
-def _join_facts(view: Joined) -> dict[str, str]:
+def _join_facts(view: JoinedView) -> dict[str, str]:
     """Return how granules are joined, and into which groups or arrays."""
     description = view.description
     options = [f"{name}={description[name]!r}" for name in JOIN_OPTIONS if name in description]
@@ -107,10 +107,10 @@ def _join_facts(view: Joined) -> dict[str, str]:
             for name, stack in description["stacks"].items()
         ]
         return facts | {"groups": join_names(groups)}
-    if "" not in view.stacks:  # of no granules
+    if "" not in view.joined_groups:  # of no granules
         return facts
     arrays = []
-    for path, array in view.stacks[""].arrays.items():
+    for path, array in view.joined_groups[""].arrays.items():
         sizes = zip(array.dimensions, array.shape, strict=True)
         arrays.append(f"{path} ({', '.join(f'{name}: {size}' for name, size in sizes)})")
     lines = arrays[:MAX_ARRAYS] + (["…"] if len(arrays) > MAX_ARRAYS else [])

@@ -21,7 +21,7 @@ from l2view.granules.profile import DEFAULT_KEYS
 from l2view.stores.hierarchy import JSON, join
 from l2view.virtual.fields import FieldArray
 from l2view.virtual.join_array import JoinedArray
-from l2view.virtual.join_shape import Joined
+from l2view.virtual.join_shape import JoinedView
 from l2view.virtual.shape import Shape
 from l2view.virtual.tree import Tree
 
@@ -51,7 +51,7 @@ def manifest_group(shape: Shape, *, copy_native: bool = False) -> tuple[Manifest
     ExportError
         Where a chunk can't be referred to, or is made when it is read.
     """
-    if isinstance(shape, Joined):
+    if isinstance(shape, JoinedView):
         nodes, arrays, urls = _joined(shape, copy_native)
     else:
         nodes, arrays, urls = _tree(shape.tree, copy_native)
@@ -104,7 +104,7 @@ def _tree(
 
 
 def _joined(
-    shape: Joined, copy_native: bool
+    shape: JoinedView, copy_native: bool
 ) -> tuple[dict[str, JSON], dict[str, ManifestArray], set[str]]:
     """Return the same of joined granules."""
     tree = shape.tree
@@ -112,16 +112,16 @@ def _joined(
     arrays: dict[str, ManifestArray] = {}
     urls: set[str] = set()
     found = sync(tree.inventories())
-    for name, stack in shape.stacks.items():
+    for name, stack in shape.joined_groups.items():
         groups |= {join(name, path): said for path, said in stack.groups.items() if name or path}
         arrays |= {join(name, path): _of_field(field) for path, field in stack.fields.items()}
         for path, array in stack.arrays.items():
             _require_untouched(tree, array)
             manifest = Manifest(array.grid)
             for inventory, locations in found:
-                if path in inventory.arrays and np.isin(inventory.rows, array.parts.rows).all():
+                if path in inventory.arrays and np.isin(inventory.rows, array.rows).all():
                     columns = cells(tree, inventory, locations, path, copy_native=copy_native)
-                    members = np.searchsorted(array.parts.rows, inventory.rows)
+                    members = np.searchsorted(array.rows, inventory.rows)
                     manifest.take(columns, *_placed(array, columns, members))
             _require_filled(tree, array, manifest)
             arrays[join(name, path)] = manifest.array(array.document)
@@ -133,23 +133,23 @@ def _require_untouched(tree: Tree, array: JoinedArray) -> None:
     """Raise where chunks of a joined array are made when they are read."""
     touched = np.flatnonzero(~array.all_passthrough)
     if len(touched):
-        names = tree.granules.some(array.parts.rows[touched])
+        names = tree.granules.some(array.rows[touched])
         raise ExportError(
-            f"chunks of {array.parts.path} are made when they are read, for the granules differ "
-            f"({names}), so that nothing can refer to them; copy the view with to_zarr(), "
+            f"chunks of {array.inventory.path} are made when they are read, for the granules "
+            f"differ ({names}), so that nothing can refer to them; copy the view with to_zarr(), "
             "or leave the array out with variables="
         )
 
 
 def _require_filled(tree: Tree, array: JoinedArray, manifest: Manifest) -> None:
     """Raise where a chunk that isn't there would be read with another fill value."""
-    if all(array.filled):
+    if array.same_fill.all():
         return
-    for member in np.flatnonzero(~np.array(array.filled)[array.parts.which]):
+    for member in np.flatnonzero(~array.same_fill):
         if not manifest.has_all_of(array, int(member)):
-            name = tree.granules.name(int(array.parts.rows[member]))
+            name = tree.granules.name(int(array.rows[member]))
             raise ExportError(
-                f"{name} lacks chunks of {array.parts.path}, and has another fill value than "
+                f"{name} lacks chunks of {array.inventory.path}, and has another fill value than "
                 "the other granules; copy the view with to_zarr()"
             )
 
@@ -197,7 +197,7 @@ class Manifest:
         """Return whether all chunks of one part are there."""
         if array.axis is None:
             return bool((self.paths[member] != "").all())
-        cut = slice(int(array.firsts[member]), int(array.firsts[member + 1]))
+        cut = slice(int(array.chunk_offsets[member]), int(array.chunk_offsets[member + 1]))
         return bool((np.moveaxis(self.paths, array.axis, 0)[cut] != "").all())
 
     def array(self, document: JSON) -> ManifestArray:
@@ -254,7 +254,7 @@ def _placed(
         if array.axis is None:
             index = np.insert(index, 0, member, axis=1)
         else:
-            index[:, array.axis] += array.firsts[member]
+            index[:, array.axis] += array.chunk_offsets[member]
         numbers.append(found)
         places.append(index)
     rank = len(array.shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from zarr.abc.codec import CodecPipeline
+from zarr.abc.store import Store
 from zarr.core.array import create_codec_pipeline
 from zarr.core.array_spec import ArraySpec, parse_array_config
 from zarr.core.buffer import Buffer, BufferPrototype
@@ -21,7 +22,7 @@ from l2view.arrays.encoding import ArrayEncoding
 from l2view.errors import AuthorizationError, ChunkError
 from l2view.granules.profile import DEFAULT_KEYS
 from l2view.granules.reader import GranuleReader, NeedsMetadata, open_array
-from l2view.stores.composed import resolve_chunk
+from l2view.stores.composed import ChunkSource, resolve_chunk
 from l2view.stores.hierarchy import JSON
 from l2view.text import first_line
 
@@ -174,12 +175,23 @@ def chunk_index(key: str, grid: Sequence[int]) -> tuple[int, ...] | None:
     return index if all(i < n for i, n in zip(index, grid, strict=True)) else None
 
 
-def chunk_key(index: Sequence[int]) -> str:
-    """Return the key of the chunk at `index`, below its array.
+async def existing_keys(
+    grid: Sequence[int], find: Callable[[str], ChunkSource], source: Store
+) -> AsyncIterator[str]:
+    """Yield the keys of the chunks that there are of an array.
 
-    Examples
-    --------
-    >>> chunk_key((0, 2)), chunk_key(())
-    ('c/0/2', 'c')
+    Parameters
+    ----------
+    grid
+        The number of chunks along each axis.
+    find
+        Finds a chunk by its key.
+    source
+        The store that holds the granules' own.
     """
-    return "/".join(["c", *map(str, index)])
+    for index in np.ndindex(*grid):
+        key = "/".join(["c", *map(str, index)])
+        chunk = await resolve_chunk(find(key))
+        exists = await source.exists(chunk) if isinstance(chunk, str) else chunk is not None
+        if exists:
+            yield key

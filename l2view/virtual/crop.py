@@ -28,9 +28,9 @@ from l2view.granules.groups import ALONE
 from l2view.granules.inventory import Inventory
 from l2view.granules.profile import DEFAULT_KEYS
 from l2view.granules.reader import GranuleReader
-from l2view.stores.composed import ChunkSource, resolve_chunk
+from l2view.stores.composed import ChunkSource
 from l2view.stores.hierarchy import JSON, join
-from l2view.virtual.chunk import ChunkEncoder, TranscodedChunk, chunk_index, chunk_key
+from l2view.virtual.chunk import ChunkEncoder, TranscodedChunk, chunk_index, existing_keys
 from l2view.virtual.granules import READERS
 from l2view.virtual.join_array import inner_codecs
 
@@ -257,16 +257,9 @@ class CroppedArray:
         encoder = ChunkEncoder(encoding_shown, len(shape))
         return TranscodedChunk(self.reader, self.row, self.path, document, window, shape, encoder)
 
-    async def keys(self) -> AsyncIterator[str]:
+    def keys(self) -> AsyncIterator[str]:
         """Yield the keys of the chunks that there are."""
-        for index in np.ndindex(*self.grid):
-            key = chunk_key(index)
-            source = await resolve_chunk(self.find(key))
-            if isinstance(source, str):
-                if await self.reader.source.exists(source):
-                    yield key
-            elif source is not None:
-                yield key
+        return existing_keys(self.grid, self.find, self.reader.source)
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,8 +1,8 @@
-"""One array made of those of many granules, chunk by chunk.
+"""One array over those of many granules, chunk by chunk.
 
 A chunk of the joined array is a granule's own chunk as it lies in its file, where that has the
-same encoding, shape and extent. Any other is made when it is read: the region of the granule's
-array that it covers is read, brought into the common form, and encoded.
+same encoding, shape and extent. Any other is computed when it is read: the region of the granule's
+array that it covers is read, brought into the common encoding, and encoded.
 """
 
 from __future__ import annotations
@@ -11,85 +11,26 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 
 from l2view.arrays.encoding import ArrayEncoding
-from l2view.granules.inventory import grid_document
+from l2view.granules.inventory import ArrayInventory
 from l2view.granules.profile import DEFAULT_KEYS, with_leading_axis
 from l2view.granules.reader import GranuleReader
-from l2view.stores.composed import ChunkSource, resolve_chunk
+from l2view.stores.composed import ChunkSource
 from l2view.stores.hierarchy import JSON, join
 from l2view.virtual.chunk import (
     ChunkEncoder,
     ChunkOrFill,
     TranscodedChunk,
     chunk_index,
-    chunk_key,
+    existing_keys,
 )
 from l2view.virtual.pickling import array_of, array_state
-
-
-@dataclass(frozen=True, eq=False)
-class Parts:
-    """The arrays of n granules at one path, and what is shown of each.
-
-    Attributes
-    ----------
-    path
-        The arrays' path below their granules.
-    rows
-        The granules, of shape (n,).
-    variants
-        Their different documents (see `ArrayInventory`).
-    which
-        The variant of each, of shape (n,).
-    shapes, chunk_shapes
-        Of the arrays, of shape (n, rank).
-    starts, stops
-        What is shown of them along each axis, of shape (n, rank).
-    """
-
-    path: str
-    rows: NDArray[np.int64]
-    variants: tuple[JSON, ...]
-    which: NDArray[np.int32]
-    shapes: NDArray[np.int64]
-    chunk_shapes: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    stops: NDArray[np.int64]
-
-    def __getstate__(self) -> JSON:
-        whole = self.stops is self.shapes or np.array_equal(self.stops, self.shapes)
-        kept = ["which", "shapes", "chunk_shapes"]
-        kept += [] if whole and not self.starts.any() else ["starts", "stops"]
-        columns = {name: array_state(getattr(self, name)) for name in kept}
-        said = {"path": self.path, "rows": self.rows, "variants": self.variants}
-        return said | {"columns": columns}
-
-    def __setstate__(self, state: JSON) -> None:
-        columns = {name: array_of(column) for name, column in state.pop("columns").items()}
-        columns.setdefault("starts", np.broadcast_to(np.int64(0), columns["shapes"].shape))
-        columns.setdefault("stops", columns["shapes"])
-        self.__dict__.update(state | columns)
-
-    @cached_property
-    def lengths(self) -> NDArray[np.int64]:
-        """How much is shown along each axis, of shape (n, rank)."""
-        return self.stops - self.starts
-
-    @property
-    def rank(self) -> int:
-        """The number of dimensions."""
-        return int(self.shapes.shape[1])
-
-    def document(self, member: int) -> JSON:
-        """Return the Zarr v3 document of one of the arrays."""
-        variant = self.variants[self.which[member]]
-        return grid_document(variant, self.shapes[member], self.chunk_shapes[member])
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,25 +39,28 @@ class JoinedArray:
 
     Attributes
     ----------
-    parts
-        The granules' arrays.
-    form
-        How its values are given.
+    rows
+        The granules, of shape (n,).
+    inventory
+        Their arrays.
+    encoding
+        The encoding of the values.
     attributes
-        Its attributes.
+        The attributes.
     dimensions
-        The names of its dimensions.
+        The names of the dimensions.
     shape
-        Its shape.
+        The shape.
     chunk_shape
-        Its chunk shape; along `axis`, where it has one, that of its parts.
+        The chunk shape; along `axis`, where it has one, that of each granule.
     axis
-        The axis along which the parts lie end to end; None where they lie side by side along
-        a new first axis.
+        The axis along which granules are concatenated; None where they are stacked along a new
+        first axis.
     """
 
-    parts: Parts
-    form: ArrayEncoding
+    rows: NDArray[np.int64]
+    inventory: ArrayInventory
+    encoding: ArrayEncoding
     attributes: JSON
     dimensions: tuple[str | None, ...]
     shape: tuple[int, ...]
@@ -124,123 +68,145 @@ class JoinedArray:
     axis: int | None = None
 
     def __getstate__(self) -> JSON:
-        return {one.name: getattr(self, one.name) for one in fields(self)}
+        state = {field.name: getattr(self, field.name) for field in fields(self)}
+        columns = {
+            name: array_state(column)
+            for name in ("variant_index", "shapes", "chunk_shapes", "starts", "stops")
+            if (column := getattr(self.inventory, name)) is not None
+        }
+        inventory = replace(self.inventory, **cast("Any", dict.fromkeys(columns)))
+        return state | {"inventory": inventory, "columns": columns}
+
+    def __setstate__(self, state: JSON) -> None:
+        columns = {name: array_of(column) for name, column in state.pop("columns").items()}
+        inventory = replace(state["inventory"], **columns)
+        self.__dict__.update(state | {"inventory": inventory})
+
+    @cached_property
+    def starts(self) -> NDArray[np.int64]:
+        """Where what is shown of each granule begins, of shape (n, rank)."""
+        return self.inventory.begins
+
+    @cached_property
+    def lengths(self) -> NDArray[np.int64]:
+        """How much is shown of each granule along each axis, of shape (n, rank)."""
+        return self.inventory.ends - self.inventory.begins
+
+    @property
+    def _extent(self) -> NDArray[np.int64]:
+        """The shape without the new axis of a stack."""
+        return np.array(self.shape[1:] if self.axis is None else self.shape, dtype=np.int64)
 
     @cached_property
     def is_passthrough(self) -> NDArray[np.bool_]:
-        """Whether the chunks of each part may pass as they are, of shape (n,)."""
-        form = [self.form.accepts_unchanged(variant) for variant in self.parts.variants]
-        liftable = self.axis is not None or with_leading_axis(self.form.codecs) is not None
-        alike = self.parts.chunk_shapes == np.array(self.chunk_shape, dtype=np.int64)
-        aligned = self.parts.starts % np.maximum(self.parts.chunk_shapes, 1) == 0
+        """Whether chunks of each granule may pass unchanged, of shape (n,)."""
+        unchanged = [self.encoding.accepts_unchanged(v) for v in self.inventory.variants]
+        stackable = self.axis is not None or with_leading_axis(self.encoding.codecs) is not None
+        chunks = self.inventory.chunk_shapes
+        same_chunks = chunks == np.array(self.chunk_shape, dtype=np.int64)
+        aligned = self.starts % np.maximum(chunks, 1) == 0
         if self.axis is not None:
-            alike[:, self.axis] = True
-        found = np.array(form, dtype=bool)[self.parts.which] & liftable
-        return np.asarray(found & alike.all(axis=1) & aligned.all(axis=1))
-
-    @cached_property
-    def filled(self) -> tuple[bool, ...]:
-        """Whether a chunk that isn't there has the same values, for each variant."""
-        mine = json.dumps(self.form.fill_value)
-        return tuple(
-            json.dumps(variant["fill_value"]) == mine
-            and json.dumps(variant["data_type"]) == json.dumps(self.form.data_type)
-            and self.form.accepts_unchanged({**variant, "codecs": list(self.form.codecs)})
-            for variant in self.parts.variants
-        )
+            same_chunks[:, self.axis] = True
+        passthrough = np.array(unchanged, dtype=bool)[self.inventory.variant_index] & stackable
+        return np.asarray(passthrough & same_chunks.all(axis=1) & aligned.all(axis=1))
 
     @cached_property
     def all_passthrough(self) -> NDArray[np.bool_]:
-        """Whether all chunks of each part pass as they are, of shape (n,)."""
-        chunks = np.maximum(self.parts.chunk_shapes, 1)
-        lengths = self.parts.lengths
-        extent = np.array(self.shape[1:] if self.axis is None else self.shape, dtype=np.int64)
+        """Whether all chunks of each granule pass unchanged, of shape (n,)."""
+        chunks = np.maximum(self.inventory.chunk_shapes, 1)
         # A chunk that is cut off by the granule's end, where the joined array goes on.
-        beyond = (lengths % chunks != 0) & (lengths < extent)
+        overlong = (self.lengths % chunks != 0) & (self.lengths < self._extent)
         if self.axis is not None:
-            pairs = zip(self.edges, chunks[:, self.axis].tolist(), strict=True)
-            ends = [bool((cut == chunk).all()) for cut, chunk in pairs]
-            beyond[:, self.axis] = ~np.array(ends, dtype=bool)
-        return np.asarray(self.is_passthrough & ~beyond.any(axis=1))
+            pairs = zip(self.chunk_lengths, chunks[:, self.axis].tolist(), strict=True)
+            full = [bool((lengths == chunk).all()) for lengths, chunk in pairs]
+            overlong[:, self.axis] = ~np.array(full, dtype=bool)
+        return np.asarray(self.is_passthrough & ~overlong.any(axis=1))
 
-    @property
-    def unsharded(self) -> JoinedArray:
-        """The same array, whose chunks aren't shards where some of them are made.
+    @cached_property
+    def same_fill(self) -> NDArray[np.bool_]:
+        """Whether a chunk that isn't stored reads the same in each granule, of shape (n,)."""
+        fill, data_type = json.dumps(self.encoding.fill_value), json.dumps(self.encoding.data_type)
+        same = [
+            json.dumps(variant["fill_value"]) == fill
+            and json.dumps(variant["data_type"]) == data_type
+            and self.encoding.accepts_unchanged({**variant, "codecs": list(self.encoding.codecs)})
+            for variant in self.inventory.variants
+        ]
+        return np.array(same, dtype=bool)[self.inventory.variant_index]
 
-        A shard has a length that its inner chunks divide, which a chunk that is cut hasn't.
+    def without_shards(self) -> JoinedArray:
+        """Return the array without sharding where chunks are computed.
+
+        The inner chunks must divide a shard, and a chunk that is cut has another length.
         """
-        codecs = inner_codecs(self.form.codecs)
-        if codecs is None or (self.all_passthrough.all() and all(self.filled)):
+        codecs = inner_codecs(self.encoding.codecs)
+        if codecs is None or (self.all_passthrough.all() and self.same_fill.all()):
             return self
-        return replace(self, form=replace(self.form, codecs=codecs))
+        return replace(self, encoding=replace(self.encoding, codecs=codecs))
 
     @cached_property
     def encoder(self) -> ChunkEncoder:
-        """What encodes chunks that don't pass as they are."""
-        return ChunkEncoder(self.form, self.parts.rank)
+        """What encodes computed chunks."""
+        return ChunkEncoder(self.encoding, self.inventory.rank)
 
     @cached_property
-    def edges(self) -> list[NDArray[np.int64]]:
-        """The lengths of the chunks along `axis`, for each part."""
-        axis = self._axis
-        lengths = self.parts.lengths[:, axis].tolist()
-        chunks = np.maximum(self.parts.chunk_shapes[:, axis], 1).tolist()
-        found = []
-        for length, chunk in zip(lengths, chunks, strict=True):
-            count, rest = divmod(length, chunk)
-            cut = np.full(count + (rest > 0), chunk, dtype=np.int64)
-            if rest:
-                cut[-1] = rest
-            found.append(cut)
-        # Zarr lets the last chunk of all reach beyond the end, as it does in its file; but not
-        # if it is made anyway, or if only without that all are of one length.
-        last = max((i for i, length in enumerate(lengths) if length), default=-1)
-        if last >= 0 and self.is_passthrough[last] and not _are_equal(found):
-            found[last] = found[last].copy()
-            found[last][-1] = chunks[last]
-        return found
-
-    @property
-    def _axis(self) -> int:
+    def chunk_lengths(self) -> list[NDArray[np.int64]]:
+        """The lengths of the chunks along `axis`, for each granule."""
         assert self.axis is not None
-        return self.axis
+        lengths = self.lengths[:, self.axis].tolist()
+        chunks = np.maximum(self.inventory.chunk_shapes[:, self.axis], 1).tolist()
+        result = []
+        for length, chunk in zip(lengths, chunks, strict=True):
+            count, remainder = divmod(length, chunk)
+            pieces = np.full(count + (remainder > 0), chunk, dtype=np.int64)
+            if remainder:
+                pieces[-1] = remainder
+            result.append(pieces)
+        # Zarr lets the last chunk of all reach beyond the end, as it does in its file; but not
+        # if it is computed anyway, or if only without that all are of one length.
+        end = max((i for i, length in enumerate(lengths) if length), default=-1)
+        if end >= 0 and self.is_passthrough[end] and not _is_uniform(result):
+            result[end] = result[end].copy()
+            result[end][-1] = chunks[end]
+        return result
 
     @cached_property
-    def firsts(self) -> NDArray[np.int64]:
-        """The number of chunks along `axis` before each part, and of all, of shape (n + 1,)."""
-        return np.concatenate([[0], np.cumsum([len(cut) for cut in self.edges])]).astype(np.int64)
+    def chunk_offsets(self) -> NDArray[np.int64]:
+        """The number of chunks along `axis` before each granule, and of all, of shape (n + 1,)."""
+        counts = [len(pieces) for pieces in self.chunk_lengths]
+        return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
     @cached_property
     def is_regular(self) -> bool:
-        """Whether all chunks along `axis` are of one length."""
-        return _are_equal(self.edges)
+        """Whether the chunk grid is regular."""
+        return self.axis is None or _is_uniform(self.chunk_lengths)
 
     @cached_property
     def document(self) -> JSON:
         """The Zarr v3 document."""
-        codecs: Any = list(self.form.codecs)
+        codecs: Any = list(self.encoding.codecs)
         chunks: list[Any] = list(self.chunk_shape)
         grid: JSON = {"name": "regular", "configuration": {"chunk_shape": chunks}}
         if self.axis is None:
             chunks.insert(0, 1)
             codecs = with_leading_axis(codecs)
         else:
-            cut = np.concatenate([*self.edges, np.empty(0, dtype=np.int64)])
+            pieces = np.concatenate([*self.chunk_lengths, np.empty(0, dtype=np.int64)])
             if self.is_regular:
-                own = self.parts.chunk_shapes[:, self.axis].max(initial=1)
-                chunks[self.axis] = int(cut[0]) if len(cut) else int(own)
+                longest = self.inventory.chunk_shapes[:, self.axis].max(initial=1)
+                chunks[self.axis] = int(pieces[0]) if len(pieces) else int(longest)
             else:
-                chunks[self.axis] = _run_lengths(cut)
-                said = {"kind": "inline", "chunk_shapes": chunks}
-                grid = {"name": "rectilinear", "configuration": said}
+                chunks[self.axis] = _run_lengths(pieces)
+                configuration = {"kind": "inline", "chunk_shapes": chunks}
+                grid = {"name": "rectilinear", "configuration": configuration}
         return {
             "zarr_format": 3,
             "node_type": "array",
             "shape": list(self.shape),
-            "data_type": self.form.data_type,
+            "data_type": self.encoding.data_type,
             "chunk_grid": grid,
             "chunk_key_encoding": DEFAULT_KEYS,
-            "fill_value": self.form.fill_value,
+            "fill_value": self.encoding.fill_value,
             "codecs": codecs,
             "attributes": self.attributes,
             "dimension_names": list(self.dimensions),
@@ -252,106 +218,93 @@ class JoinedArray:
         chunks = self.chunk_shape if self.axis is not None else (1, *self.chunk_shape)
         counts = [-(-n // c) for n, c in zip(self.shape, chunks, strict=True)]
         if self.axis is not None:
-            counts[self.axis] = int(self.firsts[-1])
+            counts[self.axis] = int(self.chunk_offsets[-1])
         return tuple(counts)
 
-    def place(self, index: Sequence[int]) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
-        """Return whose the chunk at `index` is, and what of its shown region the chunk covers.
+    def _locate(self, index: Sequence[int]) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
+        """Return the region of a granule that a chunk covers.
 
         Returns
         -------
         member
-            The part.
+            The granule.
         start
-            Where the chunk begins along each axis of what is shown, of shape (rank,).
+            Where the region begins in what is shown of the granule, of shape (rank,).
         shape
-            The shape of the chunk; it may reach beyond what is shown.
+            Its shape, that of the chunk; it may reach beyond what is shown.
         """
+        shape = np.array(self.chunk_shape, dtype=np.int64)
         if self.axis is None:
-            shape = np.array(self.chunk_shape, dtype=np.int64)
             return index[0], np.array(index[1:], dtype=np.int64) * shape, shape
         axis = self.axis
-        member = int(np.searchsorted(self.firsts, index[axis], side="right")) - 1
-        shape = np.array(self.chunk_shape, dtype=np.int64)
-        at = np.array(index, dtype=np.int64)
-        at[axis] -= self.firsts[member]
-        shape[axis] = self.parts.chunk_shapes[member, axis]
-        start = at * shape
-        shape[axis] = self.edges[member][at[axis]]
+        member = int(np.searchsorted(self.chunk_offsets, index[axis], side="right")) - 1
+        own = np.array(index, dtype=np.int64)
+        own[axis] -= self.chunk_offsets[member]
+        shape[axis] = self.inventory.chunk_shapes[member, axis]
+        start = own * shape
+        shape[axis] = self.chunk_lengths[member][own[axis]]
         return member, start, shape
 
     def _own_key(
         self, member: int, start: NDArray[np.int64], shape: NDArray[np.int64]
     ) -> str | None:
-        """Return the key below its granule of a chunk that passes as it is, else None."""
+        """Return the key below its granule of a chunk that passes unchanged, else None."""
         if not self.is_passthrough[member]:
             return None
-        stop = start + shape
-        parts = self.parts
-        if self.axis is not None and shape[self.axis] != parts.chunk_shapes[member, self.axis]:
-            return None
+        chunks = self.inventory.chunk_shapes[member]
+        extent = self._extent
+        if self.axis is not None:
+            if shape[self.axis] != chunks[self.axis]:
+                return None
+            extent[self.axis] = self.lengths[member, self.axis]
         # What lies beyond the granule's own extent may be anything, and is shown where the
         # joined array is longer.
-        extent = np.array(self.shape[1:] if self.axis is None else self.shape, dtype=np.int64)
-        if self.axis is not None:
-            extent[self.axis] = parts.lengths[member, self.axis]
-        if np.any(np.minimum(stop, extent) > parts.lengths[member]):
+        if np.any(np.minimum(start + shape, extent) > self.lengths[member]):
             return None
-        own = (parts.starts[member] + start) // np.maximum(parts.chunk_shapes[member], 1)
-        variant = parts.variants[parts.which[member]]
+        own = (self.starts[member] + start) // np.maximum(chunks, 1)
+        variant = self.inventory.variants[self.inventory.variant_index[member]]
         encoding = parse_chunk_key_encoding(variant["chunk_key_encoding"])
-        return join(parts.path, encoding.encode_chunk_key(tuple(own.tolist())))
+        return join(self.inventory.path, encoding.encode_chunk_key(tuple(own.tolist())))
 
     def find(self, reader: GranuleReader, key: str) -> ChunkSource:
-        """Return where the chunk with the key `key` comes from."""
+        """Return where the chunk at `key` comes from."""
         index = chunk_index(key, self.grid)
         if index is None:
             return None
-        parts = self.parts
-        member, start, shape = self.place(index)
-        if np.any(start >= parts.lengths[member]):
+        member, start, shape = self._locate(index)
+        if np.any(start >= self.lengths[member]):
             return None
         own = self._own_key(member, start, shape)
         if own is None:
-            return self._transcoded(reader, member, start, shape)
-        chunk = reader.chunk(int(parts.rows[member]), own)
-        if chunk is None or self.filled[parts.which[member]]:
+            return self._transcode(reader, member, start, shape)
+        chunk = reader.chunk(int(self.rows[member]), own)
+        if chunk is None or self.same_fill[member]:
             return chunk
-        return ChunkOrFill(chunk, self._transcoded(reader, member, start, shape))
+        return ChunkOrFill(chunk, self._transcode(reader, member, start, shape))
 
-    def _transcoded(
+    def _transcode(
         self,
         reader: GranuleReader,
         member: int,
         start: NDArray[np.int64],
         shape: NDArray[np.int64],
     ) -> TranscodedChunk:
-        """Return the chunk that covers a region of what is shown of a part."""
-        parts = self.parts
-        begin = parts.starts[member] + start
-        end = begin + np.minimum(parts.lengths[member] - start, shape)
+        """Return the chunk that covers a region of a granule."""
+        begin = self.starts[member] + start
+        end = begin + np.minimum(self.lengths[member] - start, shape)
         return TranscodedChunk(
             reader,
-            int(parts.rows[member]),
-            parts.path,
-            parts.document(member),
+            int(self.rows[member]),
+            self.inventory.path,
+            self.inventory.document(member),
             tuple(map(slice, begin.tolist(), end.tolist())),
             tuple(shape.tolist()),
             self.encoder,
         )
 
-    async def keys(self, reader: GranuleReader) -> AsyncIterator[str]:
+    def keys(self, reader: GranuleReader) -> AsyncIterator[str]:
         """Yield the keys of the chunks that there are."""
-        if self.shape and 0 in self.shape:
-            return
-        for index in np.ndindex(*self.grid):
-            key = chunk_key(index)
-            source = await resolve_chunk(self.find(reader, key))
-            if isinstance(source, str):
-                if await reader.source.exists(source):
-                    yield key
-            elif source is not None:
-                yield key
+        return existing_keys(self.grid, lambda key: self.find(reader, key), reader.source)
 
 
 def inner_codecs(codecs: Sequence[JSON]) -> tuple[JSON, ...] | None:
@@ -362,18 +315,17 @@ def inner_codecs(codecs: Sequence[JSON]) -> tuple[JSON, ...] | None:
     return None
 
 
-def _are_equal(edges: Sequence[NDArray[np.int64]]) -> bool:
-    """Return whether chunks are all of one length."""
-    cut = np.concatenate([*edges, np.empty(0, dtype=np.int64)])
-    return len(cut) == 0 or bool((cut == cut[0]).all())
+def _is_uniform(lengths: Sequence[NDArray[np.int64]]) -> bool:
+    pieces = np.concatenate([*lengths, np.empty(0, dtype=np.int64)])
+    return len(pieces) == 0 or bool((pieces == pieces[0]).all())
 
 
-def _run_lengths(edges: NDArray[np.int64]) -> list[Any]:
-    """Return chunk lengths as Zarr has them: ``[length, times]`` where one comes many times."""
-    changes = np.flatnonzero(np.diff(edges)) + 1
+def _run_lengths(lengths: NDArray[np.int64]) -> list[Any]:
+    """Return chunk lengths as Zarr has them: ``[length, count]`` where one is repeated."""
+    changes = np.flatnonzero(np.diff(lengths)) + 1
     begins = np.concatenate([[0], changes])
-    counts = np.diff(np.concatenate([begins, [len(edges)]]))
-    found: list[Any] = []
-    for length, count in zip(edges[begins].tolist(), counts.tolist(), strict=True):
-        found.append([length, count] if count > 1 else length)
-    return found
+    counts = np.diff(np.concatenate([begins, [len(lengths)]]))
+    return [
+        [length, count] if count > 1 else length
+        for length, count in zip(lengths[begins].tolist(), counts.tolist(), strict=True)
+    ]

@@ -1,8 +1,9 @@
-"""In what granules differ that shall be joined, for errors and warnings that name them."""
+"""In what granules differ that are to be joined, for errors and warnings that name them."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from typing import Any
@@ -12,22 +13,22 @@ from numpy.typing import NDArray
 
 from l2view.arrays.cf import KIND, Packing, meaning_of
 from l2view.errors import L2ViewWarning, warn
-from l2view.granules.inventory import Inventory
+from l2view.granules.inventory import ArrayInventory, Inventory
 from l2view.granules.profile import with_leading_axis
+from l2view.stores.hierarchy import JSON
 from l2view.text import join_names
-from l2view.virtual.join_array import Parts
-from l2view.virtual.join_shape import Joining
-from l2view.virtual.tree import Tree
+from l2view.virtual.granules import Granules
+from l2view.virtual.join_shape import JoinOptions
 
-UNTOLD = ". Other words for the same unit are told with the extra l2view[units]"
+UNITS_EXTRA = ". Other words for the same unit are told with the extra l2view[units]"
 
 
-def same_meaning(name: str, one: Any, other: Any) -> bool:
-    """Return whether two values of an attribute in `MEANING` say the same.
+def same_meaning(name: str, first: Any, second: Any) -> bool:
+    """Return whether two values of an attribute in `MEANING` mean the same.
 
     Units are compared by UDUNITS' rules, where cf-xarray and pint are installed.
     """
-    return one == other or (name == "units" and _same_units(str(one), str(other)))
+    return first == second or (name == "units" and _same_units(str(first), str(second)))
 
 
 def knows_units() -> bool:
@@ -36,113 +37,154 @@ def knows_units() -> bool:
 
 
 @lru_cache(maxsize=256)
-def _same_units(one: str, other: str) -> bool:
+def _same_units(first: str, second: str) -> bool:
     if not knows_units():
         return False
     from cf_xarray.units import units  # of an extra
 
     try:
-        return bool(units.Unit(one) == units.Unit(other))
+        return bool(units.Unit(first) == units.Unit(second))
     except Exception:  # pint raises what it likes for units that it doesn't know
         return False
 
 
-def differences(tree: Tree, joining: Joining, parts: Parts, axis: int | None) -> list[str]:
-    """Return in what the granules differ that can't be joined so."""
-    problems = []
-    told = [meaning_of(variant) for variant in parts.variants]
-    for name in sorted({name for said in told for name in said}):
-        values = [said.get(name) for said in told]
-        other = next(
-            (i for i, v in enumerate(values) if not same_meaning(name, values[0], v)), None
-        )
-        if other is not None:
+@dataclass(frozen=True, eq=False)
+class MemberArrays:
+    """The arrays of n granules at one path that are to be joined.
+
+    Attributes
+    ----------
+    granules
+        The granules of the view.
+    rows
+        Those with such an array, of shape (n,).
+    inventory
+        Their arrays.
+    axis
+        The axis along which they are concatenated, None in a stack.
+    """
+
+    granules: Granules
+    rows: NDArray[np.int64]
+    inventory: ArrayInventory
+    axis: int | None
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """How much is shown of each along each axis, of shape (n, rank)."""
+        return self.inventory.ends - self.inventory.begins
+
+    def across(self, columns: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the columns of the axes that the granules must agree in."""
+        return columns if self.axis is None else np.delete(columns, self.axis, axis=1)
+
+    def name(self, member: int) -> str:
+        """Return the name of a granule."""
+        return self.granules.name(int(self.rows[member]))
+
+    def conflicts(self, options: JoinOptions) -> list[str]:
+        """Return what keeps the arrays from being joined."""
+        path, variants = self.inventory.path, self.inventory.variants
+        meanings = [meaning_of(variant) for variant in variants]
+        problems = [
+            f"{conflict}, which no encoding makes the same; leave it out with variables="
+            + (UNITS_EXTRA if name == "units" and not knows_units() else "")
+            for name, conflict in self._attribute_conflicts(meanings, meanings, same_meaning)
+        ]
+        if options.ragged == "error":
+            way = "" if options.layout == "concat" else ', or layout="concat" and dim='
+            problems += [
+                f'{conflict} (all: {self._count_shapes()}); pass ragged="pad"{way}'
+                for conflict in self._length_conflicts(self.lengths, "the shape")
+            ]
+        if options.encoding == "unify":
+            return problems
+        advice = '; pass encoding="unify"'
+        packings = [Packing.of_document(variant) for variant in variants]
+        encoded = [packing.to_zarr() for packing in packings]  # in which NaN is equal to NaN
+        attributes = [packing.attributes for packing in packings]
+        conflicts = self._attribute_conflicts(encoded, attributes, lambda _, a, b: bool(a == b))
+        problems += [conflict + advice for _, conflict in conflicts]
+        chunks = self._length_conflicts(self.inventory.chunk_shapes, "chunks of")
+        problems += [conflict + advice for conflict in chunks]
+        if self.axis is None and with_leading_axis(variants[0]["codecs"]) is None:
+            codecs = join_names(codec["name"] for codec in variants[0]["codecs"])
             problems.append(
-                _differ(tree, parts, name, values, other)
-                + ", which no encoding makes the same; leave it out with variables="
-                + (UNTOLD if name == "units" and not knows_units() else "")
+                f"{path} has codecs that may depend on the shape of a chunk ({codecs}){advice}"
             )
-    lengths = np.delete(parts.lengths, axis, axis=1) if axis is not None else parts.lengths
-    if joining.ragged == "error" and (lengths != lengths[:1]).any():
-        other = int(np.flatnonzero((lengths != lengths[:1]).any(axis=1))[0])
-        kinds, counts = np.unique(parts.lengths, axis=0, return_counts=True)
-        shapes = [f"{tuple(k.tolist())} ({c})" for k, c in zip(kinds, counts, strict=True)]
-        problems.append(
-            f"{parts.path} has the shape {tuple(parts.lengths[0].tolist())} in "
-            f"{_name(tree, parts, 0)} and {tuple(parts.lengths[other].tolist())} in "
-            f'{_name(tree, parts, other)} (all: {join_names(shapes, most=4)}); pass ragged="pad"'
-            + ("" if joining.layout == "concat" else ', or layout="concat" and dim=')
-        )
-    if joining.encoding == "unify":
         return problems
-    way = '; pass encoding="unify"'
-    packings = [Packing.of_document(variant) for variant in parts.variants]
-    encoded = [packing.to_zarr() for packing in packings]  # in which NaN is equal to NaN
-    for name in sorted({name for attributes in encoded for name in attributes}):
-        first = encoded[0].get(name)
-        other = next((i for i, own in enumerate(encoded) if own.get(name) != first), None)
-        if other is not None:
-            values = [packing.attributes.get(name) for packing in packings]
-            problems.append(_differ(tree, parts, name, values, other) + way)
-    chunks = np.delete(parts.chunk_shapes, axis, axis=1) if axis is not None else parts.chunk_shapes
-    if (chunks != chunks[:1]).any():
-        other = int(np.flatnonzero((chunks != chunks[:1]).any(axis=1))[0])
-        problems.append(
-            f"{parts.path} has chunks of {tuple(parts.chunk_shapes[0].tolist())} in "
-            f"{_name(tree, parts, 0)} and {tuple(parts.chunk_shapes[other].tolist())} in "
-            f"{_name(tree, parts, other)}{way}"
-        )
-    if axis is None and with_leading_axis(parts.variants[0]["codecs"]) is None:
-        codecs = join_names(codec["name"] for codec in parts.variants[0]["codecs"])
-        problems.append(
-            f"{parts.path} has codecs that may depend on the shape of a chunk ({codecs}){way}"
-        )
-    return problems
+
+    def warn_of_kinds(self) -> None:
+        """Warn where the values are of different things, or lie in different CRSs."""
+        for name in sorted(KIND):
+            values = [variant["attributes"].get(name) for variant in self.inventory.variants]
+            stated = [i for i, value in enumerate(values) if value is not None]
+            for variant in stated:
+                if values[variant] != values[stated[0]]:
+                    conflict = self._attribute_conflict(name, values, stated[0], variant)
+                    warn(f"{conflict}; they are joined all the same, cell by cell", L2ViewWarning)
+                    break
+
+    def _length_conflicts(self, columns: NDArray[np.int64], kind: str) -> Iterator[str]:
+        """Yield a message where granules differ in lengths across the axis."""
+        compared = self.across(columns)
+        differing = np.flatnonzero((compared != compared[:1]).any(axis=1))
+        if len(differing):
+            member = int(differing[0])
+            first, second = (tuple(columns[i].tolist()) for i in (0, member))
+            yield (
+                f"{self.inventory.path} has {kind} {first} in {self.name(0)} and {second} in "
+                f"{self.name(member)}"
+            )
+
+    def _count_shapes(self) -> str:
+        shapes, counts = np.unique(self.lengths, axis=0, return_counts=True)
+        texts = [f"{tuple(s.tolist())} ({n})" for s, n in zip(shapes, counts, strict=True)]
+        return join_names(texts, most=4)
+
+    def _attribute_conflicts(
+        self,
+        compared: Sequence[JSON],
+        shown: Sequence[Mapping[str, Any]],
+        equal: Callable[[str, Any, Any], bool],
+    ) -> Iterator[tuple[str, str]]:
+        """Yield the attributes in which variants differ, each with a message of what they are."""
+        for name in sorted({name for attributes in compared for name in attributes}):
+            values = [attributes.get(name) for attributes in compared]
+            for variant, value in enumerate(values):
+                if not equal(name, values[0], value):
+                    texts = [attributes.get(name) for attributes in shown]
+                    yield name, self._attribute_conflict(name, texts, 0, variant)
+                    break
+
+    def _attribute_conflict(self, name: str, values: Sequence[Any], *variants: int) -> str:
+        """Return a message on two variants' values, each with a granule that has it."""
+        texts = []
+        for variant in variants:
+            member = int(np.flatnonzero(self.inventory.variant_index == variant)[0])
+            value = "none" if values[variant] is None else repr(values[variant])
+            texts.append(f"{value} in {self.name(member)}")
+        return f"{self.inventory.path}: {name} is {' and '.join(texts)}"
 
 
-def warn_of_kinds(tree: Tree, parts: Parts) -> None:
-    """Warn where the values of granules are of different things, or lie in different CRSs."""
-    for name in sorted(KIND):
-        values = [variant["attributes"].get(name) for variant in parts.variants]
-        known = [i for i, value in enumerate(values) if value is not None]
-        other = next((i for i in known if values[i] != values[known[0]]), None)
-        if other is not None:
-            differ = _differ(tree, parts, name, values, other, known[0])
-            warn(f"{differ}; they are joined all the same, cell by cell", L2ViewWarning)
-
-
-def conflicts(tree: Tree, members: Sequence[Inventory], dim: str) -> list[str]:
+def dimension_conflicts(
+    granules: Granules, inventories: Sequence[Inventory], dim: str
+) -> list[str]:
     """Return where arrays of one group of a granule have different lengths along a dimension."""
     problems = []
-    for one in members:
-        known: dict[str, tuple[str, NDArray[np.int64]]] = {}
-        for path, array in one.arrays.items():
+    for inventory in inventories:
+        first_of_group: dict[str, tuple[str, NDArray[np.int64]]] = {}
+        for path, array in inventory.arrays.items():
             if dim not in array.dimensions:
                 continue
-            axis = array.dimensions.index(dim)
-            lengths = (array.ends - array.begins)[:, axis]
-            other, mine = known.setdefault(path.rpartition("/")[0], (path, lengths))
-            differing = np.flatnonzero(mine != lengths)
+            lengths = (array.ends - array.begins)[:, array.dimensions.index(dim)]
+            group = path.rpartition("/")[0]
+            sibling, expected = first_of_group.setdefault(group, (path, lengths))
+            differing = np.flatnonzero(expected != lengths)
             if len(differing):
-                name = tree.granules.name(int(one.rows[differing[0]]))
+                name = granules.name(int(inventory.rows[differing[0]]))
                 problems.append(
-                    f"{path} and {other} have different lengths along {dim} in {name}; leave one "
-                    "of them out with variables="
+                    f"{path} and {sibling} have different lengths along {dim} in {name}; leave "
+                    "one of them out with variables="
                 )
     return problems
-
-
-def _differ(
-    tree: Tree, parts: Parts, name: str, values: Sequence[Any], other: int, one: int = 0
-) -> str:
-    """Say what two variants have for an attribute, each with a granule that has it."""
-    members = [int(np.flatnonzero(parts.which == i)[0]) for i in (one, other)]
-    said = [
-        f"{'none' if value is None else repr(value)} in {_name(tree, parts, member)}"
-        for value, member in zip((values[one], values[other]), members, strict=True)
-    ]
-    return f"{parts.path}: {name} is {said[0]} and {said[1]}"
-
-
-def _name(tree: Tree, parts: Parts, member: int) -> str:
-    return tree.granules.name(int(parts.rows[member]))

@@ -1,4 +1,4 @@
-"""The plan of joined granules: which of them go together, in what form, under which names.
+"""The plan of joined granules: which of them go together, in what encoding, under which names.
 
 It is made of what the layout tells of all granules together (`l2view.granules.inventory`).
 """
@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pyarrow as pa
@@ -33,9 +33,15 @@ from l2view.granules.profile import with_leading_axis
 from l2view.stores.hierarchy import JSON, join
 from l2view.text import first_line, join_names, unknown_name
 from l2view.virtual.fields import DIMENSION, free_name
-from l2view.virtual.join_array import JoinedArray, Parts
-from l2view.virtual.join_conflicts import conflicts, differences, warn_of_kinds
-from l2view.virtual.join_shape import Joined, Joining, Stack, field_names
+from l2view.virtual.join_array import JoinedArray
+from l2view.virtual.join_conflicts import MemberArrays, dimension_conflicts
+from l2view.virtual.join_shape import (
+    NO_ROWS,
+    JoinedGroup,
+    JoinedView,
+    JoinOptions,
+    field_names,
+)
 from l2view.virtual.tree import Tree
 
 TITLES = (
@@ -48,393 +54,380 @@ TITLES = (
     "title",
     "profile",
 )
-"""The fields by which stacks are named, the first that tells them apart."""
+"""The fields by which groups of joined granules are named, the first that tells them apart."""
 
-SHOWN = 6
-"""How many differences an error tells."""
+MAX_PROBLEMS = 6
+"""How many differences an error lists."""
 
 
-def joined(tree: Tree, joining: Joining) -> Joined:
-    """Return the granules of a tree, joined.
-
-    Parameters
-    ----------
-    tree
-        The granules.
-    joining
-        How they shall be joined.
+def plan_join(tree: Tree, options: JoinOptions) -> JoinedView:
+    """Plan how the granules of a tree are joined, reading none of their values.
 
     Raises
     ------
     ShapeError
-        Where they can't be: saying which granules differ in what, and what else can be done.
+        Where they can't be: naming granules that differ, in what, and what else can be done.
     """
-    names = tree.granules.fields
-    if joining.layout == "stack" and joining.dim not in (None, DIMENSION, *names):
+    fields = tree.granules.fields
+    if options.layout == "stack" and options.dim not in (None, DIMENSION, *fields):
         raise ShapeError(
-            unknown_name("field", str(joining.dim), names)
+            unknown_name("field", str(options.dim), fields)
             + ". A field that is left out by fields= can't be stacked over, and along a dimension "
             'of the arrays layout="concat" joins'
         )
-    if joining.layout == "concat" and joining.dim is None:
+    if options.layout == "concat" and options.dim is None:
         raise ShapeError('layout="concat" joins along a dimension of the arrays: name it with dim=')
-    granules = tree.granules
-    found = sync(tree.inventories())
-    shown = [_shown(one, tree) for one, _ in found]
-    _warn_of_missing(tree, shown)
-    merged = _merged(shown, joining)
-    if shown and not merged:
-        has = sorted({path for one, _ in found for path in one.arrays})
-        raise ShapeError(
-            f"no array matches variables={list(tree.variables or ())}: {join_names(has)}"
-        )
-    if joining.layout == "concat" and granules and merged:
-        _check_dimension(tree, merged, str(joining.dim))
-    problems: list[str] = []
-    stacks = [_stack(tree, joining, members, problems) for members in merged]
-    if problems:
-        raise ShapeError(_told(problems, joining))
-    names = _titles(tree, stacks)
+    stored = [inventory for inventory, _ in sync(tree.inventories())]
+    inventories = [_select_variables(inventory, tree) for inventory in stored]
+    _warn_of_missing(tree, inventories)
+    structures = _by_structure(inventories, options)
+    if inventories and not structures:
+        paths = join_names(sorted({path for inventory in stored for path in inventory.arrays}))
+        raise ShapeError(f"no array matches variables={list(tree.variables or ())}: {paths}")
+    if options.layout == "concat" and tree.granules and structures:
+        _require_dimension(tree, structures, str(options.dim))
+    planner = _Planner(tree, options)
+    groups = [planner.group(members) for members in structures]
+    planner.raise_problems()
+    names = _group_names(tree, groups)
     description = {
         **tree.description,
-        "layout": joining.layout,
-        **({"dim": joining.dim} if joining.dim is not None else {}),
-        "encoding": joining.encoding,
-        "ragged": joining.ragged,
+        "layout": options.layout,
+        **({"dim": options.dim} if options.dim is not None else {}),
+        "encoding": options.encoding,
+        "ragged": options.ragged,
     }
-    if len(stacks) > 1:
+    if len(groups) > 1:
         description["stacks"] = {
-            name: _described(stack) for name, stack in zip(names, stacks, strict=True)
+            name: {"granules": len(group.rows), "arrays": list(group.arrays)}
+            for name, group in zip(names, groups, strict=True)
         }
-    return Joined(tree, joining, description, dict(zip(names, stacks, strict=True)))
+    return JoinedView(tree, options, description, dict(zip(names, groups, strict=True)))
 
 
-def _shown(inventory: Inventory, tree: Tree) -> Inventory:
-    """Return what is shown of an inventory, the bounds of times told as the times are."""
+def _select_variables(inventory: Inventory, tree: Tree) -> Inventory:
+    """Return the arrays that a view shows, the bounds of times with the units of the times."""
     arrays = dict(inventory.arrays)
     for path, array in inventory.arrays.items():
-        for named in {v["attributes"].get(n) for v in array.variants for n in BOUNDS} - {None}:
-            other = join(path.rpartition("/")[0], str(named))
-            if other in arrays and other != path:
-                arrays[other] = _as_times(arrays[other], array)
-    shown = {path: array for path, array in arrays.items() if tree.shows(path)}
-    return Inventory(inventory.name, inventory.rows, shown, inventory.groups)
+        for name in {v["attributes"].get(n) for v in array.variants for n in BOUNDS} - {None}:
+            bounds = join(path.rpartition("/")[0], str(name))
+            if bounds in arrays and bounds != path:
+                arrays[bounds] = _with_time_units(arrays[bounds], array)
+    return replace(inventory, arrays={p: a for p, a in arrays.items() if tree.shows(p)})
 
 
-def _as_times(bounds: ArrayInventory, times: ArrayInventory) -> ArrayInventory:
+def _with_time_units(bounds: ArrayInventory, times: ArrayInventory) -> ArrayInventory:
     """Return bounds with the units and calendar of their times, where they have none."""
-    pairs, which = np.unique(
+    pairs, index = np.unique(
         np.stack([bounds.variant_index, times.variant_index], axis=1), axis=0, return_inverse=True
     )
     variants = []
-    for own, other in pairs.tolist():
-        variant, said = bounds.variants[own], times.variants[other]["attributes"]
-        added = {name: said[name] for name in TIMES if name in said} if is_time(said) else {}
-        variants.append({**variant, "attributes": added | variant["attributes"]})
+    for bounds_variant, times_variant in pairs.tolist():
+        variant = bounds.variants[bounds_variant]
+        attributes = times.variants[times_variant]["attributes"]
+        units = {n: attributes[n] for n in TIMES if n in attributes} if is_time(attributes) else {}
+        variants.append({**variant, "attributes": units | variant["attributes"]})
     return replace(
-        bounds, variants=tuple(variants), variant_index=which.reshape(-1).astype(np.int32)
+        bounds, variants=tuple(variants), variant_index=index.reshape(-1).astype(np.int32)
     )
 
 
 def _warn_of_missing(tree: Tree, inventories: Sequence[Inventory]) -> None:
-    there = np.zeros(len(tree.granules), dtype=bool)
-    for one in inventories:
-        there[one.rows] = True
-    missing = np.flatnonzero(~there)
+    rows = np.concatenate([NO_ROWS, *(inventory.rows for inventory in inventories)])
+    missing = np.setdiff1d(np.arange(len(tree.granules)), rows)
     if len(missing):
-        text = (
-            f"{len(missing)} of {len(there)} granules have no arrays in "
-            f"{tree.description['collection']} and are left out: {tree.granules.some(missing)}"
+        warn(
+            f"{len(missing)} of {len(tree.granules)} granules have no arrays in "
+            f"{tree.description['collection']} and are left out: {tree.granules.some(missing)}",
+            MissingGranuleWarning,
         )
-        warn(text, MissingGranuleWarning)
 
 
-def _merged(inventories: Sequence[Inventory], joining: Joining) -> list[list[Inventory]]:
-    """Return the inventories that are joined with one another."""
-    groups: dict[str, list[Inventory]] = {}
-    for one in inventories:
-        if not one.arrays:
-            continue
-        told = {}
-        for path, array in sorted(one.arrays.items()):
-            variant = array.variants[0]
-            kept = () if joining.encoding == "unify" else ("data_type", "codecs", "fill_value")
-            told[path] = [array.rank, array.dimensions, *(variant[name] for name in kept)]
-        groups.setdefault(json.dumps(told), []).append(one)
-    return list(groups.values())
+def _by_structure(inventories: Sequence[Inventory], options: JoinOptions) -> list[list[Inventory]]:
+    """Return the inventories with arrays, those together that are joined with one another."""
+    compared = () if options.encoding == "unify" else ("data_type", "codecs", "fill_value")
+    structures: dict[str, list[Inventory]] = {}
+    for inventory in inventories:
+        structure = {
+            path: [array.rank, array.dimensions, *(array.variants[0][name] for name in compared)]
+            for path, array in sorted(inventory.arrays.items())
+        }
+        if structure:
+            structures.setdefault(json.dumps(structure), []).append(inventory)
+    return list(structures.values())
 
 
-def _check_dimension(tree: Tree, merged: Sequence[Sequence[Inventory]], dim: str) -> None:
-    each = [
+def _require_dimension(tree: Tree, structures: Sequence[Sequence[Inventory]], dim: str) -> None:
+    """Raise where granules have no dimension of that name."""
+    dimensions = [
         {name for array in members[0].arrays.values() for name in array.dimensions if name}
-        for members in merged
+        for members in structures
     ]
-    if not any(dim in names for names in each):
-        raise ShapeError(unknown_name("dimension", dim, sorted(set().union(*each))))
-    without = [m for m, names in zip(merged, each, strict=True) if dim not in names]
-    if without:
-        rows = np.concatenate([one.rows for members in without for one in members])
-        names = tree.granules.some(np.sort(rows))
+    if not any(dim in names for names in dimensions):
+        raise ShapeError(unknown_name("dimension", dim, sorted(set().union(*dimensions))))
+    lacking = [
+        inventory.rows
+        for members, names in zip(structures, dimensions, strict=True)
+        if dim not in names
+        for inventory in members
+    ]
+    if lacking:
+        rows = np.sort(np.concatenate(lacking))
         raise ShapeError(
-            f"{len(rows)} of the granules have no dimension {dim} ({names}); search "
-            "without them, or name the arrays with variables="
+            f"{len(rows)} of the granules have no dimension {dim} ({tree.granules.some(rows)}); "
+            "search without them, or name the arrays with variables="
         )
 
 
-def _stack(
-    tree: Tree, joining: Joining, members: Sequence[Inventory], problems: list[str]
-) -> Stack:
-    """Return the joined arrays of granules of one structure; say what keeps them from it."""
-    rows = np.concatenate([one.rows for one in members])
-    order = np.argsort(rows, kind="stable")
-    taken = {
-        name
-        for array in members[0].arrays.values()
-        for name in array.dimensions
-        if name is not None
-    }
-    dimension = _dimension(tree, joining, taken, members[0].arrays, problems)
-    if joining.layout == "concat":
-        problems.extend(conflicts(tree, members, str(joining.dim)))
-    arrays = {}
-    for path in members[0].arrays:
-        parts = _parts([one.arrays[path] for one in members], rows, order)
-        shared = _in_all(one.arrays[path].attributes for one in members)
-        array = _array(tree, joining, parts, shared, dimension, problems)
-        if array is not None:
-            arrays[path] = array
-    groups: dict[str, JSON] = {
-        path: _in_all(one.groups[path].attributes if path in one.groups else {} for one in members)
+@dataclass(frozen=True, eq=False)
+class _Planner:
+    """Plans joined arrays, and collects what keeps granules from being joined."""
+
+    tree: Tree
+    options: JoinOptions
+    problems: list[str] = field(default_factory=list)
+
+    def raise_problems(self) -> None:
+        """Raise an error of all problems, a few of them in full."""
+        if not self.problems:
+            return
+        options = self.options
+        how = "stacked" if options.layout == "stack" else f"joined along {options.dim}"
+        more = len(self.problems) - MAX_PROBLEMS
+        lines = [*self.problems[:MAX_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]
+        raise ShapeError(f"the granules can't be {how}:\n  " + "\n  ".join(lines))
+
+    def group(self, members: Sequence[Inventory]) -> JoinedGroup:
+        """Return the joined arrays of granules of one structure."""
+        rows = np.concatenate([inventory.rows for inventory in members])
+        order = np.argsort(rows, kind="stable")
+        rows, paths = rows[order], members[0].arrays
+        dimension = self._dimension(paths)
+        if self.options.layout == "concat":
+            dim = str(self.options.dim)
+            self.problems.extend(dimension_conflicts(self.tree.granules, members, dim))
+        arrays = {}
+        for path in paths:
+            inventory = _merge_arrays([inventory.arrays[path] for inventory in members], order)
+            array = self._array(rows, inventory, dimension)
+            if array is not None:
+                arrays[path] = array
+        attributes = _group_attributes(members, arrays)
+        group = JoinedGroup(rows, arrays, attributes, dimension, self.tree)
+        names = list(field_names(self.tree.granules.fields, group.names).values())
+        for path, (name, _, is_axis) in group.sizes.items():
+            if "/" not in path:
+                names += [path, f"{name}_{dimension}"] if is_axis else [path]
+        attributes[""] = _with_coordinates(attributes.get("", {}), names)
+        return group
+
+    def _dimension(self, arrays: Mapping[str, ArrayInventory]) -> str:
+        """Return the name of the dimension with an element a granule."""
+        fields, dim = self.tree.granules.fields, self.options.dim
+        names = {n for array in arrays.values() for n in array.dimensions if n is not None}
+        if self.options.layout != "stack" or dim is None or dim not in fields:
+            return free_name(DIMENSION, {*fields, *names})
+        if dim in names:
+            self.problems.append(
+                f'the arrays have a dimension "{dim}" already; layout="concat" joins along it'
+            )
+        elif dim in arrays:
+            self.problems.append(
+                f'there is an array "{dim}" besides the field; leave it out with variables=, or '
+                "stack over another field"
+            )
+        return dim
+
+    def _array(
+        self, rows: NDArray[np.int64], inventory: ArrayInventory, dimension: str
+    ) -> JoinedArray | None:
+        """Return the joined array of some granules' arrays, None where there are problems."""
+        options, names = self.options, inventory.dimensions
+        axis = None
+        if options.layout == "concat" and options.dim in names:
+            axis = names.index(options.dim)
+            if names.count(options.dim) > 1:
+                self.problems.append(
+                    f"{inventory.path} has the dimension {options.dim} twice; leave it out with "
+                    "variables="
+                )
+                return None
+        members = MemberArrays(self.tree.granules, rows, inventory, axis)
+        if conflicts := members.conflicts(options):
+            self.problems.extend(conflicts)
+            return None
+        shape = members.lengths.max(axis=0, initial=0)
+        if axis is not None:
+            shape[axis] = members.lengths[:, axis].sum()
+        compared = members.across(members.lengths)
+        is_padded = bool((compared != compared[:1]).any())
+        try:
+            encoding = _choose_encoding(inventory, options, is_padded, in_stack=axis is None)
+        except (ValueError, TypeError, OverflowError) as error:  # of NumPy's, zarr's and xarray's
+            self.problems.append(
+                f"{inventory.path} can't be brought into one encoding ({first_line(error)}); "
+                "leave it out with variables="
+            )
+            return None
+        members.warn_of_kinds()
+        if is_padded and encoding.dtype.kind in "iub" and not encoding.has_missing:
+            warn(
+                f"{inventory.path} has no fill value of its own: {encoding.fill_value!r} stands "
+                "for what isn't there, beyond the sizes of each granule that the view tells",
+                L2ViewWarning,
+            )
+        return JoinedArray(
+            rows,
+            replace(inventory, attributes={}),
+            encoding,
+            _joined_attributes(inventory, encoding),
+            names if axis is not None else (dimension, *names),
+            tuple(shape.tolist()) if axis is not None else (len(rows), *shape.tolist()),
+            _common_chunks(inventory, axis),
+            axis,
+        ).without_shards()
+
+
+def _group_attributes(members: Sequence[Inventory], arrays: Collection[str]) -> dict[str, JSON]:
+    """Return the attributes that the granules' groups share, by path."""
+    groups = {
+        path: _in_all(
+            inventory.groups[path].attributes if path in inventory.groups else {}
+            for inventory in members
+        )
         for path in members[0].groups
     }
     for path in members[0].arrays:
         parents = path.split("/")[:-1]
         for end in range(1, len(parents) + 1):
             groups.setdefault("/".join(parents[:end]), {})
-    groups = {p: said for p, said in groups.items() if not p or _holds(p, arrays)}
-    stack = Stack(rows[order], arrays, groups, dimension, tree)
-    names = list(field_names(tree.granules.fields, stack.taken).values())
-    for path, (name, _, along) in stack.sizes.items():
-        if "/" not in path:
-            names += [path, f"{name}_{dimension}"] if along else [path]
-    groups[""] = _with_coordinates(groups.get("", {}), names)
-    return stack
+    return {
+        path: attributes
+        for path, attributes in groups.items()
+        if not path or any(array.startswith(f"{path}/") for array in arrays)
+    }
 
 
 def _in_all(attributes: Iterable[JSON]) -> JSON:
     """Return the attributes that are the same in all."""
     shared: JSON | None = None
-    for one in attributes:
-        shared = shared_attributes(shared, one)
+    for own in attributes:
+        shared = shared_attributes(shared, own)
     return shared or {}
 
 
-def _holds(group: str, arrays: Iterable[str]) -> bool:
-    return any(path.startswith(f"{group}/") for path in arrays)
+def _joined_attributes(inventory: ArrayInventory, encoding: ArrayEncoding) -> JSON:
+    """Return the attributes that all granules share, and those of the encoding."""
+    variants = [variant["attributes"] for variant in inventory.variants]
+    packed = any(not attributes.keys().isdisjoint(SCALING) for attributes in variants)
+    dropped = (PACKING | RANGES) if encoding.decoded and packed else PACKING
+    if (encoding.decoded or is_time(inventory.attributes)) and any(map(is_time, variants)):
+        dropped |= TIMES
+    attributes = {n: value for n, value in inventory.attributes.items() if n not in dropped}
+    # What means the same may be told in other words by some granules.
+    meaning = meaning_of(inventory.variants[0])
+    added = {name: value for name, value in meaning.items() if name not in attributes}
+    return attributes | added | encoding.attributes
 
 
-def _dimension(
-    tree: Tree, joining: Joining, taken: set[str], paths: Collection[str], problems: list[str]
-) -> str:
-    """Return the name of the dimension with an element a granule."""
-    fields = tree.granules.fields
-    if joining.layout == "stack" and joining.dim is not None and joining.dim in fields:
-        if joining.dim in taken:
-            problems.append(
-                f'the arrays have a dimension "{joining.dim}" already; '
-                f'layout="concat" joins along it'
-            )
-        elif joining.dim in paths:
-            problems.append(
-                f'there is an array "{joining.dim}" besides the field; leave it out with '
-                "variables=, or stack over another field"
-            )
-        return joining.dim
-    return free_name(DIMENSION, {*fields, *taken})
-
-
-def _parts(
-    arrays: Sequence[ArrayInventory], rows: NDArray[np.int64], order: NDArray[np.int64]
-) -> Parts:
+def _merge_arrays(arrays: Sequence[ArrayInventory], order: NDArray[np.intp]) -> ArrayInventory:
     """Return the arrays of several inventories as one, in the order of the granules."""
     variants: dict[str, JSON] = {}
-    which = []
+    numbers: dict[str, int] = {}
+    indices = []
     for array in arrays:
-        numbers = []
-        for variant in array.variants:
-            text = json.dumps(variant, sort_keys=True)
+        texts = [json.dumps(variant, sort_keys=True) for variant in array.variants]
+        for text, variant in zip(texts, array.variants, strict=True):
             variants.setdefault(text, variant)
-            numbers.append(list(variants).index(text))
-        which.append(np.array(numbers, dtype=np.int32)[array.variant_index])
+            numbers.setdefault(text, len(numbers))
+        own = np.array([numbers[text] for text in texts], dtype=np.int32)
+        indices.append(own[array.variant_index])
     shapes, chunk_shapes, starts, stops = (
         np.concatenate([getattr(array, name) for array in arrays])[order]
         for name in ("shapes", "chunk_shapes", "begins", "ends")
     )
-    return Parts(
-        path=arrays[0].path,
-        rows=rows[order],
-        variants=tuple(variants.values()),
-        which=np.concatenate(which)[order],
-        shapes=shapes,
-        chunk_shapes=chunk_shapes,
-        starts=starts,
-        stops=stops,
+    is_cropped = any(array.starts is not None for array in arrays)
+    return ArrayInventory(
+        arrays[0].path,
+        tuple(variants.values()),
+        np.concatenate(indices)[order],
+        shapes,
+        chunk_shapes,
+        _in_all(array.attributes for array in arrays),
+        starts if is_cropped else None,
+        stops if is_cropped else None,
     )
 
 
-def _array(
-    tree: Tree,
-    joining: Joining,
-    parts: Parts,
-    attributes: JSON,
-    dimension: str,
-    problems: list[str],
-) -> JoinedArray | None:
-    """Return the joined array of some parts; None, and why, where they can't be joined."""
-    names = parts.variants[0].get("dimension_names") or (None,) * parts.rank
-    axis = None
-    if joining.layout == "concat" and joining.dim in names:
-        axis = names.index(joining.dim)
-        if names.count(joining.dim) > 1:
-            problems.append(
-                f"{parts.path} has the dimension {joining.dim} twice; leave it out with variables="
-            )
-            return None
-    if trouble := differences(tree, joining, parts, axis):
-        problems.extend(trouble)
-        return None
-    lengths = parts.lengths
-    sizes = lengths.max(axis=0, initial=0)
-    if axis is not None:
-        sizes[axis] = lengths[:, axis].sum()
-    others = np.delete(lengths, axis, axis=1) if axis is not None else lengths
-    padded = bool((others != others[:1]).any())
-    chunks = _common_chunks(parts, axis)
-    try:
-        form = _form(parts, joining, padded, lift=axis is None)
-    except (ValueError, TypeError, OverflowError) as error:  # of NumPy's, zarr's and xarray's
-        problems.append(
-            f"{parts.path} can't be brought into one encoding ({first_line(error)}); leave it "
-            "out with variables="
-        )
-        return None
-    warn_of_kinds(tree, parts)
-    dropped = (PACKING | RANGES) if form.decoded and _is_packed(parts) else PACKING
-    if form.decoded or is_time(attributes):
-        dropped |= TIMES if any(is_time(v["attributes"]) for v in parts.variants) else frozenset()
-    kept = {name: said for name, said in attributes.items() if name not in dropped}
-    for name, said in meaning_of(parts.variants[0]).items():
-        kept.setdefault(name, said)  # told in other words elsewhere
-    if padded and form.dtype.kind in "iub" and not form.has_missing:
-        warn(
-            f"{parts.path} has no fill value of its own: {form.fill_value!r} stands for what "
-            "isn't there, beyond the sizes of each granule that the view tells",
-            L2ViewWarning,
-        )
-    array = JoinedArray(
-        parts=parts,
-        form=form,
-        attributes=kept | form.attributes,
-        dimensions=tuple(names) if axis is not None else (dimension, *names),
-        shape=tuple(sizes.tolist()) if axis is not None else (len(parts.rows), *sizes.tolist()),
-        chunk_shape=chunks,
-        axis=axis,
-    )
-    return array.unsharded
-
-
-def _is_packed(parts: Parts) -> bool:
-    return any(not variant["attributes"].keys().isdisjoint(SCALING) for variant in parts.variants)
-
-
-def _told(problems: Sequence[str], joining: Joining) -> str:
-    """Return what an error says of all differences, a few of them in whole."""
-    how = "stacked" if joining.layout == "stack" else f"joined along {joining.dim}"
-    more = len(problems) - SHOWN
-    lines = [*problems[:SHOWN], *([f"and {more} more"] if more > 0 else [])]
-    return f"the granules can't be {how}:\n  " + "\n  ".join(lines)
-
-
-def _common_chunks(parts: Parts, axis: int | None) -> tuple[int, ...]:
-    """Return the chunk shape that most parts have, the larger of two that come as often."""
-    if parts.rank == 0 or not len(parts.rows):
-        return (1,) * parts.rank
-    chunks = parts.chunk_shapes.copy()
+def _common_chunks(inventory: ArrayInventory, axis: int | None) -> tuple[int, ...]:
+    """Return the chunk shape that most granules have, the larger of two that come as often."""
+    if inventory.rank == 0 or not len(inventory.shapes):
+        return (1,) * inventory.rank
+    chunks = inventory.chunk_shapes.copy()
     if axis is not None:
         chunks[:, axis] = 1
-    kinds, counts = np.unique(chunks, axis=0, return_counts=True)
-    volumes = kinds.astype(np.float64).prod(axis=1)
-    best = max(range(len(kinds)), key=lambda i: (counts[i], volumes[i]))
-    return tuple(max(length, 1) for length in kinds[best].tolist())
+    shapes, counts = np.unique(chunks, axis=0, return_counts=True)
+    volumes = shapes.astype(np.float64).prod(axis=1)
+    best = max(range(len(shapes)), key=lambda i: (counts[i], volumes[i]))
+    return tuple(max(length, 1) for length in shapes[best].tolist())
 
 
-def _form(parts: Parts, joining: Joining, padded: bool, lift: bool) -> ArrayEncoding:
-    """Return the form in which the values of some parts are given."""
-    weights = np.bincount(parts.which, minlength=len(parts.variants))
-    variants = [v for v, weight in zip(parts.variants, weights, strict=True) if weight]
-    first = parts.variants[int(np.argmax(weights))]
-    alike = all(
-        variant["data_type"] == first["data_type"]
-        and Packing.of_document(variant) == Packing.of_document(first)
-        for variant in variants
+def _choose_encoding(
+    inventory: ArrayInventory, options: JoinOptions, is_padded: bool, in_stack: bool
+) -> ArrayEncoding:
+    """Return the encoding that lets most chunks pass unchanged."""
+    weights = np.bincount(inventory.variant_index, minlength=len(inventory.variants))
+    packings = [Packing.of_document(variant) for variant in inventory.variants]
+    weighted = list(zip(inventory.variants, packings, weights.tolist(), strict=True))
+    common, packing, _ = weighted[int(np.argmax(weights))]
+    same_numbers = all(
+        variant["data_type"] == common["data_type"] and own == packing
+        for variant, own, weight in weighted
+        if weight
     )
-    if alike and not (padded and joining.encoding == "unify" and _needs_missing(first)):
-        codecs = _common_codecs(parts.variants, weights, lift)
-        plain = ArrayEncoding.of_values(native_dtype(first["data_type"]))
-        return ArrayEncoding.stored(first, codecs or plain.codecs, padded=padded)
-    dtype = common_dtype([Packing.of_document(variant).decoded_dtype for variant in variants])
-    plain = ArrayEncoding.of_values(dtype)
-    passing = np.array(
-        [
-            weight
-            if Packing.of_document(v).is_identity and v["data_type"] == plain.data_type
-            else 0
-            for v, weight in zip(parts.variants, weights, strict=True)
-        ]
-    )
-    return ArrayEncoding.of_values(dtype, _common_codecs(parts.variants, passing, lift))
+    # Without one, only a value and no stored number can say that nothing is there.
+    has_missing = packing.missing_scalar is not None or packing.decoded_dtype.kind in "iubUSTO"
+    if same_numbers and (has_missing or not (is_padded and options.encoding == "unify")):
+        codecs = _common_codecs([(variant, n) for variant, _, n in weighted], in_stack)
+        codecs = codecs or ArrayEncoding.of_values(native_dtype(common["data_type"])).codecs
+        return ArrayEncoding.stored(common, codecs, padded=is_padded)
+    dtype = common_dtype([own.decoded_dtype for _, own, weight in weighted if weight])
+    data_type = ArrayEncoding.of_values(dtype).data_type
+    unchanged = [
+        (variant, weight if own.is_identity and variant["data_type"] == data_type else 0)
+        for variant, own, weight in weighted
+    ]
+    return ArrayEncoding.of_values(dtype, _common_codecs(unchanged, in_stack))
 
 
-def _needs_missing(variant: JSON) -> bool:
-    """Return whether only its values, and no stored number, can say that nothing is there."""
-    packing = Packing.of_document(variant)
-    return packing.missing_scalar is None and packing.decoded_dtype.kind not in "iubUSTO"
-
-
-def _common_codecs(
-    variants: Sequence[JSON], weights: NDArray[np.int64], lift: bool
-) -> list[JSON] | None:
+def _common_codecs(weighted: Sequence[tuple[JSON, int]], in_stack: bool) -> Sequence[JSON] | None:
     """Return the codecs that most granules have, None where none can be taken."""
-    counted: Counter[str] = Counter()
-    for variant, weight in zip(variants, weights.tolist(), strict=True):
-        if weight and (not lift or with_leading_axis(variant["codecs"]) is not None):
-            counted[json.dumps(variant["codecs"])] += weight
-    return json.loads(counted.most_common(1)[0][0]) if counted else None
+    counts: Counter[str] = Counter()
+    for variant, weight in weighted:
+        if weight and (not in_stack or with_leading_axis(variant["codecs"]) is not None):
+            counts[json.dumps(variant["codecs"])] += weight
+    codecs: Sequence[JSON] | None = json.loads(counts.most_common(1)[0][0]) if counts else None
+    return codecs
 
 
 def _with_coordinates(attributes: JSON, names: Sequence[str]) -> JSON:
     """Return a group's attributes that say which of its arrays are coordinates."""
-    known = str(attributes.get("coordinates", "")).split()
-    plain = [name for name in names if " " not in name]
-    return {**attributes, "coordinates": " ".join(dict.fromkeys([*known, *plain]))}
+    coordinates = str(attributes.get("coordinates", "")).split()
+    coordinates += [name for name in names if " " not in name]
+    return {**attributes, "coordinates": " ".join(dict.fromkeys(coordinates))}
 
 
-def _titles(tree: Tree, stacks: Sequence[Stack]) -> list[str]:
-    """Return a name for each stack, ``""`` for one alone."""
-    if len(stacks) == 1:
+def _group_names(tree: Tree, groups: Sequence[JoinedGroup]) -> list[str]:
+    """Return a name for each group of joined arrays, ``""`` for a single one."""
+    if len(groups) == 1:
         return [""]
-    for field in TITLES:
-        if field not in tree.granules.fields:
+    for title in TITLES:
+        if title not in tree.granules.fields:
             continue
-        column = tree.granules.table.column(field)
-        values = [set(column.take(pa.array(stack.rows)).unique().to_pylist()) for stack in stacks]
-        names = [str(next(iter(one))).replace("/", "_") if len(one) == 1 else "" for one in values]
+        column = tree.granules.table.column(title)
+        values = [column.take(pa.array(group.rows)).unique().to_pylist() for group in groups]
+        names = [str(v[0]).replace("/", "_") if len(v) == 1 else "" for v in values]
         usable = all(name and not name.startswith((".", "__")) for name in names)
         if usable and len(set(names)) == len(names):
             return names
-    return [f"stack_{number}" for number in range(len(stacks))]
-
-
-def _described(stack: Stack) -> JSON:
-    """Return what the root says of one of several stacks."""
-    return {"granules": len(stack.rows), "arrays": list(stack.arrays)}
+    return [f"stack_{number}" for number in range(len(groups))]

@@ -18,7 +18,7 @@ from zarr.codecs import GzipCodec, TransposeCodec, ZstdCodec
 from zarr.storage import MemoryStore
 
 import l2view
-from l2view.virtual.join_shape import Joined
+from l2view.virtual.join_shape import JoinedView
 
 STARTS = ("seconds since 2025-01-01", "days since 1990-01-01 12:00:00")
 
@@ -236,7 +236,7 @@ def test_a_stack_of_equal_granules(layout: str) -> None:
     assert isinstance(raw, zarr.Array)
     assert raw.dtype == "int16"
     shape = view.view_store.shape
-    assert isinstance(shape, Joined)
+    assert isinstance(shape, JoinedView)
     assert isinstance(shape.find("x/c/1/1/0"), str)  # it passes through
     assert shape.find("x/c/3/0/0") is shape.find("x/c/1/1") is shape.find("x/c/a/0/0") is None
     assert len(view) == len(list(view.members())) == 5
