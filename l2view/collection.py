@@ -58,7 +58,7 @@ from l2view.stores.open import (
 from l2view.stores.repository import find_repository
 from l2view.text import join_names, unknown_name
 from l2view.view import View
-from l2view.virtual.granules import Origin, granules_of
+from l2view.virtual.granules import Origin, granules_from
 from l2view.virtual.join_plan import plan_join
 from l2view.virtual.join_shape import EncodingName, JoinOptions, RaggedName, ShapeName
 from l2view.virtual.store import ViewStore
@@ -409,7 +409,7 @@ class Collection:
         return Tree(
             source=self._source.store,
             layout=self._layout,
-            granules=granules_of(rows, names, self._layout.fields, origin, later=later),
+            granules=granules_from(rows, names, self._layout.fields, origin, later=later),
             description=description,
             variables=globs,
             field_attributes={name: self._fields[name].attributes for name in names},

@@ -10,6 +10,7 @@ from zarr import AsyncGroup
 from zarr.core.group import GroupMetadata
 from zarr.storage import StorePath
 
+from l2view.cells.granules import cells
 from l2view.cells.scan import MAX_CELLS
 from l2view.display.html import summary_html
 from l2view.display.plot import plot_footprints
@@ -17,16 +18,21 @@ from l2view.display.quicklook import plot_granules
 from l2view.display.summary import Summary, summarize_view
 from l2view.display.text import summary_text
 from l2view.errors import QueryError, ShapeError
+from l2view.export.zarr import to_zarr
 from l2view.mosaic.api import explain_mosaic, mosaic
 from l2view.progress import show_progress
 from l2view.scan.dataset import TableDataset
-from l2view.text import join_names, unknown_name
+from l2view.search.place import box, geometry
+from l2view.text import join_names
 from l2view.virtual.crop import Crop
+from l2view.virtual.datatree import datatree, fields_dataset, joined_dataset, joined_datatree
 from l2view.virtual.granules import Names
 from l2view.virtual.join_plan import plan_join
 from l2view.virtual.join_shape import JoinedView
+from l2view.virtual.references import nbytes_by_container, references
 from l2view.virtual.store import ViewStore
 from l2view.virtual.tree import Tree
+from l2view.virtual.verify import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,7 +44,7 @@ if TYPE_CHECKING:
 
     from l2view.granules.layouts import StorageName
 
-COMPLETED = 1000
+MAX_COMPLETIONS = 1000
 """How many names tab completion offers."""
 
 
@@ -106,7 +112,7 @@ class View(zarr.Group):
         shape = self.view_store.shape
         if isinstance(shape, JoinedView):
             return shape.paths
-        return [*shape.tree.fields, *self.names[:COMPLETED]]
+        return [*shape.tree.fields, *self.names[:MAX_COMPLETIONS]]
 
     def head(self, count: int = 5) -> View:
         """Return the view of the first granules, which says so in its attributes.
@@ -123,9 +129,8 @@ class View(zarr.Group):
     def _over(self, tree: Tree) -> View:
         """Return the view of other granules, joined as these are."""
         shape = self.view_store.shape
-        return View.of(
-            ViewStore(plan_join(tree, shape.options) if isinstance(shape, JoinedView) else tree)
-        )
+        joined = plan_join(tree, shape.options) if isinstance(shape, JoinedView) else tree
+        return View.of(ViewStore(joined))
 
     def tree(
         self,
@@ -146,19 +151,19 @@ class View(zarr.Group):
         """
         if self.view_store.shape is not self.view_store.tree:
             return super().tree(expand, level, max_nodes=max_nodes, plain=plain)
-        room, each = max_nodes - len(self.view_store.tree.fields), 1
+        nodes = 1
         if level != 0 and len(self.names):
-            below = self.get_group(self.names[0]).members(None if level is None else level - 1)
-            each += len(below)
-        shown = self.head(max(room // each, 1))
-        drawn = super(View, shown).tree(expand, level, max_nodes=max_nodes, plain=plain)
-        if shown is not self:
+            granule = self.get_group(self.names[0])
+            nodes += len(granule.members(None if level is None else level - 1))
+        head = self.head(max((max_nodes - len(self.view_store.tree.fields)) // nodes, 1))
+        tree = super(View, head).tree(expand, level, max_nodes=max_nodes, plain=plain)
+        if head is not self:
             # zarr's own place for saying that it isn't all.
-            drawn._truncated = (
-                f"the first {len(shown.names):,} of {len(self.names):,} granules; "
+            tree._truncated = (
+                f"the first {len(head.names):,} of {len(self.names):,} granules; "
                 "max_nodes= shows more\n"
             )
-        return drawn
+        return tree
 
     def to_dataset(self, chunks: Any = None) -> xr.Dataset:
         """Return the view as a Dataset: of its fields, or of the arrays that it joins.
@@ -177,8 +182,6 @@ class View(zarr.Group):
         ShapeError
             Where the granules are joined into several groups.
         """
-        from l2view.virtual.datatree import fields_dataset, joined_dataset
-
         store = self.view_store
         if store.shape is store.tree:
             return fields_dataset(store.tree)
@@ -202,8 +205,6 @@ class View(zarr.Group):
             As for `xarray.open_datatree`: ``{}`` for Dask arrays with the chunks that are
             stored, ``"auto"`` for larger ones, None for no Dask.
         """
-        from l2view.virtual.datatree import datatree, joined_datatree
-
         store = self.view_store
         return (datatree if store.shape is store.tree else joined_datatree)(store, chunks)
 
@@ -226,8 +227,6 @@ class View(zarr.Group):
         pyarrow.RecordBatchReader
             ``read_all()`` makes a table of it, and DuckDB and Polars read it as it is.
         """
-        from l2view.virtual.references import references
-
         return references(self.view_store.tree)
 
     def cells(
@@ -268,8 +267,6 @@ class View(zarr.Group):
         QueryError
             Where there is no such variable, or granules have no type in common.
         """
-        from l2view.cells.granules import cells
-
         return cells(self.view_store.tree, variable, decode=decode, max_cells=max_cells)
 
     @property
@@ -280,8 +277,6 @@ class View(zarr.Group):
     @property
     def nbytes_by_container(self) -> dict[str, int]:
         """The same by virtual chunk container, and by the collection for what it holds itself."""
-        from l2view.virtual.references import nbytes_by_container
-
         return nbytes_by_container(self.view_store.tree)
 
     def sel(
@@ -318,8 +313,6 @@ class View(zarr.Group):
         QueryError
             Where there is no place, or it is none; or no array called `latitude` or `longitude`.
         """
-        from l2view.search.place import box, geometry
-
         if (bbox is None) == (intersects is None):
             raise QueryError("sel() crops to a place: pass bbox= or intersects=, one of them")
         if (latitude is None) != (longitude is None):
@@ -328,27 +321,16 @@ class View(zarr.Group):
         tree = self.view_store.tree
         if tree.crop is not None:
             raise QueryError("this view is cropped already; crop the view that it was made of")
-        said: dict[str, Any] = {"bbox": list(bbox)} if bbox is not None else {}
-        said = said or {"intersects": place.wkt}
+        options: dict[str, Any] = {"intersects": place.wkt} if bbox is None else {}
+        options |= {} if bbox is None else {"bbox": list(bbox)}
         if latitude is not None and longitude is not None:
-            said |= {"latitude": latitude, "longitude": longitude}
-            self._require_arrays(latitude, longitude)
+            options |= {"latitude": latitude, "longitude": longitude}
+            tree.require_arrays(latitude, longitude)
         crop = Crop(place, exact=exact, latitude=latitude, longitude=longitude)
-        return self._over(tree.cropped(crop, said | {"exact": exact}))
+        return self._over(tree.cropped(crop, options | {"exact": exact}))
 
     mosaic = mosaic
     explain_mosaic = explain_mosaic
-
-    def _require_arrays(self, *paths: str) -> None:
-        """Raise where the first granule doesn't have some arrays."""
-        group = zarr.open_group(ViewStore(self.view_store.tree.whole_variables), mode="r")
-        granule = group.get(self.names[0]) if len(self.names) else None
-        if isinstance(granule, zarr.Group):
-            members = granule.members(max_depth=None)
-            known = [path for path, node in members if isinstance(node, zarr.Array)]
-            for path in paths:
-                if path not in known:
-                    raise QueryError(unknown_name("array", path, known))
 
     def to_icechunk(
         self,
@@ -394,18 +376,12 @@ class View(zarr.Group):
         ExportError
             Where a file has changed, a chunk can't be referred to, or a granule can't be written.
         """
-        from l2view.export.collection import to_icechunk
+        from l2view.export.collection import to_icechunk  # imports VirtualiZarr
 
         with show_progress(progress, "granules") as report:
-            return to_icechunk(
-                self.view_store.tree,
-                target,
-                storage=storage,
-                branch=branch,
-                copy_native=copy_native,
-                check=check,
-                progress=report,
-            )
+            options: Any = {"copy_native": copy_native, "check": check, "progress": report}
+            tree = self.view_store.tree
+            return to_icechunk(tree, target, storage=storage, branch=branch, **options)
 
     def to_kerchunk(
         self,
@@ -436,7 +412,7 @@ class View(zarr.Group):
         ExportError
             Where a chunk can't be referred to, or an array can't be told in the Zarr format.
         """
-        from l2view.export.kerchunk import to_kerchunk
+        from l2view.export.kerchunk import to_kerchunk  # imports VirtualiZarr
 
         options: Any = {"format": format, "zarr_format": zarr_format, "copy_native": copy_native}
         to_kerchunk(self.view_store.shape, path, **options)
@@ -457,7 +433,7 @@ class View(zarr.Group):
         ExportError
             Where a chunk can't be referred to.
         """
-        from l2view.export.manifests import to_manifest_store
+        from l2view.export.manifests import to_manifest_store  # imports VirtualiZarr
 
         return to_manifest_store(self.view_store.shape, copy_native=copy_native)
 
@@ -479,8 +455,6 @@ class View(zarr.Group):
         ExportError
             Where there is something else in the store.
         """
-        from l2view.export.zarr import to_zarr
-
         with show_progress(progress, "chunks") as report:
             to_zarr(self.view_store, target, report)
 
@@ -492,10 +466,8 @@ class View(zarr.Group):
         dict
             What is wrong, by the name of the granule.
         """
-        from l2view.virtual.verify import verify
-
-        store = ViewStore(self.view_store.tree.uncropped)
-        return {name: wrong for name, wrong in verify(store) if wrong is not None}
+        store = ViewStore(self.view_store.tree.uncropped())
+        return {name: problem for name, problem in verify(store) if problem is not None}
 
     def plot(
         self,

@@ -63,7 +63,7 @@ def cells(
         warn(
             f"{len(lost):,} of {len(tree.granules):,} granules have no arrays in "
             f"{tree.description['collection']}, and so no cells: "
-            f"{tree.granules.some(lost.tolist())}",
+            f"{tree.granules.sample_names(lost.tolist())}",
             MissingGranuleWarning,
         )
     return TableDataset(CellTable(variable, _sets(tree, variable, profiles), max_cells))

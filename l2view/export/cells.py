@@ -162,7 +162,7 @@ def _native(
     tree: Tree, inventory: Inventory, path: str, chunks: ChunkTable, positions: NDArray[np.int64]
 ) -> ExportError:
     rows = np.unique(inventory.rows[chunks.members[positions]])
-    names = tree.granules.some(rows)
+    names = tree.granules.sample_names(rows)
     return ExportError(
         f"chunks of {path} are values of {tree.description['collection']} itself, to which "
         f"nothing else can refer ({names}); pass copy_native=True to copy them, or leave "

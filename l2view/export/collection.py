@@ -164,7 +164,7 @@ def _require_containers(session: icechunk.Session, urls: set[str]) -> None:
 def _check(tree: Tree) -> None:
     """Raise where a file isn't what it was when it was referred to."""
     wrong = {
-        name: reason for name, reason in verify(ViewStore(tree.uncropped)) if reason is not None
+        name: reason for name, reason in verify(ViewStore(tree.uncropped())) if reason is not None
     }
     if wrong:
         name, reason = next(iter(wrong.items()))

@@ -133,7 +133,7 @@ def _require_untouched(tree: Tree, array: JoinedArray) -> None:
     """Raise where chunks of a joined array are made when they are read."""
     touched = np.flatnonzero(~array.all_passthrough)
     if len(touched):
-        names = tree.granules.some(array.rows[touched])
+        names = tree.granules.sample_names(array.rows[touched])
         raise ExportError(
             f"chunks of {array.inventory.path} are made when they are read, for the granules "
             f"differ ({names}), so that nothing can refer to them; copy the view with to_zarr(), "

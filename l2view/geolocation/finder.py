@@ -302,7 +302,7 @@ def georeference_fields(
     reader: GranuleReader, rows: Sequence[int] | NDArray[np.int64]
 ) -> list[JSON]:
     """Return those of `FIELDS` that there are, of some granules."""
-    table = reader.granules.known(FIELDS)
+    table = reader.granules.available(FIELDS)
     if not table.num_columns:
         return [{}] * len(rows)
     attributes: list[JSON] = table.take(pa.array(rows)).to_pylist()

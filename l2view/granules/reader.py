@@ -46,8 +46,8 @@ class GranuleRows(Protocol):
         """Return where one granule's arrays lie."""
         ...
 
-    def known(self, names: Sequence[str]) -> pa.Table:
-        """Return those of some fields that there are."""
+    def available(self, names: Sequence[str]) -> pa.Table:
+        """Read those of some fields that there are."""
         ...
 
 

@@ -71,7 +71,7 @@ def layering(granules: Granules, spec: MosaicSpec) -> Layering:
         warn(
             f"{len(rows):,} of {len(granules):,} granules are in no group of "
             f"group_by={spec.group_by!r}, and no part of the mosaic: "
-            f"{granules.some(rows.tolist())}",
+            f"{granules.sample_names(rows.tolist())}",
             L2ViewWarning,
         )
     labels, numbers = np.unique(values, return_inverse=True)
@@ -88,8 +88,8 @@ def _ranks(granules: Granules, order_by: str | Sequence[str] | None) -> NDArray[
         raise QueryError(
             f'order_by={order_by!r} is no SQL sort expression, such as "datetime DESC"'
         )
-    names = granules.everything.names
-    return expressions.ranks(order_by, len(granules), names, granules.known)
+    names = granules.all_fields.names
+    return expressions.ranks(order_by, len(granules), names, granules.available)
 
 
 def _group_values(granules: Granules, group_by: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -103,12 +103,12 @@ def _group_values(granules: Granules, group_by: str) -> tuple[NDArray[Any], NDAr
         raise QueryError(f'group_by={group_by!r}: did you mean "P{text}"?')
     period = period_of(text)
     if period is not None:
-        column = granules.known([time_field(granules.everything)]).column(0)
+        column = granules.available([time_field(granules.all_fields)]).column(0)
         times = column.cast(pa.timestamp("us")).to_numpy().astype("M8[us]")
         missing = np.isnat(times)
         return period.starts(times[~missing]), missing
-    names = granules.everything.names
-    values = expressions.values(group_by, len(granules), names, granules.known)
+    names = granules.all_fields.names
+    values = expressions.values(group_by, len(granules), names, granules.available)
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     if pa.types.is_floating(values.type):

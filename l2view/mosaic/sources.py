@@ -253,7 +253,7 @@ def _describe_lacking(tree: Tree, band: Band, profiles: Sequence[Levels]) -> Ite
     if len(rows):
         yield (
             f'{len(rows):,} of {len(tree.granules):,} granules have no band "{band.path}": '
-            f"{tree.granules.some(rows.tolist())}"
+            f"{tree.granules.sample_names(rows.tolist())}"
         )
 
 
@@ -276,7 +276,7 @@ def _describe_unplaced(
     message = (
         f"{len(rows):,} of {len(tree.granules):,} granules don't say where the cells of "
         f'"{band.path}" lie, by a transform and a CRS, axes, or latitudes and longitudes of its '
-        f"shape: {tree.granules.some(rows)}"
+        f"shape: {tree.granules.sample_names(rows)}"
     )
     if systems.unknown:
         text = next(iter(systems.unknown))
@@ -334,10 +334,10 @@ def _shared_attributes(arrays: Sequence[ArrayInventory]) -> dict[str, Any]:
 def granule_footprints(tree: Tree) -> NDArray[Any]:
     """Return the footprints of a tree's granules, of shape (n,); None where there is none."""
     try:
-        name = geometry_field(tree.granules.everything)
+        name = geometry_field(tree.granules.all_fields)
     except FieldError:
         return np.full(len(tree.granules), None, dtype=object)
-    return read_geometries(tree.granules.known([name]).column(0))
+    return read_geometries(tree.granules.available([name]).column(0))
 
 
 def footprint_bounds(footprints: NDArray[Any], crs: CRS) -> NDArray[np.float64]:

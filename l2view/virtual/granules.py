@@ -7,6 +7,7 @@ becomes a dictionary when its attributes are asked for, a block of rows at a tim
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from l2view.virtual.pickling import array_of, array_state, read_table, table_byt
 READERS = ThreadPoolExecutor(8, thread_name_prefix="l2view")
 """Threads for what takes zarr's loop from within it; zarr needs its own for that."""
 
-FEW = 6
+MAX_NAMES = 6
 """How many granules a message names."""
 
 BLOCK = 256
@@ -59,8 +60,8 @@ class Names(Sequence[str]):
     def __getitem__(self, index: slice) -> Names: ...
     def __getitem__(self, index: int | slice) -> str | Names:
         """Return one name, or the names of a slice."""
-        found = self.array[index]
-        return Names(found) if isinstance(index, slice) else str(found)
+        selected = self.array[index]
+        return Names(selected) if isinstance(index, slice) else str(selected)
 
     def __iter__(self) -> Iterator[str]:
         """Yield the names, turning a block of them into Python's strings at a time."""
@@ -69,8 +70,9 @@ class Names(Sequence[str]):
 
     def __contains__(self, name: object) -> bool:
         """Return whether there is such a name."""
-        wanted = pa.scalar(name, self.array.type) if isinstance(name, str) else None
-        return wanted is not None and pc.index(self.array, wanted).as_py() >= 0
+        if not isinstance(name, str):
+            return False
+        return bool(pc.index(self.array, pa.scalar(name, self.array.type)).as_py() >= 0)
 
     def __eq__(self, other: object) -> bool:
         """Return whether `other` holds the same strings in the same order."""
@@ -132,7 +134,6 @@ class Granules:
         table: pa.Table | None,
         names: pa.Array | None,
         locations: pa.Table,
-        *,
         origin: Origin | None = None,
         rows: NDArray[np.int64] | None = None,
     ) -> None:
@@ -146,28 +147,27 @@ class Granules:
         self.row = lru_cache(maxsize=4096)(self._find)
 
     def __getstate__(self) -> JSON:
-        state: JSON = {"locations": table_bytes(self.locations)}
+        state: JSON = {"locations": table_bytes(self.locations), "origin": self.origin}
         if self.origin is not None:
-            return state | {"origin": self.origin, "rows": array_state(self.rows)}
-        named = pa.table({"name": self.names})
-        return state | {"table": table_bytes(self.table), "names": table_bytes(named)}
+            return state | {"rows": array_state(self.rows)}
+        names = table_bytes(pa.table({"name": self.names}))
+        return state | {"table": table_bytes(self.table), "names": names}
 
     def __setstate__(self, state: JSON) -> None:
-        table, names = state.get("table"), state.get("names")
-        rows = state.get("rows")
-        self.__init__(  # type: ignore[misc]
-            None if table is None else read_table(table),
-            None if names is None else read_table(names).column(0).combine_chunks(),
-            read_table(state["locations"]),
-            origin=state.get("origin"),
-            rows=None if rows is None else array_of(rows),
-        )
+        table = names = rows = None
+        if state["origin"] is not None:
+            rows = array_of(state["rows"])
+        else:
+            table = read_table(state["table"])
+            names = read_table(state["names"]).column(0).combine_chunks()
+        locations = read_table(state["locations"])
+        self.__init__(table, names, locations, state["origin"], rows)  # type: ignore[misc]
 
     async def load(self) -> None:
         """Read again what a pickle left out; in a thread, as it takes an event loop."""
         if self._table is None or self._names is None:
-            reading = READERS.submit(lambda: (self.table, self.names))
-            await asyncio.wrap_future(reading)
+            future = READERS.submit(lambda: (self.table, self.names))
+            await asyncio.wrap_future(future)
 
     @property
     def table(self) -> pa.Table:
@@ -187,27 +187,24 @@ class Granules:
     @property
     def schema(self) -> pa.Schema:
         """The row number and the selected fields, as Arrow has them."""
-        known = self.table if self._table is not None or self.origin is None else self.origin.meta
-        return pa.schema([known.schema.field(name) for name in self.fields])
+        source = self.table if self._table is not None or self.origin is None else self.origin.meta
+        return pa.schema([source.schema.field(name) for name in self.fields])
 
     @property
-    def everything(self) -> pa.Schema:
-        """All fields that can be told of the granules, selected or not."""
+    def all_fields(self) -> pa.Schema:
+        """All fields of the granules, selected or not."""
         return self.table.schema if self.origin is None else self.origin.meta.schema
 
     def columns(self, names: Sequence[str]) -> pa.Table:
-        """Return some of the fields, of which no other is read for it."""
-        if self._table is None and self.origin is not None:
-            return self.origin.meta.take(self.rows, list(names))
-        return self.table.select(list(names))
+        """Read only these fields, selected or not."""
+        selected = self._table is not None and set(names) <= set(self._table.schema.names)
+        if self.origin is None or selected:
+            return self.table.select(list(names))
+        return self.origin.meta.take(self.rows, list(names))
 
-    def known(self, names: Sequence[str]) -> pa.Table:
-        """Return those of some fields that there are, selected or not."""
-        if self.origin is not None:
-            there = [name for name in names if name in self.origin.meta.schema.names]
-            if self._table is None or not set(there) <= set(self._table.schema.names):
-                return self.origin.meta.take(self.rows, there)
-        return self.table.select([name for name in names if name in self.table.schema.names])
+    def available(self, names: Sequence[str]) -> pa.Table:
+        """Read those of some fields that there are, selected or not."""
+        return self.columns([name for name in names if name in self.all_fields.names])
 
     @property
     def rows(self) -> NDArray[np.int64]:
@@ -238,26 +235,22 @@ class Granules:
         """Return the row of the granule called `name`, None where there is none."""
         if self._order is None:
             self._order = pc.sort_indices(self.names).to_numpy()
-        low, high = 0, len(self._order)
-        wanted = name.encode()
-        while low < high:
-            middle = (low + high) // 2
-            if self.names[int(self._order[middle])].as_py().encode() < wanted:
-                low = middle + 1
-            else:
-                high = middle
-        row = int(self._order[low]) if low < len(self._order) else -1
-        return row if row >= 0 and self.names[row].as_py() == name else None
+        # Arrow sorts texts by their bytes.
+        position = bisect_left(
+            self._order, name.encode(), key=lambda row: self.name(int(row)).encode()
+        )
+        row = int(self._order[position]) if position < len(self._order) else -1
+        return row if row >= 0 and self.name(row) == name else None
 
     def name(self, row: int) -> str:
         """Return the name of one granule."""
         return str(self.names[row])
 
-    def some(self, rows: Iterable[int]) -> str:
-        """Return the names of a few of some granules, for a message."""
-        chosen = list(islice(rows, FEW + 1))
-        names = ", ".join(self.name(int(row)) for row in chosen[:FEW])
-        return names + (", …" if len(chosen) > FEW else "")
+    def sample_names(self, rows: Iterable[int]) -> str:
+        """Return the names of the first few of some granules, for a message."""
+        chosen = list(islice(rows, MAX_NAMES + 1))
+        names = ", ".join(self.name(int(row)) for row in chosen[:MAX_NAMES])
+        return names + (", …" if len(chosen) > MAX_NAMES else "")
 
     def attributes(self, row: int) -> JSON:
         """Return the fields of one granule as JSON attributes."""
@@ -273,8 +266,8 @@ class Granules:
         return json_columns(self.table.slice(block * BLOCK, BLOCK))
 
 
-def granules_of(
-    found: pa.Table,
+def granules_from(
+    rows: pa.Table,
     fields: Sequence[str],
     locating: Sequence[str],
     origin: Origin | None,
@@ -285,8 +278,8 @@ def granules_of(
 
     Parameters
     ----------
-    found
-        Row numbers, the selected fields, ``id`` where there is one, and those that locate.
+    rows
+        Row numbers, the selected fields, ``id`` where there is one, and the locating fields.
     fields
         The selected fields.
     locating
@@ -294,32 +287,30 @@ def granules_of(
     origin
         Where the fields can be read again, None where they may change.
     later
-        Whether that is from where they are read at all, and they aren't in `found`.
+        Whether the fields are read from the origin when they are needed, and aren't in `rows`.
     """
-    ids = found.column("id") if "id" in found.schema.names else None
-    names = group_names(found.column(ROW), ids, {ROW, *fields})
-    locations = found.select(list(locating))
-    if later:
-        rows = found.column(ROW).to_numpy()
-        return Granules(None, names, locations, origin=origin, rows=rows)
-    return Granules(found.select([ROW, *fields]), names, locations, origin=origin)
+    ids = rows.column("id") if "id" in rows.schema.names else None
+    names = group_names(rows.column(ROW), ids, {ROW, *fields})
+    table = None if later else rows.select([ROW, *fields])
+    numbers = rows.column(ROW).to_numpy() if later else None
+    return Granules(table, names, rows.select(list(locating)), origin, numbers)
 
 
 def group_names(
-    rows: pa.ChunkedArray, ids: pa.ChunkedArray | None, taken: set[str]
+    rows: pa.ChunkedArray, ids: pa.ChunkedArray | None, reserved: set[str]
 ) -> pa.LargeStringArray:
     """Return a name for each granule's group.
 
     They are the ids, with ``_`` for what can't stand in a path; or the row numbers, where
-    there are no ids, they are bytes, two are alike, or one is `taken`.
+    there are no ids, they are bytes, two are alike, or one is `reserved`.
 
     Parameters
     ----------
     rows
-        Row numbers, of shape (n,), in one piece or several.
+        Row numbers, of shape (n,).
     ids
         Ids, of shape (n,), None where there are none.
-    taken
+    reserved
         Names of the view's root arrays.
     """
     texts = None if ids is None or pa.types.is_binary(ids.type) else ids.cast(pa.large_string())
@@ -327,18 +318,19 @@ def group_names(
         names = pc.replace_substring_regex(texts, r"[/\\\x00-\x1f\x7f]", "_")
         # Zarr keeps these for itself.
         names = pc.replace_substring_regex(names, r"^(\.{1,2}|__.*|zarr\.json|\.z\w+)$", r"id\1")
-        if _usable(names, taken):
+        if _are_usable(names, reserved):
             return names.combine_chunks()
     prefix, empty = "", pa.scalar("", pa.large_string())
     while True:
-        first = pa.scalar(prefix, pa.large_string())
-        names = pc.binary_join_element_wise(first, rows.cast(pa.large_string()), empty)
-        if _usable(names, taken):
+        start = pa.scalar(prefix, pa.large_string())
+        names = pc.binary_join_element_wise(start, rows.cast(pa.large_string()), empty)
+        if _are_usable(names, reserved):
             return names.combine_chunks()
         prefix += "_"
 
 
-def _usable(names: pa.ChunkedArray, taken: set[str]) -> bool:
-    reserved = pa.array([*taken, *METADATA_KEYS, ""], pa.large_string())
-    alone = len(names) == pc.count_distinct(names).as_py()
-    return bool(alone and not pc.any(pc.is_in(names, reserved)).as_py())
+def _are_usable(names: pa.ChunkedArray, reserved: set[str]) -> bool:
+    """Return whether names are unique, and none is reserved."""
+    excluded = pa.array([*reserved, *METADATA_KEYS, ""], pa.large_string())
+    unique = len(names) == pc.count_distinct(names).as_py()
+    return bool(unique and not pc.any(pc.is_in(names, excluded)).as_py())

@@ -136,9 +136,10 @@ def _warn_of_missing(tree: Tree, inventories: Sequence[Inventory]) -> None:
     rows = np.concatenate([NO_ROWS, *(inventory.rows for inventory in inventories)])
     missing = np.setdiff1d(np.arange(len(tree.granules)), rows)
     if len(missing):
+        names, collection = tree.granules.sample_names(missing), tree.description["collection"]
         warn(
-            f"{len(missing)} of {len(tree.granules)} granules have no arrays in "
-            f"{tree.description['collection']} and are left out: {tree.granules.some(missing)}",
+            f"{len(missing)} of {len(tree.granules)} granules have no arrays in {collection} and "
+            f"are left out: {names}",
             MissingGranuleWarning,
         )
 
@@ -163,19 +164,20 @@ def _require_dimension(tree: Tree, structures: Sequence[Sequence[Inventory]], di
         {name for array in members[0].arrays.values() for name in array.dimensions if name}
         for members in structures
     ]
-    if not any(dim in names for names in dimensions):
+    if not any(dim in own for own in dimensions):
         raise ShapeError(unknown_name("dimension", dim, sorted(set().union(*dimensions))))
     lacking = [
         inventory.rows
-        for members, names in zip(structures, dimensions, strict=True)
-        if dim not in names
+        for members, own in zip(structures, dimensions, strict=True)
+        if dim not in own
         for inventory in members
     ]
     if lacking:
         rows = np.sort(np.concatenate(lacking))
+        names = tree.granules.sample_names(rows)
         raise ShapeError(
-            f"{len(rows)} of the granules have no dimension {dim} ({tree.granules.some(rows)}); "
-            "search without them, or name the arrays with variables="
+            f"{len(rows)} of the granules have no dimension {dim} ({names}); search without "
+            "them, or name the arrays with variables="
         )
 
 

@@ -4,28 +4,39 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from dataclasses import fields as dataclass_fields
 from fnmatch import fnmatchcase
 from functools import cached_property
 
 from zarr.abc.store import Store
+from zarr.core.sync import sync
 
 from l2view.arrays.cf import RELEVANT, zarr_attributes
-from l2view.errors import MissingGranuleWarning, SkippedArrayWarning, UnsupportedArrayError, warn
+from l2view.errors import (
+    MissingGranuleWarning,
+    QueryError,
+    SkippedArrayWarning,
+    UnsupportedArrayError,
+    warn,
+)
 from l2view.granules import Layout, Location
 from l2view.granules.inventory import Inventory
 from l2view.granules.reader import GranuleReader
 from l2view.stores.composed import ChunkSource, resolve_chunk
 from l2view.stores.hierarchy import JSON, METADATA_KEYS, join
+from l2view.text import unknown_name
 from l2view.virtual.attributes import OWN, array_attributes, group_attributes
 from l2view.virtual.crop import Crop, CroppedChunk, cropped, windows_at
 from l2view.virtual.fields import FieldArray, field_arrays
 from l2view.virtual.granules import Granules
 
 
+@dataclass(frozen=True, eq=False)
 class Tree:
     """The granules as groups, and the fields as arrays of the root.
 
-    Parameters
+    Attributes
     ----------
     source
         The store that holds the granules' chunks.
@@ -34,7 +45,7 @@ class Tree:
     granules
         The granules found.
     description
-        What the root's attribute ``l2view`` says.
+        The root's attribute ``l2view``.
     variables
         Globs for the arrays to show, None for all. One without a slash is matched with an
         array's name, one with a slash with its path below the granule.
@@ -44,30 +55,16 @@ class Tree:
         The place that the arrays are cropped to, None for the whole arrays.
     """
 
-    def __init__(
-        self,
-        source: Store,
-        layout: Layout,
-        granules: Granules,
-        description: JSON,
-        variables: Sequence[str] | None = None,
-        field_attributes: Mapping[str, JSON] | None = None,
-        crop: Crop | None = None,
-    ) -> None:
-        self.source = source
-        self.layout = layout
-        self.granules = granules
-        self.description = description
-        self.variables = None if variables is None else tuple(variables)
-        self.field_attributes = dict(field_attributes or {})
-        self.crop = crop
+    source: Store
+    layout: Layout
+    granules: Granules
+    description: JSON
+    variables: tuple[str, ...] | None = None
+    field_attributes: Mapping[str, JSON] = field(default_factory=dict)
+    crop: Crop | None = None
 
     def __getstate__(self) -> JSON:
-        names = ["source", "layout", "granules", "description", "variables", "field_attributes"]
-        return {name: getattr(self, name) for name in [*names, "crop"]}
-
-    def __setstate__(self, state: JSON) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        return {one.name: getattr(self, one.name) for one in dataclass_fields(self)}
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -93,8 +90,8 @@ class Tree:
     def head(self, count: int) -> Tree:
         """Return the tree of the first `count` granules."""
         granules = self.granules.head(count)
-        said = {**self.description, "head": len(granules), "count": len(granules)}
-        return Tree(**self.__getstate__() | {"granules": granules, "description": said})
+        description = {**self.description, "head": len(granules), "count": len(granules)}
+        return replace(self, granules=granules, description=description)
 
     @cached_property
     def fields(self) -> dict[str, FieldArray]:
@@ -106,20 +103,27 @@ class Tree:
         """The document of the root group."""
         return {"zarr_format": 3, "node_type": "group", "attributes": {OWN: self.description}}
 
-    @property
-    def whole_variables(self) -> Tree:
-        """The tree with all of its arrays."""
-        return Tree(**self.__getstate__() | {"variables": None, "crop": None})
+    def require_arrays(self, *paths: str) -> None:
+        """Raise where the first granule has arrays, but none at one of these paths.
 
-    @property
+        Raises
+        ------
+        QueryError
+            Naming the arrays that there are.
+        """
+        locations = [self.granules.location(row) for row in range(min(len(self.granules), 1))]
+        for inventory in sync(self.layout.inventory(locations, frozenset())):
+            for path in paths:
+                if path not in inventory.arrays:
+                    raise QueryError(unknown_name("array", path, sorted(inventory.arrays)))
+
+    def cropped(self, crop: Crop, options: JSON) -> Tree:
+        """Return the tree with its arrays cropped; `options` describe the crop."""
+        return replace(self, crop=crop, description={**self.description, "sel": options})
+
     def uncropped(self) -> Tree:
-        """The tree with its whole arrays."""
-        return self if self.crop is None else Tree(**self.__getstate__() | {"crop": None})
-
-    def cropped(self, crop: Crop, said: JSON) -> Tree:
-        """Return the tree with its arrays cropped, and `said` of it."""
-        description = {**self.description, "sel": said}
-        return Tree(**self.__getstate__() | {"crop": crop, "description": description})
+        """Return the tree with its whole arrays."""
+        return replace(self, crop=None)
 
     @property
     def members(self) -> int:
@@ -127,12 +131,12 @@ class Tree:
         return len(self.fields) + len(self.granules)
 
     async def load(self, path: str) -> None:
-        """Read what it takes to tell of the node or chunk at `path`: names and fields."""
+        """Read what finding the node or chunk at `path` takes: names and fields."""
         await self.granules.load()
 
     async def document(self, path: str) -> JSON | None:
         """Return the Zarr v3 document of the node at `path`, None where there is none."""
-        await self.load(path)
+        await self.granules.load()
         if not path:
             return self.root
         name, _, inner = path.partition("/")
@@ -147,16 +151,46 @@ class Tree:
             warn(f"{path} is left out: {error}", SkippedArrayWarning)
             return None
         if document is None:
-            return None if inner else self._missing(row, name)
-        if self.crop is not None and document["node_type"] == "array" and self.shows(inner):
-            windows = windows_at(await self.crop.of(self.reader, row), inner)
-            document = cropped(document, windows) if windows else document
-        return self._composed(document, row, inner)
+            return None if inner else self._missing_group(row, name)
+        attributes = document.get("attributes") or {}
+        if document["node_type"] == "array":
+            if not self.shows(inner):
+                return None
+            if self.crop is not None:
+                windows = windows_at(await self.crop.of(self.reader, row), inner)
+                document = cropped(document, windows) if windows else document
+            attributes = array_attributes(attributes, self.granules.attributes(row))
+            attributes = zarr_attributes(attributes, document["data_type"])
+        elif not inner:
+            attributes = group_attributes(attributes, self.granules.attributes(row))
+        return {**document, "attributes": attributes}
+
+    def _missing_group(self, row: int, name: str) -> JSON:
+        """Return the document of a granule that has no group in the store."""
+        reason = self.layout.missing(self.granules.location(row))
+        if self.layout.fields:  # else no granule has one, and the view has warned of it
+            collection = self.description["collection"]
+            warn(
+                f"the granule {name} has no arrays in {collection}: {reason}", MissingGranuleWarning
+            )
+        attributes = {**self.granules.attributes(row), OWN: {"missing": reason}}
+        return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+
+    async def documents(self, paths: Sequence[str]) -> list[JSON | None]:
+        """Return the documents of the nodes at `paths`, reading them together."""
+        await self.granules.load()
+        nodes = []
+        for path in paths:
+            name, _, inner = path.partition("/")
+            if (row := self.granules.row(name)) is not None:
+                nodes.append((self.granules.location(row), inner))
+        await self.layout.prefetch(nodes)
+        return [await self.document(path) for path in paths]
 
     async def inventories(
         self, relevant: frozenset[str] = RELEVANT
     ) -> list[tuple[Inventory, list[Location]]]:
-        """Return what there is of the granules, and where they are, profile by profile.
+        """Describe the granules' arrays profile by profile, with the granules' locations.
 
         Parameters
         ----------
@@ -164,44 +198,10 @@ class Tree:
             The attributes by which nodes are told apart.
         """
         locations = [self.granules.location(row) for row in range(len(self.granules))]
-        found = await self.layout.inventory(locations, relevant)
+        inventories = await self.layout.inventory(locations, relevant)
         if self.crop is not None:
-            found = [await self.crop.cropped(self.reader, one) for one in found]
-        return [(one, [locations[row] for row in one.rows.tolist()]) for one in found]
-
-    async def documents(self, paths: Sequence[str]) -> list[JSON | None]:
-        """Return the documents of the nodes at `paths`, reading them together."""
-        await self.granules.load()
-        wanted = []
-        for path in paths:
-            name, _, inner = path.partition("/")
-            row = self.granules.row(name)
-            if row is not None:
-                wanted.append((self.granules.location(row), inner))
-        await self.layout.prefetch(wanted)
-        return [await self.document(path) for path in paths]
-
-    def _composed(self, document: JSON, row: int, inner: str) -> JSON | None:
-        """Return a node's document with the granule's fields among its attributes."""
-        source = document.get("attributes") or {}
-        if document["node_type"] == "array":
-            if not self.shows(inner):
-                return None
-            attributes = array_attributes(source, self.granules.attributes(row))
-            attributes = zarr_attributes(attributes, document["data_type"])
-        elif inner:
-            attributes = source
-        else:
-            attributes = group_attributes(source, self.granules.attributes(row))
-        return {**document, "attributes": attributes}
-
-    def _missing(self, row: int, name: str) -> JSON:
-        reason = self.layout.missing(self.granules.location(row))
-        if self.layout.fields:  # otherwise it is so of every granule, and was said of the view
-            place = self.description["collection"]
-            warn(f"the granule {name} has no arrays in {place}: {reason}", MissingGranuleWarning)
-        attributes = {**self.granules.attributes(row), OWN: {"missing": reason}}
-        return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+            inventories = [await self.crop.cropped(self.reader, own) for own in inventories]
+        return [(own, [locations[row] for row in own.rows.tolist()]) for own in inventories]
 
     def shows(self, path: str) -> bool:
         """Return whether the array at `path` below a granule is among the variables."""
@@ -209,18 +209,18 @@ class Tree:
 
     async def names(self, path: str) -> list[str]:
         """Return the names of the nodes directly below the group at `path`."""
-        await self.load(path)
+        await self.granules.load()
         if not path:
             return [*self.fields, *self.granules.names.to_pylist()]
         name, _, inner = path.partition("/")
         row = self.granules.row(name)
         if row is None:
             return []
-        below = await self.layout.children(self.granules.location(row), inner)
+        children = await self.layout.children(self.granules.location(row), inner)
         if self.variables is None:
-            return below
-        documents = await asyncio.gather(*(self.document(join(path, child)) for child in below))
-        return [child for child, found in zip(below, documents, strict=True) if found]
+            return children
+        documents = await asyncio.gather(*(self.document(join(path, child)) for child in children))
+        return [child for child, node in zip(children, documents, strict=True) if node]
 
     def find(self, key: str) -> ChunkSource:
         """Return where the chunk at `key` comes from."""
