@@ -24,7 +24,6 @@ from l2view.errors import (
     FieldError,
     IngestError,
     L2ViewWarning,
-    MissingGranuleWarning,
     QueryError,
     SkippedFieldWarning,
     warn,
@@ -63,13 +62,10 @@ from l2view.virtual.join_plan import plan_join
 from l2view.virtual.join_shape import EncodingName, JoinOptions, RaggedName, ShapeName
 from l2view.virtual.store import ViewStore
 from l2view.virtual.tree import Tree
-from l2view.virtual.warnings import look
+from l2view.virtual.warnings import warnings_on_open
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-LOOKED_AT = 32
-"""A view of at most so many granules is looked at for missing ones when it is opened."""
 
 
 class Collection:
@@ -376,13 +372,8 @@ class Collection:
         tree = self._tree(query, self._select_fields(fields), texts("variables", variables))
         if joining is not None:
             return View.of(ViewStore(plan_join(tree, joining)))
-        if len(tree.granules) and not self._layout.fields:
-            reason = self._layout.missing(())
-            message = f"the granules of {self.label} have no arrays: {reason}"
-            warn(message, MissingGranuleWarning)
-        elif 0 < len(tree.granules) <= LOOKED_AT:
-            for message, category in sync(look(tree)):
-                warn(message, category)
+        for message, category in sync(warnings_on_open(tree)):
+            warn(message, category)
         return View.of(ViewStore(tree))
 
     def _tree(

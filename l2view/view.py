@@ -32,7 +32,7 @@ from l2view.virtual.join_shape import JoinedView
 from l2view.virtual.references import nbytes_by_container, references
 from l2view.virtual.store import ViewStore
 from l2view.virtual.tree import Tree
-from l2view.virtual.verify import verify
+from l2view.virtual.verify import verify_granules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -467,7 +467,7 @@ class View(zarr.Group):
             What is wrong, by the name of the granule.
         """
         store = ViewStore(self.view_store.tree.uncropped())
-        return {name: problem for name, problem in verify(store) if problem is not None}
+        return {name: problem for name, problem in verify_granules(store) if problem is not None}
 
     def plot(
         self,

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.progress import Progress
 
 from l2view.cli.options import SearchOptions, StoreOptions, with_options
-from l2view.virtual.verify import verify
+from l2view.virtual.verify import verify_granules
 
 
 @with_options
@@ -21,7 +21,7 @@ def verify_files(source: StoreOptions, search: SearchOptions) -> None:
     stale = 0
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("looking at files", total=len(view.names))
-        for name, reason in verify(view.view_store):
+        for name, reason in verify_granules(view.view_store):
             progress.advance(task)
             if reason is not None:
                 stale += 1

@@ -18,7 +18,7 @@ from l2view.granules import Location
 from l2view.granules.chunks import INLINE, ChunkTable, iterate_sync
 from l2view.granules.inventory import Inventory
 from l2view.stores.hierarchy import join
-from l2view.virtual.references import chunks_of, numbers_of
+from l2view.virtual.references import chunk_numbers, inventory_chunks
 from l2view.virtual.tree import Tree
 
 READS = 256
@@ -106,8 +106,8 @@ def cells(
         lengths=np.zeros(total, dtype=np.uint64),
     )
     known: dict[str, int] = {}
-    for chunks in iterate_sync(chunks_of(tree.reader, inventory, locations, path)):
-        numbers = numbers_of(chunks.members, chunks.index, shapes, firsts)
+    for chunks in iterate_sync(inventory_chunks(tree.reader, inventory, locations, path)):
+        numbers = chunk_numbers(chunks.members, chunks.index, shapes, firsts)
         files = pa.array(chunks.paths, pa.string()).dictionary_encode()
         places = files.dictionary.to_pylist()
         # What has no URL is a value of the store, or within its manifest.

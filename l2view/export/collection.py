@@ -36,7 +36,7 @@ from l2view.text import join_names
 from l2view.virtual.attributes import DECODING, is_geometry, json_values
 from l2view.virtual.store import ViewStore
 from l2view.virtual.tree import Tree
-from l2view.virtual.verify import verify
+from l2view.virtual.verify import verify_granules
 
 BATCH = 10_000
 """The granules in a commit."""
@@ -164,7 +164,9 @@ def _require_containers(session: icechunk.Session, urls: set[str]) -> None:
 def _check(tree: Tree) -> None:
     """Raise where a file isn't what it was when it was referred to."""
     wrong = {
-        name: reason for name, reason in verify(ViewStore(tree.uncropped())) if reason is not None
+        name: reason
+        for name, reason in verify_granules(ViewStore(tree.uncropped()))
+        if reason is not None
     }
     if wrong:
         name, reason = next(iter(wrong.items()))

@@ -25,7 +25,7 @@ from l2view.mosaic.plan import MosaicPlan
 from l2view.mosaic.plot import plot_chunks
 from l2view.progress import ReportProgress, show_progress
 from l2view.regrid.target import crs_name
-from l2view.virtual.references import chunks_of, numbers_of
+from l2view.virtual.references import chunk_numbers, inventory_chunks
 from l2view.virtual.tree import Tree
 
 if TYPE_CHECKING:
@@ -220,8 +220,8 @@ class ChunkSizes:
         locations = [reader.granules.location(row) for row in arrays.inventory.rows.tolist()]
 
         async def look_up() -> None:
-            async for chunks in chunks_of(reader, arrays.inventory, locations, path):
-                numbers = numbers_of(chunks.members, chunks.index, grids, starts)
+            async for chunks in inventory_chunks(reader, arrays.inventory, locations, path):
+                numbers = chunk_numbers(chunks.members, chunks.index, grids, starts)
                 lengths[numbers] = chunks.lengths
 
         sync(look_up())

@@ -13,7 +13,7 @@ import shapely
 from l2view.stores.hierarchy import JSON
 
 DECODING = frozenset(
-    {
+    [
         "_ARRAY_DIMENSIONS",
         "_Encoding",
         "_FillValue",
@@ -52,9 +52,9 @@ DECODING = frozenset(
         "valid_max",
         "valid_min",
         "valid_range",
-    }
+    ]
 )
-"""Attributes of an array by which CF, netCDF4 or xarray read its values.
+"""Attributes of an array by which CF, netCDF4 or xarray decode its values.
 
 From the CF conventions 1.12, appendix A, and `xarray.conventions`. No field ever takes
 their place, or the array would be read as something else.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -41,9 +41,6 @@ class ChunkEncoder:
 
     encoding: ArrayEncoding
     rank: int
-
-    def __getstate__(self) -> JSON:
-        return {field.name: getattr(self, field.name) for field in fields(self)}
 
     @cached_property
     def _pipeline(self) -> tuple[ArrayV3Metadata, CodecPipeline]:
@@ -167,9 +164,8 @@ def chunk_index(key: str, grid: Sequence[int]) -> tuple[int, ...] | None:
     >>> chunk_index("c/0/2", (1, 3)), chunk_index("c/0/3", (1, 3)), chunk_index("c", ())
     ((0, 2), None, ())
     """
-    first, _, rest = key.partition("/")
-    numbers = rest.split("/") if rest else []
-    if first != "c" or len(numbers) != len(grid) or not all(map(str.isdigit, numbers)):
+    prefix, *numbers = key.split("/")
+    if prefix != "c" or len(numbers) != len(grid) or not all(map(str.isdigit, numbers)):
         return None
     index = tuple(map(int, numbers))
     return index if all(i < n for i, n in zip(index, grid, strict=True)) else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from l2view.arrays.cf import TIME_WORDS
 from l2view.arrays.encoding import NULL_TIME
+from l2view.granules.profile import DEFAULT_KEYS
 from l2view.stores.hierarchy import JSON
 from l2view.virtual.attributes import DECODING, is_geometry, json_values
 
@@ -31,7 +32,7 @@ CHUNK_ROWS = 65_536
 
 CF_UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
-IN_A_NANOSECOND = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
+NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
 """Arrow's units of time in nanoseconds."""
 
 DESCRIPTIVE = frozenset({"units", "standard_name", "flag_values", "flag_masks", "flag_meanings"})
@@ -60,7 +61,7 @@ class FieldArray:
 
     @property
     def values(self) -> NDArray[Any]:
-        """All values; not read in one piece, for Arrow's strings end at 2 GiB in one."""
+        """All values, read in several pieces: Arrow's strings end at 2 GiB in one."""
         starts = range(0, max(self.length, 1), self.chunk_length)
         return np.concatenate([self.read(n, n + self.chunk_length) for n in starts])
 
@@ -111,101 +112,117 @@ def field_arrays(
     dimension
         The name of the arrays' dimension, by default one that none of them has.
     """
-    if dimension is None:
-        dimension = free_name(DIMENSION, table.schema.names)
+    dimension = dimension or free_name(DIMENSION, table.schema.names)
     return {
         field.name: _field_array(
-            field, table.column(field.name), attributes.get(field.name, {}), dimension
+            table.column(field.name),
+            _encode_column(table.column(field.name), is_geometry(field)),
+            attributes.get(field.name, {}),
+            dimension,
         )
         for field in table.schema
     }
 
 
-def free_name(name: str, taken: Iterable[str]) -> str:
-    """Return `name`, with ``_`` behind it while it is taken.
+def free_name(name: str, reserved: Iterable[str]) -> str:
+    """Return `name`, with ``_`` behind it while it is reserved.
 
     An array named like its dimension would be an index to xarray.
     """
-    taken = set(taken)
-    while name in taken:
+    reserved = set(reserved)
+    while name in reserved:
         name += "_"
     return name
 
 
-def _field_array(
-    field: pa.Field, column: pa.ChunkedArray, attributes: JSON, dimension: str
-) -> FieldArray:
-    """Return the Zarr array for one column.
+@dataclass(frozen=True)
+class ColumnEncoding:
+    """How a column of a table becomes a Zarr array.
 
-    Parameters
+    Attributes
     ----------
-    field
-        The column's place in the schema.
-    column
-        Its values.
+    data_type, fill_value
+        Of the Zarr v3 document.
+    encode
+        Returns the values of an Arrow array as the data type has them.
     attributes
-        The attributes of the array of ``/meta`` that the column came from.
-    dimension
-        The name of the array's dimension.
+        Those by which they are decoded.
     """
-    kind = field.type
-    added: JSON = {}
-    dtype: str | JSON = "int64"
-    fill: Any = 0
-    encode: Callable[[pa.Array], NDArray[Any]] = _numbers
-    if pa.types.is_temporal(kind) and not _in_nanoseconds(column):
-        # xarray decodes CF times by way of nanoseconds, and would fail for all of them.
-        name = "datetime64" if pa.types.is_timestamp(kind) else "timedelta64"
-        configuration = {"unit": kind.unit, "scale_factor": 1}
-        dtype, fill = {"name": f"numpy.{name}", "configuration": configuration}, NULL_TIME
-        encode = _native(f"{name}[{kind.unit}]")
-    elif pa.types.is_temporal(kind):
-        unit = CF_UNITS[kind.unit]
-        added["_FillValue"] = NULL_TIME
-        if pa.types.is_timestamp(kind):
-            added |= {"units": f"{unit} since 1970-01-01", "calendar": "proleptic_gregorian"}
+
+    data_type: str | JSON
+    fill_value: Any
+    encode: Callable[[pa.Array], NDArray[Any]]
+    attributes: JSON = field(default_factory=dict)
+
+
+def _encode_column(column: pa.ChunkedArray, geometry: bool) -> ColumnEncoding:
+    """Return how a column is encoded by the CF conventions."""
+    kind = column.type
+    if pa.types.is_temporal(kind):
+        is_timestamp = pa.types.is_timestamp(kind)
+        encode = _fill_nulls(NULL_TIME, pa.int64())
+        if not _fits_nanoseconds(column):
+            # xarray decodes CF times by way of nanoseconds, and would fail for all of them.
+            name = "datetime64" if is_timestamp else "timedelta64"
+            configuration = {"unit": kind.unit, "scale_factor": 1}
+            return ColumnEncoding(
+                {"name": f"numpy.{name}", "configuration": configuration},
+                NULL_TIME,
+                lambda array: encode(array).view(f"{name}[{kind.unit}]"),
+            )
+        attributes: JSON = {"_FillValue": NULL_TIME, "units": CF_UNITS[kind.unit]}
+        if is_timestamp:
+            attributes["units"] += " since 1970-01-01"
+            attributes["calendar"] = "proleptic_gregorian"
         else:
-            added |= {"units": unit, "dtype": f"timedelta64[{kind.unit}]"}
-        encode = _filled(NULL_TIME, pa.int64())
-    elif pa.types.is_floating(kind):
-        dtype, fill = str(kind.to_pandas_dtype()().dtype), "NaN"
-        encode = _filled(float("nan"), kind)
-    elif pa.types.is_boolean(kind):
-        dtype, fill = "bool", False
-        if column.null_count:
-            dtype, fill, added["_FillValue"] = "int8", 0, -1
-            encode = _filled(-1, pa.int8())
-    elif pa.types.is_integer(kind):
-        dtype = str(kind)
-        if column.null_count:
-            added["_FillValue"] = _unused_number(column)
-            encode = _filled(added["_FillValue"], kind)
-    else:
-        dtype, fill = "string", ""
-        null = _unused_text(column) if column.null_count else ""
-        if column.null_count:  # xarray knows no _FillValue of a string
-            added["missing_value"] = null
-        encode = _texts(is_geometry(field), null)
-    document = _document(len(column), dtype, fill, _kept(attributes) | added, dimension)
+            attributes["dtype"] = f"timedelta64[{kind.unit}]"
+        return ColumnEncoding("int64", 0, encode, attributes)
+    if pa.types.is_floating(kind):
+        dtype = str(np.dtype(kind.to_pandas_dtype()))
+        return ColumnEncoding(dtype, "NaN", _fill_nulls(float("nan"), kind))
+    if pa.types.is_boolean(kind):
+        if not column.null_count:
+            return ColumnEncoding("bool", False, _to_numpy)
+        return ColumnEncoding("int8", 0, _fill_nulls(-1, pa.int8()), {"_FillValue": -1})
+    if pa.types.is_integer(kind):
+        if not column.null_count:
+            return ColumnEncoding(str(kind), 0, _to_numpy)
+        fill = _unused_number(column)
+        return ColumnEncoding(str(kind), 0, _fill_nulls(fill, kind), {"_FillValue": fill})
+    null = _unused_text(column) if column.null_count else ""
+    # xarray knows no _FillValue of a string.
+    missing = {"missing_value": null} if column.null_count else {}
+    return ColumnEncoding("string", "", _to_texts(geometry, null), missing)
+
+
+def _field_array(
+    column: pa.ChunkedArray, encoding: ColumnEncoding, attributes: JSON, dimension: str
+) -> FieldArray:
+    """Return the Zarr array for one column, with attributes of the array that it came from."""
+    attributes = _descriptive(attributes) | encoding.attributes
+    document = _array_document(
+        len(column), encoding.data_type, encoding.fill_value, attributes, dimension
+    )
 
     def read(start: int, stop: int) -> NDArray[Any]:
-        part = column.slice(start, stop - start)
-        return encode(part.combine_chunks() if part.num_chunks else pa.array([], kind))
+        rows = column.slice(start, stop - start)
+        array = rows.combine_chunks() if rows.num_chunks else pa.array([], column.type)
+        return encoding.encode(array)
 
     return FieldArray(document, read)
 
 
 def owner_array(sizes: NDArray[np.int64], dimension: str, instances: str) -> FieldArray:
-    """Return the array that says whose each element along a dimension is.
+    """Return the array with the granule of each element along a dimension.
 
-    It is an index variable of CF's (1.12, 9.3.4), and told piece by piece.
+    It is an index variable of CF's (1.12, 9.3.4), and computed chunk by chunk.
 
     Parameters
     ----------
     sizes
         How many elements each granule has, of shape (n,).
     dimension
-        The name of the dimension that granules lie along.
+        The name of the dimension that granules are concatenated along.
     instances
         The name of the dimension with an element a granule.
     """
@@ -215,28 +232,29 @@ def owner_array(sizes: NDArray[np.int64], dimension: str, instances: str) -> Fie
         "instance_dimension": instances,
     }
     total = int(ends[-1]) if len(ends) else 0
-    document = _document(total, "int64", 0, attributes, dimension)
 
     def read(start: int, stop: int) -> NDArray[Any]:
         return np.searchsorted(ends, np.arange(start, min(stop, total)), side="right")
 
-    return FieldArray(document, read)
+    return FieldArray(_array_document(total, "int64", 0, attributes, dimension), read)
 
 
-def _document(length: int, dtype: str | JSON, fill: Any, attributes: JSON, dimension: str) -> JSON:
+def _array_document(
+    length: int, data_type: str | JSON, fill: Any, attributes: JSON, dimension: str
+) -> JSON:
     serializer: JSON = {"name": "bytes", "configuration": {"endian": "little"}}
-    if dtype in ("bool", "int8", "uint8"):
+    if data_type in ("bool", "int8", "uint8"):
         serializer = {"name": "bytes"}
-    elif dtype == "string":
+    elif data_type == "string":
         serializer = {"name": "vlen-utf8"}
     chunk = max(1, min(length, CHUNK_ROWS))
     return {
         "zarr_format": 3,
         "node_type": "array",
         "shape": [length],
-        "data_type": dtype,
+        "data_type": data_type,
         "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [chunk]}},
-        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "chunk_key_encoding": DEFAULT_KEYS,
         "fill_value": fill,
         "codecs": [serializer],
         "attributes": attributes,
@@ -244,46 +262,40 @@ def _document(length: int, dtype: str | JSON, fill: Any, attributes: JSON, dimen
     }
 
 
-def _in_nanoseconds(column: pa.ChunkedArray) -> bool:
-    """Return whether every time of a column is one in nanoseconds too."""
+def _fits_nanoseconds(column: pa.ChunkedArray) -> bool:
+    """Return whether int64 holds every time of a column in nanoseconds."""
     extremes = pc.min_max(column.cast(pa.int64())).as_py().values()
-    most = 2**63 // IN_A_NANOSECOND[column.type.unit]
-    return all(value is None or -most < value < most for value in extremes)
+    limit = 2**63 // NANOSECONDS[column.type.unit]
+    return all(value is None or -limit < value < limit for value in extremes)
 
 
-def _native(dtype: str) -> Callable[[pa.Array], NDArray[Any]]:
-    encode = _filled(NULL_TIME, pa.int64())
-    return lambda part: encode(part).view(dtype)
-
-
-def _kept(attributes: JSON) -> JSON:
+def _descriptive(attributes: JSON) -> JSON:
     """Return the attributes of a field that describe its values as they are in the table."""
-    kept = {
+    result = {
         name: value
         for name, value in attributes.items()
         if name not in DECODING or name in DESCRIPTIVE
     }
-    units = str(kept.get("units", ""))
+    units = str(result.get("units", ""))
     if " since " in units or units.rstrip("s") in {unit.rstrip("s") for unit in TIME_WORDS}:
-        del kept["units"]  # xarray would make times of plain numbers
-    return kept
+        del result["units"]  # xarray would make times of plain numbers
+    return result
 
 
-def _numbers(part: pa.Array) -> NDArray[Any]:
-    return np.asarray(part.to_numpy(zero_copy_only=False))
+def _to_numpy(array: pa.Array) -> NDArray[Any]:
+    return np.asarray(array.to_numpy(zero_copy_only=False))
 
 
-def _filled(null: Any, kind: pa.DataType) -> Callable[[pa.Array], NDArray[Any]]:
-    def encode(part: pa.Array) -> NDArray[Any]:
-        plain = part.cast(kind)
-        return np.asarray(pc.fill_null(plain, pa.scalar(null, kind)).to_numpy())
+def _fill_nulls(null: Any, kind: pa.DataType) -> Callable[[pa.Array], NDArray[Any]]:
+    def encode(array: pa.Array) -> NDArray[Any]:
+        return np.asarray(pc.fill_null(array.cast(kind), pa.scalar(null, kind)).to_numpy())
 
     return encode
 
 
-def _texts(geometry: bool, null: str) -> Callable[[pa.Array], NDArray[Any]]:
-    def encode(part: pa.Array) -> NDArray[Any]:
-        texts = json_values(part, geometry)
+def _to_texts(geometry: bool, null: str) -> Callable[[pa.Array], NDArray[Any]]:
+    def encode(array: pa.Array) -> NDArray[Any]:
+        texts = json_values(array, geometry)
         return np.array([null if text is None else text for text in texts], dtype=object)
 
     return encode
@@ -296,8 +308,7 @@ def _unused_number(column: pa.ChunkedArray) -> int:
         if pc.index(column, pa.scalar(candidate, column.type)).as_py() < 0:
             return candidate
     values = pc.unique(column.drop_null()).to_numpy()
-    free = np.setdiff1d(np.arange(len(values) + 1) + int(info.min), values)
-    return int(free[0])
+    return int(np.setdiff1d(np.arange(len(values) + 1) + int(info.min), values)[0])
 
 
 def _unused_text(column: pa.ChunkedArray) -> str:

@@ -16,6 +16,7 @@ from urllib.parse import quote
 import icechunk
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
@@ -52,41 +53,45 @@ SCHEMA = pa.schema(
 """The columns of a table of references."""
 
 
-async def chunks_of(
+async def inventory_chunks(
     reader: GranuleReader, inventory: Inventory, locations: Sequence[Location], path: str
 ) -> AsyncIterator[ChunkTable]:
-    """Yield the chunks that there are of the arrays at `path`."""
+    """Yield the chunks that there are of the arrays at `path`, with the indices they are shown at.
+
+    Parameters
+    ----------
+    reader
+        Reads the granules.
+    inventory, locations
+        Of one profile.
+    path
+        The arrays' path below their granules.
+    """
     array = inventory.arrays[path]
-    grids = array.grids
-    counts = grids.prod(axis=1)
-    whole = -(-array.shapes // np.maximum(array.chunk_shapes, 1))
+    counts = array.grids.prod(axis=1)
+    stored_grids = -(-array.shapes // np.maximum(array.chunk_shapes, 1))
     for source in reader.layout.sources(inventory, locations, path):
-        left = int(counts[source.members].sum())
-        first = array.variants[array.variant_index[int(source.members[0])]]
-        encoding = parse_chunk_key_encoding(first["chunk_key_encoding"])
-        async for found in stored_chunks(reader.source, source, whole, encoding):
-            chunks = found if array.starts is None else _shown(found, array, grids)
-            left -= len(chunks)
+        remaining = int(counts[source.members].sum())
+        variant = array.variants[array.variant_index[int(source.members[0])]]
+        encoding = parse_chunk_key_encoding(variant["chunk_key_encoding"])
+        async for table in stored_chunks(reader.source, source, stored_grids, encoding):
+            chunks = table if array.starts is None else _crop_chunks(table, array)
+            remaining -= len(chunks)
             if len(chunks):
                 yield chunks
-            if left <= 0:
+            if remaining <= 0:
                 break
 
 
-def _shown(chunks: ChunkTable, array: ArrayInventory, grids: NDArray[np.int64]) -> ChunkTable:
+def _crop_chunks(chunks: ChunkTable, array: ArrayInventory) -> ChunkTable:
     """Return those chunks that are shown, with the indices that they then have."""
     index = chunks.index - array.first_chunks[chunks.members]
-    inside = (index >= 0) & (index < grids[chunks.members])
-    return replace(chunks, index=index).take(np.flatnonzero(inside.all(axis=1)))
+    inside = ((index >= 0) & (index < array.grids[chunks.members])).all(axis=1)
+    return replace(chunks, index=index).take(np.flatnonzero(inside))
 
 
 def references(tree: Tree) -> pa.RecordBatchReader:
     """Return where the chunks of a tree's granules lie, as Arrow batches.
-
-    Parameters
-    ----------
-    tree
-        The granules.
 
     Returns
     -------
@@ -102,43 +107,47 @@ def _batches(tree: Tree) -> Iterator[pa.RecordBatch]:
         for path, array in inventory.arrays.items():
             if not tree.shows(path):
                 continue
-            shapes = array.grids
-            firsts = np.concatenate([[0], np.cumsum(shapes.prod(axis=1))]).astype(np.int64)
-            seen = np.zeros(int(firsts[-1]), dtype=bool)
-            for chunks in iterate_sync(chunks_of(tree.reader, inventory, locations, path)):
-                seen[numbers_of(chunks.members, chunks.index, shapes, firsts)] = True
+            offsets = chunk_offsets(array.grids)
+            stored = np.zeros(int(offsets[-1]), dtype=bool)
+            for chunks in iterate_sync(inventory_chunks(tree.reader, inventory, locations, path)):
+                stored[chunk_numbers(chunks.members, chunks.index, array.grids, offsets)] = True
                 yield _batch(chunks, inventory.rows, path, names)
-            lost = np.flatnonzero(~seen)
-            for start in range(0, len(lost), BATCH):
-                chunks = _missing(lost[start : start + BATCH], shapes, firsts)
+            missing = np.flatnonzero(~stored)
+            for start in range(0, len(missing), BATCH):
+                chunks = _missing_chunks(missing[start : start + BATCH], array.grids, offsets)
                 yield _batch(chunks, inventory.rows, path, names)
 
 
-def numbers_of(
+def chunk_offsets(grids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the number of chunks before each granule's, and of all, of shape (n + 1,)."""
+    return np.concatenate([[0], np.cumsum(grids.prod(axis=1))]).astype(np.int64)
+
+
+def chunk_numbers(
     members: NDArray[np.int64],
     index: NDArray[np.int64],
-    shapes: NDArray[np.int64],
-    firsts: NDArray[np.int64],
+    grids: NDArray[np.int64],
+    offsets: NDArray[np.int64],
 ) -> NDArray[np.int64]:
-    """Return the numbers of chunks, those of each granule in C order after those before."""
+    """Return the numbers of chunks: in C order, granule after granule."""
     number = np.zeros(len(members), dtype=np.int64)
     for axis in range(index.shape[1]):
-        number = number * shapes[members, axis] + index[:, axis]
-    return firsts[members] + number
+        number = number * grids[members, axis] + index[:, axis]
+    return offsets[members] + number
 
 
-def _missing(
-    numbers: NDArray[np.int64], shapes: NDArray[np.int64], firsts: NDArray[np.int64]
+def _missing_chunks(
+    numbers: NDArray[np.int64], grids: NDArray[np.int64], offsets: NDArray[np.int64]
 ) -> ChunkTable:
-    """Return the chunks with some numbers, which aren't there."""
-    members = np.searchsorted(firsts, numbers, side="right") - 1
-    rest = numbers - firsts[members]
-    index = np.zeros((len(numbers), shapes.shape[1]), dtype=np.int64)
-    for axis in range(shapes.shape[1] - 1, -1, -1):
-        rest, index[:, axis] = np.divmod(rest, shapes[members, axis])
-    nothing = np.zeros(len(numbers), dtype=np.uint64)
+    """Return the chunks with some numbers as ones that aren't stored."""
+    members = np.searchsorted(offsets, numbers, side="right") - 1
+    number = numbers - offsets[members]
+    index = np.zeros((len(numbers), grids.shape[1]), dtype=np.int64)
+    for axis in range(grids.shape[1] - 1, -1, -1):
+        number, index[:, axis] = np.divmod(number, grids[members, axis])
+    zeros = np.zeros(len(numbers), dtype=np.uint64)
     kinds = np.full(len(numbers), MISSING, dtype=np.uint8)
-    return ChunkTable(members, index, kinds, [""] * len(numbers), nothing, nothing, {})
+    return ChunkTable(members, index, kinds, [""] * len(numbers), zeros, zeros, {})
 
 
 def _batch(
@@ -146,34 +155,24 @@ def _batch(
 ) -> pa.RecordBatch:
     """Return chunks as a batch of `SCHEMA`."""
     count, rank = chunks.index.shape
-    granules = pa.array(rows[chunks.members].astype(np.int32))
-    ends = pa.array(np.arange(count + 1, dtype=np.int32) * rank)
-    there = (chunks.kinds == NATIVE) | (chunks.kinds == VIRTUAL)
-    missing = chunks.kinds == MISSING
+    list_offsets = pa.array(np.arange(count + 1, dtype=np.int32) * rank)
+    no_object = (chunks.kinds != NATIVE) & (chunks.kinds != VIRTUAL)
     paths = pa.array(chunks.paths, pa.string())
+    checksums = [None] * count if chunks.checksums is None else chunks.checksums
+    path_codes = pa.array(np.zeros(count, dtype=np.int32))
     return pa.record_batch(
         [
-            pa.DictionaryArray.from_arrays(granules, names),
-            pa.DictionaryArray.from_arrays(
-                pa.array(np.zeros(count, dtype=np.int32)), pa.array([path])
-            ),
-            pa.ListArray.from_arrays(ends, pa.array(chunks.index.ravel())),
-            pa.DictionaryArray.from_arrays(pa.array(chunks.kinds.astype(np.int8)), pa.array(KINDS)),
-            _masked(paths, ~there),
-            pa.array(chunks.offsets, mask=~there),
-            pa.array(chunks.lengths, mask=missing),
-            pa.nulls(count, pa.string())
-            if chunks.checksums is None
-            else pa.array(chunks.checksums, pa.string()),
+            pa.DictionaryArray.from_arrays(rows[chunks.members].astype(np.int32), names),
+            pa.DictionaryArray.from_arrays(path_codes, pa.array([path])),
+            pa.ListArray.from_arrays(list_offsets, pa.array(chunks.index.ravel())),
+            pa.DictionaryArray.from_arrays(chunks.kinds.astype(np.int8), pa.array(KINDS)),
+            pc.if_else(pa.array(no_object), None, paths),
+            pa.array(chunks.offsets, mask=no_object),
+            pa.array(chunks.lengths, mask=chunks.kinds == MISSING),
+            pa.array(checksums, pa.string()),
         ],
         schema=SCHEMA,
     )
-
-
-def _masked(values: pa.Array, mask: NDArray[np.bool_]) -> pa.Array:
-    import pyarrow.compute as pc
-
-    return pc.if_else(pa.array(mask), None, values) if mask.any() else values
 
 
 def nbytes_by_container(tree: Tree) -> dict[str, int]:
@@ -186,41 +185,35 @@ def nbytes_by_container(tree: Tree) -> dict[str, int]:
         that it holds itself.
     """
     containers = _containers(tree.source)
-    found: dict[str, int] = {}
+    totals: dict[str, int] = {}
     for inventory, locations in sync(tree.inventories()):
-        for path in inventory.arrays:
-            if not tree.shows(path):
-                continue
-            for chunks in iterate_sync(chunks_of(tree.reader, inventory, locations, path)):
-                for place, size in _sizes(chunks, containers, tree.description).items():
-                    found[place] = found.get(place, 0) + size
-    return dict(sorted(found.items()))
+        for path in filter(tree.shows, inventory.arrays):
+            for chunks in iterate_sync(inventory_chunks(tree.reader, inventory, locations, path)):
+                for container, size in _sizes(chunks, containers, tree.description):
+                    totals[container] = totals.get(container, 0) + size
+    return dict(sorted(totals.items()))
 
 
-def _sizes(chunks: ChunkTable, containers: Sequence[str], description: JSON) -> dict[str, int]:
-    found: dict[str, int] = {}
+def _sizes(
+    chunks: ChunkTable, containers: Sequence[str], description: JSON
+) -> Iterator[tuple[str, int]]:
+    """Yield containers with the bytes of chunks in them; one may come several times."""
     virtual = chunks.kinds == VIRTUAL
-    own = int(chunks.lengths[~virtual].sum())
-    if own or not virtual.any():
-        found[str(description["collection"])] = own
+    in_store = int(chunks.lengths[~virtual].sum())
+    if in_store or not virtual.any():
+        yield str(description["collection"]), in_store
     if virtual.any():
         files = pa.array(chunks.paths, pa.string()).dictionary_encode()
-        codes = files.indices.to_numpy()[virtual]
-        sizes = np.bincount(
-            codes,
-            weights=chunks.lengths[virtual].astype(np.float64),
-            minlength=len(files.dictionary),
-        )
+        codes, lengths = files.indices.to_numpy()[virtual], chunks.lengths[virtual]
+        sizes = np.bincount(codes, lengths.astype(np.float64), len(files.dictionary))
         for url, size in zip(files.dictionary.to_pylist(), sizes.tolist(), strict=True):
-            place = next((one for one in containers if url.startswith(one)), "")
             if size:
-                found[place] = found.get(place, 0) + int(size)
-    return found
+                yield next((c for c in containers if url.startswith(c)), ""), int(size)
 
 
 def _containers(store: Store) -> list[str]:
     """Return the prefixes of a store's virtual chunk containers, the longest first."""
     if not isinstance(store, icechunk.IcechunkStore):
         return []
-    known = store.session.config.virtual_chunk_containers or {}
-    return sorted((quote(prefix, safe=":/") for prefix in known), key=len, reverse=True)
+    prefixes = store.session.config.virtual_chunk_containers or {}
+    return sorted((quote(prefix, safe=":/") for prefix in prefixes), key=len, reverse=True)

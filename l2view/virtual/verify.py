@@ -3,62 +3,58 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
-from itertools import batched, product
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import batched
 
+import numpy as np
 from zarr.abc.store import RangeByteRequest
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 from zarr.core.sync import sync
 
 from l2view.errors import AuthorizationError, ChunkError
+from l2view.granules.chunks import grid_of
 from l2view.stores.hierarchy import JSON, join
 from l2view.virtual.store import ViewStore
 
 CONCURRENCY = 64
-"""How many granules are looked at together."""
+"""How many granules are verified together."""
 
 READS = 256
-"""How many chunks of a granule are looked at together."""
+"""How many chunks of a granule are read together."""
 
 
-def verify(store: ViewStore) -> Iterator[tuple[str, str | None]]:
+def verify_granules(store: ViewStore) -> Iterator[tuple[str, str | None]]:
     """Yield the name of each granule, and what is wrong with its files, None where nothing is.
 
     One byte of a chunk of each file is read: where the file isn't the one that was referred to,
     that is an error. Of granules that l2view didn't ingest it is a chunk of each array.
-
-    Parameters
-    ----------
-    store
-        The view's store.
     """
-    names = store.tree.granules.names
-    for first in range(0, len(names), CONCURRENCY):
-        some = names[first : first + CONCURRENCY].to_pylist()
-        yield from zip(some, sync(_all(store, some)), strict=True)
+    for names in batched(store.tree.granules.names.to_pylist(), CONCURRENCY):
+        yield from zip(names, sync(_verify_batch(store, names)), strict=True)
 
 
-async def _all(store: ViewStore, names: list[str]) -> list[str | None]:
+async def _verify_batch(store: ViewStore, names: Sequence[str]) -> list[str | None]:
     await store.shape.documents(names)
-    return await asyncio.gather(*(_granule(store, name) for name in names))
+    return await asyncio.gather(*(_verify_granule(store, name) for name in names))
 
 
-async def _granule(store: ViewStore, name: str) -> str | None:
-    row = store.tree.granules.row(name)
+async def _verify_granule(store: ViewStore, name: str) -> str | None:
+    tree = store.tree
+    row = tree.granules.row(name)
     assert row is not None
-    probes = await store.tree.layout.probes(store.tree.granules.location(row))
+    location = tree.granules.location(row)
+    probes = await tree.layout.probes(location)
     try:
         if probes is None:
-            await _each_array(store, name)
+            await _read_each_array(store, name)
             return None
         for probe in probes:
-            path, _, tail = join(name, probe).rpartition("/c/")
-            if tail == "*":
-                document = await store.tree.layout.document(
-                    store.tree.granules.location(row), probe.removesuffix("/c/*")
-                )
-                await _read(store, [] if document is None else _keys(path, document))
+            path, is_array, _ = probe.partition("/c/*")
+            if is_array:
+                document = await tree.layout.document(location, path)
+                keys = [] if document is None else _chunk_keys(join(name, path), document)
+                await _read(store, keys)
             else:
                 await _read(store, [join(name, probe)])
     except AuthorizationError:
@@ -68,7 +64,7 @@ async def _granule(store: ViewStore, name: str) -> str | None:
     return None
 
 
-async def _each_array(store: ViewStore, path: str) -> None:
+async def _read_each_array(store: ViewStore, path: str) -> None:
     """Read a byte of the first chunk that there is of each array below a group."""
     for child in await store.shape.names(path):
         inner = join(path, child)
@@ -76,27 +72,26 @@ async def _each_array(store: ViewStore, path: str) -> None:
         if document is None:
             continue
         if document["node_type"] == "group":
-            await _each_array(store, inner)
+            await _read_each_array(store, inner)
             continue
-        for key in _keys(inner, document):
-            if await _byte(store, key):
+        for key in _chunk_keys(inner, document):
+            if await _read_byte(store, key):
                 break
 
 
 async def _read(store: ViewStore, keys: Iterable[str]) -> None:
-    for some in batched(keys, READS):
-        await asyncio.gather(*(_byte(store, key) for key in some))
+    for batch in batched(keys, READS):
+        await asyncio.gather(*(_read_byte(store, key) for key in batch))
 
 
-async def _byte(store: ViewStore, key: str) -> bool:
+async def _read_byte(store: ViewStore, key: str) -> bool:
     """Read the first byte of a chunk, and return whether there is one."""
-    found = await store.get(key, default_buffer_prototype(), RangeByteRequest(0, 1))
-    return found is not None
+    byte = await store.get(key, default_buffer_prototype(), RangeByteRequest(0, 1))
+    return byte is not None
 
 
-def _keys(path: str, document: JSON) -> Iterator[str]:
-    """Yield the keys of all chunks of an array with the regular grid of `document`."""
+def _chunk_keys(path: str, document: JSON) -> Iterator[str]:
+    """Yield the keys of all chunks of an array."""
     encoding = parse_chunk_key_encoding(document["chunk_key_encoding"])
-    lengths = document["chunk_grid"]["configuration"]["chunk_shape"]
-    grid = [-(-n // c) for n, c in zip(document["shape"], lengths, strict=True)]
-    return (join(path, encoding.encode_chunk_key(at)) for at in product(*map(range, grid)))
+    for index in np.ndindex(*grid_of(document)):
+        yield join(path, encoding.encode_chunk_key(index))
