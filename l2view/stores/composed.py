@@ -57,7 +57,8 @@ type ChunkSource = ResolvedChunk | LazyChunk
 
 async def resolve_chunk(source: ChunkSource) -> ResolvedChunk:
     """Return where a chunk comes from, reading what that takes."""
-    while isinstance(source, LazyChunk):
+    # Asked of a text first: whether it has the method of a `LazyChunk` takes as long as all else.
+    while not isinstance(source, str | bytes) and isinstance(source, LazyChunk):
         source = await source.resolve()
     return source
 
