@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -80,7 +80,7 @@ def plot_granules(
     with requiring_matplotlib():
         import matplotlib.pyplot as plt
     # Coordinates may be no variables of the view, and crops are counted from whole arrays.
-    root = zarr.open_group(ViewStore(store.tree.whole_variables), mode="r")
+    root = zarr.open_group(ViewStore(replace(store.tree, variables=None, crop=None)), mode="r")
     total = len(store.tree.granules)
     most = limit or (MAX_ON_MAP if ncols is None else MAX_PANELS)
     rows = range(min(most, total))
