@@ -13,11 +13,11 @@ from zarr.core.sync import sync
 from l2view.cells.scan import MAX_CELLS
 from l2view.collection import Collection
 from l2view.errors import FieldError, L2ViewWarning, NotACollectionError, warn
-from l2view.search.engine import Session
 from l2view.search.query import Query, as_query
-from l2view.search.table import MetaDataset
+from l2view.search.table import MetaTable
 from l2view.sql.access import AllowStores
 from l2view.sql.functions import TableFunctions
+from l2view.sql.session import SqlSession
 from l2view.stores.hierarchy import Hierarchy
 from l2view.stores.open import Authorize, SourceOptions, StoreLike, open_source
 from l2view.view import View
@@ -239,7 +239,7 @@ def open_session(
     *,
     allow_stores: AllowStores = False,
     max_cells: int = MAX_CELLS,
-) -> Session:
+) -> SqlSession:
     """Return the session of a collection, or of another store that Zarr reads.
 
     Parameters
@@ -262,7 +262,7 @@ def open_session(
         if isinstance(error, FieldError):
             warn(f"there is no table meta: {error}", L2ViewWarning)
     functions = TableFunctions(source, None, allow_stores, max_cells)
-    return Session.of(MetaDataset(source.store, ()), tables, functions)
+    return SqlSession(MetaTable(source.store, {}), tables, functions)
 
 
 def ingest(

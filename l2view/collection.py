@@ -35,16 +35,16 @@ from l2view.ingest.deletion import delete_granules
 from l2view.meta.chunks import Tally
 from l2view.meta.schema import ROW, Field, fields_of
 from l2view.scan.dataset import TableDataset
-from l2view.search.engine import Session
 from l2view.search.explain import Cost
 from l2view.search.parameters import texts
 from l2view.search.place import geometry_field
 from l2view.search.query import Query, as_query, view_attributes
-from l2view.search.result import SearchResult, find
-from l2view.search.table import MetaDataset
+from l2view.search.result import SearchResult, find_rows
+from l2view.search.table import MetaTable
 from l2view.search.time import ENDS, STARTS, time_field
 from l2view.sql.access import AllowStores
 from l2view.sql.functions import TableFunctions
+from l2view.sql.session import SqlSession
 from l2view.stores.hierarchy import META, Hierarchy
 from l2view.stores.open import (
     Authorize,
@@ -137,18 +137,23 @@ class Collection:
             if named is not None and named not in self._fields:
                 raise FieldError(unknown_name("field", named, self._fields))
         self._layout = open_layout(self._hierarchy, tuple(self._fields), location, label)
-        self.meta = MetaDataset(
+        self.table = MetaTable(
             self._source.store,
-            tuple(self._fields.values()),
+            self._fields,
             snapshot=self._source.snapshot,
             indexes=self._indexes(),
         )
-        """The table ``meta`` as a `pyarrow.dataset.Dataset`, for DuckDB, Polars and others."""
+        """The table ``meta``, as searches read it."""
 
     @classmethod
     def of(cls, store: StoreLike, options: SourceOptions) -> Self:
         """Open a collection as `options` say."""
         return cls(store, **vars(options))
+
+    @property
+    def meta(self) -> TableDataset:
+        """The table ``meta`` as a `pyarrow.dataset.Dataset`, for DuckDB, Polars and others."""
+        return TableDataset(self.table)
 
     def _indexes(self) -> Indexes | None:
         """Return what indexes there are; those of a store are of its group ``meta``."""
@@ -159,7 +164,7 @@ class Collection:
     @property
     def schema(self) -> pa.Schema:
         """The Arrow schema of the table ``meta``."""
-        return self.meta.schema
+        return self.table.schema
 
     @property
     def label(self) -> str:
@@ -191,7 +196,7 @@ class Collection:
 
     def __len__(self) -> int:
         """Return the number of granules."""
-        return self.meta.rows
+        return self.table.rows
 
     def __repr__(self) -> str:
         return summary_text(self.summary())
@@ -201,7 +206,7 @@ class Collection:
 
     def summary(self) -> Summary:
         """Return what the collection holds, as text and footprints."""
-        return summarize_collection(self.label, self.snapshot, self.meta, self.time_fields)
+        return summarize_collection(self.label, self.snapshot, self.table, self.time_fields)
 
     def search(
         self,
@@ -307,10 +312,10 @@ class Collection:
         *,
         allow_stores: AllowStores = False,
         max_cells: int = MAX_CELLS,
-    ) -> Session:
+    ) -> SqlSession:
         """Return a DataFusion session with the tables that `sql` has."""
         functions = TableFunctions(self._source, self._cells, allow_stores, max_cells)
-        return Session.of(self.meta, tables, functions)
+        return SqlSession(self.table, tables, functions)
 
     def open(
         self,
@@ -388,7 +393,7 @@ class Collection:
         require_authorization(self._source)
         query = self._with_fields(query)
         locating = [name for name in ("id", *self._layout.fields) if name in self._fields]
-        origin = Origin(self.meta, tuple(names)) if self._source.snapshot is not None else None
+        origin = Origin(self.table, tuple(names)) if self._source.snapshot is not None else None
         later = later and origin is not None
         read = list(dict.fromkeys([*(() if later else names), *locating]))
         rows = self._find(query, read).take([ROW, *read])
@@ -444,8 +449,8 @@ class Collection:
         names = self._select_fields(fields)
         query = as_query(where, params, bbox, intersects, datetime, ids, order_by, limit)
         tally, start = Tally(), time.perf_counter()
-        session = Session(self.meta.counting(tally))
-        rows = find(session, self._with_fields(query), names).take([ROW, *names])
+        table = self.table.counting(tally)
+        rows = find_rows(table, self._with_fields(query), names).take([ROW, *names])
         return Cost(len(self), len(rows), tally, time.perf_counter() - start)
 
     def delete(
@@ -494,10 +499,10 @@ class Collection:
             raise IngestError(f"{self.label} is no Icechunk repository, which deleting takes")
         options = replace(self._options, branch=None, authorize=None)
 
-        def find_rows(session: icechunk.Session) -> NDArray[np.int64]:
+        def find(session: icechunk.Session) -> NDArray[np.int64]:
             return Collection.of(session, options)._find(query).rows
 
-        return delete_granules(repository, find_rows, branch=self._options.branch or "main")[0]
+        return delete_granules(repository, find, branch=self._options.branch or "main")[0]
 
     def index(
         self,
@@ -566,8 +571,8 @@ class Collection:
         """
         name = geometry_field(self.schema, self._options.geometry_field)
         names = [name] if column is None else [name, *self._select_fields(column)]
-        table = self.meta.take(outline_rows(self.meta.rows), list(dict.fromkeys(names)))
-        total = self.meta.rows
+        table = self.table.take(outline_rows(self.table.rows), list(dict.fromkeys(names)))
+        total = self.table.rows
         return plot_footprints(table, column, ax, figsize=figsize, total=total, **style)
 
     def _select_fields(self, fields: Sequence[str] | str | None) -> list[str]:
@@ -589,7 +594,7 @@ class Collection:
         )
 
     def _find(self, query: Query, names: Sequence[str] = ()) -> SearchResult:
-        result = find(self.session(), self._with_fields(query), names)
+        result = find_rows(self.table, self._with_fields(query), names)
         if query.ids is not None and query.has_only_ids:
             present = set(result.take(["id"]).column(0).to_pylist())
             if absent := [str(id) for id in dict.fromkeys(query.ids) if id not in present]:

@@ -16,8 +16,7 @@ from rows import CHUNK
 
 from l2view.arrays.cache import CACHE
 from l2view.index import candidates, rtree, writer
-from l2view.meta import columns
-from l2view.search import table
+from l2view.meta import columns, reader
 
 icechunk.set_logs_filter("error")
 
@@ -77,8 +76,8 @@ def repository(tmp_path: Path) -> icechunk.Repository:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Everything in small pieces, so that few rows have many of them."""
-    monkeypatch.setattr(table, "RANGE_ROWS", CHUNK)
-    monkeypatch.setattr(table, "AT_ONCE", 3)
+    monkeypatch.setattr(reader, "RANGE_ROWS", CHUNK)
+    monkeypatch.setattr(reader, "AT_ONCE", 3)
     monkeypatch.setattr(writer, "INDEX_CHUNK", 96)
     monkeypatch.setattr(writer, "COPIES", 5)
     monkeypatch.setattr(writer, "SORTED_CHUNK", 6)

@@ -41,6 +41,6 @@ def run_sql(
     session = open_session(
         source.store, source.source(), allow_stores=allow_store or False, max_cells=max_cells
     )
-    with session.explained(), Console(stderr=True).status("reading"):
-        table = session.run(query, parse_assignments(param)).to_arrow_table()
+    with Console(stderr=True).status("reading"):
+        table = session.read(query, parse_assignments(param))
     write_table(table, choose_format(form, output), output)

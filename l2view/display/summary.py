@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from l2view.errors import FieldError
 from l2view.meta.footprints import read_geometries
-from l2view.search.table import MetaDataset
+from l2view.search.table import MetaTable
 from l2view.search.time import ENDS, STARTS, time_field
 from l2view.text import join_names
 from l2view.virtual.attributes import is_geometry, json_values
@@ -118,7 +118,7 @@ def _join_facts(view: JoinedView) -> dict[str, str]:
 
 
 def summarize_collection(
-    label: str, snapshot: str | None, meta: MetaDataset, time_fields: tuple[str, ...]
+    label: str, snapshot: str | None, meta: MetaTable, time_fields: tuple[str, ...]
 ) -> Summary:
     """Return the summary of a collection, for which little of it is read.
 
@@ -135,10 +135,10 @@ def summarize_collection(
     if snapshot:
         facts["snapshot"] = snapshot
     if time_fields and meta.rows <= MAX_SCANNED_ROWS:
-        span = time_span(meta.to_table(list(time_fields)))
+        span = time_span(meta.take(np.arange(meta.rows), list(time_fields)))
         facts |= {"time": span} if span else {}
     facts["fields"] = "\n".join(f"{field.name}: {field.type}" for field in meta.schema)
-    sample = meta.take(_sample_rows(meta))
+    sample = meta.take(np.array(_sample_rows(meta), dtype=np.int64), meta.schema.names)
     footprints, _ = read_footprints(sample)
     sampled = len(sample) < meta.rows
     map_note = f"{len(sample):,} of {meta.rows:,} footprints" if sampled else ""
@@ -146,11 +146,11 @@ def summarize_collection(
     return Summary(title, facts, *first_rows(sample), footprints, map_note)
 
 
-def _sample_rows(meta: MetaDataset) -> list[int]:
+def _sample_rows(meta: MetaTable) -> list[int]:
     """Return row numbers of the first, middle and last chunks of rows, the first rows first."""
     if meta.rows <= MAX_FOOTPRINTS:
         return list(range(meta.rows))
-    ranges = list(meta.ranges())
+    ranges = list(meta.runs())
     sampled = sorted({0, len(ranges) // 2, len(ranges) - 1})
     share = MAX_FOOTPRINTS // len(sampled)
     return [row for index in sampled for row in ranges[index][:share]]

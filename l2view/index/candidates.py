@@ -63,9 +63,9 @@ class Candidates:
         The first row that no index covers. It and all after it may.
     columns
         Values of fields at `rows`, by name, which an index holds and needn't be read again.
-    near
+    bbox_tests
         Of each of these rectangles, a row's footprint must meet one; by field.
-    said
+    pruned_by
         By what each was found, for people.
     certain
         Those of `rows` that do fulfil it, as far as is known, ascending, int64.
@@ -74,20 +74,28 @@ class Candidates:
     rows: NDArray[np.int64] = field(default_factory=_none)
     tail: int = 0
     columns: Mapping[str, pa.Array] = field(default_factory=dict)
-    near: Mapping[str, tuple[tuple[Box, ...], ...]] = field(default_factory=dict)
-    said: tuple[str, ...] = ()
+    bbox_tests: Mapping[str, tuple[tuple[Box, ...], ...]] = field(default_factory=dict)
+    pruned_by: tuple[str, ...] = ()
     certain: NDArray[np.int64] = field(default_factory=_none)
 
     @property
     def everything(self) -> bool:
         """Whether they are all rows."""
-        return not self.tail and not self.near
+        return not self.tail and not self.bbox_tests
 
     def uncertain(self) -> Candidates:
         """Return those of which it isn't known that they fulfil the condition."""
         left = np.isin(self.rows, self.certain, assume_unique=True, invert=True)
         columns = {name: values.filter(pa.array(left)) for name, values in self.columns.items()}
         return replace(self, rows=self.rows[left], columns=columns, certain=_none())
+
+    def before(self, stop: int) -> Candidates:
+        """Return those below the row `stop`."""
+        if stop > self.tail:
+            return self
+        below = self.rows < stop
+        columns = {name: values.filter(pa.array(below)) for name, values in self.columns.items()}
+        return replace(self, rows=self.rows[below], columns=columns, tail=2**63 - 1)
 
     def within(self, rows: range) -> NDArray[np.int64] | None:
         """Return the candidates among `rows`, None where all of them are."""
@@ -111,21 +119,21 @@ class Candidates:
 
     def both(self, other: Candidates) -> Candidates:
         """Return the rows that are among these and the other ones."""
-        near = {
-            name: (*self.near.get(name, ()), *other.near.get(name, ()))
-            for name in {**self.near, **other.near}
+        bbox_tests = {
+            name: (*self.bbox_tests.get(name, ()), *other.bbox_tests.get(name, ()))
+            for name in {**self.bbox_tests, **other.bbox_tests}
         }
-        said = (*self.said, *other.said)
+        pruned_by = (*self.pruned_by, *other.pruned_by)
         if not self.tail or not other.tail:
             some = self if self.tail else other
-            return replace(some, near=near, said=said)
+            return replace(some, bbox_tests=bbox_tests, pruned_by=pruned_by)
         tail = min(self.tail, other.tail)
         mine, theirs = (one.rows[one.rows < tail] for one in (self, other))
         rows, at, their_at = np.intersect1d(mine, theirs, assume_unique=True, return_indices=True)
         columns = {name: values.take(pa.array(at)) for name, values in self.columns.items()}
         columns |= {name: v.take(pa.array(their_at)) for name, v in other.columns.items()}
         certain = np.intersect1d(self.certain, other.certain, assume_unique=True)
-        return Candidates(rows, tail, columns, near, said, certain[certain < tail])
+        return Candidates(rows, tail, columns, bbox_tests, pruned_by, certain[certain < tail])
 
 
 EVERY = Candidates()

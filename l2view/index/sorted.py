@@ -194,7 +194,7 @@ class SortedIndexes:
             columns[field.name] = pa.concat_arrays(values)
         every = np.union1d(np.concatenate(rows), self.always)
         said = (f"sorted index of {field.name}",)
-        return Candidates(every, self.covered, columns, said=said)
+        return Candidates(every, self.covered, columns, pruned_by=said)
 
 
 def _place(ordered: pa.Array, value: pa.Scalar, after: bool) -> int:

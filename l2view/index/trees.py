@@ -137,7 +137,7 @@ class Trees:
             _meet(known, columns[self.parts[0].field.name], self.parts[0].field, boxes)
         certain = np.setdiff1d(every[known], self.always, assume_unique=True)
         every = np.union1d(every, self.always)
-        return Candidates(every, self.covered, columns, said=said, certain=certain)
+        return Candidates(every, self.covered, columns, pruned_by=said, certain=certain)
 
 
 def _meet(

@@ -27,9 +27,9 @@ from l2view.index.rtree import HEADER, build, layout, outward
 from l2view.meta.chunks import Chunks, fetch
 from l2view.meta.decode import normalised
 from l2view.meta.footprints import bounds
+from l2view.meta.reader import RowReader, row_runs
 from l2view.meta.schema import Field, read_fields
 from l2view.meta.zones import Zone, Zones, chunks_of, is_orderable, together, zone_of, zones_of
-from l2view.search.table import MetaDataset
 from l2view.stores.hierarchy import JSON, META, OWN, Hierarchy, join, put_values
 
 INDEX_CHUNK = 2**18
@@ -304,9 +304,10 @@ def covering_of(hierarchy: Hierarchy, field: Field, begin: int = 0) -> tuple[str
         if not all(name in known and known[name].type == pa.float64() for name in names):
             continue
         columns = [field, *(known[name] for name in names)]
-        meta = MetaDataset(hierarchy.store, columns, span=range(begin, field.length))
+        reader = RowReader(Chunks(hierarchy.store), {one.name: one for one in columns})
         if all(
-            _is_covering(meta.read(rows, [field.name, *names]), field) for rows in meta.ranges()
+            _is_covering(reader.read([(run, None)], [field.name, *names])[0], field)
+            for run in row_runs(reader.fields, begin)
         ):
             return names
     return ()

@@ -74,6 +74,9 @@ class Tally:
     seconds: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
+    def __reduce__(self) -> tuple[type[Tally], tuple[()]]:
+        return Tally, ()  # what was counted stays in its process
+
     def add(
         self,
         stage: str,

@@ -11,11 +11,13 @@ something to work on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
+from numpy.typing import NDArray
 
 from l2view.errors import L2ViewError, StoreError
 from l2view.scan.filter import Condition
@@ -67,6 +69,15 @@ class Table(Protocol):
 
     def count(self) -> int | None:
         """Return the number of rows, None where that takes reading."""
+        ...
+
+
+@runtime_checkable
+class Takeable(Protocol):
+    """A table whose rows can be read by their numbers."""
+
+    def take(self, rows: NDArray[np.int64], names: Sequence[str]) -> pa.Table:
+        """Read rows, in the order given."""
         ...
 
 
@@ -130,6 +141,14 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
         """Return the number of rows."""
         known = self.table.count() if filter is None and self.condition is None else None
         return int(self.scanner([], filter).count_rows()) if known is None else known
+
+    def take(self, indices: Any, columns: list[str] | None = None, **options: Any) -> pa.Table:
+        """Read rows by their numbers among those that are shown, in the order given."""
+        rows = np.asarray(indices, dtype=np.int64)
+        names = columns_read(columns, self.schema)
+        if self.condition is None and isinstance(self.table, Takeable):
+            return self.table.take(rows, names)
+        return self.scanner(names).take(pa.array(rows))
 
     def _whole(self, filter: pc.Expression | None) -> Condition | None:
         """Return a filter and the dataset's own as one."""

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from l2view.errors import L2ViewError
 from l2view.search.errors import explain
 from l2view.search.functions import FUNCTIONS
-from l2view.search.result import require_plain, sort_keys
+from l2view.search.planning import require_plain, sort_keys
 
 NUMBER = "__l2view_number"
 """A column with the position of each granule."""

@@ -14,13 +14,13 @@ import pyarrow as pa
 from datafusion import DataFrame, Expr, SessionContext
 from datafusion import functions as sql
 
-from l2view.meta.chunks import COUNT, Chunks
+from l2view.meta.chunks import COUNT
+from l2view.meta.reader import AT_ONCE, growing_groups
 from l2view.meta.schema import Field
 from l2view.meta.zones import chunks_of
 from l2view.search.logical_plan import kind, sorted_by, value
 from l2view.search.names import column
-from l2view.search.runs import grouped
-from l2view.search.table import AT_ONCE, MetaDataset
+from l2view.search.table import MetaTable
 
 ROWS = "count(Int64(1))"
 """What DataFusion calls the number of rows of a group."""
@@ -32,7 +32,7 @@ ALL = 2**62
 """More values than there are."""
 
 
-def counted(nodes: Sequence[Any], table: str, meta: MetaDataset) -> DataFrame | None:
+def count_by_chunk(nodes: Sequence[Any], table: str, meta: MetaTable) -> DataFrame | None:
     """Return a query that counts rows by the values of one field, with the chunks counted.
 
     None where its plan's nodes ask for something else, or nearly each row has a value of its own.
@@ -81,14 +81,12 @@ def _is_plain(name: Any) -> bool:
     return re.fullmatch("[a-z_][a-z0-9_]*", str(name)) is not None
 
 
-def _counts(meta: MetaDataset, field: Field) -> pa.Table | None:
+def _counts(meta: MetaTable, field: Field) -> pa.Table | None:
     """Return the values of each chunk of a field, each with its count."""
-    if meta.condition is not None or meta.span != range(meta.rows):
-        return None
-    chunks = Chunks(meta.store, meta.snapshot, meta.tally)
+    chunks = meta.chunks()
     parts: list[pa.RecordBatch] = []
     # One alone tells of most fields whether it is worth it.
-    for numbers in grouped(chunks_of(field, range(meta.rows)), AT_ONCE, 1):
+    for numbers in growing_groups(chunks_of(field, range(meta.rows)), AT_ONCE, 1):
         found = chunks.counts([(field, number) for number in numbers])
         if any(len(one) * FEW > max(field.chunk_length, FEW * FEW) for one in found):
             return None

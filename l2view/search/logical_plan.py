@@ -23,7 +23,7 @@ def kind(node: Any) -> str:
     return type(node).__name__
 
 
-def line(frame: DataFrame) -> list[Any]:
+def plan_nodes(frame: DataFrame) -> list[Any]:
     """Return the nodes of a plan from its root, as far as each has one input.
 
     There are none where one of them has a subquery, or answers otherwise each time.

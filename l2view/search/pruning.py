@@ -22,10 +22,9 @@ from l2view.index.candidates import EVERY, Candidates
 from l2view.index.indexes import COVERINGS
 from l2view.index.rtree import Box
 from l2view.index.sorted import Span, spans_of
-from l2view.meta.chunks import Chunks
 from l2view.meta.schema import Field
 from l2view.search.logical_plan import SUBQUERY, kind, value
-from l2view.search.table import MetaDataset
+from l2view.search.table import MetaTable
 
 MEETING = frozenset(
     f"st_{name}"
@@ -114,8 +113,8 @@ class Near:
     filled: bool
 
 
-def candidates(
-    context: SessionContext, frame: DataFrame, table: str, meta: MetaDataset
+def find_candidates(
+    context: SessionContext, frame: DataFrame, table: str, meta: MetaTable
 ) -> Candidates:
     """Return the rows of `meta` that a query may find.
 
@@ -130,7 +129,7 @@ def candidates(
     meta
         The table of granules.
     """
-    chunks = Chunks(meta.store, meta.snapshot, meta.tally)
+    chunks = meta.chunks()
     ordered: dict[str, list[Span]] = {}
     near: list[Near] = []
     asked = conditions(frame, table)
@@ -140,7 +139,7 @@ def candidates(
             ordered[name] = _both(ordered[name], spans) if name in ordered else spans
         elif (place := _near(context, condition, meta)) is not None:
             near.append(place)
-    found = Candidates(near=_grouped(near))
+    found = Candidates(bbox_tests=_grouped(near))
     if meta.indexes is None:
         return found
     boxed = any(ordered.keys() >= {*names} for names in COVERINGS)
@@ -160,7 +159,7 @@ def candidates(
     for name, spans in ordered.items():
         some = meta.indexes.among(meta.fields[name], spans, chunks)
         found = found if some is None else found.both(some)
-    if asked.whole and len(near) == len(asked.parts) == len(found.said):
+    if asked.whole and len(near) == len(asked.parts) == len(found.pruned_by):
         return found
     return replace(found, certain=found.certain[:0])
 
@@ -187,11 +186,11 @@ def _grouped(near: list[Near]) -> dict[str, tuple[tuple[Box, ...], ...]]:
     }
 
 
-def with_values(meta: MetaDataset, name: str, values: pa.Array) -> Candidates:
+def with_values(meta: MetaTable, name: str, values: pa.Array) -> Candidates:
     """Return the rows that may have one of some values of a field."""
     some = None
     if meta.indexes is not None and name in meta.fields:
-        chunks = Chunks(meta.store, meta.snapshot, meta.tally)
+        chunks = meta.chunks()
         found = values.drop_null().unique().sort()
         some = meta.indexes.among(meta.fields[name], spans_of(list(found)), chunks)
     return EVERY if some is None else some
@@ -240,7 +239,7 @@ def _parts(condition: Expr) -> Iterator[Expr]:
         yield condition
 
 
-def _spans(condition: Expr, meta: MetaDataset) -> tuple[str, list[Span]] | None:
+def _spans(condition: Expr, meta: MetaTable) -> tuple[str, list[Span]] | None:
     """Return a field, and the spans of its values in one of which a row's must lie.
 
     None where the condition is no comparison of a field with what is always the same.
@@ -291,7 +290,7 @@ def _alternatives(condition: Expr) -> Iterator[Expr]:
         yield condition
 
 
-def _beginning(condition: Expr, meta: MetaDataset) -> tuple[str, list[Span]] | None:
+def _beginning(condition: Expr, meta: MetaTable) -> tuple[str, list[Span]] | None:
     """Return a field, and the span of texts that begin as a LIKE says."""
     like = condition.to_variant()
     column, pattern = like.expr(), like.pattern()
@@ -353,7 +352,7 @@ def _overlap(one: Span, other: Span) -> Span | None:
     return Span(low, high, with_low, with_high)
 
 
-def _near(context: SessionContext, condition: Expr, meta: MetaDataset) -> Near | None:
+def _near(context: SessionContext, condition: Expr, meta: MetaTable) -> Near | None:
     """Return what a condition asks of where footprints are.
 
     None where it is no function of a footprint and a geometry that is always the same.

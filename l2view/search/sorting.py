@@ -7,13 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from datafusion import Expr, SessionContext
+from datafusion import Expr
 
 from l2view.index.candidates import Candidates
 from l2view.meta.schema import ROW
+from l2view.scan.dataset import TableDataset
+from l2view.search.engine import plain_context
 from l2view.search.logical_plan import kind
 from l2view.search.names import column
-from l2view.search.table import MetaDataset
+from l2view.search.table import MetaTable
 
 FEW = 8
 """A query that shows more than one in so many rows is left as it is."""
@@ -41,9 +43,7 @@ class Sorted:
     fields: frozenset[str]
 
 
-def first_rows(
-    context: SessionContext, nodes: Sequence[Any], table: str, meta: MetaDataset
-) -> Candidates | None:
+def first_rows(nodes: Sequence[Any], table: str, meta: MetaTable) -> Candidates | None:
     """Return the rows that a sorted query with a limit shows.
 
     None where its plan's nodes say that it isn't one, or they are found as soon by itself.
@@ -54,6 +54,8 @@ def first_rows(
     ordered = {name for name, _, _ in asked.order}
     if not asked.fields - ordered - {ROW}:
         return None
+    context = plain_context()
+    context.register_dataset(table, TableDataset(meta))
     found = context.table(table)
     for condition in asked.conditions:
         found = found.filter(Expr(condition))

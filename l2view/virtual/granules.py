@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from l2view.granules import Location
 from l2view.meta.schema import ROW
-from l2view.search.table import MetaDataset
+from l2view.search.table import MetaTable
 from l2view.stores.hierarchy import JSON, METADATA_KEYS
 from l2view.text import join_names
 from l2view.virtual.attributes import json_columns
@@ -99,7 +99,7 @@ class Origin:
         The selected fields.
     """
 
-    meta: MetaDataset
+    meta: MetaTable
     fields: tuple[str, ...]
 
     def table(self, rows: NDArray[np.int64]) -> pa.Table:

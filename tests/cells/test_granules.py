@@ -22,7 +22,7 @@ from zarr.storage import MemoryStore
 
 import l2view
 from l2view.errors import MissingGranuleWarning, QueryError
-from l2view.search.table import MetaDataset
+from l2view.search.table import MetaTable
 
 
 @pytest.fixture(scope="module")
@@ -155,13 +155,13 @@ def test_fields_are_read_when_a_query_asks_for_them(
     swaths: l2view.Collection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    read = MetaDataset.take
+    read = MetaTable.take
 
     def take(self: Any, rows: Any, columns: Any = None, **options: Any) -> Any:
         asked.extend(columns or self.schema.names)
         return read(self, rows, columns, **options)
 
-    monkeypatch.setattr(MetaDataset, "take", take)
+    monkeypatch.setattr(MetaTable, "take", take)
     swaths.sql("SELECT platform, avg(value) FROM cells('sst') GROUP BY platform").to_pylist()
     assert "platform" in asked
     assert "bbox" not in asked

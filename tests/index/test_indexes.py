@@ -24,7 +24,8 @@ from l2view.errors import FieldError, IngestError, L2ViewWarning, StoreError
 from l2view.index.commands import Index, build_indexes, extend
 from l2view.ingest.granule import Granule
 from l2view.ingest.writer import write_batch
-from l2view.search.table import MetaDataset
+from l2view.scan.dataset import TableDataset
+from l2view.search.table import MetaTable
 from l2view.stores.repository import open_repository
 
 pytestmark = pytest.mark.usefixtures("small")
@@ -99,7 +100,7 @@ def assert_as_scanned(repository: icechunk.Repository) -> None:
     """Compare searches with what NumPy finds in the rows."""
     collection = l2view.Collection(repository)
     with l2view.config.set({"cache.bytes": 0}):
-        rows = MetaDataset(collection.meta.store, tuple(collection.meta.fields.values())).to_table()
+        rows = TableDataset(MetaTable(collection.table.store, collection.table.fields)).to_table()
     outlines = shapely.from_wkb(np.array(rows.column("bbox").to_pylist(), dtype=object))
     numbers = rows.column("n").to_numpy()
     texts = np.array(rows.column("s").to_pylist())
@@ -165,7 +166,7 @@ def test_ingest_keeps_zone_maps(tmp_path: Path) -> None:
     for start in range(0, 30, 5):
         write_batch(repository, [granule(number, 0) for number in range(start, start + 5)])
     collection = l2view.Collection(repository)
-    zones = collection.meta.indexes.zones(collection.meta.fields["n"])
+    zones = collection.table.indexes.zones(collection.table.fields["n"])
     assert zones is not None
     assert zones.lows.to_pylist() == [0, 8, 16, 24]
     assert zones.highs.to_pylist() == [7, 15, 23, 29]
@@ -261,7 +262,7 @@ def test_ingest_lets_indexes_know_of_more_rows(tmp_path: Path, few: None) -> Non
 def covered(repository: icechunk.Repository, name: str) -> list[tuple[int, int]]:
     """Return the rows that each of the indexes of a field covers."""
     collection = l2view.Collection(repository)
-    indexes, field = collection.meta.indexes, collection.meta.fields[name]
+    indexes, field = collection.table.indexes, collection.table.fields[name]
     assert indexes is not None
     if name == "bbox":
         trees = indexes.tree(field)

@@ -43,8 +43,8 @@ def test_bad_geometries_name_field_and_row() -> None:
     with pytest.warns(L2ViewWarning, match=f"{said}.*Such rows are not found by place"):
         assert collection.search(bbox=(0, 0, 2, 2))["idx"].to_pylist() == [0]
     session = collection.session()
-    with pytest.raises(FieldError, match=said), session.explained():
-        session.run("SELECT ST_Area(ST_GeomFromText(bbox)) FROM meta").to_arrow_table()
+    with pytest.raises(FieldError, match=said):
+        session.read("SELECT ST_Area(ST_GeomFromText(bbox)) FROM meta")
     assert collection.search("idx = 0")["idx"].to_pylist() == [0]
 
 

@@ -23,10 +23,10 @@ from zarr.storage import MemoryStore, WrapperStore
 
 import l2view
 from l2view.errors import FieldError, SkippedFieldWarning
+from l2view.meta import reader
 from l2view.meta.decode import decode_with_arrow, decode_with_python, decode_with_rust
+from l2view.scan.dataset import TableDataset
 from l2view.scan.nulls import with_sql_nulls
-from l2view.search import table as table_module
-from l2view.search.table import MetaDataset
 
 
 def collection_of(
@@ -209,7 +209,7 @@ def test_missing_chunks_are_the_fill_value() -> None:
 
 
 def test_fields_whose_chunks_do_not_line_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_module, "RANGE_ROWS", 10)
+    monkeypatch.setattr(reader, "RANGE_ROWS", 10)
     root = zarr.create_group(MemoryStore())
     meta = root.create_group("meta")
     numbers = np.arange(101)
@@ -339,7 +339,7 @@ def large(rows: int = 400, chunk: int = 100) -> Counting:
 
 @pytest.fixture
 def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(table_module, "RANGE_ROWS", 100)
+    monkeypatch.setattr(reader, "RANGE_ROWS", 100)
 
 
 def test_projection_and_filter_are_pushed_down(small_ranges: None) -> None:
@@ -407,12 +407,12 @@ def test_dataset_methods(small_ranges: None) -> None:
     with pytest.raises(FieldError, match='no field "nme"; did you mean "name"'):
         meta.to_table(columns=["nme"])
     fragments = list(meta.get_fragments())
-    assert fragments[0].part[0].start == 0
+    assert fragments[0].part.runs[0].start == 0
     counts = [fragment.scanner(columns=["n"]).to_table().num_rows for fragment in fragments]
     assert sum(counts) == 400
     batches = list(meta.to_batches(columns=["n"], batch_size=30))
     assert max(batch.num_rows for batch in batches) == 30
-    assert repr(meta).startswith("<MetaDataset 400 rows>")
+    assert repr(meta).startswith("<TableDataset: meta, 400 rows>")
     # What needs a dataset of Arrow's own fails by name, and not the process.
     with pytest.raises(FileNotFoundError, match="read by its own methods"):
         meta.sort_by("n")
@@ -421,7 +421,7 @@ def test_dataset_methods(small_ranges: None) -> None:
 def test_dataset_pickles(v3_store: MemoryStore) -> None:
     meta = l2view.Collection(v3_store).meta
     again = pickle.loads(pickle.dumps(meta))
-    assert isinstance(again, MetaDataset)
+    assert isinstance(again, TableDataset)
     assert again.to_table().equals(meta.to_table())
 
 
@@ -588,6 +588,6 @@ def test_a_dataset_that_is_filtered(small_ranges: None) -> None:
         fragments = [f.scanner().to_table() for f in dataset.get_fragments()]
         assert pa.concat_tables(fragments) == theirs.to_table()
     assert duckdb.sql("SELECT count(*), min(n), max(n) FROM ours").fetchall() == [(180, 120, 299)]
-    with pytest.raises(IndexError, match="from 0 to 179"):
+    with pytest.raises(IndexError, match="Index 180 out of bounds"):
         ours.take([180])
     assert meta.count_rows() == 400

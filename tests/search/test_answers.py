@@ -297,7 +297,7 @@ def test_a_table_by_another_name_is_pruned(tmp_path: Path) -> None:
     write(tmp_path / "c", wide(70))
     build_indexes(tmp_path / "c", ["f"])
     collection = l2view.Collection(tmp_path / "c")
-    collection.meta = collection.meta.counting(tally := Tally())
+    collection.table = collection.table.counting(tally := Tally())
     found = collection.sql("SELECT a.idx FROM meta a WHERE a.f = 7").to_arrow_table()
     assert sorted(found.column(0).to_pylist()) == [1, 51]
     assert tally.ruled_out["sorted index of f"] == 8

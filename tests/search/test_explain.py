@@ -55,7 +55,7 @@ def test_counting_reads_nothing(tmp_path: Path) -> None:
     write(tmp_path / "c", wide(70))
     collection = l2view.Collection(tmp_path / "c")
     tally = Tally()
-    collection.meta = collection.meta.counting(tally)
+    collection.table = collection.table.counting(tally)
     counted = collection.sql("SELECT COUNT(*) FROM meta").to_arrow_table()
     assert counted.column(0).to_pylist() == [70]
     assert tally.requests == 0

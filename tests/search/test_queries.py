@@ -117,14 +117,14 @@ def test_counting_reads_a_chunk_once(tmp_path: Path) -> None:
     collection = l2view.Collection(tmp_path / "c")
     query = "SELECT n, COUNT(*) AS c FROM meta GROUP BY n ORDER BY n"
     for decoded in (24, 0):
-        collection.meta = collection.meta.counting(tally := Tally())
+        collection.table = collection.table.counting(tally := Tally())
         found = collection.sql(query).to_arrow_table().to_pydict()
         assert found == {"n": list(range(24)), "c": [3] * 23 + [1]}
         assert tally.decoded == decoded
     CACHE.clear()
     # What is there is counted as it is.
     collection.search("n >= 0", fields=[])
-    collection.meta = collection.meta.counting(tally := Tally())
+    collection.table = collection.table.counting(tally := Tally())
     collection.sql(query).to_arrow_table()
     assert tally.decoded == 0
 
@@ -155,22 +155,23 @@ def test_a_field_called_as_a_count(tmp_path: Path) -> None:
 def test_a_filtered_table_is_counted_as_it_is(tmp_path: Path) -> None:
     write(tmp_path / "c", wide(30))
     collection = l2view.Collection(tmp_path / "c")
-    collection.meta = collection.meta.filter(pc.field("n") > 7)
-    found = collection.sql("SELECT n, COUNT(*) AS c FROM meta GROUP BY n ORDER BY n").to_pydict()
+    mine = collection.meta.filter(pc.field("n") > 7)
+    query = "SELECT n, COUNT(*) AS c FROM mine GROUP BY n ORDER BY n"
+    found = collection.sql(query, tables={"mine": mine}).to_pydict()
     assert found == {"n": [8, 9], "c": [3, 3]}
 
 
 def test_a_query_with_a_limit_stops_early(tmp_path: Path) -> None:
     write(tmp_path / "c", wide(700))
     collection = l2view.Collection(tmp_path / "c")
-    meta = collection.meta
+    table = collection.table
     for query in (
         "SELECT s FROM meta LIMIT 2",
         "SELECT s FROM meta WHERE f >= 0 LIMIT 2",
         "SELECT t FROM meta WHERE t >= TIMESTAMP '2025-01-02' LIMIT 2 OFFSET 1",
     ):
         CACHE.clear()
-        collection.meta = meta.counting(tally := Tally())
+        collection.table = table.counting(tally := Tally())
         assert collection.sql(query).to_arrow_table().num_rows == 2
         assert 0 < tally.decoded < 40, query  # of 100 or 200: Arrow reads some ahead
 
@@ -178,7 +179,7 @@ def test_a_query_with_a_limit_stops_early(tmp_path: Path) -> None:
 def test_a_sorted_query_reads_the_rest_for_few(tmp_path: Path) -> None:
     write(tmp_path / "c", wide(70))
     collection = l2view.Collection(tmp_path / "c")
-    collection.meta = collection.meta.counting(tally := Tally())
+    collection.table = collection.table.counting(tally := Tally())
     found = collection.sql("SELECT s, id, f FROM meta ORDER BY f DESC, idx LIMIT 1").to_pydict()
     assert found == {"s": ["s11"], "id": ["g007"], "f": [49.0]}
     assert tally.decoded == 10 + 2

@@ -1,0 +1,231 @@
+"""Rows of ``/meta`` as record batches, of which the chunks are read together."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from l2view.errors import L2ViewWarning, warn
+from l2view.meta.chunks import Chunks
+from l2view.meta.footprints import not_finite, unreadable, without
+from l2view.meta.schema import ROW, Field, table_schema
+from l2view.meta.zones import chunks_of
+from l2view.text import join_names
+
+RANGE_ROWS = 65_536
+"""The fewest rows in a run, where there are as many."""
+
+AT_ONCE = 16
+"""The chunks to request together."""
+
+WIDE = 2**31
+"""Bytes of a column from which its offsets don't fit in 32 bits."""
+
+TAKE_ROWS = 131_072
+"""The values of such a column to take at a time."""
+
+type Selection = tuple[range, NDArray[np.int64] | None]
+"""A run of rows, and those of them that are wanted, ascending; None for all."""
+
+
+class KnownValues(Protocol):
+    """Values that need no reading."""
+
+    def values(self, name: str, rows: NDArray[np.int64]) -> pa.Array | None:
+        """Return a field's values at some rows, None where they must be read."""
+        ...
+
+
+@dataclass(frozen=True)
+class RowReader:
+    """Reads rows of fields.
+
+    Attributes
+    ----------
+    chunks
+        The chunks of the store.
+    fields
+        The fields by name, all of one length.
+    checked
+        Whether footprints are parsed, and NULL where they can't be.
+    known
+        Values that needn't be read.
+    """
+
+    chunks: Chunks
+    fields: Mapping[str, Field]
+    checked: bool = False
+    known: KnownValues | None = None
+
+    def schema(self, names: Sequence[str]) -> pa.Schema:
+        """Return the schema of some columns."""
+        known = table_schema(tuple(self.fields[name] for name in names if name != ROW))
+        return pa.schema([known.field(name) for name in names])
+
+    def read(
+        self, selections: Sequence[Selection], names: Sequence[str], learn: Collection[str] = ()
+    ) -> list[pa.RecordBatch]:
+        """Read the columns `names` of each selection.
+
+        The chunks of all of them are requested together. The zones of the fields called `learn`
+        are remembered.
+        """
+        fields = [self.fields[name] for name in names if name != ROW]
+        needed = [
+            {
+                field.name: _chunk_numbers(field, run, rows)
+                for field in fields
+                if rows is None or self._known(field.name, rows) is None
+            }
+            for run, rows in selections
+        ]
+        wanted = {
+            (name, number): None
+            for numbered in needed
+            for name, numbers in numbered.items()
+            for number in numbers
+        }
+        arrays = self.chunks.read([(self.fields[name], number) for name, number in wanted], learn)
+        held = dict(zip(wanted, arrays, strict=True))
+        schema = self.schema(names)
+        batches = []
+        for (run, rows), numbered in zip(selections, needed, strict=True):
+            numbers = np.arange(run.start, run.stop, dtype=np.int64) if rows is None else rows
+            if not names:  # a batch of no columns still has a length
+                batches.append(pa.record_batch({ROW: pa.nulls(len(numbers))}).select([]))
+                continue
+            columns: dict[str, pa.Array] = {ROW: pa.array(numbers)}
+            for field in fields:
+                if field.name in numbered:
+                    pieces = [
+                        _piece(field, number, held[field.name, number], run, rows)
+                        for number in numbered[field.name]
+                    ]
+                    column = pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
+                else:
+                    column = self._known(field.name, numbers)
+                columns[field.name] = self._usable(column, field, numbers)
+            arrays = [columns[name] for name in names]
+            batches.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
+        return batches
+
+    def read_grouped(
+        self, selections: Sequence[Selection], names: Sequence[str]
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the columns `names` of each selection, some selections read at a time."""
+        most = self.runs_at_once(names)
+        for group in growing_groups(selections, most, most):
+            yield from self.read(group, names)
+
+    def take(self, rows: NDArray[np.int64], runs: Iterable[range], names: Sequence[str]) -> Any:
+        """Read rows of `runs` by their numbers, in the order given; return a `pyarrow.Table`."""
+        order = np.argsort(rows, kind="stable")
+        ascending = rows[order]
+        selections = selections_of(ascending, runs)
+        table = pa.Table.from_batches(self.read_grouped(selections, names), self.schema(names))
+        if np.array_equal(ascending, rows):
+            return table
+        position = np.empty_like(order)
+        position[order] = np.arange(len(order))
+        columns = [_take(column, pa.array(position)) for column in table.columns]
+        return pa.table(columns, schema=table.schema)
+
+    def runs_at_once(self, names: Sequence[str]) -> int:
+        """Return how many runs to read together, so that a store is asked for much at once."""
+        step = len(next(row_runs(self.fields), range(RANGE_ROWS)))
+        fields = [self.fields[name] for name in names if name != ROW]
+        chunks = sum(-(-step // field.chunk_length) for field in fields)
+        return max(1, AT_ONCE // max(chunks, 1))
+
+    def _known(self, name: str, rows: NDArray[np.int64]) -> pa.Array | None:
+        return None if self.known is None else self.known.values(name, rows)
+
+    def _usable(self, column: pa.Array, field: Field, rows: NDArray[np.int64]) -> pa.Array:
+        """Return footprints with NULL for those that would stop the functions of SQL."""
+        if field.geometry is None:
+            return column
+        if self.checked:
+            column = without(column, unreadable(column))
+        bad = not_finite(column, field)
+        if len(bad):
+            named = join_names(map(str, rows[bad]), most=5)
+            warn(
+                f'the field "{field.name}" of idx {named} has a coordinate that is NaN or '
+                "infinite; such a footprint is NULL",
+                L2ViewWarning,
+            )
+        return without(column, bad)
+
+
+def row_runs(fields: Mapping[str, Field], begin: int = 0) -> Iterator[range]:
+    """Yield the runs of rows from `begin` that a scan decides about at a time.
+
+    They end where the chunks of the field with the longest chunks end.
+    """
+    length = next((field.length for field in fields.values()), 0)
+    longest = max((field.chunk_length for field in fields.values()), default=RANGE_ROWS)
+    step = -(-RANGE_ROWS // longest) * longest
+    for start in range(begin // step * step, length, step):
+        yield range(max(start, begin), min(start + step, length))
+
+
+def selections_of(rows: NDArray[np.int64], runs: Iterable[range]) -> list[Selection]:
+    """Return ascending rows by the run that they are in; runs without any are left out."""
+    selections: list[Selection] = []
+    for run in runs:
+        first, last = np.searchsorted(rows, (run.start, run.stop))
+        if first < last:
+            selections.append((run, rows[first:last]))
+    return selections
+
+
+def growing_groups[Item](items: Iterable[Item], most: int, first: int) -> Iterator[list[Item]]:
+    """Yield groups of items: `first` of them, then ever more, at most `most`."""
+    pending, size = iter(items), first
+    while group := list(islice(pending, size)):
+        yield group
+        size = min(2 * size, most)
+
+
+def part_in_run(field: Field, number: int, values: Any, run: range) -> Any:
+    """Return that part of a chunk's values, one a row, which lies in a run of rows."""
+    start = number * field.chunk_length
+    return values[max(run.start - start, 0) : min(run.stop - start, field.chunk_length)]
+
+
+def _chunk_numbers(field: Field, run: range, rows: NDArray[np.int64] | None) -> list[int]:
+    if rows is None:
+        return list(chunks_of(field, run))
+    numbers: list[int] = np.unique(rows // field.chunk_length).tolist()
+    return numbers
+
+
+def _piece(
+    field: Field, number: int, chunk: pa.Array, run: range, rows: NDArray[np.int64] | None
+) -> pa.Array:
+    """Return what a chunk has of a run of rows, or of some rows of it."""
+    if rows is None:
+        return part_in_run(field, number, chunk, run)
+    start = number * field.chunk_length
+    first, last = np.searchsorted(rows, (start, start + field.chunk_length))
+    return chunk.take(pa.array(rows[first:last] - start))
+
+
+def _take(column: pa.ChunkedArray, positions: pa.Array) -> pa.ChunkedArray:
+    """Return the values at `positions`.
+
+    Arrow joins a column's pieces for that, which fails where strings or bytes are more than
+    2 GiB unless their offsets are wide.
+    """
+    wide = {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}.get(column.type)
+    if wide is None or column.nbytes < WIDE:
+        return column.take(positions)
+    joined = column.cast(wide).combine_chunks()
+    blocks = (positions[start : start + TAKE_ROWS] for start in range(0, len(positions), TAKE_ROWS))
+    return pa.chunked_array([joined.take(block).cast(column.type) for block in blocks], column.type)
