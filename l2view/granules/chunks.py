@@ -102,10 +102,7 @@ class ChunkTable:
 def grid_of(document: JSON) -> tuple[int, ...]:
     """Return the number of chunks along each axis of an array, by its document.
 
-    Raises
-    ------
-    ValueError
-        Where its chunk grid is none that l2view knows.
+    A `ValueError` says that its chunk grid is none that l2view knows.
     """
     grid = document["chunk_grid"]
     if grid["name"] == "regular":

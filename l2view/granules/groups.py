@@ -48,14 +48,8 @@ def location_field(fields: Sequence[str], name: str | None = None) -> str | None
 class GroupsLayout:
     """Each granule is a group or an array of the source store.
 
-    A granule that is one array is shown as a group with that array in it.
-
-    Parameters
-    ----------
-    hierarchy
-        The source store. Paths are taken from its root and can't leave it.
-    field
-        The field with the paths, None where the collection has no arrays.
+    A granule that is one array is shown as a group with that array in it. The `field` holds the
+    paths, which can't leave the store; without one the collection has no arrays.
     """
 
     def __init__(self, hierarchy: Hierarchy, field: str | None) -> None:

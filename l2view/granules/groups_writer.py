@@ -37,9 +37,9 @@ def granule_path(name: str) -> str:
 def write_groups(
     store: icechunk.IcechunkStore, granules: Sequence[tuple[str, GranuleReferences]]
 ) -> list[dict[str, Value]]:
-    """Write granules, each as a group of its own, in the place of one with the same id.
+    """Write granules, by id and references, each as a group in the place of one with its id.
 
-    Parameters and return value are those of `packed_writer.write_packed`.
+    Returns the field that locates each, in their order.
     """
     root = zarr.open_group(store, mode="a")
     root.require_group(GRANULES)

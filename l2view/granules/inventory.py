@@ -104,17 +104,7 @@ def grid_document(variant: JSON, shape: NDArray[np.int64], chunks: NDArray[np.in
 
 @dataclass(frozen=True)
 class GroupInventory:
-    """One group of n granules.
-
-    Attributes
-    ----------
-    variants
-        The different attributes, of those that are relevant.
-    variant_index
-        The variant of each granule, of shape (n,).
-    attributes
-        The attributes that all granules share.
-    """
+    """One group of n granules, as an `ArrayInventory` has arrays; a variant is its attributes."""
 
     variants: tuple[JSON, ...]
     variant_index: NDArray[np.int32]
@@ -125,16 +115,7 @@ class GroupInventory:
 class Inventory:
     """The arrays and groups, by path, of the n granules of one profile.
 
-    Attributes
-    ----------
-    name
-        The profile's name.
-    rows
-        The granules, of shape (n,), ascending.
-    arrays
-        Their arrays.
-    groups
-        Their groups; ``""`` is the granule's own.
+    `rows` are the granules, of shape (n,), ascending; the group ``""`` is the granule itself.
     """
 
     name: str
@@ -165,16 +146,9 @@ class SourceArray:
 
 @dataclass
 class Variants:
-    """The different documents of one array or group, numbered as they come.
+    """The different documents of one array or group, by their text, numbered as they come.
 
-    Attributes
-    ----------
-    relevant
-        The attributes that tell documents apart.
-    documents
-        The different ones, by their text.
-    shared
-        The attributes that all of them share, None before the first.
+    They differ in `relevant` attributes; `shared` are those of all, None before the first.
     """
 
     relevant: frozenset[str]
@@ -203,16 +177,9 @@ class Variants:
     def numbers(
         self, count: int, changed: Sequence[tuple[int, JSON]], document: Callable[[JSON], JSON]
     ) -> NDArray[np.int32]:
-        """Return the numbers of the documents of many granules.
+        """Return the numbers of the documents of `count` granules.
 
-        Parameters
-        ----------
-        count
-            The number of granules.
-        changed
-            The granules whose attributes differ from what most have, each with its patch.
-        document
-            Makes a document of such a patch.
+        Most have the `document` of an empty patch; those that `changed` come with their patch.
         """
         numbers = np.zeros(count, dtype=np.int32)
         if len(changed) < count:

@@ -45,12 +45,7 @@ BLOCKS = 64
 class SlotBlock:
     """What differs between the granules of a block of slots.
 
-    Attributes
-    ----------
-    shapes, chunk_shapes
-        Of shape (slots, `Profile.width`).
-    attributes
-        The patches to the profile's attributes by path, as JSON, of shape (slots,).
+    Shapes are of shape (slots, `Profile.width`); attributes are patches by path, as JSON.
     """
 
     shapes: NDArray[np.int64]
@@ -64,10 +59,8 @@ class StoredProfile:
 
     Attributes
     ----------
-    profile
-        What its granules share.
     attributes
-        The attributes by path that the slots' patches are of.
+        By path; what the slots' patches are of.
     arrays
         ``shapes``, ``chunk_shapes`` and ``attributes``, with a row a slot.
     probes
@@ -95,13 +88,7 @@ class StoredProfile:
 
 
 class PackedLayout:
-    """Each granule is a slot of its profile's packed arrays.
-
-    Parameters
-    ----------
-    hierarchy
-        The source store.
-    """
+    """Each granule is a slot of its profile's packed arrays."""
 
     fields: tuple[str, ...] = ("profile", "slot")
 

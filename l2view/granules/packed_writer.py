@@ -35,14 +35,8 @@ ATTRIBUTE_SLOTS = 256
 class PackedExtent:
     """The extent of a packed array so far.
 
-    Attributes
-    ----------
-    shape
-        The longest of the granules' shapes along each axis.
-    grid
-        The largest of their numbers of chunks.
-    chunk_shape
-        Their chunk shape, None where they differ.
+    `shape` and `grid` are the largest of the granules' shapes and numbers of chunks along each
+    axis; `chunk_shape` is None where theirs differ.
     """
 
     shape: list[int]
@@ -60,19 +54,9 @@ class PackedExtent:
 def write_packed(
     store: icechunk.IcechunkStore, granules: Sequence[tuple[str, GranuleReferences]]
 ) -> list[dict[str, Value]]:
-    """Write granules, each into the next slot of its profile.
+    """Write granules, by id and references, each into the next slot of its profile.
 
-    Parameters
-    ----------
-    store
-        A writable session's store.
-    granules
-        Their ids and references.
-
-    Returns
-    -------
-    list
-        The fields that locate each, in their order.
+    Returns the fields that locate each, in their order.
     """
     root = zarr.open_group(store, mode="a")
     members: dict[str, list[int]] = {}

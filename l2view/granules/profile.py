@@ -46,16 +46,9 @@ def regular_grid(chunk_shape: Sequence[int]) -> JSON:
 
 @dataclass(frozen=True)
 class ArrayTemplate:
-    """One array of a profile.
+    """One array of a profile: its path below the granule, and its number of dimensions.
 
-    Attributes
-    ----------
-    path
-        Its path below the granule.
-    document
-        A granule's own Zarr v3 document, without shape, chunk grid and attributes.
-    rank
-        The number of its dimensions.
+    The document is a granule's own Zarr v3 document, without shape, chunk grid and attributes.
     """
 
     path: str
@@ -66,10 +59,7 @@ class ArrayTemplate:
     def from_document(cls, path: str, document: JSON) -> Self:
         """Return the template of an array with a Zarr v3 document.
 
-        Raises
-        ------
-        ValueError
-            Where it has storage transformers.
+        A `ValueError` says that it can't be packed.
         """
         if document.get("storage_transformers"):
             raise ValueError("it has storage transformers")
@@ -94,18 +84,9 @@ class ArrayTemplate:
     def packed_document(
         self, slots: int, shape: Sequence[int], grid: Sequence[int], chunk_shape: list[int] | None
     ) -> JSON:
-        """Return the Zarr v3 document of the packed array.
+        """Return the Zarr v3 document of the packed array of many granules (see `PackedExtent`).
 
-        Parameters
-        ----------
-        slots
-            The number of granules.
-        shape
-            The longest of their shapes along each axis.
-        grid
-            The largest of their numbers of chunks along each axis.
-        chunk_shape
-            Their chunk shape; None where they differ, and the array's cells are chunks.
+        Where chunk shapes differ, or a codec can't take another axis, its cells are chunks.
         """
         codecs = None if chunk_shape is None else with_leading_axis(self.document["codecs"])
         if codecs is None or chunk_shape is None:
@@ -119,15 +100,7 @@ class ArrayTemplate:
 
 @dataclass(frozen=True)
 class Profile:
-    """What the granules of one product version share.
-
-    Attributes
-    ----------
-    arrays
-        Their arrays, by path.
-    groups
-        The paths of their groups but the granule's own.
-    """
+    """What the granules of one product version share: arrays, and paths of groups below them."""
 
     arrays: tuple[ArrayTemplate, ...]
     groups: tuple[str, ...] = ()

@@ -81,10 +81,8 @@ class GranuleReferences:
 
     Attributes
     ----------
-    arrays
-        Its arrays.
     attributes
-        The attributes of its groups by path, ``""`` for the granule's own.
+        Of its groups by path, ``""`` for the granule's own.
     checksums
         Of its files, by URL.
     omitted
@@ -123,23 +121,7 @@ def put_references(
 ) -> None:
     """Write the references of an array, and the chunks that it holds itself.
 
-    Parameters
-    ----------
-    store
-        A writable session's store.
-    path
-        The array that is written to; it is there.
-    array
-        The array that is written.
-    checksums
-        Of its files, by URL.
-    prefix
-        Chunk indices before the array's own.
-
-    Raises
-    ------
-    L2ViewError
-        Where a reference can't be written.
+    They go to the array at `path`, with the chunk indices `prefix` before the array's own.
     """
     files = array.files
     failed: object = None

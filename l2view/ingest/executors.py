@@ -29,16 +29,10 @@ WINDOW = 64
 
 @dataclass(frozen=True)
 class Workers:
-    """An executor that can be made again.
+    """An executor that can be made again, and how many tasks wait or run at a time.
 
-    Attributes
-    ----------
-    make
-        Makes the executor, None to run tasks in this thread.
-    window
-        The tasks that wait or run at a time.
-    processes
-        Whether `make` starts processes, and can start others where one of them ends.
+    Nothing makes one where tasks run in this thread; where it is of `processes`, another is made
+    when one of them ends.
     """
 
     make: Callable[[], AbstractContextManager[Executor]] | None
@@ -97,16 +91,8 @@ def map_tasks[T, R](
 ) -> Iterator[R]:
     """Yield the results of tasks, in their order, a window of them in work.
 
-    Parameters
-    ----------
-    pool
-        The workers.
-    function
-        Run for each task; for processes it must pickle, as tasks and results must.
-    tasks
-        Of any number.
-    worker_died
-        The result of a task that ends the process that runs it.
+    For processes, the function, tasks and results must pickle. `worker_died` gives the result of
+    a task that ends the process that runs it.
     """
     if pool.make is None:
         yield from map(function, tasks)

@@ -180,19 +180,8 @@ def _parse_by_group(
 ) -> tuple[ManifestGroup, dict[str, Obstacle]]:
     """Parse group by group, and where that fails dataset by dataset.
 
-    Parameters
-    ----------
-    group
-        The group.
-    parse
-        Called with options of the parser, it returns a group.
-    above
-        The addresses of the groups that it lies in.
-
-    Returns
-    -------
-    ManifestGroup, dict
-        What can be referred to, and the obstacles of other datasets, by path.
+    The group lies in those at the addresses `above`. Returns what can be referred to, and the
+    obstacles of other datasets, by path.
     """
     path, above = group.name.strip("/"), (*above, _address(group))
     obstacles: dict[str, Obstacle] = {}

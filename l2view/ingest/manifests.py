@@ -19,13 +19,7 @@ from l2view.text import replace_surrogates
 
 
 def manifest_references(group: ManifestGroup) -> tuple[list[ArrayReferences], dict[str, JSON]]:
-    """Return the arrays of a VirtualiZarr group, and the attributes of its groups by path.
-
-    Raises
-    ------
-    ValueError
-        Where an array has a chunk grid that isn't regular.
-    """
+    """Return the arrays of a VirtualiZarr group, and the attributes of its groups by path."""
     nodes = dict(_walk(group, ""))
     arrays = {path: node for path, node in nodes.items() if isinstance(node, ManifestArray)}
     attributes = {

@@ -162,13 +162,7 @@ def _parse_file(asset: str, url: str, options: ParseOptions) -> ParsedFile:
 
 
 def _detect(url: str, reader: ReadableFile | None) -> FileFormat:
-    """Return the format of what is at `url`, a file or a Zarr hierarchy.
-
-    Raises
-    ------
-    IngestError
-        Where there is nothing, or it is of no known format.
-    """
+    """Return the format of what is at `url`, a file or a Zarr hierarchy."""
     try:
         if reader is not None:
             return detect_format(read_head(reader, HEAD))
@@ -218,10 +212,7 @@ def _checksums(
 ) -> dict[str, Checksum]:
     """Return the checksums of a file and of those that it refers to.
 
-    Raises
-    ------
-    IngestError
-        Where Icechunk can't refer to one, or it isn't there.
+    An `IngestError` names one that Icechunk can't refer to, or that isn't there.
     """
     checksums = {info.url: info.checksum for info in infos}
     for target in sorted({location for array in arrays for location in array.files}):

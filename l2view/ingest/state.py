@@ -80,12 +80,7 @@ def _array(root: zarr.Group, path: str) -> zarr.Array[Any]:
 def read_state(store: Store) -> CollectionState:
     """Return the state of a collection.
 
-    Raises
-    ------
-    IngestError
-        Where the store holds something else, or a collection that isn't whole.
-    FieldError
-        Where it has a field that ingest can't add to.
+    An `IngestError` or `FieldError` says what ingest can't add to.
     """
     try:
         root = zarr.open_group(store, mode="r")

@@ -57,21 +57,9 @@ def flatten_images(
 ) -> tuple[list[ArrayReferences], dict[str, JSON], dict[str, str]]:
     """Return a TIFF's images as arrays ``0``, ``1``, … of one group, the full one first.
 
-    Its parser makes a group of each, with an array of the same name.
-
-    Parameters
-    ----------
-    arrays
-        The arrays, as parsed.
-    attributes
-        The attributes of the groups, by path.
-    alone
-        Whether a single image is to be an array without a group.
-
-    Returns
-    -------
-    list, dict, dict
-        The arrays, the attributes of groups by path, and why images are left out, by path.
+    Its parser makes a group of each, with an array of the same name. With `alone`, a single
+    image becomes an array without a group. Returns the arrays, the attributes of groups, and why
+    images are left out, by path.
     """
     renamed: list[ArrayReferences] = []
     omitted: dict[str, str] = {}

@@ -31,18 +31,9 @@ ATTEMPTS = 100
 
 @dataclass
 class BatchResult:
-    """What became of a batch.
+    """What became of a batch: ids, the failed with their reasons, and what was written.
 
-    Attributes
-    ----------
-    added, replaced, skipped
-        Ids.
-    failed
-        Granules, each with its reason.
-    granules
-        The granules that were written.
-    snapshot
-        The commit, None where nothing was written.
+    There is no snapshot where nothing was written.
     """
 
     added: list[str] = field(default_factory=list)
@@ -58,27 +49,10 @@ def commit_with_retries(
     branch: str,
     change: Callable[[icechunk.Session], str | None],
 ) -> str | None:
-    """Commit a change, which is made again where others commit first.
+    """Commit a change, which is made again where others commit first; return the snapshot.
 
-    Parameters
-    ----------
-    repository
-        The collection's repository.
-    branch
-        The branch to commit to.
-    change
-        Called with a writable session, it returns the commit's message, None where there is
-        nothing to commit.
-
-    Returns
-    -------
-    str or None
-        The snapshot.
-
-    Raises
-    ------
-    IngestError
-        Where others commit first time and again.
+    Called with a writable session, `change` returns the commit's message, None where there is
+    nothing to commit.
     """
     for attempt in range(ATTEMPTS):
         session = repository.writable_session(branch)
@@ -101,19 +75,8 @@ def write_batch(
 ) -> BatchResult:
     """Write a batch in one commit.
 
-    Parameters
-    ----------
-    repository
-        The collection's repository. Its virtual chunk containers cover the granules' files.
-    granules
-        The batch. Of several with one id, the first counts (the last with ``"replace"``).
-    options
-        The branch, the storage, and what becomes of a granule whose id is there already.
-
-    Raises
-    ------
-    IngestError
-        Where others commit first time and again, or the collection has another storage.
+    The repository's virtual chunk containers cover the granules' files. Of several granules with
+    one id, the first counts (the last with ``on_conflict="replace"``).
     """
     result = BatchResult()
 
@@ -130,12 +93,7 @@ def write_batch(
 def plan_row(granule: Granule, kinds: Kinds, storage: StorageName) -> dict[str, Value]:
     """Return a granule's row, its kinds added to `kinds`, all of them or none.
 
-    Raises
-    ------
-    FieldError
-        Where a field can't hold its value.
-    ValueError
-        Where an array can't be written so.
+    A `FieldError` or `ValueError` says which field or array can't be written.
     """
     _ = granule.references.profile
     row: dict[str, Value] = {name: plain(name, value) for name, value in granule.row.items()}

@@ -58,13 +58,7 @@ def icechunk_storage(url: str) -> icechunk.Storage | None:
 
 
 def container_store(prefix: str) -> Any:
-    """Return the store of a virtual chunk container.
-
-    Raises
-    ------
-    IngestError
-        Where Icechunk has none of the kind.
-    """
+    """Return the store of a virtual chunk container; an `IngestError` for another scheme."""
     parts = urlsplit(prefix)
     match parts.scheme:
         case "file":
@@ -81,17 +75,7 @@ def container_store(prefix: str) -> Any:
 def container_credentials(prefix: str, credentials: Any) -> Any:
     """Return credentials of Icechunk's for a container.
 
-    Parameters
-    ----------
-    prefix
-        The container.
-    credentials
-        Icechunk's, ``"env"`` for those of the environment, ``"anonymous"`` or None for none.
-
-    Raises
-    ------
-    AuthorizationError
-        Where the container takes Icechunk's.
+    They are such already, or ``"env"`` for those of the environment, ``"anonymous"`` or None.
     """
     scheme = urlsplit(prefix).scheme
     if credentials not in (None, "anonymous", "env"):

@@ -55,13 +55,7 @@ def config(*, is_writer: bool = False) -> icechunk.RepositoryConfig:
 
 
 def open_repository(store: Any) -> icechunk.Repository:
-    """Open the repository to ingest into; a path or URL makes one where there is none.
-
-    Raises
-    ------
-    IngestError
-        Where there is something else.
-    """
+    """Open the repository to ingest into; a path or URL makes one where there is none."""
     repository = find_repository(store)
     if repository is not None:
         return repository
@@ -77,10 +71,7 @@ def open_repository(store: Any) -> icechunk.Repository:
 def find_repository(store: Any) -> icechunk.Repository | None:
     """Open the repository that is there, None where there is none.
 
-    Raises
-    ------
-    IngestError
-        Where there is something else.
+    An `IngestError` says that there is something else.
     """
     if isinstance(store, icechunk.Repository):
         return store

@@ -33,12 +33,7 @@ def harvest_files(
     """Return the fields that a granule's files give, the first file's before the others'.
 
     l2view's own harvesters stop at the file that completes time and place, with the fields of
-    the granule's `record`.
-
-    Raises
-    ------
-    IngestError
-        Where another package's harvester fails, naming it.
+    the granule's `record`. An `IngestError` names another package's harvester that fails.
     """
     harvested: dict[str, Any] = {}
     added: dict[str, Any] = {}

@@ -30,13 +30,7 @@ def umm_of(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
 
 
 def record_of(umm: Mapping[str, Any]) -> tuple[str, dict[str, str], dict[str, Any]]:
-    """Return the id, files and fields of a UMM-G record.
-
-    Raises
-    ------
-    IngestError
-        Where it names no file.
-    """
+    """Return the id, files and fields of a UMM-G record; an `IngestError` says it has no file."""
     name = str(umm["GranuleUR"])
     urls: list[str] = []
     for kind in ("GET DATA", "GET DATA VIA DIRECT ACCESS"):

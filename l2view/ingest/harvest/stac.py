@@ -39,17 +39,8 @@ def item_of(
 ) -> tuple[str, dict[str, str], dict[str, Any], dict[str, str]]:
     """Return the id, files and fields of a STAC Item, and why assets are left out.
 
-    Parameters
-    ----------
-    item
-        The Item.
-    base
-        The URL that it was read from, for assets with relative paths.
-
-    Raises
-    ------
-    IngestError
-        Where it has no asset with arrays.
+    Assets' paths may be relative to `base`, the URL that it was read from. An `IngestError` says
+    that no asset has arrays.
     """
     links = {link.get("rel"): link.get("href") for link in item.get("links", ())}
     remote = bool(base) and not base.startswith("file://")
