@@ -37,9 +37,16 @@ if TYPE_CHECKING:
     from l2view.cells.one_array import zarr_cells
     from l2view.collection import Collection
     from l2view.config import config
+    from l2view.ingest.formats import FileFormat
+    from l2view.ingest.report import IngestReport
     from l2view.mosaic.api import explain_mosaic, mosaic
+    from l2view.mosaic.explain import MosaicExplanation
+    from l2view.mosaic.spec import MosaicSpec
+    from l2view.scan.dataset import TableDataset
     from l2view.search.query import Query
+    from l2view.stores.open import SourceOptions
     from l2view.view import View
+    from l2view.virtual.store import ViewStore
 
     __version__: str
 
@@ -49,10 +56,14 @@ __all__ = [
     "Collection",
     "ExportError",
     "FieldError",
+    "FileFormat",
     "IngestError",
+    "IngestReport",
     "L2ViewError",
     "L2ViewWarning",
     "MissingGranuleWarning",
+    "MosaicExplanation",
+    "MosaicSpec",
     "NotACollectionError",
     "Query",
     "QueryError",
@@ -60,8 +71,11 @@ __all__ = [
     "ShapeError",
     "SkippedArrayWarning",
     "SkippedFieldWarning",
+    "SourceOptions",
     "StoreError",
+    "TableDataset",
     "View",
+    "ViewStore",
     "config",
     "explain_mosaic",
     "ingest",
@@ -74,8 +88,15 @@ __all__ = [
 
 _DEFERRED = {
     "Collection": "l2view.collection",
+    "FileFormat": "l2view.ingest.formats",
+    "IngestReport": "l2view.ingest.report",
+    "MosaicExplanation": "l2view.mosaic.explain",
+    "MosaicSpec": "l2view.mosaic.spec",
     "Query": "l2view.search.query",
+    "SourceOptions": "l2view.stores.open",
+    "TableDataset": "l2view.scan.dataset",
     "View": "l2view.view",
+    "ViewStore": "l2view.virtual.store",
     "config": "l2view.config",
     "explain_mosaic": "l2view.mosaic.api",
     "ingest": "l2view.api",
