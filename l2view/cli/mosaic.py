@@ -10,7 +10,7 @@ import typer
 from l2view.cli.options import SearchOptions, StoreOptions, with_options
 from l2view.errors import QueryError
 from l2view.geolocation.bands import band_name
-from l2view.mosaic.api import explain_mosaic, require_extras, tree_of
+from l2view.mosaic.api import explain_mosaic, require_extras, view_tree
 
 OUT = "The image: OUT.tif, a Cloud-Optimized GeoTIFF, or OUT.zarr. Not with --explain."
 
@@ -83,7 +83,7 @@ def make_mosaic(
         from l2view.mosaic.plan import plan_mosaic
         from l2view.mosaic.spec import MosaicSpec
         from l2view.mosaic.write import write_mosaic
-    plan = plan_mosaic(tree_of(view), MosaicSpec(**spec))
+    plan = plan_mosaic(view_tree(view), MosaicSpec(**spec))
     write_mosaic(plan, cast("str", output), overwrite=overwrite, progress=True)
     typer.echo(f"wrote {output}", err=True)
 

@@ -58,13 +58,12 @@ def mosaic(
 ) -> xr.Dataset:
     """Put a view's granules together on one grid, as one lazy image.
 
-    Nothing is read but where granules lie. When a chunk of the image is computed, it reads those
-    chunks of those granules that touch it, of the coarsest overview that is no coarser than the
-    image, with each granule's own scale, offset and fill value.
+    Nothing is read but where granules lie. A chunk of the image, when it is computed, reads the
+    chunks that touch it, of the coarsest overviews that are no coarser than the image.
 
-    Granules may be images in any CRS, placed by a transform (of the conventions ``spatial:``,
+    Granules may be images in any CRS, located by a transform (of the conventions ``spatial:``,
     ``proj:`` and ``multiscales``, GeoTIFF keys, a CF grid mapping, axes, or the fields ``proj:…``),
-    and swaths, placed by their latitudes and longitudes.
+    and swaths, located by latitudes and longitudes.
 
     Parameters
     ----------
@@ -73,63 +72,57 @@ def mosaic(
     crs
         The image's CRS: ``"EPSG:32631"``, WKT, or anything else that pyproj takes.
     resolution
-        The size of its pixels in the CRS's unit, or a pair, along x and y. Pixels lie at multiples
-        of it.
+        The size of a pixel in the CRS's unit, or along x and y. Pixels lie at multiples of it.
     bbox
-        What it covers: west, south, east, north in degrees (EPSG:4326); west > east crosses the
+        What it covers, west, south, east, north in degrees (EPSG:4326), west > east across the
         antimeridian. By default all that the granules cover.
     like
         A `odc.geo.geobox.GeoBox`, DataArray or Dataset whose grid it has, instead of these three.
     bands
-        Arrays by their paths below a granule, or their names alone; or a mapping of what each is
-        to be called to its path. ``"rgb[0]"`` is the first of an array with more axes than rows
-        and columns. All images by default.
+        Paths of arrays below a granule, or their names; or a mapping of bands' names to them.
+        ``"rgb[0]"`` is the first of an array with more axes than two. All images by default.
     chunks
         The rows and columns of a chunk; None for one chunk.
     resampling
         ``"nearest"``, ``"bilinear"``, ``"cubic"``, ``"cubic_spline"``, ``"lanczos"``,
         ``"average"``, ``"mode"``, ``"max"``, ``"min"``, ``"med"``, ``"q1"``, ``"q3"``, ``"sum"``
-        or ``"rms"``, as GDAL has them. Swaths take the nearest cell, if the pixel lies in it; or a
+        or ``"rms"``, as GDAL has them. Of swaths the nearest cell, if the pixel lies in it, or a
         statistic of the cells whose centres lie in the pixel.
     nodata
-        What stands where there is nothing, and for nothing in granules that don't say it. By
-        default NaN among floats, and among integers the granules' own fill value.
+        What stands for nothing, also in granules that don't say it. By default NaN among floats,
+        and among integers the granules' own fill value.
     dtype
-        The image's data type: integers are rounded, and cut off at what it holds. By default that
-        of the decoded values; of means and medians of integers one of floats.
+        The image's data type, in which integers are rounded and clipped. By default that of the
+        decoded values; of means and medians of integers one of floats.
     order_by
-        SQL sort expressions such as ``"cloud_cover"`` or ``"datetime DESC"``, by which the first
-        lies on top. By default the order of the view.
+        SQL sort expressions, such as ``"datetime DESC"``: the first lies on top. By default the
+        order of the view.
     reduce
-        What becomes of several granules in one pixel: ``"first"``, ``"last"``, ``"min"``,
+        The composite of several granules in one pixel: ``"first"``, ``"last"``, ``"min"``,
         ``"max"``, ``"mean"``, ``"median"``, ``"count"``; or a function that makes an image of a
-        masked array of shape (granules, rows, columns). Of the first and last those granules
-        aren't read whose pixels are taken.
+        masked array of shape (granules, rows, columns). What the first or last hides isn't read.
     group_by
-        An image for each period of time, along a dimension ``time``: ``"P1D"``, ``"P1W"``,
-        ``"P1M"``, ``"P1Y"``, ``"P10D"``, ``"PT6H"`` and the like; or for each value of an SQL
-        expression over the fields, along ``group`` where it isn't a time.
+        An image for each period, such as ``"P1D"``, ``"P1W"``, ``"P10D"`` or ``"PT6H"``, along a
+        dimension ``time``; or for each value of an SQL expression, along ``group`` if not a time.
     engine
         Whose arrays the bands are: ``"dask"`` or ``"cubed"``.
 
     Returns
     -------
     xarray.Dataset
-        A variable for each band, of dimensions (time, y, x) or (y, x), with the CRS in
-        ``spatial_ref`` and an index that tells pixels by their coordinates.
+        A variable for each band, of dimensions (time, y, x) or (y, x), with an index of its grid.
 
     Raises
     ------
     QueryError, FieldError
-        Where it can't be made, before anything is read: no such band, a resolution in another
-        unit, more pixels than can be.
+        Where it can't be made, before anything is read.
     """
     with require_extras():
         from l2view.mosaic import dataset, plan, spec
     if engine not in dataset.ARRAYS:
         raise QueryError(unknown_name("engine", str(engine), dataset.ARRAYS))
     planned = plan.plan_mosaic(
-        tree_of(view),
+        view_tree(view),
         spec.MosaicSpec(
             crs=crs,
             resolution=resolution,
@@ -184,7 +177,7 @@ def explain_mosaic(
     """
     with require_extras():
         from l2view.mosaic import explain, plan, spec
-    tree = tree_of(view)
+    tree = view_tree(view)
     planned = plan.plan_mosaic(
         tree,
         spec.MosaicSpec(
@@ -205,7 +198,7 @@ def explain_mosaic(
     return explain.explain_plan(tree, planned, progress)
 
 
-def tree_of(view: HasViewStore) -> Tree:
+def view_tree(view: HasViewStore) -> Tree:
     """Return the granules of a view.
 
     Raises

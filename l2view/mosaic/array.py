@@ -74,7 +74,7 @@ class BandArray:
         ChunkError
             Where a chunk can't be read.
         """
-        windows = split_at_antimeridian(window)
+        windows = split_window_at_antimeridian(window)
         if len(windows) > 1 or windows[0] is not window:
             return np.concatenate([self.window(part, group) for part in windows], axis=1)
         height, width = window.shape
@@ -142,7 +142,7 @@ class BandArray:
         return values if values.flags.owndata else values.copy()
 
 
-def split_at_antimeridian(window: GeoBox) -> list[GeoBox]:
+def split_window_at_antimeridian(window: GeoBox) -> list[GeoBox]:
     """Return the parts of a window in degrees, each moved to within ±180°, from left to right.
 
     Other windows are returned as they are. GDAL doesn't find everything for longitudes beyond.

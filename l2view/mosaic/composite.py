@@ -67,7 +67,7 @@ def composite(
         Where a function doesn't return an image.
     """
     if reduce in ("first", "last"):
-        return _first(images, shape, dtype)
+        return _compose_first(images, shape, dtype)
     if reduce == "count":
         return _count(images, shape)
     if reduce in ("min", "max"):
@@ -84,11 +84,11 @@ def _nothing(shape: Shape, dtype: np.dtype[Any]) -> Masked:
     return np.zeros(shape, dtype), np.zeros(shape, bool)
 
 
-def _masked(values: NDArray[Any], valid: NDArray[np.bool_]) -> Masked:
+def _with_valid(values: NDArray[Any], valid: NDArray[np.bool_]) -> Masked:
     return values, None if valid.all() else valid
 
 
-def _first(images: Iterable[PendingImage], shape: Shape, dtype: np.dtype[Any]) -> Masked:
+def _compose_first(images: Iterable[PendingImage], shape: Shape, dtype: np.dtype[Any]) -> Masked:
     """Compose what lies on top; what lies under filled pixels isn't read."""
     values: NDArray[Any] | None = None
     filled = np.zeros(shape, bool)
@@ -98,7 +98,7 @@ def _first(images: Iterable[PendingImage], shape: Shape, dtype: np.dtype[Any]) -
             if remaining == 0:
                 assert values is not None
                 return values, None
-            target = pending.target if values is None else _unfilled(filled, pending.target)
+            target = pending.target if values is None else _unfilled_part(filled, pending.target)
             if target is None:
                 continue
             for tile in pending.read(target):
@@ -113,7 +113,7 @@ def _first(images: Iterable[PendingImage], shape: Shape, dtype: np.dtype[Any]) -
     return values, None if remaining == 0 else filled
 
 
-def _unfilled(filled: NDArray[np.bool_], target: Target) -> Target | None:
+def _unfilled_part(filled: NDArray[np.bool_], target: Target) -> Target | None:
     """Return the part of a target that holds all unfilled pixels, None where there are none."""
     sides = []
     for axis, side in ((1, target[0]), (0, target[1])):
@@ -190,7 +190,7 @@ def _extreme(
         choose(target, pasted, out=target, where=valid & before)
         np.copyto(target, pasted, where=valid & ~before)
         before |= valid
-    return _masked(values, filled)
+    return _with_valid(values, filled)
 
 
 def _mean(images: Iterable[PendingImage], shape: Shape) -> Masked:
@@ -200,7 +200,7 @@ def _mean(images: Iterable[PendingImage], shape: Shape) -> Masked:
         target = total[tile.target]
         np.add(target, tile.values, out=target, where=valid)
         count[tile.target] += valid
-    return _masked(np.divide(total, count, out=total, where=count > 0), count > 0)
+    return _with_valid(np.divide(total, count, out=total, where=count > 0), count > 0)
 
 
 def _median(stack: np.ma.MaskedArray[Any, Any]) -> Masked:
@@ -212,7 +212,7 @@ def _median(stack: np.ma.MaskedArray[Any, Any]) -> Masked:
     low = np.maximum((count - 1) // 2, 0)[None]
     high = np.minimum(count // 2, len(values) - 1)[None]
     lower, upper = (np.take_along_axis(values, at, axis=0)[0] for at in (low, high))
-    return _masked(lower / 2 + upper / 2, count > 0)
+    return _with_valid(lower / 2 + upper / 2, count > 0)
 
 
 def _call(reduce: Any, stack: np.ma.MaskedArray[Any, Any]) -> Masked:
@@ -233,4 +233,4 @@ def _call(reduce: Any, stack: np.ma.MaskedArray[Any, Any]) -> Masked:
         valid &= ~np.ma.getmaskarray(result)
     if values.dtype.kind == "f":
         valid &= values == values
-    return _masked(values, valid)
+    return _with_valid(values, valid)

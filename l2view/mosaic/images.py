@@ -45,7 +45,7 @@ class WindowRequest:
         """The window's pixels on the globe, which swaths share."""
         return WindowPixels(self.window)
 
-    def part(self, target: Target) -> WindowRequest:
+    def within(self, target: Target) -> WindowRequest:
         """Return the request of a part of the window."""
         return replace(self, window=self.window[target])
 
@@ -242,10 +242,10 @@ class RasterImages:
         for top in range(target[0].start, bottom, rows):
             for left in range(target[1].start, right, columns):
                 part = slice(top, min(top + rows, bottom)), slice(left, min(left + columns, right))
-                smaller = request.part(part)
+                smaller = request.within(part)
                 for narrow in self._overlaps(number, smaller):
                     for tile in self._tiles(number, narrow, smaller, narrow.target):
-                        yield tile.shifted(top, left)
+                        yield tile.shift(top, left)
 
     def _tile(self, number: int, overlap: Overlap, request: WindowRequest) -> Tile:
         raster, meridian = self.raster(number), overlap.meridian
@@ -258,7 +258,7 @@ class RasterImages:
             values = np.concatenate([values, values[-1:]])
             valid = None if valid is None else np.concatenate([valid, valid[-1:]])
         origin = Affine.translation(overlap.columns.start, overlap.rows.start)
-        transform = raster.turned(meridian.turn - meridian.centre).transform @ origin
+        transform = raster.turn(meridian.turn - meridian.centre).transform @ origin
         image = Image(values, valid, transform, raster.crs, meridian.centre)
         kernel = self._kernel(number, "nearest" if overlap.singular else request.resampling)
         warped, mask = warp(image, grid, kernel, request.dtype)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from odc.geo import CRS
 
 from l2view.errors import L2ViewError
-from l2view.mosaic.images import Images, RasterImages, SwathImages
+from l2view.mosaic.images import Images, SwathImages
 from l2view.mosaic.plan import MosaicPlan
 from l2view.regrid.projection import WGS84, apply_transform, project
 from l2view.regrid.target import crs_name
@@ -25,7 +25,7 @@ MAX_OUTLINES = 2_000
 """The most granules of a kind whose outlines are drawn."""
 
 STEPS = 16
-"""The parts in which each side of an outline is drawn."""
+"""The parts in which the longer sides of an outline are drawn."""
 
 
 def plot_chunks(
@@ -39,12 +39,10 @@ def plot_chunks(
 
     Parameters
     ----------
-    plan
-        The mosaic.
     counts
         How many granules each chunk takes, of shape (rows, columns) of chunks.
     granules
-        The names of the granules that are drawn.
+        The names of those that are drawn.
     ax, figsize
         Matplotlib axes to draw on; the size in inches of new ones.
     """
@@ -86,29 +84,22 @@ def _outlines(images: Images, granules: pa.Array, crs: CRS) -> Iterator[NDArray[
     """Yield the outlines of images of some granules in the target's CRS, each of shape (n, 2)."""
     names = images.stored.reader.granules.names.take(pa.array(images.stored.rows))
     mask = pc.is_in(names.cast(pa.large_string()), granules).to_numpy(zero_copy_only=False)
-    lines: Callable[[Any, int], Iterator[tuple[Any, Any, CRS]]] = (
-        _swath_lines if isinstance(images, SwathImages) else _raster_lines
-    )
     for number in np.flatnonzero(mask)[:MAX_OUTLINES].tolist():
-        for x, y, source in lines(images, number):
+        shape, source = _outline(images, number)
+        for part in shapely.get_parts([] if shape is None else shape):
+            line = part.exterior if part.geom_type == "Polygon" else part
+            x, y = shapely.get_coordinates(line).T
             x, y = project(x, y, source, crs)
             known = np.isfinite(x) & np.isfinite(y)
             yield np.stack([x[known], y[known]], axis=1)
 
 
-def _swath_lines(swaths: SwathImages, number: int) -> Iterator[tuple[Any, Any, CRS]]:
-    footprint = swaths.footprints[number]
-    for part in shapely.get_parts([] if footprint is None else footprint):
-        shape = shapely.segmentize(part, 1.0)
-        line = shape.exterior if shape.geom_type == "Polygon" else shape
-        yield *shapely.get_coordinates(line).T, WGS84
-
-
-def _raster_lines(rasters: RasterImages, number: int) -> Iterator[tuple[Any, Any, CRS]]:
-    along = np.linspace(0, 1, STEPS + 1)
-    ones = np.ones_like(along)
-    columns = np.concatenate([along, ones, along[::-1], 0 * ones])
-    rows = np.concatenate([0 * ones, along, ones, along[::-1]])
-    raster = rasters.raster(number)
+def _outline(images: Images, number: int) -> tuple[shapely.Geometry | None, CRS]:
+    """Return the outline of an image with points near one another, and its CRS."""
+    if isinstance(images, SwathImages):
+        return shapely.segmentize(images.footprints[number], 1.0), WGS84
+    raster = images.raster(number)
     height, width = raster.shape
-    yield *apply_transform(raster.transform, columns * width, rows * height), raster.crs
+    corners = shapely.segmentize(shapely.box(0, 0, width, height), max(width, height) / STEPS)
+    points = apply_transform(raster.transform, *shapely.get_coordinates(corners).T)
+    return shapely.Polygon(np.stack(points, axis=1)), raster.crs

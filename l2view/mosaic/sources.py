@@ -159,7 +159,7 @@ class ProfileImages:
                 for array in (self.placement.latitudes, self.placement.longitudes)
             )
             return SwathImages(stored, mosaic, latitudes, longitudes, self.footprints[shown])
-        systems = np.array([*self.systems, None], dtype=object)[:-1]
+        systems = np.array(self.systems, dtype=object)
         return RasterImages(
             stored,
             self.target,

@@ -68,24 +68,21 @@ class Raster:
         edge = abs(f + e * self.shape[0])
         return bool(self.crs.geographic and d == 0 and abs(edge - 90) < abs(e) / 1000)
 
-    def turned(self, degrees: float) -> Raster:
+    def turn(self, degrees: float) -> Raster:
         """Return the raster moved along the equator."""
         if not degrees:
             return self
         return replace(self, transform=Affine.translation(degrees, 0) @ self.transform)
-
-    def _x_range(self) -> tuple[float, float]:
-        height, width = self.shape
-        corners = np.array([(0, 0), (width, 0), (0, height), (width, height)], dtype=float)
-        x, _ = apply_transform(self.transform, corners[:, 0], corners[:, 1])
-        return float(x.min()), float(x.max())
 
     def turns_to(self, x: NDArray[np.float64]) -> list[float]:
         """Return the turns in degrees by which it is moved to lie at some longitudes."""
         finite = x[np.isfinite(x)]
         if not len(finite):
             return []
-        west, east = self._x_range()
+        height, width = self.shape
+        columns, rows = np.array([(0, 0), (width, 0), (0, height), (width, height)], dtype=float).T
+        edges, _ = apply_transform(self.transform, columns, rows)
+        west, east = float(edges.min()), float(edges.max())
         low = math.floor((finite.min() - east) / TURN)
         high = math.ceil((finite.max() - west) / TURN)
         return [
@@ -313,7 +310,7 @@ class _Mesh:
         corners: Sequence[tuple[float, float]] = (),
     ) -> Iterator[Overlap]:
         """Yield the overlap where the points, and more `corners`, lie at some coordinates."""
-        inverse = ~raster.turned(meridian.turn).transform
+        inverse = ~raster.turn(meridian.turn).transform
         across, down = apply_transform(inverse, x, y)
         finite = np.isfinite(across) & np.isfinite(down)
         if not (self.dense or (np.isfinite(y) if meridian.half else finite).all()):

@@ -20,10 +20,8 @@ def pixel_statistics(
 
     Parameters
     ----------
-    values
-        Of shape (n,).
-    pixels
-        The number of each value's pixel in C order, of shape (n,).
+    values, pixels
+        The values, and the number of each one's pixel in C order, of shape (n,).
     shape
         The rows and columns of pixels.
     resampling
@@ -46,16 +44,10 @@ def pixel_statistics(
 def grouped_statistic(
     values: NDArray[Any], starts: NDArray[np.int64], resampling: str
 ) -> NDArray[Any]:
-    """Return a statistic of groups of values, each in ascending order.
+    """Return one of `STATISTICS` of groups of values.
 
-    Parameters
-    ----------
-    values
-        Of shape (n,), group by group.
-    starts
-        Where each group begins, of shape (groups,).
-    resampling
-        One of `STATISTICS`.
+    Values are of shape (n,), group by group, each in ascending order; a group begins at each of
+    `starts`.
     """
     counts = np.diff(np.append(starts, len(values)))
     match resampling:

@@ -39,21 +39,9 @@ def metres_per_unit(crs: CRS) -> float:
 
 
 def require_unit(crs: CRS, resolution: tuple[float, float], native: NDArray[np.float64]) -> None:
-    """Raise where a resolution is in metres and the CRS's unit are degrees, or the reverse.
+    """Raise a QueryError where a resolution in metres is of a CRS in degrees, or the reverse.
 
-    Parameters
-    ----------
-    crs
-        The CRS of the target.
-    resolution
-        The size of a pixel.
-    native
-        The known sizes of the sources' pixels in metres.
-
-    Raises
-    ------
-    QueryError
-        Saying what it would be in the right unit.
+    `native` are the known sizes of the sources' pixels in metres, of shape (n,).
     """
     finest, unit_metres = min(resolution), metres_per_unit(crs)
     converted = (
@@ -85,18 +73,9 @@ def crs_name(crs: CRS) -> str:
 def geobox_within(
     crs: CRS, resolution: tuple[float, float], bbox: Sequence[float] | None, bounds: NDArray[Any]
 ) -> GeoBox:
-    """Return a grid whose pixels lie at multiples of their size.
+    """Return a grid whose pixels lie at multiples of their size, along x and y.
 
-    Parameters
-    ----------
-    crs
-        Its CRS.
-    resolution
-        The size of a pixel along x and y.
-    bbox
-        What it covers: west, south, east, north in degrees (EPSG:4326).
-    bounds
-        What it covers without a `bbox`, in its CRS.
+    It covers the `bbox` in degrees (EPSG:4326), or without one the `bounds` in its CRS.
 
     Raises
     ------

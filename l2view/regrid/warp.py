@@ -95,7 +95,7 @@ class Tile:
     values: NDArray[Any]  # of their shape
     valid: NDArray[np.bool_] | None  # of their shape; None where there is something everywhere
 
-    def shifted(self, down: int, across: int) -> Tile:
+    def shift(self, down: int, across: int) -> Tile:
         """Return it as a tile of a larger window, in which its own begins at a row and column."""
         rows, columns = self.target
         return Tile(
