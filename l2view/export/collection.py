@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import batched
 from typing import Any
 from urllib.parse import unquote
@@ -17,7 +18,7 @@ import zarr
 from zarr.core.sync import sync
 
 from l2view.errors import ExportError, L2ViewWarning, warn
-from l2view.export.cells import Cells, cells
+from l2view.export.reference_table import ReferenceTable, read_profiles
 from l2view.granules import Location
 from l2view.granules.inventory import Inventory
 from l2view.granules.layouts import LOCATING_FIELDS, StorageName
@@ -27,8 +28,9 @@ from l2view.index.commands import extend
 from l2view.ingest.files import FileInfo, object_store
 from l2view.ingest.granule import Granule
 from l2view.ingest.options import IngestOptions
-from l2view.ingest.writer import write_batch, write_to_session
+from l2view.ingest.writer import BatchResult, write_batch, write_to_session
 from l2view.meta.schema import GEOMETRIES, ROW
+from l2view.progress import ReportProgress
 from l2view.stores.hierarchy import JSON, META
 from l2view.stores.repository import keep_containers, open_repository, with_containers
 from l2view.stores.urls import key_of, root_of
@@ -38,11 +40,11 @@ from l2view.virtual.store import ViewStore
 from l2view.virtual.tree import Tree
 from l2view.virtual.verify import verify_granules
 
-BATCH = 10_000
+COMMIT_GRANULES = 10_000
 """The granules in a commit."""
 
-TOGETHER = 256
-"""How many granules' documents are read together."""
+CONCURRENT_READS = 256
+"""How many granules' documents, or files' headers, are read together."""
 
 
 def to_icechunk(
@@ -53,7 +55,7 @@ def to_icechunk(
     branch: str = "main",
     copy_native: bool = False,
     check: bool = True,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: ReportProgress = lambda done, total: None,
 ) -> str | None:
     """Write the granules of a tree as a collection (see `View.to_icechunk`).
 
@@ -89,59 +91,89 @@ def to_icechunk(
         warn(
             f"the fields {join_names(lost)} are where l2view keeps a granule's place", L2ViewWarning
         )
-    session = _session_of(target)
-    repository = None if session is not None else open_repository(target)
-    granules = _granules(tree, copy_native)
-    known = _containers(tree)
-    options = IngestOptions(on_conflict="error", branch=branch, storage=storage)
-    snapshot, done, made = None, 0, []
-    sums: dict[str, Checksum] = {}
-    if check:
-        _check(tree)
-    for some in batched(granules, BATCH):
-        urls = {url for _, references in some for url in references.urls}
-        if check:
-            sums = sync(_checksums(urls))
-        ready = [Granule(row, _with_checksums(references, sums)) for row, references in some]
-        if session is not None:
-            _require_containers(session, urls)
-            written = write_to_session(session.store, ready, options)
-        else:
-            assert repository is not None
-            repository, new = with_containers(repository, urls, known)
-            made += new
-            written = write_batch(repository, ready, options)
-            snapshot = written.snapshot
-        if written.failed:
-            reasons = [f"{granule.id}: {reason}" for granule, reason in written.failed]
-            raise ExportError(
-                f"{len(reasons)} granules can't be written: {join_names(reasons, most=3)}"
-            )
-        done += len(some)
-        progress(done, len(tree.granules))
-    if repository is None:
-        assert session is not None
-        _describe(session.store, tree)
-        return None
-    if made:
-        keep_containers(repository, made)
-    if done:
-        described = repository.writable_session(branch)
-        if _describe(described.store, tree):
-            snapshot = described.commit("attributes of fields")
-        extend(repository, branch)
-        snapshot = repository.lookup_branch(branch)
-    return snapshot
-
-
-def _session_of(target: Any) -> icechunk.Session | None:
-    """Return the session that was passed; None where it is a repository or a place."""
     session = target.session if isinstance(target, icechunk.IcechunkStore) else target
-    if not isinstance(session, icechunk.Session):
-        return None
-    if session.read_only:
+    if isinstance(session, icechunk.Session) and session.read_only:
         raise ExportError("this session can't be written to; pass repository.writable_session()")
-    return session
+    if check:
+        _require_unchanged(tree)
+    options = IngestOptions(on_conflict="error", branch=branch, storage=storage)
+    batches = _track(_batches(tree, copy_native, check), len(tree.granules), progress)
+    if isinstance(session, icechunk.Session):
+        _write_to_session(session, tree, batches, options)
+        return None
+    return _write_to_repository(open_repository(target), tree, batches, options)
+
+
+def _write_to_session(
+    session: icechunk.Session, tree: Tree, batches: Iterator[Batch], options: IngestOptions
+) -> None:
+    """Write granules into a session, which is left to commit."""
+    for batch in batches:
+        _require_containers(session, batch.urls)
+        _require_written(write_to_session(session.store, batch.granules, options))
+    _describe_fields(session.store, tree)
+
+
+def _write_to_repository(
+    repository: icechunk.Repository,
+    tree: Tree,
+    batches: Iterator[Batch],
+    options: IngestOptions,
+) -> str | None:
+    """Write granules in commits of their own; return the last snapshot, None of no granules."""
+    source_containers = _containers(tree)
+    new_containers: list[str] = []
+    is_empty = True
+    for batch in batches:
+        repository, added = with_containers(repository, batch.urls, source_containers)
+        new_containers += added
+        _require_written(write_batch(repository, batch.granules, options))
+        is_empty = False
+    if new_containers:
+        keep_containers(repository, new_containers)
+    if is_empty:
+        return None
+    session = repository.writable_session(options.branch)
+    if _describe_fields(session.store, tree):
+        session.commit("attributes of fields")
+    extend(repository, options.branch)
+    return repository.lookup_branch(options.branch)
+
+
+def _require_written(result: BatchResult) -> None:
+    if result.failed:
+        reasons = [f"{granule.id}: {reason}" for granule, reason in result.failed]
+        raise ExportError(
+            f"{len(reasons)} granules can't be written: {join_names(reasons, most=3)}"
+        )
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Granules that are written in one commit, and the URLs of their files."""
+
+    granules: list[Granule]
+    urls: set[str]
+
+
+def _batches(tree: Tree, copy_native: bool, check: bool) -> Iterator[Batch]:
+    """Yield the granules as ingest writes them, with what tells changes of their files."""
+    for rows in batched(_granules(tree, copy_native), COMMIT_GRANULES):
+        urls = {url for _, references in rows for url in references.urls}
+        checksums = sync(_checksums(urls)) if check else {}
+        granules = [
+            Granule(fields, _with_checksums(references, checksums)) for fields, references in rows
+        ]
+        yield Batch(granules, urls)
+
+
+def _track(batches: Iterator[Batch], total: int, progress: ReportProgress) -> Iterator[Batch]:
+    """Yield batches, and report each when it is written."""
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch.granules)
+        progress(done, total)
 
 
 def _containers(tree: Tree) -> Mapping[str, icechunk.VirtualChunkContainer]:
@@ -152,8 +184,8 @@ def _containers(tree: Tree) -> Mapping[str, icechunk.VirtualChunkContainer]:
 
 
 def _require_containers(session: icechunk.Session, urls: set[str]) -> None:
-    known = tuple(session.config.virtual_chunk_containers or {})
-    outside = sorted(url for url in urls if not unquote(url).startswith(known))
+    containers = tuple(session.config.virtual_chunk_containers or {})
+    outside = sorted(url for url in urls if not unquote(url).startswith(containers))
     if outside:
         raise ExportError(
             f"no virtual chunk container of the session's repository covers {outside[0]}; pass the "
@@ -161,17 +193,14 @@ def _require_containers(session: icechunk.Session, urls: set[str]) -> None:
         )
 
 
-def _check(tree: Tree) -> None:
+def _require_unchanged(tree: Tree) -> None:
     """Raise where a file isn't what it was when it was referred to."""
-    wrong = {
-        name: reason
-        for name, reason in verify_granules(ViewStore(tree.uncropped()))
-        if reason is not None
-    }
-    if wrong:
-        name, reason = next(iter(wrong.items()))
+    verified = verify_granules(ViewStore(tree.uncropped()))
+    stale = {name: reason for name, reason in verified if reason is not None}
+    if stale:
+        name, reason = next(iter(stale.items()))
         raise ExportError(
-            f"the files of {len(wrong)} granules have changed or are gone ({join_names(wrong)}), "
+            f"the files of {len(stale)} granules have changed or are gone ({join_names(stale)}), "
             f"as {name}: {reason}; search without them, or pass check=False to refer to what is "
             "there"
         )
@@ -180,124 +209,133 @@ def _check(tree: Tree) -> None:
 async def _checksums(urls: set[str]) -> dict[str, Checksum]:
     """Return what tells whether files change from now on."""
 
-    async def one(url: str) -> tuple[str, Checksum]:
+    async def head(url: str) -> Checksum:
         meta = await obstore.head_async(object_store(root_of(url)), key_of(url))
-        return url, FileInfo.from_meta(url, meta).checksum
+        return FileInfo.from_meta(url, meta).checksum
 
-    found: dict[str, Checksum] = {}
-    for some in batched(sorted(urls), TOGETHER):
-        found |= dict(await asyncio.gather(*map(one, some)))
-    return found
+    checksums: dict[str, Checksum] = {}
+    for batch in batched(sorted(urls), CONCURRENT_READS):
+        checksums |= zip(batch, await asyncio.gather(*map(head, batch)), strict=True)
+    return checksums
 
 
 def _with_checksums(
-    references: GranuleReferences, sums: Mapping[str, Checksum]
+    references: GranuleReferences, checksums: Mapping[str, Checksum]
 ) -> GranuleReferences:
-    kept = {url: sums[url] for url in references.urls if url in sums}
-    return GranuleReferences(references.arrays, references.attributes, kept)
+    used = {url: checksums[url] for url in references.urls if url in checksums}
+    return GranuleReferences(references.arrays, references.attributes, used)
+
+
+@dataclass(frozen=True)
+class ProfileReferences:
+    """The granules of one profile, and the references of each of their arrays by path."""
+
+    inventory: Inventory
+    locations: Sequence[Location]
+    tables: Mapping[str, ReferenceTable]
+
+    async def documents(self, tree: Tree, member: int) -> dict[str, JSON]:
+        """Return the documents of a granule's nodes by path, with the shapes that are shown."""
+        documents = {}
+        for path in (*self.inventory.groups, *self.tables):
+            document = await tree.layout.document(self.locations[member], path) or {}
+            if path in self.tables:
+                array = self.inventory.arrays[path]
+                shape = (array.ends[member] - array.begins[member]).tolist()
+                document = {**document, "shape": shape}
+            documents[path] = document
+        return documents
+
+    def references(self, documents: Mapping[str, JSON], member: int) -> GranuleReferences:
+        """Return what ingest writes of a granule."""
+        arrays = tuple(
+            _array_references(path, documents[path], table, member)
+            for path, table in self.tables.items()
+        )
+        groups = {path: documents[path].get("attributes") or {} for path in self.inventory.groups}
+        return GranuleReferences(arrays, groups)
 
 
 def _granules(tree: Tree, copy_native: bool) -> Iterator[tuple[dict[str, Any], GranuleReferences]]:
-    """Yield the row and references of each granule, in the view's order."""
-    found = sync(tree.inventories())
-    columns = {
-        (number, path): cells(tree, inventory, locations, path, copy_native=copy_native)
-        for number, (inventory, locations) in enumerate(found)
-        for path in inventory.arrays
-        if tree.shows(path)
+    """Yield the fields and references of each granule, in the view's order."""
+    profiles = [
+        ProfileReferences(inventory, locations, tables)
+        for inventory, locations, tables in read_profiles(tree, copy_native=copy_native)
+    ]
+    members = {
+        row: (profile, member)
+        for profile in profiles
+        for member, row in enumerate(profile.inventory.rows.tolist())
     }
-    whose: dict[int, tuple[int, int]] = {}
-    for number, (inventory, _) in enumerate(found):
-        whose |= {row: (number, member) for member, row in enumerate(inventory.rows.tolist())}
-    for rows in batched(sorted(whose), TOGETHER):
-        metadata = _rows(tree, rows)
-        wanted = [(*found[whose[row][0]], whose[row][1]) for row in rows]
-        documents = sync(_documents(tree, wanted))
-        for row, values, (inventory, _, member), nodes in zip(
-            rows, metadata, wanted, documents, strict=True
+    for rows in batched(sorted(members), CONCURRENT_READS):
+        granules = [members[row] for row in rows]
+        documents = sync(_read_documents(tree, granules))
+        for fields, nodes, (profile, member) in zip(
+            _ingest_fields(tree, rows), documents, granules, strict=True
         ):
-            number = whose[row][0]
-            arrays = tuple(
-                _array(path, nodes[path], columns[number, path], member)
-                for path in inventory.arrays
-                if tree.shows(path)
-            )
-            groups = {path: nodes[path].get("attributes") or {} for path in inventory.groups}
-            yield values, GranuleReferences(arrays, groups)
+            yield fields, profile.references(nodes, member)
 
 
-def _array(path: str, document: JSON, columns: Cells, member: int) -> ArrayReferences:
+async def _read_documents(
+    tree: Tree, granules: Sequence[tuple[ProfileReferences, int]]
+) -> list[dict[str, JSON]]:
+    """Return the documents of granules' nodes, which are read together."""
+    await tree.layout.prefetch(
+        [
+            (profile.locations[member], path)
+            for profile, member in granules
+            for path in (*profile.inventory.groups, *profile.tables)
+        ]
+    )
+    return [await profile.documents(tree, member) for profile, member in granules]
+
+
+def _array_references(
+    path: str, document: JSON, table: ReferenceTable, member: int
+) -> ArrayReferences:
     """Return the references of one granule's array."""
-    own = columns.own(member)
-    grid = columns.grids[member]
+    chunks, grid = table.slice_of(member), table.grids[member]
     inlined = {}
-    if columns.inlined:
-        for number in range(own.start, own.stop):
-            if number in columns.inlined:
-                index = np.unravel_index(number - own.start, grid) if len(grid) else ()
-                inlined[tuple(int(i) for i in index)] = columns.inlined[number]
+    if table.inlined:
+        for position in range(chunks.start, chunks.stop):
+            if position in table.inlined:
+                index = np.unravel_index(position - chunks.start, grid) if len(grid) else ()
+                inlined[tuple(int(i) for i in index)] = table.inlined[position]
     return ArrayReferences(
         path,
         {**document, "chunk_key_encoding": DEFAULT_KEYS},
-        columns.locations(member),
-        columns.offsets[own],
-        columns.lengths[own],
+        table.urls_of(member),
+        table.offsets[chunks],
+        table.lengths[chunks],
         inlined,
     )
 
 
-async def _documents(
-    tree: Tree, wanted: Sequence[tuple[Inventory, Sequence[Location], int]]
-) -> list[dict[str, JSON]]:
-    """Return the documents of granules' nodes, by path."""
-    paths = [
-        [*inventory.groups, *(path for path in inventory.arrays if tree.shows(path))]
-        for inventory, _, _ in wanted
-    ]
-    places = [locations[member] for _, locations, member in wanted]
-    each = [(place, path) for place, some in zip(places, paths, strict=True) for path in some]
-    await tree.layout.prefetch(each)
-    found = []
-    for place, some, (inventory, _, member) in zip(places, paths, wanted, strict=True):
-        documents = {path: await tree.layout.document(place, path) for path in some}
-        found.append({p: _document(said, inventory, p, member) for p, said in documents.items()})
-    return found
-
-
-def _document(document: JSON | None, inventory: Inventory, path: str, member: int) -> JSON:
-    """Return a node's document, an array's with the shape that is shown."""
-    found = document or {}
-    if path not in inventory.arrays:
-        return found
-    array = inventory.arrays[path]
-    return {**found, "shape": (array.ends[member] - array.begins[member]).tolist()}
-
-
-def _rows(tree: Tree, rows: Sequence[int]) -> list[dict[str, Any]]:
-    """Return the fields of some granules as ingest takes them; ``id`` is among them."""
-    granules = tree.granules
-    table = granules.table.take(pa.array(rows))
+def _ingest_fields(tree: Tree, rows: Sequence[int]) -> list[dict[str, Any]]:
+    """Return the fields of granules as ingest takes them; ``id`` is among them."""
+    table = tree.granules.table.take(pa.array(rows))
     dropped = {ROW, *LOCATING_FIELDS, *tree.layout.fields} - {"id"}
-    columns: dict[str, list[Any]] = {}
-    for one in table.schema:
-        if one.name not in dropped:
-            columns[one.name] = _values(table.column(one.name).combine_chunks(), one)
+    columns = {
+        field.name: _to_python(table.column(field.name).combine_chunks(), field)
+        for field in table.schema
+        if field.name not in dropped
+    }
     if "id" not in columns:
-        columns["id"] = [granules.name(row) for row in rows]
+        columns["id"] = [tree.granules.name(row) for row in rows]
     return [
-        {name: values[number] for name, values in columns.items()} for number in range(len(rows))
+        dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)
     ]
 
 
-def _values(column: pa.Array, field: pa.Field) -> list[Any]:
+def _to_python(column: pa.Array, field: pa.Field) -> list[Any]:
     """Return a column as values that ingest takes."""
     kind = column.type
     if pa.types.is_timestamp(kind):
-        whole = column.cast(pa.timestamp("us"), safe=False)
-        if not whole.cast(kind).equals(column):
+        microseconds = column.cast(pa.timestamp("us"), safe=False)
+        if not microseconds.cast(kind).equals(column):
             message = f'the field "{field.name}" is kept to the microsecond, and had nanoseconds'
             warn(message, L2ViewWarning)
-        return list(whole.to_pylist())
+        return list(microseconds.to_pylist())
     if pa.types.is_duration(kind):
         warn(f'the field "{field.name}" is kept as text, such as "PT1S"', L2ViewWarning)
         return json_values(column)
@@ -309,16 +347,19 @@ def _values(column: pa.Array, field: pa.Field) -> list[Any]:
     return list(column.to_pylist())
 
 
-def _describe(store: icechunk.IcechunkStore, tree: Tree) -> bool:
-    """Give the fields the attributes that describe them; return whether there were any."""
+def _describe_fields(store: icechunk.IcechunkStore, tree: Tree) -> bool:
+    """Give the fields the attributes that describe them; return whether any was new."""
     meta = zarr.open_group(store, path=META, mode="a")
-    found = False
+    changed = False
     for name, attributes in tree.field_attributes.items():
-        kept = {key: value for key, value in attributes.items() if key not in DECODING - {"units"}}
         array = meta.get(name)
         if isinstance(array, zarr.Array):
-            new = {key: value for key, value in kept.items() if key not in array.attrs}
+            new = {
+                key: value
+                for key, value in attributes.items()
+                if key not in DECODING - {"units"} and key not in array.attrs
+            }
             if new:
                 array.attrs.update(new)
-                found = True
-    return found
+                changed = True
+    return changed

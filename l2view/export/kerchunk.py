@@ -17,12 +17,12 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 
 from l2view.arrays.cf import xarray_attributes
 from l2view.errors import ExportError
-from l2view.export.manifests import manifest_group, walked
+from l2view.export.manifests import manifest_group, walk_nodes
 from l2view.stores.hierarchy import JSON, join
 from l2view.text import first_line
 from l2view.virtual.shape import Shape
 
-type Format = Literal["json", "parquet"]
+type ReferenceFormat = Literal["json", "parquet"]
 """How references are written: one file, or a folder of Parquet files that are read as needed."""
 
 
@@ -30,7 +30,7 @@ def to_kerchunk(
     shape: Shape,
     path: str | PathLike[str],
     *,
-    format: Format = "json",
+    format: ReferenceFormat = "json",
     zarr_format: Literal[2, 3] = 2,
     copy_native: bool = False,
 ) -> None:
@@ -61,12 +61,12 @@ def to_kerchunk(
 def _references(group: ManifestGroup, zarr_format: Literal[2, 3]) -> JSON:
     """Return all references by key."""
     refs: JSON = {}
-    for path, node in walked(group):
+    for path, node in walk_nodes(group):
         if isinstance(node, ManifestGroup):
-            refs |= _group(path, node, zarr_format)
+            refs |= _group_references(path, node, zarr_format)
             continue
         try:
-            found = variable_to_kerchunk_arr_refs(
+            references: JSON = variable_to_kerchunk_arr_refs(
                 node.to_virtual_variable(), path, zarr_format=zarr_format
             )
         except Exception as error:  # VirtualiZarr raises what it likes for what v2 can't say
@@ -75,14 +75,15 @@ def _references(group: ManifestGroup, zarr_format: Literal[2, 3]) -> JSON:
                 + ("pass zarr_format=3, or " if zarr_format == 2 else "")
                 + "leave it out with variables= or fields="
             ) from error
-        references: JSON = dict(found)
         if zarr_format == 2:
-            references |= _masked(path, node, references)
+            references = dict(references) | _with_masked_fill_value(path, node, references)
         refs |= {join(path, key): value for key, value in references.items()}
     return refs
 
 
-def _masked(path: str, array: ManifestArray, refs: Mapping[str, Any]) -> dict[str, str]:
+def _with_masked_fill_value(
+    path: str, array: ManifestArray, refs: Mapping[str, Any]
+) -> dict[str, str]:
     """Return an array's metadata of format 2, with the fill value that xarray shall mask.
 
     In format 2 xarray masks by the fill value of the array itself, in format 3 by the attribute
@@ -101,9 +102,9 @@ def _masked(path: str, array: ManifestArray, refs: Mapping[str, Any]) -> dict[st
     zattrs.pop("_FillValue", None)
     missing = bool((array.manifest._paths == "").any())
     fill = np.asarray(metadata.fill_value)
-    alike = value is not None and np.array_equal(fill, value, equal_nan=fill.dtype.kind in "fc")
+    same = value is not None and np.array_equal(fill, value, equal_nan=fill.dtype.kind in "fc")
     # What nothing is said of reads as zero.
-    if missing and not alike and not (value is None and not fill.any()):
+    if missing and not same and not (value is None and not fill.any()):
         raise ExportError(
             f"{path} lacks chunks whose fill value {metadata.fill_value!r} is not what stands for "
             "missing, which Zarr format 2 can't tell apart; pass zarr_format=3"
@@ -119,7 +120,9 @@ def _json(metadata: ArrayV3Metadata, value: Any) -> Any:
         return metadata.dtype.to_json_scalar(value, zarr_format=2)
 
 
-def _group(path: str, group: ManifestGroup, zarr_format: Literal[2, 3]) -> dict[str, Any]:
+def _group_references(
+    path: str, group: ManifestGroup, zarr_format: Literal[2, 3]
+) -> dict[str, Any]:
     attributes = group.metadata.attributes
     if zarr_format == 3:
         document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}

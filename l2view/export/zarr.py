@@ -35,10 +35,10 @@ from l2view.virtual.store import ViewStore
 MARK = "l2view-copy/zarr.json"
 """The group by which a copy that isn't finished is known: the description of its view."""
 
-CONSOLIDATED = 10_000
+MAX_CONSOLIDATED = 10_000
 """The most nodes whose documents the root tells too, for readers that open all of them."""
 
-TOGETHER = 64
+CONCURRENT_WRITES = 64
 """How many chunks are copied together."""
 
 
@@ -50,52 +50,52 @@ def to_zarr(
 
 
 async def _copy(view: ViewStore, target: Any, progress: ReportProgress) -> None:
-    store = await _opened(target)
-    said = json.loads(json.dumps(view.shape.description))
+    store = await _open_target(target)
+    description = json.loads(json.dumps(view.shape.description))
     mark = await store.get(MARK, default_buffer_prototype())
     if mark is None:
         if await store.exists(METADATA):
             raise ExportError(f"there is a Zarr hierarchy in {store} already; copy into another")
-        begun = {"zarr_format": 3, "node_type": "group", "attributes": {OWN: said}}
-        await _put(store, MARK.rpartition("/")[0], begun)
-    elif json.loads(mark.to_bytes())["attributes"].get(OWN) != said:
+        started = {"zarr_format": 3, "node_type": "group", "attributes": {OWN: description}}
+        await _put(store, MARK.rpartition("/")[0], started)
+    elif json.loads(mark.to_bytes())["attributes"].get(OWN) != description:
         raise ExportError(
             f"a copy of another search was begun in {store}; finish it, or copy into another"
         )
     documents = {path: document async for path, document in _nodes(view)}
-    arrays = [(p, said) for p, said in documents.items() if said["node_type"] == "array"]
-    groups = [(p, said) for p, said in documents.items() if said["node_type"] == "group"]
-    for few in batched(groups, TOGETHER):
-        await asyncio.gather(*(_put(store, path, document) for path, document in few))
+    arrays = [(p, node) for p, node in documents.items() if node["node_type"] == "array"]
+    groups = [(p, node) for p, node in documents.items() if node["node_type"] == "group"]
+    for batch in batched(groups, CONCURRENT_WRITES):
+        await asyncio.gather(*(_put(store, path, document) for path, document in batch))
     total = sum(math.prod(grid_of(document)) for _, document in arrays)
     done = 0
     # Icechunk takes chunks of what is there only; and nothing shows before its commit.
-    ahead = isinstance(store, icechunk.IcechunkStore)
+    document_first = isinstance(store, icechunk.IcechunkStore)
     for path, document in arrays:
         encoding = parse_chunk_key_encoding(document["chunk_key_encoding"])
         grid = grid_of(document)
-        if ahead:
+        if document_first:
             await _put(store, path, document)
         elif await store.exists(join(path, METADATA)):
             done += math.prod(grid)
             progress(done, total)
             continue
-        for some in batched(np.ndindex(*grid), TOGETHER):
-            keys = [join(path, encoding.encode_chunk_key(index)) for index in some]
-            await asyncio.gather(*(_chunk(view, store, key) for key in keys))
-            done += len(some)
+        for indices in batched(np.ndindex(*grid), CONCURRENT_WRITES):
+            keys = [join(path, encoding.encode_chunk_key(index)) for index in indices]
+            await asyncio.gather(*(_copy_chunk(view, store, key) for key in keys))
+            done += len(indices)
             progress(done, total)
-        if not ahead:
+        if not document_first:
             await _put(store, path, document)
     root = view.shape.root
-    if store.supports_consolidated_metadata and len(documents) <= CONSOLIDATED:
-        said_once = {"kind": "inline", "must_understand": False, "metadata": documents}
-        root = {**root, "consolidated_metadata": said_once}
+    if store.supports_consolidated_metadata and len(documents) <= MAX_CONSOLIDATED:
+        consolidated = {"kind": "inline", "must_understand": False, "metadata": documents}
+        root = {**root, "consolidated_metadata": consolidated}
     await _put(store, "", root)
     await store.delete_dir(MARK.rpartition("/")[0])
 
 
-async def _opened(target: Any) -> Store:
+async def _open_target(target: Any) -> Store:
     """Return the store to write to."""
     if isinstance(target, Store):
         return target
@@ -117,7 +117,7 @@ async def _nodes(view: ViewStore) -> AsyncIterator[tuple[str, JSON]]:
                     pending.append(child)
 
 
-async def _chunk(view: ViewStore, store: Store, key: str) -> None:
+async def _copy_chunk(view: ViewStore, store: Store, key: str) -> None:
     """Copy one chunk, where it isn't there yet."""
     if await store.exists(key):
         return
