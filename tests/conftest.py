@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, settings
 from rows import CHUNK
 
 from l2view.arrays.cache import CACHE
-from l2view.index import candidates, rtree, writer
+from l2view.index import candidates, rtree, storage, trees
+from l2view.index import sorted as sorted_index
 from l2view.meta import columns, reader
 
 icechunk.set_logs_filter("error")
@@ -78,10 +79,10 @@ def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Everything in small pieces, so that few rows have many of them."""
     monkeypatch.setattr(reader, "RANGE_ROWS", CHUNK)
     monkeypatch.setattr(reader, "AT_ONCE", 3)
-    monkeypatch.setattr(writer, "INDEX_CHUNK", 96)
-    monkeypatch.setattr(writer, "COPIES", 5)
-    monkeypatch.setattr(writer, "SORTED_CHUNK", 6)
-    monkeypatch.setattr(writer, "HELD", 200)
+    monkeypatch.setattr(storage, "INDEX_CHUNK", 96)
+    monkeypatch.setattr(trees, "COPIES", 5)
+    monkeypatch.setattr(sorted_index, "SORTED_CHUNK", 6)
+    monkeypatch.setattr(trees, "MAX_COPY_BYTES", 200)
     monkeypatch.setattr(candidates, "FRACTION", 1)
     monkeypatch.setattr(rtree, "NODE", 4)
     monkeypatch.setattr(columns, "CHUNK_ROWS", 8)

@@ -12,17 +12,20 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 
 from l2view.errors import FieldError, IngestError, L2ViewWarning, StoreError, warn
-from l2view.index.indexes import FOOTPRINTS, LATER, SORTED, TREES, ZONES, Indexes, is_ours
-from l2view.index.writer import (
-    add_later,
-    can_be_sorted,
-    has_zones,
+from l2view.index.indexes import Indexes
+from l2view.index.sorted import build_sorted, can_be_sorted
+from l2view.index.storage import (
+    FOOTPRINTS,
+    SEGMENTS,
+    SORTED,
+    TREES,
+    ZONES,
+    add_segment,
+    bump_rewrite_marker,
     remove,
-    sorted_of,
-    touch,
-    tree_of,
-    zones_from,
 )
+from l2view.index.trees import build_tree, is_ours
+from l2view.index.zone_maps import build_zones, has_zones
 from l2view.meta.schema import Field, read_fields
 from l2view.stores.hierarchy import META, Hierarchy, join
 from l2view.stores.open import SourceOptions, open_source
@@ -42,7 +45,7 @@ GROWTH = 2
 """An index of rows that came later takes in those before it that are not so many times larger:
 there are few at any time, and no row is taken in often."""
 
-MAKERS = {"tree": tree_of, "sorted": sorted_of}
+MAKERS = {"tree": build_tree, "sorted": build_sorted}
 """What makes the index of one field."""
 
 type Kind = Literal["zones", "tree", "sorted"]
@@ -189,7 +192,7 @@ def _extending(one: Index, progress: Callable[[Index, int, int], None]) -> Calla
         always = MAKERS[one.kind](hierarchy, field, tell, begin)
         if begin:
             path = join(TREES if one.kind == "tree" else SORTED, one.field)
-            add_later(hierarchy, path, range(begin, field.length), always)
+            add_segment(hierarchy, path, range(begin, field.length), always)
         return True
 
     return work
@@ -267,7 +270,7 @@ def _making(
             progress(one, done, total)
 
         if one.kind == "zones":
-            zones_from(hierarchy, progress=tell)
+            build_zones(hierarchy, progress=tell)
         elif (field := _field(hierarchy, one)) is not None:  # which may have more rows by now
             MAKERS[one.kind](hierarchy, field, tell)
         return True
@@ -286,10 +289,10 @@ def _dropping(one: Index, root: str) -> Callable[[Store], bool]:
             case "tree":
                 remove(hierarchy, join(TREES, one.field))
                 remove(hierarchy, join(FOOTPRINTS, one.field))
-                remove(hierarchy, join(LATER, one.field))
+                remove(hierarchy, join(SEGMENTS, one.field))
             case "sorted":
                 remove(hierarchy, join(SORTED, one.field))
-                remove(hierarchy, join(LATER, one.field))
+                remove(hierarchy, join(SEGMENTS, one.field))
         return True
 
     return work
@@ -314,7 +317,7 @@ def _commit(
         session = repository.writable_session(branch)
         if not work(session.store):
             return False
-        touch(Hierarchy(session.store))
+        bump_rewrite_marker(Hierarchy(session.store))
         try:
             session.commit(message, rebase_with=icechunk.ConflictDetector())
             return True

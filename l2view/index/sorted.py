@@ -7,18 +7,43 @@ One is of the first rows, others of rows that came later.
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import zarr
 from numpy.typing import NDArray
 
 from l2view.index.candidates import Candidates, most_of, rows_of
+from l2view.index.files import FENCES, IndexFiles
+from l2view.index.storage import (
+    GROUP,
+    SEGMENTS,
+    SORTED,
+    Progress,
+    chunk_values,
+    ignore_progress,
+    put_fences,
+    put_groups,
+    read_fences,
+    remove,
+    segment_path,
+    segments,
+    to_json_bytes,
+    unindexed_rows,
+)
 from l2view.meta.chunks import Chunks, side_by_side
 from l2view.meta.schema import Field
+from l2view.meta.zones import is_orderable
+from l2view.stores.hierarchy import JSON, OWN, Hierarchy, join, put_values
+
+SORTED_CHUNK = 65_536
+"""The values in a chunk of a sorted index."""
 
 FEW = 32
 """The spans that are looked up one by one."""
@@ -216,3 +241,90 @@ def _place(ordered: pa.Array, value: pa.Scalar, after: bool) -> int:
 def spans_of(values: Sequence[Any]) -> list[Span]:
     """Return the spans of single values."""
     return [Span(value, value) for value in values]
+
+
+def read_sorted(files: IndexFiles, field: Field) -> SortedIndexes | None:
+    """Read the sorted indexes of a field, None where none is stored."""
+    first = _read_index(files, field, join(SORTED, field.name), 0)
+    if first is None:
+        return None
+    index, metadata = first
+    places = {rows: segment_path(field, rows.start) for rows in segments(metadata)}
+    files.fetch([join(path, name) for path in places.values() for name in FENCES])
+    indexes = [index]
+    for rows, path in places.items():
+        segment = _read_index(files, field, path, rows.start)
+        is_complete = segment is not None and segment[0].covered.stop >= rows.stop
+        if segment is None or not is_complete or rows.start != indexes[-1].covered.stop:
+            break  # what isn't covered is scanned
+        indexes.append(replace(segment[0], covered=rows))
+    return SortedIndexes(tuple(indexes), unindexed_rows(metadata))
+
+
+def _read_index(
+    files: IndexFiles, field: Field, path: str, first: int
+) -> tuple[SortedIndex, JSON] | None:
+    """Read the sorted index of the rows from `first`, and what it says of itself."""
+    buffer = files.read(join(path, "fences/c/0"))
+    if buffer is None:
+        return None
+    table = read_fences(buffer)
+    metadata: JSON = json.loads(table.schema.metadata[OWN.encode()])
+    values = files.array(join(path, "values"), field.type)
+    rows = files.array(join(path, "rows"), pa.int64())
+    fences = table.column("fences").combine_chunks()
+    if values is None or rows is None or fences.type != field.type:
+        return None
+    covered = range(first, min(int(metadata["rows"]), field.length))
+    return SortedIndex(field, values, rows, fences, covered), metadata
+
+
+def can_be_sorted(field: Field) -> bool:
+    """Return whether a field can have a sorted index."""
+    return is_orderable(field.type) and not pa.types.is_boolean(field.type)
+
+
+def build_sorted(
+    hierarchy: Hierarchy, field: Field, progress: Progress = ignore_progress, begin: int = 0
+) -> list[int]:
+    """Write the sorted index of a field, of all rows from `begin`: see `build_tree`."""
+    chunks = Chunks(hierarchy.store)
+    parts, numbers = [], []
+    for first, values in chunk_values(chunks, field, begin):
+        some = values.is_valid()
+        parts.append(values.filter(some))
+        numbers.append(first + np.flatnonzero(some.to_numpy(zero_copy_only=False)))
+        progress(len(values))
+    texts = pa.types.is_string(field.type)
+    kind = pa.large_string() if texts else field.type
+    whole = pa.chunked_array(parts, field.type).cast(kind).combine_chunks()
+    rows = np.concatenate(numbers) if numbers else np.empty(0, dtype=np.int64)
+    del parts, numbers
+    order = pc.array_sort_indices(whole)
+    rows = rows[order.to_numpy()]
+    path = segment_path(field, begin) if begin else join(SORTED, field.name)
+    put_groups(hierarchy, join(path, "values"))
+    remove(hierarchy, path)
+    put_values(hierarchy.store, {f"{hierarchy.key(path)}/zarr.json": to_json_bytes(GROUP)})
+    group = zarr.open_group(hierarchy.store, path=hierarchy.key(path), mode="a")
+    dtype: Any = "string" if texts else field.type.to_pandas_dtype()
+    if pa.types.is_temporal(field.type):
+        dtype = np.dtype(f"{'M' if pa.types.is_timestamp(field.type) else 'm'}8[{field.type.unit}]")
+    fences = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
+        chunk = (SORTED_CHUNK,)
+        values = group.create_array("values", shape=(len(rows),), chunks=chunk, dtype=dtype)
+        places = group.create_array("rows", shape=(len(rows),), chunks=chunk, dtype="int64")
+        for start in range(0, len(rows), SORTED_CHUNK):
+            part = whole.take(order[start : start + SORTED_CHUNK])
+            fences.append(part[:1].cast(field.type))
+            said = part.to_numpy(zero_copy_only=False)
+            stop = start + len(part)
+            values[start:stop] = said.astype(np.dtypes.StringDType()) if texts else said
+            places[start:stop] = rows[start:stop]
+    known: JSON = {"rows": field.length, "always": []}
+    put_fences(hierarchy, path, pa.chunked_array(fences, field.type), known)
+    if not begin:
+        remove(hierarchy, join(SEGMENTS, field.name))
+    return []

@@ -6,20 +6,53 @@ are read together.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import struct
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
+import zarr
 from numpy.typing import NDArray
+from zarr.core.sync import sync
 
+from l2view.errors import IngestError
 from l2view.index import rtree
 from l2view.index.candidates import Candidates, most_of, rows_of
+from l2view.index.files import IndexFiles
 from l2view.index.rtree import Box
+from l2view.index.storage import (
+    FOOTPRINTS,
+    MAX_UNINDEXED,
+    SEGMENTS,
+    TREES,
+    Progress,
+    chunk_values,
+    ignore_progress,
+    put_bytes,
+    put_groups,
+    remove,
+    segment_path,
+    segments,
+    unindexed_rows,
+)
 from l2view.meta.chunks import Chunks, side_by_side
+from l2view.meta.decode import decode
 from l2view.meta.footprints import are_rectangles, bounds
-from l2view.meta.schema import Field
+from l2view.meta.reader import RowReader, row_runs
+from l2view.meta.schema import Field, read_fields
+from l2view.stores.hierarchy import JSON, META, OWN, Hierarchy, join
+
+COVERINGS = (("xmin", "ymin", "xmax", "ymax"), ("minx", "miny", "maxx", "maxy"))
+"""Names of fields that hold west, south, east and north: GeoParquet's, and GeoPandas'."""
+
+COPIES = 8_192
+"""The footprints in a chunk of their copies."""
+
+MAX_COPY_BYTES = 2**29
+"""The most bytes of footprints that are put in order at once."""
 
 
 @dataclass(frozen=True)
@@ -181,3 +214,202 @@ def _values_at(chunks: Chunks, field: Field, places: NDArray[np.int64]) -> pa.Ar
     back = np.empty_like(order)
     back[order] = np.arange(len(order))
     return pa.concat_arrays(parts).take(pa.array(back))
+
+
+def read_trees(files: IndexFiles, field: Field) -> Trees | None:
+    """Read the R-trees of a field of footprints, None where none is stored."""
+    first = _read_tree(files, field, join(TREES, field.name), join(FOOTPRINTS, field.name), 0)
+    if first is None:
+        return None
+    tree, metadata = first
+    places = {rows: segment_path(field, rows.start) for rows in segments(metadata)}
+    names = ("tree/zarr.json", "tree/c/0", "footprints/zarr.json")
+    files.fetch([join(path, name) for path in places.values() for name in names])
+    trees = [tree]
+    for rows, path in places.items():
+        segment = _read_tree(files, field, join(path, "tree"), join(path, "footprints"), rows.start)
+        is_complete = segment is not None and len(segment[0].rows) >= len(rows)
+        if segment is None or not is_complete or rows.start != trees[-1].rows.stop:
+            break  # what isn't covered is scanned
+        trees.append(replace(segment[0], rows=rows))
+    return Trees(tuple(trees), unindexed_rows(metadata))
+
+
+def _read_tree(
+    files: IndexFiles, field: Field, path: str, copies_path: str, first: int
+) -> tuple[Tree, JSON] | None:
+    """Read the R-tree of the rows from `first`, and what it says of itself."""
+    array = files.array(path, pa.uint8())
+    if array is None or array.length < rtree.HEADER.size:
+        return None
+    try:
+        start = files.read(join(path, "c/0"))
+        if start is None:  # what is written last
+            return None
+        layout = rtree.layout(np.asarray(decode(array, start)[: rtree.HEADER.size]).tobytes())
+    except (ValueError, struct.error):  # somebody else's index of another kind
+        return None
+    if layout.dtype.kind != "f":  # of which nobody knows how they were rounded
+        return None
+    metadata: JSON = array.attributes.get(OWN) or {}
+    rows = min(int(metadata.get("rows", layout.items)), layout.items)
+    # More leaves than rows: rows were deleted by someone who left the tree as it was.
+    is_stale = layout.items > field.length and "rows" not in metadata
+    if layout.nbytes != array.length or is_stale:
+        return None
+    copies = files.array(copies_path, field.type, field)
+    if copies is not None and copies.length != layout.items:
+        copies = None
+    covering = tuple(metadata.get("covering", ()))
+    rows_covered = range(first, first + rows)
+    ours = metadata.get("outward") is True
+    return Tree(field, array, layout, rows_covered, copies, ours, covering), metadata
+
+
+def is_ours(document: JSON) -> bool:
+    """Return whether the document of an R-tree is that of one that l2view made."""
+    metadata = (document.get("attributes") or {}).get(OWN) or {}
+    return metadata.get("outward") is True
+
+
+def build_tree(
+    hierarchy: Hierarchy, field: Field, progress: Progress = ignore_progress, begin: int = 0
+) -> list[int]:
+    """Write the R-tree of a field of footprints, and their copies in its order.
+
+    Parameters
+    ----------
+    hierarchy
+        A store that can be written to.
+    field
+        The footprints.
+    progress
+        See `Progress`.
+    begin
+        The first row that it covers, to the last that there is. Those before are covered by
+        others.
+
+    Returns
+    -------
+    list of int
+        The rows of which it knows nothing.
+
+    Raises
+    ------
+    IngestError
+        Where nothing can be told of too many of them.
+    """
+    chunks = Chunks(hierarchy.store)
+    unknown: list[NDArray[np.int64]] = []
+    sizes = 0
+
+    def blocks() -> Iterator[NDArray[np.float32]]:
+        nonlocal sizes
+        for first, values in chunk_values(chunks, field, begin):
+            corners = bounds(values, field)
+            odd = np.flatnonzero(np.isinf(corners).any(axis=1))
+            unknown.append(first + odd)
+            # What could be anywhere would spoil the order of all others.
+            corners[odd] = np.nan
+            sizes += values.nbytes
+            progress(len(values))
+            yield rtree.outward(corners)
+
+    tree = rtree.build(blocks(), field.length - begin)
+    always = np.concatenate(unknown) if unknown else np.empty(0, dtype=np.int64)
+    if len(always) > MAX_UNINDEXED:
+        raise IngestError(
+            f'too many values of the field "{field.name}" aren\'t footprints for an index, '
+            f"{len(always):,}; the first is that of idx {always[0]}"
+        )
+    layout = rtree.layout(tree[: rtree.HEADER.size].tobytes())
+    start = rtree.HEADER.size + layout.boxes * layout.width
+    stop = start + layout.items * layout.row_dtype.itemsize
+    rows = begin + tree[start:stop].view(layout.row_dtype).astype(np.int64)
+    path, copied = join(TREES, field.name), join(FOOTPRINTS, field.name)
+    if begin:
+        path, copied = (join(segment_path(field, begin), name) for name in ("tree", "footprints"))
+    # Where no commit holds them together, an old tree must not be read with new copies.
+    remove(hierarchy, path)
+    _put_copies(hierarchy, chunks, field, copied, rows, sizes)
+    known = {
+        "rows": len(rows),
+        "always": always.tolist(),
+        "outward": True,
+        "covering": list(covering_of(hierarchy, field, begin)),
+    }
+    put_bytes(hierarchy, path, tree, {OWN: known})
+    if not begin:
+        remove(hierarchy, join(SEGMENTS, field.name))
+    return list(always.tolist())
+
+
+def covering_of(hierarchy: Hierarchy, field: Field, begin: int = 0) -> tuple[str, ...]:
+    """Return the fields that hold west, south, east and north of footprints; none if none do.
+
+    As in GeoParquet 1.1 ("covering"), under one of the usual names, of all rows from `begin`.
+    """
+    known = {one.name: one for one in sync(read_fields(hierarchy, META))[0]}
+    for names in COVERINGS:
+        if not all(name in known and known[name].type == pa.float64() for name in names):
+            continue
+        columns = [field, *(known[name] for name in names)]
+        reader = RowReader(Chunks(hierarchy.store), {one.name: one for one in columns})
+        if all(
+            _is_covering(reader.read([(run, None)], [field.name, *names])[0], field)
+            for run in row_runs(reader.fields, begin)
+        ):
+            return names
+    return ()
+
+
+def _is_covering(batch: pa.RecordBatch, field: Field) -> bool:
+    """Return whether columns are the bounds of footprints, the first of them."""
+    footprints, *columns = batch.columns
+    said = np.stack([column.to_numpy(zero_copy_only=False) for column in columns], axis=1)
+    return bool(np.array_equal(said, bounds(footprints, field), equal_nan=True))
+
+
+def _put_copies(
+    hierarchy: Hierarchy,
+    chunks: Chunks,
+    field: Field,
+    path: str,
+    rows: NDArray[np.int64],
+    nbytes: int,
+) -> None:
+    """Write footprints in the order `rows`, as many at a time as memory allows."""
+    put_groups(hierarchy, path)
+    remove(hierarchy, path)
+    above, _, name = path.rpartition("/")
+    group = zarr.open_group(hierarchy.store, path=hierarchy.key(above), mode="a")
+    binary = pa.types.is_binary(field.type)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
+        array = group.create_array(
+            name,
+            shape=(len(rows),),
+            chunks=(COPIES,),
+            dtype="variable_length_bytes" if binary else "string",
+            attributes={"order": "of the leaves of the R-tree"},
+        )
+    passes = max(1, -(-nbytes // MAX_COPY_BYTES))
+    step = -(-len(rows) // passes // COPIES) * COPIES or COPIES
+    for start in range(0, len(rows), step):
+        wanted = rows[start : start + step]
+        order = np.argsort(wanted)
+        ascending = wanted[order]
+        parts = []
+        for first, values in chunk_values(chunks, field, int(ascending[0])):
+            low, high = np.searchsorted(ascending, (first, first + len(values)))
+            if low < high:
+                parts.append(values.take(pa.array(ascending[low:high] - first)))
+        back = np.empty_like(order)
+        back[order] = np.arange(len(order))
+        there = pa.chunked_array(parts).cast(pa.large_binary() if binary else pa.large_string())
+        values = there.combine_chunks().take(pa.array(back)).fill_null(b"" if binary else "")
+        for at in range(0, len(values), COPIES):
+            part = values[at : at + COPIES].to_numpy(zero_copy_only=False)
+            if not binary:
+                part = part.astype(np.dtypes.StringDType())
+            array[start + at : start + at + len(part)] = part

@@ -11,8 +11,8 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from l2view.index.indexes import ZONES
-from l2view.index.writer import limit_indexes, zones_from
+from l2view.index.storage import ZONES, limit_indexes
+from l2view.index.zone_maps import build_zones
 from l2view.ingest.state import IDS
 from l2view.ingest.writer import commit_with_retries
 from l2view.stores.hierarchy import META, Hierarchy
@@ -51,7 +51,7 @@ def delete_granules(
             for array in [*arrays, *([root[IDS]] if IDS in root else [])]:
                 _remove_rows(array, rows)
             if ZONES in root:
-                zones_from(Hierarchy(store), int(rows[0]))
+                build_zones(Hierarchy(store), int(rows[0]))
             limit_indexes(store, rows=int(rows[0]))
         return f"delete {count} granules"
 

@@ -18,7 +18,8 @@ import zarr
 from l2view.errors import FieldError, IngestError
 from l2view.granules.convention import NAME, declare_convention
 from l2view.granules.layouts import LAYOUTS, StorageName
-from l2view.index.writer import keep_zones, limit_indexes
+from l2view.index.storage import limit_indexes
+from l2view.index.zone_maps import extend_zones
 from l2view.ingest.granule import Granule
 from l2view.ingest.options import DEFAULT_OPTIONS, IngestOptions, OnConflict
 from l2view.ingest.state import IDS, CollectionState, hash_ids, read_state
@@ -136,7 +137,7 @@ def write_to_session(
             result.added.append(granule.id)
             added.append(row | location)
     new, again = write(root.require_group(META), kinds.known, state.rows, added, replaced)
-    keep_zones(store, state.rows, new, again)
+    extend_zones(store, state.rows, new, again)
     if replaced:
         limit_indexes(store, rewritten=sorted(replaced))
     if IDS not in root:

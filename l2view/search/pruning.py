@@ -19,9 +19,9 @@ import shapely
 from datafusion import DataFrame, Expr, SessionContext
 
 from l2view.index.candidates import EVERY, Candidates
-from l2view.index.indexes import COVERINGS
 from l2view.index.rtree import Box
 from l2view.index.sorted import Span, spans_of
+from l2view.index.trees import COVERINGS
 from l2view.meta.schema import Field
 from l2view.search.logical_plan import SUBQUERY, kind, value
 from l2view.search.table import MetaTable

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sys
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ import l2view
 from l2view.errors import FieldError, IngestError, L2ViewWarning, StoreError
 from l2view.index.commands import Index, build_indexes, extend
 from l2view.ingest.granule import Granule
+from l2view.ingest.options import IngestOptions
 from l2view.ingest.writer import write_batch
 from l2view.scan.dataset import TableDataset
 from l2view.search.table import MetaTable
@@ -46,9 +48,9 @@ def test_what_cannot_be_indexed(tmp_path: Path) -> None:
         build_indexes(tmp_path / "c", ["flag"])
     with pytest.raises(StoreError):
         build_indexes(tmp_path / "nothing")
-    with pytest.raises(IngestError, match="without tag= and snapshot="):
+    with pytest.raises(IngestError, match="without tag=, snapshot="):
         collection = l2view.Collection(tmp_path / "c")
-        collection._asked = (tmp_path / "c", None, True)
+        collection._options = replace(collection._options, tag="then")
         collection.index()
 
 
@@ -148,7 +150,7 @@ def test_indexes_are_kept_as_rows_come_change_and_go(
                 count += 9
             case "replace":
                 again = [granule(number, version) for number in range(turn, count, 6)]
-                write_batch(repository, again, on_conflict="replace")
+                write_batch(repository, again, IngestOptions(on_conflict="replace"))
             case "delete":
                 l2view.Collection(repository).delete(f"n = {turn * 2} OR s = 'b{version}'")
             case "index":
@@ -184,7 +186,7 @@ def test_indexes_are_of_one_group(tmp_path: Path) -> None:
     other.create_array("id", data=np.arange(20), chunks=(7,))
     collection = l2view.Collection(store, group="other")
     assert collection.search("n < 3", fields=["n"]).column("n").to_pylist() == [2, 1, 0]
-    with pytest.raises(IngestError, match="of the group meta"):
+    with pytest.raises(IngestError, match="its group meta"):
         collection.index()
 
 
@@ -206,7 +208,7 @@ def test_rows_that_change_while_an_index_is_made(
             case "append":
                 write_batch(repository, [granule(number, 1) for number in range(20, 25)])
             case "replace":
-                write_batch(repository, [granule(3, 1)], on_conflict="replace")
+                write_batch(repository, [granule(3, 1)], IngestOptions(on_conflict="replace"))
             case "delete":
                 l2view.Collection(repository).delete("n = 0")
 
@@ -224,7 +226,7 @@ def test_an_index_of_a_field_that_is_named(tmp_path: Path) -> None:
 
     write_batch(repository, [row(number, number * 2) for number in range(10)])
     build_indexes(repository, ["outline"], geometry_field="outline")
-    write_batch(repository, [row(3, 100)], on_conflict="replace")
+    write_batch(repository, [row(3, 100)], IngestOptions(on_conflict="replace"))
     collection = l2view.Collection(repository, geometry_field="outline")
     assert collection.search(bbox=(100.1, 0, 100.2, 1), fields=["id"])["id"].to_pylist() == ["g003"]
     collection.delete("n = 0")

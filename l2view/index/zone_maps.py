@@ -1,0 +1,155 @@
+"""Zone maps: made of all chunks of the fields, or kept up to date with a batch of rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+from zarr.abc.store import Store
+from zarr.core.sync import sync
+
+from l2view.index.indexes import Indexes
+from l2view.index.storage import (
+    ZONES,
+    Progress,
+    bytes_document,
+    ignore_progress,
+    put_groups,
+    to_json_bytes,
+)
+from l2view.meta.chunks import Chunks
+from l2view.meta.decode import normalised
+from l2view.meta.schema import Field, read_fields
+from l2view.meta.zones import Zone, Zones, is_orderable, together, zone_of, zones_of
+from l2view.stores.hierarchy import META, Hierarchy, join, put_values
+
+
+def has_zones(field: Field) -> bool:
+    """Return whether a field has a zone map."""
+    return field.geometry is not None or is_orderable(field.type)
+
+
+def put_zones(hierarchy: Hierarchy, found: Iterable[Zones]) -> None:
+    """Write zone maps."""
+    documents: dict[str, bytes] = {}
+    chunks: dict[str, bytes] = {}
+    for zones in found:
+        said = zones.to_bytes()
+        path = hierarchy.key(join(ZONES, zones.field.name))
+        documents[f"{path}/zarr.json"] = to_json_bytes(bytes_document(len(said), len(said)))
+        chunks[f"{path}/c/0"] = said
+    if documents:
+        put_groups(hierarchy, join(ZONES, "field"))
+    put_values(hierarchy.store, documents)
+    put_values(hierarchy.store, chunks)
+
+
+def build_zones(hierarchy: Hierarchy, first: int = 0, progress: Progress = ignore_progress) -> None:
+    """Write the zone maps of the chunks that hold the row `first` and all after it.
+
+    Parameters
+    ----------
+    hierarchy
+        A store that can be written to.
+    first
+        A row; what is known of those before it is kept.
+    progress
+        See `Progress`.
+    """
+    fields, _ = sync(read_fields(hierarchy, META))
+    indexes, chunks = Indexes(hierarchy), Chunks(hierarchy.store)
+    written = []
+    for field in fields:
+        if not has_zones(field):
+            continue
+        begin = first // field.chunk_length
+        zones = []
+        for number in range(begin, -(-field.length // field.chunk_length)):
+            rows = min(field.length - number * field.chunk_length, field.chunk_length)
+            zones.append(zone_of(field, chunks.read([(field, number)])[0][:rows]))
+            progress(rows)
+        written.append(_joined(indexes.zones(field), field, begin, zones, field.length))
+    put_zones(hierarchy, written)
+
+
+def extend_zones(
+    store: Store,
+    start: int,
+    added: Mapping[str, NDArray[Any]],
+    replaced: Mapping[str, tuple[NDArray[np.int64], NDArray[Any]]],
+) -> None:
+    """Bring the zone maps up to date with a batch, at a cost that only the batch tells.
+
+    Parameters
+    ----------
+    store
+        A writable session's store; the rows are there.
+    start
+        The first row that was added.
+    added
+        The values of the rows that were added, as they are stored, by field.
+    replaced
+        Rows that were written again and their values, by field.
+    """
+    hierarchy = Hierarchy(store)
+    fields, _ = sync(read_fields(hierarchy, META))
+    indexes = Indexes(hierarchy)
+    found = []
+    for field in filter(has_zones, fields):
+        stored = indexes.zones(field)
+        if field.name in replaced and stored is not None:
+            stored = _widened(stored, *replaced[field.name])
+        values = added.get(field.name)
+        if values is None or not len(values):
+            found.extend([stored] if stored is not None else [])
+            continue
+        begin, length = start // field.chunk_length, field.chunk_length
+        column = normalised(values, field)
+        zones: list[Zone | None] = []
+        for number in range(begin, -(-field.length // length)):
+            part = slice(max(number * length - start, 0), (number + 1) * length - start)
+            zones.append(zone_of(field, column[part]))
+        if start % length:  # of the rows before, in the first of the chunks
+            before = None if stored is None else stored.first(begin * length, start)
+            zones[0] = None if before is None or zones[0] is None else together(before, zones[0])
+        found.append(_joined(stored, field, begin, zones, field.length))
+    put_zones(hierarchy, found)
+
+
+def _joined(
+    stored: Zones | None, field: Field, begin: int, zones: Sequence[Zone | None], rows: int
+) -> Zones:
+    """Return stored zones up to the chunk number `begin`, and `zones` from there on."""
+    nothing: list[Zone | None] = [None] * begin
+    new = zones_of(field, zones, rows).table
+    if stored is None:
+        before = zones_of(field, nothing, 0).table
+    else:
+        # A chunk that isn't covered to its end is one of which nothing is known.
+        whole = min(begin, stored.rows // field.chunk_length)
+        rest = zones_of(field, nothing[whole:], 0).table
+        before = pa.concat_tables([stored.table.slice(0, whole), rest])
+    return Zones(field, rows, pa.concat_tables([before, new]))
+
+
+def _widened(stored: Zones, rows: NDArray[np.int64], values: NDArray[Any]) -> Zones:
+    """Return zones that hold for some rows that were written again, too."""
+    field = stored.field
+    column = normalised(values, field)
+    numbers = rows // field.chunk_length
+    places: list[int] = []
+    zones: list[Zone | None] = []
+    for number in np.unique(numbers).tolist():
+        start = number * field.chunk_length
+        old = stored.first(start, min(start + field.chunk_length, stored.rows))
+        if old is not None:
+            new = zone_of(field, column.filter(pa.array(numbers == number)))
+            places.append(number)
+            zones.append(together(old, new))
+    order = np.arange(len(stored.table))
+    order[places] = len(order) + np.arange(len(places))
+    both = pa.concat_tables([stored.table, zones_of(field, zones, 0).table])
+    return Zones(field, stored.rows, both.take(pa.array(order)))
