@@ -31,7 +31,7 @@ from l2view.cells.columns import (
 )
 from l2view.cells.scan import MAX_CELLS, CellTable
 from l2view.errors import L2ViewWarning, MissingGranuleWarning, QueryError, warn
-from l2view.geolocation.coordinates import LATITUDE, LONGITUDE, nearest_coordinates
+from l2view.geolocation.coordinates import LATITUDE, LONGITUDE, coordinates_of, sort_by_distance
 from l2view.granules.inventory import ArrayInventory, Inventory
 from l2view.scan.dataset import TableDataset
 from l2view.stores.hierarchy import JSON, resolve
@@ -282,7 +282,7 @@ def _coordinates(
                 yield name, inventory.arrays[path]
                 break
     for words in (LATITUDE, LONGITUDE):
-        for other in nearest_coordinates(inventory, array.path, words):
+        for other in sort_by_distance(coordinates_of(inventory, words), array.path):
             if other.rank > 1:
                 yield _name(other.path), other
 

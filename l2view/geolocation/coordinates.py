@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,14 +48,10 @@ def coordinates_of(inventory: Inventory, words: tuple[str, ...]) -> Iterator[Arr
             yield array
 
 
-def nearest_coordinates(
-    inventory: Inventory, path: str, words: tuple[str, ...]
-) -> list[ArrayInventory]:
-    """Return latitudes, or longitudes, of a profile, those nearest to an array first."""
+def sort_by_distance(arrays: Iterable[ArrayInventory], path: str) -> list[ArrayInventory]:
+    """Return arrays, those nearest to another first."""
     group = parent(path)
-    return sorted(
-        coordinates_of(inventory, words), key=lambda array: distance(group, parent(array.path))
-    )
+    return sorted(arrays, key=lambda array: distance(group, parent(array.path)))
 
 
 def coordinate_pairs(inventory: Inventory) -> Iterator[tuple[ArrayInventory, ArrayInventory]]:

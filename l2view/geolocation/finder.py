@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -38,8 +38,8 @@ from l2view.geolocation.coordinates import (
     are_named,
     coordinates_of,
     is_overview,
-    nearest_coordinates,
     parent,
+    sort_by_distance,
 )
 from l2view.geolocation.crs import (
     CF_MAPPING,
@@ -185,6 +185,44 @@ class Placement:
         self.crs[crs] = declared.crs[crs]
 
 
+class ProfileArrays:
+    """The arrays of a profile by what they are to others; looked for once.
+
+    Parameters
+    ----------
+    inventory
+        The profile.
+    """
+
+    def __init__(self, inventory: Inventory) -> None:
+        self.inventory = inventory
+
+    @cached_property
+    def latitudes(self) -> list[ArrayInventory]:
+        """Arrays of latitudes."""
+        return list(coordinates_of(self.inventory, LATITUDE))
+
+    @cached_property
+    def longitudes(self) -> list[ArrayInventory]:
+        """Arrays of longitudes."""
+        return list(coordinates_of(self.inventory, LONGITUDE))
+
+    @cached_property
+    def images(self) -> list[Levels]:
+        """Images, with their levels."""
+        return list(all_levels(self.inventory))
+
+    @cached_property
+    def mappings(self) -> list[ArrayInventory]:
+        """Grid mappings: arrays without values that have a CRS."""
+        return [
+            array
+            for array in self.inventory.arrays.values()
+            if (array.shapes.prod(axis=1) <= 1).all()
+            and mapping_crs(array.variants[0]["attributes"]) is not None
+        ]
+
+
 @dataclass(frozen=True, eq=False)
 class Finder:
     """Finds where the arrays of granules lie, and remembers the CRSs and axes that it met.
@@ -206,6 +244,8 @@ class Finder:
         default_factory=dict
     )
 
+    _profiles: dict[int, ProfileArrays] = field(default_factory=dict)
+
     @classmethod
     def of(cls, reader: GranuleReader) -> Finder:
         """Return a finder of what a reader reads."""
@@ -219,6 +259,10 @@ class Finder:
 
         return cls(read, partial(georeference_fields, reader))
 
+    def profile(self, inventory: Inventory) -> ProfileArrays:
+        """Return the arrays of a profile, which is held so that no other takes its id."""
+        return self._profiles.setdefault(id(inventory), ProfileArrays(inventory))
+
     def locate(self, levels: Levels) -> Placement:
         """Return where the images of a band lie.
 
@@ -231,54 +275,37 @@ class Finder:
                     placement.fill(declared, number)
             _derive(levels, placement.transforms)
             _crop(levels, placement.transforms)
-        coordinates = _coordinates(levels) or (None, None)
+        coordinates = _coordinates(self, levels) or (None, None)
         return Placement(placement.transforms, placement.crs, placement.kinds, *coordinates)
 
-    def axes(
-        self, levels: Levels, member: int, crs: int
+    def centres(
+        self, levels: Levels, axes: Axes, member: int, crs: int
     ) -> tuple[int, NDArray[np.float64], NDArray[np.float64]] | None:
         """Return the CRS of a granule's axes and the centres of its rows and columns in it.
 
-        Parameters
-        ----------
-        levels, member
-            The band, and the granule in its inventory.
-        crs
-            The CRS that is declared, -1 for none.
-
-        Returns
-        -------
-        tuple or None
-            None where it has no axes, or ones in unknown units.
+        None where their units are unknown, or none of their CRS. A `crs` of -1 is none.
         """
-        axes = _axes(levels)
-        if axes is None:
-            return None
-        degrees = all(
-            any(array.path == other.path for other in coordinates_of(levels.inventory, words))
-            for array, words in zip(axes, (LATITUDE, LONGITUDE), strict=True)
-        )
-        if degrees and (crs < 0 or not self.crs.known[crs].geographic):
+        if axes.degrees and (crs < 0 or not self.crs.known[crs].geographic):
             crs = self.crs.number("EPSG:4326")
         if crs < 0:
             return None
         centres = []
-        for array in axes:
+        for array in (axes.y, axes.x):
             units = array.variants[array.variant_index[member]]["attributes"].get("units")
-            factor = 1.0 if degrees else axis_factor(units, self.crs.known[crs])
+            factor = 1.0 if axes.degrees else axis_factor(units, self.crs.known[crs])
             if factor is None:
                 return None
             centres.append(self.read(levels.inventory, array, member) * factor)
-        return crs, centres[0], np.unwrap(centres[1], period=360) if degrees else centres[1]
+        y, x = centres
+        return crs, y, np.unwrap(x, period=360) if axes.degrees else x
 
-    def axes_transform(self, levels: Levels, member: int, crs: int) -> tuple[int, Affine] | None:
+    def axes_transform(
+        self, levels: Levels, axes: Axes, member: int, crs: int
+    ) -> tuple[int, Affine] | None:
         """Return the CRS and transform of a granule by its axes, None where they aren't even."""
-        axes = _axes(levels)
-        if axes is None:
-            return None
-        key = (levels.inventory.name, axes[0].path, axes[1].path, member)
+        key = (levels.inventory.name, axes.y.path, axes.x.path, member)
         if key not in self._transforms:
-            number, *centres = self.axes(levels, member, crs) or (-1,)
+            number, *centres = self.centres(levels, axes, member, crs) or (-1,)
             transform = axes_transform(*centres) if centres else None
             self._transforms[key] = None if transform is None else (number, transform)
         return self._transforms[key]
@@ -468,14 +495,14 @@ def _grid_mapping(
     finder: Finder, levels: Levels, placement: Placement
 ) -> Iterator[DeclaredGeoreference]:
     """Yield what a grid mapping says (CF 1.12, section 5.6), and GDAL in it."""
-    mapping = _mapping(levels)
+    mapping = _mapping(finder, levels)
     if mapping is not None:
         variants = [variant["attributes"] for variant in mapping.variants]
         holder = _Holder(variants, mapping.variant_index, 0, parent(mapping.path))
         yield holder.declare(finder, levels, gdal_transform, mapping_crs)
 
 
-def _mapping(levels: Levels) -> ArrayInventory | None:
+def _mapping(finder: Finder, levels: Levels) -> ArrayInventory | None:
     """Return the grid mapping of a band's arrays: that which it names, or the only one near it."""
     array = levels.arrays[0]
     named = str(array.variants[0]["attributes"].get("grid_mapping", ""))
@@ -484,13 +511,8 @@ def _mapping(levels: Levels) -> ArrayInventory | None:
     for group in ancestors(array.path):
         if name and join(group, name) in arrays:
             return arrays[join(group, name)]
-        mappings = [
-            other
-            for path, other in arrays.items()
-            if parent(path) == group
-            and (other.shapes.prod(axis=1) <= 1).all()
-            and mapping_crs(other.variants[0]["attributes"]) is not None
-        ]
+        candidates = finder.profile(levels.inventory).mappings
+        mappings = [mapping for mapping in candidates if parent(mapping.path) == group]
         if not name and len(mappings) == 1:
             return mappings[0]
     return None
@@ -501,13 +523,14 @@ def _even_axes(
 ) -> Iterator[DeclaredGeoreference]:
     """Yield what the axes of grids say, which are read where nothing else says it."""
     members = np.flatnonzero(np.isnan(placement.transforms[:, 0, 0])).tolist()
-    if _axes(levels) is None or not members:
+    axes = axes_of(finder, levels) if members else None
+    if axes is None:
         return
     transforms = np.full((len(levels.inventory.rows), 6), np.nan)
     crs = np.full(len(levels.inventory.rows), -1)
 
     def read(member: int) -> tuple[int, Affine] | None:
-        return finder.axes_transform(levels, member, int(placement.crs[member]))
+        return finder.axes_transform(levels, axes, member, int(placement.crs[member]))
 
     for member, located in zip(members, _in_threads(read, members), strict=True):
         if located is not None:
@@ -515,8 +538,17 @@ def _even_axes(
     yield DeclaredGeoreference(transforms, crs)
 
 
-def _axes(levels: Levels) -> tuple[ArrayInventory, ArrayInventory] | None:
-    """Return the axes of a band's rows and columns: the nearest arrays called as its dimensions."""
+class Axes(NamedTuple):
+    """The arrays of the centres of a band's rows and columns."""
+
+    y: ArrayInventory
+    x: ArrayInventory
+    degrees: bool
+    """Whether they are latitudes and longitudes."""
+
+
+def axes_of(finder: Finder, levels: Levels) -> Axes | None:
+    """Return the nearest arrays along a band's dimensions, None where it lacks them."""
     array = levels.arrays[0]
     axes = []
     for axis in levels.axes:
@@ -524,11 +556,15 @@ def _axes(levels: Levels) -> tuple[ArrayInventory, ArrayInventory] | None:
         if name is None:
             return None
         near = (_axis_along(name, group, levels.inventory) for group in ancestors(array.path))
-        coordinate = next((found for found in near if found is not None), None)
+        coordinate = next(filter(None, near), None)
         if coordinate is None or (coordinate.shapes[:, 0] != array.shapes[:, axis]).any():
             return None
         axes.append(coordinate)
-    return axes[0], axes[1]
+    y, x = axes
+    profile = finder.profile(levels.inventory)
+    pairs = (y, profile.latitudes), (x, profile.longitudes)
+    degrees = all(any(axis is array for array in arrays) for axis, arrays in pairs)
+    return Axes(y, x, degrees)
 
 
 def _axis_along(dimension: str, group: str, inventory: Inventory) -> ArrayInventory | None:
@@ -550,10 +586,10 @@ def _overview(
     names = [levels.arrays[0].dimensions[axis] for axis in levels.axes]
     if np.isfinite(placement.transforms[:, 0]).any() or not are_named(names):
         return
-    if _coordinates(levels) is not None:
+    if _coordinates(finder, levels) is not None:
         return
     shapes = image_shapes(levels.arrays[0].shapes, levels.axes)
-    for full in all_levels(levels.inventory):
+    for full in finder.profile(levels.inventory).images:
         if [full.arrays[0].dimensions[axis] for axis in full.axes] != names:
             continue
         larger = image_shapes(full.arrays[0].shapes, full.axes)
@@ -629,16 +665,14 @@ def _crop(levels: Levels, transforms: NDArray[np.float64]) -> None:
             transforms[:, level, 5] = d * columns + e * rows + f
 
 
-def _coordinates(levels: Levels) -> tuple[ArrayInventory, ArrayInventory] | None:
+def _coordinates(finder: Finder, levels: Levels) -> tuple[ArrayInventory, ArrayInventory] | None:
     """Return the latitudes and longitudes of a band's cells, None where there are none.
 
     They are as long as the band along its rows and columns, or its axes.
     """
-    latitudes, longitudes = (
-        nearest_coordinates(levels.inventory, levels.arrays[0].path, words)
-        for words in (LATITUDE, LONGITUDE)
-    )
-    for latitude in latitudes:
+    profile, path = finder.profile(levels.inventory), levels.arrays[0].path
+    longitudes = sort_by_distance(profile.longitudes, path)
+    for latitude in sort_by_distance(profile.latitudes, path):
         for longitude in longitudes:
             if _is_along(latitude, levels, 0) and _is_along(longitude, levels, 1):
                 same = parent(latitude.path) == parent(longitude.path)

@@ -20,7 +20,7 @@ from l2view.arrays.cf import read_floats
 from l2view.geolocation.bands import Levels, all_levels, image_axes, levels_at
 from l2view.geolocation.coordinates import are_axes, coordinate_pairs
 from l2view.geolocation.crs import to_degrees
-from l2view.geolocation.finder import KINDS, Finder, Placement
+from l2view.geolocation.finder import KINDS, Finder, Placement, axes_of
 from l2view.granules.inventory import ArrayInventory, GroupInventory, Inventory
 from l2view.stores.hierarchy import JSON
 
@@ -171,9 +171,10 @@ class LocatedGranule:
                 longitudes=placement.longitudes.path,
             )
         if level == 0 and len(levels.axes) == 2:
-            axes = self._finder.axes(levels, 0, crs)
-            if axes is not None:
-                number, y, x = axes
+            axes = axes_of(self._finder, levels)
+            centres = None if axes is None else self._finder.centres(levels, axes, 0, crs)
+            if centres is not None:
+                number, y, x = centres
                 cells = to_degrees(*np.meshgrid(x, y), self._finder.crs.known[number])
                 return Georeference(UNEVEN_AXES, path, dimensions, shape, cells=cells)
         return None

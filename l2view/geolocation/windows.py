@@ -238,7 +238,7 @@ def _project(place: shapely.Geometry, crs: CRS) -> shapely.Geometry:
 
 
 @dataclass(frozen=True)
-class CropWindows:
+class CropCandidate:
     """What touches a place along some dimensions of a granule.
 
     Attributes
@@ -277,13 +277,13 @@ def granule_windows(
     dict or None
         None where nothing says where the granule lies.
     """
-    crops: dict[tuple[str, ...], CropWindows] = {}
+    crops: dict[tuple[str, ...], CropCandidate] = {}
 
-    def crop(georeference: Georeference) -> CropWindows:
+    def crop(georeference: Georeference) -> CropCandidate:
         paths = georeference.latitudes, georeference.longitudes
         key = (*paths, *georeference.dimensions) if paths[0] else (georeference.path,)
         if key not in crops:
-            crops[key] = _crop_windows(granule, georeference, place)
+            crops[key] = _crop_candidate(granule, georeference, place)
         return crops[key]
 
     for pair in granule.pairs() if named is None else [granule.pair(*named)]:
@@ -306,9 +306,9 @@ def granule_windows(
     return windows
 
 
-def _crop_windows(
+def _crop_candidate(
     granule: LocatedGranule, georeference: Georeference, place: shapely.Geometry
-) -> CropWindows:
+) -> CropCandidate:
     """Return what touches a place of one of a granule's georeferences."""
     names = georeference.dimensions
     if georeference.transform is not None:
@@ -321,7 +321,7 @@ def _crop_windows(
             windows = axes_windows(lat, lon, place)
         else:
             windows = _stack_windows(lat, lon, place)
-    return CropWindows(
+    return CropCandidate(
         parent(georeference.latitudes or georeference.path),
         dict(zip(names, georeference.shape, strict=True)),
         dict(zip(names, windows, strict=True)),
@@ -346,7 +346,7 @@ def _hull(windows: Sequence[Window]) -> Window:
 
 
 def _windows_of_array(
-    array: zarr.Array[Any], candidates: Sequence[CropWindows]
+    array: zarr.Array[Any], candidates: Sequence[CropCandidate]
 ) -> tuple[Window, ...] | None:
     """Return what is shown of an array: by the nearest coordinates along its dimensions."""
     names = dimension_names(array)
