@@ -36,8 +36,8 @@ def arrow_type(dtype: np.dtype[Any]) -> pa.DataType:
             # Query engines compare singles, and a half is one exactly.
             return pa.float64() if dtype.itemsize == 8 else pa.float32()
         case "c":
-            part = pa.float32() if dtype.itemsize == 8 else pa.float64()
-            return pa.struct([("real", part), ("imag", part)])
+            number = pa.float32() if dtype.itemsize == 8 else pa.float64()
+            return pa.struct([("real", number), ("imag", number)])
         case "M" if _unit(dtype) in TIMESTAMP_UNITS:
             return pa.timestamp(TIMESTAMP_UNITS[_unit(dtype)])
         case "m" if _unit(dtype) in TIME_UNITS:
@@ -66,15 +66,15 @@ def to_arrow(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
         Where a time is beyond what the type holds.
     """
     if values.dtype.names is not None:
-        parts = [to_arrow(values[field.name], field.type) for field in kind]
-        return pa.StructArray.from_arrays(parts, fields=list(kind))
+        columns = [to_arrow(values[field.name], field.type) for field in kind]
+        return pa.StructArray.from_arrays(columns, fields=list(kind))
     if pa.types.is_fixed_size_list(kind):
         return pa.FixedSizeListArray.from_arrays(to_arrow(values, kind.value_type), type=kind)
     flat = np.ascontiguousarray(values).reshape(-1)
     match flat.dtype.kind:
         case "c":
-            parts = [to_arrow(part, kind.field(0).type) for part in (flat.real, flat.imag)]
-            return pa.StructArray.from_arrays(parts, fields=list(kind))
+            numbers = [to_arrow(half, kind.field(0).type) for half in (flat.real, flat.imag)]
+            return pa.StructArray.from_arrays(numbers, fields=list(kind))
         case "M" | "m" if pa.types.is_int64(kind):
             return pa.array(flat.astype(flat.dtype.newbyteorder("=")).view(np.int64))
         case "M" | "m":

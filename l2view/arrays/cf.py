@@ -136,7 +136,9 @@ class Packing:
             packing |= {name: attributes[name] for name in TIMES if name in attributes}
         if str(attributes.get("dtype", "")).startswith(("bool", "timedelta64")):
             packing["dtype"] = attributes["dtype"]
-        missing = [value for value in _listed(attributes.get("missing_value")) if _is_number(value)]
+        missing = [
+            value for value in _values_of(attributes.get("missing_value")) if _is_number(value)
+        ]
         if missing:
             packing["missing_value"] = missing[0] if len(missing) == 1 else missing
         fill = _fill_value(attributes.get("_FillValue"), dtype, "_Unsigned" in packing)
@@ -203,7 +205,7 @@ class Packing:
     def missing(self) -> NDArray[Any]:
         """The values that stand for what is missing beside NaN, as `read_as`; of shape (n,)."""
         kind = self.dtype.kind
-        values = [v for name in MISSING for v in _listed(self.attributes.get(name)) if v == v]
+        values = [v for name in MISSING for v in _values_of(self.attributes.get(name)) if v == v]
         if kind in TEXT_KINDS:
             return np.array(values, np.dtypes.StringDType())
         if kind not in "iub":
@@ -321,8 +323,8 @@ class Packing:
 def xarray_attributes(document: JSON) -> JSON:
     """Return all attributes of an array as xarray's coders take them."""
     packing = Packing.of_document(document).attributes
-    kept = {n: value for n, value in document["attributes"].items() if n not in REWRITTEN}
-    return kept | {name: value for name, value in packing.items() if name in REWRITTEN}
+    attributes = {n: value for n, value in document["attributes"].items() if n not in REWRITTEN}
+    return attributes | {name: value for name, value in packing.items() if name in REWRITTEN}
 
 
 def zarr_attributes(attributes: JSON, data_type: str | JSON) -> JSON:
@@ -338,8 +340,8 @@ def zarr_attributes(attributes: JSON, data_type: str | JSON) -> JSON:
     if attributes.keys().isdisjoint(REWRITTEN):
         return attributes
     packing = Packing.of(attributes, native_dtype(data_type)).to_zarr()
-    kept = {name: value for name, value in attributes.items() if name not in REWRITTEN}
-    return kept | {name: value for name, value in packing.items() if name in REWRITTEN}
+    others = {name: value for name, value in attributes.items() if name not in REWRITTEN}
+    return others | {name: value for name, value in packing.items() if name in REWRITTEN}
 
 
 def read_floats(array: zarr.Array[Any], index: Any = ...) -> NDArray[np.float64]:
@@ -347,7 +349,7 @@ def read_floats(array: zarr.Array[Any], index: Any = ...) -> NDArray[np.float64]
     return Packing.of_array(array).decode_floats(np.asarray(array[index]))
 
 
-def _listed(value: Any) -> list[Any]:
+def _values_of(value: Any) -> list[Any]:
     """Return an attribute's values, none where there is none."""
     return [] if value is None else list(value) if isinstance(value, list) else [value]
 
@@ -355,7 +357,7 @@ def _listed(value: Any) -> list[Any]:
 def _texts(value: Any) -> list[str]:
     return [
         text.decode(errors="replace") if isinstance(text, bytes) else text
-        for text in _listed(value)
+        for text in _values_of(value)
         if isinstance(text, str | bytes)
     ]
 
@@ -383,8 +385,8 @@ def _fill_value(value: Any, dtype: np.dtype[Any], flips_sign: bool) -> Any:
         other, and is returned as the signed one, which xarray takes in either case.
     """
     if dtype.kind == "c":
-        parts = [_float(part) for part in _listed(value)]
-        return complex(*parts) if len(parts) in (1, 2) and None not in parts else None
+        numbers = [_float(number) for number in _values_of(value)]
+        return complex(*numbers) if len(numbers) in (1, 2) and None not in numbers else None
     number = _float(_single(value))
     if number is None:
         return None

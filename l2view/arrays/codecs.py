@@ -49,9 +49,9 @@ class HorizontalDelta(ArrayArrayCodec):
         # They are those of the bits as unsigned integers, whatever the data type, and wrap around.
         values = chunk_array.as_numpy_array()
         bits = np.dtype(f"{values.dtype.byteorder}u{values.dtype.itemsize}")
-        found = np.cumsum(values.view(bits), axis=-1, dtype=bits.newbyteorder("="))
+        decoded = np.cumsum(values.view(bits), axis=-1, dtype=bits.newbyteorder("="))
         return chunk_spec.prototype.nd_buffer.from_numpy_array(
-            found.view(values.dtype.newbyteorder("="))
+            decoded.view(values.dtype.newbyteorder("="))
         )
 
     def _encode_sync(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer | None:
@@ -77,17 +77,17 @@ class Inflate(BytesBytesCodec):
 
     def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
         itemsize = chunk_spec.dtype.to_native_dtype().itemsize
-        found = np.empty(math.prod(chunk_spec.shape) * itemsize, np.uint8)
+        decoded = np.empty(math.prod(chunk_spec.shape) * itemsize, np.uint8)
         try:
-            made = inflating.deflate_decode(
+            inflated = inflating.deflate_decode(
                 chunk_bytes.as_buffer_like(),
-                out=found.data,
+                out=decoded.data,
             )
         except (inflating.DeflateError, ValueError):
-            made = None
-        if made is None or len(made) != len(found):
+            inflated = None
+        if inflated is None or len(inflated) != len(decoded):
             return self.codec._decode_sync(chunk_bytes, chunk_spec)  # type: ignore[no-any-return]
-        return chunk_spec.prototype.buffer.from_array_like(found)
+        return chunk_spec.prototype.buffer.from_array_like(decoded)
 
     def _encode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer | None:
         raise NotImplementedError(f"{type(self).__name__} is for reading")

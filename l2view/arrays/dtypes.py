@@ -19,14 +19,14 @@ TEXT_KINDS = frozenset("SUTO")
 
 
 @lru_cache(maxsize=256)
-def _parsed(data_type: str) -> ZDType[Any, Any]:
+def _parse(data_type: str) -> ZDType[Any, Any]:
     with QUIET:  # of dtypes without a v3 specification
         return parse_dtype(json.loads(data_type), zarr_format=3)
 
 
 def zarr_dtype(data_type: str | JSON) -> ZDType[Any, Any]:
     """Return zarr's data type for that of a Zarr v3 document."""
-    return _parsed(json.dumps(data_type))
+    return _parse(json.dumps(data_type))
 
 
 def zarr_dtype_of(dtype: np.dtype[Any]) -> ZDType[Any, Any]:
@@ -57,9 +57,9 @@ def common_dtype(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
     if len(kinds) == 1 or kinds <= {"number", "bool"}:
         common = np.result_type(*dtypes)
         integers = [dtype for dtype in dtypes if dtype.kind in "iu"]
-        part = common if common.kind == "f" else np.empty(0, common).real.dtype
+        number = common if common.kind == "f" else np.empty(0, common).real.dtype
         exact = common.kind not in "fc" or all(
-            np.iinfo(dtype).bits <= np.finfo(part).nmant + 1 for dtype in integers
+            np.iinfo(dtype).bits <= np.finfo(number).nmant + 1 for dtype in integers
         )
         if exact and common.kind != "O":
             return common

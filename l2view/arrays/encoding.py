@@ -39,7 +39,7 @@ class ArrayEncoding:
     decoded: bool
 
     @classmethod
-    def stored(cls, variant: JSON, codecs: Sequence[JSON], *, padded: bool) -> ArrayEncoding:
+    def of_variant(cls, variant: JSON, codecs: Sequence[JSON], *, padded: bool) -> ArrayEncoding:
         """Return the encoding of a variant as it is stored.
 
         Parameters

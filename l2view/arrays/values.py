@@ -39,7 +39,7 @@ class ValueDecoder:
     packing: Packing | None = None
 
     @classmethod
-    def stored(cls, data_type: ZDType[Any, Any]) -> ValueDecoder:
+    def raw(cls, data_type: ZDType[Any, Any]) -> ValueDecoder:
         """Return a decoder that leaves values as they are stored."""
         dtype = data_type.to_native_dtype()
         if isinstance(data_type, VariableLengthBytes):
@@ -47,7 +47,7 @@ class ValueDecoder:
         return cls(dtype, arrow_type(dtype))
 
     @classmethod
-    def decoded(cls, data_type: ZDType[Any, Any], packing: Packing) -> ValueDecoder:
+    def of_packing(cls, data_type: ZDType[Any, Any], packing: Packing) -> ValueDecoder:
         """Return a decoder that gives values as the CF conventions mean them.
 
         Raises
@@ -55,7 +55,7 @@ class ValueDecoder:
         ValueError
             Where they can't be decoded.
         """
-        stored = cls.stored(data_type)
+        stored = cls.raw(data_type)
         if stored.dtype.kind == "S" or pa.types.is_string(stored.type):
             return cls(stored.dtype, pa.string(), packing)
         if stored.dtype.kind not in "iufb":
@@ -67,12 +67,12 @@ class ValueDecoder:
 
     @classmethod
     def of_document(cls, document: JSON, *, decode: bool = True) -> ValueDecoder:
-        """Return the decoder of the array with a Zarr v3 document (see `decoded`, `stored`)."""
+        """Return the decoder of the array with a Zarr v3 document (see `of_packing`, `raw`)."""
         data_type = zarr_dtype(document["data_type"])
         return (
-            cls.decoded(data_type, Packing.of_document(document))
+            cls.of_packing(data_type, Packing.of_document(document))
             if decode
-            else cls.stored(data_type)
+            else cls.raw(data_type)
         )
 
     def cast(self, dtype: np.dtype[Any]) -> ValueDecoder:
@@ -104,11 +104,11 @@ class ValueDecoder:
             if decoded.dtype.kind == "O":
                 raise ValueError("its times are none that nanoseconds since 1970 can tell")
             return to_arrow(self._cast(decoded), self.type)
-        made = to_arrow(self._cast(stored.view(self.packing.read_as)), self.type)
+        array = to_arrow(self._cast(stored.view(self.packing.read_as)), self.type)
         valid = self.packing.valid(stored)
         if valid is None:
-            return made
-        return pc.if_else(pa.array(valid.reshape(-1)), made, pa.scalar(None, made.type))
+            return array
+        return pc.if_else(pa.array(valid.reshape(-1)), array, pa.scalar(None, array.type))
 
     def to_numpy(self, stored: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
         """Return stored numbers as decoded values, and which of them there are.
@@ -134,8 +134,8 @@ class ValueDecoder:
 
     def _cast(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return values in the dtype of this column."""
-        alike = in_native_order(values.dtype) == in_native_order(self.dtype)
-        return values if alike or values.dtype.kind in "SUTOV" else values.astype(self.dtype)
+        is_same = in_native_order(values.dtype) == in_native_order(self.dtype)
+        return values if is_same or values.dtype.kind in "SUTOV" else values.astype(self.dtype)
 
 
 def _text_array(values: NDArray[Any], packing: Packing) -> pa.Array:

@@ -61,27 +61,29 @@ class StoredChunks(StoreTable):
             if not node.is_array:
                 continue
             names = {"array_path": node.path, "store_path": self.source.label}
-            known = {name: pa.array([said]) for name, said in names.items()}
-            if condition is not None and not condition.may_hold(known, 1).all():
+            labels = {name: pa.array([label]) for name, label in names.items()}
+            if condition is not None and not condition.may_hold(labels, 1).all():
                 continue
             try:
                 grid, encoding = _keys(node)
             except (KeyError, TypeError, ValueError) as error:
                 warn(f"the chunks of {node.path} can't be told: {error}", SkippedArrayWarning)
                 continue
-            place = SourceArray(
+            array = SourceArray(
                 join(self.source.path, node.path), None, np.zeros(1, dtype=np.int64)
             )
             shape = np.array([grid], dtype=np.int64).reshape(1, len(grid))
-            for found in iterate_sync(stored_chunks(self.source.store, place, shape, encoding)):
-                yield select_rows(self._batch(node, found, encoding), columns, condition)
+            for chunks in iterate_sync(stored_chunks(self.source.store, array, shape, encoding)):
+                yield select_rows(self._batch(node, chunks, encoding), columns, condition)
 
     def _batch(self, node: Node, chunks: ChunkTable, encoding: ChunkKeyEncoding) -> pa.RecordBatch:
         count, rank = chunks.index.shape
         keys = [encoding.encode_chunk_key(tuple(index)) for index in chunks.index.tolist()]
         ends = pa.array(np.arange(count + 1, dtype=np.int32) * rank)
         inline, native = chunks.kinds == INLINE, chunks.kinds == NATIVE
-        paths = [None if hidden else one for one, hidden in zip(chunks.paths, inline, strict=True)]
+        paths = [
+            None if hidden else path for path, hidden in zip(chunks.paths, inline, strict=True)
+        ]
         return pa.record_batch(
             [
                 pa.repeat(self.source.label, count),
@@ -103,11 +105,11 @@ def _keys(node: Node) -> tuple[tuple[int, ...], ChunkKeyEncoding]:
     if node.zarr_format == 2:
         pairs = zip(node.zarray["shape"], node.zarray["chunks"], strict=True)
         separator = node.zarray.get("dimension_separator", ".")
-        said: JSON = {"name": "v2", "configuration": {"separator": separator}}
+        key_encoding: JSON = {"name": "v2", "configuration": {"separator": separator}}
         grid = tuple(-(-length // max(chunk, 1)) for length, chunk in pairs)
     else:
         assert node.document is not None
         encoding = node.document["chunk_key_encoding"]
-        said = {"name": encoding} if isinstance(encoding, str) else encoding
+        key_encoding = {"name": encoding} if isinstance(encoding, str) else encoding
         grid = grid_of(node.document)
-    return grid, parse_chunk_key_encoding(said)
+    return grid, parse_chunk_key_encoding(key_encoding)

@@ -80,15 +80,17 @@ class CellColumns:
         """All columns: labels, positions, coordinates, value."""
         labels, positions, coordinates, value = self.groups
         types = labels | positions | coordinates | dict(self.absent) | value
-        own = {label.name: label for label in self.labels}
+        label_fields = {label.name: label for label in self.labels}
         return pa.schema(
-            [own.get(name, pa.field(name, types[name])) for name in self.order or types]
+            [label_fields.get(name, pa.field(name, types[name])) for name in self.order or types]
         )
 
     def along(self, axis: int) -> frozenset[str]:
         """Return the columns that depend on the position along one axis alone."""
-        own = {name for name, axes in self.coordinates.items() if axes == (axis,)}
-        return frozenset(own | {name for name, along in self.positions.items() if along == axis})
+        coordinates = {name for name, axes in self.coordinates.items() if axes == (axis,)}
+        return frozenset(
+            coordinates | {name for name, along in self.positions.items() if along == axis}
+        )
 
     @cached_property
     def by_cell(self) -> frozenset[str]:
@@ -107,16 +109,16 @@ def merge_columns(columns: Sequence[CellColumns]) -> list[CellColumns]:
         Of each set; with the same labels, and one type for each coordinate.
     """
     types: dict[str, pa.DataType] = {}
-    for groups in zip(*(own.groups for own in columns), strict=True):
+    for groups in zip(*(each_set.groups for each_set in columns), strict=True):
         for group in groups:
             types |= group
     return [
         replace(
-            own,
-            absent={name: types[name] for name in types if name not in own.schema.names},
+            each_set,
+            absent={n: types[n] for n in types if n not in each_set.schema.names},
             order=tuple(types),
         )
-        for own in columns
+        for each_set in columns
     ]
 
 

@@ -48,16 +48,18 @@ def cells(
 ) -> TableDataset:
     """Return the cells of a variable of a tree's granules (see `View.cells`)."""
     inventories = [inventory for inventory, _ in sync(tree.inventories())]
-    shown = [[path for path in each.arrays if tree.shows(path)] for each in inventories]
+    visible = [[path for path in inventory.arrays if tree.shows(path)] for inventory in inventories]
     profiles = []
-    for inventory, paths in zip(inventories, shown, strict=True):
+    for inventory, paths in zip(inventories, visible, strict=True):
         path = _path(variable, paths)
         if path is not None:
             profiles.append(ProfileVariable.of(inventory, inventory.arrays[path], decode))
-    if not profiles and any(shown):
-        known = dict.fromkeys(path for paths in shown for path in paths)
+    if not profiles and any(visible):
+        known = dict.fromkeys(path for paths in visible for path in paths)
         raise QueryError(unknown_name("variable", variable, known))
-    rows = np.concatenate([np.zeros(0, dtype=np.int64), *(each.rows for each in inventories)])
+    rows = np.concatenate(
+        [np.zeros(0, dtype=np.int64), *(inventory.rows for inventory in inventories)]
+    )
     lost = np.setdiff1d(np.arange(len(tree.granules)), rows)
     if len(lost):
         warn(
@@ -99,12 +101,16 @@ def _sets(
     """Return the arrays of several profiles in sets that have the same dimensions."""
     value, profiles = _with_common_values(variable, profiles)
     types, dropped, profiles = _with_common_coordinates(variable, profiles)
-    hidden = frozenset({*types, *dropped, *(name for each in profiles for name in each.hidden)})
+    hidden = frozenset(
+        {*types, *dropped, *(name for profile in profiles for name in profile.hidden)}
+    )
     sets: dict[tuple[Any, ...], list[ProfileVariable]] = {}
-    for each in profiles:
-        axes = tuple((name, own.axes) for name, own in sorted(each.coordinates.items()))
-        sets.setdefault((each.values.array.dimensions, axes), []).append(each)
-    arrays = [each.values.array for each in profiles]
+    for profile in profiles:
+        axes = tuple(
+            (name, coordinate.axes) for name, coordinate in sorted(profile.coordinates.items())
+        )
+        sets.setdefault((profile.values.array.dimensions, axes), []).append(profile)
+    arrays = [profile.values.array for profile in profiles]
     dimensions = {name for array in arrays for name in array.dimensions if name is not None}
     numbered = map(dimension_column, range(max((array.rank for array in arrays), default=0)))
     fields = tree.granules.schema
@@ -112,7 +118,7 @@ def _sets(
     labels = pa.schema(
         [
             pa.field(GRANULE, pa.string(), nullable=False),
-            *(fields.field(name).with_name(shown) for name, shown in called.items()),
+            *(fields.field(name).with_name(label) for name, label in called.items()),
         ]
     )
     if not sets:
@@ -121,7 +127,7 @@ def _sets(
         CellColumns(
             labels=labels,
             dimensions=first.values.array.dimensions,
-            coordinates={name: own.axes for name, own in first.coordinates.items()},
+            coordinates={name: coordinate.axes for name, coordinate in first.coordinates.items()},
             types=types,
             value=value,
             hidden=hidden,
@@ -129,8 +135,8 @@ def _sets(
         for first, *_ in sets.values()
     ]
     return tuple(
-        GranuleArrays(tree, own, tuple(members))
-        for own, members in zip(merge_columns(columns), sets.values(), strict=True)
+        GranuleArrays(tree, own_columns, tuple(members))
+        for own_columns, members in zip(merge_columns(columns), sets.values(), strict=True)
     )
 
 
@@ -143,7 +149,7 @@ class DecodedArrays:
     array
         Their arrays.
     decoders
-        The decoder of each variant.
+        The decoder of profile variant.
     axes
         Of a coordinate: along which axes of the values it lies.
     """
@@ -222,8 +228,8 @@ class ProfileVariable:
                 hidden.add(name)
             elif axes and name not in {*taken, *coordinates}:
                 is_axis = other.dimensions == (name,)
-                own = tuple(_coordinate_decoder(v, is_axis=is_axis) for v in other.variants)
-                coordinates[name] = DecodedArrays(other, own, axes)
+                decode_as = tuple(_coordinate_decoder(v, is_axis=is_axis) for v in other.variants)
+                coordinates[name] = DecodedArrays(other, decode_as, axes)
         values = DecodedArrays(array, tuple(decoders))
         return cls(inventory.rows, values, coordinates, frozenset(hidden))
 
@@ -311,7 +317,7 @@ def _with_common_values(
     QueryError
         Where they have none.
     """
-    dtypes = [dtype for each in profiles for dtype in each.values.dtypes]
+    dtypes = [dtype for profile in profiles for dtype in profile.values.dtypes]
     if not dtypes:
         return pa.float64(), profiles
     try:
@@ -321,8 +327,8 @@ def _with_common_values(
             f"{variable} differs between granules: {error}; narrow the search to granules that "
             "are alike"
         ) from error
-    cast = [replace(each, values=each.values.cast(dtype)) for each in profiles]
-    first = next(each.values for each in profiles if each.values.variants)
+    cast = [replace(profile, values=profile.values.cast(dtype)) for profile in profiles]
+    first = next(profile.values for profile in profiles if profile.values.variants)
     return first.type if dtype is None else arrow_type(dtype), cast
 
 
@@ -331,14 +337,16 @@ def _with_common_coordinates(
 ) -> tuple[dict[str, pa.DataType], list[str], Sequence[ProfileVariable]]:
     """Return the types of coordinates, those that have none in common, and arrays without these."""
     arrays: dict[str, list[DecodedArrays]] = {}
-    for each in profiles:
-        for name, own in each.coordinates.items():
-            arrays.setdefault(name, []).append(own)
+    for profile in profiles:
+        for name, coordinate in profile.coordinates.items():
+            arrays.setdefault(name, []).append(coordinate)
     dtypes: dict[str, np.dtype[Any] | None] = {}
     dropped = []
-    for name, several in arrays.items():
+    for name, coordinates in arrays.items():
         try:
-            dtypes[name] = _column_dtype([dtype for own in several for dtype in own.dtypes])
+            dtypes[name] = _column_dtype(
+                [dtype for coordinate in coordinates for dtype in coordinate.dtypes]
+            )
         except ValueError:
             dropped.append(name)
     if dropped:
@@ -352,9 +360,11 @@ def _with_common_coordinates(
         for name, dtype in dtypes.items()
     }
     cast = []
-    for each in profiles:
-        kept = {n: c.cast(dtypes[n]) for n, c in each.coordinates.items() if n in dtypes}
-        cast.append(replace(each, coordinates=kept))
+    for profile in profiles:
+        cast_coordinates = {
+            n: c.cast(dtypes[n]) for n, c in profile.coordinates.items() if n in dtypes
+        }
+        cast.append(replace(profile, coordinates=cast_coordinates))
     return types, dropped, cast
 
 
@@ -383,21 +393,23 @@ class GranuleArrays:
 
     @cached_property
     def _rows(self) -> NDArray[np.int64]:
-        return np.concatenate([np.zeros(0, dtype=np.int64), *(each.rows for each in self.profiles)])
+        return np.concatenate(
+            [np.zeros(0, dtype=np.int64), *(profile.rows for profile in self.profiles)]
+        )
 
     @cached_property
     def _members(self) -> NDArray[np.int64]:
-        """The profile of each array, and its number in it, of shape (n, 2)."""
+        """The profile of profile array, and its number in it, of shape (n, 2)."""
         members = [
-            np.stack([np.full(len(each.rows), number), np.arange(len(each.rows))], axis=1)
-            for number, each in enumerate(self.profiles)
+            np.stack([np.full(len(profile.rows), number), np.arange(len(profile.rows))], axis=1)
+            for number, profile in enumerate(self.profiles)
         ]
         return np.concatenate([np.zeros((0, 2), dtype=np.int64), *members])[self._order]
 
     @cached_property
     def shapes(self) -> NDArray[np.int64]:
         """The shapes of what is shown, of shape (n, rank)."""
-        arrays = [each.values.array for each in self.profiles]
+        arrays = [profile.values.array for profile in self.profiles]
         lengths = [array.ends - array.begins for array in arrays]
         rank = arrays[0].rank if arrays else 0
         return np.concatenate([np.zeros((0, rank), dtype=np.int64), *lengths])[self._order]
@@ -407,16 +419,18 @@ class GranuleArrays:
         granules, rows = self.tree.granules, pa.array(self._rows[self._order])
         if not names:
             return pa.table({"_": pa.nulls(len(rows))}).select([])
-        shown = [name for name in self.columns.labels.names if name != GRANULE]
-        stored = dict(zip(shown, granules.fields, strict=True))
+        names_of_fields = [name for name in self.columns.labels.names if name != GRANULE]
+        stored = dict(zip(names_of_fields, granules.fields, strict=True))
         fields = [stored[name] for name in names if name != GRANULE]
         table = granules.columns(fields)
         columns = dict(zip(fields, table.columns, strict=True)) if fields else {}
-        taken = [
+        columns_of_rows = [
             (granules.names.cast(pa.string()) if n == GRANULE else columns[stored[n]]).take(rows)
             for n in names
         ]
-        return pa.table(taken, schema=pa.schema([self.columns.labels.field(n) for n in names]))
+        return pa.table(
+            columns_of_rows, schema=pa.schema([self.columns.labels.field(n) for n in names])
+        )
 
     def open(self, index: int) -> ArrayWithCoordinates:
         """Return one granule's array."""
@@ -424,11 +438,14 @@ class GranuleArrays:
         profile = self.profiles[number]
         row = int(profile.rows[member])
 
-        def stored(arrays: DecodedArrays) -> StoredArray:
+        def open_arrays(arrays: DecodedArrays) -> StoredArray:
             return self.tree.reader.stored(row, arrays.array, member, arrays.decoders)
 
-        coordinates = {name: partial(stored, own) for name, own in profile.coordinates.items()}
-        return ArrayWithCoordinates(stored(profile.values), LazyCoordinates(coordinates))
+        coordinates = {
+            name: partial(open_arrays, coordinate)
+            for name, coordinate in profile.coordinates.items()
+        }
+        return ArrayWithCoordinates(open_arrays(profile.values), LazyCoordinates(coordinates))
 
     def __getstate__(self) -> JSON:
         return {"tree": self.tree, "columns": self.columns, "profiles": self.profiles}
@@ -440,7 +457,7 @@ class LazyCoordinates(Mapping[str, StoredArray]):
     Parameters
     ----------
     openers
-        What opens each.
+        What opens profile.
     """
 
     def __init__(self, openers: Mapping[str, Callable[[], StoredArray]]) -> None:

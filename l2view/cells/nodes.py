@@ -199,8 +199,8 @@ def _of_v2(node: Node) -> JSON:
 def _of_v3(document: JSON) -> JSON:
     """Return what Zarr v3 says of an array."""
     shape: list[int] = document["shape"]
-    codecs = [_named(codec) for codec in document["codecs"]]
-    encoding = _named(document["chunk_key_encoding"])
+    codecs = [_with_name(codec) for codec in document["codecs"]]
+    encoding = _with_name(document["chunk_key_encoding"])
     separator = "/" if encoding["name"] == "default" else "."
     chunks, shards, count = _grid(document, codecs)
     return {
@@ -221,7 +221,7 @@ def _of_v3(document: JSON) -> JSON:
     }
 
 
-def _named(extension: JSON | str) -> JSON:
+def _with_name(extension: JSON | str) -> JSON:
     """Return an extension of Zarr v3 that may be told by its name alone."""
     return {"name": extension} if isinstance(extension, str) else extension
 
@@ -230,7 +230,7 @@ def _inner(codecs: Sequence[JSON]) -> Sequence[JSON]:
     """Return the codecs of chunks, within shards where there are any."""
     for codec in codecs:
         if codec["name"] == "sharding_indexed":
-            return [_named(inner) for inner in codec["configuration"]["codecs"]]
+            return [_with_name(inner) for inner in codec["configuration"]["codecs"]]
     return codecs
 
 

@@ -118,12 +118,12 @@ class SingleArray:
     @cached_property
     def columns(self) -> CellColumns:
         """The columns of its table."""
-        opened = self._opened
+        opened = self._array_with_coordinates
         return CellColumns(
             labels=pa.schema([]),
             dimensions=dimensions_of(self.array),
             coordinates={name: axes for name, (axes, _) in self._coordinates.items()},
-            types={name: own.values.type for name, own in opened.coordinates.items()},
+            types={name: array.values.type for name, array in opened.coordinates.items()},
             value=opened.values.values.type,
             # A dimension whose coordinate is no column has no positions by its name.
             hidden=frozenset(name for name, _ in self._candidates),
@@ -138,10 +138,10 @@ class SingleArray:
 
     def open(self, index: int) -> ArrayWithCoordinates:
         """Return the array."""
-        return self._opened
+        return self._array_with_coordinates
 
     @cached_property
-    def _opened(self) -> ArrayWithCoordinates:
+    def _array_with_coordinates(self) -> ArrayWithCoordinates:
         coordinates = {
             name: StoredArray.of(other.path, other, coordinate_decoder(other, name))
             for name, (_, other) in self._coordinates.items()
@@ -153,9 +153,9 @@ class SingleArray:
     def _decoder(self) -> ValueDecoder:
         data_type = self.array.metadata.dtype
         if not self.decode:
-            return ValueDecoder.stored(data_type)
+            return ValueDecoder.raw(data_type)
         try:
-            return ValueDecoder.decoded(data_type, Packing.of_array(self.array))
+            return ValueDecoder.of_packing(data_type, Packing.of_array(self.array))
         except ValueError as error:
             raise QueryError(
                 f"{self.name} can't be decoded: {error}; leave decode out, and its values are the "
@@ -207,9 +207,9 @@ def coordinate_decoder(array: zarr.Array[Any], name: str) -> ValueDecoder:
     data_type = array.metadata.dtype
     packing = Packing.of_array(array, missing=dimensions_of(array) != (name,))
     try:
-        return ValueDecoder.decoded(data_type, packing).wide
+        return ValueDecoder.of_packing(data_type, packing).wide
     except ValueError:  # such as of a calendar that timestamps don't have
-        return ValueDecoder.stored(data_type).wide
+        return ValueDecoder.raw(data_type).wide
 
 
 def dimensions_of(array: zarr.Array[Any]) -> tuple[str | None, ...]:

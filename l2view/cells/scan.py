@@ -119,7 +119,7 @@ class CellTable:
         QueryError
             Where there are more than `max_cells` cells, and nothing says which are wanted.
         """
-        numbers = [(arrays, _pruned(arrays, condition)) for arrays in self.arrays]
+        numbers = [(arrays, _prune(arrays, condition)) for arrays in self.arrays]
         total = sum(_total(arrays.shapes[own]) for arrays, own in numbers)
         if total > self.max_cells and not early and not self._is_narrowed(condition):
             raise self.too_many(f"{total:,}")
@@ -153,7 +153,7 @@ class CellTable:
         )
 
 
-def _pruned(arrays: ArraySet, condition: Condition | None) -> NDArray[np.int64]:
+def _prune(arrays: ArraySet, condition: Condition | None) -> NDArray[np.int64]:
     """Return the arrays in which a condition may hold."""
     alive = arrays.shapes.all(axis=1)
     columns = arrays.columns
@@ -271,7 +271,7 @@ class CellsPart:
     ) -> Generator[CellWindow]:
         """Yield the windows in which a condition may hold, with what is known of their cells."""
         number = 0
-        for array, masks in self._opened_ahead(columns, condition):
+        for array, masks in self._open_ahead(columns, condition):
             values = array.values
             steps = first_and_rest(masks) if number == 0 else [(MAX_WINDOW, masks)]
             for most, some in steps:
@@ -284,14 +284,14 @@ class CellsPart:
                         self.scan.add(size(window.window))
                         yield window
 
-    def _opened_ahead(
+    def _open_ahead(
         self, columns: Sequence[str], condition: Condition | None
     ) -> Iterator[tuple[LabelledArray, list[Mask]]]:
         """Yield the arrays, some of them opened before they are asked for."""
         queue: deque[Future[tuple[LabelledArray, list[Mask]]]] = deque()
         most = 0
         try:
-            for number, array in self._labelled(columns, condition):
+            for number, array in self._label_arrays(columns, condition):
                 queue.append(_submit(self._open, number, array, condition))
                 if len(queue) > most:
                     yield queue.popleft().result()
@@ -309,7 +309,7 @@ class CellsPart:
             return array, self.scan.chunk_masks(array, condition, number)
         return array, array.chunk_masks(condition)
 
-    def _labelled(
+    def _label_arrays(
         self, columns: Sequence[str], condition: Condition | None
     ) -> Iterator[tuple[tuple[int, int], LabelledArray]]:
         """Yield the arrays with their labels, nothing of them read yet."""

@@ -219,10 +219,13 @@ class CellWindow:
         passing = [self._slab_mask(condition, condition.columns, s, values) for s in self._slabs()]
         windows: list[ReadWindow] = []
         for part, inside in self.split_by_chunk(np.concatenate(passing), exact=True):
-            again = {name: values[name] for name in first if name in wanted}
+            values_of_part = {name: values[name] for name in first if name in wanted}
             if inside is not None:
-                again = {name: self._crop(name, again[name], inside) for name in again}
-            windows.append((part, again | part._read(rest)))
+                values_of_part = {
+                    name: self._crop(name, column, inside)
+                    for name, column in values_of_part.items()
+                }
+            windows.append((part, values_of_part | part._read(rest)))
         return windows
 
     def _slabs(self) -> Iterator[Window]:

@@ -253,7 +253,7 @@ class CroppedArray:
             for start, c, end in zip(starts, shape, ends, strict=True)
         )
         document = self.document
-        encoding_shown = ArrayEncoding.stored(document, self.shown["codecs"], padded=False)
+        encoding_shown = ArrayEncoding.of_variant(document, self.shown["codecs"], padded=False)
         encoder = ChunkEncoder(encoding_shown, len(shape))
         return TranscodedChunk(self.reader, self.row, self.path, document, window, shape, encoder)
 

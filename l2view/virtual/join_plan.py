@@ -392,7 +392,7 @@ def _choose_encoding(
     if same_numbers and (has_missing or not (is_padded and options.encoding == "unify")):
         codecs = _common_codecs([(variant, n) for variant, _, n in weighted], in_stack)
         codecs = codecs or ArrayEncoding.of_values(native_dtype(common["data_type"])).codecs
-        return ArrayEncoding.stored(common, codecs, padded=is_padded)
+        return ArrayEncoding.of_variant(common, codecs, padded=is_padded)
     dtype = common_dtype([own.decoded_dtype for _, own, weight in weighted if weight])
     data_type = ArrayEncoding.of_values(dtype).data_type
     unchanged = [
