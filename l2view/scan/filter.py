@@ -11,8 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
-from typing import Any
+from functools import cached_property, reduce
 
 import numpy as np
 import pyarrow as pa
@@ -62,7 +61,7 @@ class Condition:
         try:
             return frozenset(columns_of(self.expression, self.schema))
         except pa.ArrowNotImplementedError as error:
-            lists = [one.name for one in self.schema if pa.types.is_list(one.type)]
+            lists = [field.name for field in self.schema if pa.types.is_list(field.type)]
             if not lists:
                 raise QueryError(f"{self.expression} can't be asked of this table") from error
             raise QueryError(
@@ -103,27 +102,27 @@ class Condition:
         QueryError
             Where it is no condition.
         """
-        used = {name: column for name, column in known.items() if name in self.columns}
+        columns = {name: column for name, column in known.items() if name in self.columns}
         if self.is_decided_by(known) or self.is_strict:
-            return self._by_rows(used, rows)
-        return self._by_blocks(used, rows)
+            return self._by_rows(columns, rows)
+        return self._by_blocks(columns, rows)
 
     def _by_rows(self, known: Mapping[str, pa.Array], rows: int) -> NDArray[np.bool_]:
         """Evaluate it, with NULL for what isn't known."""
-        whole = self.is_decided_by(known)
+        is_decided = self.is_decided_by(known)
         columns = {
             name: known[name] if name in known else pa.nulls(rows, self.schema.field(name).type)
             for name in self.columns
         }
         table = pa.table(columns) if columns else pa.table({"_": pa.nulls(rows)})
-        found = passing(table, self.expression)
-        if pa.types.is_null(found.type):  # NULL, whatever the row
-            return np.full(rows, not whole)
-        if not pa.types.is_boolean(found.type):
-            raise QueryError(f"a filter is true or false, and {self.expression} is {found.type}")
-        mask = np.asarray(found.fill_null(not whole).to_numpy())
+        result = passing(table, self.expression)
+        if pa.types.is_null(result.type):  # NULL, whatever the row
+            return np.full(rows, not is_decided)
+        if not pa.types.is_boolean(result.type):
+            raise QueryError(f"a filter is true or false, and {self.expression} is {result.type}")
+        mask = np.asarray(result.fill_null(not is_decided).to_numpy())
         for name, column in known.items():
-            if not whole and column.null_count and self._rejects_null(name):
+            if not is_decided and column.null_count and self._rejects_null(name):
                 mask = mask & np.asarray(column.is_valid().to_numpy(zero_copy_only=False))
         return mask
 
@@ -133,24 +132,21 @@ class Condition:
 
     def _by_blocks(self, known: Mapping[str, pa.Array], rows: int) -> NDArray[np.bool_]:
         """Ask Arrow where it may hold by the ranges of what is known: of blocks, then of rows."""
-        ranged = {name: column for name, column in known.items() if _has_range(column.type)}
+        columns = {name: column for name, column in known.items() if _has_range(column.type)}
+        if not columns or rows == 0:
+            return np.ones(rows, dtype=bool)
         mask = np.zeros(rows, dtype=bool)
-        if not ranged or rows == 0:
-            mask[:] = True
-            return mask
         step = max(int(rows**0.5), 1)
-        blocks = [slice(at, min(at + step, rows)) for at in range(0, rows, step)]
-        said = {number: _range(ranged, block) for number, block in enumerate(blocks)}
-        for number in self._possible(said):
-            block = blocks[number]
-            inside = range(block.start, block.stop)
-            own = {row: _range(ranged, slice(row, row + 1)) for row in inside}
-            mask[sorted(self._possible(own))] = True
+        blocks = [range(at, min(at + step, rows)) for at in range(0, rows, step)]
+        ranges = {number: _range(columns, block) for number, block in enumerate(blocks)}
+        for number in self._possible(ranges):
+            of_rows = {row: _range(columns, range(row, row + 1)) for row in blocks[number]}
+            mask[sorted(self._possible(of_rows))] = True
         return mask
 
-    def _possible(self, said: Mapping[int, pc.Expression | None]) -> set[int]:
-        """Return the numbers of those statements under which it may hold."""
-        return prune(self.expression, runs_of(self.schema, said))
+    def _possible(self, guarantees: Mapping[int, pc.Expression | None]) -> set[int]:
+        """Return the numbers of those guarantees under which it may hold."""
+        return prune(self.expression, runs_of(self.schema, guarantees))
 
 
 def _has_range(kind: pa.DataType) -> bool:
@@ -160,16 +156,15 @@ def _has_range(kind: pa.DataType) -> bool:
     )
 
 
-def _range(columns: Mapping[str, pa.Array], rows: slice) -> pc.Expression | None:
+def _range(columns: Mapping[str, pa.Array], rows: range) -> pc.Expression | None:
     """Return what holds for all of some rows."""
-    found: Any = None
+    guarantees: list[pc.Expression] = []
     for name, column in columns.items():
-        part, field = column[rows], pc.field(name)
-        ends = pc.min_max(part)
-        if not ends["min"].is_valid:
-            said = field.is_null()
-        else:
-            said = (field >= ends["min"]) & (field <= ends["max"])
-            said = said | field.is_null() if part.null_count else said
-        found = said if found is None else found & said
-    return found
+        values, field = column[rows.start : rows.stop], pc.field(name)
+        extremes = pc.min_max(values)
+        if not extremes["min"].is_valid:
+            guarantees.append(field.is_null())
+            continue
+        bounds = (field >= extremes["min"]) & (field <= extremes["max"])
+        guarantees.append(bounds | field.is_null() if values.null_count else bounds)
+    return reduce(lambda a, b: a & b, guarantees) if guarantees else None
