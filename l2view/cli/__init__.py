@@ -15,7 +15,7 @@ from l2view.errors import L2ViewError
 COMMANDS = {
     "info": (
         "show_info",
-        "Say what a collection holds, or those of its granules that match: count, times, fields.",
+        "Describe a collection, or those of its granules that match: count, times, fields.",
     ),
     "search": (
         "search_granules",
@@ -27,11 +27,11 @@ COMMANDS = {
     ),
     "tree": (
         "show_tree",
-        "Show the groups and arrays of the granules that match, of the first 10 without --limit.",
+        "Show the groups and arrays of matching granules, of the first 10 without --limit.",
     ),
     "mosaic": (
         "make_mosaic",
-        "Put the granules that match together as one image; the first of --order-by lie on top.",
+        "Resample matching granules to one image, with the first of --order-by on top.",
     ),
     "ingest": (
         "ingest_files",
@@ -39,15 +39,15 @@ COMMANDS = {
     ),
     "verify": (
         "verify_files",
-        "Find granules whose files changed since they were ingested, or are gone.",
+        "Find granules whose files changed since ingest, or are missing.",
     ),
     "index": (
         "build_indexes",
-        "Make the indexes by which searches read less.",
+        "Build the indexes by which searches read less.",
     ),
     "delete": (
         "delete_granules",
-        "Delete the granules that match from a collection in one commit. The past still has them.",
+        "Delete matching granules from a collection in one commit. Earlier snapshots keep them.",
     ),
     "demo": (
         "run_demo",

@@ -15,7 +15,7 @@ def delete_granules(
     search: SearchOptions,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,
 ) -> None:
-    """Delete the granules that match from a collection in one commit. The past still has them."""
+    """Delete matching granules from a collection in one commit. Earlier snapshots keep them."""
     query = search.query()
     if not query.has_conditions:
         raise typer.BadParameter(

@@ -21,7 +21,7 @@ def build_indexes(
     ] = None,
     drop: Annotated[bool, typer.Option("--drop", help="Drop them instead.")] = False,
 ) -> None:
-    """Make the indexes by which searches read less.
+    """Build the indexes by which searches read less.
 
     Without --field: zone maps of all fields, R-trees of footprints, the sorted index of id.
     """

@@ -19,7 +19,7 @@ def show_info(
     search: SearchOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
 ) -> None:
-    """Say what a collection holds, or those of its granules that match: count, times, fields."""
+    """Describe a collection, or those of its granules that match: count, times, fields."""
     collection = source.open(authorize=False)
     query = search.query()
     searches = query.has_conditions or query.limit is not None

@@ -25,13 +25,13 @@ def make_mosaic(
         str | None, typer.Option(metavar="N[,N]", help="The size of a pixel in the CRS's unit.")
     ] = None,
     like: Annotated[
-        str | None, typer.Option(metavar="FILE", help="An image whose grid it has, instead.")
+        str | None, typer.Option(metavar="FILE", help="An image with the grid to use, instead.")
     ] = None,
     band: Annotated[
         list[str] | None,
         typer.Option(
             metavar="[NAME=]PATH",
-            help="An array, by its path or name, and what it is to be called. Repeatable.",
+            help="An array by its path or name, and the name of the band. Repeatable.",
         ),
     ] = None,
     resampling: Annotated[
@@ -43,17 +43,19 @@ def make_mosaic(
     group_by: Annotated[
         str | None, typer.Option(help="An image for each P1D, P1M, …, or SQL expression.")
     ] = None,
-    nodata: Annotated[float | None, typer.Option(help="What stands for nothing.")] = None,
+    nodata: Annotated[float | None, typer.Option(help="The value of empty pixels.")] = None,
     dtype: Annotated[str | None, typer.Option(help="The data type, such as float32.")] = None,
     chunks: Annotated[int, typer.Option(min=16, help="The side of a chunk in pixels.")] = 1024,
     explain: Annotated[
-        bool, typer.Option("--explain", help="Say what would be read, and read nothing.")
+        bool, typer.Option("--explain", help="Report what would be read. Read no data.")
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is there.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace an existing image.")
+    ] = False,
 ) -> None:
-    """Put the granules that match together as one image; the first of --order-by lie on top.
+    """Resample matching granules to one image, with the first of --order-by on top.
 
-    The box crops the image, but for that of --like, and leaves out granules that don't touch it.
+    --bbox leaves out granules outside it, and crops the image, but not the grid of --like.
     """
     if output is None and not explain:
         raise typer.BadParameter("name OUT.tif or OUT.zarr, or pass --explain", param_hint="OUT")

@@ -55,7 +55,7 @@ class StoreOptions:
     time_field: Annotated[str | None, typer.Option(help="The field with times.")] = None
     authorize: Annotated[
         list[str] | None,
-        typer.Option(metavar="PREFIX", help="A container that may be read. Repeatable."),
+        typer.Option(metavar="PREFIX", help="A URL prefix whose files may be read. Repeatable."),
     ] = None
 
     def source(self, authorize: Authorize | None = None) -> SourceOptions:

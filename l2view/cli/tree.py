@@ -25,7 +25,7 @@ def show_tree(
         list[str] | None, typer.Option(help="A glob for the arrays to show. Repeatable.")
     ] = None,
 ) -> None:
-    """Show the groups and arrays of the granules that match, of the first 10 without --limit."""
+    """Show the groups and arrays of matching granules, of the first 10 without --limit."""
     # A tree is made of metadata: no chunk is read.
     collection = source.open(authorize=False)
     limit = MAX_GRANULES if search.limit is None else search.limit

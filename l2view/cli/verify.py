@@ -12,9 +12,9 @@ from l2view.virtual.verify import verify_granules
 
 @with_options
 def verify_files(source: StoreOptions, search: SearchOptions) -> None:
-    """Find granules whose files changed since they were ingested, or are gone.
+    """Find granules whose files changed since ingest, or are missing.
 
-    The exit code is 1 where there are any.
+    The exit code is 1 if there are any.
     """
     view = source.open().open(search.query(), fields=["id"])
     console = Console(stderr=True)
@@ -26,6 +26,6 @@ def verify_files(source: StoreOptions, search: SearchOptions) -> None:
             if reason is not None:
                 stale += 1
                 typer.echo(f"{name}: {reason}")
-    typer.echo(f"{stale:,} of {len(view.names):,} granules have files that changed or are gone")
+    typer.echo(f"{stale:,} of {len(view.names):,} granules have files that changed or are missing")
     if stale:
         raise typer.Exit(1)

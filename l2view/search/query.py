@@ -88,7 +88,7 @@ class Query:
         names = [field.name for field in fields(cls)]
         for name in record:
             if name not in names:
-                raise QueryError(unknown_name("option of a query", name, names))
+                raise QueryError(unknown_name("query option", name, names))
         decoded = {name: from_json(record[name]) for name in ("params", "ids") if name in record}
         return cls(**(dict(record) | decoded))
 

@@ -360,5 +360,6 @@ def require_authorization(source: Source) -> None:
             f"the chunks of {source.label} lie in {join_names(source.unauthorized)}, which you "
             f"have not authorised l2view to read. If you trust this repository, pass "
             f"authorize=[{first!r}] (or a mapping from prefix to credentials, or True for every "
-            "container that it lists); authorize=False opens the view without its chunks"
+            "container that it lists); authorize=False opens the view without its chunks. "
+            "The option of commands is --authorize"
         )

@@ -163,7 +163,7 @@ def test_what_a_query_refuses(options: dict[str, Any], message: str) -> None:
 
 
 def test_a_record_of_something_else() -> None:
-    with pytest.raises(QueryError, match='no option of a query "wher"; did you mean "where"'):
+    with pytest.raises(QueryError, match='no query option "wher"; did you mean "where"'):
         Query.from_json({"wher": "true"})
     with pytest.raises(QueryError, match="'date': 'tomorrow' can't be read"):
         Query.from_json({"where": "true", "params": {"x": {"date": "tomorrow"}}})
