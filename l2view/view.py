@@ -327,7 +327,7 @@ class View(zarr.Group):
             options |= {"latitude": latitude, "longitude": longitude}
             tree.require_arrays(latitude, longitude)
         crop = Crop(place, exact=exact, latitude=latitude, longitude=longitude)
-        return self._over(tree.cropped(crop, options | {"exact": exact}))
+        return self._over(tree.crop_to(crop, options | {"exact": exact}))
 
     mosaic = mosaic
     explain_mosaic = explain_mosaic
@@ -466,7 +466,7 @@ class View(zarr.Group):
         dict
             What is wrong, by the name of the granule.
         """
-        store = ViewStore(self.view_store.tree.uncropped())
+        store = ViewStore(self.view_store.tree.without_crop())
         return {name: problem for name, problem in verify_granules(store) if problem is not None}
 
     def plot(

@@ -439,7 +439,7 @@ class GranuleArrays:
         row = int(profile.rows[member])
 
         def open_arrays(arrays: DecodedArrays) -> StoredArray:
-            return self.tree.reader.stored(row, arrays.array, member, arrays.decoders)
+            return self.tree.reader.stored_array(row, arrays.array, member, arrays.decoders)
 
         coordinates = {
             name: partial(open_arrays, coordinate)

@@ -17,7 +17,7 @@ from l2view.errors import FieldError, L2ViewError
 from l2view.geolocation.granule import LocatedGranule
 from l2view.geolocation.windows import corners_of, extremes
 from l2view.text import join_names, unknown_name
-from l2view.virtual.crop import windows_at
+from l2view.virtual.crop import array_windows
 from l2view.virtual.store import ViewStore
 from l2view.virtual.tree import Tree
 
@@ -133,8 +133,8 @@ def _read_image(root: zarr.Group, tree: Tree, row: int, variable: str) -> Granul
     if path is None:
         return None
     array = granule.arrays[path]
-    crop = {} if tree.crop is None else sync(tree.crop.of(tree.reader, row))
-    windows = windows_at(crop, path) or [(0, length) for length in array.shape]
+    crop = {} if tree.crop is None else sync(tree.crop.windows(tree.reader, row))
+    windows = array_windows(crop, path) or [(0, length) for length in array.shape]
     empty = any(start >= stop for start, stop in windows)
     if array.ndim < 2 or array.dtype.kind not in "iufb" or empty:
         return None

@@ -195,7 +195,7 @@ def _require_containers(session: icechunk.Session, urls: set[str]) -> None:
 
 def _require_unchanged(tree: Tree) -> None:
     """Raise where a file isn't what it was when it was referred to."""
-    verified = verify_granules(ViewStore(tree.uncropped()))
+    verified = verify_granules(ViewStore(tree.without_crop()))
     stale = {name: reason for name, reason in verified if reason is not None}
     if stale:
         name, reason = next(iter(stale.items()))

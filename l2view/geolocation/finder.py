@@ -253,7 +253,7 @@ class Finder:
         def read(inventory: Inventory, array: ArrayInventory, member: int) -> NDArray[np.float64]:
             axis = replace(array, starts=None, stops=None)
             row = int(inventory.rows[member])
-            stored = reader.stored(row, axis, member, value_decoders(axis))
+            stored = reader.stored_array(row, axis, member, value_decoders(axis))
             values, valid = stored.values.to_numpy(stored.read_stored((range(stored.shape[0]),)))
             return np.where(True if valid is None else valid, values, np.nan).astype(float)
 

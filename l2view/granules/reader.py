@@ -174,7 +174,7 @@ class GranuleReader:
         """Return a granule as a Zarr store, which messages call `name`."""
         return GranuleStore(self.source, self.layout, self.granules.location(row), name)
 
-    def stored(
+    def stored_array(
         self, row: int, array: ArrayInventory, member: int, values: Sequence[ValueDecoder]
     ) -> StoredArray:
         """Return one granule's array.

@@ -124,7 +124,7 @@ class StoredImages:
     def open(self, number: int, arrays: ImageArrays) -> StoredArray:
         """Return that one of some arrays that is of an image's granule."""
         row, member = int(self.rows[number]), int(self.members[number])
-        return self.reader.stored(row, arrays.array, member, arrays.decoders)
+        return self.reader.stored_array(row, arrays.array, member, arrays.decoders)
 
     def read(self, number: int, rows: range, columns: Iterable[range]) -> Masked:
         """Return some rows of an image, and ranges of columns one after another, decoded.

@@ -106,7 +106,7 @@ def json_values(column: pa.Array, geometry: bool = False) -> list[Any]:
     """Return one column as values that JSON has."""
     kind = column.type
     if pa.types.is_timestamp(kind):
-        return [None if text == "NaT" else _trimmed(text) + "Z" for text in _instants(column)]
+        return [None if text == "NaT" else _trim_zeros(text) + "Z" for text in _instants(column)]
     if pa.types.is_duration(kind):
         return [None if value is None else _duration(value, kind.unit) for value in _ticks(column)]
     if pa.types.is_binary(kind):
@@ -123,7 +123,7 @@ def _instants(column: pa.Array) -> list[str]:
     return [str(text) for text in np.datetime_as_string(times)]
 
 
-def _trimmed(text: str) -> str:
+def _trim_zeros(text: str) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
 
 
@@ -133,9 +133,10 @@ def _ticks(column: pa.Array) -> list[int | None]:
 
 def _duration(ticks: int, unit: str) -> str:
     digits = {"s": 0, "ms": 3, "us": 6, "ns": 9}[unit]
-    sign, whole = ("-" if ticks < 0 else ""), str(abs(ticks)).zfill(digits + 1)
-    seconds = f"{whole[: len(whole) - digits]}.{whole[len(whole) - digits :]}" if digits else whole
-    return f"{sign}PT{_trimmed(seconds)}S"
+    sign, seconds = ("-" if ticks < 0 else ""), str(abs(ticks)).zfill(digits + 1)
+    if digits:
+        seconds = f"{seconds[:-digits]}.{seconds[-digits:]}"
+    return f"{sign}PT{_trim_zeros(seconds)}S"
 
 
 def _wkt(column: pa.Array) -> list[str | None]:
@@ -157,9 +158,9 @@ def _plain(value: Any) -> Any:
     if isinstance(value, date | time):
         return value.isoformat()
     if isinstance(value, dict):
-        return {name: _plain(part) for name, part in value.items()}
+        return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list):
-        return [_plain(part) for part in value]
+        return [_plain(item) for item in value]
     return value if value is None or isinstance(value, str | int) else str(value)
 
 

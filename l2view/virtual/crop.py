@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -24,6 +24,7 @@ from l2view.errors import L2ViewWarning, warn
 from l2view.geolocation.finder import georeference_fields
 from l2view.geolocation.granule import LocatedGranule, dimension_names
 from l2view.geolocation.windows import Window, granule_windows
+from l2view.granules.chunks import grid_of
 from l2view.granules.groups import ALONE
 from l2view.granules.inventory import Inventory
 from l2view.granules.profile import DEFAULT_KEYS
@@ -34,17 +35,18 @@ from l2view.virtual.chunk import ChunkEncoder, TranscodedChunk, chunk_index, exi
 from l2view.virtual.granules import READERS
 from l2view.virtual.join_array import inner_codecs
 
-TOGETHER = 8
+CONCURRENCY = 8
 """How many granules' coordinates are read at a time; each may be as large as its swath."""
 
-type CropWindows = Mapping[str, tuple[Window, ...]]
-"""What is shown of a granule's arrays along each axis, by path; all of those that aren't there."""
+type ArrayWindows = Mapping[str, tuple[Window, ...]]
+"""What is shown of a granule's arrays along each axis, by path; all of an array without any."""
 
 
+@dataclass(eq=False)
 class Crop:
-    """A place, and what is shown of each granule for it.
+    """A place, and the windows of each granule's arrays that touch it.
 
-    Parameters
+    Attributes
     ----------
     place
         In EPSG:4326, within ±180° of longitude.
@@ -54,26 +56,17 @@ class Crop:
         The paths below a granule of the arrays of coordinates, where they aren't found.
     """
 
-    def __init__(
-        self,
-        place: shapely.Geometry,
-        *,
-        exact: bool = False,
-        latitude: str | None = None,
-        longitude: str | None = None,
-        known: dict[int, CropWindows] | None = None,
-    ) -> None:
-        self.place = place
-        self.exact = exact
-        self.latitude = latitude
-        self.longitude = longitude
-        self._known = {} if known is None else known
-        self._pending: dict[int, Future[CropWindows]] = {}
-        self._lock = threading.Lock()
+    place: shapely.Geometry
+    exact: bool = False
+    latitude: str | None = None
+    longitude: str | None = None
+    _windows: dict[int, ArrayWindows] = field(default_factory=dict)
+    _pending: dict[int, Future[ArrayWindows]] = field(default_factory=dict)
+    _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __getstate__(self) -> JSON:
         names = ("place", "exact", "latitude", "longitude")
-        return {name: getattr(self, name) for name in names} | {"known": dict(self._known)}
+        return {name: getattr(self, name) for name in names} | {"_windows": dict(self._windows)}
 
     def __setstate__(self, state: JSON) -> None:
         self.__init__(**state)  # type: ignore[misc]
@@ -88,53 +81,24 @@ class Crop:
 
     __hash__ = None  # type: ignore[assignment]
 
-    async def of(self, reader: GranuleReader, row: int) -> CropWindows:
-        """Return what is shown of a granule's arrays."""
-        if row not in self._known:
+    async def windows(self, reader: GranuleReader, row: int) -> ArrayWindows:
+        """Return the windows of a granule's arrays."""
+        if row not in self._windows:
             # In a thread, for zarr's own groups and arrays are read on the way; and in one of our
             # own, for zarr's loop needs its threads for that.
             with self._lock:
                 if row not in self._pending:
-                    self._pending[row] = READERS.submit(self._find, reader, row)
+                    self._pending[row] = READERS.submit(self._find_windows, reader, row)
                 pending = self._pending[row]
             try:
-                self._known[row] = await asyncio.wrap_future(pending)
+                self._windows[row] = await asyncio.wrap_future(pending)
             finally:  # what failed may not fail again
                 with self._lock:
                     self._pending.pop(row, None)
-        return self._known[row]
+        return self._windows[row]
 
-    async def cropped(self, reader: GranuleReader, inventory: Inventory) -> Inventory:
-        """Return an inventory with what is shown of its granules."""
-        rows = inventory.rows.tolist()
-        gate = asyncio.Semaphore(TOGETHER)
-
-        async def one(row: int) -> CropWindows:
-            async with gate:
-                return await self.of(reader, row)
-
-        shown = await asyncio.gather(*map(one, rows))
-        arrays = {}
-        for path, array in inventory.arrays.items():
-            starts, stops = np.zeros_like(array.shapes), array.shapes.copy()
-            for member, windows in enumerate(shown):
-                for axis, (start, stop) in enumerate(windows_at(windows, path)):
-                    starts[member, axis], stops[member, axis] = start, stop
-            chunks = array.chunk_shapes
-            arrays[path] = replace(array, starts=starts, stops=stops, chunk_shapes=chunks)
-        return replace(inventory, arrays=arrays)
-
-    async def array(self, reader: GranuleReader, row: int, path: str) -> CroppedArray | None:
-        """Return a granule's array with what is shown of it, None where all is."""
-        windows = windows_at(await self.of(reader, row), path)
-        document = await reader.layout.document(reader.granules.location(row), path)
-        if not windows or document is None or document["node_type"] != "array":
-            return None
-        document = {**document, "attributes": document.get("attributes") or {}}
-        return CroppedArray(reader, row, path, document, windows)
-
-    def _find(self, reader: GranuleReader, row: int) -> CropWindows:
-        """Return what is shown of a granule's arrays, reading its coordinates."""
+    def _find_windows(self, reader: GranuleReader, row: int) -> ArrayWindows:
+        """Return the windows of a granule's arrays, reading its coordinates."""
         name = reader.granules.name(row)
         group = zarr.open_group(reader.store(row, name), mode="r")
         granule = LocatedGranule(group, georeference_fields(reader, [row])[0])
@@ -149,9 +113,39 @@ class Crop:
             return {}
         return windows if self.exact else _align_to_chunks(windows, granule.arrays)
 
+    async def crop_inventory(self, reader: GranuleReader, inventory: Inventory) -> Inventory:
+        """Return an inventory with the windows of its granules' arrays."""
+        gate = asyncio.Semaphore(CONCURRENCY)
+
+        async def read(row: int) -> ArrayWindows:
+            async with gate:
+                return await self.windows(reader, row)
+
+        granules = await asyncio.gather(*map(read, inventory.rows.tolist()))
+        arrays = {}
+        for path, array in inventory.arrays.items():
+            starts, stops = np.zeros_like(array.shapes), array.shapes.copy()
+            for member, windows in enumerate(granules):
+                for axis, (start, stop) in enumerate(array_windows(windows, path)):
+                    starts[member, axis], stops[member, axis] = start, stop
+            arrays[path] = replace(array, starts=starts, stops=stops)
+        return replace(inventory, arrays=arrays)
+
+    async def array(
+        self, reader: GranuleReader, row: int, path: str, document: JSON | None
+    ) -> CroppedArray | None:
+        """Return the array at `path` with its windows, None where there is none or all is shown."""
+        if document is None or document["node_type"] != "array":
+            return None
+        windows = array_windows(await self.windows(reader, row), path)
+        if not windows:
+            return None
+        document = {**document, "attributes": document.get("attributes") or {}}
+        return CroppedArray(reader, row, path, document, windows)
+
 
 def _align_to_chunks(
-    windows: CropWindows, arrays: Mapping[str, zarr.Array[Any]]
+    windows: ArrayWindows, arrays: Mapping[str, zarr.Array[Any]]
 ) -> dict[str, tuple[Window, ...]]:
     """Return windows that begin and end where chunks do, the same along the same dimension."""
     aligned: dict[tuple[str, int, Window], Window] = {}
@@ -175,32 +169,14 @@ def _align_to_chunks(
     return {path: tuple(aligned[key] for key in own_keys) for path, own_keys in keys.items()}
 
 
-def windows_at(shown: CropWindows, path: str) -> tuple[Window, ...]:
-    """Return what is shown of the array at a path, nothing where all is.
+def array_windows(windows: ArrayWindows, path: str) -> tuple[Window, ...]:
+    """Return the windows of the array at a path, none where all of it is shown.
 
     An array that is a granule goes by `ALONE` as well.
     """
-    if path == ALONE and len(shown) == 1 and path not in shown:
-        return next(iter(shown.values()))
-    return shown.get(path, ())
-
-
-def cropped(document: JSON, windows: Sequence[Window]) -> JSON:
-    """Return the document of a granule's array with what is shown of it."""
-    chunks = _chunks(document)
-    lengths = [stop - start for start, stop in windows]
-    aligned = _is_aligned(windows, chunks)
-    # Chunks that are cut anyway needn't be larger than what is shown, nor be shards.
-    own = chunks if aligned else [max(min(c, n), 1) for c, n in zip(chunks, lengths, strict=True)]
-    grid = {"name": "regular", "configuration": {"chunk_shape": own}}
-    codecs = None if aligned else inner_codecs(document["codecs"])
-    return {
-        **document,
-        "codecs": document["codecs"] if codecs is None else list(codecs),
-        "shape": lengths,
-        "chunk_grid": grid,
-        "chunk_key_encoding": DEFAULT_KEYS,
-    }
+    if path == ALONE and len(windows) == 1 and path not in windows:
+        return next(iter(windows.values()))
+    return windows.get(path, ())
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,8 +187,10 @@ class CroppedArray:
     ----------
     reader, row
         The granule.
-    path, document
-        Its array.
+    path
+        The array's path below it.
+    source
+        Its Zarr v3 document.
     windows
         What is shown of it along each axis.
     """
@@ -220,42 +198,57 @@ class CroppedArray:
     reader: GranuleReader
     row: int
     path: str
-    document: JSON
+    source: JSON
     windows: tuple[Window, ...]
 
+    @property
+    def is_aligned(self) -> bool:
+        """Whether the windows begin where chunks do, so that chunks pass unchanged."""
+        pairs = zip(self.windows, _chunk_shape(self.source), strict=True)
+        return all(start % chunk == 0 for (start, _), chunk in pairs)
+
     @cached_property
-    def shown(self) -> JSON:
-        """The document of what is shown."""
-        return cropped(self.document, self.windows)
+    def document(self) -> JSON:
+        """The Zarr v3 document of what is shown."""
+        shape = [stop - start for start, stop in self.windows]
+        chunks, codecs = _chunk_shape(self.source), self.source["codecs"]
+        if not self.is_aligned:
+            # Chunks that are cut needn't be larger than what is shown, nor be shards.
+            chunks = [max(min(c, n), 1) for c, n in zip(chunks, shape, strict=True)]
+            codecs = list(inner_codecs(codecs) or codecs)
+        return {
+            **self.source,
+            "codecs": codecs,
+            "shape": shape,
+            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunks}},
+            "chunk_key_encoding": DEFAULT_KEYS,
+        }
 
     @property
     def grid(self) -> tuple[int, ...]:
         """The number of chunks that are shown along each axis."""
-        chunks = _chunks(self.shown)
-        return tuple(-(-n // c) for n, c in zip(self.shown["shape"], chunks, strict=True))
+        return grid_of(self.document)
 
     def find(self, key: str) -> ChunkSource:
-        """Return where a chunk comes from: its own, where the windows begin with chunks."""
+        """Return where the chunk at `key` comes from."""
         index = chunk_index(key, self.grid)
         if index is None:
             return None
-        begins = [start for start, _ in self.windows]
-        chunks = _chunks(self.document)
-        if _is_aligned(self.windows, chunks):
-            own = tuple(i + start // c for i, start, c in zip(index, begins, chunks, strict=True))
-            encoding = parse_chunk_key_encoding(self.document["chunk_key_encoding"])
-            return self.reader.chunk(self.row, join(self.path, encoding.encode_chunk_key(own)))
-        shape = tuple(_chunks(self.shown))
-        starts = [begin + i * c for begin, i, c in zip(begins, index, shape, strict=True)]
-        ends = [stop for _, stop in self.windows]
-        window = tuple(
-            slice(start, min(start + c, end))
-            for start, c, end in zip(starts, shape, ends, strict=True)
+        if self.is_aligned:
+            axes = zip(index, self.windows, _chunk_shape(self.source), strict=True)
+            own = tuple(i + start // chunk for i, (start, _), chunk in axes)
+            keys = parse_chunk_key_encoding(self.source["chunk_key_encoding"])
+            return self.reader.chunk(self.row, join(self.path, keys.encode_chunk_key(own)))
+        chunks = _chunk_shape(self.document)
+        region = []
+        for i, (start, stop), chunk in zip(index, self.windows, chunks, strict=True):
+            begin = start + i * chunk
+            region.append(slice(begin, min(begin + chunk, stop)))
+        encoding = ArrayEncoding.of_variant(self.source, self.document["codecs"], padded=False)
+        encoder = ChunkEncoder(encoding, len(chunks))
+        return TranscodedChunk(
+            self.reader, self.row, self.path, self.source, tuple(region), tuple(chunks), encoder
         )
-        document = self.document
-        encoding_shown = ArrayEncoding.of_variant(document, self.shown["codecs"], padded=False)
-        encoder = ChunkEncoder(encoding_shown, len(shape))
-        return TranscodedChunk(self.reader, self.row, self.path, document, window, shape, encoder)
 
     def keys(self) -> AsyncIterator[str]:
         """Yield the keys of the chunks that there are."""
@@ -283,18 +276,15 @@ class CroppedChunk:
 
     async def resolve(self) -> ChunkSource:
         """Return where it comes from."""
-        path, _, rest = f"{self.key}/".rpartition("/c/")
-        array = await self.crop.array(self.reader, self.row, path) if path else None
+        path, _, indices = f"{self.key}/".rpartition("/c/")
+        location = self.reader.granules.location(self.row)
+        document = await self.reader.layout.document(location, path) if path else None
+        array = await self.crop.array(self.reader, self.row, path, document)
         if array is None:
             return self.reader.chunk(self.row, self.key)
-        return array.find(f"c/{rest}".rstrip("/"))
+        return array.find(f"c/{indices}".rstrip("/"))
 
 
-def _is_aligned(windows: Sequence[Window], chunks: Sequence[int]) -> bool:
-    """Return whether windows begin where chunks do."""
-    return all(start % c == 0 for (start, _), c in zip(windows, chunks, strict=True))
-
-
-def _chunks(document: JSON) -> list[int]:
+def _chunk_shape(document: JSON) -> list[int]:
     chunks: list[int] = document["chunk_grid"]["configuration"]["chunk_shape"]
     return chunks

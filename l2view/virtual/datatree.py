@@ -9,7 +9,9 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
+from itertools import batched
 from typing import Any
 
 import numpy as np
@@ -45,13 +47,13 @@ def datatree(store: ViewStore, chunks: Any = None) -> xr.DataTree:
         As for `xarray.open_datatree`; the root's fields are in memory either way.
     """
     datasets = {"/": fields_dataset(store.tree)}
-    for path, attributes, arrays in sync(_groups(store)):
-        datasets[path] = _dataset(store, path, attributes, arrays)
+    for group in sync(_read_groups(store)):
+        datasets[group.path] = _group_dataset(store, group)
     if chunks is not None:
         # Dask's own name for an array would be a hash of the whole view, for each of them.
         token = uuid.uuid4().hex
         for path in datasets.keys() - {"/"}:
-            datasets[path] = _chunked(datasets[path], chunks, f"{path}-{token}")
+            datasets[path] = _chunk(datasets[path], chunks, f"{path}-{token}")
     return xr.DataTree.from_dict(datasets)
 
 
@@ -61,7 +63,7 @@ def joined_dataset(store: ViewStore, chunks: Any = None) -> xr.Dataset:
     dataset = xr.open_dataset(source, engine="zarr", consolidated=False)
     if chunks is None:
         return dataset
-    return _chunked(dataset, chunks, uuid.uuid4().hex)
+    return _chunk(dataset, chunks, uuid.uuid4().hex)
 
 
 def joined_datatree(store: ViewStore, chunks: Any = None) -> xr.DataTree:
@@ -70,14 +72,14 @@ def joined_datatree(store: ViewStore, chunks: Any = None) -> xr.DataTree:
     return xr.open_datatree(source, engine="zarr", consolidated=False, chunks=chunks)
 
 
-def _chunked(dataset: xr.Dataset, chunks: Any, token: str) -> xr.Dataset:
+def _chunk(dataset: xr.Dataset, chunks: Any, token: str) -> xr.Dataset:
     """Return a Dataset of Dask arrays, with the stored chunks where `chunks` says nothing."""
     arrays = {}
     for name, variable in dataset.variables.items():
         sizes = chunks
         if isinstance(chunks, Mapping):
-            said = {dim: chunks[dim] for dim in variable.dims if dim in chunks}
-            sizes = {**variable.encoding.get("preferred_chunks", {}), **said}
+            named = {dim: chunks[dim] for dim in variable.dims if dim in chunks}
+            sizes = {**variable.encoding.get("preferred_chunks", {}), **named}
         if sizes == "auto" and variable.dtype.kind not in "biufcmMSU":
             sizes = variable.encoding.get("preferred_chunks", {})  # Dask knows no size of texts
         arrays[name] = variable.chunk(sizes, name=f"{name}-{token}")
@@ -98,21 +100,27 @@ def fields_dataset(tree: Tree) -> xr.Dataset:
     return xr.decode_cf(xr.Dataset(variables, attrs=tree.root["attributes"]))
 
 
-async def _groups(store: ViewStore) -> list[tuple[str, JSON, dict[str, JSON]]]:
-    """Return the path, attributes and arrays of every group, parents before children."""
-    names = store.tree.granules.names.to_pylist()
-    found: list[tuple[str, JSON, dict[str, JSON]]] = []
-    for first in range(0, len(names), CONCURRENCY):
-        level = names[first : first + CONCURRENCY]
+@dataclass(frozen=True)
+class _Group:
+    """A group's path, attributes, and the documents of its arrays."""
+
+    path: str
+    attributes: JSON
+    arrays: dict[str, JSON]
+
+
+async def _read_groups(store: ViewStore) -> list[_Group]:
+    """Return every group of every granule, parents before children."""
+    result: list[_Group] = []
+    for batch in batched(store.tree.granules.names.to_pylist(), CONCURRENCY):
+        level = list(batch)
         while level:
-            groups, level = await _level(store, level)
-            found.extend(groups)
-    return found
+            groups, level = await _read_level(store, level)
+            result.extend(groups)
+    return result
 
 
-async def _level(
-    store: ViewStore, paths: list[str]
-) -> tuple[list[tuple[str, JSON, dict[str, JSON]]], list[str]]:
+async def _read_level(store: ViewStore, paths: list[str]) -> tuple[list[_Group], list[str]]:
     """Read the groups at `paths` with their arrays; also return the paths of their groups."""
     documents = await store.shape.documents(paths)
     names = await asyncio.gather(*(store.shape.names(path) for path in paths))
@@ -130,18 +138,19 @@ async def _level(
             elif node is not None:
                 nested.append(join(path, name))
         if document is not None:
-            groups.append((path, document["attributes"], arrays))
+            groups.append(_Group(path, document["attributes"], arrays))
     return groups, nested
 
 
-def _dataset(store: ViewStore, path: str, attributes: JSON, arrays: dict[str, JSON]) -> xr.Dataset:
+def _group_dataset(store: ViewStore, group: _Group) -> xr.Dataset:
     """Return one group as a Dataset, decoded as xarray's own Zarr backend decodes it."""
     variables = {
-        name: _variable(store, join(path, name), document) for name, document in arrays.items()
+        name: _variable(store, join(group.path, name), document)
+        for name, document in group.arrays.items()
     }
-    kept = {name: value for name, value in attributes.items() if not name.lower().startswith("_nc")}
-    decoded, rest, coordinates = decode_cf_variables(variables, kept)
-    dataset = xr.Dataset(decoded, attrs=rest)
+    attributes = {n: v for n, v in group.attributes.items() if not n.lower().startswith("_nc")}
+    decoded, other_attributes, coordinates = decode_cf_variables(variables, attributes)
+    dataset = xr.Dataset(decoded, attrs=other_attributes)
     return dataset.set_coords(coordinates.intersection(decoded))
 
 

@@ -27,7 +27,7 @@ from l2view.stores.composed import ChunkSource, resolve_chunk
 from l2view.stores.hierarchy import JSON, METADATA_KEYS, join
 from l2view.text import unknown_name
 from l2view.virtual.attributes import OWN, array_attributes, group_attributes
-from l2view.virtual.crop import Crop, CroppedChunk, cropped, windows_at
+from l2view.virtual.crop import Crop, CroppedChunk
 from l2view.virtual.fields import FieldArray, field_arrays
 from l2view.virtual.granules import Granules
 
@@ -64,7 +64,7 @@ class Tree:
     crop: Crop | None = None
 
     def __getstate__(self) -> JSON:
-        return {one.name: getattr(self, one.name) for one in dataclass_fields(self)}
+        return {member.name: getattr(self, member.name) for member in dataclass_fields(self)}
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -117,11 +117,11 @@ class Tree:
                 if path not in inventory.arrays:
                     raise QueryError(unknown_name("array", path, sorted(inventory.arrays)))
 
-    def cropped(self, crop: Crop, options: JSON) -> Tree:
+    def crop_to(self, crop: Crop, options: JSON) -> Tree:
         """Return the tree with its arrays cropped; `options` describe the crop."""
         return replace(self, crop=crop, description={**self.description, "sel": options})
 
-    def uncropped(self) -> Tree:
+    def without_crop(self) -> Tree:
         """Return the tree with its whole arrays."""
         return replace(self, crop=None)
 
@@ -157,8 +157,8 @@ class Tree:
             if not self.shows(inner):
                 return None
             if self.crop is not None:
-                windows = windows_at(await self.crop.of(self.reader, row), inner)
-                document = cropped(document, windows) if windows else document
+                array = await self.crop.array(self.reader, row, inner, document)
+                document = document if array is None else array.document
             attributes = array_attributes(attributes, self.granules.attributes(row))
             attributes = zarr_attributes(attributes, document["data_type"])
         elif not inner:
@@ -200,8 +200,13 @@ class Tree:
         locations = [self.granules.location(row) for row in range(len(self.granules))]
         inventories = await self.layout.inventory(locations, relevant)
         if self.crop is not None:
-            inventories = [await self.crop.cropped(self.reader, own) for own in inventories]
-        return [(own, [locations[row] for row in own.rows.tolist()]) for own in inventories]
+            inventories = [
+                await self.crop.crop_inventory(self.reader, each) for each in inventories
+            ]
+        return [
+            (inventory, [locations[row] for row in inventory.rows.tolist()])
+            for inventory in inventories
+        ]
 
     def shows(self, path: str) -> bool:
         """Return whether the array at `path` below a granule is among the variables."""
@@ -245,7 +250,8 @@ class Tree:
         if row is None:
             return
         if self.crop is not None:
-            array = await self.crop.array(self.reader, row, inner)
+            document = await self.layout.document(self.granules.location(row), inner)
+            array = await self.crop.array(self.reader, row, inner, document)
             if array is not None:
                 async for key in array.keys():
                     yield f"{path}/{key}"
