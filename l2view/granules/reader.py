@@ -77,14 +77,7 @@ def granule_chunk(layout: Layout, location: Location, key: str) -> str | NeedsMe
 class GranuleStore(ComposedStore):
     """One granule as a Zarr store, without the fields and crops of a view.
 
-    Parameters
-    ----------
-    source
-        The store that holds the chunks.
-    layout, location
-        Where in it the granule lies.
-    name
-        What messages call it, nothing where they name it already.
+    Messages call it `name`; it is empty where they name the granule already.
     """
 
     def __init__(self, source: Store, layout: Layout, location: Location, name: str = "") -> None:
@@ -139,17 +132,7 @@ class GranuleStore(ComposedStore):
 
 
 class GranuleReader:
-    """Opens the arrays of granules by what inventories tell of them.
-
-    Parameters
-    ----------
-    source
-        The store that holds the chunks.
-    layout
-        Where in it granules lie.
-    granules
-        The granules.
-    """
+    """Opens the arrays of granules, by the layout that finds them in the source store."""
 
     def __init__(self, source: Store, layout: Layout, granules: GranuleRows) -> None:
         self.source = source
@@ -183,12 +166,10 @@ class GranuleReader:
         ----------
         row
             The granule.
-        array
-            The array, of this granule and others.
-        member
-            Which of them it is.
+        array, member
+            The array of this granule and others, and which of them it is.
         values
-            What becomes of the stored values of each variant.
+            What decodes the stored values of each variant.
         """
         begin, end = array.begins[member], array.ends[member]
         variant, chunks = (

@@ -29,15 +29,7 @@ from l2view.text import first_line
 
 @dataclass(frozen=True, eq=False)
 class ChunkEncoder:
-    """Encodes values as chunks with the axes of a granule's array.
-
-    Attributes
-    ----------
-    encoding
-        How values are given.
-    rank
-        The number of axes.
-    """
+    """Encodes values as chunks with the axes of a granule's array."""
 
     encoding: ArrayEncoding
     rank: int
@@ -88,18 +80,8 @@ class ChunkEncoder:
 class TranscodedChunk:
     """A chunk that holds a window of a granule's array in another encoding.
 
-    Attributes
-    ----------
-    reader, row
-        The granule.
-    path, document
-        Its array.
-    window
-        What is read of it along each axis.
-    shape
-        The shape of the chunk; beyond the window it holds the fill value.
-    encoder
-        The encoding.
+    `document` is the array's own. The chunk's `shape` may reach beyond the `window`, where it holds
+    the fill value.
     """
 
     reader: GranuleReader
@@ -134,14 +116,9 @@ class TranscodedChunk:
 
 @dataclass(frozen=True, eq=False)
 class ChunkOrFill:
-    """A granule's own chunk, or one of its fill value where the source store has none.
+    """A granule's own chunk, or its fill value where the source store has none.
 
-    Attributes
-    ----------
-    chunk
-        The granule's own.
-    fill
-        Computes the other: the view's array has another fill value than the granule's.
+    The view's array has another fill value, so that `fill` computes such a chunk.
     """
 
     chunk: str | NeedsMetadata
@@ -174,17 +151,7 @@ def chunk_index(key: str, grid: Sequence[int]) -> tuple[int, ...] | None:
 async def existing_keys(
     grid: Sequence[int], find: Callable[[str], ChunkSource], source: Store
 ) -> AsyncIterator[str]:
-    """Yield the keys of the chunks that there are of an array.
-
-    Parameters
-    ----------
-    grid
-        The number of chunks along each axis.
-    find
-        Finds a chunk by its key.
-    source
-        The store that holds the granules' own.
-    """
+    """Yield the keys of the chunks that there are in a grid, stored or computed."""
     for index in np.ndindex(*grid):
         key = "/".join(["c", *map(str, index)])
         chunk = await resolve_chunk(find(key))

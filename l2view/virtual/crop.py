@@ -183,16 +183,7 @@ def array_windows(windows: ArrayWindows, path: str) -> tuple[Window, ...]:
 class CroppedArray:
     """A granule's array of which a part is shown.
 
-    Attributes
-    ----------
-    reader, row
-        The granule.
-    path
-        The array's path below it.
-    source
-        Its Zarr v3 document.
-    windows
-        What is shown of it along each axis.
+    `source` is its Zarr v3 document, `windows` what is shown of it along each axis.
     """
 
     reader: GranuleReader
@@ -257,17 +248,7 @@ class CroppedArray:
 
 @dataclass(frozen=True, eq=False)
 class CroppedChunk:
-    """A chunk below a granule whose arrays are cropped.
-
-    Attributes
-    ----------
-    crop
-        The place.
-    reader, row
-        The granule.
-    key
-        The chunk's key below it.
-    """
+    """A chunk, by its `key` below a granule whose arrays are cropped."""
 
     crop: Crop
     reader: GranuleReader

@@ -39,12 +39,7 @@ CONCURRENCY = 128
 def datatree(store: ViewStore, chunks: Any = None) -> xr.DataTree:
     """Return the tree of the view over `store`.
 
-    Parameters
-    ----------
-    store
-        The view's store.
-    chunks
-        As for `xarray.open_datatree`; the root's fields are in memory either way.
+    `chunks` are as for `xarray.open_datatree`; the root's fields are in memory either way.
     """
     datasets = {"/": fields_dataset(store.tree)}
     for group in sync(_read_groups(store)):
@@ -184,17 +179,7 @@ def _encoding(array: LazyArray) -> JSON:
 
 
 class LazyArray(BackendArray):
-    """An array of a view that is opened when its values are first wanted.
-
-    Parameters
-    ----------
-    store
-        The view's store.
-    path
-        The array's path in it.
-    document
-        Its Zarr v3 document.
-    """
+    """An array of a view that is opened when its values are first wanted."""
 
     def __init__(self, store: ViewStore, path: str, document: JSON) -> None:
         self.store = store

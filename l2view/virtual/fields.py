@@ -41,14 +41,9 @@ DESCRIPTIVE = frozenset({"units", "standard_name", "flag_values", "flag_masks", 
 
 @dataclass(frozen=True)
 class FieldArray:
-    """One field as a Zarr array.
+    """One field as a Zarr array, with its Zarr v3 document.
 
-    Attributes
-    ----------
-    document
-        The Zarr v3 document.
-    read
-        Returns the values from one index to another, as the array's data type has them.
+    `read` returns the values from one index to another, as the array's data type has them.
     """
 
     document: JSON
@@ -139,14 +134,8 @@ def free_name(name: str, reserved: Iterable[str]) -> str:
 class ColumnEncoding:
     """How a column of a table becomes a Zarr array.
 
-    Attributes
-    ----------
-    data_type, fill_value
-        Of the Zarr v3 document.
-    encode
-        Returns the values of an Arrow array as the data type has them.
-    attributes
-        Those by which they are decoded.
+    `encode` returns the values of an Arrow array as the data type has them; `attributes` are those
+    by which a reader decodes them.
     """
 
     data_type: str | JSON
@@ -215,16 +204,8 @@ def _field_array(
 def owner_array(sizes: NDArray[np.int64], dimension: str, instances: str) -> FieldArray:
     """Return the array with the granule of each element along a dimension.
 
-    It is an index variable of CF's (1.12, 9.3.4), and computed chunk by chunk.
-
-    Parameters
-    ----------
-    sizes
-        How many elements each granule has, of shape (n,).
-    dimension
-        The name of the dimension that granules are concatenated along.
-    instances
-        The name of the dimension with an element a granule.
+    It is an index variable of CF's (1.12, 9.3.4), computed chunk by chunk from the `sizes` of the
+    granules, of shape (n,). `instances` is the name of the dimension with an element a granule.
     """
     ends = np.cumsum(sizes)
     attributes = {

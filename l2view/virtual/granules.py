@@ -39,19 +39,12 @@ BLOCK = 256
 
 
 class Names(Sequence[str]):
-    """The names of groups, as a sequence of strings over an Arrow array.
-
-    Parameters
-    ----------
-    array
-        The names, of shape (n,).
-    """
+    """The names of groups, as a sequence of strings over an Arrow array."""
 
     def __init__(self, array: pa.LargeStringArray) -> None:
         self.array = array
 
     def __len__(self) -> int:
-        """Return the number of names."""
         return len(self.array)
 
     @overload
@@ -59,7 +52,6 @@ class Names(Sequence[str]):
     @overload
     def __getitem__(self, index: slice) -> Names: ...
     def __getitem__(self, index: int | slice) -> str | Names:
-        """Return one name, or the names of a slice."""
         selected = self.array[index]
         return Names(selected) if isinstance(index, slice) else str(selected)
 
@@ -69,13 +61,11 @@ class Names(Sequence[str]):
             yield from self.array[start : start + BLOCK].to_pylist()
 
     def __contains__(self, name: object) -> bool:
-        """Return whether there is such a name."""
         if not isinstance(name, str):
             return False
         return bool(pc.index(self.array, pa.scalar(name, self.array.type)).as_py() >= 0)
 
     def __eq__(self, other: object) -> bool:
-        """Return whether `other` holds the same strings in the same order."""
         if isinstance(other, Names):
             return bool(self.array.equals(other.array))
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -83,7 +73,6 @@ class Names(Sequence[str]):
     __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
-        """Return the first names, and how many there are."""
         return f"<{len(self):,} names: {join_names(self[:3])}{', …' if len(self) > 3 else ''}>"
 
 
@@ -91,12 +80,7 @@ class Names(Sequence[str]):
 class Origin:
     """Where the fields of granules can be read again, so that a pickle needn't hold them.
 
-    Attributes
-    ----------
-    meta
-        The table of a snapshot, which stays what it is.
-    fields
-        The selected fields.
+    `meta` is the table of a snapshot, which stays what it is; `fields` are the selected ones.
     """
 
     meta: MetaTable

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -30,7 +30,7 @@ from l2view.virtual.chunk import (
     chunk_index,
     existing_keys,
 )
-from l2view.virtual.pickling import array_of, array_state
+from l2view.virtual.pickling import array_of, array_state, field_state
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,14 +68,13 @@ class JoinedArray:
     axis: int | None = None
 
     def __getstate__(self) -> JSON:
-        state = {field.name: getattr(self, field.name) for field in fields(self)}
         columns = {
             name: array_state(column)
             for name in ("variant_index", "shapes", "chunk_shapes", "starts", "stops")
             if (column := getattr(self.inventory, name)) is not None
         }
         inventory = replace(self.inventory, **cast("Any", dict.fromkeys(columns)))
-        return state | {"inventory": inventory, "columns": columns}
+        return field_state(self) | {"inventory": inventory, "columns": columns}
 
     def __setstate__(self, state: JSON) -> None:
         columns = {name: array_of(column) for name, column in state.pop("columns").items()}

@@ -7,7 +7,7 @@ holds a value of the arrays.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal, get_args
 
@@ -23,7 +23,7 @@ from l2view.text import unknown_name
 from l2view.virtual.attributes import OWN
 from l2view.virtual.fields import FieldArray, field_arrays, free_name, owner_array
 from l2view.virtual.join_array import JoinedArray
-from l2view.virtual.pickling import array_of, array_state
+from l2view.virtual.pickling import array_of, array_state, field_state
 from l2view.virtual.tree import Tree
 
 type ShapeName = Literal["tree", "stack", "concat"]
@@ -110,10 +110,9 @@ class JoinedGroup:
     tree: Tree
 
     def __getstate__(self) -> JSON:
-        state = {field.name: getattr(self, field.name) for field in fields(self)}
         # The arrays hold the same rows, which travel once.
         arrays = {path: replace(array, rows=NO_ROWS) for path, array in self.arrays.items()}
-        return state | {"rows": array_state(self.rows), "arrays": arrays}
+        return field_state(self) | {"rows": array_state(self.rows), "arrays": arrays}
 
     def __setstate__(self, state: JSON) -> None:
         rows = array_of(state["rows"])
@@ -184,16 +183,7 @@ class JoinedGroup:
 class JoinedView:
     """The shape of a view whose granules are joined into arrays.
 
-    Parameters
-    ----------
-    tree
-        The granules.
-    options
-        How they are joined.
-    description
-        The root's attribute ``l2view``.
-    joined_groups
-        The joined arrays by the name of their group, ``""`` where they are the root's.
+    The joined groups are by name, ``""`` for one whose arrays are the root's.
     """
 
     def __init__(

@@ -7,11 +7,19 @@ dictionary encodings leave a byte or two of each.
 from __future__ import annotations
 
 import io
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+
+from l2view.stores.hierarchy import JSON
+
+
+def field_state(value: Any) -> JSON:
+    """Return the fields of a dataclass for its pickle, without what was computed from them."""
+    return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
 def table_bytes(table: pa.Table) -> bytes:
@@ -53,8 +61,8 @@ def array_state(array: NDArray[Any]) -> Any:
 def array_of(state: Any) -> NDArray[Any]:
     """Return the array of an `array_state`; it can't be written to."""
     if len(state) == 2:
-        count, first = state
-        return np.broadcast_to(first, (count, *first.shape[1:]))
+        count, row = state
+        return np.broadcast_to(row, (count, *row.shape[1:]))
     data, dtype, shape = state
     if data is None:
         return np.empty(shape, dtype)

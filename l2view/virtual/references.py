@@ -56,17 +56,7 @@ SCHEMA = pa.schema(
 async def inventory_chunks(
     reader: GranuleReader, inventory: Inventory, locations: Sequence[Location], path: str
 ) -> AsyncIterator[ChunkTable]:
-    """Yield the chunks that there are of the arrays at `path`, with the indices they are shown at.
-
-    Parameters
-    ----------
-    reader
-        Reads the granules.
-    inventory, locations
-        Of one profile.
-    path
-        The arrays' path below their granules.
-    """
+    """Yield the chunks that there are of the arrays at `path`, by the indices shown."""
     array = inventory.arrays[path]
     counts = array.grids.prod(axis=1)
     stored_grids = -(-array.shapes // np.maximum(array.chunk_shapes, 1))

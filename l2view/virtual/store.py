@@ -31,13 +31,7 @@ from l2view.virtual.tree import Tree
 
 
 class ViewStore(ComposedStore):
-    """The Zarr store of a view.
-
-    Parameters
-    ----------
-    shape
-        What it shows.
-    """
+    """The Zarr store of a view, which shows its shape."""
 
     def __init__(self, shape: Shape, *, read_only: bool = False) -> None:
         # zarr opens a store that calls itself read-only for mode="r" alone, and

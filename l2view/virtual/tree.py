@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from dataclasses import fields as dataclass_fields
 from fnmatch import fnmatchcase
 from functools import cached_property
 
@@ -30,6 +29,7 @@ from l2view.virtual.attributes import OWN, array_attributes, group_attributes
 from l2view.virtual.crop import Crop, CroppedChunk
 from l2view.virtual.fields import FieldArray, field_arrays
 from l2view.virtual.granules import Granules
+from l2view.virtual.pickling import field_state
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +63,7 @@ class Tree:
     field_attributes: Mapping[str, JSON] = field(default_factory=dict)
     crop: Crop | None = None
 
-    def __getstate__(self) -> JSON:
-        return {member.name: getattr(self, member.name) for member in dataclass_fields(self)}
+    __getstate__ = field_state
 
     def __eq__(self, other: object) -> bool:
         return (
