@@ -20,7 +20,7 @@ from l2view.errors import ExportError
 from l2view.export.manifests import manifest_group, walk_nodes
 from l2view.stores.hierarchy import JSON, join
 from l2view.text import first_line
-from l2view.virtual.shape import Shape
+from l2view.virtual.store import Shape
 
 type ReferenceFormat = Literal["json", "parquet"]
 """How references are written: one file, or a folder of Parquet files that are read as needed."""

@@ -23,7 +23,7 @@ from l2view.stores.hierarchy import JSON, join
 from l2view.virtual.fields import FieldArray
 from l2view.virtual.join_array import JoinedArray
 from l2view.virtual.join_shape import JoinedView
-from l2view.virtual.shape import Shape
+from l2view.virtual.store import Shape
 from l2view.virtual.tree import Tree
 
 TEXT = np.dtypes.StringDType()
@@ -267,9 +267,7 @@ def _field_manifest(field: FieldArray) -> ManifestArray:
     """Return a field, whose chunks lie in no file."""
     manifest = ArrayManifest((field.chunk_count,))
     for number in range(field.chunk_count):
-        data = field.chunk(number)
-        assert data is not None
-        manifest.put_inlined((number,), data)
+        manifest.put_inlined((number,), field.chunk(number))
     return manifest.with_document(field.document)
 
 

@@ -29,8 +29,7 @@ from l2view.progress import ReportProgress
 from l2view.stores.hierarchy import JSON, join
 from l2view.stores.urls import is_url
 from l2view.virtual.attributes import OWN
-from l2view.virtual.shape import METADATA
-from l2view.virtual.store import ViewStore
+from l2view.virtual.store import METADATA, ViewStore
 
 MARK = "l2view-copy/zarr.json"
 """The group by which a copy that isn't finished is known: the description of its view."""

@@ -10,28 +10,18 @@ import numpy as np
 import pyarrow as pa
 import shapely
 
+from l2view.arrays.cf import BOUNDS, MEANING, PACKING, RANGES, TIMES
 from l2view.stores.hierarchy import JSON
 
-DECODING = frozenset(
-    [
+DECODING = PACKING.union(RANGES, TIMES, BOUNDS, MEANING).union(
+    {
         "_ARRAY_DIMENSIONS",
-        "_Encoding",
-        "_FillValue",
-        "_Unsigned",
-        "add_offset",
         "ancillary_variables",
         "axis",
-        "bounds",
-        "calendar",
         "cell_measures",
         "cell_methods",
-        "climatology",
         "compress",
         "coordinates",
-        "dtype",
-        "flag_masks",
-        "flag_meanings",
-        "flag_values",
         "formula_terms",
         "geometry",
         "grid_mapping",
@@ -39,20 +29,13 @@ DECODING = frozenset(
         "interior_ring",
         "leap_month",
         "leap_year",
-        "missing_value",
         "month_lengths",
         "node_coordinates",
         "node_count",
         "part_node_count",
-        "positive",
         "sample_dimension",
-        "scale_factor",
         "standard_name",
-        "units",
-        "valid_max",
-        "valid_min",
-        "valid_range",
-    ]
+    }
 )
 """Attributes of an array by which CF, netCDF4 or xarray decode its values.
 

@@ -142,7 +142,7 @@ def chunk_index(key: str, grid: Sequence[int]) -> tuple[int, ...] | None:
     ((0, 2), None, ())
     """
     prefix, *numbers = key.split("/")
-    if prefix != "c" or len(numbers) != len(grid) or not all(map(str.isdigit, numbers)):
+    if prefix != "c" or len(numbers) != len(grid) or not all(map(str.isdecimal, numbers)):
         return None
     index = tuple(map(int, numbers))
     return index if all(i < n for i, n in zip(index, grid, strict=True)) else None

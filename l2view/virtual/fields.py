@@ -7,7 +7,6 @@ the children of a DataTree inherit nothing.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +22,7 @@ from l2view.arrays.encoding import NULL_TIME
 from l2view.granules.profile import DEFAULT_KEYS
 from l2view.stores.hierarchy import JSON
 from l2view.virtual.attributes import DECODING, is_geometry, json_values
+from l2view.virtual.chunk import chunk_index
 
 DIMENSION = "granule"
 """The dimension of the root's arrays, where no field has that name."""
@@ -55,14 +55,8 @@ class FieldArray:
         return int(self.document["shape"][0])
 
     @property
-    def values(self) -> NDArray[Any]:
-        """All values, read in several pieces: Arrow's strings end at 2 GiB in one."""
-        starts = range(0, max(self.length, 1), self.chunk_length)
-        return np.concatenate([self.read(n, n + self.chunk_length) for n in starts])
-
-    @property
     def chunk_length(self) -> int:
-        """The number of granules in a chunk."""
+        """The number of values in a chunk."""
         return int(self.document["chunk_grid"]["configuration"]["chunk_shape"][0])
 
     @property
@@ -71,20 +65,24 @@ class FieldArray:
         return -(-self.length // self.chunk_length)
 
     @property
+    def values(self) -> NDArray[Any]:
+        """All values, read in several pieces: Arrow's strings end at 2 GiB in one."""
+        starts = range(0, max(self.length, 1), self.chunk_length)
+        return np.concatenate([self.read(n, n + self.chunk_length) for n in starts])
+
+    @property
     def keys(self) -> list[str]:
         """The keys of its chunks."""
         return [f"c/{index}" for index in range(self.chunk_count)]
 
     def chunk_at(self, key: str) -> bytes | None:
         """Return the encoded chunk at `key`, None where that is no chunk's."""
-        match = re.fullmatch(r"c/(\d+)", key)
-        return None if match is None else self.chunk(int(match.group(1)))
+        index = chunk_index(key, [self.chunk_count])
+        return None if index is None else self.chunk(*index)
 
-    def chunk(self, index: int) -> bytes | None:
-        """Return one encoded chunk, None beyond the end."""
+    def chunk(self, index: int) -> bytes:
+        """Return one encoded chunk."""
         length = self.chunk_length
-        if not 0 <= index < self.chunk_count:
-            return None
         values = self.read(index * length, min((index + 1) * length, self.length))
         padded = np.full(length, "" if values.dtype == object else 0, dtype=values.dtype)
         padded[: len(values)] = values
