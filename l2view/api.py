@@ -98,20 +98,9 @@ def open(
     ragged
         For granules with different shapes: ``"error"``, or ``"pad"``, which pads with the fill
         value.
-    branch, tag, snapshot
-        Which state of an Icechunk repository to search, the branch ``main`` by default.
-    group
-        The group with the fields.
-    location
-        The field with the paths of the granules' groups or arrays; by default the first of
-        ``group_path``, ``array_location``, ``path`` and ``id``.
-    geometry_field
-        The field with footprints (WKB or WKT, EPSG:4326); by default ``bbox`` or ``geometry``.
-    time_field
-        The field with times; by default the first of ``datetime``, ``date``,
-        ``start_datetime`` and ``time``.
-    authorize
-        Which virtual chunk containers may be read; see `Collection`.
+    branch, tag, snapshot, group, location, geometry_field, time_field, authorize
+        Which state of a repository to search, which of its fields locate granules, and which
+        virtual chunk containers may be read; as for `Collection`.
 
     Returns
     -------

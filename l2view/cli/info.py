@@ -25,8 +25,11 @@ def show_info(
     searches = query.has_conditions or query.limit is not None
     view = collection.open(query) if searches else None
     count = len(collection) if view is None else len(view.names)
-    facts = dict((view or collection).summary().facts)
-    facts.pop("fields")
+    facts = {
+        name: value
+        for name, value in (view or collection).summary().facts.items()
+        if name not in ("fields", "granules")
+    }
     schema = collection.schema if view is None else view.table.schema
     types = {field.name: str(field.type) for field in schema}
     if as_json:
