@@ -60,7 +60,6 @@ def mosaic(
 
     Nothing is read but where granules lie. A chunk of the image, when it is computed, reads the
     chunks that touch it, of the coarsest overviews that are no coarser than the image.
-
     Granules may be images in any CRS, located by a transform (of the conventions ``spatial:``,
     ``proj:`` and ``multiscales``, GeoTIFF keys, a CF grid mapping, axes, or the fields ``proj:…``),
     and swaths, located by latitudes and longitudes.
@@ -89,33 +88,33 @@ def mosaic(
         or ``"rms"``, as GDAL has them. Of swaths the nearest cell, if the pixel lies in it, or a
         statistic of the cells whose centres lie in the pixel.
     nodata
-        What stands for nothing, also in granules that don't say it. By default NaN among floats,
-        and among integers the granules' own fill value.
+        What stands for nothing, also in granules that don't say it. By default NaN, and among
+        integers the granules' own fill value.
     dtype
         The image's data type, in which integers are rounded and clipped. By default that of the
         decoded values; of means and medians of integers one of floats.
     order_by
-        SQL sort expressions, such as ``"datetime DESC"``: the first lies on top. By default the
-        order of the view.
+        SQL sort expressions, such as ``"datetime DESC"``, by default the view's order: what
+        comes first lies on top.
     reduce
         The composite of several granules in one pixel: ``"first"``, ``"last"``, ``"min"``,
         ``"max"``, ``"mean"``, ``"median"``, ``"count"``; or a function that makes an image of a
         masked array of shape (granules, rows, columns). What the first or last hides isn't read.
     group_by
-        An image for each period, such as ``"P1D"``, ``"P1W"``, ``"P10D"`` or ``"PT6H"``, along a
-        dimension ``time``; or for each value of an SQL expression, along ``group`` if not a time.
+        An image for each period, such as ``"P1D"``, ``"P1W"``, ``"P1M"`` or ``"PT6H"``, along
+        ``time``; or for each value of an SQL expression, along ``group`` if that is no time.
     engine
         Whose arrays the bands are: ``"dask"`` or ``"cubed"``.
 
     Returns
     -------
     xarray.Dataset
-        A variable for each band, of dimensions (time, y, x) or (y, x), with an index of its grid.
+        A variable for each band, (time, y, x) or (y, x), with an index of its grid.
 
     Raises
     ------
     QueryError, FieldError
-        Where it can't be made, before anything is read.
+        Where it can't be made; nothing is read before.
     """
     with require_extras():
         from l2view.mosaic import dataset, plan, spec

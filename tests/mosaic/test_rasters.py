@@ -252,8 +252,8 @@ def test_nearest_is_exact(
         for column, beside in enumerate(columns.astype(int)):
             if 0 <= at < 70 and 0 <= beside < 90:
                 expected[row, column] = one.values[at, beside]
-    on_edges = [
-        np.abs(v / 10 - np.round(v / 10)) < 1e-6
+    on_edges = [  # to a millionth of a pixel of the target
+        np.abs(v / 10 - np.round(v / 10)) < 1.1e-6 * max(1, resolution / 10)
         for v in (x + resolution * (np.arange(50) + 0.5), -y + resolution * (np.arange(40) + 0.5))
     ]
     clear = ~(on_edges[1][:, None] | on_edges[0][None, :])
