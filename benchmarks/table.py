@@ -150,9 +150,9 @@ def append(path: Path) -> None:
 
 def grow(path: Path) -> None:
     """Write as many as indexes are told of."""
-    from l2view.index.commands import LEAST
+    from l2view.index.commands import MIN_SEGMENT_ROWS
 
-    for _ in range(-(-LEAST // ADDED)):
+    for _ in range(-(-MIN_SEGMENT_ROWS // ADDED)):
         append(path)
 
 

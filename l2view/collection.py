@@ -36,7 +36,7 @@ from l2view.meta.chunks import Tally
 from l2view.meta.schema import ROW, Field, fields_of
 from l2view.scan.dataset import TableDataset
 from l2view.search.explain import Cost
-from l2view.search.parameters import texts
+from l2view.search.parameters import as_texts
 from l2view.search.place import geometry_field
 from l2view.search.query import Query, as_query, view_attributes
 from l2view.search.result import SearchResult, find_rows
@@ -374,7 +374,7 @@ class Collection:
         """
         joining = JoinOptions.of(layout, dim, encoding, ragged)
         query = as_query(where, params, bbox, intersects, datetime, ids, order_by, limit)
-        tree = self._tree(query, self._select_fields(fields), texts("variables", variables))
+        tree = self._tree(query, self._select_fields(fields), as_texts("variables", variables))
         if joining is not None:
             return View.of(ViewStore(plan_join(tree, joining)))
         for message, category in sync(warnings_on_open(tree)):
@@ -541,7 +541,7 @@ class Collection:
         self._require_branch("indexes are made on")
         indexes = build_indexes(
             self._store,
-            texts("fields", fields),
+            as_texts("fields", fields),
             drop=drop,
             branch=self._options.branch or "main",
             geometry_field=self._options.geometry_field,
@@ -577,7 +577,7 @@ class Collection:
 
     def _select_fields(self, fields: Sequence[str] | str | None) -> list[str]:
         """Return the names of fields, all by default, without ``idx``."""
-        names = texts("fields", fields)
+        names = as_texts("fields", fields)
         if names is None:
             return list(self._fields)
         for name in names:

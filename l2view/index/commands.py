@@ -35,10 +35,10 @@ from l2view.text import unknown_name
 ATTEMPTS = 5
 """How often an index is made again where others rewrite rows meanwhile."""
 
-USUAL = ("id",)
+DEFAULT_SORTED = ("id",)
 """The fields that are sorted if nobody says which: few granules are asked for by it."""
 
-LEAST = 65_536
+MIN_SEGMENT_ROWS = 65_536
 """The rows that an index need not know: so many are quickly gone through."""
 
 GROWTH = 2
@@ -127,9 +127,15 @@ def build_indexes(
     known = {field.name: field for field in fields_now}
     if not known:
         raise StoreError(f"{source.label} has no fields in its group {META}")
-    wanted = _there(hierarchy) if drop and fields is None else _wanted(known, fields)
+    wanted = (
+        _existing_indexes(hierarchy)
+        if drop and fields is None
+        else _requested_indexes(known, fields)
+    )
     for one in wanted:
-        work = _dropping(one, source.path) if drop else _making(one, known, source.path, progress)
+        work = (
+            _drop_work(one, source.path) if drop else _build_work(one, known, source.path, progress)
+        )
         if repository is None:
             work(_writable(source.store))
         else:
@@ -162,10 +168,10 @@ def extend(
         Those that know of more rows.
     """
     found = []
-    for one in _there(Hierarchy(repository.readonly_session(branch).store)):
+    for one in _existing_indexes(Hierarchy(repository.readonly_session(branch).store)):
         try:
             if one.kind != "zones" and _commit(
-                repository, branch, f"index: {one}", _extending(one, progress)
+                repository, branch, f"index: {one}", _extend_work(one, progress)
             ):
                 found.append(one)
         except IngestError as error:
@@ -173,13 +179,15 @@ def extend(
     return found
 
 
-def _extending(one: Index, progress: Callable[[Index, int, int], None]) -> Callable[[Store], bool]:
+def _extend_work(
+    one: Index, progress: Callable[[Index, int, int], None]
+) -> Callable[[Store], bool]:
     """Return what lets an index know of rows that came since, where they are many."""
 
     def work(store: Store) -> bool:
         hierarchy = Hierarchy(store)
-        field = _field(hierarchy, one)
-        begin = None if field is None else _begin(hierarchy, one, field)
+        field = _current_field(hierarchy, one)
+        begin = None if field is None else _segment_start(hierarchy, one, field)
         if field is None or begin is None:
             return False
         total, done = field.length - begin, 0
@@ -198,13 +206,13 @@ def _extending(one: Index, progress: Callable[[Index, int, int], None]) -> Calla
     return work
 
 
-def _field(hierarchy: Hierarchy, one: Index) -> Field | None:
+def _current_field(hierarchy: Hierarchy, one: Index) -> Field | None:
     """Return the field that an index is of, None where it is gone."""
     fields, _ = sync(read_fields(hierarchy, META, one.field if one.kind == "tree" else None))
     return next((field for field in fields if field.name == one.field), None)
 
 
-def _begin(hierarchy: Hierarchy, one: Index, field: Field) -> int | None:
+def _segment_start(hierarchy: Hierarchy, one: Index, field: Field) -> int | None:
     """Return the first row of an index of those that came later, None where they are few."""
     indexes, parts = Indexes(hierarchy), list[range]()
     if one.kind == "tree" and (trees := indexes.tree(field)) is not None:
@@ -212,19 +220,19 @@ def _begin(hierarchy: Hierarchy, one: Index, field: Field) -> int | None:
     elif one.kind == "sorted" and (ordered := indexes.sorted(field)) is not None:
         parts = [part.covered for part in ordered.parts]
     begin = parts[-1].stop if parts else 0
-    if field.length - begin < LEAST:
+    if field.length - begin < MIN_SEGMENT_ROWS:
         return None
     while parts and len(parts[-1]) < GROWTH * (field.length - begin):
         begin = parts.pop().start
     return begin
 
 
-def _wanted(known: dict[str, Field], fields: Sequence[str] | None) -> list[Index]:
+def _requested_indexes(known: dict[str, Field], fields: Sequence[str] | None) -> list[Index]:
     """Return the indexes that are asked for."""
     if fields is None:
         found = [Index("zones")]
         found += [Index("tree", name) for name, one in known.items() if one.geometry is not None]
-        return found + [Index("sorted", name) for name in USUAL if name in known]
+        return found + [Index("sorted", name) for name in DEFAULT_SORTED if name in known]
     found = []
     for name in dict.fromkeys(fields):
         if name not in known:
@@ -240,7 +248,7 @@ def _wanted(known: dict[str, Field], fields: Sequence[str] | None) -> list[Index
     return found
 
 
-def _there(hierarchy: Hierarchy) -> list[Index]:
+def _existing_indexes(hierarchy: Hierarchy) -> list[Index]:
     """Return the indexes that there are, but for those of other makers."""
     found = [Index("zones")] if sync(hierarchy.children(ZONES)) else []
     for name in sync(hierarchy.children(TREES)):
@@ -250,7 +258,7 @@ def _there(hierarchy: Hierarchy) -> list[Index]:
     return found + [Index("sorted", name) for name in sync(hierarchy.children(SORTED))]
 
 
-def _making(
+def _build_work(
     one: Index,
     known: dict[str, Field],
     root: str,
@@ -271,14 +279,16 @@ def _making(
 
         if one.kind == "zones":
             build_zones(hierarchy, progress=tell)
-        elif (field := _field(hierarchy, one)) is not None:  # which may have more rows by now
+        elif (
+            field := _current_field(hierarchy, one)
+        ) is not None:  # which may have more rows by now
             MAKERS[one.kind](hierarchy, field, tell)
         return True
 
     return work
 
 
-def _dropping(one: Index, root: str) -> Callable[[Store], bool]:
+def _drop_work(one: Index, root: str) -> Callable[[Store], bool]:
     """Return what drops an index of a store."""
 
     def work(store: Store) -> bool:

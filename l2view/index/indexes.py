@@ -93,7 +93,9 @@ class Indexes:
                     self._loaded[kind, field.name] = read(self._files, field)
             return self._loaded[kind, field.name]
 
-    def among(self, field: Field, spans: Sequence[Span], chunks: Chunks) -> Candidates | None:
+    def rows_with_values(
+        self, field: Field, spans: Sequence[Span], chunks: Chunks
+    ) -> Candidates | None:
         """Return the rows whose value of a field may lie in one of `spans`.
 
         None where no index tells, or they are too many for it to be of use.

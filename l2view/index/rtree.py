@@ -44,7 +44,7 @@ type ReadBytes = Callable[[Sequence[tuple[int, int]]], list[NDArray[np.uint8]]]
 """Called with starts and stops, it returns the bytes between them."""
 
 
-def meets(corners: NDArray[Any], boxes: Iterable[Box]) -> NDArray[np.bool_]:
+def boxes_meet(corners: NDArray[Any], boxes: Iterable[Box]) -> NDArray[np.bool_]:
     """Return which rectangles, of shape (n, 4), meet one of `boxes`; those of NaN never do."""
     found = np.zeros(len(corners), dtype=bool)
     for west, south, east, north in boxes:
@@ -154,7 +154,7 @@ class Leaves:
         return Leaves(self.places[which], self.rows[which], self.corners[which])
 
 
-def search(tree: Layout, read: ReadBytes, boxes: Sequence[Box], most: int) -> Leaves | None:
+def search_tree(tree: Layout, read: ReadBytes, boxes: Sequence[Box], most: int) -> Leaves | None:
     """Return the leaves whose boxes meet one of `boxes`, None where they are more than `most`.
 
     Parameters
@@ -188,7 +188,7 @@ def search(tree: Layout, read: ReadBytes, boxes: Sequence[Box], most: int) -> Le
         else:
             corners, rows = _leaves(tree, read, below)
         corners = corners.view(tree.dtype).reshape(-1, 4)
-        hit = meets(corners, boxes)
+        hit = boxes_meet(corners, boxes)
         found, corners = below[hit], corners[hit]
         if not len(found):
             return nothing
@@ -235,7 +235,7 @@ def _records(parts: Sequence[NDArray[np.uint8]], size: int) -> NDArray[np.uint8]
     return np.ascontiguousarray(whole).reshape(-1, size)
 
 
-def outward(corners: NDArray[np.float64]) -> NDArray[np.float32]:
+def round_outward(corners: NDArray[np.float64]) -> NDArray[np.float32]:
     """Return rectangles in single precision that hold those of shape (n, 4).
 
     Those of NaN become empty ones, which no search meets.
@@ -250,7 +250,7 @@ def outward(corners: NDArray[np.float64]) -> NDArray[np.float32]:
     return singles
 
 
-def widened(boxes: Sequence[Box], dtype: np.dtype[Any]) -> list[Box]:
+def widen_boxes(boxes: Sequence[Box], dtype: np.dtype[Any]) -> list[Box]:
     """Return boxes that meet, in a tree of this precision, all that `boxes` meet.
 
     However the tree's own were rounded: a step further out is no less than was lost.

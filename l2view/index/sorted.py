@@ -107,10 +107,10 @@ class SortedIndex:
         reaches: list[tuple[Span, int, int]] = []
         for span in spans:
             # The chunk whose fence is the last below the low end may hold it too.
-            first = 0 if span.low is None else max(_place(self.fences, span.low, False) - 1, 0)
+            first = 0 if span.low is None else max(_bisect(self.fences, span.low, False) - 1, 0)
             stop = len(self.fences)
             if span.high is not None:
-                stop = _place(self.fences, span.high, span.with_high)
+                stop = _bisect(self.fences, span.high, span.with_high)
             if first < stop:
                 reaches.append((span, first, stop))
         # Of the chunks at both ends, most may lie outside.
@@ -127,10 +127,10 @@ class SortedIndex:
         for span, first, stop in reaches:
             for number in range(first, stop):
                 some = values[number][: min(length, total - number * length)]
-                low = 0 if span.low is None else _place(some, span.low, not span.with_low)
+                low = 0 if span.low is None else _bisect(some, span.low, not span.with_low)
                 high = len(some)
                 if span.high is not None:
-                    high = _place(some, span.high, span.with_high)
+                    high = _bisect(some, span.high, span.with_high)
                 if low < high:
                     parts.append((some[low:high], rows[number][low:high]))
         if not parts:
@@ -179,12 +179,12 @@ class SortedIndexes:
     ----------
     parts
         The indexes, each of the rows after those of the one before.
-    always
+    unindexed
         Rows of which they know nothing, ascending, int64.
     """
 
     parts: tuple[SortedIndex, ...]
-    always: NDArray[np.int64]
+    unindexed: NDArray[np.int64]
 
     @property
     def covered(self) -> int:
@@ -215,14 +215,14 @@ class SortedIndexes:
             for some, held in zip(found, inside, strict=True)
             if some is not None
         ]
-        if len(values) == len(self.parts) and not len(self.always):
+        if len(values) == len(self.parts) and not len(self.unindexed):
             columns[field.name] = pa.concat_arrays(values)
-        every = np.union1d(np.concatenate(rows), self.always)
+        every = np.union1d(np.concatenate(rows), self.unindexed)
         said = (f"sorted index of {field.name}",)
         return Candidates(every, self.covered, columns, pruned_by=said)
 
 
-def _place(ordered: pa.Array, value: pa.Scalar, after: bool) -> int:
+def _bisect(ordered: pa.Array, value: pa.Scalar, after: bool) -> int:
     """Return where `value` would stand among ordered values: before those equal to it, or after.
 
     Bisection, by Arrow's own comparison: of texts by their bytes.

@@ -91,8 +91,8 @@ class Tree:
         def read(spans: Sequence[tuple[int, int]]) -> list[NDArray[np.uint8]]:
             return read_bytes(chunks, self.bytes, spans)
 
-        wanted = boxes if self.ours else rtree.widened(boxes, self.layout.dtype)
-        found = rtree.search(self.layout, read, wanted, most)
+        wanted = boxes if self.ours else rtree.widen_boxes(boxes, self.layout.dtype)
+        found = rtree.search_tree(self.layout, read, wanted, most)
         if found is None:
             return None
         found = found[np.argsort(found.rows)]
@@ -107,12 +107,12 @@ class Trees:
     ----------
     parts
         The trees, each of the rows after those of the one before.
-    always
+    unindexed
         Rows of which they know nothing, ascending, int64.
     """
 
     parts: tuple[Tree, ...]
-    always: NDArray[np.int64]
+    unindexed: NDArray[np.int64]
 
     @property
     def covered(self) -> int:
@@ -157,7 +157,7 @@ class Trees:
             for part, leaves in pairs
             if part.copies is not None and leaves is not None
         ]
-        if len(copied) == len(self.parts) and not len(self.always):
+        if len(copied) == len(self.parts) and not len(self.unindexed):
             copies = pa.concat_arrays(side_by_side(lambda one: _values_at(chunks, *one), copied))
             field = self.parts[0].field
             columns[field.name] = copies
@@ -168,8 +168,8 @@ class Trees:
         every, known = np.concatenate(rows), np.concatenate(sure)
         if filled and columns:
             _meet(known, columns[self.parts[0].field.name], self.parts[0].field, boxes)
-        certain = np.setdiff1d(every[known], self.always, assume_unique=True)
-        every = np.union1d(every, self.always)
+        certain = np.setdiff1d(every[known], self.unindexed, assume_unique=True)
+        every = np.union1d(every, self.unindexed)
         return Candidates(every, self.covered, columns, pruned_by=said, certain=certain)
 
 
@@ -179,7 +179,7 @@ def _meet(
     """Add to those known to meet one of `boxes` the footprints that are rectangles and do."""
     others = np.flatnonzero(~known)
     left = footprints.take(pa.array(others))
-    known[others] = are_rectangles(left, field) & rtree.meets(bounds(left, field), boxes)
+    known[others] = are_rectangles(left, field) & rtree.boxes_meet(bounds(left, field), boxes)
 
 
 def read_bytes(
@@ -313,7 +313,7 @@ def build_tree(
             corners[odd] = np.nan
             sizes += values.nbytes
             progress(len(values))
-            yield rtree.outward(corners)
+            yield rtree.round_outward(corners)
 
     tree = rtree.build(blocks(), field.length - begin)
     always = np.concatenate(unknown) if unknown else np.empty(0, dtype=np.int64)

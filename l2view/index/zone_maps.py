@@ -23,7 +23,7 @@ from l2view.index.storage import (
 from l2view.meta.chunks import Chunks
 from l2view.meta.decode import normalised
 from l2view.meta.schema import Field, read_fields
-from l2view.meta.zones import Zone, Zones, is_orderable, together, zone_of, zones_of
+from l2view.meta.zones import Zone, Zones, is_orderable, merge_zones, zone_of, zones_of
 from l2view.stores.hierarchy import META, Hierarchy, join, put_values
 
 
@@ -71,7 +71,7 @@ def build_zones(hierarchy: Hierarchy, first: int = 0, progress: Progress = ignor
             rows = min(field.length - number * field.chunk_length, field.chunk_length)
             zones.append(zone_of(field, chunks.read([(field, number)])[0][:rows]))
             progress(rows)
-        written.append(_joined(indexes.zones(field), field, begin, zones, field.length))
+        written.append(_replace_from(indexes.zones(field), field, begin, zones, field.length))
     put_zones(hierarchy, written)
 
 
@@ -101,7 +101,7 @@ def extend_zones(
     for field in filter(has_zones, fields):
         stored = indexes.zones(field)
         if field.name in replaced and stored is not None:
-            stored = _widened(stored, *replaced[field.name])
+            stored = _widen(stored, *replaced[field.name])
         values = added.get(field.name)
         if values is None or not len(values):
             found.extend([stored] if stored is not None else [])
@@ -114,12 +114,12 @@ def extend_zones(
             zones.append(zone_of(field, column[part]))
         if start % length:  # of the rows before, in the first of the chunks
             before = None if stored is None else stored.first(begin * length, start)
-            zones[0] = None if before is None or zones[0] is None else together(before, zones[0])
-        found.append(_joined(stored, field, begin, zones, field.length))
+            zones[0] = None if before is None or zones[0] is None else merge_zones(before, zones[0])
+        found.append(_replace_from(stored, field, begin, zones, field.length))
     put_zones(hierarchy, found)
 
 
-def _joined(
+def _replace_from(
     stored: Zones | None, field: Field, begin: int, zones: Sequence[Zone | None], rows: int
 ) -> Zones:
     """Return stored zones up to the chunk number `begin`, and `zones` from there on."""
@@ -135,7 +135,7 @@ def _joined(
     return Zones(field, rows, pa.concat_tables([before, new]))
 
 
-def _widened(stored: Zones, rows: NDArray[np.int64], values: NDArray[Any]) -> Zones:
+def _widen(stored: Zones, rows: NDArray[np.int64], values: NDArray[Any]) -> Zones:
     """Return zones that hold for some rows that were written again, too."""
     field = stored.field
     column = normalised(values, field)
@@ -148,7 +148,7 @@ def _widened(stored: Zones, rows: NDArray[np.int64], values: NDArray[Any]) -> Zo
         if old is not None:
             new = zone_of(field, column.filter(pa.array(numbers == number)))
             places.append(number)
-            zones.append(together(old, new))
+            zones.append(merge_zones(old, new))
     order = np.arange(len(stored.table))
     order[places] = len(order) + np.arange(len(places))
     both = pa.concat_tables([stored.table, zones_of(field, zones, 0).table])

@@ -138,9 +138,11 @@ def _indexed_rows(store: Store, ids: Sequence[str]) -> Candidates | None:
     fields = {field.name: field for field in sync(read_fields(hierarchy, META))[0]}
     indexes = Indexes(hierarchy)
     index = indexes.sorted(fields["id"])
-    if index is None or len(index.always):
+    if index is None or len(index.unindexed):
         return None
-    return indexes.among(fields["id"], spans_of(list(pa.array(sorted(set(ids))))), Chunks(store))
+    return indexes.rows_with_values(
+        fields["id"], spans_of(list(pa.array(sorted(set(ids))))), Chunks(store)
+    )
 
 
 def _positions(targets: NDArray[np.uint64], hashes: NDArray[np.uint64]) -> NDArray[np.int64]:

@@ -109,7 +109,7 @@ class Tally:
                 self.ruled_out[name] = self.ruled_out.get(name, 0) + count
 
 
-type What = Literal["values", "bounds", "counts", "zone"]
+type Derived = Literal["values", "bounds", "counts", "zone"]
 """What is kept of a chunk."""
 
 
@@ -119,7 +119,7 @@ def counts_of(field: Field, values: pa.Array, inside: int) -> pa.RecordBatch:
     return pa.RecordBatch.from_arrays(found.flatten(), names=[field.name, COUNT])
 
 
-MADE: Mapping[What, Callable[[Field, pa.Array, int], Any]] = {
+DERIVATIONS: Mapping[Derived, Callable[[Field, pa.Array, int], Any]] = {
     "values": lambda field, values, inside: values,
     "bounds": lambda field, values, inside: bounds(values, field),
     "counts": counts_of,
@@ -166,7 +166,7 @@ class Chunks:
         scanned
             Whether they are gone through from first to last, and few of the cache's worth.
         """
-        return self._made(wanted, "values", learn, scanned)
+        return self._derive(wanted, "values", learn, scanned)
 
     def bounds(self, wanted: Sequence[tuple[Field, int]]) -> list[NDArray[np.float64]]:
         """Return the rectangles around the footprints of chunks (see `footprints.bounds`).
@@ -174,28 +174,28 @@ class Chunks:
         The footprints are held until it is asked again: those of some rows are wanted next.
         """
         self._held.clear()
-        return self._made(wanted, "bounds", [field.name for field, _ in wanted])
+        return self._derive(wanted, "bounds", [field.name for field, _ in wanted])
 
     def counts(self, wanted: Sequence[tuple[Field, int]]) -> list[pa.RecordBatch]:
         """Return the values that rows of chunks have, and in `COUNT` how many rows each."""
-        return self._made(wanted, "counts", ())
+        return self._derive(wanted, "counts", ())
 
     def zones(self, wanted: Sequence[tuple[Field, int]]) -> list[Zone | None]:
         """Return what is known of chunks that were read before, None of those that weren't."""
         keys = self._keys(wanted)
-        return [_kept(key, "zone", one) for key, one in zip(keys, wanted, strict=True)]
+        return [_cached(key, "zone", one) for key, one in zip(keys, wanted, strict=True)]
 
-    def _made(
+    def _derive(
         self,
         wanted: Sequence[tuple[Field, int]],
-        what: What,
+        what: Derived,
         learn: Collection[str],
         scanned: bool = True,
     ) -> list[Any]:
         """Return what is kept by the name `what` of each chunk, made where it isn't."""
         began = time.perf_counter()
-        keys, raw = self._sure(wanted, what)
-        found = [_kept(key, what, one) for key, one in zip(keys, wanted, strict=True)]
+        keys, raw = self._revalidate(wanted, what)
+        found = [_cached(key, what, one) for key, one in zip(keys, wanted, strict=True)]
         if what == "values" and self._held:
             at = [(one.path, number) for one, number in wanted]
             found = [
@@ -205,7 +205,7 @@ class Chunks:
         missing = [index for index, value in enumerate(found) if value is None]
         # What it is made of may be there already.
         sources = (
-            {} if what == "values" else {i: _kept(keys[i], "values", wanted[i]) for i in missing}
+            {} if what == "values" else {i: _cached(keys[i], "values", wanted[i]) for i in missing}
         )
         unread = [index for index in missing if sources.get(index) is None]
         self.tally.add("cache", began, kept=len(wanted) - len(unread))
@@ -228,16 +228,16 @@ class Chunks:
                 values = decode(of, raw.pop(index))
             if what == "bounds":
                 self._held[of.path, number] = values
-            inside = _inside(of, number)
-            made = MADE[what](of, values, inside)
+            inside = _rows_inside(of, number)
+            made = DERIVATIONS[what](of, values, inside)
             share = made.nbytes * _chunk_count(of) * SHARE
             if key is not None and (not scanned or share <= CACHE.budget):
                 if what == "values" and not pa.types.is_primitive(of.type):
                     # A copy of the right size: what it was decoded into may be far larger.
                     made = pa.concat_arrays([made, made[:0]], memory_pool=POOL)
-                CACHE.put(_name(key, what, wanted[index]), made, made.nbytes)
+                CACHE.put(_cache_key(key, what, wanted[index]), made, made.nbytes)
             if key is not None and what == "values" and (not scanned or share <= FOLDER.budget):
-                FOLDER.put(_name(key, what, wanted[index]), made)
+                FOLDER.put(_cache_key(key, what, wanted[index]), made)
             if key is not None and of.name in learn:
                 zone = None
                 if what == "bounds":
@@ -245,12 +245,12 @@ class Chunks:
                 elif is_orderable(of.type):
                     zone = zone_of(of, values[:inside])
                 if zone is not None:
-                    CACHE.put(_name(key, "zone", wanted[index]), zone, 0)
+                    CACHE.put(_cache_key(key, "zone", wanted[index]), zone, 0)
             found[index] = made
             self.tally.add("decode", began, decoded=index in unread)
 
         if missing:
-            _each(work, missing)
+            _run_all(work, missing)
         return found
 
     def _keys(self, wanted: Sequence[tuple[Field, int]]) -> list[Key | None]:
@@ -262,10 +262,10 @@ class Chunks:
         elif isinstance(self.store, LocalStore):
             tags = [tag_of_file(self.store, name) for name in names]
         elif self._objects is not None:
-            tags = self._tagged(names, self._objects.listed(names))
+            tags = self._full_tags(names, self._objects.listed(names))
         return [_key(tag, one) for tag, one in zip(tags, wanted, strict=True)]
 
-    def _tagged(self, names: Sequence[str], tags: Sequence[str | None]) -> list[Hashable | None]:
+    def _full_tags(self, names: Sequence[str], tags: Sequence[str | None]) -> list[Hashable | None]:
         """Return what tells objects with some ETags from any others."""
         assert self._objects is not None
         place = self._objects.place
@@ -274,17 +274,19 @@ class Chunks:
             for name, tag in zip(names, tags, strict=True)
         ]
 
-    def _sure(
-        self, wanted: Sequence[tuple[Field, int]], what: What
+    def _revalidate(
+        self, wanted: Sequence[tuple[Field, int]], what: Derived
     ) -> tuple[list[Key | None], dict[int, Any]]:
         """Return what tells each chunk from any other, and bytes that came with that by index."""
         if self.snapshot is not None or self._objects is None:
             return self._keys(wanted), {}
         names = [one.chunk_key(number) for one, number in wanted]
         tags = [self._tags.get(name) or self._objects.remembered(name) for name in names]
-        keys = [_key(tag, one) for tag, one in zip(self._tagged(names, tags), wanted, strict=True)]
+        keys = [
+            _key(tag, one) for tag, one in zip(self._full_tags(names, tags), wanted, strict=True)
+        ]
         kept = [
-            _kept(key, what, one) is not None or _kept(key, "values", one) is not None
+            _cached(key, what, one) is not None or _cached(key, "values", one) is not None
             for key, one in zip(keys, wanted, strict=True)
         ]
         held = [what == "values" and (one.path, number) in self._held for one, number in wanted]
@@ -306,7 +308,7 @@ class Chunks:
                 raw[i] = part
             if tag is not None:
                 self._tags[names[i]] = tag
-            keys[i] = _key(self._tagged([names[i]], [tag])[0], wanted[i])
+            keys[i] = _key(self._full_tags([names[i]], [tag])[0], wanted[i])
         return keys, raw
 
 
@@ -319,22 +321,22 @@ def _key(tag: Hashable | None, one: tuple[Field, int]) -> Key | None:
     return None if tag is None else (tag, one[0].fingerprint, one[1])
 
 
-def _inside(field: Field, number: int) -> int:
+def _rows_inside(field: Field, number: int) -> int:
     """Return how many rows of a chunk there are."""
     return min(field.length - number * field.chunk_length, field.chunk_length)
 
 
-def _name(key: Key, what: What, one: tuple[Field, int]) -> Key:
+def _cache_key(key: Key, what: Derived, one: tuple[Field, int]) -> Key:
     """Return by what something is kept of a chunk."""
     # A chunk that has more rows later is the same chunk, of which other things are known.
-    return (*key, what, _inside(*one)) if what in ("counts", "zone") else (*key, what)
+    return (*key, what, _rows_inside(*one)) if what in ("counts", "zone") else (*key, what)
 
 
-def _kept(key: Key | None, what: What, one: tuple[Field, int]) -> Any:
+def _cached(key: Key | None, what: Derived, one: tuple[Field, int]) -> Any:
     """Return what is kept of a chunk, None where it isn't."""
     if key is None:
         return None
-    name = _name(key, what, one)
+    name = _cache_key(key, what, one)
     found = CACHE.get(name)
     if found is not None or what != "values":
         return found
@@ -383,7 +385,7 @@ def side_by_side[One, Made](work: Callable[[One], Made], parts: Sequence[One]) -
         return list(pool.map(work, parts))
 
 
-def _each(work: Callable[[int], None], tasks: Sequence[int]) -> None:
+def _run_all(work: Callable[[int], None], tasks: Sequence[int]) -> None:
     """Do all of the tasks, several at a time where there are several."""
     if len(tasks) == 1:
         work(tasks[0])

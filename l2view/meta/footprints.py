@@ -55,13 +55,13 @@ def _one(read: Callable[..., Any], value: Any) -> Any:
         return None
 
 
-def unreadable(column: pa.Array) -> NDArray[np.int64]:
+def unreadable_rows(column: pa.Array) -> NDArray[np.int64]:
     """Return the positions of values that aren't NULL and aren't geometries either."""
     held = column.is_valid().to_numpy(zero_copy_only=False)
     return np.flatnonzero(shapely.is_missing(read_geometries(column)) & held)
 
 
-def not_finite(column: pa.Array, field: Field) -> NDArray[np.int64]:
+def nonfinite_rows(column: pa.Array, field: Field) -> NDArray[np.int64]:
     """Return the positions of geometries with a NaN or infinite coordinate.
 
     Nearly all columns have none, and are not parsed to find that out: the exponent of such a
@@ -199,7 +199,7 @@ def _polygons(
             yield (block, values["xy"]) if fits.all() else (block[fits], values["xy"][fits])
 
 
-def without(column: pa.Array, positions: NDArray[np.int64]) -> pa.Array:
+def mask_rows(column: pa.Array, positions: NDArray[np.int64]) -> pa.Array:
     """Return `column` with NULL at `positions`."""
     if len(positions) == 0:
         return column

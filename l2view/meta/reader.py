@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from l2view.errors import L2ViewWarning, warn
 from l2view.meta.chunks import Chunks
-from l2view.meta.footprints import not_finite, unreadable, without
+from l2view.meta.footprints import mask_rows, nonfinite_rows, unreadable_rows
 from l2view.meta.schema import ROW, Field, table_schema
 from l2view.meta.zones import chunks_of
 from l2view.text import join_names
@@ -151,8 +151,8 @@ class RowReader:
         if field.geometry is None:
             return column
         if self.checked:
-            column = without(column, unreadable(column))
-        bad = not_finite(column, field)
+            column = mask_rows(column, unreadable_rows(column))
+        bad = nonfinite_rows(column, field)
         if len(bad):
             named = join_names(map(str, rows[bad]), most=5)
             warn(
@@ -160,7 +160,7 @@ class RowReader:
                 "infinite; such a footprint is NULL",
                 L2ViewWarning,
             )
-        return without(column, bad)
+        return mask_rows(column, bad)
 
 
 def row_runs(fields: Mapping[str, Field], begin: int = 0) -> Iterator[range]:

@@ -67,7 +67,7 @@ def zone_of(field: Field, values: pa.Array) -> Zone:
     found = pc.min_max(values)
     low, high = found["min"], found["max"]
     if pa.types.is_string(field.type):
-        low, high = _shortened(low.as_py(), high.as_py(), field.type)
+        low, high = _shorten(low.as_py(), high.as_py(), field.type)
     return Zone(low, high, values.null_count)
 
 
@@ -81,7 +81,7 @@ def zone_of_bounds(corners: NDArray[np.float64]) -> Zone:
     return Zone((*least.tolist(), *most.tolist()), None, nulls)
 
 
-def _shortened(low: str | None, high: str | None, kind: pa.DataType) -> tuple[Any, Any]:
+def _shorten(low: str | None, high: str | None, kind: pa.DataType) -> tuple[Any, Any]:
     """Return bounds of texts that are no longer than needed."""
     if low is not None:
         low = low[:LONGEST]
@@ -97,7 +97,7 @@ def _next(char: str) -> str:
     return chr(0xE000 if 0xD800 <= code <= 0xDFFF else code)
 
 
-def together(one: Zone, other: Zone) -> Zone:
+def merge_zones(one: Zone, other: Zone) -> Zone:
     """Return what is known of the rows of two zones of one field."""
     nulls = one.nulls + other.nulls
     if isinstance(one.low, tuple):

@@ -19,7 +19,7 @@ import pyarrow.dataset as pads
 from datafusion import DataFrame, SessionConfig, SessionContext, SQLOptions
 
 from l2view.errors import L2ViewError, UnreadableGeometryError
-from l2view.meta.footprints import unreadable
+from l2view.meta.footprints import unreadable_rows
 from l2view.scan.dataset import TableDataset
 from l2view.scan.filter import Condition
 from l2view.scan.fragments import BATCH_ROWS
@@ -201,7 +201,7 @@ def _require_geometries(table: MetaTable) -> None:
             continue
         for run in table.runs():
             column = table.read(run, [stored.name]).column(0)
-            bad = unreadable(column)
+            bad = unreadable_rows(column)
             if len(bad):
                 value = column[int(bad[0])].as_py()
                 text = value.hex() if isinstance(value, bytes) else value

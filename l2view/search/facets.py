@@ -95,33 +95,33 @@ def _counts(meta: MetaTable, field: Field) -> pa.Table | None:
     return pa.Table.from_batches(parts, schema)
 
 
-def _projected(frame: DataFrame, node: Any) -> DataFrame:
+def _project(frame: DataFrame, node: Any) -> DataFrame:
     return frame.select(*map(Expr, node.projections()))
 
 
-def _filtered(frame: DataFrame, node: Any) -> DataFrame:
+def _filter(frame: DataFrame, node: Any) -> DataFrame:
     return frame.filter(Expr(node.predicate()))
 
 
-def _sorted(frame: DataFrame, node: Any) -> DataFrame:
+def _sort(frame: DataFrame, node: Any) -> DataFrame:
     most = node.get_fetch_val()
     return sorted_by(frame, node) if most is None else sorted_by(frame, node).limit(most)
 
 
-def _limited(frame: DataFrame, node: Any) -> DataFrame:
+def _limit(frame: DataFrame, node: Any) -> DataFrame:
     skip, most = (None if end is None else value(Expr(end)) for end in (node.skip(), node.fetch()))
     return frame.limit(ALL if most is None else most, skip or 0)
 
 
-def _named(frame: DataFrame, node: Any) -> DataFrame:
+def _alias(frame: DataFrame, node: Any) -> DataFrame:
     return frame.alias(node.alias())
 
 
 STEPS = {
-    "Projection": _projected,
-    "Filter": _filtered,
-    "Sort": _sorted,
-    "Limit": _limited,
-    "SubqueryAlias": _named,
+    "Projection": _project,
+    "Filter": _filter,
+    "Sort": _sort,
+    "Limit": _limit,
+    "SubqueryAlias": _alias,
 }
 """What a query may do with counts, by the node of its plan."""

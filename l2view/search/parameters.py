@@ -142,12 +142,12 @@ def from_json(record: Any) -> Any:
     return {name: from_json(part) for name, part in record.items()}
 
 
-def kept_ids(ids: Iterable[Any]) -> tuple[Any, ...]:
+def python_ids(ids: Iterable[Any]) -> tuple[Any, ...]:
     """Return ids as Python has them, of whatever holds them."""
     return tuple(one.as_py() if isinstance(one, pa.Scalar) else one for one in ids)
 
 
-def texts(name: str, said: Sequence[str] | str | None) -> tuple[str, ...] | None:
+def as_texts(name: str, said: Sequence[str] | str | None) -> tuple[str, ...] | None:
     """Return an argument that is a text, or several."""
     if said is None:
         return None

@@ -117,7 +117,7 @@ def _read(said: Any) -> shapely.Geometry:
     return shapely.geometry.shape(said)
 
 
-def touches(context: SessionContext, field: Field, shape: shapely.Geometry) -> list[Expr]:
+def place_conditions(context: SessionContext, field: Field, shape: shapely.Geometry) -> list[Expr]:
     """Return the conditions under which a footprint and `shape` have a point in common.
 
     The rectangle around the shape is asked for first. An outline of thousands of points is then

@@ -20,9 +20,9 @@ from l2view.search.engine import Session
 from l2view.search.logical_plan import RANDOM
 from l2view.search.names import TABLE, column
 from l2view.search.parameters import parameters
-from l2view.search.place import box, geometry_field, touches
+from l2view.search.place import box, geometry_field, place_conditions
 from l2view.search.query import Query
-from l2view.search.time import meets
+from l2view.search.time import time_conditions
 from l2view.text import join_names
 
 LITERAL = (
@@ -43,7 +43,7 @@ def plan_query(session: Session, query: Query, names: Sequence[str]) -> DataFram
     table = session.context.table(TABLE)
     frame = table
     if query.where is not None:
-        frame = _where(session, table, query.where, query.params)
+        frame = _plan_where(session, table, query.where, query.params)
     conditions = _conditions(session, query)
     with session.explained():
         for condition in conditions:
@@ -65,13 +65,13 @@ def _conditions(session: Session, query: Query) -> list[Expr]:
     conditions = []
     for shape in shapes:
         field = session.table.fields[geometry_field(schema, query.geometry_field)]
-        conditions.extend(touches(session.context, field, shape))
+        conditions.extend(place_conditions(session.context, field, shape))
     if query.datetime is not None:
-        conditions.extend(meets(schema, query.datetime, query.time_field))
+        conditions.extend(time_conditions(schema, query.datetime, query.time_field))
     return conditions
 
 
-def _where(
+def _plan_where(
     session: Session, table: DataFrame, where: str, params: Mapping[str, Any] | None
 ) -> DataFrame:
     """Plan the rows of `table` that pass the expression `where`.
@@ -126,11 +126,11 @@ def sort_keys(table: DataFrame, order_by: str | Sequence[str] | None) -> list[An
     """Return the sort expressions for `order_by`."""
     if order_by is None:
         return []
-    texts = _split(order_by) if isinstance(order_by, str) else list(order_by)
+    texts = _split_sort_keys(order_by) if isinstance(order_by, str) else list(order_by)
     return [_sort_key(table, text) for text in texts]
 
 
-def _split(text: str) -> list[str]:
+def _split_sort_keys(text: str) -> list[str]:
     """Split at the commas that stand outside quotes and brackets."""
     parts, depth, quote, start = [], 0, "", 0
     for position, char in enumerate(text):

@@ -87,7 +87,7 @@ class Conditions:
 
     def and_(self, *more: Expr) -> Conditions:
         """Return these conditions and others."""
-        parts = [part for condition in more for part in _parts(condition)]
+        parts = [part for condition in more for part in _split_and(condition)]
         return replace(self, parts=(*self.parts, *parts))
 
 
@@ -95,7 +95,7 @@ NO_CONDITIONS = Conditions((), False)
 
 
 @dataclass(frozen=True)
-class Near:
+class BboxTest:
     """A condition of place.
 
     Attributes
@@ -131,15 +131,15 @@ def find_candidates(
     """
     chunks = meta.chunks()
     ordered: dict[str, list[Span]] = {}
-    near: list[Near] = []
+    near: list[BboxTest] = []
     asked = conditions(frame, table)
     for condition in asked.parts:
-        if (compared := _spans(condition, meta)) is not None:
+        if (compared := _comparison_spans(condition, meta)) is not None:
             name, spans = compared
-            ordered[name] = _both(ordered[name], spans) if name in ordered else spans
-        elif (place := _near(context, condition, meta)) is not None:
+            ordered[name] = _intersect_spans(ordered[name], spans) if name in ordered else spans
+        elif (place := _bbox_test(context, condition, meta)) is not None:
             near.append(place)
-    found = Candidates(bbox_tests=_grouped(near))
+    found = Candidates(bbox_tests=_group_by_field(near))
     if meta.indexes is None:
         return found
     boxed = any(ordered.keys() >= {*names} for names in COVERINGS)
@@ -148,7 +148,7 @@ def find_candidates(
     meta.indexes.prefetch([meta.fields[name] for name in wanted], meta.tally)
     for field in outlines:
         tree = meta.indexes.tree(field)
-        box = None if tree is None else _box(tree.covering, ordered)
+        box = None if tree is None else _covering_box(tree.covering, ordered)
         if tree is not None and box is not None:
             some = tree.candidates(chunks, [box], with_covering=True)
             found = found if some is None else found.both(some)
@@ -157,14 +157,14 @@ def find_candidates(
         some = None if tree is None else tree.candidates(chunks, one.boxes, filled=one.filled)
         found = found if some is None else found.both(some)
     for name, spans in ordered.items():
-        some = meta.indexes.among(meta.fields[name], spans, chunks)
+        some = meta.indexes.rows_with_values(meta.fields[name], spans, chunks)
         found = found if some is None else found.both(some)
     if asked.whole and len(near) == len(asked.parts) == len(found.pruned_by):
         return found
     return replace(found, certain=found.certain[:0])
 
 
-def _box(covering: Sequence[str], ordered: Mapping[str, list[Span]]) -> Box | None:
+def _covering_box(covering: Sequence[str], ordered: Mapping[str, list[Span]]) -> Box | None:
     """Return a rectangle that footprints meet where the fields with their bounds lie in spans.
 
     None where nothing bounds it on all four sides.
@@ -179,7 +179,7 @@ def _box(covering: Sequence[str], ordered: Mapping[str, list[Span]]) -> Box | No
     return None if any(math.isnan(value) for some in values for value in some) else box
 
 
-def _grouped(near: list[Near]) -> dict[str, tuple[tuple[Box, ...], ...]]:
+def _group_by_field(near: list[BboxTest]) -> dict[str, tuple[tuple[Box, ...], ...]]:
     """Return rectangles by the field that must meet them."""
     return {
         one.field: tuple(other.boxes for other in near if other.field == one.field) for one in near
@@ -192,7 +192,7 @@ def with_values(meta: MetaTable, name: str, values: pa.Array) -> Candidates:
     if meta.indexes is not None and name in meta.fields:
         chunks = meta.chunks()
         found = values.drop_null().unique().sort()
-        some = meta.indexes.among(meta.fields[name], spans_of(list(found)), chunks)
+        some = meta.indexes.rows_with_values(meta.fields[name], spans_of(list(found)), chunks)
     return EVERY if some is None else some
 
 
@@ -219,27 +219,29 @@ def _scans(plan: Any, table: str, above: Conditions) -> Iterator[Conditions]:
         return
     if step == "Filter":
         above = above.and_(node.predicate())
-    elif step not in ("Projection", "SubqueryAlias") or (step == "Projection" and _renames(node)):
+    elif step not in ("Projection", "SubqueryAlias") or (
+        step == "Projection" and _renames_columns(node)
+    ):
         above = NO_CONDITIONS
     for inner in plan.inputs():
         yield from _scans(inner, table, above)
 
 
-def _renames(projection: Any) -> bool:
+def _renames_columns(projection: Any) -> bool:
     """Return whether a projection shows anything but columns under their own names."""
     return any(one.variant_name() != "Column" for one in projection.projections())
 
 
-def _parts(condition: Expr) -> Iterator[Expr]:
+def _split_and(condition: Expr) -> Iterator[Expr]:
     """Yield the conditions that an AND combines."""
     if condition.variant_name() == "BinaryExpr" and condition.rex_call_operator() == "AND":
         for operand in condition.rex_call_operands():
-            yield from _parts(operand)
+            yield from _split_and(operand)
     else:
         yield condition
 
 
-def _spans(condition: Expr, meta: MetaTable) -> tuple[str, list[Span]] | None:
+def _comparison_spans(condition: Expr, meta: MetaTable) -> tuple[str, list[Span]] | None:
     """Return a field, and the spans of its values in one of which a row's must lie.
 
     None where the condition is no comparison of a field with what is always the same.
@@ -252,7 +254,7 @@ def _spans(condition: Expr, meta: MetaTable) -> tuple[str, list[Span]] | None:
         pairs = [(subject, "=", option) for option in options]
     elif form == "BinaryExpr" and condition.rex_call_operator() == "OR":
         pairs = []
-        for part in _alternatives(condition):
+        for part in _split_or(condition):
             if part.variant_name() != "BinaryExpr" or part.rex_call_operator() != "=":
                 return None
             one, other = part.rex_call_operands()
@@ -261,7 +263,7 @@ def _spans(condition: Expr, meta: MetaTable) -> tuple[str, list[Span]] | None:
         one, other = condition.rex_call_operands()
         pairs = [(one, condition.rex_call_operator(), other)]
     elif form == "Like":
-        return _beginning(condition, meta)
+        return _like_spans(condition, meta)
     else:
         return None
     spans, names = [], set()
@@ -271,7 +273,7 @@ def _spans(condition: Expr, meta: MetaTable) -> tuple[str, list[Span]] | None:
         if one.variant_name() != "Column" or operator not in COMPARISONS:
             return None
         name = one.to_variant().name()
-        said = _scalar(other, meta.fields.get(name))
+        said = _field_literal(other, meta.fields.get(name))
         if said is None:
             return None
         names.add(name)
@@ -281,16 +283,16 @@ def _spans(condition: Expr, meta: MetaTable) -> tuple[str, list[Span]] | None:
     return names.pop(), list(dict.fromkeys(spans))  # a value may be named twice
 
 
-def _alternatives(condition: Expr) -> Iterator[Expr]:
+def _split_or(condition: Expr) -> Iterator[Expr]:
     """Yield the conditions that an OR combines."""
     if condition.variant_name() == "BinaryExpr" and condition.rex_call_operator() == "OR":
         for operand in condition.rex_call_operands():
-            yield from _alternatives(operand)
+            yield from _split_or(operand)
     else:
         yield condition
 
 
-def _beginning(condition: Expr, meta: MetaTable) -> tuple[str, list[Span]] | None:
+def _like_spans(condition: Expr, meta: MetaTable) -> tuple[str, list[Span]] | None:
     """Return a field, and the span of texts that begin as a LIKE says."""
     like = condition.to_variant()
     column, pattern = like.expr(), like.pattern()
@@ -300,7 +302,7 @@ def _beginning(condition: Expr, meta: MetaTable) -> tuple[str, list[Span]] | Non
     if like.negated() or like.escape_char() or column.variant_name() != "Column":
         return None
     name = column.to_variant().name()
-    text = _scalar(pattern, meta.fields.get(name))
+    text = _field_literal(pattern, meta.fields.get(name))
     if text is None or not pa.types.is_string(text.type) or "\\" in text.as_py():
         return None
     begins = re.split("[%_]", text.as_py(), maxsplit=1)[0]
@@ -310,7 +312,7 @@ def _beginning(condition: Expr, meta: MetaTable) -> tuple[str, list[Span]] | Non
     return name, [Span(pa.scalar(begins, text.type), after, with_high=False)]
 
 
-def _scalar(expression: Expr, field: Field | None) -> pa.Scalar | None:
+def _field_literal(expression: Expr, field: Field | None) -> pa.Scalar | None:
     """Return a literal as a value of a field, None where it can't be one of its values."""
     if field is None or field.geometry is not None or expression.variant_name() != "Literal":
         return None
@@ -324,13 +326,13 @@ def _scalar(expression: Expr, field: Field | None) -> pa.Scalar | None:
     return value
 
 
-def _both(one: list[Span], other: list[Span]) -> list[Span]:
+def _intersect_spans(one: list[Span], other: list[Span]) -> list[Span]:
     """Return the spans of values that lie in one of each."""
-    pairs = (_overlap(a, b) for a in one for b in other)
+    pairs = (_intersect(a, b) for a in one for b in other)
     return [span for span in pairs if span is not None]
 
 
-def _overlap(one: Span, other: Span) -> Span | None:
+def _intersect(one: Span, other: Span) -> Span | None:
     """Return the values that lie in both of two spans, None where there are none."""
     low, with_low = one.low, one.with_low
     if other.low is not None:
@@ -352,7 +354,7 @@ def _overlap(one: Span, other: Span) -> Span | None:
     return Span(low, high, with_low, with_high)
 
 
-def _near(context: SessionContext, condition: Expr, meta: MetaTable) -> Near | None:
+def _bbox_test(context: SessionContext, condition: Expr, meta: MetaTable) -> BboxTest | None:
     """Return what a condition asks of where footprints are.
 
     None where it is no function of a footprint and a geometry that is always the same.
@@ -360,16 +362,16 @@ def _near(context: SessionContext, condition: Expr, meta: MetaTable) -> Near | N
     margin: Any = 0.0
     if condition.variant_name() == "BinaryExpr" and condition.rex_call_operator() in ("<", "<="):
         condition, most = condition.rex_call_operands()
-        if _function(condition) != DISTANCE:
+        if _function_name(condition) != DISTANCE:
             return None
         margin = value(most)
-    elif _function(condition) == WITHIN:
+    elif _function_name(condition) == WITHIN:
         margin = value(condition.rex_call_operands()[2])
-    elif _function(condition) not in MEETING:
+    elif _function_name(condition) not in MEETING:
         return None
     if not isinstance(margin, int | float) or not 0 <= margin < math.inf:
         return None
-    function = _function(condition)
+    function = _function_name(condition)
     one, other = condition.rex_call_operands()[:2]
     if one.variant_name() != "Column":
         one, other = other, one
@@ -379,7 +381,7 @@ def _near(context: SessionContext, condition: Expr, meta: MetaTable) -> Near | N
     field = meta.fields.get(name)
     if field is None or field.geometry is None:
         return None
-    shape = _constant(context, other)
+    shape = _constant_geometry(context, other)
     if shape is None:
         return None
     parts = shapely.get_parts(shape)
@@ -395,7 +397,7 @@ def _near(context: SessionContext, condition: Expr, meta: MetaTable) -> Near | N
         boxes.append((west - margin, south - margin, east + margin, north + margin))
     # What lies in a rectangle meets it, whatever its shape.
     filled = not margin and function == INTERSECTS and all(map(_is_rectangle, parts))
-    return Near(name, tuple(boxes), filled)
+    return BboxTest(name, tuple(boxes), filled)
 
 
 def _is_rectangle(shape: shapely.Geometry) -> bool:
@@ -407,13 +409,13 @@ def _is_rectangle(shape: shapely.Geometry) -> bool:
     )
 
 
-def _function(expression: Expr) -> str | None:
+def _function_name(expression: Expr) -> str | None:
     """Return the name of the function that an expression calls, None where it calls none."""
     called = expression.variant_name() == "ScalarFunction"
     return expression.rex_call_operator() if called else None
 
 
-def _constant(context: SessionContext, expression: Expr) -> shapely.Geometry | None:
+def _constant_geometry(context: SessionContext, expression: Expr) -> shapely.Geometry | None:
     """Return a geometry that is the same for all rows, None where it isn't or can't be told."""
     if expression.variant_name() != "Literal":
         return None

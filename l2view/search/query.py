@@ -12,7 +12,7 @@ from typing import Any, Self, SupportsIndex
 import shapely
 
 from l2view.errors import QueryError
-from l2view.search.parameters import from_json, kept_ids, parameters, texts, to_json
+from l2view.search.parameters import as_texts, from_json, parameters, python_ids, to_json
 from l2view.search.place import box, geometry
 from l2view.search.time import interval
 from l2view.stores.open import Source
@@ -117,7 +117,7 @@ class Query:
     @property
     def depends_on_now(self) -> bool:
         """Whether the answer depends on when it was asked."""
-        order = texts("order_by", self.order_by) or ()
+        order = as_texts("order_by", self.order_by) or ()
         return any(NOW.search(text) for text in (self.where or "", *order))
 
 
@@ -157,11 +157,11 @@ def _checked_bbox(bbox: Sequence[float]) -> tuple[float, ...]:
 def _checked_ids(ids: Any) -> tuple[Any, ...]:
     if isinstance(ids, str) or not isinstance(ids, Iterable):
         raise QueryError("ids= is a list of ids; for one, pass a list of one")
-    return kept_ids(ids)
+    return python_ids(ids)
 
 
 def _checked_order(order_by: Any) -> str | tuple[str, ...]:
-    names = texts("order_by", order_by) or ()
+    names = as_texts("order_by", order_by) or ()
     return order_by if isinstance(order_by, str) else names
 
 

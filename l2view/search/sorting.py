@@ -22,7 +22,7 @@ FEW = 8
 
 
 @dataclass(frozen=True)
-class Sorted:
+class SortedQuery:
     """A query that is no more than a condition, an order and a limit.
 
     Attributes
@@ -48,7 +48,7 @@ def first_rows(nodes: Sequence[Any], table: str, meta: MetaTable) -> Candidates 
 
     None where its plan's nodes say that it isn't one, or they are found as soon by itself.
     """
-    asked = _sorted(nodes, table)
+    asked = _sorted_query(nodes, table)
     if asked is None or asked.most * FEW > meta.rows:
         return None
     ordered = {name for name, _, _ in asked.order}
@@ -68,7 +68,7 @@ def first_rows(nodes: Sequence[Any], table: str, meta: MetaTable) -> Candidates 
     return Candidates(np.sort(np.concatenate([np.empty(0, dtype=np.int64), *rows])), meta.rows)
 
 
-def _sorted(nodes: Sequence[Any], table: str) -> Sorted | None:
+def _sorted_query(nodes: Sequence[Any], table: str) -> SortedQuery | None:
     """Return what a line of nodes asks, None where it is something else."""
     kinds = [kind(node) for node in nodes]
     if (
@@ -97,4 +97,4 @@ def _sorted(nodes: Sequence[Any], table: str) -> Sorted | None:
     if most is None or not {name for name, _, _ in order} <= fields:
         return None
     filters = [node.predicate() for node in nodes[at + 1 : -1] if kind(node) == "Filter"]
-    return Sorted((*filters, *nodes[-1].filters()), tuple(order), most, fields)
+    return SortedQuery((*filters, *nodes[-1].filters()), tuple(order), most, fields)

@@ -23,7 +23,7 @@ from zarr.abc.store import Store
 
 from l2view.index.candidates import EVERY, Candidates
 from l2view.index.indexes import Indexes
-from l2view.index.rtree import Box, meets
+from l2view.index.rtree import Box, boxes_meet
 from l2view.meta.chunks import Chunks, Tally
 from l2view.meta.reader import (
     RowReader,
@@ -250,7 +250,9 @@ class MetaTable:
         for name in names:
             zones = None if name == ROW else self.zones(name, chunks)
             for number, run in enumerate(runs):
-                known[number] = _both(known[number], _guarantee(self.fields.get(name), zones, run))
+                known[number] = _conjunction(
+                    known[number], _guarantee(self.fields.get(name), zones, run)
+                )
         if len(cache) >= MAX_CACHED_RUNS:
             cache.clear()
         cache[key] = runs_of(self.schema, known)
@@ -274,7 +276,7 @@ class MetaTable:
                     inside = np.concatenate(
                         [part_in_run(field, n, corners[n], run) for n in numbers]
                     )
-                    hit = np.logical_and.reduce([meets(inside, boxes) for boxes in tests])
+                    hit = np.logical_and.reduce([boxes_meet(inside, boxes) for boxes in tests])
                     rows = run.start + np.flatnonzero(hit)
                 if len(rows):
                     left.append((run, rows))
@@ -348,7 +350,7 @@ def _may_meet(zones: Zones, run: range, tests: Sequence[Sequence[Box]]) -> bool:
     """Return whether a footprint of a run may meet one rectangle of each test."""
     zone = zones.zone(run)
     corners = None if zone is None else np.array([zone.low])
-    return corners is None or all(meets(corners, boxes)[0] for boxes in tests)
+    return corners is None or all(boxes_meet(corners, boxes)[0] for boxes in tests)
 
 
 def _guarantee(field: Field | None, zones: Zones | None, run: range) -> pc.Expression | None:
@@ -360,7 +362,7 @@ def _guarantee(field: Field | None, zones: Zones | None, run: range) -> pc.Expre
     return None if zone is None else guarantee(field, zone)
 
 
-def _both(first: Any, second: Any) -> Any:
+def _conjunction(first: Any, second: Any) -> Any:
     """Return two conditions as one; either may be None."""
     if first is None or second is None:
         return second if first is None else first

@@ -107,7 +107,7 @@ def _instant(said: Any) -> Interval:
     if said is None or (isinstance(said, str) and said.strip() in ("", "..")):
         return Interval(None, None)
     if isinstance(said, np.datetime64):
-        return _whole(said, np.datetime_data(said.dtype)[0])
+        return _calendar_span(said, np.datetime_data(said.dtype)[0])
     if isinstance(said, datetime) and said == said:  # which pandas' NaT is not
         at = nanoseconds(said)
         return Interval(at, at + 1)
@@ -120,7 +120,7 @@ def _instant(said: Any) -> Interval:
     text, fraction, zone = match.groups()
     unit = _PRECISIONS[len(text)]
     try:
-        span = _whole(np.datetime64(text, cast("Any", unit)), unit)
+        span = _calendar_span(np.datetime64(text, cast("Any", unit)), unit)
     except ValueError as error:
         raise QueryError(f"datetime={said!r}: {error}") from error
     if fraction and span.start is not None:
@@ -128,7 +128,7 @@ def _instant(said: Any) -> Interval:
         span = Interval(at, at + 1)
     if zone and zone.upper() != "Z":
         minutes = int(zone[1:3]) * 60 + int(zone[-2:])
-        return _moved(span, (minutes if zone[0] == "-" else -minutes) * 60 * SECOND)
+        return _shift(span, (minutes if zone[0] == "-" else -minutes) * 60 * SECOND)
     return span
 
 
@@ -140,7 +140,7 @@ def nanoseconds(at: datetime) -> int:
     return whole + int(getattr(past, "nanoseconds", 0))  # of a pandas Timestamp
 
 
-def _whole(at: np.datetime64, unit: str) -> Interval:
+def _calendar_span(at: np.datetime64, unit: str) -> Interval:
     """Return the whole year, day, second, … that `at` lies in."""
     first = at.astype(f"datetime64[{unit}]")
     after = first + np.timedelta64(1, cast("Any", unit))
@@ -151,7 +151,7 @@ def _whole(at: np.datetime64, unit: str) -> Interval:
     return Interval(start * SECOND, stop * SECOND)
 
 
-def _moved(span: Interval, by: int) -> Interval:
+def _shift(span: Interval, by: int) -> Interval:
     return Interval(*(None if at is None else at + by for at in (span.start, span.stop)))
 
 
@@ -186,7 +186,7 @@ def time_field(schema: pa.Schema, named: str | None = None) -> str:
     )
 
 
-def meets(schema: pa.Schema, span: Interval, named: str | None = None) -> list[Expr]:
+def time_conditions(schema: pa.Schema, span: Interval, named: str | None = None) -> list[Expr]:
     """Return the conditions under which a granule's time meets `span`.
 
     Parameters
@@ -205,9 +205,9 @@ def meets(schema: pa.Schema, span: Interval, named: str | None = None) -> list[E
         begins = ends
     found = []
     if span.start is not None:
-        found.append(_compared(schema, ends + begins, span.start, "__ge__"))
+        found.append(_compare(schema, ends + begins, span.start, "__ge__"))
     if span.stop is not None:
-        found.append(_compared(schema, begins + ends, span.stop, "__lt__"))
+        found.append(_compare(schema, begins + ends, span.stop, "__lt__"))
     return found
 
 
@@ -217,7 +217,7 @@ def _timestamps(schema: pa.Schema, *names: str | None) -> list[str]:
     return [name for name in known if pa.types.is_timestamp(schema.field(name).type)]
 
 
-def _compared(schema: pa.Schema, names: list[str], at: int, how: str) -> Expr:
+def _compare(schema: pa.Schema, names: list[str], at: int, how: str) -> Expr:
     """Return the comparison of the first of `names` that isn't NULL with the instant `at`."""
     found, before = literal(False), literal(True)
     for name in dict.fromkeys(names):

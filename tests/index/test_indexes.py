@@ -237,7 +237,7 @@ def test_an_index_of_a_field_that_is_named(tmp_path: Path) -> None:
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few rows are enough for an index to know of them."""
-    monkeypatch.setattr(sys.modules[Index.__module__], "LEAST", 3)
+    monkeypatch.setattr(sys.modules[Index.__module__], "MIN_SEGMENT_ROWS", 3)
 
 
 def test_ingest_lets_indexes_know_of_more_rows(tmp_path: Path, few: None) -> None:
