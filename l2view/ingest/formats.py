@@ -42,8 +42,6 @@ class FileFormat:
 
     Attributes
     ----------
-    name
-        What people call it.
     parser
         VirtualiZarr's parser's class, or a `CheckedParser`, as ``"module:name"``.
     magic
@@ -51,10 +49,8 @@ class FileFormat:
     detect
         Whether a file that begins with these `HEAD` bytes is of this format, where `magic`
         can't tell.
-    needs
-        The packages that the parser takes beyond VirtualiZarr.
-    extra
-        The extra of l2view that installs them.
+    needs, extra
+        The packages that the parser takes beyond VirtualiZarr, and l2view's extra with them.
     is_checked
         Whether the parser is a `CheckedParser`.
     """

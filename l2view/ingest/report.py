@@ -34,34 +34,27 @@ class IngestReport:
     Attributes
     ----------
     added, replaced, skipped
-        How many, and the first ids.
-    failed
-        The granules that were left out, each with its reason; the first of them.
-    failures
-        How many were left out.
+        The granules, counted, and the first ids.
+    failed, failures
+        The first of the granules that were left out, each with its reason; the number of all.
     omitted
-        Arrays that were left out of granules that weren't: the granules, by the array's path
-        and the reason.
+        The granules, by the path of an array that was left out of them and the reason.
     containers
         The virtual chunk containers that the repository was given.
     snapshots
         The commits.
-    indexes
-        The indexes that know of more rows, as many had come since they were made.
-    indexing
-        What is done for an index just now, empty where nothing is.
+    indexes, indexing
+        The indexes that cover more rows now; the one that is extended just now, and how far.
     parsed
-        How many granules were parsed; those that wait for their commit are among them.
-    references
-        How many chunks are referred to.
-    bytes
-        Their size.
+        The number of granules that were parsed; those that wait for their commit are among them.
+    references, bytes
+        The number of chunks that are referred to, and their size.
     profiles
-        How many granules there were of each product version.
+        The number of granules of each product version.
     fields
-        What each field holds, of a dry run alone.
+        The kind of each field, of a dry run alone.
     dry_run
-        Whether nothing was batch.
+        Whether nothing was written.
     """
 
     added: GranuleCount = field(default_factory=GranuleCount)

@@ -188,7 +188,7 @@ async def fields_of(
         Where fields differ in length, or `geometry` can't be one.
     """
     try:
-        document, _ = await asyncio.gather(hierarchy.read(group), hierarchy.consolidated())
+        document, _ = await asyncio.gather(hierarchy.read(group), hierarchy.consolidated_metadata())
         if document is not None and document["node_type"] == "group":
             fields, skipped = await read_fields(hierarchy, group, geometry)
             if fields:

@@ -107,12 +107,10 @@ def group_document(attributes: JSON) -> JSON:
 
 @dataclass(frozen=True)
 class Node:
-    """A group or array, and the key of its metadata.
+    """A group or array, by its path below the root.
 
     Attributes
     ----------
-    path
-        Its path below the root.
     document
         Its Zarr v3 document; None of an array without a v3 form.
     zarr_format
@@ -121,7 +119,7 @@ class Node:
         The key of its metadata below the root; in consolidated metadata, ``#`` and its place there
         follow.
     zarray, zattrs
-        What Zarr v2 has of it, empty where there is nothing.
+        Its metadata in Zarr v2, empty where there is none.
     """
 
     path: str
@@ -138,15 +136,7 @@ class Node:
 
 
 class Hierarchy:
-    """The nodes of a Zarr store below `root`.
-
-    Parameters
-    ----------
-    store
-        The Zarr store.
-    root
-        The path of the group that is taken as the root.
-    """
+    """The nodes of a Zarr store below the group at the path `root`."""
 
     def __init__(self, store: Store, root: str = "") -> None:
         self.store = store
@@ -173,14 +163,8 @@ class Hierarchy:
     async def read(self, path: str, *, masked: bool = False) -> JSON | None:
         """Read the document of the node at `path` from the store itself.
 
-        Consolidated metadata is left aside, which may be older than what it describes.
-
-        Parameters
-        ----------
-        path
-            The node's path.
-        masked
-            See `zarr_v2.array_document`.
+        Consolidated metadata is left aside, which may be older than what it describes. For
+        `masked`, see `zarr_v2.array_document`.
         """
         if self._format == 3:
             return await self._read_v3(path) or await self._read_v2(path, masked)
@@ -203,7 +187,7 @@ class Hierarchy:
 
     async def _node(self, path: str) -> Node | None:
         """Return the node at `path`, None where there is none."""
-        consolidated = await self.consolidated()
+        consolidated = await self.consolidated_metadata()
         if path in consolidated:
             if isinstance(consolidated, _ConsolidatedV2):
                 return _v2_node(path, *consolidated.raw_metadata(path), consolidated=True)
@@ -219,14 +203,11 @@ class Hierarchy:
     async def document(self, path: str) -> JSON | None:
         """Return the v3 document of the node at `path`, or None where there is none.
 
-        Raises
-        ------
-        UnsupportedArrayError
-            Where a Zarr v2 array has no v3 form.
+        An `UnsupportedArrayError` says that a Zarr v2 array has no v3 form.
         """
         document = self._cache.get(path)
         if document is None:
-            consolidated = await self.consolidated()
+            consolidated = await self.consolidated_metadata()
             document = consolidated.get(path) or await self.read(path, masked=True)
             if document is not None:  # what isn't there yet may be there later
                 self._cache.put(path, document)
@@ -237,7 +218,7 @@ class Hierarchy:
 
         Icechunk answers many keys in the time of a few, where they are asked in one call.
         """
-        consolidated = await self.consolidated()
+        consolidated = await self.consolidated_metadata()
         unread = [
             path
             for path in dict.fromkeys(paths)
@@ -263,7 +244,7 @@ class Hierarchy:
 
         They are taken for groups and arrays; none of them is read.
         """
-        consolidated = await self.consolidated()
+        consolidated = await self.consolidated_metadata()
         if path in consolidated or (not path and consolidated):
             prefix = f"{path}/" if path else ""
             below = (name[len(prefix) :] for name in consolidated if name.startswith(prefix))
@@ -271,7 +252,7 @@ class Hierarchy:
         names = {name.rstrip("/") async for name in self.store.list_dir(self.key(path))}
         return sorted(names - METADATA_KEYS)
 
-    async def consolidated(self) -> Mapping[str, JSON]:
+    async def consolidated_metadata(self) -> Mapping[str, JSON]:
         """Return the consolidated metadata by path, empty where there is none."""
         if self._consolidated is None:
             supported = self.store.supports_consolidated_metadata

@@ -107,7 +107,7 @@ def _storage(store: Any) -> tuple[icechunk.Storage, str]:
     return icechunk.local_filesystem_storage(str(path)), label
 
 
-def _uncovered(urls: Iterable[str], prefixes: Iterable[str]) -> set[str]:
+def _without_container(urls: Iterable[str], prefixes: Iterable[str]) -> set[str]:
     """Return the URLs that no container covers."""
     # Icechunk's containers have names as they are, and its references percent-encoded ones.
     covering = tuple(prefixes)
@@ -119,7 +119,7 @@ def containers_for(urls: set[str], known: Iterable[str] = ()) -> list[str]:
 
     Each is the deepest folder that the files of one store share, of those not covered.
     """
-    uncovered = _uncovered(urls, known)
+    uncovered = _without_container(urls, known)
     prefixes = []
     for root, folder in common_folders(uncovered).items():
         if folder == "file:///":  # the whole disk is wider than any archive
@@ -141,7 +141,7 @@ def with_containers(
     share, of those that no container covers.
     """
     own = set(repository.config.virtual_chunk_containers or {})
-    uncovered = _uncovered(urls, own)
+    uncovered = _without_container(urls, own)
     if not uncovered:
         return repository, []
     elsewhere = {

@@ -148,10 +148,7 @@ def _codecs(metadata: ArrayV2Metadata) -> list[JSON]:
 def _encoded_dtype(step: Any, dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return the dtype, with its byte order, of what a filter makes of an array of `dtype`.
 
-    Raises
-    ------
-    ValueError
-        Where the filter expects another dtype, or zarr can't follow it to the next.
+    A `ValueError` says that it expects another dtype, or that zarr can't follow it to the next.
     """
     configuration = step.get_config()
     takes = np.dtype(configuration.get("decode_dtype") or configuration.get("dtype") or dtype)
@@ -161,12 +158,12 @@ def _encoded_dtype(step: Any, dtype: np.dtype[Any]) -> np.dtype[Any]:
         case "packbits":
             return np.dtype("u1")
         case "astype":
-            made: np.dtype[Any] = np.dtype(configuration["encode_dtype"])
+            encoded: np.dtype[Any] = np.dtype(configuration["encode_dtype"])
         case "quantize" if np.dtype(configuration.get("astype") or takes) != takes:
             raise ValueError("zarr has no v3 form of the filter quantize with astype")
         case _:
-            made = np.dtype(configuration.get("astype") or takes)
-    return made
+            encoded = np.dtype(configuration.get("astype") or takes)
+    return encoded
 
 
 def _byte_orders(dtype: np.dtype[Any]) -> set[str]:

@@ -53,12 +53,8 @@ NUMBERS = frozenset({"cycle", "pass", "orbit"})
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "platform": (
-        "platform",
-        "platform_name",
-        "source_platform",
-        "spacecraft",
-        "satellite",
-        "mission_name",
+        *("platform", "platform_name", "source_platform"),
+        *("spacecraft", "satellite", "mission_name"),
     ),
     "instrument": ("instrument", "sensor", "altimeter_sensor_name", "instrument_name"),
     "processing_level": ("processing_level",),
