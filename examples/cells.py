@@ -1,4 +1,4 @@
-"""Query the pixels of what a search finds, in SQL and in Polars.
+"""Query the cells of matching granules in SQL and in Polars.
 
 Needs the collection that ``l2view demo`` makes. Prints::
 

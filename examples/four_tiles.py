@@ -1,7 +1,7 @@
 """One image of four tiles in two UTM zones, each with levels of 10 m and 20 m.
 
-Writes the tiles, as a plain Zarr store that says by conventions where they lie, and puts them
-together. Prints::
+Writes the tiles as a plain Zarr store with the conventions spatial and proj, and makes a mosaic of
+them. Prints::
 
     mosaic of 696 × 685 pixels in EPSG:32618: red
     chunks    4 of 512 × 512, 0 of them empty

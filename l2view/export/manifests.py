@@ -213,7 +213,7 @@ class ArrayManifest:
         if document["chunk_grid"]["name"] != "regular":
             raise ExportError(
                 "VirtualiZarr's manifests and Kerchunk's references have chunks of one length "
-                "only, and these granules end to end have not; copy the view with to_zarr(), or "
+                "only; those of this concatenation differ. Copy the view with to_zarr(), or "
                 'open the granules with layout="tree" or "stack"'
             )
         metadata = ArrayV3Metadata.from_dict({**document, "chunk_key_encoding": DEFAULT_KEYS})
