@@ -11,6 +11,7 @@ import icechunk
 import pytest
 import zarr
 from builders import write_collection
+from command_line import run_process
 from hypothesis import HealthCheck, settings
 from rows import CHUNK
 
@@ -30,6 +31,17 @@ settings.register_profile(
 settings.load_profile("default")
 
 
+MARKERS_OF_FIXTURES = {"shared_data": "real", "s3_server": "s3"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark tests by the fixtures that they need, directly or through others."""
+    for item in items:
+        for fixture, marker in MARKERS_OF_FIXTURES.items():
+            if fixture in getattr(item, "fixturenames", ()):
+                item.add_marker(marker)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What l2view remembers of this user goes where no user looks."""
@@ -46,6 +58,20 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"needs the real granules, which are not at {folder} (set L2VIEW_DATA)")
     return folder
+
+
+@pytest.fixture(scope="session")
+def demo_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder in which ``l2view demo`` ran, where it had run before, and what it printed."""
+    from l2view.cli.demo import MARK
+
+    folder = tmp_path_factory.mktemp("demo")
+    for name in ("granules", "collection"):
+        (folder / "l2view-demo" / name / "stale").mkdir(parents=True)
+    (folder / "l2view-demo" / MARK).touch()
+    done = run_process("demo", cwd=folder)
+    assert done.stderr == ""
+    return folder, done.stdout
 
 
 @pytest.fixture(params=[3, 2], ids=["v3", "v2"])

@@ -95,6 +95,7 @@ def with_cubed(view: l2view.View, months: Any, cluster: Any) -> list[float]:
 ENGINES: list[Callable[..., list[float]]] = [with_threads, with_distributed, with_cubed]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("encoding", ["keep", "unify"])
 def test_a_mean_by_month_on_every_engine(
     written: tuple[Path, np.ndarray[Any, Any]], cluster: Any, encoding: Any

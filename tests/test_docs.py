@@ -9,8 +9,7 @@ import io
 import pkgutil
 import re
 import runpy
-import subprocess
-import sys
+import shlex
 import warnings
 from pathlib import Path
 
@@ -26,21 +25,20 @@ BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n*```text\n(.*?)^```\n)?", re.MU
 SHELL_BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which ``l2view demo`` was run."""
-    folder = tmp_path_factory.mktemp("docs")
-    run("demo", cwd=folder)
-    return folder
+@pytest.fixture
+def demo(demo_run: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder in which ``l2view demo`` was run, and the working directory."""
+    monkeypatch.chdir(demo_run[0])
+    return demo_run[0]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_pages(page: Path, demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("demo")
+def test_pages(page: Path) -> None:
     blocks = BLOCK.findall(page.read_text())
     named = ("README", "ingest", "mosaics", "quickstart", "search", "store", "view")
     if page.stem in named or page.parent.name == "views":
         assert blocks
-    monkeypatch.chdir(demo)
     names: dict[str, object] = {}
     for code, expected in blocks:
         printed = io.StringIO()
@@ -59,16 +57,14 @@ def test_commands_of_the_pages(demo: Path) -> None:
     }
     assert len(lines) >= 6
     for line in sorted(lines):
-        command = ["sh", "-c", f"PATH={Path(sys.executable).parent}:$PATH {line}"]
-        done = subprocess.run(command, cwd=demo, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        run(*shlex.split(line.replace("$PWD", str(demo)))[1:])
 
 
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "examples").glob("*.py")), ids=lambda path: path.stem
 )
-def test_examples(path: Path, demo: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(demo)
+@pytest.mark.usefixtures("demo")
+def test_examples(path: Path) -> None:
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
         runpy.run_path(str(path), run_name="__main__")

@@ -44,7 +44,7 @@ def run_demo(
     started = time.perf_counter()
     console = Console(highlight=False)
     warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
-    files = _prepare(folder)
+    files = prepare_folder(folder)
 
     _step(console, 1, "Granules, as their providers write them")
     errors = Console(stderr=True)
@@ -118,7 +118,7 @@ def run_demo(
         raise L2ViewError(f"these arrays differ from their files: {', '.join(wrong)}")
 
 
-def _prepare(folder: Path) -> Path:
+def prepare_folder(folder: Path) -> Path:
     """Make the demo's folder anew, unless something else is in it."""
     if folder.exists() and not folder.is_dir():
         raise L2ViewError(f"{folder} is a file; name a folder for the demo")

@@ -7,7 +7,6 @@ import io
 import json
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import duckdb
@@ -17,7 +16,7 @@ import pytest
 import shapely
 import zarr
 from builders import put, texts, virtual_repository, write_collection
-from command_line import run
+from command_line import PROGRAM, run, run_process
 from zarr.storage import LocalStore
 
 
@@ -35,6 +34,12 @@ def test_help() -> None:
         assert "Usage: l2view" in run(command, "--help").stdout
     assert run("--version").stdout.count(".") == 2
     assert "Usage" in run(code=2).stdout
+
+
+def test_exit_codes_of_processes(store: str) -> None:
+    assert "20 granules" in run_process("info", store).stdout
+    assert run_process("info", "nowhere", code=1).stderr.startswith("error: there is nothing at")
+    assert "Missing argument 'store'" in run_process("search", code=2).stderr
 
 
 def test_info(store: str) -> None:
@@ -112,7 +117,7 @@ def test_search_as_parquet(store: str, tmp_path: Path) -> None:
     assert geo["primary_column"] == "bbox"
     assert geo["columns"]["bbox"]["encoding"] == "WKB"
     assert duckdb.sql(f"SELECT typeof(bbox) FROM '{path}' LIMIT 1").fetchall() != [("BLOB",)]
-    command = [str(Path(sys.executable).parent / "l2view"), "search", store, "-f", "parquet"]
+    command = [PROGRAM, "search", store, "-f", "parquet"]
     raw = subprocess.run(command, capture_output=True, check=True).stdout
     assert pq.read_table(io.BytesIO(raw)).num_rows == 20
 
@@ -144,7 +149,7 @@ def test_text_that_looks_like_markup(tmp_path: Path) -> None:
     assert run("search", path).stdout.split() == ["idx", "[red]", "0", "[bold]x[/]", "1", "[/]"]
     assert "[red]" in run("info", path).stdout
     if shutil.which("script"):  # a terminal
-        command = f"{Path(sys.executable).parent / 'l2view'} search {path}"
+        command = f"{PROGRAM} search {path}"
         shown = subprocess.run(
             ["script", "-qec", command, "/dev/null"], capture_output=True, text=True, check=True
         ).stdout
@@ -262,10 +267,9 @@ def test_warnings_are_a_line_on_stderr(tmp_path: Path) -> None:
 
 
 def test_a_reader_that_has_seen_enough(store: str) -> None:
-    program = Path(sys.executable).parent / "l2view"
-    long = "SELECT a.* FROM meta a, meta b, meta c, meta d"
+    long = "SELECT a.* FROM meta a, meta b, meta c"
     for form in ("csv", "json", "table"):
-        command = f"set -o pipefail; {program} sql {store} '{long}' -f {form} | head -n 1"
+        command = f"set -o pipefail; {PROGRAM} sql {store} '{long}' -f {form} | head -n 1"
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
         assert len(done.stdout.splitlines()) == 1
         assert done.stderr == ""

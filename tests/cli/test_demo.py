@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -11,18 +12,19 @@ import pytest
 from command_line import run
 
 import l2view
+from l2view.cli.demo import MARK, prepare_folder
 from l2view.demo.check import check_granule
 from l2view.demo.files import write_granules
 from l2view.demo.packages import require_packages
-from l2view.demo.repository import build_repository, container
+from l2view.demo.repository import build_repository
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
-def test_demo(tmp_path: Path) -> None:
-    folder = tmp_path / "demo"
-    done = run("demo", str(folder))
-    assert done.stderr == ""
+@pytest.mark.slow
+def test_demo(demo_run: tuple[Path, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    parent, printed = demo_run
+    folder = parent / "l2view-demo"
     for line in (
         "8 netCDF-3 swaths",
         "8 HDF5 swaths",
@@ -32,19 +34,19 @@ def test_demo(tmp_path: Path) -> None:
         "h5py      8 granules, 24 arrays, 1,093,632 values: the same",
         "rasterio  6 granules, 18 arrays, 8,257,536 values: the same",
     ):
-        assert line in done.stdout
+        assert line in printed
+    assert not list(folder.glob("*/stale"))
     assert (folder / "demo.png").read_bytes().startswith(PNG)
     # What it printed works as printed.
-    found = l2view.open(
-        str(folder / "collection"),
-        "cloud_cover IS NULL OR cloud_cover < $most",
-        params={"most": 60},
-        bbox=(-20, 30, 30, 60),
-        datetime="2025-06-01/2025-06-08",
-        authorize=[container(folder / "granules")],
-    )
-    assert found.table.num_rows == 6
-    run("demo", str(folder))
+    monkeypatch.chdir(parent)
+    (call,) = re.findall(r"l2view\.open\(.*?\]\)", printed, re.DOTALL)
+    assert eval(call, {"l2view": l2view}).table.num_rows == 6
+
+
+def test_demo_makes_its_folder(tmp_path: Path) -> None:
+    files = prepare_folder(tmp_path / "new" / "demo")
+    assert files.is_dir()
+    assert (tmp_path / "new" / "demo" / MARK).exists()
 
 
 def test_demo_leaves_folders_of_others_alone(tmp_path: Path) -> None:

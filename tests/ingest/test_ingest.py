@@ -315,6 +315,7 @@ def committed(path: Path) -> list[str]:
     return ids
 
 
+@pytest.mark.slow
 def test_killed_at_any_moment_it_goes_on(swaths: Path, tmp_path: Path) -> None:
     """Nothing is lost, nothing is there twice, and what is there is whole."""
     moments = int(os.environ.get("L2VIEW_KILLS", "2"))
@@ -345,6 +346,7 @@ l2view.ingest(sys.argv[2:], sys.argv[1], batch=2)
 """
 
 
+@pytest.mark.slow
 def test_several_at_once_lose_and_double_nothing(bucket: str, swaths: Path) -> None:
     store = f"{bucket}/collection"
     l2view.ingest(swaths / "s00.h5", store)
