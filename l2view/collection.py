@@ -35,7 +35,7 @@ from l2view.ingest.deletion import delete_granules
 from l2view.meta.chunks import Tally
 from l2view.meta.schema import ROW, Field, fields_of
 from l2view.scan.dataset import TableDataset
-from l2view.search.explain import Cost
+from l2view.search.explain import SearchCost
 from l2view.search.parameters import as_texts
 from l2view.search.place import geometry_field
 from l2view.search.query import Query, as_query, view_attributes
@@ -441,7 +441,7 @@ class Collection:
         fields: Sequence[str] | str | None = None,
         order_by: str | Sequence[str] | None = None,
         limit: int | None = None,
-    ) -> Cost:
+    ) -> SearchCost:
         """Search, and return what it cost instead of what was found.
 
         The parameters are those of `search`.
@@ -451,7 +451,7 @@ class Collection:
         tally, start = Tally(), time.perf_counter()
         table = self.table.counting(tally)
         rows = find_rows(table, self._with_fields(query), names).take([ROW, *names])
-        return Cost(len(self), len(rows), tally, time.perf_counter() - start)
+        return SearchCost(len(self), len(rows), tally, time.perf_counter() - start)
 
     def delete(
         self,

@@ -14,6 +14,7 @@ from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Annotated, Any, get_type_hints
 
 import typer
+from typer.models import OptionInfo
 
 from l2view.collection import Collection
 from l2view.search.query import Query
@@ -138,7 +139,8 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
         for field in fields(annotation):
             default = inspect.Parameter.empty if field.default is MISSING else field.default
             for option in hints_of_fields[field.name].__metadata__:
-                option.rich_help_panel = PANELS[annotation]
+                if isinstance(option, OptionInfo):
+                    option.rich_help_panel = PANELS[annotation]
             add(field.name, default, hints_of_fields[field.name])
 
     @functools.wraps(command)

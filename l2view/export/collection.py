@@ -26,9 +26,9 @@ from l2view.granules.profile import DEFAULT_KEYS
 from l2view.granules.references import ArrayReferences, Checksum, GranuleReferences
 from l2view.index.commands import extend
 from l2view.ingest.files import FileInfo, object_store
-from l2view.ingest.granule import Granule
+from l2view.ingest.granule import BatchResult, Granule
 from l2view.ingest.options import IngestOptions
-from l2view.ingest.writer import BatchResult, write_batch, write_to_session
+from l2view.ingest.writer import write_batch, write_to_session
 from l2view.meta.schema import GEOMETRIES, ROW
 from l2view.progress import ReportProgress
 from l2view.stores.hierarchy import JSON, META

@@ -89,3 +89,18 @@ class Failure:
 
     def __str__(self) -> str:
         return f"{self.id} ({strip_credentials(self.url)}): {self.reason}"
+
+
+@dataclass
+class BatchResult:
+    """What became of a batch: ids, the failed with their reasons, and what was written.
+
+    There is no snapshot where nothing was written.
+    """
+
+    added: list[str] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+    failed: list[tuple[Granule, str]] = field(default_factory=list)
+    granules: list[Granule] = field(default_factory=list)
+    snapshot: str | None = None

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from l2view.ingest.granule import Failure, Granule
-from l2view.ingest.writer import BatchResult
+from l2view.ingest.granule import BatchResult, Failure, Granule
 from l2view.meta.columns import Kind
 from l2view.text import join_names
 

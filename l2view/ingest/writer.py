@@ -10,7 +10,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 import icechunk
 import zarr
@@ -20,7 +19,7 @@ from l2view.granules.convention import NAME, declare_convention
 from l2view.granules.layouts import LAYOUTS, StorageName
 from l2view.index.storage import limit_indexes
 from l2view.index.zone_maps import extend_zones
-from l2view.ingest.granule import Granule
+from l2view.ingest.granule import BatchResult, Granule
 from l2view.ingest.options import DEFAULT_OPTIONS, IngestOptions, OnConflict
 from l2view.ingest.state import IDS, CollectionState, hash_ids, read_state
 from l2view.meta.columns import Kinds, Value, plain, write
@@ -28,21 +27,6 @@ from l2view.stores.hierarchy import META
 
 ATTEMPTS = 100
 """How often a batch is planned again where others commit first."""
-
-
-@dataclass
-class BatchResult:
-    """What became of a batch: ids, the failed with their reasons, and what was written.
-
-    There is no snapshot where nothing was written.
-    """
-
-    added: list[str] = field(default_factory=list)
-    replaced: list[str] = field(default_factory=list)
-    skipped: list[str] = field(default_factory=list)
-    failed: list[tuple[Granule, str]] = field(default_factory=list)
-    granules: list[Granule] = field(default_factory=list)
-    snapshot: str | None = None
 
 
 def commit_with_retries(

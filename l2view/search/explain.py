@@ -8,7 +8,7 @@ from l2view.meta.chunks import Tally
 
 
 @dataclass(frozen=True)
-class Cost:
+class SearchCost:
     """What a search cost. Its text is for people.
 
     Attributes
