@@ -16,15 +16,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LIMITS = {
-    "modules in circles of imports": 13,
-    "packages in circles of imports": 9,
-    "imports of own modules inside functions": 38,
-    "functions with more than 6 parameters, but for the faces": 11,
-    "arguments passed as name=name in calls with more than 4 keywords": 171,
-    "% of assignments to vague names": 17.1,
-    "% of functions called by a participle or a vague word alone": 12.0,
-    "% of public module-level names that several modules define": 12.6,
-    "lines of the longest function": 123,
+    "modules in circles of imports": 0,
+    "packages in circles of imports": 0,
+    "imports of own modules inside functions": 12,
+    "functions with more than 6 parameters, but for the faces": 0,
+    "arguments passed as name=name in calls with more than 4 keywords": 70,
+    "% of assignments to vague names": 6.1,
+    "% of functions called by a participle or a vague word alone": 2.0,
+    "% of public module-level names that several modules define": 5.0,
+    "lines of the longest function": 100,
 }
 
 MAX_PARAMETERS = 6
