@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
 
-.PHONY: demo test test-long lint format docs bench bench-peers bench-scale lock clean
+.PHONY: demo test test-long lint format docs bench bench-against bench-peers bench-scale lock clean
 
 demo: .venv/ready  ## the main job, on granules in real formats
 	$(BIN)/l2view demo
@@ -34,6 +34,9 @@ docs: .venv/ready
 
 bench: .venv/ready  ## a table of ratios, and JSON in benchmarks/results
 	$(BIN)/python -m benchmarks
+
+bench-against: .venv/ready  ## make bench-against REV=HEAD~1 [NAMES="reading opening"] [PAIRS=9]
+	$(BIN)/python -m benchmarks.against $(or $(REV),HEAD~1) -n $(or $(PAIRS),9) $(NAMES)
 
 bench-peers: .venv/ready  ## what takes another DataFusion, each in an environment of its own
 	$(PYTHON) -m venv benchmarks/peers
