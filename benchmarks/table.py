@@ -28,7 +28,8 @@ from l2view.granules.references import GranuleReferences
 from l2view.ingest.granule import Granule
 from l2view.ingest.state import IDS, hash_ids
 from l2view.ingest.writer import write_batch
-from l2view.meta.columns import CHUNK_ROWS, Kind, create
+from l2view.limits import limits
+from l2view.meta.columns import Kind, create
 from l2view.stores.hierarchy import META
 from l2view.stores.repository import open_repository
 
@@ -81,7 +82,7 @@ def block(start: int, stop: int, count: int) -> dict[str, Any]:
 def write(path: Path, count: int = COUNT) -> None:
     """Write a collection without arrays, in commits of many rows."""
     repository = open_repository(path)
-    starts = range(0, count, CHUNK_ROWS)
+    starts = range(0, count, limits().field_chunk_rows)
     for first in range(0, len(starts), COMMIT):
         session = repository.writable_session("main")
         root = zarr.open_group(session.store, mode="a")
@@ -90,11 +91,11 @@ def write(path: Path, count: int = COUNT) -> None:
             meta = root.create_group(META)
             for name, kind in FIELDS.items():
                 create(meta, name, kind, count)
-            chunks = (CHUNK_ROWS,)
+            chunks = (limits().field_chunk_rows,)
             root.create_array(IDS, shape=(count,), chunks=chunks, dtype="uint64", compressors=None)
         arrays = {name: root[name if name == IDS else f"{META}/{name}"] for name in (*FIELDS, IDS)}
         for start in starts[first : first + COMMIT]:
-            stop = min(start + CHUNK_ROWS, count)
+            stop = min(start + limits().field_chunk_rows, count)
             for name, values in block(start, stop, count).items():
                 arrays[name][start:stop] = values  # type: ignore[index]
         session.commit(f"{start:,} rows")

@@ -16,9 +16,7 @@ from hypothesis import HealthCheck, settings
 from rows import CHUNK
 
 from l2view.arrays.cache import CACHE
-from l2view.index import candidates, rtree, storage, trees
-from l2view.index import sorted as sorted_index
-from l2view.meta import columns, reader
+from l2view.limits import override_limits
 
 icechunk.set_logs_filter("error")
 
@@ -101,19 +99,21 @@ def repository(tmp_path: Path) -> icechunk.Repository:
 
 
 @pytest.fixture
-def small(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def small() -> Iterator[None]:
     """Everything in small pieces, so that few rows have many of them."""
-    monkeypatch.setattr(reader, "RANGE_ROWS", CHUNK)
-    monkeypatch.setattr(reader, "AT_ONCE", 3)
-    monkeypatch.setattr(storage, "INDEX_CHUNK", 96)
-    monkeypatch.setattr(trees, "COPIES", 5)
-    monkeypatch.setattr(sorted_index, "SORTED_CHUNK", 6)
-    monkeypatch.setattr(trees, "MAX_COPY_BYTES", 200)
-    monkeypatch.setattr(candidates, "FRACTION", 1)
-    monkeypatch.setattr(rtree, "NODE", 4)
-    monkeypatch.setattr(columns, "CHUNK_ROWS", 8)
     CACHE.clear()
-    yield
+    with override_limits(
+        run_rows=CHUNK,
+        chunks_at_once=3,
+        field_chunk_rows=8,
+        index_chunk_bytes=96,
+        copy_chunk_rows=5,
+        copy_bytes=200,
+        sorted_chunk_rows=6,
+        tree_node_boxes=4,
+        scan_fraction=1,
+    ):
+        yield
     CACHE.clear()
 
 

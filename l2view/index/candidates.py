@@ -10,14 +10,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from l2view.index.rtree import Box
-
-FRACTION = 8
-"""Where an index leaves more than one in so many rows, a scan is as good."""
+from l2view.limits import limits
 
 
 def most_of(rows: int) -> int:
     """Return the most candidates among `rows` for which an index is of use."""
-    return rows // FRACTION
+    return rows // limits().scan_fraction
 
 
 def rows_of(

@@ -26,6 +26,7 @@ from l2view.index.storage import (
 )
 from l2view.index.trees import build_tree, is_ours
 from l2view.index.zone_maps import build_zones, has_zones
+from l2view.limits import limits
 from l2view.meta.schema import Field, read_fields
 from l2view.stores.hierarchy import META, Hierarchy, join
 from l2view.stores.open import SourceOptions, open_source
@@ -37,9 +38,6 @@ ATTEMPTS = 5
 
 DEFAULT_SORTED = ("id",)
 """The fields that are sorted if nobody says which: few granules are asked for by it."""
-
-MIN_SEGMENT_ROWS = 65_536
-"""The rows that an index need not know: so many are quickly gone through."""
 
 GROWTH = 2
 """An index of rows that came later takes in those before it that are not so many times larger:
@@ -220,7 +218,7 @@ def _segment_start(hierarchy: Hierarchy, one: Index, field: Field) -> int | None
     elif one.kind == "sorted" and (ordered := indexes.sorted(field)) is not None:
         parts = [part.covered for part in ordered.parts]
     begin = parts[-1].stop if parts else 0
-    if field.length - begin < MIN_SEGMENT_ROWS:
+    if field.length - begin < limits().segment_rows:
         return None
     while parts and len(parts[-1]) < GROWTH * (field.length - begin):
         begin = parts.pop().start

@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from l2view.limits import limits
+
 HEADER = struct.Struct("<BBHI")
 """Magic number, version and type, boxes in a node, items."""
 
@@ -24,9 +26,6 @@ MAGIC, VERSION = 0xFB, 3
 
 DTYPES = ("i1", "u1", "u1", "<i2", "<u2", "<i4", "<u4", "<f4", "<f8")
 """The types of coordinates, by their number in the format."""
-
-NODE = 64
-"""The boxes in a node of a tree that is made here: few levels, and so few requests."""
 
 UPPER = 16_384
 """The most boxes of upper levels that are read together."""
@@ -274,7 +273,7 @@ def build(blocks: Iterable[NDArray[np.float32]], items: int) -> NDArray[np.uint8
     """
     from geoindex_rs import rtree  # type: ignore[attr-defined]
 
-    builder = rtree.RTreeBuilder(items, NODE, "float32")
+    builder = rtree.RTreeBuilder(items, limits().tree_node_boxes, "float32")
     for block in blocks:
         builder.add(*(np.ascontiguousarray(block[:, axis]) for axis in range(4)))
     return np.frombuffer(memoryview(builder.finish()), dtype=np.uint8)

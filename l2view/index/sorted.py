@@ -37,13 +37,11 @@ from l2view.index.storage import (
     to_json_bytes,
     unindexed_rows,
 )
+from l2view.limits import limits
 from l2view.meta.chunks import Chunks, side_by_side
 from l2view.meta.schema import Field
 from l2view.meta.zones import is_orderable
 from l2view.stores.hierarchy import JSON, OWN, Hierarchy, join, put_values
-
-SORTED_CHUNK = 65_536
-"""The values in a chunk of a sorted index."""
 
 FEW = 32
 """The spans that are looked up one by one."""
@@ -310,14 +308,14 @@ def build_sorted(
     dtype: Any = "string" if texts else field.type.to_pandas_dtype()
     if pa.types.is_temporal(field.type):
         dtype = np.dtype(f"{'M' if pa.types.is_timestamp(field.type) else 'm'}8[{field.type.unit}]")
-    fences = []
+    fences, chunk_rows = [], limits().sorted_chunk_rows
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of dtypes without a v3 specification
-        chunk = (SORTED_CHUNK,)
+        chunk = (chunk_rows,)
         values = group.create_array("values", shape=(len(rows),), chunks=chunk, dtype=dtype)
         places = group.create_array("rows", shape=(len(rows),), chunks=chunk, dtype="int64")
-        for start in range(0, len(rows), SORTED_CHUNK):
-            part = whole.take(order[start : start + SORTED_CHUNK])
+        for start in range(0, len(rows), chunk_rows):
+            part = whole.take(order[start : start + chunk_rows])
             fences.append(part[:1].cast(field.type))
             said = part.to_numpy(zero_copy_only=False)
             stop = start + len(part)

@@ -19,6 +19,7 @@ from zarr.abc.store import Store
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 
+from l2view.limits import limits
 from l2view.meta.chunks import Chunks, fetch
 from l2view.meta.schema import Field
 from l2view.meta.zones import chunks_of
@@ -45,9 +46,6 @@ REWRITE_MARKER = join(OWN, "rewritten")
 
 MARKER_BYTES = 8
 """The bytes in it."""
-
-INDEX_CHUNK = 2**18
-"""The bytes of a chunk of an index, which a search reads a few of."""
 
 MAX_UNINDEXED = 10_000
 """The most rows that an index may know nothing of."""
@@ -112,13 +110,14 @@ def put_bytes(hierarchy: Hierarchy, path: str, data: NDArray[np.uint8], attribut
     """Write an array of bytes in chunks, the first of them last: without it there is none."""
     put_groups(hierarchy, path)
     key = hierarchy.key(path)
-    document = bytes_document(len(data), INDEX_CHUNK, attributes)
+    chunk_bytes = limits().index_chunk_bytes
+    document = bytes_document(len(data), chunk_bytes, attributes)
     put_values(hierarchy.store, {f"{key}/zarr.json": to_json_bytes(document)})
-    for start in reversed(range(0, len(data), INDEX_CHUNK)):
-        chunk = data[start : start + INDEX_CHUNK]
-        if len(chunk) < INDEX_CHUNK:
-            chunk = np.pad(chunk, (0, INDEX_CHUNK - len(chunk)))
-        put_values(hierarchy.store, {f"{key}/c/{start // INDEX_CHUNK}": chunk.tobytes()})
+    for start in reversed(range(0, len(data), chunk_bytes)):
+        chunk = data[start : start + chunk_bytes]
+        if len(chunk) < chunk_bytes:
+            chunk = np.pad(chunk, (0, chunk_bytes - len(chunk)))
+        put_values(hierarchy.store, {f"{key}/c/{start // chunk_bytes}": chunk.tobytes()})
 
 
 def put_groups(hierarchy: Hierarchy, path: str) -> None:

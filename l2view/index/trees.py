@@ -38,6 +38,7 @@ from l2view.index.storage import (
     segments,
     unindexed_rows,
 )
+from l2view.limits import limits
 from l2view.meta.chunks import Chunks, side_by_side
 from l2view.meta.decode import decode
 from l2view.meta.footprints import are_rectangles, bounds
@@ -47,12 +48,6 @@ from l2view.stores.hierarchy import JSON, META, OWN, Hierarchy, join
 
 COVERINGS = (("xmin", "ymin", "xmax", "ymax"), ("minx", "miny", "maxx", "maxy"))
 """Names of fields that hold west, south, east and north: GeoParquet's, and GeoPandas'."""
-
-COPIES = 8_192
-"""The footprints in a chunk of their copies."""
-
-MAX_COPY_BYTES = 2**29
-"""The most bytes of footprints that are put in order at once."""
 
 
 @dataclass(frozen=True)
@@ -383,18 +378,18 @@ def _put_copies(
     remove(hierarchy, path)
     above, _, name = path.rpartition("/")
     group = zarr.open_group(hierarchy.store, path=hierarchy.key(above), mode="a")
-    binary = pa.types.is_binary(field.type)
+    binary, chunk_rows = pa.types.is_binary(field.type), limits().copy_chunk_rows
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of dtypes without a v3 specification
         array = group.create_array(
             name,
             shape=(len(rows),),
-            chunks=(COPIES,),
+            chunks=(chunk_rows,),
             dtype="variable_length_bytes" if binary else "string",
             attributes={"order": "of the leaves of the R-tree"},
         )
-    passes = max(1, -(-nbytes // MAX_COPY_BYTES))
-    step = -(-len(rows) // passes // COPIES) * COPIES or COPIES
+    passes = max(1, -(-nbytes // limits().copy_bytes))
+    step = -(-len(rows) // passes // chunk_rows) * chunk_rows or chunk_rows
     for start in range(0, len(rows), step):
         wanted = rows[start : start + step]
         order = np.argsort(wanted)
@@ -408,8 +403,8 @@ def _put_copies(
         back[order] = np.arange(len(order))
         there = pa.chunked_array(parts).cast(pa.large_binary() if binary else pa.large_string())
         values = there.combine_chunks().take(pa.array(back)).fill_null(b"" if binary else "")
-        for at in range(0, len(values), COPIES):
-            part = values[at : at + COPIES].to_numpy(zero_copy_only=False)
+        for at in range(0, len(values), chunk_rows):
+            part = values[at : at + chunk_rows].to_numpy(zero_copy_only=False)
             if not binary:
                 part = part.astype(np.dtypes.StringDType())
             array[start + at : start + at + len(part)] = part

@@ -26,10 +26,11 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from l2view.arrays.cache import CACHE
+from l2view.limits import limits
 from l2view.meta.decode import POOL, decode
 from l2view.meta.disk import FOLDER
 from l2view.meta.footprints import bounds
-from l2view.meta.objects import FEW, Unchanged, objects_of
+from l2view.meta.objects import Unchanged, objects_of
 from l2view.meta.schema import Field
 from l2view.meta.zones import Zone, is_orderable, zone_of, zone_of_bounds
 from l2view.stores.hierarchy import reads_sync
@@ -293,7 +294,7 @@ class Chunks:
         asked = [
             i for i, name in enumerate(names) if not (held[i] or (kept[i] and name in self._tags))
         ]
-        if sum(kept[i] for i in asked) > FEW:
+        if sum(kept[i] for i in asked) > limits().conditional_requests:
             self._objects.keeps(names[i] for i in asked if kept[i])
             return self._keys(wanted), {}
         if not asked:

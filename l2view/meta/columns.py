@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from zarr.dtype import VariableLengthBytes
 
 from l2view.errors import FieldError
+from l2view.limits import limits
 from l2view.meta.schema import GEOMETRIES, ROW
 from l2view.text import replace_surrogates
 
@@ -34,9 +35,6 @@ EXACT = 2**53
 """The largest integer up to which a float holds every one (IEEE 754 binary64)."""
 
 TOO_LARGE = "has integers beyond 2⁵³, which a float can't hold; make all of them texts"
-
-CHUNK_ROWS = 65_536
-"""The rows in a chunk of a field."""
 
 DTYPES: dict[Kind, Any] = {
     "string": "string",
@@ -229,7 +227,7 @@ def create(group: zarr.Group, name: str, kind: Kind, rows: int) -> zarr.Array[An
     return group.create_array(
         name,
         shape=(rows,),
-        chunks=(CHUNK_ROWS,),
+        chunks=(limits().field_chunk_rows,),
         dtype=DTYPES[kind],
         fill_value=NULLS[kind],
         attributes=ATTRIBUTES[kind],

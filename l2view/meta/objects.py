@@ -21,9 +21,6 @@ from zarr.storage import ObjectStore
 from l2view.arrays.cache import CACHE
 from l2view.meta.disk import FOLDER
 
-FEW = 16
-"""The objects that are asked for on a condition; to list a folder costs as much as some ten."""
-
 KEPT: set[tuple[str, ...]] = set()
 """Folders of object stores of which something is kept in memory."""
 

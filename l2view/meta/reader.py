@@ -12,17 +12,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from l2view.errors import L2ViewWarning, warn
+from l2view.limits import limits
 from l2view.meta.chunks import Chunks
 from l2view.meta.footprints import mask_rows, nonfinite_rows, unreadable_rows
 from l2view.meta.schema import ROW, Field, table_schema
 from l2view.meta.zones import chunks_of
 from l2view.text import join_names
-
-RANGE_ROWS = 65_536
-"""The fewest rows in a run, where there are as many."""
-
-AT_ONCE = 16
-"""The chunks to request together."""
 
 WIDE = 2**31
 """Bytes of a column from which its offsets don't fit in 32 bits."""
@@ -138,10 +133,10 @@ class RowReader:
 
     def runs_at_once(self, names: Sequence[str]) -> int:
         """Return how many runs to read together, so that a store is asked for much at once."""
-        step = len(next(row_runs(self.fields), range(RANGE_ROWS)))
+        step = len(next(row_runs(self.fields), range(limits().run_rows)))
         fields = [self.fields[name] for name in names if name != ROW]
         chunks = sum(-(-step // field.chunk_length) for field in fields)
-        return max(1, AT_ONCE // max(chunks, 1))
+        return max(1, limits().chunks_at_once // max(chunks, 1))
 
     def _known(self, name: str, rows: NDArray[np.int64]) -> pa.Array | None:
         return None if self.known is None else self.known.values(name, rows)
@@ -169,8 +164,8 @@ def row_runs(fields: Mapping[str, Field], begin: int = 0) -> Iterator[range]:
     They end where the chunks of the field with the longest chunks end.
     """
     length = next((field.length for field in fields.values()), 0)
-    longest = max((field.chunk_length for field in fields.values()), default=RANGE_ROWS)
-    step = -(-RANGE_ROWS // longest) * longest
+    longest = max((field.chunk_length for field in fields.values()), default=limits().run_rows)
+    step = -(-limits().run_rows // longest) * longest
     for start in range(begin // step * step, length, step):
         yield range(max(start, begin), min(start + step, length))
 

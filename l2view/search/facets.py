@@ -14,8 +14,9 @@ import pyarrow as pa
 from datafusion import DataFrame, Expr, SessionContext
 from datafusion import functions as sql
 
+from l2view.limits import limits
 from l2view.meta.chunks import COUNT
-from l2view.meta.reader import AT_ONCE, growing_groups
+from l2view.meta.reader import growing_groups
 from l2view.meta.schema import Field
 from l2view.meta.zones import chunks_of
 from l2view.search.logical_plan import kind, sorted_by, value
@@ -86,7 +87,7 @@ def _counts(meta: MetaTable, field: Field) -> pa.Table | None:
     chunks = meta.chunks()
     parts: list[pa.RecordBatch] = []
     # One alone tells of most fields whether it is worth it.
-    for numbers in growing_groups(chunks_of(field, range(meta.rows)), AT_ONCE, 1):
+    for numbers in growing_groups(chunks_of(field, range(meta.rows)), limits().chunks_at_once, 1):
         found = chunks.counts([(field, number) for number in numbers])
         if any(len(one) * FEW > max(field.chunk_length, FEW * FEW) for one in found):
             return None

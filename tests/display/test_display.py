@@ -19,7 +19,7 @@ import l2view
 from l2view.display.summary import MAX_FOOTPRINTS, read_footprints
 from l2view.display.svg import WORLD, map_box, map_svg, ocean
 from l2view.errors import FieldError
-from l2view.meta import reader
+from l2view.limits import override_limits
 
 mpl.use("Agg")
 
@@ -125,12 +125,12 @@ def test_a_collection_without_place_and_time() -> None:
         collection.plot()
 
 
-def test_large_collections_are_sampled(monkeypatch: pytest.MonkeyPatch) -> None:
+@override_limits(run_rows=100)
+def test_large_collections_are_sampled() -> None:
     root = zarr.create_group(MemoryStore())
     meta = root.create_group("meta")
     count = 3 * MAX_FOOTPRINTS
     put_wkb(meta, "bbox", shapely.points(np.linspace(-170, 170, count), 0), chunks=(100,))
-    monkeypatch.setattr(reader, "RANGE_ROWS", 100)
     html = l2view.Collection(root.store)._repr_html_()
     assert "300 of 1,200 footprints" in html
     table = l2view.search(root.store)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,11 @@ from zarr.storage import LocalStore
 
 import l2view
 from l2view.errors import FieldError, IngestError, L2ViewWarning, StoreError
-from l2view.index.commands import Index, build_indexes, extend
+from l2view.index.commands import build_indexes, extend
 from l2view.ingest.granule import Granule
 from l2view.ingest.options import IngestOptions
 from l2view.ingest.writer import write_batch
+from l2view.limits import override_limits
 from l2view.scan.dataset import TableDataset
 from l2view.search.table import MetaTable
 from l2view.stores.repository import open_repository
@@ -235,9 +236,10 @@ def test_an_index_of_a_field_that_is_named(tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def few(monkeypatch: pytest.MonkeyPatch) -> None:
+def few() -> Iterator[None]:
     """A few rows are enough for an index to know of them."""
-    monkeypatch.setattr(sys.modules[Index.__module__], "MIN_SEGMENT_ROWS", 3)
+    with override_limits(segment_rows=3):
+        yield
 
 
 def test_ingest_lets_indexes_know_of_more_rows(tmp_path: Path, few: None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from zarr.storage import MemoryStore, WrapperStore
 
 import l2view
 from l2view.errors import FieldError, SkippedFieldWarning
-from l2view.meta import reader
+from l2view.limits import override_limits
 from l2view.meta.decode import decode_with_arrow, decode_with_python, decode_with_rust
 from l2view.scan.dataset import TableDataset
 from l2view.scan.nulls import with_sql_nulls
@@ -208,8 +209,8 @@ def test_missing_chunks_are_the_fill_value() -> None:
     assert l2view.search(root.store)["x"].to_pylist() == [-3] * 4 + [0, 1, 2, 3] + [-3] * 2
 
 
-def test_fields_whose_chunks_do_not_line_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "RANGE_ROWS", 10)
+@override_limits(run_rows=10)
+def test_fields_whose_chunks_do_not_line_up() -> None:
     root = zarr.create_group(MemoryStore())
     meta = root.create_group("meta")
     numbers = np.arange(101)
@@ -338,8 +339,9 @@ def large(rows: int = 400, chunk: int = 100) -> Counting:
 
 
 @pytest.fixture
-def small_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "RANGE_ROWS", 100)
+def small_ranges() -> Iterator[None]:
+    with override_limits(run_rows=100):
+        yield
 
 
 def test_projection_and_filter_are_pushed_down(small_ranges: None) -> None:

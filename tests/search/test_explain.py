@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import obstore
@@ -15,7 +16,7 @@ from rows import found, wide, write
 import l2view
 from l2view.arrays.cache import CACHE, ChunkCache
 from l2view.index.commands import build_indexes
-from l2view.meta import chunks
+from l2view.limits import override_limits
 from l2view.meta.chunks import Tally
 from l2view.meta.objects import KEPT
 
@@ -141,11 +142,15 @@ def test_a_footprint_of_a_bucket_is_asked_for_once(bucket: S3Store) -> None:
     assert (cost.found, cost.tally.requests) == (20, 3 + 4)
 
 
-@pytest.mark.parametrize("few", [16, 1])
-def test_chunks_of_a_bucket_are_kept_by_their_etags(
-    bucket: S3Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few: int
-) -> None:
-    monkeypatch.setattr(chunks, "FEW", few)
+@pytest.fixture(params=[16, 1])
+def few(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Many objects are requested on a condition, or one before the folder is listed."""
+    with override_limits(conditional_requests=request.param):
+        yield
+
+
+@pytest.mark.usefixtures("few")
+def test_chunks_of_a_bucket_are_kept_by_their_etags(bucket: S3Store, tmp_path: Path) -> None:
     collection = l2view.Collection(bucket)
     assert collection.explain("f = 7", fields=[]).tally.decoded > 0
     again = collection.explain("f = 7", fields=[])
