@@ -151,9 +151,9 @@ def append(path: Path) -> None:
 
 def grow(path: Path) -> None:
     """Write as many as indexes are told of."""
-    from l2view.index.commands import MIN_SEGMENT_ROWS
+    from l2view.limits import limits
 
-    for _ in range(-(-MIN_SEGMENT_ROWS // ADDED)):
+    for _ in range(-(-limits().segment_rows // ADDED)):
         append(path)
 
 

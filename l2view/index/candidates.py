@@ -1,4 +1,4 @@
-"""The rows that a query can find, as far as indexes tell before it is asked."""
+"""The rows that may match a query, by its indexes."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from l2view.index.rtree import Box
 from l2view.limits import limits
 
 
-def most_of(rows: int) -> int:
+def max_candidates(rows: int) -> int:
     """Return the most candidates among `rows` for which an index is of use."""
     return rows // limits().scan_fraction
 
 
-def rows_of(
-    parts: Sequence[range], found: Sequence[NDArray[np.int64] | None], most: int
+def candidate_rows(
+    row_ranges: Sequence[range], row_sets: Sequence[NDArray[np.int64] | None], max_rows: int
 ) -> list[NDArray[np.int64]] | None:
-    """Return the candidates among the rows of each part of an index.
+    """Select the candidates among the rows of each segment of an index.
 
     Parameters
     ----------
-    parts
-        The rows that each part covers.
-    found
-        What each part tells; None where it leaves too many, and all of a few rows may.
-    most
+    row_ranges
+        The rows that each segment covers.
+    row_sets
+        The candidates of each segment; None for too many, then all rows of a small one are.
+    max_rows
         The most candidates that are of use.
 
     Returns
@@ -38,14 +38,16 @@ def rows_of(
         None where they are more.
     """
     rows = []
-    for part, some in zip(parts, found, strict=True):
-        if some is None and len(part) > most:
+    for row_range, candidates in zip(row_ranges, row_sets, strict=True):
+        if candidates is None and len(row_range) > max_rows:
             return None
-        rows.append(np.arange(part.start, part.stop) if some is None else some)
-    return None if sum(map(len, rows)) > most else rows
+        rows.append(
+            np.arange(row_range.start, row_range.stop) if candidates is None else candidates
+        )
+    return None if sum(map(len, rows)) > max_rows else rows
 
 
-def _none() -> NDArray[np.int64]:
+def _no_rows() -> NDArray[np.int64]:
     return np.empty(0, dtype=np.int64)
 
 
@@ -64,17 +66,17 @@ class Candidates:
     bbox_tests
         Of each of these rectangles, a row's footprint must meet one; by field.
     pruned_by
-        By what each was found, for people.
+        The indexes that were used, in words.
     certain
-        Those of `rows` that do fulfil it, as far as is known, ascending, int64.
+        Those of `rows` that surely fulfil it, ascending, int64.
     """
 
-    rows: NDArray[np.int64] = field(default_factory=_none)
+    rows: NDArray[np.int64] = field(default_factory=_no_rows)
     tail: int = 0
     columns: Mapping[str, pa.Array] = field(default_factory=dict)
     bbox_tests: Mapping[str, tuple[tuple[Box, ...], ...]] = field(default_factory=dict)
     pruned_by: tuple[str, ...] = ()
-    certain: NDArray[np.int64] = field(default_factory=_none)
+    certain: NDArray[np.int64] = field(default_factory=_no_rows)
 
     @property
     def everything(self) -> bool:
@@ -82,13 +84,15 @@ class Candidates:
         return not self.tail and not self.bbox_tests
 
     def uncertain(self) -> Candidates:
-        """Return those of which it isn't known that they fulfil the condition."""
-        left = np.isin(self.rows, self.certain, assume_unique=True, invert=True)
-        columns = {name: values.filter(pa.array(left)) for name, values in self.columns.items()}
-        return replace(self, rows=self.rows[left], columns=columns, certain=_none())
+        """Leave out the rows that surely fulfil the condition."""
+        is_uncertain = np.isin(self.rows, self.certain, assume_unique=True, invert=True)
+        columns = {
+            name: values.filter(pa.array(is_uncertain)) for name, values in self.columns.items()
+        }
+        return replace(self, rows=self.rows[is_uncertain], columns=columns, certain=_no_rows())
 
     def before(self, stop: int) -> Candidates:
-        """Return those below the row `stop`."""
+        """Keep those below the row `stop`."""
         if stop > self.tail:
             return self
         below = self.rows < stop
@@ -96,40 +100,42 @@ class Candidates:
         return replace(self, rows=self.rows[below], columns=columns, tail=2**63 - 1)
 
     def within(self, rows: range) -> NDArray[np.int64] | None:
-        """Return the candidates among `rows`, None where all of them are."""
+        """Select the candidates among `rows`, None where all of them are."""
         if rows.start >= self.tail:
             return None
-        first, last = np.searchsorted(self.rows, (rows.start, min(rows.stop, self.tail)))
-        rest = np.arange(self.tail, rows.stop, dtype=np.int64)
-        return np.concatenate([self.rows[first:last], rest])
+        start, stop = np.searchsorted(self.rows, (rows.start, min(rows.stop, self.tail)))
+        tail_rows = np.arange(self.tail, rows.stop, dtype=np.int64)
+        return np.concatenate([self.rows[start:stop], tail_rows])
 
     def values(self, name: str, rows: NDArray[np.int64]) -> pa.Array | None:
-        """Return a field's values at some candidates, None where they must be read."""
+        """Look up a field's values at candidates, None where they must be read."""
         column = self.columns.get(name)
         if column is None or not len(rows) or not len(self.rows) or rows[-1] >= self.tail:
             return None
         if np.array_equal(rows, self.rows):
             return column
-        places = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
-        if not np.array_equal(self.rows[places], rows):
+        positions = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
+        if not np.array_equal(self.rows[positions], rows):
             return None
-        return column.take(pa.array(places))
+        return column.take(pa.array(positions))
 
-    def both(self, other: Candidates) -> Candidates:
-        """Return the rows that are among these and the other ones."""
+    def intersect(self, other: Candidates) -> Candidates:
+        """Keep the rows that are also candidates of `other`."""
         bbox_tests = {
             name: (*self.bbox_tests.get(name, ()), *other.bbox_tests.get(name, ()))
             for name in {**self.bbox_tests, **other.bbox_tests}
         }
         pruned_by = (*self.pruned_by, *other.pruned_by)
         if not self.tail or not other.tail:
-            some = self if self.tail else other
-            return replace(some, bbox_tests=bbox_tests, pruned_by=pruned_by)
+            bounded = self if self.tail else other
+            return replace(bounded, bbox_tests=bbox_tests, pruned_by=pruned_by)
         tail = min(self.tail, other.tail)
-        mine, theirs = (one.rows[one.rows < tail] for one in (self, other))
-        rows, at, their_at = np.intersect1d(mine, theirs, assume_unique=True, return_indices=True)
-        columns = {name: values.take(pa.array(at)) for name, values in self.columns.items()}
-        columns |= {name: v.take(pa.array(their_at)) for name, v in other.columns.items()}
+        mine, theirs = (side.rows[side.rows < tail] for side in (self, other))
+        rows, indices, their_indices = np.intersect1d(
+            mine, theirs, assume_unique=True, return_indices=True
+        )
+        columns = {name: values.take(pa.array(indices)) for name, values in self.columns.items()}
+        columns |= {name: v.take(pa.array(their_indices)) for name, v in other.columns.items()}
         certain = np.intersect1d(self.certain, other.certain, assume_unique=True)
         return Candidates(rows, tail, columns, bbox_tests, pruned_by, certain[certain < tail])
 

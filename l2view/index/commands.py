@@ -1,4 +1,4 @@
-"""All indexes of a collection, made or dropped, each in a commit of its own."""
+"""Build or drop the indexes of a collection, each in its own commit."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ from l2view.index.zone_maps import build_zones, has_zones
 from l2view.limits import limits
 from l2view.meta.schema import Field, read_fields
 from l2view.stores.hierarchy import META, Hierarchy, join
-from l2view.stores.open import SourceOptions, open_source
+from l2view.stores.open import Source, SourceOptions, open_source
 from l2view.stores.repository import find_repository
 from l2view.text import unknown_name
 
 ATTEMPTS = 5
-"""How often an index is made again where others rewrite rows meanwhile."""
+"""How often building an index is tried where others rewrite rows meanwhile."""
 
 DEFAULT_SORTED = ("id",)
-"""The fields that are sorted if nobody says which: few granules are asked for by it."""
+"""The fields with a sorted index by default: queries by id match few granules."""
 
 GROWTH = 2
-"""An index of rows that came later takes in those before it that are not so many times larger:
-there are few at any time, and no row is taken in often."""
+"""A new segment merges those before it that aren't so many times larger: segments stay few, and a
+row is merged rarely."""
 
-MAKERS = {"tree": build_tree, "sorted": build_sorted}
-"""What makes the index of one field."""
+BUILDERS = {"tree": build_tree, "sorted": build_sorted}
+"""The function that builds each kind of index of a field."""
 
 type Kind = Literal["zones", "tree", "sorted"]
 """Zone maps of all fields, the R-tree of one, or the sorted index of one."""
@@ -79,7 +79,7 @@ def build_indexes(
     geometry_field: str | None = None,
     progress: Callable[[Index, int, int], None] = lambda index, rows, total: None,
 ) -> list[Index]:
-    """Make indexes, or drop them.
+    """Build indexes, or drop them.
 
     Parameters
     ----------
@@ -89,56 +89,63 @@ def build_indexes(
         Of which fields: footprints get an R-tree, others a sorted index. By default zone maps
         of all fields, the R-trees of all footprints, and the sorted index of ``id``.
     drop
-        Whether they are dropped instead; by default all that there are.
+        Drop them instead; by default all.
     branch
         The branch of a repository to commit to.
     geometry_field
         A field that is taken for footprints beside those with the usual names.
     progress
-        Called with an index, the rows that were gone through for it, and how many there are.
+        Called with an index, the rows processed, and their total.
 
     Returns
     -------
     list of Index
-        What was made or dropped.
+        The indexes that were built or dropped.
 
     Raises
     ------
     FieldError
         Where there is no such field, or it has no order.
     IngestError, StoreError
-        Where the store can't be written to, or others rewrite rows time and again.
+        Where the store can't be written to, or others keep rewriting rows.
     """
-    source = open_source(store, SourceOptions(authorize=False))
-    repository = None
-    if isinstance(source.store, icechunk.IcechunkStore):
-        if not isinstance(store, icechunk.Repository | icechunk.Storage | str | os.PathLike):
-            raise StoreError("indexes are made in commits of their own: pass the repository")
-        repository = find_repository(store)
-        source = open_source(repository, SourceOptions(branch, authorize=False))
-    elif isinstance(store, Store) and store.read_only:
-        raise StoreError(f"{source.label} was opened to be read only")
+    source, repository = _open_target(store, branch)
     hierarchy = Hierarchy(source.store, source.path)
     if not sync(source.store.exists(f"{hierarchy.key('')}/zarr.json".lstrip("/"))):
         raise StoreError(f"{source.label} is no Zarr v3 store, beside which indexes could lie")
     fields_now, _ = sync(read_fields(hierarchy, META, geometry_field))
-    known = {field.name: field for field in fields_now}
-    if not known:
+    available = {field.name: field for field in fields_now}
+    if not available:
         raise StoreError(f"{source.label} has no fields in its group {META}")
-    wanted = (
+    indexes = (
         _existing_indexes(hierarchy)
         if drop and fields is None
-        else _requested_indexes(known, fields)
+        else _requested_indexes(available, fields)
     )
-    for one in wanted:
+    for index in indexes:
         work = (
-            _drop_work(one, source.path) if drop else _build_work(one, known, source.path, progress)
+            _drop_work(index, source.path)
+            if drop
+            else _build_work(index, available, source.path, progress)
         )
         if repository is None:
             work(_writable(source.store))
         else:
-            _commit(repository, branch, f"{'drop' if drop else 'index'}: {one}", work)
-    return wanted
+            _commit(repository, branch, f"{'drop' if drop else 'index'}: {index}", work)
+    return indexes
+
+
+def _open_target(store: Any, branch: str) -> tuple[Source, icechunk.Repository | None]:
+    """Open the store of a collection, and the repository to commit to if it is one."""
+    source = open_source(store, SourceOptions(authorize=False))
+    if isinstance(source.store, icechunk.IcechunkStore):
+        if not isinstance(store, icechunk.Repository | icechunk.Storage | str | os.PathLike):
+            raise StoreError("indexes are made in commits of their own: pass the repository")
+        repository = find_repository(store)
+        return open_source(repository, SourceOptions(branch, authorize=False)), repository
+    if isinstance(store, Store) and store.read_only:
+        raise StoreError(f"{source.label} was opened to be read only")
+    return source, None
 
 
 def extend(
@@ -146,10 +153,10 @@ def extend(
     branch: str = "main",
     progress: Callable[[Index, int, int], None] = lambda index, rows, total: None,
 ) -> list[Index]:
-    """Let indexes know of rows that came since they were made, at a cost in proportion to these.
+    """Index the rows that were appended since, at a cost in proportion to them.
 
-    They get an index of their own, which takes in the last ones before it that aren't larger by
-    far (as log-structured merge trees do).
+    They get a segment of their own, which merges the last segments that aren't much larger (as
+    log-structured merge trees do).
 
     Parameters
     ----------
@@ -158,149 +165,153 @@ def extend(
     branch
         The branch to commit to.
     progress
-        Called with an index, the rows that were gone through for it, and how many there are.
+        Called with an index, the rows processed, and their total.
 
     Returns
     -------
     list of Index
-        Those that know of more rows.
+        The indexes that cover more rows now.
     """
-    found = []
-    for one in _existing_indexes(Hierarchy(repository.readonly_session(branch).store)):
+    extended = []
+    for index in _existing_indexes(Hierarchy(repository.readonly_session(branch).store)):
         try:
-            if one.kind != "zones" and _commit(
-                repository, branch, f"index: {one}", _extend_work(one, progress)
+            if index.kind != "zones" and _commit(
+                repository, branch, f"index: {index}", _extend_work(index, progress)
             ):
-                found.append(one)
+                extended.append(index)
         except IngestError as error:
-            warn(f"{one} doesn't know of the last rows, which are scanned: {error}", L2ViewWarning)
-    return found
+            warn(
+                f"{index} doesn't know of the last rows, which are scanned: {error}", L2ViewWarning
+            )
+    return extended
 
 
 def _extend_work(
-    one: Index, progress: Callable[[Index, int, int], None]
+    index: Index, progress: Callable[[Index, int, int], None]
 ) -> Callable[[Store], bool]:
-    """Return what lets an index know of rows that came since, where they are many."""
+    """Make the work that indexes appended rows, where they are many."""
 
     def work(store: Store) -> bool:
         hierarchy = Hierarchy(store)
-        field = _current_field(hierarchy, one)
-        begin = None if field is None else _segment_start(hierarchy, one, field)
+        field = _current_field(hierarchy, index)
+        begin = None if field is None else _segment_start(hierarchy, index, field)
         if field is None or begin is None:
             return False
         total, done = field.length - begin, 0
 
-        def tell(rows: int) -> None:
+        def report(rows: int) -> None:
             nonlocal done
             done += rows
-            progress(one, done, total)
+            progress(index, done, total)
 
-        always = MAKERS[one.kind](hierarchy, field, tell, begin)
+        unindexed = BUILDERS[index.kind](hierarchy, field, report, begin)
         if begin:
-            path = join(TREES if one.kind == "tree" else SORTED, one.field)
-            add_segment(hierarchy, path, range(begin, field.length), always)
+            path = join(TREES if index.kind == "tree" else SORTED, index.field)
+            add_segment(hierarchy, path, range(begin, field.length), unindexed)
         return True
 
     return work
 
 
-def _current_field(hierarchy: Hierarchy, one: Index) -> Field | None:
-    """Return the field that an index is of, None where it is gone."""
-    fields, _ = sync(read_fields(hierarchy, META, one.field if one.kind == "tree" else None))
-    return next((field for field in fields if field.name == one.field), None)
+def _current_field(hierarchy: Hierarchy, index: Index) -> Field | None:
+    """Read the field of an index, None where it was deleted."""
+    fields, _ = sync(read_fields(hierarchy, META, index.field if index.kind == "tree" else None))
+    return next((field for field in fields if field.name == index.field), None)
 
 
-def _segment_start(hierarchy: Hierarchy, one: Index, field: Field) -> int | None:
-    """Return the first row of an index of those that came later, None where they are few."""
-    indexes, parts = Indexes(hierarchy), list[range]()
-    if one.kind == "tree" and (trees := indexes.tree(field)) is not None:
-        parts = [part.rows for part in trees.parts]
-    elif one.kind == "sorted" and (ordered := indexes.sorted(field)) is not None:
-        parts = [part.covered for part in ordered.parts]
-    begin = parts[-1].stop if parts else 0
+def _segment_start(hierarchy: Hierarchy, index: Index, field: Field) -> int | None:
+    """First row of a new segment, None where too few rows aren't covered."""
+    indexes, ranges = Indexes(hierarchy), list[range]()
+    if index.kind == "tree" and (trees := indexes.tree(field)) is not None:
+        ranges = [segment.rows for segment in trees.segments]
+    elif index.kind == "sorted" and (ordered := indexes.sorted_index(field)) is not None:
+        ranges = [segment.row_range for segment in ordered.segments]
+    begin = ranges[-1].stop if ranges else 0
     if field.length - begin < limits().segment_rows:
         return None
-    while parts and len(parts[-1]) < GROWTH * (field.length - begin):
-        begin = parts.pop().start
+    while ranges and len(ranges[-1]) < GROWTH * (field.length - begin):
+        begin = ranges.pop().start
     return begin
 
 
-def _requested_indexes(known: dict[str, Field], fields: Sequence[str] | None) -> list[Index]:
-    """Return the indexes that are asked for."""
+def _requested_indexes(available: dict[str, Field], fields: Sequence[str] | None) -> list[Index]:
+    """List the indexes of `fields`, or the default ones."""
     if fields is None:
-        found = [Index("zones")]
-        found += [Index("tree", name) for name, one in known.items() if one.geometry is not None]
-        return found + [Index("sorted", name) for name in DEFAULT_SORTED if name in known]
-    found = []
+        indexes = [Index("zones")]
+        indexes += [
+            Index("tree", name) for name, field in available.items() if field.geometry is not None
+        ]
+        return indexes + [Index("sorted", name) for name in DEFAULT_SORTED if name in available]
+    indexes = []
     for name in dict.fromkeys(fields):
-        if name not in known:
-            raise FieldError(unknown_name("field", name, known))
-        if known[name].geometry is not None:
-            found.append(Index("tree", name))
-        elif can_be_sorted(known[name]):
-            found.append(Index("sorted", name))
+        if name not in available:
+            raise FieldError(unknown_name("field", name, available))
+        if available[name].geometry is not None:
+            indexes.append(Index("tree", name))
+        elif can_be_sorted(available[name]):
+            indexes.append(Index("sorted", name))
         else:
             raise FieldError(
-                f'the field "{name}" is {known[name].type}, which has no order to index'
+                f'the field "{name}" is {available[name].type}, which has no order to index'
             )
-    return found
+    return indexes
 
 
 def _existing_indexes(hierarchy: Hierarchy) -> list[Index]:
-    """Return the indexes that there are, but for those of other makers."""
-    found = [Index("zones")] if sync(hierarchy.children(ZONES)) else []
+    """List the stored indexes that l2view built."""
+    indexes = [Index("zones")] if sync(hierarchy.children(ZONES)) else []
     for name in sync(hierarchy.children(TREES)):
         document = sync(hierarchy.read(join(TREES, name))) or {}
         if is_ours(document):
-            found.append(Index("tree", name))
-    return found + [Index("sorted", name) for name in sync(hierarchy.children(SORTED))]
+            indexes.append(Index("tree", name))
+    return indexes + [Index("sorted", name) for name in sync(hierarchy.children(SORTED))]
 
 
 def _build_work(
-    one: Index,
-    known: dict[str, Field],
+    index: Index,
+    available: dict[str, Field],
     root: str,
     progress: Callable[[Index, int, int], None],
 ) -> Callable[[Store], bool]:
-    """Return what makes an index in a store."""
-    rows = next(iter(known.values())).length
-    times = sum(map(has_zones, known.values())) if one.kind == "zones" else 1
+    """Make the work that builds an index in a store."""
+    rows = next(iter(available.values())).length
+    times = sum(map(has_zones, available.values())) if index.kind == "zones" else 1
     total = rows * times
 
     def work(store: Store) -> bool:
         hierarchy, done = Hierarchy(store, root), 0
 
-        def tell(rows: int) -> None:
+        def report(rows: int) -> None:
             nonlocal done
             done += rows
-            progress(one, done, total)
+            progress(index, done, total)
 
-        if one.kind == "zones":
-            build_zones(hierarchy, progress=tell)
+        if index.kind == "zones":
+            build_zones(hierarchy, progress=report)
         elif (
-            field := _current_field(hierarchy, one)
+            field := _current_field(hierarchy, index)
         ) is not None:  # which may have more rows by now
-            MAKERS[one.kind](hierarchy, field, tell)
+            BUILDERS[index.kind](hierarchy, field, report)
         return True
 
     return work
 
 
-def _drop_work(one: Index, root: str) -> Callable[[Store], bool]:
-    """Return what drops an index of a store."""
+def _drop_work(index: Index, root: str) -> Callable[[Store], bool]:
+    """Make the work that drops an index from a store."""
 
     def work(store: Store) -> bool:
         hierarchy = Hierarchy(store, root)
-        match one.kind:
+        match index.kind:
             case "zones":
                 remove(hierarchy, ZONES)
             case "tree":
-                remove(hierarchy, join(TREES, one.field))
-                remove(hierarchy, join(FOOTPRINTS, one.field))
-                remove(hierarchy, join(SEGMENTS, one.field))
+                remove(hierarchy, join(TREES, index.field))
+                remove(hierarchy, join(FOOTPRINTS, index.field))
+                remove(hierarchy, join(SEGMENTS, index.field))
             case "sorted":
-                remove(hierarchy, join(SORTED, one.field))
-                remove(hierarchy, join(SEGMENTS, one.field))
+                remove(hierarchy, join(SORTED, index.field))
+                remove(hierarchy, join(SEGMENTS, index.field))
         return True
 
     return work
@@ -319,7 +330,7 @@ def _commit(
     Raises
     ------
     IngestError
-        Where others rewrite rows time and again.
+        Where others keep rewriting rows.
     """
     for _ in range(ATTEMPTS):
         session = repository.writable_session(branch)
@@ -338,12 +349,12 @@ def _commit(
 
 
 def _writable(store: Store) -> Store:
-    """Return a store to write to.
+    """Reopen a store for writing.
 
     Raises
     ------
     StoreError
-        Where it is of a kind that can't be written to.
+        Where its class can't be written to.
     """
     try:
         return store.with_read_only(False)

@@ -16,7 +16,7 @@ from l2view.meta.schema import Field
 from l2view.stores.hierarchy import Hierarchy, join
 
 FENCES = ("fences/c/0", "values/zarr.json", "rows/zarr.json")
-"""What a sorted index is known by, below its group."""
+"""The files that a search in a sorted index begins with, below its group."""
 
 
 class IndexFiles:
@@ -37,21 +37,21 @@ class IndexFiles:
         self._tags: dict[str, Any] = {}
 
     def is_stale(self) -> bool:
-        """Return whether what was fetched may be something else in the store by now."""
+        """Tell whether the store may have changed since files were fetched."""
         if self.fixed or not self._fetched:
             return False
         is_local = isinstance(self.hierarchy.store, LocalStore)
         return not is_local or self._tags != self._current_tags(self._tags)
 
     def _current_tags(self, paths: Iterable[str]) -> dict[str, Any]:
-        """Return what tells whether local files are what they were, by path."""
+        """Tags of local files by path, which differ once a file changes."""
         store = self.hierarchy.store
         if self.fixed or not isinstance(store, LocalStore):
             return {}
         return {path: tag_of_file(store, self.hierarchy.key(path)) for path in paths}
 
     def fetch(self, paths: Sequence[str], tally: Tally | None = None) -> None:
-        """Fetch what is at some paths, all at once."""
+        """Fetch the files at some paths, all at once."""
         new = [path for path in paths if path not in self._fetched]
         if not new:
             return
@@ -63,7 +63,7 @@ class IndexFiles:
         self._fetched.update(zip(new, buffers, strict=True))
 
     def prefetch(self, fields: Sequence[Field], tally: Tally) -> None:
-        """Fetch what says which indexes some fields have, and count that."""
+        """Fetch the files that tell the indexes of some fields, and count them."""
         paths = []
         for field in fields:
             paths.append(join(ZONES, field.name, "c/0"))
@@ -76,7 +76,7 @@ class IndexFiles:
         self.fetch(paths, tally)
 
     def read(self, path: str) -> Any:
-        """Return what is at `path` in the store, None where there is nothing."""
+        """Read the bytes at `path` in the store, None where there are none."""
         self.fetch([path])
         return self._fetched[path]
 

@@ -80,7 +80,7 @@ class Indexes:
         trees: Trees | None = self._load("R-tree", field, read_trees)
         return trees
 
-    def sorted(self, field: Field) -> SortedIndexes | None:
+    def sorted_index(self, field: Field) -> SortedIndexes | None:
         """Return the sorted indexes of a field, None where none is stored."""
         indexes: SortedIndexes | None = self._load("sorted index", field, read_sorted)
         return indexes
@@ -100,7 +100,7 @@ class Indexes:
 
         None where no index tells, or they are too many for it to be of use.
         """
-        index = self.sorted(field)
+        index = self.sorted_index(field)
         return None if index is None else index.candidates(chunks, spans)
 
 

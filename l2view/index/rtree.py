@@ -27,14 +27,14 @@ MAGIC, VERSION = 0xFB, 3
 DTYPES = ("i1", "u1", "u1", "<i2", "<u2", "<i4", "<u4", "<f4", "<f8")
 """The types of coordinates, by their number in the format."""
 
-UPPER = 16_384
+MAX_UPPER_BOXES = 16_384
 """The most boxes of upper levels that are read together."""
 
-ENOUGH = 65_536
-"""So many leaves are looked at in any case."""
+MIN_LEAVES_READ = 65_536
+"""The fewest leaves that a search may read before it gives up."""
 
-WIDE = 16_384
-"""From so many boxes on, their rows are numbers of 32 bits."""
+MIN_WIDE_BOXES = 16_384
+"""From so many boxes on, rows are stored in 32 bits instead of 16."""
 
 type Box = tuple[float, float, float, float]
 """West, south, east, north in degrees."""
@@ -44,34 +44,34 @@ type ReadBytes = Callable[[Sequence[tuple[int, int]]], list[NDArray[np.uint8]]]
 
 
 def boxes_meet(corners: NDArray[Any], boxes: Iterable[Box]) -> NDArray[np.bool_]:
-    """Return which rectangles, of shape (n, 4), meet one of `boxes`; those of NaN never do."""
-    found = np.zeros(len(corners), dtype=bool)
+    """Mask of the rectangles, of shape (n, 4), that meet one of `boxes`; NaN never does."""
+    meets = np.zeros(len(corners), dtype=bool)
     for west, south, east, north in boxes:
-        found |= (
+        meets |= (
             (corners[:, 0] <= east)
             & (corners[:, 2] >= west)
             & (corners[:, 1] <= north)
             & (corners[:, 3] >= south)
         )
-    return found
+    return meets
 
 
 def within(corners: NDArray[Any], boxes: Iterable[Box]) -> NDArray[np.bool_]:
-    """Return which rectangles, of shape (n, 4), lie in one of `boxes`."""
-    found = np.zeros(len(corners), dtype=bool)
+    """Mask of the rectangles, of shape (n, 4), that lie in one of `boxes`."""
+    is_inside = np.zeros(len(corners), dtype=bool)
     for west, south, east, north in boxes:
-        found |= (
+        is_inside |= (
             (corners[:, 0] >= west)
             & (corners[:, 2] <= east)
             & (corners[:, 1] >= south)
             & (corners[:, 3] <= north)
         )
-    return found
+    return is_inside
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the parts of a tree lie.
+    """Where the levels and rows of a tree lie.
 
     Attributes
     ----------
@@ -90,11 +90,11 @@ class Layout:
     @cached_property
     def levels(self) -> list[tuple[int, int]]:
         """The first box of each level and the one after its last, the leaves first."""
-        found = [(0, self.items)]
-        while found[-1][1] - found[-1][0] > 1 or len(found) == 1:
-            start, stop = found[-1]
-            found.append((stop, stop + -(-(stop - start) // self.node)))
-        return found
+        levels = [(0, self.items)]
+        while levels[-1][1] - levels[-1][0] > 1 or len(levels) == 1:
+            start, stop = levels[-1]
+            levels.append((stop, stop + -(-(stop - start) // self.node)))
+        return levels
 
     @property
     def boxes(self) -> int:
@@ -109,7 +109,7 @@ class Layout:
     @property
     def row_dtype(self) -> np.dtype[Any]:
         """The type of the rows."""
-        return np.dtype("<u2" if self.boxes < WIDE else "<u4")
+        return np.dtype("<u2" if self.boxes < MIN_WIDE_BOXES else "<u4")
 
     @property
     def nbytes(self) -> int:
@@ -118,7 +118,7 @@ class Layout:
 
 
 def layout(head: bytes) -> Layout:
-    """Return the layout that a tree's first eight bytes tell.
+    """Parse the layout from a tree's header of eight bytes.
 
     Raises
     ------
@@ -137,7 +137,7 @@ class Leaves:
 
     Attributes
     ----------
-    places
+    positions
         Their positions among all leaves, ascending, int64, of shape (n,).
     rows
         Their rows, int64, of shape (n,).
@@ -145,26 +145,28 @@ class Leaves:
         Their boxes, of shape (n, 4).
     """
 
-    places: NDArray[np.int64]
+    positions: NDArray[np.int64]
     rows: NDArray[np.int64]
     corners: NDArray[Any]
 
-    def __getitem__(self, which: NDArray[Any]) -> Leaves:
-        return Leaves(self.places[which], self.rows[which], self.corners[which])
+    def __getitem__(self, selection: NDArray[Any]) -> Leaves:
+        return Leaves(self.positions[selection], self.rows[selection], self.corners[selection])
 
 
-def search_tree(tree: Layout, read: ReadBytes, boxes: Sequence[Box], most: int) -> Leaves | None:
-    """Return the leaves whose boxes meet one of `boxes`, None where they are more than `most`.
+def search_tree(
+    tree: Layout, read: ReadBytes, boxes: Sequence[Box], max_leaves: int
+) -> Leaves | None:
+    """Find the leaves whose boxes meet one of `boxes`; None for more than `max_leaves`.
 
     Parameters
     ----------
     tree
-        What the tree's head says.
+        The tree's layout.
     read
         Reads bytes of the tree.
     boxes
         Rectangles.
-    most
+    max_leaves
         The most leaves that are of use. Far more aren't even read.
     """
     empty = np.empty(0, dtype=np.int64)
@@ -172,56 +174,56 @@ def search_tree(tree: Layout, read: ReadBytes, boxes: Sequence[Box], most: int) 
     if not tree.items:
         return nothing
     # The levels above come together in one request, and the rows with the leaves' boxes.
-    first = next(start for start, _ in tree.levels if tree.boxes - start <= UPPER)
-    upper = _gather(read, HEADER.size, tree.width, np.arange(first, tree.boxes))
+    upper_start = next(start for start, _ in tree.levels if tree.boxes - start <= MAX_UPPER_BOXES)
+    upper = _gather(read, HEADER.size, tree.width, np.arange(upper_start, tree.boxes))
     begin = HEADER.size + tree.boxes * tree.width
-    found = np.zeros(1, dtype=np.int64)
+    positions = np.zeros(1, dtype=np.int64)
     rows = np.empty((0, 1), dtype=np.uint8)
     for level, (start, stop) in reversed([*enumerate(tree.levels[:-1])]):
-        below = (found[:, None] * tree.node + np.arange(tree.node)).ravel()
+        below = (positions[:, None] * tree.node + np.arange(tree.node)).ravel()
         below = below[below < stop - start]
-        if start >= first:
-            corners = upper[start - first + below]
+        if start >= upper_start:
+            corners = upper[start - upper_start + below]
         elif start:
             corners = _gather(read, HEADER.size, tree.width, start + below)
         else:
             corners, rows = _leaves(tree, read, below)
         corners = corners.view(tree.dtype).reshape(-1, 4)
-        hit = boxes_meet(corners, boxes)
-        found, corners = below[hit], corners[hit]
-        if not len(found):
+        meets = boxes_meet(corners, boxes)
+        positions, corners = below[meets], corners[meets]
+        if not len(positions):
             return nothing
         # Of the nodes right above the leaves some are met at their rims alone.
-        if level == 1 and len(found) * tree.node > 4 * most + ENOUGH:
+        if level == 1 and len(positions) * tree.node > 4 * max_leaves + MIN_LEAVES_READ:
             return None
-    if len(found) > most:
+    if len(positions) > max_leaves:
         return None
-    if not first:
-        rows = _gather(read, begin, tree.row_dtype.itemsize, found)
-        hit = np.ones(len(found), dtype=bool)
-    return Leaves(found, rows[hit].view(tree.row_dtype).ravel().astype(np.int64), corners)
+    if not upper_start:
+        rows = _gather(read, begin, tree.row_dtype.itemsize, positions)
+        meets = np.ones(len(positions), dtype=bool)
+    return Leaves(positions, rows[meets].view(tree.row_dtype).ravel().astype(np.int64), corners)
 
 
 def _leaves(
     tree: Layout, read: ReadBytes, numbers: NDArray[np.int64]
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Return the boxes and the rows of leaves, both as bytes, asked for together."""
+    """Read the boxes and the rows of leaves, both as bytes, in one request."""
     begin = HEADER.size + tree.boxes * tree.width
     size = tree.row_dtype.itemsize
     boxes, rows = _spans(HEADER.size, tree.width, numbers), _spans(begin, size, numbers)
-    parts = read([*boxes, *rows])
-    return _records(parts[: len(boxes)], tree.width), _records(parts[len(boxes) :], size)
+    buffers = read([*boxes, *rows])
+    return _records(buffers[: len(boxes)], tree.width), _records(buffers[len(boxes) :], size)
 
 
 def _gather(
     read: ReadBytes, begin: int, size: int, numbers: NDArray[np.int64]
 ) -> NDArray[np.uint8]:
-    """Return records of `size` bytes by their ascending numbers, of shape (n, size)."""
+    """Read records of `size` bytes by their ascending numbers, of shape (n, size)."""
     return _records(read(_spans(begin, size, numbers)), size)
 
 
 def _spans(begin: int, size: int, numbers: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Return the starts and stops of the bytes of records, those side by side as one."""
+    """Byte ranges of records; adjacent ones are merged."""
     cuts = np.flatnonzero(np.diff(numbers) > 1) + 1
     firsts = numbers[np.concatenate([[0], cuts])]
     lasts = numbers[np.concatenate([cuts - 1, [len(numbers) - 1]])]
@@ -229,15 +231,15 @@ def _spans(begin: int, size: int, numbers: NDArray[np.int64]) -> list[tuple[int,
     return list(zip(starts.tolist(), stops.tolist(), strict=True))
 
 
-def _records(parts: Sequence[NDArray[np.uint8]], size: int) -> NDArray[np.uint8]:
-    whole = parts[0] if len(parts) == 1 else np.concatenate(parts)
-    return np.ascontiguousarray(whole).reshape(-1, size)
+def _records(buffers: Sequence[NDArray[np.uint8]], size: int) -> NDArray[np.uint8]:
+    data = buffers[0] if len(buffers) == 1 else np.concatenate(buffers)
+    return np.ascontiguousarray(data).reshape(-1, size)
 
 
 def round_outward(corners: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return rectangles in single precision that hold those of shape (n, 4).
+    """Round rectangles, of shape (n, 4), outward to single precision.
 
-    Those of NaN become empty ones, which no search meets.
+    Those of NaN become empty rectangles, which no search meets.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         singles = corners.astype(np.float32)
@@ -250,7 +252,7 @@ def round_outward(corners: NDArray[np.float64]) -> NDArray[np.float32]:
 
 
 def widen_boxes(boxes: Sequence[Box], dtype: np.dtype[Any]) -> list[Box]:
-    """Return boxes that meet, in a tree of this precision, all that `boxes` meet.
+    """Widen boxes to meet, in a tree of this precision, all that `boxes` meet.
 
     However the tree's own were rounded: a step further out is no less than was lost.
     """
@@ -262,7 +264,7 @@ def widen_boxes(boxes: Sequence[Box], dtype: np.dtype[Any]) -> list[Box]:
 
 
 def build(blocks: Iterable[NDArray[np.float32]], items: int) -> NDArray[np.uint8]:
-    """Return the bytes of a tree.
+    """Build a tree and return its bytes.
 
     Parameters
     ----------
@@ -277,3 +279,11 @@ def build(blocks: Iterable[NDArray[np.float32]], items: int) -> NDArray[np.uint8
     for block in blocks:
         builder.add(*(np.ascontiguousarray(block[:, axis]) for axis in range(4)))
     return np.frombuffer(memoryview(builder.finish()), dtype=np.uint8)
+
+
+def leaf_rows(tree: NDArray[np.uint8]) -> NDArray[np.int64]:
+    """Read the row of each leaf from the bytes of a tree."""
+    head = layout(tree[: HEADER.size].tobytes())
+    start = HEADER.size + head.boxes * head.width
+    stop = start + head.items * head.row_dtype.itemsize
+    return tree[start:stop].view(head.row_dtype).astype(np.int64)

@@ -2,7 +2,7 @@
 
 Both lie in chunks, and beside them the first value of each chunk, the fences: a search reads the
 fences and then no more than the chunks between two of them. Values that are NULL aren't in it.
-One is of the first rows, others of rows that came later.
+One covers the first rows, others later segments.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import zarr
 from numpy.typing import NDArray
 
-from l2view.index.candidates import Candidates, most_of, rows_of
+from l2view.index.candidates import Candidates, candidate_rows, max_candidates
 from l2view.index.files import FENCES, IndexFiles
 from l2view.index.storage import (
     GROUP,
@@ -43,8 +43,8 @@ from l2view.meta.schema import Field
 from l2view.meta.zones import is_orderable
 from l2view.stores.hierarchy import JSON, OWN, Hierarchy, join, put_values
 
-FEW = 32
-"""The spans that are looked up one by one."""
+MAX_BISECTED_SPANS = 32
+"""The most spans that are looked up by bisection, one after another."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Span:
     low, high
         The ends, Arrow scalars of the field's type; None where it is open.
     with_low, with_high
-        Whether an end is one of the values.
+        Whether an end is included.
     """
 
     low: pa.Scalar | None = None
@@ -79,7 +79,7 @@ class SortedIndex:
         Their rows as an array, int64.
     fences
         The first value of each chunk of `values`.
-    covered
+    row_range
         The rows that it covers.
     """
 
@@ -87,86 +87,89 @@ class SortedIndex:
     values: Field
     rows: Field
     fences: pa.Array
-    covered: range
+    row_range: range
 
     def find(
-        self, chunks: Chunks, spans: Sequence[Span], most: int
+        self, chunks: Chunks, spans: Sequence[Span], max_rows: int
     ) -> tuple[NDArray[np.int64], pa.Array] | None:
-        """Return the rows whose values lie in one of `spans`, and those values.
+        """Find the rows whose values lie in one of `spans`, and those values.
 
-        None where they may be more than `most`. Spans don't overlap.
+        None where they may be more than `max_rows`. Spans don't overlap.
         """
         length, total = self.values.chunk_length, self.values.length
-        if len(spans) > FEW:
-            singles = [span.low for span in spans]
+        if len(spans) > MAX_BISECTED_SPANS:
+            points = [span.low for span in spans]
             if any(span.low is None or span.high != span.low for span in spans):
                 return None
-            return self._any_of(chunks, pa.array(singles, self.field.type), most)
-        reaches: list[tuple[Span, int, int]] = []
+            return self._find_any(chunks, pa.array(points, self.field.type), max_rows)
+        chunk_ranges: list[tuple[Span, int, int]] = []
         for span in spans:
             # The chunk whose fence is the last below the low end may hold it too.
-            first = 0 if span.low is None else max(_bisect(self.fences, span.low, False) - 1, 0)
+            start = 0 if span.low is None else max(_bisect(self.fences, span.low, False) - 1, 0)
             stop = len(self.fences)
             if span.high is not None:
                 stop = _bisect(self.fences, span.high, span.with_high)
-            if first < stop:
-                reaches.append((span, first, stop))
+            if start < stop:
+                chunk_ranges.append((span, start, stop))
         # Of the chunks at both ends, most may lie outside.
-        inside = sum(max(stop - first - 2, 0) * length for _, first, stop in reaches)
-        if inside > most:
+        interior_rows = sum(max(stop - start - 2, 0) * length for _, start, stop in chunk_ranges)
+        if interior_rows > max_rows:
             return None
-        numbers = sorted({n for _, first, stop in reaches for n in range(first, stop)})
-        wanted = [(array, number) for array in (self.values, self.rows) for number in numbers]
-        read = chunks.read(wanted, scanned=False)
+        numbers = sorted(
+            {number for _, start, stop in chunk_ranges for number in range(start, stop)}
+        )
+        keys = [(array, number) for array in (self.values, self.rows) for number in numbers]
+        arrays = chunks.read(keys, scanned=False)
         count = len(numbers)
-        values = dict(zip(numbers, read[:count], strict=True))
-        rows = dict(zip(numbers, read[count:], strict=True))
-        parts: list[tuple[pa.Array, pa.Array]] = []
-        for span, first, stop in reaches:
-            for number in range(first, stop):
-                some = values[number][: min(length, total - number * length)]
-                low = 0 if span.low is None else _bisect(some, span.low, not span.with_low)
-                high = len(some)
+        values = dict(zip(numbers, arrays[:count], strict=True))
+        rows = dict(zip(numbers, arrays[count:], strict=True))
+        matches: list[tuple[pa.Array, pa.Array]] = []
+        for span, start, stop in chunk_ranges:
+            for number in range(start, stop):
+                chunk = values[number][: min(length, total - number * length)]
+                low = 0 if span.low is None else _bisect(chunk, span.low, not span.with_low)
+                high = len(chunk)
                 if span.high is not None:
-                    high = _bisect(some, span.high, span.with_high)
+                    high = _bisect(chunk, span.high, span.with_high)
                 if low < high:
-                    parts.append((some[low:high], rows[number][low:high]))
-        if not parts:
+                    matches.append((chunk[low:high], rows[number][low:high]))
+        if not matches:
             return np.empty(0, dtype=np.int64), pa.array([], self.field.type)
-        found = np.asarray(pa.concat_arrays([part for _, part in parts]))
-        if len(found) > most:
+        matching_rows = np.asarray(pa.concat_arrays([match for _, match in matches]))
+        if len(matching_rows) > max_rows:
             return None
-        order = np.argsort(found)
-        return found[order], pa.concat_arrays([part for part, _ in parts]).take(pa.array(order))
+        order = np.argsort(matching_rows)
+        matching_values = pa.concat_arrays([match for match, _ in matches])
+        return matching_rows[order], matching_values.take(pa.array(order))
 
-    def _any_of(
-        self, chunks: Chunks, wanted: pa.Array, most: int
+    def _find_any(
+        self, chunks: Chunks, targets: pa.Array, max_rows: int
     ) -> tuple[NDArray[np.int64], pa.Array] | None:
-        """Return the rows whose values are among many, and those values."""
+        """Find the rows whose values are among `targets`, and those values."""
         length, total = self.values.chunk_length, self.values.length
         # A value that begins a chunk may end the one before, too.
-        sought = wanted.to_numpy(zero_copy_only=False)
+        target_values = targets.to_numpy(zero_copy_only=False)
         fences = self.fences.to_numpy(zero_copy_only=False)
-        first = np.maximum(np.searchsorted(fences, sought, side="left") - 1, 0)
-        stop = np.searchsorted(fences, sought, side="right")
+        starts = np.maximum(np.searchsorted(fences, target_values, side="left") - 1, 0)
+        stops = np.searchsorted(fences, target_values, side="right")
         numbers = [
-            number for number in range(len(fences)) if ((first <= number) & (number < stop)).any()
+            number for number in range(len(fences)) if ((starts <= number) & (number < stops)).any()
         ]
-        if len(numbers) * length > most:
+        if len(numbers) * length > max_rows:
             return None
-        wanted_chunks = [(array, n) for array in (self.values, self.rows) for n in numbers]
-        read = chunks.read(wanted_chunks, scanned=False)
+        keys = [(array, number) for array in (self.values, self.rows) for number in numbers]
+        arrays = chunks.read(keys, scanned=False)
         if not numbers:
             return np.empty(0, dtype=np.int64), pa.array([], self.field.type)
-        ends = [min(length, total - number * length) for number in numbers]
+        counts = [min(length, total - number * length) for number in numbers]
         values, rows = (
-            pa.concat_arrays([part[:end] for part, end in zip(half, ends, strict=True)])
-            for half in (read[: len(numbers)], read[len(numbers) :])
+            pa.concat_arrays([chunk[:count] for chunk, count in zip(half, counts, strict=True)])
+            for half in (arrays[: len(numbers)], arrays[len(numbers) :])
         )
-        hit = pc.is_in(values, wanted)
-        found = np.asarray(rows.filter(hit))
-        order = np.argsort(found)
-        return found[order], values.filter(hit).take(pa.array(order))
+        is_match = pc.is_in(values, targets)
+        matching_rows = np.asarray(rows.filter(is_match))
+        order = np.argsort(matching_rows)
+        return matching_rows[order], values.filter(is_match).take(pa.array(order))
 
 
 @dataclass(frozen=True)
@@ -175,53 +178,53 @@ class SortedIndexes:
 
     Attributes
     ----------
-    parts
-        The indexes, each of the rows after those of the one before.
+    segments
+        The indexes, each of the rows after those of its predecessor.
     unindexed
-        Rows of which they know nothing, ascending, int64.
+        Rows that they don't index, ascending, int64.
     """
 
-    parts: tuple[SortedIndex, ...]
+    segments: tuple[SortedIndex, ...]
     unindexed: NDArray[np.int64]
 
     @property
-    def covered(self) -> int:
-        """The rows that they cover, from the first."""
-        return self.parts[-1].covered.stop
+    def tail(self) -> int:
+        """The first row that no index covers."""
+        return self.segments[-1].row_range.stop
 
     def candidates(self, chunks: Chunks, spans: Sequence[Span]) -> Candidates | None:
-        """Return the rows whose value may lie in one of `spans`.
+        """Find the rows whose value may lie in one of `spans`.
 
         None where they are too many for the index to be of use. Spans don't overlap.
         """
-        field, most = self.parts[0].field, most_of(self.covered)
-        found = side_by_side(lambda part: part.find(chunks, spans, most), self.parts)
-        inside = [
-            None if some is None else (some[0] < part.covered.stop)
-            for part, some in zip(self.parts, found, strict=True)
-        ]
-        told = [
-            None if some is None else some[0][held]
-            for some, held in zip(found, inside, strict=True)
-        ]
-        rows = rows_of([part.covered for part in self.parts], told, most)
-        if rows is None:
+        field, max_rows = self.segments[0].field, max_candidates(self.tail)
+
+        def find(index: SortedIndex) -> tuple[NDArray[np.int64], pa.Array] | None:
+            match = index.find(chunks, spans, max_rows)
+            if match is None:
+                return None
+            is_covered = match[0] < index.row_range.stop
+            return match[0][is_covered], match[1].filter(pa.array(is_covered))
+
+        matches = side_by_side(find, self.segments)
+        row_sets = candidate_rows(
+            [index.row_range for index in self.segments],
+            [None if match is None else match[0] for match in matches],
+            max_rows,
+        )
+        if row_sets is None:
             return None
         columns = {}
-        values = [
-            some[1].filter(pa.array(held))
-            for some, held in zip(found, inside, strict=True)
-            if some is not None
-        ]
-        if len(values) == len(self.parts) and not len(self.unindexed):
+        values = [match[1] for match in matches if match is not None]
+        if len(values) == len(self.segments) and not len(self.unindexed):
             columns[field.name] = pa.concat_arrays(values)
-        every = np.union1d(np.concatenate(rows), self.unindexed)
-        said = (f"sorted index of {field.name}",)
-        return Candidates(every, self.covered, columns, pruned_by=said)
+        rows = np.union1d(np.concatenate(row_sets), self.unindexed)
+        pruned_by = (f"sorted index of {field.name}",)
+        return Candidates(rows, self.tail, columns, pruned_by=pruned_by)
 
 
 def _bisect(ordered: pa.Array, value: pa.Scalar, after: bool) -> int:
-    """Return where `value` would stand among ordered values: before those equal to it, or after.
+    """Find the position of `value` among ordered values: before those equal to it, or after.
 
     Bisection, by Arrow's own comparison: of texts by their bytes.
     """
@@ -236,33 +239,33 @@ def _bisect(ordered: pa.Array, value: pa.Scalar, after: bool) -> int:
     return low
 
 
-def spans_of(values: Sequence[Any]) -> list[Span]:
-    """Return the spans of single values."""
+def point_spans(values: Sequence[Any]) -> list[Span]:
+    """Make a span of each value."""
     return [Span(value, value) for value in values]
 
 
 def read_sorted(files: IndexFiles, field: Field) -> SortedIndexes | None:
     """Read the sorted indexes of a field, None where none is stored."""
-    first = _read_index(files, field, join(SORTED, field.name), 0)
-    if first is None:
+    base = _read_index(files, field, join(SORTED, field.name), 0)
+    if base is None:
         return None
-    index, metadata = first
-    places = {rows: segment_path(field, rows.start) for rows in segments(metadata)}
-    files.fetch([join(path, name) for path in places.values() for name in FENCES])
+    index, metadata = base
+    paths = {rows: segment_path(field, rows.start) for rows in segments(metadata)}
+    files.fetch([join(path, name) for path in paths.values() for name in FENCES])
     indexes = [index]
-    for rows, path in places.items():
+    for rows, path in paths.items():
         segment = _read_index(files, field, path, rows.start)
-        is_complete = segment is not None and segment[0].covered.stop >= rows.stop
-        if segment is None or not is_complete or rows.start != indexes[-1].covered.stop:
+        is_complete = segment is not None and segment[0].row_range.stop >= rows.stop
+        if segment is None or not is_complete or rows.start != indexes[-1].row_range.stop:
             break  # what isn't covered is scanned
-        indexes.append(replace(segment[0], covered=rows))
+        indexes.append(replace(segment[0], row_range=rows))
     return SortedIndexes(tuple(indexes), unindexed_rows(metadata))
 
 
 def _read_index(
-    files: IndexFiles, field: Field, path: str, first: int
+    files: IndexFiles, field: Field, path: str, first_row: int
 ) -> tuple[SortedIndex, JSON] | None:
-    """Read the sorted index of the rows from `first`, and what it says of itself."""
+    """Read the sorted index of the rows from `first_row`, and its metadata."""
     buffer = files.read(join(path, "fences/c/0"))
     if buffer is None:
         return None
@@ -273,12 +276,12 @@ def _read_index(
     fences = table.column("fences").combine_chunks()
     if values is None or rows is None or fences.type != field.type:
         return None
-    covered = range(first, min(int(metadata["rows"]), field.length))
-    return SortedIndex(field, values, rows, fences, covered), metadata
+    row_range = range(first_row, min(int(metadata["rows"]), field.length))
+    return SortedIndex(field, values, rows, fences, row_range), metadata
 
 
 def can_be_sorted(field: Field) -> bool:
-    """Return whether a field can have a sorted index."""
+    """Tell whether a field can have a sorted index."""
     return is_orderable(field.type) and not pa.types.is_boolean(field.type)
 
 
@@ -287,42 +290,44 @@ def build_sorted(
 ) -> list[int]:
     """Write the sorted index of a field, of all rows from `begin`: see `build_tree`."""
     chunks = Chunks(hierarchy.store)
-    parts, numbers = [], []
-    for first, values in chunk_values(chunks, field, begin):
-        some = values.is_valid()
-        parts.append(values.filter(some))
-        numbers.append(first + np.flatnonzero(some.to_numpy(zero_copy_only=False)))
+    valid_chunks, row_chunks = [], []
+    for first_row, values in chunk_values(chunks, field, begin):
+        is_valid = values.is_valid()
+        valid_chunks.append(values.filter(is_valid))
+        row_chunks.append(first_row + np.flatnonzero(is_valid.to_numpy(zero_copy_only=False)))
         progress(len(values))
-    texts = pa.types.is_string(field.type)
-    kind = pa.large_string() if texts else field.type
-    whole = pa.chunked_array(parts, field.type).cast(kind).combine_chunks()
-    rows = np.concatenate(numbers) if numbers else np.empty(0, dtype=np.int64)
-    del parts, numbers
-    order = pc.array_sort_indices(whole)
+    is_text = pa.types.is_string(field.type)
+    arrow_type = pa.large_string() if is_text else field.type
+    column = pa.chunked_array(valid_chunks, field.type).cast(arrow_type).combine_chunks()
+    rows = np.concatenate(row_chunks) if row_chunks else np.empty(0, dtype=np.int64)
+    del valid_chunks, row_chunks
+    order = pc.array_sort_indices(column)
     rows = rows[order.to_numpy()]
     path = segment_path(field, begin) if begin else join(SORTED, field.name)
     put_groups(hierarchy, join(path, "values"))
     remove(hierarchy, path)
     put_values(hierarchy.store, {f"{hierarchy.key(path)}/zarr.json": to_json_bytes(GROUP)})
     group = zarr.open_group(hierarchy.store, path=hierarchy.key(path), mode="a")
-    dtype: Any = "string" if texts else field.type.to_pandas_dtype()
+    dtype: Any = "string" if is_text else field.type.to_pandas_dtype()
     if pa.types.is_temporal(field.type):
         dtype = np.dtype(f"{'M' if pa.types.is_timestamp(field.type) else 'm'}8[{field.type.unit}]")
     fences, chunk_rows = [], limits().sorted_chunk_rows
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of dtypes without a v3 specification
-        chunk = (chunk_rows,)
-        values = group.create_array("values", shape=(len(rows),), chunks=chunk, dtype=dtype)
-        places = group.create_array("rows", shape=(len(rows),), chunks=chunk, dtype="int64")
+        shape, chunk_shape = (len(rows),), (chunk_rows,)
+        value_array = group.create_array("values", shape=shape, chunks=chunk_shape, dtype=dtype)
+        row_array = group.create_array("rows", shape=shape, chunks=chunk_shape, dtype="int64")
         for start in range(0, len(rows), chunk_rows):
-            part = whole.take(order[start : start + chunk_rows])
-            fences.append(part[:1].cast(field.type))
-            said = part.to_numpy(zero_copy_only=False)
-            stop = start + len(part)
-            values[start:stop] = said.astype(np.dtypes.StringDType()) if texts else said
-            places[start:stop] = rows[start:stop]
-    known: JSON = {"rows": field.length, "always": []}
-    put_fences(hierarchy, path, pa.chunked_array(fences, field.type), known)
+            chunk = column.take(order[start : start + chunk_rows])
+            fences.append(chunk[:1].cast(field.type))
+            chunk_array = chunk.to_numpy(zero_copy_only=False)
+            stop = start + len(chunk)
+            if is_text:
+                chunk_array = chunk_array.astype(np.dtypes.StringDType())
+            value_array[start:stop] = chunk_array
+            row_array[start:stop] = rows[start:stop]
+    metadata: JSON = {"rows": field.length, "always": []}
+    put_fences(hierarchy, path, pa.chunked_array(fences, field.type), metadata)
     if not begin:
         remove(hierarchy, join(SEGMENTS, field.name))
     return []

@@ -1,7 +1,7 @@
-"""Where indexes lie in a store, what each says of itself, and how both are written.
+"""Where indexes lie in a store, the metadata of each, and how both are written.
 
-They are written with the rows, in one commit, so that none ever tells of other rows than there
-are.
+They are written with the rows, in one commit, so that no index describes rows that aren't
+stored.
 """
 
 from __future__ import annotations
@@ -35,48 +35,48 @@ FOOTPRINTS = join(OWN, "footprints")
 """The group with copies of footprints in the order of the R-tree's leaves."""
 
 SEGMENTS = join(OWN, "later")
-"""The group with the R-trees and sorted indexes of rows that came later: of each field those of
-consecutive rows, named by the first."""
+"""The group with the later segments of R-trees and sorted indexes: of each field those of
+consecutive rows, named by their first row."""
 
 SORTED = join(OWN, "sorted")
 """The group with the sorted indexes: of each field its values in order, rows and fences."""
 
 REWRITE_MARKER = join(OWN, "rewritten")
-"""An array of bytes that are others whenever rows were rewritten, or an index was made."""
+"""An array of bytes that change whenever rows are rewritten or an index is built."""
 
 MARKER_BYTES = 8
-"""The bytes in it."""
+"""The number of bytes in the marker."""
 
 MAX_UNINDEXED = 10_000
-"""The most rows that an index may know nothing of."""
+"""The most rows that an index may leave out."""
 
 type Progress = Callable[[int], None]
-"""Called with the number of rows of a field that were gone through."""
+"""Called with the number of rows of a field that were processed."""
 
 GROUP: JSON = {"zarr_format": 3, "node_type": "group", "attributes": {}}
 
 
 def ignore_progress(rows: int) -> None:
-    """Tell nobody of progress."""
+    """Ignore progress."""
 
 
-def segments(known: JSON) -> list[range]:
-    """Return the rows of each index that covers rows that came later, by what is said of one."""
-    return [range(*rows) for rows in known.get("later", ())]
+def segments(metadata: JSON) -> list[range]:
+    """Row ranges of the later segments of an index, from its metadata."""
+    return [range(*rows) for rows in metadata.get("later", ())]
 
 
-def unindexed_rows(known: JSON) -> NDArray[np.int64]:
-    """Return the rows of which indexes know nothing."""
-    return np.array(known.get("always", ()), dtype=np.int64)
+def unindexed_rows(metadata: JSON) -> NDArray[np.int64]:
+    """Rows that an index leaves out, from its metadata."""
+    return np.array(metadata.get("always", ()), dtype=np.int64)
 
 
 def segment_path(field: Field, begin: int) -> str:
-    """Return where the index of rows of a field from `begin` lies."""
+    """Path of the segment of a field's rows from `begin`."""
     return join(SEGMENTS, field.name, str(begin))
 
 
 def bytes_document(length: int, chunk_length: int, attributes: JSON | None = None) -> JSON:
-    """Return the document of a uint8 array that isn't compressed."""
+    """Make the document of an uncompressed uint8 array."""
     return {
         "zarr_format": 3,
         "node_type": "array",
@@ -100,10 +100,10 @@ def to_json_bytes(document: JSON) -> bytes:
 def chunk_values(chunks: Chunks, field: Field, begin: int = 0) -> Iterator[tuple[int, pa.Array]]:
     """Yield the first row and the values of each chunk of a field, of the rows from `begin`."""
     for number in chunks_of(field, range(begin, field.length)):
-        first = number * field.chunk_length
+        first_row = number * field.chunk_length
         values = chunks.read([(field, number)])[0]
-        skipped = max(begin - first, 0)
-        yield first + skipped, values[skipped : min(field.length - first, field.chunk_length)]
+        skip = max(begin - first_row, 0)
+        yield first_row + skip, values[skip : min(field.length - first_row, field.chunk_length)]
 
 
 def put_bytes(hierarchy: Hierarchy, path: str, data: NDArray[np.uint8], attributes: JSON) -> None:
@@ -121,10 +121,10 @@ def put_bytes(hierarchy: Hierarchy, path: str, data: NDArray[np.uint8], attribut
 
 
 def put_groups(hierarchy: Hierarchy, path: str) -> None:
-    """Write the groups above `path` that aren't there."""
-    parts = path.split("/")[:-1]
-    for end in range(1, len(parts) + 1):
-        key = f"{hierarchy.key('/'.join(parts[:end]))}/zarr.json"
+    """Write the missing groups above `path`."""
+    names = path.split("/")[:-1]
+    for end in range(1, len(names) + 1):
+        key = f"{hierarchy.key('/'.join(names[:end]))}/zarr.json"
         if sync(hierarchy.store.get(key, default_buffer_prototype())) is None:
             put_values(hierarchy.store, {key: to_json_bytes(GROUP)})
 
@@ -136,34 +136,35 @@ def remove(hierarchy: Hierarchy, path: str) -> None:
         del zarr.open_group(hierarchy.store, path=above, mode="r+")[name]
 
 
-def put_fences(hierarchy: Hierarchy, path: str, fences: pa.ChunkedArray, known: JSON) -> None:
-    """Write the fences of a sorted index, with what is said of it."""
-    table = pa.table({"fences": fences}).replace_schema_metadata({OWN: json.dumps(known)})
+def put_fences(hierarchy: Hierarchy, path: str, fences: pa.ChunkedArray, metadata: JSON) -> None:
+    """Write the fences of a sorted index, with its metadata."""
+    table = pa.table({"fences": fences}).replace_schema_metadata({OWN: json.dumps(metadata)})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks())
-    said = bytes(sink.getvalue())
+    buffer = bytes(sink.getvalue())
     key = hierarchy.key(join(path, "fences"))
     put_values(
-        hierarchy.store, {f"{key}/zarr.json": to_json_bytes(bytes_document(len(said), len(said)))}
+        hierarchy.store,
+        {f"{key}/zarr.json": to_json_bytes(bytes_document(len(buffer), len(buffer)))},
     )
-    put_values(hierarchy.store, {f"{key}/c/0": said})
+    put_values(hierarchy.store, {f"{key}/c/0": buffer})
 
 
-def read_fences(said: Any) -> pa.Table:
-    """Read the fences of a sorted index, with what it says of itself."""
-    return pa.ipc.open_stream(said).read_all()
+def read_fences(buffer: Any) -> pa.Table:
+    """Read the fences of a sorted index, with its metadata."""
+    return pa.ipc.open_stream(buffer).read_all()
 
 
 def limit_indexes(store: Store, *, rows: int | None = None, rewritten: Sequence[int] = ()) -> None:
-    """Say of the indexes what changed below them, so that none gives a stale answer.
+    """Note in the indexes which rows changed, so that none gives a stale answer.
 
     Parameters
     ----------
     store
         A writable session's store.
     rows
-        The rows that are what they were, from the first; None for all.
+        The number of first rows that are unchanged; None for all.
     rewritten
         Rows that were written again.
     """
@@ -171,49 +172,51 @@ def limit_indexes(store: Store, *, rows: int | None = None, rewritten: Sequence[
     bump_rewrite_marker(hierarchy)
     for path in (TREES, SORTED):
         for name in sync(hierarchy.children(path)):
-            known = index_metadata(hierarchy, join(path, name))
-            if known is None:
+            metadata = index_metadata(hierarchy, join(path, name))
+            if metadata is None:
                 continue
-            limited = _limited(known, rows, rewritten)
-            if limited is None:
+            clipped = _clip_metadata(metadata, rows, rewritten)
+            if clipped is None:
                 remove(hierarchy, join(path, name))
                 remove(hierarchy, join(SEGMENTS, name))
                 continue
-            put_metadata(hierarchy, join(path, name), limited)
-            if segments(known):
-                _remove_but(hierarchy, name, segments(limited))
+            put_metadata(hierarchy, join(path, name), clipped)
+            if segments(metadata):
+                _prune_segments(hierarchy, name, segments(clipped))
 
 
 def index_metadata(hierarchy: Hierarchy, path: str) -> JSON | None:
-    """Return what the index of the first rows at `path` says of all of its field."""
+    """Read the metadata of all segments of a field from the index of its first rows at `path`."""
     if path.startswith(f"{TREES}/"):
         document = sync(hierarchy.read(path)) or {}
         if document.get("data_type") != "uint8":
             return None
-        known: JSON | None = (document.get("attributes") or {}).get(OWN)
-        return known or {"rows": 2**32, "always": []}
-    said = fetch(hierarchy.store, [hierarchy.key(join(path, "fences/c/0"))])[0]
+        metadata: JSON | None = (document.get("attributes") or {}).get(OWN)
+        return metadata or {"rows": 2**32, "always": []}
+    buffer = fetch(hierarchy.store, [hierarchy.key(join(path, "fences/c/0"))])[0]
     return (
-        None if said is None else dict(json.loads(read_fences(said).schema.metadata[OWN.encode()]))
+        None
+        if buffer is None
+        else dict(json.loads(read_fences(buffer).schema.metadata[OWN.encode()]))
     )
 
 
-def put_metadata(hierarchy: Hierarchy, path: str, known: JSON) -> None:
-    """Let the index of the first rows at `path` say something else."""
+def put_metadata(hierarchy: Hierarchy, path: str, metadata: JSON) -> None:
+    """Replace the metadata in the index of the first rows at `path`."""
     key = hierarchy.key(path)
     if path.startswith(f"{TREES}/"):
         document = sync(hierarchy.read(path)) or {}
         put_values(
             hierarchy.store,
-            {f"{key}/zarr.json": to_json_bytes({**document, "attributes": {OWN: known}})},
+            {f"{key}/zarr.json": to_json_bytes({**document, "attributes": {OWN: metadata}})},
         )
         return
-    said = fetch(hierarchy.store, [f"{key}/fences/c/0"])[0]
-    put_fences(hierarchy, path, read_fences(said).column("fences"), known)
+    buffer = fetch(hierarchy.store, [f"{key}/fences/c/0"])[0]
+    put_fences(hierarchy, path, read_fences(buffer).column("fences"), metadata)
 
 
-def add_segment(hierarchy: Hierarchy, path: str, rows: range, always: Sequence[int]) -> None:
-    """Let an index say that one of rows that came later is there, in the place of others of them.
+def add_segment(hierarchy: Hierarchy, path: str, rows: range, unindexed: Sequence[int]) -> None:
+    """Register a later segment of an index, in place of those from its first row on.
 
     Parameters
     ----------
@@ -222,35 +225,38 @@ def add_segment(hierarchy: Hierarchy, path: str, rows: range, always: Sequence[i
     path
         The index of the first rows.
     rows
-        The rows that the new one covers.
-    always
-        Those of them of which it knows nothing.
+        The rows that the segment covers.
+    unindexed
+        Those of them that it leaves out.
     """
-    known = index_metadata(hierarchy, path)
-    assert known is not None
-    covered = [*(some for some in segments(known) if some.start < rows.start), rows]
+    metadata = index_metadata(hierarchy, path)
+    assert metadata is not None
+    segment_rows = [
+        *(segment for segment in segments(metadata) if segment.start < rows.start),
+        rows,
+    ]
     put_metadata(
         hierarchy,
         path,
         {
-            **known,
-            "always": [*(row for row in known["always"] if row < rows.start), *always],
-            "later": [[some.start, some.stop] for some in covered],
+            **metadata,
+            "always": [*(row for row in metadata["always"] if row < rows.start), *unindexed],
+            "later": [[segment.start, segment.stop] for segment in segment_rows],
         },
     )
-    _remove_but(hierarchy, path.rpartition("/")[2], covered)
+    _prune_segments(hierarchy, path.rpartition("/")[2], segment_rows)
 
 
-def _remove_but(hierarchy: Hierarchy, name: str, covered: Sequence[range]) -> None:
-    """Delete the indexes of rows of a field that came later, but for those that are said."""
-    kept = {str(some.start) for some in covered}
+def _prune_segments(hierarchy: Hierarchy, name: str, retained: Sequence[range]) -> None:
+    """Delete the later segments of a field but `retained`."""
+    retained_names = {str(segment.start) for segment in retained}
     for begin in sync(hierarchy.children(join(SEGMENTS, name))):
-        if begin not in kept:
+        if begin not in retained_names:
             remove(hierarchy, join(SEGMENTS, name, begin))
 
 
 def bump_rewrite_marker(hierarchy: Hierarchy) -> None:
-    """Write what whoever rewrites rows writes, and whoever makes an index: so they conflict.
+    """Change the marker, so that rewriting rows and building an index conflict.
 
     An index that was made of rows as they were must not be committed beside others; one that
     lacks rows appended meanwhile may.
@@ -265,18 +271,22 @@ def bump_rewrite_marker(hierarchy: Hierarchy) -> None:
     put_values(hierarchy.store, {f"{key}/c/0": os.urandom(MARKER_BYTES)})
 
 
-def _limited(known: JSON, rows: int | None, rewritten: Sequence[int]) -> JSON | None:
-    """Return what is said of an index after a change, None where it isn't worth keeping."""
-    most = 2**63 if rows is None else rows
-    first = min(int(known["rows"]), most)
-    kept = [
-        range(some.start, min(some.stop, most)) for some in segments(known) if some.start < most
+def _clip_metadata(metadata: JSON, rows: int | None, rewritten: Sequence[int]) -> JSON | None:
+    """Metadata of an index after a change, None where it isn't worth keeping."""
+    row_limit = 2**63 if rows is None else rows
+    base_rows = min(int(metadata["rows"]), row_limit)
+    clipped_segments = [
+        range(segment.start, min(segment.stop, row_limit))
+        for segment in segments(metadata)
+        if segment.start < row_limit
     ]
-    covered = kept[-1].stop if kept else first
-    always = sorted({row for row in [*known["always"], *rewritten] if row < covered})
-    if first == 0 or len(always) > MAX_UNINDEXED:
+    stop = clipped_segments[-1].stop if clipped_segments else base_rows
+    unindexed = sorted({row for row in [*metadata["always"], *rewritten] if row < stop})
+    if base_rows == 0 or len(unindexed) > MAX_UNINDEXED:
         return None
-    found = {**known, "rows": first, "always": always}
+    clipped = {**metadata, "rows": base_rows, "always": unindexed}
     return (
-        {**found, "later": [[some.start, some.stop] for some in kept]} if segments(known) else found
+        {**clipped, "later": [[segment.start, segment.stop] for segment in clipped_segments]}
+        if segments(metadata)
+        else clipped
     )

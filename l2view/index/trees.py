@@ -1,7 +1,7 @@
-"""The R-trees of a field of footprints: one of the first rows, others of rows that came later.
+"""The R-trees of a field of footprints: one of its first rows, others of later segments.
 
-Beside each lie copies of its footprints in the order of its leaves, so that those that it finds
-are read together.
+Beside each lie copies of its footprints in the order of its leaves, so that the results of a
+search are read together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from zarr.core.sync import sync
 
 from l2view.errors import IngestError
 from l2view.index import rtree
-from l2view.index.candidates import Candidates, most_of, rows_of
+from l2view.index.candidates import Candidates, candidate_rows, max_candidates
 from l2view.index.files import IndexFiles
 from l2view.index.rtree import Box
 from l2view.index.storage import (
@@ -61,13 +61,13 @@ class Tree:
     bytes
         Its bytes as an array.
     layout
-        Where its parts lie.
+        The offsets of its levels and rows.
     rows
         The rows that it covers.
     copies
         The footprints in the order of its leaves, None where there is no copy.
-    ours
-        Whether l2view made it, whose boxes are never smaller than the footprints.
+    outward
+        Whether its boxes are never smaller than the footprints, as l2view makes them.
     covering
         The fields that hold west, south, east and north of each footprint, if any do.
     """
@@ -77,21 +77,21 @@ class Tree:
     layout: rtree.Layout
     rows: range
     copies: Field | None
-    ours: bool
+    outward: bool
     covering: tuple[str, ...]
 
-    def leaves(self, chunks: Chunks, boxes: Sequence[Box], most: int) -> rtree.Leaves | None:
-        """Return what meets one of `boxes`, in the order of the rows; None for more than `most`."""
+    def leaves(self, chunks: Chunks, boxes: Sequence[Box], max_rows: int) -> rtree.Leaves | None:
+        """Find the leaves that meet one of `boxes`, by row; None for more than `max_rows`."""
 
         def read(spans: Sequence[tuple[int, int]]) -> list[NDArray[np.uint8]]:
             return read_bytes(chunks, self.bytes, spans)
 
-        wanted = boxes if self.ours else rtree.widen_boxes(boxes, self.layout.dtype)
-        found = rtree.search_tree(self.layout, read, wanted, most)
-        if found is None:
+        query_boxes = boxes if self.outward else rtree.widen_boxes(boxes, self.layout.dtype)
+        leaves = rtree.search_tree(self.layout, read, query_boxes, max_rows)
+        if leaves is None:
             return None
-        found = found[np.argsort(found.rows)]
-        return found[found.rows < len(self.rows)]
+        leaves = leaves[np.argsort(leaves.rows)]
+        return leaves[leaves.rows < len(self.rows)]
 
 
 @dataclass(frozen=True)
@@ -100,25 +100,25 @@ class Trees:
 
     Attributes
     ----------
-    parts
-        The trees, each of the rows after those of the one before.
+    segments
+        The trees, each of the rows after those of its predecessor.
     unindexed
-        Rows of which they know nothing, ascending, int64.
+        Rows that they don't index, ascending, int64.
     """
 
-    parts: tuple[Tree, ...]
+    segments: tuple[Tree, ...]
     unindexed: NDArray[np.int64]
 
     @property
-    def covered(self) -> int:
-        """The rows that they cover, from the first."""
-        return self.parts[-1].rows.stop
+    def tail(self) -> int:
+        """The first row that no tree covers."""
+        return self.segments[-1].rows.stop
 
     @cached_property
     def covering(self) -> tuple[str, ...]:
         """The fields that hold west, south, east and north of each footprint, if any do."""
-        first, *others = {part.covering for part in self.parts}
-        return () if others else first
+        coverings = {tree.covering for tree in self.segments}
+        return coverings.pop() if len(coverings) == 1 else ()
 
     def candidates(
         self,
@@ -128,101 +128,114 @@ class Trees:
         filled: bool = False,
         with_covering: bool = False,
     ) -> Candidates | None:
-        """Return the rows whose footprints may meet one of `boxes`.
+        """Find the rows whose footprints may meet one of `boxes`.
 
         None where they are too many for the index to be of use. Where the boxes are `filled`,
         those in them certainly do.
         """
-        most = most_of(self.covered)
-        found = side_by_side(lambda part: part.leaves(chunks, boxes, most), self.parts)
-        pairs = list(zip(self.parts, found, strict=True))
-        told = [None if leaves is None else part.rows.start + leaves.rows for part, leaves in pairs]
-        rows = rows_of([part.rows for part in self.parts], told, most)
-        if rows is None:
+        max_rows = max_candidates(self.tail)
+        leaves_by_tree = side_by_side(
+            lambda tree: tree.leaves(chunks, boxes, max_rows), self.segments
+        )
+        pairs = list(zip(self.segments, leaves_by_tree, strict=True))
+        row_sets = candidate_rows(
+            [tree.rows for tree in self.segments],
+            [None if leaves is None else tree.rows.start + leaves.rows for tree, leaves in pairs],
+            max_rows,
+        )
+        if row_sets is None:
             return None
-        sure = [
-            np.zeros(len(part.rows), dtype=bool)
+        is_inside = [
+            np.zeros(len(tree.rows), dtype=bool)
             if leaves is None
-            else rtree.within(leaves.corners, boxes) & (filled and part.ours)
-            for part, leaves in pairs
+            else rtree.within(leaves.corners, boxes) & (filled and tree.outward)
+            for tree, leaves in pairs
         ]
         columns: dict[str, pa.Array] = {}
-        copied = [
-            (part.copies, leaves.places)
-            for part, leaves in pairs
-            if part.copies is not None and leaves is not None
+        stored_copies = [
+            (tree.copies, leaves.positions)
+            for tree, leaves in pairs
+            if tree.copies is not None and leaves is not None
         ]
-        if len(copied) == len(self.parts) and not len(self.unindexed):
-            copies = pa.concat_arrays(side_by_side(lambda one: _values_at(chunks, *one), copied))
-            field = self.parts[0].field
+        if len(stored_copies) == len(self.segments) and not len(self.unindexed):
+            copies = pa.concat_arrays(
+                side_by_side(lambda copy: _values_at(chunks, *copy), stored_copies)
+            )
+            field = self.segments[0].field
             columns[field.name] = copies
             if with_covering:
                 corners = bounds(copies, field) + 0.0  # which makes 0.0 of -0.0
                 columns |= zip(self.covering, map(pa.array, corners.T), strict=True)
-        said = (f"R-tree of {self.parts[0].field.name}",)
-        every, known = np.concatenate(rows), np.concatenate(sure)
+        pruned_by = (f"R-tree of {self.segments[0].field.name}",)
+        rows, is_certain = np.concatenate(row_sets), np.concatenate(is_inside)
         if filled and columns:
-            _meet(known, columns[self.parts[0].field.name], self.parts[0].field, boxes)
-        certain = np.setdiff1d(every[known], self.unindexed, assume_unique=True)
-        every = np.union1d(every, self.unindexed)
-        return Candidates(every, self.covered, columns, pruned_by=said, certain=certain)
+            _mark_rectangles_that_meet(
+                is_certain, columns[self.segments[0].field.name], self.segments[0].field, boxes
+            )
+        certain = np.setdiff1d(rows[is_certain], self.unindexed, assume_unique=True)
+        rows = np.union1d(rows, self.unindexed)
+        return Candidates(rows, self.tail, columns, pruned_by=pruned_by, certain=certain)
 
 
-def _meet(
-    known: NDArray[np.bool_], footprints: pa.Array, field: Field, boxes: Sequence[Box]
+def _mark_rectangles_that_meet(
+    is_certain: NDArray[np.bool_], footprints: pa.Array, field: Field, boxes: Sequence[Box]
 ) -> None:
-    """Add to those known to meet one of `boxes` the footprints that are rectangles and do."""
-    others = np.flatnonzero(~known)
-    left = footprints.take(pa.array(others))
-    known[others] = are_rectangles(left, field) & rtree.boxes_meet(bounds(left, field), boxes)
+    """Mark as certain the footprints that are rectangles and meet one of `boxes`."""
+    uncertain = np.flatnonzero(~is_certain)
+    remaining = footprints.take(pa.array(uncertain))
+    is_certain[uncertain] = are_rectangles(remaining, field) & rtree.boxes_meet(
+        bounds(remaining, field), boxes
+    )
 
 
 def read_bytes(
     chunks: Chunks, array: Field, spans: Sequence[tuple[int, int]]
 ) -> list[NDArray[np.uint8]]:
-    """Return the bytes between starts and stops of a uint8 array, its chunks read together."""
+    """Read the bytes between starts and stops of a uint8 array, its chunks together."""
     size = array.chunk_length
-    numbers = sorted({n for a, b in spans for n in range(a // size, -(-b // size))})
-    read = chunks.read([(array, number) for number in numbers], scanned=False)
-    parts = {n: np.asarray(part) for n, part in zip(numbers, read, strict=True)}
-    found = []
+    numbers = sorted(
+        {number for begin, end in spans for number in range(begin // size, -(-end // size))}
+    )
+    values = chunks.read([(array, number) for number in numbers], scanned=False)
+    chunk_bytes = {number: np.asarray(chunk) for number, chunk in zip(numbers, values, strict=True)}
+    slices = []
     for start, stop in spans:
         inside = range(start // size, -(-stop // size))
-        whole = parts[inside[0]]
+        buffer = chunk_bytes[inside[0]]
         if len(inside) > 1:
-            whole = np.concatenate([parts[number] for number in inside])
-        first = inside[0] * size
-        found.append(whole[start - first : stop - first])
-    return found
+            buffer = np.concatenate([chunk_bytes[number] for number in inside])
+        offset = inside[0] * size
+        slices.append(buffer[start - offset : stop - offset])
+    return slices
 
 
-def _values_at(chunks: Chunks, field: Field, places: NDArray[np.int64]) -> pa.Array:
-    """Return a field's values at places in any order."""
-    if not len(places):
+def _values_at(chunks: Chunks, field: Field, positions: NDArray[np.int64]) -> pa.Array:
+    """Read a field's values at positions in any order."""
+    if not len(positions):
         return pa.array([], field.type)
-    order = np.argsort(places)
-    ascending = places[order]
-    numbers, firsts = np.unique(ascending // field.chunk_length, return_index=True)
-    read = chunks.read([(field, number) for number in numbers.tolist()], scanned=False)
-    inside = np.split(ascending % field.chunk_length, firsts[1:])
-    parts = [chunk.take(pa.array(some)) for chunk, some in zip(read, inside, strict=True)]
-    back = np.empty_like(order)
-    back[order] = np.arange(len(order))
-    return pa.concat_arrays(parts).take(pa.array(back))
+    order = np.argsort(positions)
+    ascending = positions[order]
+    numbers, starts = np.unique(ascending // field.chunk_length, return_index=True)
+    values = chunks.read([(field, number) for number in numbers.tolist()], scanned=False)
+    inside = np.split(ascending % field.chunk_length, starts[1:])
+    pieces = [chunk.take(pa.array(offsets)) for chunk, offsets in zip(values, inside, strict=True)]
+    inverse = np.empty_like(order)
+    inverse[order] = np.arange(len(order))
+    return pa.concat_arrays(pieces).take(pa.array(inverse))
 
 
 def read_trees(files: IndexFiles, field: Field) -> Trees | None:
     """Read the R-trees of a field of footprints, None where none is stored."""
-    first = _read_tree(files, field, join(TREES, field.name), join(FOOTPRINTS, field.name), 0)
-    if first is None:
+    base = _read_tree(files, field, 0)
+    if base is None:
         return None
-    tree, metadata = first
-    places = {rows: segment_path(field, rows.start) for rows in segments(metadata)}
+    tree, metadata = base
+    paths = {rows: segment_path(field, rows.start) for rows in segments(metadata)}
     names = ("tree/zarr.json", "tree/c/0", "footprints/zarr.json")
-    files.fetch([join(path, name) for path in places.values() for name in names])
+    files.fetch([join(path, name) for path in paths.values() for name in names])
     trees = [tree]
-    for rows, path in places.items():
-        segment = _read_tree(files, field, join(path, "tree"), join(path, "footprints"), rows.start)
+    for rows in paths:
+        segment = _read_tree(files, field, rows.start)
         is_complete = segment is not None and len(segment[0].rows) >= len(rows)
         if segment is None or not is_complete or rows.start != trees[-1].rows.stop:
             break  # what isn't covered is scanned
@@ -230,18 +243,25 @@ def read_trees(files: IndexFiles, field: Field) -> Trees | None:
     return Trees(tuple(trees), unindexed_rows(metadata))
 
 
-def _read_tree(
-    files: IndexFiles, field: Field, path: str, copies_path: str, first: int
-) -> tuple[Tree, JSON] | None:
-    """Read the R-tree of the rows from `first`, and what it says of itself."""
+def _paths(field: Field, first_row: int) -> tuple[str, str]:
+    """Paths of the R-tree of the rows from `first_row`, and of its copies."""
+    if not first_row:
+        return join(TREES, field.name), join(FOOTPRINTS, field.name)
+    segment = segment_path(field, first_row)
+    return join(segment, "tree"), join(segment, "footprints")
+
+
+def _read_tree(files: IndexFiles, field: Field, first_row: int) -> tuple[Tree, JSON] | None:
+    """Read the R-tree of the rows from `first_row`, and its metadata."""
+    path, copies_path = _paths(field, first_row)
     array = files.array(path, pa.uint8())
     if array is None or array.length < rtree.HEADER.size:
         return None
     try:
-        start = files.read(join(path, "c/0"))
-        if start is None:  # what is written last
+        head = files.read(join(path, "c/0"))
+        if head is None:  # what is written last
             return None
-        layout = rtree.layout(np.asarray(decode(array, start)[: rtree.HEADER.size]).tobytes())
+        layout = rtree.layout(np.asarray(decode(array, head)[: rtree.HEADER.size]).tobytes())
     except (ValueError, struct.error):  # somebody else's index of another kind
         return None
     if layout.dtype.kind != "f":  # of which nobody knows how they were rounded
@@ -256,13 +276,13 @@ def _read_tree(
     if copies is not None and copies.length != layout.items:
         copies = None
     covering = tuple(metadata.get("covering", ()))
-    rows_covered = range(first, first + rows)
-    ours = metadata.get("outward") is True
-    return Tree(field, array, layout, rows_covered, copies, ours, covering), metadata
+    rows_covered = range(first_row, first_row + rows)
+    outward = metadata.get("outward") is True
+    return Tree(field, array, layout, rows_covered, copies, outward, covering), metadata
 
 
 def is_ours(document: JSON) -> bool:
-    """Return whether the document of an R-tree is that of one that l2view made."""
+    """Tell by its document whether l2view made an R-tree."""
     metadata = (document.get("attributes") or {}).get(OWN) or {}
     return metadata.get("outward") is True
 
@@ -281,75 +301,73 @@ def build_tree(
     progress
         See `Progress`.
     begin
-        The first row that it covers, to the last that there is. Those before are covered by
-        others.
+        The first row that it covers; it covers all from there on.
 
     Returns
     -------
     list of int
-        The rows of which it knows nothing.
+        The rows that it doesn't index.
 
     Raises
     ------
     IngestError
-        Where nothing can be told of too many of them.
+        Where too many values aren't footprints for an index.
     """
     chunks = Chunks(hierarchy.store)
-    unknown: list[NDArray[np.int64]] = []
-    sizes = 0
+    unbounded_rows: list[NDArray[np.int64]] = []
+    nbytes = 0
 
     def blocks() -> Iterator[NDArray[np.float32]]:
-        nonlocal sizes
-        for first, values in chunk_values(chunks, field, begin):
+        nonlocal nbytes
+        for first_row, values in chunk_values(chunks, field, begin):
             corners = bounds(values, field)
-            odd = np.flatnonzero(np.isinf(corners).any(axis=1))
-            unknown.append(first + odd)
+            unbounded = np.flatnonzero(np.isinf(corners).any(axis=1))
+            unbounded_rows.append(first_row + unbounded)
             # What could be anywhere would spoil the order of all others.
-            corners[odd] = np.nan
-            sizes += values.nbytes
+            corners[unbounded] = np.nan
+            nbytes += values.nbytes
             progress(len(values))
             yield rtree.round_outward(corners)
 
     tree = rtree.build(blocks(), field.length - begin)
-    always = np.concatenate(unknown) if unknown else np.empty(0, dtype=np.int64)
-    if len(always) > MAX_UNINDEXED:
-        raise IngestError(
-            f'too many values of the field "{field.name}" aren\'t footprints for an index, '
-            f"{len(always):,}; the first is that of idx {always[0]}"
-        )
-    layout = rtree.layout(tree[: rtree.HEADER.size].tobytes())
-    start = rtree.HEADER.size + layout.boxes * layout.width
-    stop = start + layout.items * layout.row_dtype.itemsize
-    rows = begin + tree[start:stop].view(layout.row_dtype).astype(np.int64)
-    path, copied = join(TREES, field.name), join(FOOTPRINTS, field.name)
-    if begin:
-        path, copied = (join(segment_path(field, begin), name) for name in ("tree", "footprints"))
+    unindexed = np.concatenate(unbounded_rows) if unbounded_rows else np.empty(0, dtype=np.int64)
+    _check_unindexed(unindexed, field)
+    rows = begin + rtree.leaf_rows(tree)
+    path, copies_path = _paths(field, begin)
     # Where no commit holds them together, an old tree must not be read with new copies.
     remove(hierarchy, path)
-    _put_copies(hierarchy, chunks, field, copied, rows, sizes)
-    known = {
+    _put_copies(hierarchy, chunks, field, copies_path, rows, nbytes)
+    metadata = {
         "rows": len(rows),
-        "always": always.tolist(),
+        "always": unindexed.tolist(),
         "outward": True,
         "covering": list(covering_of(hierarchy, field, begin)),
     }
-    put_bytes(hierarchy, path, tree, {OWN: known})
+    put_bytes(hierarchy, path, tree, {OWN: metadata})
     if not begin:
         remove(hierarchy, join(SEGMENTS, field.name))
-    return list(always.tolist())
+    return list(unindexed.tolist())
+
+
+def _check_unindexed(unindexed: NDArray[np.int64], field: Field) -> None:
+    if len(unindexed) > MAX_UNINDEXED:
+        raise IngestError(
+            f'too many values of the field "{field.name}" aren\'t footprints for an index, '
+            f"{len(unindexed):,}; the first is that of idx {unindexed[0]}"
+        )
 
 
 def covering_of(hierarchy: Hierarchy, field: Field, begin: int = 0) -> tuple[str, ...]:
-    """Return the fields that hold west, south, east and north of footprints; none if none do.
+    """Find the fields that hold west, south, east and north of footprints, if any do.
 
     As in GeoParquet 1.1 ("covering"), under one of the usual names, of all rows from `begin`.
     """
-    known = {one.name: one for one in sync(read_fields(hierarchy, META))[0]}
+    fields = {column.name: column for column in sync(read_fields(hierarchy, META))[0]}
     for names in COVERINGS:
-        if not all(name in known and known[name].type == pa.float64() for name in names):
+        if not all(name in fields and fields[name].type == pa.float64() for name in names):
             continue
-        columns = [field, *(known[name] for name in names)]
-        reader = RowReader(Chunks(hierarchy.store), {one.name: one for one in columns})
+        columns = [field, *(fields[name] for name in names)]
+        reader = RowReader(Chunks(hierarchy.store), {column.name: column for column in columns})
         if all(
             _is_covering(reader.read([(run, None)], [field.name, *names])[0], field)
             for run in row_runs(reader.fields, begin)
@@ -359,10 +377,10 @@ def covering_of(hierarchy: Hierarchy, field: Field, begin: int = 0) -> tuple[str
 
 
 def _is_covering(batch: pa.RecordBatch, field: Field) -> bool:
-    """Return whether columns are the bounds of footprints, the first of them."""
+    """Tell whether the columns after the first are the bounds of its footprints."""
     footprints, *columns = batch.columns
-    said = np.stack([column.to_numpy(zero_copy_only=False) for column in columns], axis=1)
-    return bool(np.array_equal(said, bounds(footprints, field), equal_nan=True))
+    corners = np.stack([column.to_numpy(zero_copy_only=False) for column in columns], axis=1)
+    return bool(np.array_equal(corners, bounds(footprints, field), equal_nan=True))
 
 
 def _put_copies(
@@ -373,7 +391,7 @@ def _put_copies(
     rows: NDArray[np.int64],
     nbytes: int,
 ) -> None:
-    """Write footprints in the order `rows`, as many at a time as memory allows."""
+    """Write footprints in the order `rows`, in blocks that fit in memory."""
     put_groups(hierarchy, path)
     remove(hierarchy, path)
     above, _, name = path.rpartition("/")
@@ -388,23 +406,23 @@ def _put_copies(
             dtype="variable_length_bytes" if binary else "string",
             attributes={"order": "of the leaves of the R-tree"},
         )
-    passes = max(1, -(-nbytes // limits().copy_bytes))
-    step = -(-len(rows) // passes // chunk_rows) * chunk_rows or chunk_rows
+    block_count = max(1, -(-nbytes // limits().copy_bytes))
+    step = -(-len(rows) // block_count // chunk_rows) * chunk_rows or chunk_rows
     for start in range(0, len(rows), step):
-        wanted = rows[start : start + step]
-        order = np.argsort(wanted)
-        ascending = wanted[order]
-        parts = []
-        for first, values in chunk_values(chunks, field, int(ascending[0])):
-            low, high = np.searchsorted(ascending, (first, first + len(values)))
+        block = rows[start : start + step]
+        order = np.argsort(block)
+        ascending = block[order]
+        pieces = []
+        for first_row, values in chunk_values(chunks, field, int(ascending[0])):
+            low, high = np.searchsorted(ascending, (first_row, first_row + len(values)))
             if low < high:
-                parts.append(values.take(pa.array(ascending[low:high] - first)))
-        back = np.empty_like(order)
-        back[order] = np.arange(len(order))
-        there = pa.chunked_array(parts).cast(pa.large_binary() if binary else pa.large_string())
-        values = there.combine_chunks().take(pa.array(back)).fill_null(b"" if binary else "")
-        for at in range(0, len(values), chunk_rows):
-            part = values[at : at + chunk_rows].to_numpy(zero_copy_only=False)
+                pieces.append(values.take(pa.array(ascending[low:high] - first_row)))
+        inverse = np.empty_like(order)
+        inverse[order] = np.arange(len(order))
+        column = pa.chunked_array(pieces).cast(pa.large_binary() if binary else pa.large_string())
+        values = column.combine_chunks().take(pa.array(inverse)).fill_null(b"" if binary else "")
+        for offset in range(0, len(values), chunk_rows):
+            chunk = values[offset : offset + chunk_rows].to_numpy(zero_copy_only=False)
             if not binary:
-                part = part.astype(np.dtypes.StringDType())
-            array[start + at : start + at + len(part)] = part
+                chunk = chunk.astype(np.dtypes.StringDType())
+            array[start + offset : start + offset + len(chunk)] = chunk

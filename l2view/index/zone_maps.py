@@ -1,4 +1,4 @@
-"""Zone maps: made of all chunks of the fields, or kept up to date with a batch of rows."""
+"""Build zone maps of all chunks of the fields, or update them with a batch of rows."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ from l2view.stores.hierarchy import META, Hierarchy, join, put_values
 
 
 def has_zones(field: Field) -> bool:
-    """Return whether a field has a zone map."""
+    """Tell whether a field has a zone map."""
     return field.geometry is not None or is_orderable(field.type)
 
 
-def put_zones(hierarchy: Hierarchy, found: Iterable[Zones]) -> None:
+def put_zones(hierarchy: Hierarchy, zone_maps: Iterable[Zones]) -> None:
     """Write zone maps."""
     documents: dict[str, bytes] = {}
     chunks: dict[str, bytes] = {}
-    for zones in found:
-        said = zones.to_bytes()
+    for zones in zone_maps:
+        buffer = zones.to_bytes()
         path = hierarchy.key(join(ZONES, zones.field.name))
-        documents[f"{path}/zarr.json"] = to_json_bytes(bytes_document(len(said), len(said)))
-        chunks[f"{path}/c/0"] = said
+        documents[f"{path}/zarr.json"] = to_json_bytes(bytes_document(len(buffer), len(buffer)))
+        chunks[f"{path}/c/0"] = buffer
     if documents:
         put_groups(hierarchy, join(ZONES, "field"))
     put_values(hierarchy.store, documents)
@@ -55,7 +55,7 @@ def build_zones(hierarchy: Hierarchy, first: int = 0, progress: Progress = ignor
     hierarchy
         A store that can be written to.
     first
-        A row; what is known of those before it is kept.
+        A row; the zones of chunks before it are kept.
     progress
         See `Progress`.
     """
@@ -81,7 +81,7 @@ def extend_zones(
     added: Mapping[str, NDArray[Any]],
     replaced: Mapping[str, tuple[NDArray[np.int64], NDArray[Any]]],
 ) -> None:
-    """Bring the zone maps up to date with a batch, at a cost that only the batch tells.
+    """Update the zone maps with a batch, at a cost in proportion to the batch.
 
     Parameters
     ----------
@@ -97,59 +97,59 @@ def extend_zones(
     hierarchy = Hierarchy(store)
     fields, _ = sync(read_fields(hierarchy, META))
     indexes = Indexes(hierarchy)
-    found = []
+    zone_maps = []
     for field in filter(has_zones, fields):
         stored = indexes.zones(field)
         if field.name in replaced and stored is not None:
             stored = _widen(stored, *replaced[field.name])
         values = added.get(field.name)
         if values is None or not len(values):
-            found.extend([stored] if stored is not None else [])
+            zone_maps.extend([stored] if stored is not None else [])
             continue
         begin, length = start // field.chunk_length, field.chunk_length
         column = normalised(values, field)
         zones: list[Zone | None] = []
         for number in range(begin, -(-field.length // length)):
-            part = slice(max(number * length - start, 0), (number + 1) * length - start)
-            zones.append(zone_of(field, column[part]))
+            chunk_rows = slice(max(number * length - start, 0), (number + 1) * length - start)
+            zones.append(zone_of(field, column[chunk_rows]))
         if start % length:  # of the rows before, in the first of the chunks
             before = None if stored is None else stored.first(begin * length, start)
             zones[0] = None if before is None or zones[0] is None else merge_zones(before, zones[0])
-        found.append(_replace_from(stored, field, begin, zones, field.length))
-    put_zones(hierarchy, found)
+        zone_maps.append(_replace_from(stored, field, begin, zones, field.length))
+    put_zones(hierarchy, zone_maps)
 
 
 def _replace_from(
     stored: Zones | None, field: Field, begin: int, zones: Sequence[Zone | None], rows: int
 ) -> Zones:
-    """Return stored zones up to the chunk number `begin`, and `zones` from there on."""
-    nothing: list[Zone | None] = [None] * begin
+    """Join the stored zones before the chunk `begin` and `zones` from there on."""
+    unknown_zones: list[Zone | None] = [None] * begin
     new = zones_of(field, zones, rows).table
     if stored is None:
-        before = zones_of(field, nothing, 0).table
+        before = zones_of(field, unknown_zones, 0).table
     else:
         # A chunk that isn't covered to its end is one of which nothing is known.
-        whole = min(begin, stored.rows // field.chunk_length)
-        rest = zones_of(field, nothing[whole:], 0).table
-        before = pa.concat_tables([stored.table.slice(0, whole), rest])
+        complete = min(begin, stored.rows // field.chunk_length)
+        gap = zones_of(field, unknown_zones[complete:], 0).table
+        before = pa.concat_tables([stored.table.slice(0, complete), gap])
     return Zones(field, rows, pa.concat_tables([before, new]))
 
 
 def _widen(stored: Zones, rows: NDArray[np.int64], values: NDArray[Any]) -> Zones:
-    """Return zones that hold for some rows that were written again, too."""
+    """Widen stored zones by rows that were rewritten."""
     field = stored.field
     column = normalised(values, field)
     numbers = rows // field.chunk_length
-    places: list[int] = []
+    replaced: list[int] = []
     zones: list[Zone | None] = []
     for number in np.unique(numbers).tolist():
         start = number * field.chunk_length
         old = stored.first(start, min(start + field.chunk_length, stored.rows))
         if old is not None:
             new = zone_of(field, column.filter(pa.array(numbers == number)))
-            places.append(number)
+            replaced.append(number)
             zones.append(merge_zones(old, new))
     order = np.arange(len(stored.table))
-    order[places] = len(order) + np.arange(len(places))
-    both = pa.concat_tables([stored.table, zones_of(field, zones, 0).table])
-    return Zones(field, stored.rows, both.take(pa.array(order)))
+    order[replaced] = len(order) + np.arange(len(replaced))
+    combined = pa.concat_tables([stored.table, zones_of(field, zones, 0).table])
+    return Zones(field, stored.rows, combined.take(pa.array(order)))

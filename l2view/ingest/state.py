@@ -20,7 +20,7 @@ from l2view.granules.convention import check_version
 from l2view.granules.layouts import LAYOUTS, StorageName, detect_storage
 from l2view.index.candidates import Candidates
 from l2view.index.indexes import Indexes
-from l2view.index.sorted import spans_of
+from l2view.index.sorted import point_spans
 from l2view.meta.chunks import Chunks
 from l2view.meta.columns import Kind, Kinds, are_exact, kind_of_array
 from l2view.meta.schema import read_fields
@@ -137,11 +137,11 @@ def _indexed_rows(store: Store, ids: Sequence[str]) -> Candidates | None:
     hierarchy = Hierarchy(store)
     fields = {field.name: field for field in sync(read_fields(hierarchy, META))[0]}
     indexes = Indexes(hierarchy)
-    index = indexes.sorted(fields["id"])
+    index = indexes.sorted_index(fields["id"])
     if index is None or len(index.unindexed):
         return None
     return indexes.rows_with_values(
-        fields["id"], spans_of(list(pa.array(sorted(set(ids))))), Chunks(store)
+        fields["id"], point_spans(list(pa.array(sorted(set(ids))))), Chunks(store)
     )
 
 

@@ -20,7 +20,7 @@ from datafusion import DataFrame, Expr, SessionContext
 
 from l2view.index.candidates import EVERY, Candidates
 from l2view.index.rtree import Box
-from l2view.index.sorted import Span, spans_of
+from l2view.index.sorted import Span, point_spans
 from l2view.index.trees import COVERINGS
 from l2view.meta.schema import Field
 from l2view.search.logical_plan import SUBQUERY, kind, value
@@ -151,14 +151,14 @@ def find_candidates(
         box = None if tree is None else _covering_box(tree.covering, ordered)
         if tree is not None and box is not None:
             some = tree.candidates(chunks, [box], with_covering=True)
-            found = found if some is None else found.both(some)
+            found = found if some is None else found.intersect(some)
     for one in near:
         tree = meta.indexes.tree(meta.fields[one.field])
         some = None if tree is None else tree.candidates(chunks, one.boxes, filled=one.filled)
-        found = found if some is None else found.both(some)
+        found = found if some is None else found.intersect(some)
     for name, spans in ordered.items():
         some = meta.indexes.rows_with_values(meta.fields[name], spans, chunks)
-        found = found if some is None else found.both(some)
+        found = found if some is None else found.intersect(some)
     if asked.whole and len(near) == len(asked.parts) == len(found.pruned_by):
         return found
     return replace(found, certain=found.certain[:0])
@@ -192,7 +192,7 @@ def with_values(meta: MetaTable, name: str, values: pa.Array) -> Candidates:
     if meta.indexes is not None and name in meta.fields:
         chunks = meta.chunks()
         found = values.drop_null().unique().sort()
-        some = meta.indexes.rows_with_values(meta.fields[name], spans_of(list(found)), chunks)
+        some = meta.indexes.rows_with_values(meta.fields[name], point_spans(list(found)), chunks)
     return EVERY if some is None else some
 
 

@@ -81,7 +81,7 @@ def _find_rows(table: MetaTable, query: Query, names: Sequence[str]) -> SearchRe
         candidates = find_candidates(session.context, frame, TABLE, table)
     if query.ids is not None:
         ids = id_values(table.schema, query.ids)
-        candidates = candidates.both(with_values(table, "id", ids))
+        candidates = candidates.intersect(with_values(table, "id", ids))
     certain = candidates.certain[: query.limit]
     left = candidates.uncertain()
     if early and len(certain) == query.limit:
