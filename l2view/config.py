@@ -40,10 +40,10 @@ def most_bytes(name: str) -> int:
     L2ViewError
         Where it is none.
     """
-    said = config.get(name)
-    if isinstance(said, bool) or not isinstance(said, int | float):
-        raise L2ViewError(f"the setting {name} is a number of bytes, not {said!r}")
-    return max(0, int(said))
+    value = config.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise L2ViewError(f"the setting {name} is a number of bytes, not {value!r}")
+    return max(0, int(value))
 
 
 config = Config("l2view", defaults=[DEFAULTS])

@@ -15,15 +15,15 @@ def join_names(names: Iterable[str], *, most: int = 12) -> str:
     names = list(names)
     if not names:
         return "(none)"
-    shown = ", ".join(names[:most])
-    return shown if len(names) <= most else f"{shown}, … ({len(names):,} in all)"
+    text = ", ".join(names[:most])
+    return text if len(names) <= most else f"{text}, … ({len(names):,} in all)"
 
 
 def closest_name(name: str, names: Iterable[str]) -> str | None:
-    """Return the one of `names` that `name` was most likely meant to be."""
-    folded = {other.casefold(): other for other in names}
-    found = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.6)
-    return folded[found[0]] if found else None
+    """Return the name in `names` that is closest to `name`, None where none is close."""
+    folded = {candidate.casefold(): candidate for candidate in names}
+    matches = difflib.get_close_matches(name.casefold(), list(folded), n=1, cutoff=0.6)
+    return folded[matches[0]] if matches else None
 
 
 def unknown_name(kind: str, name: str, names: Iterable[str], plural: str | None = None) -> str:
@@ -53,14 +53,14 @@ def strip_credentials(text: str) -> str:
     """
 
     def bare(match: re.Match[str]) -> str:
-        parts = urlsplit(match.group())
-        return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))
+        url = urlsplit(match.group())
+        return urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path, "", ""))
 
     return _URLS.sub(bare, text)
 
 
 def first_line(error: Exception) -> str:
-    """Return what an error says, in one line and without credentials."""
+    """Return the message of an error, in one line and without credentials."""
     if isinstance(error, L2ViewError):
         return str(error)
     lines = str(error).strip().splitlines()

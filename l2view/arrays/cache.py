@@ -86,7 +86,7 @@ class ChunkCache:
         """
         values: dict[int, Value] = {}
         waiting: dict[int, Future[Value]] = {}
-        own: dict[int, Future[Value]] = {}
+        missing: dict[int, Future[Value]] = {}
         with self._lock:
             for at, key in enumerate(keys):
                 if key in self._values:
@@ -95,21 +95,21 @@ class ChunkCache:
                 elif key in self._pending:
                     waiting[at] = self._pending[key]
                 else:
-                    own[at] = self._pending[key] = Future()
+                    missing[at] = self._pending[key] = Future()
         try:
-            made = make(list(own)) if own else []
-            for (at, future), value in zip(own.items(), made, strict=True):
+            new_values = make(list(missing)) if missing else []
+            for (at, future), value in zip(missing.items(), new_values, strict=True):
                 self.put(keys[at], value, sizeof(value))
                 future.set_result(value)
                 values[at] = value
         except BaseException as error:
-            for future in own.values():
+            for future in missing.values():
                 if not future.done():
                     future.set_exception(error)
             raise
         finally:
             with self._lock:
-                for at in own:
+                for at in missing:
                     del self._pending[keys[at]]
         values |= {at: future.result() for at, future in waiting.items()}
         return [values[at] for at in range(len(keys))]

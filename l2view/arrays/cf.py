@@ -65,7 +65,7 @@ REWRITTEN = frozenset({*MISSING, *SCALING, "_Unsigned"})
 
 
 def is_time(attributes: Mapping[str, Any]) -> bool:
-    """Return whether the attributes say that numbers are times, or lengths of time."""
+    """Return whether the attributes declare times or durations."""
     units = str(attributes.get("units", ""))
     if " since " in units:
         return True
@@ -298,7 +298,7 @@ class Packing:
         return self.decode(stored).astype(np.float64, copy=False)
 
     def valid(self, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
-        """Return which stored values aren't missing, of the same shape; None where all are there.
+        """Return the mask of stored values that aren't missing, None where all are valid.
 
         NaN and NaT are missing.
         """

@@ -67,7 +67,7 @@ def common_dtype(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
 
 
 def _kind(dtype: np.dtype[Any]) -> str:
-    """Return what values of a dtype are."""
+    """Return the kind of a dtype's values."""
     return {"b": "bool", "U": "text", "T": "text"}.get(
         dtype.kind, "number" if dtype.kind in "iufc" else dtype.kind
     )

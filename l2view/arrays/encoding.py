@@ -102,7 +102,7 @@ class ArrayEncoding:
         return Packing.of(self.attributes, self.dtype).missing_scalar is not None
 
     def accepts_unchanged(self, variant: JSON) -> bool:
-        """Return whether the chunks of a variant are chunks of this encoding as they are."""
+        """Return whether the chunks of a variant already have this encoding."""
         if json.dumps(variant["data_type"]) != json.dumps(self.data_type):
             return False
         if json.dumps(variant["codecs"]) != json.dumps(list(self.codecs)):

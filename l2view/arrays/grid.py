@@ -36,8 +36,8 @@ def regular_edges(begin: int, end: int, chunk: int) -> Edges:
     """
     if end <= begin:
         return np.zeros(1, dtype=np.int64)
-    first = begin // max(chunk, 1) * max(chunk, 1)
-    starts = np.arange(first, end, max(chunk, 1), dtype=np.int64)
+    start = begin // max(chunk, 1) * max(chunk, 1)
+    starts = np.arange(start, end, max(chunk, 1), dtype=np.int64)
     return np.append(np.maximum(starts, begin), end) - begin
 
 
@@ -80,16 +80,16 @@ def tiles(
     lengths = _tile_lengths(counts, shards, room)
     yield from itertools.product(
         *(
-            [part for run in runs(mask) for part in _split(run, length)]
+            [span for run in runs(mask) for span in _split_run(run, length)]
             for mask, length in zip(masks, lengths, strict=True)
         )
     )
 
 
-def first_and_rest(
+def read_steps(
     masks: Sequence[NDArray[np.bool_]],
 ) -> Iterator[tuple[int, list[NDArray[np.bool_]]]]:
-    """Yield the chunks at the first place along the first axis, for windows of few cells; others.
+    """Yield the first chunks along the first axis, for windows of few cells; then all others.
 
     Yields
     ------
@@ -99,14 +99,14 @@ def first_and_rest(
     if not masks or masks[0].sum() < 2:
         yield FEW_CELLS, list(masks)
         return
-    first = np.zeros_like(masks[0])
-    first[np.flatnonzero(masks[0])[0]] = True
-    yield FEW_CELLS, [first, *masks[1:]]
-    yield ALL_CELLS, [masks[0] & ~first, *masks[1:]]
+    leading = np.zeros_like(masks[0])
+    leading[np.flatnonzero(masks[0])[0]] = True
+    yield FEW_CELLS, [leading, *masks[1:]]
+    yield ALL_CELLS, [masks[0] & ~leading, *masks[1:]]
 
 
 def _tile_lengths(counts: Sequence[int], shards: Sequence[int], room: int) -> list[int]:
-    """Return how many chunks along each axis are read together, `room` of them at most."""
+    """Return the chunks of a tile along each axis, at most `room` in all."""
     fits_shard = math.prod(shards) <= room
     lengths = list(shards) if fits_shard else [1] * len(counts)
     unit = tuple(lengths)
@@ -117,7 +117,7 @@ def _tile_lengths(counts: Sequence[int], shards: Sequence[int], room: int) -> li
     return lengths
 
 
-def _split(run: range, length: int) -> Iterator[range]:
+def _split_run(run: range, length: int) -> Iterator[range]:
     """Yield a run of chunks in parts that end where multiples of `length` do."""
     start = run.start
     while start < run.stop:
@@ -136,8 +136,8 @@ def slabs(shape: Sequence[int], most: int) -> Iterator[Window]:
         below *= shape[axis]
         axis -= 1
     step = max(most // below, 1)
-    rest = tuple(map(range, shape[axis + 1 :]))
+    suffix = tuple(map(range, shape[axis + 1 :]))
     for outer in np.ndindex(*shape[:axis]):
-        first = tuple(range(at, at + 1) for at in outer)
+        prefix = tuple(range(at, at + 1) for at in outer)
         for start in range(0, shape[axis], step):
-            yield (*first, range(start, min(start + step, shape[axis])), *rest)
+            yield (*prefix, range(start, min(start + step, shape[axis])), *suffix)

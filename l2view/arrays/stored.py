@@ -42,8 +42,8 @@ type Index = tuple[int, ...]
 
 
 @lru_cache(maxsize=1)
-def _decoding(process: int) -> threading.BoundedSemaphore:
-    """Return what limits how many threads of a process decode at once to its processors."""
+def _decode_slots(process: int) -> threading.BoundedSemaphore:
+    """Return the semaphore that limits a process's decoding threads to its processors."""
     return threading.BoundedSemaphore((os.cpu_count() or 1) + 1)
 
 
@@ -119,7 +119,7 @@ class ChunkDecoder:
         """Return a whole chunk, of which `spec` and `transform` tell."""
         assert self.spec is not None
         assert self.transform is not None
-        with _decoding(os.getpid()):
+        with _decode_slots(os.getpid()):
             if not self.zstd:
                 return np.asarray(self.transform.decode_chunk(raw, self.spec).as_numpy_array())
             nbytes = math.prod(self.spec.shape) * self.dtype.itemsize
@@ -128,7 +128,7 @@ class ChunkDecoder:
 
 
 def _is_zstd(codecs: Sequence[Any]) -> bool:
-    """Return whether codecs are those of `ChunkDecoder.zstd`."""
+    """Return whether codecs are plain bytes in Zstandard (see `ChunkDecoder.zstd`)."""
     if len(codecs) != 2 or not isinstance(codecs[0], BytesCodec):
         return False
     order = getattr(codecs[0].endian, "value", codecs[0].endian)
@@ -143,8 +143,8 @@ class StoredArray:
     ----------
     name
         What messages call it.
-    place
-        Where it lies.
+    store_path
+        Its store, and its path there.
     open
         Opens it.
     decoder
@@ -158,14 +158,14 @@ class StoredArray:
     """
 
     name: str
-    place: StorePath
+    store_path: StorePath
     open: Callable[[], zarr.Array[Any]]
     decoder: ChunkDecoder
     length: tuple[int, ...]
     values: ValueDecoder
     begin: tuple[int, ...]
     shape: tuple[int, ...]
-    _kept: tuple[Window, NDArray[Any]] | None = None
+    _cached: tuple[Window, NDArray[Any]] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @classmethod
@@ -189,12 +189,12 @@ class StoredArray:
         return tuple(regular_edges(at, at + length, chunk) for at, length, chunk in axes)
 
     def chunks(self, window: Window) -> Window:
-        """Return the chunks that hold a window: their numbers along each axis."""
+        """Return the indices of the chunks of a window, along each axis."""
         spans = []
         for axis, edges in zip(window, self.edges, strict=True):
-            first = int(np.searchsorted(edges, axis.start, side="right")) - 1
-            last = int(np.searchsorted(edges, axis.stop, side="left"))
-            spans.append(range(max(first, 0), max(last, first)))
+            start = int(np.searchsorted(edges, axis.start, side="right")) - 1
+            stop = int(np.searchsorted(edges, axis.stop, side="left"))
+            spans.append(range(max(start, 0), max(stop, start)))
         return tuple(spans)
 
     def extent(self, chunks: Window) -> Window:
@@ -206,30 +206,30 @@ class StoredArray:
         """Return the key, below the array, of the object with the chunk at `index`."""
         if self.decoder.chunks is None:
             return self.decoder.key(index)
-        first = [at // max(n, 1) for at, n in zip(self.begin, self.decoder.chunks, strict=True)]
-        axes = zip(index, first, self.decoder.shards, strict=True)
+        offsets = [at // max(n, 1) for at, n in zip(self.begin, self.decoder.chunks, strict=True)]
+        axes = zip(index, offsets, self.decoder.shards, strict=True)
         return self.decoder.key(tuple((at + begin) // shard for at, begin, shard in axes))
 
     def read_arrow(self, window: Window) -> pa.Array:
         """Return the values of a window, in C order."""
         return self.to_arrow(self.read_stored(window))
 
-    def read_next(self, window: Window, *, whole: bool = False) -> pa.Array:
+    def read_next(self, window: Window, *, cache_all: bool = False) -> pa.Array:
         """Return the values of a window, of which others are asked next.
 
         What has to be decoded for it is kept until another is asked: the chunks that hold it,
-        where they are larger; all of the array, where it is asked for `whole` and is small.
+        where they are larger; all of the array, with `cache_all` and where it is small.
         """
-        if whole and math.prod(self.shape) <= MAX_KEPT:
+        if cache_all and math.prod(self.shape) <= MAX_KEPT:
             block: Window = tuple(map(range, self.shape))
         else:
             block = self.extent(self.chunks(window))
             if size(block) <= 2 * size(window):
                 return self.read_arrow(window)
         with self._lock:
-            if self._kept is None or not _holds(self._kept[0], window):
-                self._kept = block, self.read_stored(block)
-            block, stored = self._kept
+            if self._cached is None or not _contains(self._cached[0], window):
+                self._cached = block, self.read_stored(block)
+            block, stored = self._cached
         pairs = zip(window, block, strict=True)
         inside = tuple(slice(axis.start - at.start, axis.stop - at.start) for axis, at in pairs)
         return self.to_arrow(stored[inside])
@@ -237,7 +237,7 @@ class StoredArray:
     def keep(self) -> None:
         """Read all of it, where it is small, for those who ask for parts of it."""
         if math.prod(self.shape) <= MAX_KEPT:
-            self.read_next(tuple(range(min(length, 1)) for length in self.shape), whole=True)
+            self.read_next(tuple(range(min(length, 1)) for length in self.shape), cache_all=True)
 
     def to_arrow(self, stored: NDArray[Any]) -> pa.Array:
         """Return stored values as they are shown, in C order.
@@ -257,7 +257,7 @@ class StoredArray:
             ) from error
 
     def read_cached(self, key: Hashable, window: Window) -> NDArray[Any]:
-        """Return what is stored of a window, of chunks that are kept for their neighbours.
+        """Return the stored values of a window, of chunks that are cached for their neighbours.
 
         Parameters
         ----------
@@ -274,7 +274,7 @@ class StoredArray:
         indices = list(itertools.product(*self.chunks(window)))
         chunks = CHUNKS.fetch(
             [(key, index) for index in indices],
-            lambda missing: self._explaining(
+            lambda missing: self._with_chunk_errors(
                 self.chunks(window), lambda: self._chunks([indices[at] for at in missing])
             ),
             lambda chunk: chunk.nbytes,
@@ -288,23 +288,23 @@ class StoredArray:
         return stored
 
     def _overlap(self, index: Index, window: Window) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-        """Return where a chunk and a window overlap: as part of the window, and of the chunk."""
+        """Return the overlap of a chunk and a window: in the window, and in the chunk."""
         inside, of_chunk = [], []
         for axis, extent in zip(window, self.extent(_single(index)), strict=True):
-            first, last = max(axis.start, extent.start), min(axis.stop, extent.stop)
-            inside.append(slice(first - axis.start, last - axis.start))
-            of_chunk.append(slice(first - extent.start, last - extent.start))
+            begin, end = max(axis.start, extent.start), min(axis.stop, extent.stop)
+            inside.append(slice(begin - axis.start, end - axis.start))
+            of_chunk.append(slice(begin - extent.start, end - extent.start))
         return tuple(inside), tuple(of_chunk)
 
     def read_stored(self, window: Window) -> NDArray[Any]:
-        """Return what is stored of a window.
+        """Return the stored values of a window.
 
         Raises
         ------
         ChunkError
             Naming the first chunk that can't be read.
         """
-        return self._explaining(self.chunks(window), lambda: self._window(window))
+        return self._with_chunk_errors(self.chunks(window), lambda: self._window(window))
 
     def _window(self, window: Window) -> NDArray[Any]:
         spans = self.chunks(window)
@@ -327,7 +327,7 @@ class StoredArray:
         if not self._is_decoded_at_once:
             return [self._window(extent) for extent in extents]
         decoder, decoded = self.decoder, []
-        keys = [join(self.place.path, self.key(index)) for index in indices]
+        keys = [join(self.store_path.path, self.key(index)) for index in indices]
         for index, extent, raw in zip(indices, extents, self._get(keys), strict=True):
             shape = tuple(map(len, extent))
             if raw is None:
@@ -342,8 +342,8 @@ class StoredArray:
         return decoded
 
     def _get(self, keys: Sequence[str]) -> list[Buffer | None]:
-        """Return what is stored at some keys, asked for together where that is faster."""
-        prototype, store = default_buffer_prototype(), self.place.store
+        """Return the stored bytes of keys, requested together where that is faster."""
+        prototype, store = default_buffer_prototype(), self.store_path.store
         if reads_sync(store):
             return [store.get_sync(key, prototype=prototype) for key in keys]
 
@@ -352,8 +352,8 @@ class StoredArray:
 
         return sync(get_all())
 
-    def _explaining[Result](self, chunks: Window, read: Callable[[], Result]) -> Result:
-        """Return what `read` does; an error of it names the first of some chunks that fails."""
+    def _with_chunk_errors[Result](self, chunks: Window, read: Callable[[], Result]) -> Result:
+        """Return the result of `read`; an error names the first chunk that fails."""
         try:
             return read()
         except (L2ViewError, MemoryError):
@@ -378,7 +378,7 @@ def _single(index: Index) -> Window:
     return tuple(range(at, at + 1) for at in index)
 
 
-def _holds(block: Window, window: Window) -> bool:
-    """Return whether a window lies in a block."""
+def _contains(block: Window, window: Window) -> bool:
+    """Return whether a block contains a window."""
     pairs = zip(block, window, strict=True)
     return all(outer.start <= axis.start and axis.stop <= outer.stop for outer, axis in pairs)

@@ -79,7 +79,7 @@ class StoredChunks(StoreTable):
     def _batch(self, node: Node, chunks: ChunkTable, encoding: ChunkKeyEncoding) -> pa.RecordBatch:
         count, rank = chunks.index.shape
         keys = [encoding.encode_chunk_key(tuple(index)) for index in chunks.index.tolist()]
-        ends = pa.array(np.arange(count + 1, dtype=np.int32) * rank)
+        offsets = pa.array(np.arange(count + 1, dtype=np.int32) * rank)
         inline, native = chunks.kinds == INLINE, chunks.kinds == NATIVE
         paths = [
             None if hidden else path for path, hidden in zip(chunks.paths, inline, strict=True)
@@ -89,7 +89,7 @@ class StoredChunks(StoreTable):
                 pa.repeat(self.source.label, count),
                 pa.repeat(node.path, count),
                 pa.array(keys, pa.string()),
-                pa.ListArray.from_arrays(ends, pa.array(chunks.index.ravel())),
+                pa.ListArray.from_arrays(offsets, pa.array(chunks.index.ravel())),
                 pa.array(paths, pa.string()),
                 pa.array(chunks.lengths.astype(np.int64), mask=~native),
                 pa.array(chunks.offsets, mask=inline),

@@ -58,11 +58,11 @@ class CellColumns:
         They are ``dim_0``, ``dim_1`` and so on, and the names of dimensions without coordinates.
         """
         numbered = {dimension_column(axis): axis for axis in range(len(self.dimensions))}
-        taken = {*numbered, *self.coordinates, *self.labels.names, *self.hidden, VALUE}
+        reserved = {*numbered, *self.coordinates, *self.labels.names, *self.hidden, VALUE}
         return numbered | {
             name: axis
             for axis, name in enumerate(self.dimensions)
-            if name is not None and name not in taken and self.dimensions.count(name) == 1
+            if name is not None and name not in reserved and self.dimensions.count(name) == 1
         }
 
     @cached_property
@@ -127,20 +127,21 @@ def dimension_column(axis: int) -> str:
     return f"dim_{axis}"
 
 
-def shared_axes(own: Sequence[str | None], dimensions: Sequence[str | None]) -> tuple[int, ...]:
-    """Return along which axes of an array another one lies, none where it does not.
+def shared_axes(
+    coordinate: Sequence[str | None], dimensions: Sequence[str | None]
+) -> tuple[int, ...]:
+    """Return the axes of an array along which a coordinate lies, none where it does not.
 
     Parameters
     ----------
-    own
-        The dimensions of the other.
+    coordinate
+        The dimensions of the coordinate.
     dimensions
         Those of the array, which must have each of them once, in the same order.
     """
-    known = list(dimensions)
-    if not all(name is not None and known.count(name) == 1 for name in own):
+    if not all(name is not None and dimensions.count(name) == 1 for name in coordinate):
         return ()
-    axes = tuple(known.index(name) for name in own)
+    axes = tuple(dimensions.index(name) for name in coordinate)
     return axes if axes == tuple(sorted(set(axes))) else ()
 
 

@@ -51,28 +51,28 @@ def cells(
     visible = [[path for path in inventory.arrays if tree.shows(path)] for inventory in inventories]
     profiles = []
     for inventory, paths in zip(inventories, visible, strict=True):
-        path = _path(variable, paths)
+        path = _resolve_variable(variable, paths)
         if path is not None:
             profiles.append(ProfileVariable.of(inventory, inventory.arrays[path], decode))
     if not profiles and any(visible):
-        known = dict.fromkeys(path for paths in visible for path in paths)
-        raise QueryError(unknown_name("variable", variable, known))
+        array_paths = dict.fromkeys(path for paths in visible for path in paths)
+        raise QueryError(unknown_name("variable", variable, array_paths))
     rows = np.concatenate(
         [np.zeros(0, dtype=np.int64), *(inventory.rows for inventory in inventories)]
     )
-    lost = np.setdiff1d(np.arange(len(tree.granules)), rows)
-    if len(lost):
+    missing = np.setdiff1d(np.arange(len(tree.granules)), rows)
+    if len(missing):
         warn(
-            f"{len(lost):,} of {len(tree.granules):,} granules have no arrays in "
+            f"{len(missing):,} of {len(tree.granules):,} granules have no arrays in "
             f"{tree.description['collection']}, and so no cells: "
-            f"{tree.granules.sample_names(lost.tolist())}",
+            f"{tree.granules.sample_names(missing.tolist())}",
             MissingGranuleWarning,
         )
     return TableDataset(CellTable(variable, _sets(tree, variable, profiles), max_cells))
 
 
-def _path(variable: str, paths: Sequence[str]) -> str | None:
-    """Return which of a granule's arrays a variable is: by its path, or by its name alone.
+def _resolve_variable(variable: str, paths: Sequence[str]) -> str | None:
+    """Return the path of a variable, which is given by its path or its name alone.
 
     Raises
     ------
@@ -114,11 +114,11 @@ def _sets(
     dimensions = {name for array in arrays for name in array.dimensions if name is not None}
     numbered = map(dimension_column, range(max((array.rank for array in arrays), default=0)))
     fields = tree.granules.schema
-    called = field_names(fields.names, {VALUE, GRANULE, *numbered, *types, *dimensions})
+    label_names = field_names(fields.names, {VALUE, GRANULE, *numbered, *types, *dimensions})
     labels = pa.schema(
         [
             pa.field(GRANULE, pa.string(), nullable=False),
-            *(fields.field(name).with_name(label) for name, label in called.items()),
+            *(fields.field(name).with_name(label) for name, label in label_names.items()),
         ]
     )
     if not sets:
@@ -126,17 +126,19 @@ def _sets(
     columns = [
         CellColumns(
             labels=labels,
-            dimensions=first.values.array.dimensions,
-            coordinates={name: coordinate.axes for name, coordinate in first.coordinates.items()},
+            dimensions=representative.values.array.dimensions,
+            coordinates={
+                name: coordinate.axes for name, coordinate in representative.coordinates.items()
+            },
             types=types,
             value=value,
             hidden=hidden,
         )
-        for first, *_ in sets.values()
+        for representative, *_ in sets.values()
     ]
     return tuple(
-        GranuleArrays(tree, own_columns, tuple(members))
-        for own_columns, members in zip(merge_columns(columns), sets.values(), strict=True)
+        GranuleArrays(tree, set_columns, tuple(members))
+        for set_columns, members in zip(merge_columns(columns), sets.values(), strict=True)
     )
 
 
@@ -220,16 +222,18 @@ class ProfileVariable:
                 f"{array.path} can't be decoded: {error}; decode => false gives what is stored"
             ) from error
         coordinates: dict[str, DecodedArrays] = {}
-        taken = {VALUE, GRANULE, *map(dimension_column, range(array.rank))}
+        reserved = {VALUE, GRANULE, *map(dimension_column, range(array.rank))}
         hidden = set()
-        for name, other in _coordinates(inventory, array):
-            axes = _axes(other, array)
+        for name, coordinate in _coordinates(inventory, array):
+            axes = _coordinate_axes(coordinate, array)
             if axes is None:
                 hidden.add(name)
-            elif axes and name not in {*taken, *coordinates}:
-                is_axis = other.dimensions == (name,)
-                decode_as = tuple(_coordinate_decoder(v, is_axis=is_axis) for v in other.variants)
-                coordinates[name] = DecodedArrays(other, decode_as, axes)
+            elif axes and name not in {*reserved, *coordinates}:
+                is_axis = coordinate.dimensions == (name,)
+                decode_as = tuple(
+                    _coordinate_decoder(v, is_axis=is_axis) for v in coordinate.variants
+                )
+                coordinates[name] = DecodedArrays(coordinate, decode_as, axes)
         values = DecodedArrays(array, tuple(decoders))
         return cls(inventory.rows, values, coordinates, frozenset(hidden))
 
@@ -254,19 +258,21 @@ def _coordinate_decoder(variant: JSON, *, is_axis: bool) -> ValueDecoder:
         return ValueDecoder.of_document(variant, decode=False).wide
 
 
-def _axes(other: ArrayInventory, array: ArrayInventory) -> tuple[int, ...] | None:
-    """Return along which axes of granules' arrays another of their arrays lies, none if it doesn't.
+def _coordinate_axes(coordinate: ArrayInventory, array: ArrayInventory) -> tuple[int, ...] | None:
+    """Return the axes of an array along which a coordinate lies, none where it does not.
 
-    None where it does for some of the granules only.
+    None where it lies there in some of the granules only.
     """
-    axes = shared_axes(other.dimensions, array.dimensions)
+    axes = shared_axes(coordinate.dimensions, array.dimensions)
     if not axes:
         return ()
-    same = (other.ends - other.begins == (array.ends - array.begins)[:, list(axes)]).all(axis=1)
+    same = (coordinate.ends - coordinate.begins == (array.ends - array.begins)[:, list(axes)]).all(
+        axis=1
+    )
     if same.any() and not same.all():
         warn(
-            f"{other.path} is as long as {array.path} in {same.sum():,} of {len(same):,} granules "
-            "that are else alike, and is no column",
+            f"{coordinate.path} is as long as {array.path} in {same.sum():,} of {len(same):,} "
+            "granules that are else alike, and is no column",
             L2ViewWarning,
         )
         return None
@@ -276,7 +282,7 @@ def _axes(other: ArrayInventory, array: ArrayInventory) -> tuple[int, ...] | Non
 def _coordinates(
     inventory: Inventory, array: ArrayInventory
 ) -> Iterator[tuple[str, ArrayInventory]]:
-    """Yield what may be coordinates of an array, by their names.
+    """Yield the candidate coordinates of an array, by name.
 
     Where neither dimensions nor the attribute ``coordinates`` name them, they are the latitudes and
     longitudes nearest to it.
@@ -288,13 +294,13 @@ def _coordinates(
                 yield name, inventory.arrays[path]
                 break
     for words in (LATITUDE, LONGITUDE):
-        for other in sort_by_distance(coordinates_of(inventory, words), array.path):
-            if other.rank > 1:
-                yield _name(other.path), other
+        for coordinate in sort_by_distance(coordinates_of(inventory, words), array.path):
+            if coordinate.rank > 1:
+                yield _name(coordinate.path), coordinate
 
 
 def _column_dtype(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any] | None:
-    """Return the dtype that has all values of others, None where they are columns of one type.
+    """Return the dtype that holds all values, None where they are columns of one type.
 
     Raises
     ------
@@ -310,7 +316,7 @@ def _column_dtype(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any] | None:
 def _with_common_values(
     variable: str, profiles: Sequence[ProfileVariable]
 ) -> tuple[pa.DataType, Sequence[ProfileVariable]]:
-    """Return the type that values have in common, and arrays with values of it.
+    """Return the common type of the values, and the arrays cast to it.
 
     Raises
     ------
@@ -328,14 +334,14 @@ def _with_common_values(
             "are alike"
         ) from error
     cast = [replace(profile, values=profile.values.cast(dtype)) for profile in profiles]
-    first = next(profile.values for profile in profiles if profile.values.variants)
-    return first.type if dtype is None else arrow_type(dtype), cast
+    arrays = next(profile.values for profile in profiles if profile.values.variants)
+    return arrays.type if dtype is None else arrow_type(dtype), cast
 
 
 def _with_common_coordinates(
     variable: str, profiles: Sequence[ProfileVariable]
 ) -> tuple[dict[str, pa.DataType], list[str], Sequence[ProfileVariable]]:
-    """Return the types of coordinates, those that have none in common, and arrays without these."""
+    """Return the common types of coordinates, those without any, and arrays without these."""
     arrays: dict[str, list[DecodedArrays]] = {}
     for profile in profiles:
         for name, coordinate in profile.coordinates.items():
@@ -399,7 +405,7 @@ class GranuleArrays:
 
     @cached_property
     def _members(self) -> NDArray[np.int64]:
-        """The profile of profile array, and its number in it, of shape (n, 2)."""
+        """The profile of each array, and its number in it, of shape (n, 2)."""
         members = [
             np.stack([np.full(len(profile.rows), number), np.arange(len(profile.rows))], axis=1)
             for number, profile in enumerate(self.profiles)
@@ -457,7 +463,7 @@ class LazyCoordinates(Mapping[str, StoredArray]):
     Parameters
     ----------
     openers
-        What opens profile.
+        Open each array, by name.
     """
 
     def __init__(self, openers: Mapping[str, Callable[[], StoredArray]]) -> None:

@@ -100,8 +100,8 @@ class Nodes(StoreTable):
         """Yield the rows (see `l2view.scan.dataset.Part`)."""
         label = self.source.label
         root = label if label.endswith("/") else f"{label}/"
-        wanted = (node for node in nodes(self.source) if node.is_array == (self.kind == "array"))
-        for some in batched(wanted, MAX_BATCH):
+        selected = (node for node in nodes(self.source) if node.is_array == (self.kind == "array"))
+        for batch_nodes in batched(selected, MAX_BATCH):
             rows = [
                 (_array(node) if node.is_array else _group(node))
                 | {
@@ -109,7 +109,7 @@ class Nodes(StoreTable):
                     "metadata_path": root + node.key,
                     "zarr_format": node.zarr_format,
                 }
-                for node in some
+                for node in batch_nodes
             ]
             batch = pa.RecordBatch.from_pylist(rows, self.schema)
             yield select_rows(batch, columns, condition)
@@ -120,8 +120,8 @@ def select_rows(
 ) -> pa.RecordBatch:
     """Return some columns of the rows that fulfil a condition."""
     if condition is not None:
-        known = {name: batch.column(name) for name in condition.columns}
-        batch = batch.filter(pa.array(condition.may_hold(known, len(batch))))
+        values = {name: batch.column(name) for name in condition.columns}
+        batch = batch.filter(pa.array(condition.may_hold(values, len(batch))))
     if not columns:  # a batch of no columns still has a length
         return pa.record_batch({"_": pa.nulls(len(batch))}).select([])
     return batch.select(list(columns))
@@ -164,15 +164,15 @@ def _group(node: Node) -> JSON:
 def _array(node: Node) -> JSON:
     """Return the row of an array; what it says in an unknown way is NULL, and warned of."""
     try:
-        row = _of_v2(node) if node.zarr_format == 2 else _of_v3(node.document or {})
+        row = _v2_row(node) if node.zarr_format == 2 else _v3_row(node.document or {})
     except (KeyError, TypeError, ValueError) as error:
         warn(f"the metadata of {node.path} can't be told: {error}", SkippedArrayWarning)
         row = {}
     return row | {"array_path": node.path}
 
 
-def _of_v2(node: Node) -> JSON:
-    """Return what Zarr v2 says of an array, as it says it."""
+def _v2_row(node: Node) -> JSON:
+    """Return the row of a Zarr v2 array, as its metadata are stored."""
     stored = node.zarray
     shape, chunks, dtype = stored["shape"], stored["chunks"], stored["dtype"]
     codecs = [*(stored.get("filters") or ()), *filter(None, [stored.get("compressor")])]
@@ -196,8 +196,8 @@ def _of_v2(node: Node) -> JSON:
     }
 
 
-def _of_v3(document: JSON) -> JSON:
-    """Return what Zarr v3 says of an array."""
+def _v3_row(document: JSON) -> JSON:
+    """Return the row of a Zarr v3 array."""
     shape: list[int] = document["shape"]
     codecs = [_with_name(codec) for codec in document["codecs"]]
     encoding = _with_name(document["chunk_key_encoding"])
@@ -279,7 +279,7 @@ def _order(codecs: Sequence[JSON]) -> str:
 
 
 def _compressor(codecs: Sequence[JSON]) -> str | None:
-    """Return the codec that compresses, as numcodecs describes it, None where there is none."""
+    """Return the compressor as numcodecs describes it, None where there is none."""
     for codec in _inner(codecs):
         try:
             compresses = issubclass(get_codec_class(codec["name"]), BytesBytesCodec)

@@ -143,8 +143,8 @@ class SingleArray:
     @cached_property
     def _array_with_coordinates(self) -> ArrayWithCoordinates:
         coordinates = {
-            name: StoredArray.of(other.path, other, coordinate_decoder(other, name))
-            for name, (_, other) in self._coordinates.items()
+            name: StoredArray.of(coordinate.path, coordinate, coordinate_decoder(coordinate, name))
+            for name, (_, coordinate) in self._coordinates.items()
         }
         values = StoredArray.of(self.name, self.array, self._decoder)
         return ArrayWithCoordinates(values, coordinates)
@@ -186,7 +186,7 @@ class SingleArray:
     def _coordinates(self) -> Mapping[str, tuple[tuple[int, ...], zarr.Array[Any]]]:
         """The coordinates, and the axes along which each lies."""
         dimensions = dimensions_of(self.array)
-        taken = {VALUE, *map(dimension_column, range(self.array.ndim))}
+        reserved = {VALUE, *map(dimension_column, range(self.array.ndim))}
         coordinates: dict[str, tuple[tuple[int, ...], zarr.Array[Any]]] = {}
         for name, array in self._candidates:
             if array is None:
@@ -194,7 +194,7 @@ class SingleArray:
                 continue
             axes = shared_axes(dimensions_of(array), dimensions)
             same = array.shape == tuple(self.array.shape[axis] for axis in axes)
-            if axes and same and name not in {*taken, *coordinates}:
+            if axes and same and name not in {*reserved, *coordinates}:
                 coordinates[name] = (axes, array)
         return coordinates
 

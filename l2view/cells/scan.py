@@ -23,7 +23,7 @@ import pyarrow as pa
 import zarr.core.sync
 from numpy.typing import NDArray
 
-from l2view.arrays.grid import first_and_rest, size, tiles
+from l2view.arrays.grid import read_steps, size, tiles
 from l2view.cells.columns import ArraySet
 from l2view.cells.windows import MAX_WINDOW, CellWindow, LabelledArray, Mask, ReadWindow
 from l2view.errors import QueryError
@@ -120,23 +120,23 @@ class CellTable:
             Where there are more than `max_cells` cells, and nothing says which are wanted.
         """
         numbers = [(arrays, _prune(arrays, condition)) for arrays in self.arrays]
-        total = sum(_total(arrays.shapes[own]) for arrays, own in numbers)
+        total = sum(_total(arrays.shapes[selected]) for arrays, selected in numbers)
         if total > self.max_cells and not early and not self._is_narrowed(condition):
             raise self.too_many(f"{total:,}")
         scan = ScanState(self, early)
         if early or not several or total <= MAX_WINDOW:
             return [CellsPart(scan, numbers)]
         ahead = max(MAX_CELLS_AHEAD // WORKERS, MAX_WINDOW)
-        if sum(len(own) for _, own in numbers) < 4 * WORKERS:
+        if sum(len(selected) for _, selected in numbers) < 4 * WORKERS:
             return [CellsPart(scan, numbers, at, WORKERS, ahead) for at in range(WORKERS)]
-        shares = [(arrays, np.array_split(own, WORKERS)) for arrays, own in numbers]
+        shares = [(arrays, np.array_split(selected, WORKERS)) for arrays, selected in numbers]
         return [
             CellsPart(scan, [(arrays, share[at]) for arrays, share in shares], ahead=ahead)
             for at in range(WORKERS)
         ]
 
     def _is_narrowed(self, condition: Condition | None) -> bool:
-        """Return whether a condition may leave chunks out."""
+        """Return whether a condition can exclude chunks."""
         return condition is not None and any(
             condition.looks_at(arrays.columns.along(axis))
             for arrays in self.arrays
@@ -160,10 +160,10 @@ def _prune(arrays: ArraySet, condition: Condition | None) -> NDArray[np.int64]:
     if condition is not None and condition.looks_at([*columns.labels.names, *columns.absent]):
         names = [name for name in columns.labels.names if name in condition.columns]
         table = arrays.labels(names)
-        known = {name: table.column(name).combine_chunks() for name in names}
+        values = {name: table.column(name).combine_chunks() for name in names}
         for name in columns.absent.keys() & condition.columns:
-            known[name] = pa.nulls(len(alive), columns.absent[name])
-        alive = alive & condition.may_hold(known, len(alive))
+            values[name] = pa.nulls(len(alive), columns.absent[name])
+        alive = alive & condition.may_hold(values, len(alive))
     return np.flatnonzero(alive)
 
 
@@ -210,7 +210,7 @@ class ScanState:
     def chunk_masks(
         self, array: LabelledArray, condition: Condition | None, number: tuple[int, int]
     ) -> list[Mask]:
-        """Return what `LabelledArray.chunk_masks` does, which all parts of an array ask."""
+        """Return `LabelledArray.chunk_masks`, computed once for all parts of an array."""
         with self._lock:
             if number not in self._masks:
                 self._masks[number] = array.chunk_masks(condition)
@@ -227,15 +227,15 @@ class CellsPart:
         What it shares with other parts.
     arrays
         The arrays.
-    first, step
-        Which of their windows: the `first`, and every `step`-th after it.
+    offset, step
+        Which of their windows: that at `offset`, and every `step`-th after it.
     ahead
         The most cells that are read before they are asked for.
     """
 
     scan: ScanState
     arrays: Sequence[ArrayNumbers]
-    first: int = 0
+    offset: int = 0
     step: int = 1
     ahead: int = MAX_CELLS_AHEAD
 
@@ -273,12 +273,12 @@ class CellsPart:
         number = 0
         for array, masks in self._open_ahead(columns, condition):
             values = array.values
-            steps = first_and_rest(masks) if number == 0 else [(MAX_WINDOW, masks)]
-            for most, some in steps:
+            steps = read_steps(masks) if number == 0 else [(MAX_WINDOW, masks)]
+            for most, tile_masks in steps:
                 shards = values.decoder.shards
-                for chunks in tiles(values.edges, some, shards, min(most, MAX_WINDOW)):
+                for chunks in tiles(values.edges, tile_masks, shards, min(most, MAX_WINDOW)):
                     number += 1
-                    if (number - 1) % self.step != self.first:
+                    if (number - 1) % self.step != self.offset:
                         continue
                     for window in array.windows(chunks, condition):
                         self.scan.add(size(window.window))
@@ -313,12 +313,12 @@ class CellsPart:
         self, columns: Sequence[str], condition: Condition | None
     ) -> Iterator[tuple[tuple[int, int], LabelledArray]]:
         """Yield the arrays with their labels, nothing of them read yet."""
-        wanted = {*columns, *(condition.columns if condition is not None else ())}
+        requested = {*columns, *(condition.columns if condition is not None else ())}
         for kind, (arrays, numbers) in enumerate(self.arrays):
-            names = [name for name in arrays.columns.labels.names if name in wanted]
+            names = [name for name in arrays.columns.labels.names if name in requested]
             table = arrays.labels(names)
             types = arrays.columns.absent
-            absent = {name: pa.scalar(None, types[name]) for name in types if name in wanted}
+            absent = {name: pa.scalar(None, types[name]) for name in types if name in requested}
             for index in numbers.tolist():
                 labels = {name: table.column(name)[index] for name in names} | absent
                 yield (kind, index), LabelledArray(arrays, index, labels)

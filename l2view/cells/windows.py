@@ -54,14 +54,14 @@ class LabelledArray:
         return self.arrays.columns
 
     @cached_property
-    def opened(self) -> ArrayWithCoordinates:
+    def handle(self) -> ArrayWithCoordinates:
         """The array, and its coordinates."""
         return self.arrays.open(self.index)
 
     @property
     def values(self) -> StoredArray:
         """The array."""
-        return self.opened.values
+        return self.handle.values
 
     @cached_property
     def max_rows(self) -> int:
@@ -71,14 +71,14 @@ class LabelledArray:
 
     def coordinate(self, name: str) -> StoredArray:
         """Return one of the coordinates."""
-        return self.opened.coordinates[name]
+        return self.handle.coordinates[name]
 
     def axis_columns(self, positions: range, names: Sequence[str]) -> dict[str, pa.Array]:
         """Return columns at positions along their axis."""
         return {
             name: pa.array(np.arange(positions.start, positions.stop))
             if name in self.columns.positions
-            else self.coordinate(name).read_next((positions,), whole=True)
+            else self.coordinate(name).read_next((positions,), cache_all=True)
             for name in names
         }
 
@@ -91,9 +91,9 @@ class LabelledArray:
         masks = [np.zeros(0, dtype=bool)]
         for at in range(positions.start, positions.stop, self.max_rows):
             span = range(at, min(at + self.max_rows, positions.stop))
-            known = self.axis_columns(span, names)
-            known |= {name: pa.repeat(self.labels[name], len(span)) for name in labels}
-            masks.append(condition.may_hold(known, len(span)))
+            values = self.axis_columns(span, names)
+            values |= {name: pa.repeat(self.labels[name], len(span)) for name in labels}
+            masks.append(condition.may_hold(values, len(span)))
         return np.concatenate(masks)
 
     def chunk_masks(self, condition: Condition | None) -> list[Mask]:
@@ -130,14 +130,14 @@ class LabelledArray:
     def _prune_spans(self, axis: int, spans: Sequence[range], condition: Condition) -> set[int]:
         """Return the numbers of the spans of positions in which a condition may hold."""
         names = [name for name, along in self.columns.positions.items() if along == axis]
-        known = {}
+        guarantees = {}
         for number, span in enumerate(spans):
             bounds = [(pc.field(n) >= span.start) & (pc.field(n) < span.stop) for n in names]
-            known[number] = reduce(lambda a, b: a & b, bounds)
-        return prune(condition.expression, runs_of(self.columns.schema, known))
+            guarantees[number] = reduce(lambda a, b: a & b, bounds)
+        return prune(condition.expression, runs_of(self.columns.schema, guarantees))
 
     def windows(self, chunks: Window, condition: Condition | None) -> Iterator[CellWindow]:
-        """Yield what may fulfil a condition of some chunks, which are read together."""
+        """Yield the windows of chunks, which are read together, in which a condition may hold."""
         extent = self.values.extent(chunks)
         if condition is None:
             yield CellWindow(self, extent)
@@ -160,7 +160,7 @@ class LabelledArray:
                 yield window
         else:
             mask = np.concatenate(list(window.joint_masks(condition)))
-            yield from (part for part, _ in window.split_by_chunk(mask, exact=False))
+            yield from (subset for subset, _ in window.split_by_chunk(mask, exact=False))
 
 
 @dataclass(frozen=True, eq=False)
@@ -199,33 +199,41 @@ class CellWindow:
         return size(values.extent(values.chunks(self.window)))
 
     def is_joint(self, condition: Condition) -> bool:
-        """Return whether a condition tells more of cells than of the positions along each axis."""
+        """Return whether a condition combines columns along several axes."""
         columns = self.array.columns
         axes = [condition.looks_at(columns.along(axis)) for axis in range(len(self.window))]
         return sum(axes) > 1 and (condition.is_strict or not condition.looks_at(columns.by_cell))
 
     def read(self, columns: Sequence[str], condition: Condition | None) -> list[ReadWindow]:
-        """Read what it takes to make rows, first of it what the condition asks."""
+        """Read the columns of rows, those of the condition first."""
         by_cell = self.array.columns.by_cell
-        wanted = sorted({*columns} & by_cell)
+        cell_columns = sorted({*columns} & by_cell)
         for name in {*columns} & self.array.columns.coordinates.keys() - by_cell:
-            if name in self.array.opened.coordinates:
+            if name in self.array.handle.coordinates:
                 self.array.coordinate(name).keep()
-        first = [] if condition is None or self.exact else sorted(condition.columns & by_cell)
-        rest = [name for name in wanted if name not in first]
-        values = self._read(first or rest)
-        if condition is None or not first or not rest or size(self.window) > MAX_WINDOW:
-            return [(self, values | (self._read(rest) if first else {}))]
+        condition_columns = (
+            [] if condition is None or self.exact else sorted(condition.columns & by_cell)
+        )
+        deferred = [name for name in cell_columns if name not in condition_columns]
+        values = self._read(condition_columns or deferred)
+        if (
+            condition is None
+            or not condition_columns
+            or not deferred
+            or size(self.window) > MAX_WINDOW
+        ):
+            return [(self, values | (self._read(deferred) if condition_columns else {}))]
         passing = [self._slab_mask(condition, condition.columns, s, values) for s in self._slabs()]
         windows: list[ReadWindow] = []
-        for part, inside in self.split_by_chunk(np.concatenate(passing), exact=True):
-            values_of_part = {name: values[name] for name in first if name in wanted}
+        for chunk_window, inside in self.split_by_chunk(np.concatenate(passing), exact=True):
+            chunk_values = {
+                name: values[name] for name in condition_columns if name in cell_columns
+            }
             if inside is not None:
-                values_of_part = {
-                    name: self._crop(name, column, inside)
-                    for name, column in values_of_part.items()
+                chunk_values = {
+                    name: self._crop(name, column, inside) for name, column in chunk_values.items()
                 }
-            windows.append((part, values_of_part | part._read(rest)))
+            windows.append((chunk_window, chunk_values | chunk_window._read(deferred)))
         return windows
 
     def _slabs(self) -> Iterator[Window]:
@@ -233,11 +241,11 @@ class CellWindow:
         return slabs(self.shape, self.array.max_rows)
 
     def _crop(self, name: str, values: pa.Array, inside: Window) -> pa.Array:
-        """Return those values of a column that are of a part of the window."""
+        """Return the values of a column in a part of the window."""
         axes = self._axes(name)
         numbers = np.arange(len(values)).reshape([self.shape[axis] for axis in axes])
-        part = numbers[tuple(slice(inside[axis].start, inside[axis].stop) for axis in axes)]
-        return values.take(pa.array(part.reshape(-1)))
+        cropped = numbers[tuple(slice(inside[axis].start, inside[axis].stop) for axis in axes)]
+        return values.take(pa.array(cropped.reshape(-1)))
 
     def _axes(self, name: str) -> tuple[int, ...]:
         """Return the axes along which a column lies."""
@@ -245,22 +253,22 @@ class CellWindow:
 
     def _read(self, names: Sequence[str]) -> dict[str, Column]:
         """Return columns that are read cell by cell, along their own axes in C order."""
-        opened = self.array.opened
+        handle = self.array.handle
         columns: dict[str, Column] = {}
         for name in names:
             axes = self._axes(name)
             window = tuple(self.window[axis] for axis in axes)
-            if name in opened.coordinates:
+            if name in handle.coordinates:
                 is_shared = len(axes) < len(self.window)
-                columns[name] = opened.coordinates[name].read_next(window, whole=is_shared)
+                columns[name] = handle.coordinates[name].read_next(window, cache_all=is_shared)
             elif size(window) > MAX_WINDOW:
-                columns[name] = np.ascontiguousarray(opened.values.read_stored(window)).reshape(-1)
+                columns[name] = np.ascontiguousarray(handle.values.read_stored(window)).reshape(-1)
             else:
-                columns[name] = opened.values.read_arrow(window)
+                columns[name] = handle.values.read_arrow(window)
         return columns
 
     def joint_masks(self, condition: Condition) -> Iterator[Mask]:
-        """Yield which cells may pass by what is known before they are read, slab by slab."""
+        """Yield masks of the cells that may pass, slab by slab, before any is read."""
         unread = condition.columns - self.array.columns.by_cell
         for slab in self._slabs():
             yield self._slab_mask(condition, unread, slab, {})
@@ -272,12 +280,12 @@ class CellWindow:
         slab: Window,
         columns: Mapping[str, Column],
     ) -> Mask:
-        """Return which cells of a slab may pass by some columns."""
+        """Return the mask of a slab's cells that may pass by some columns."""
         rows = self._rows(slab)
-        known = {name: self._column(name, slab, rows, columns) for name in sorted(names)}
+        values = {name: self._column(name, slab, rows, columns) for name in sorted(names)}
         mask = np.zeros(size(slab), dtype=bool)
         mask[slice(None) if rows.numbers is None else rows.numbers] = condition.may_hold(
-            known, rows.count
+            values, rows.count
         )
         return mask
 
@@ -315,9 +323,9 @@ class CellWindow:
         for index in np.argwhere(alive).tolist():
             bounds = zip(starts, stops, index, strict=True)
             inside = tuple(range(int(a[at]), int(b[at])) for a, b, at in bounds)
-            part = tuple(slice(axis.start, axis.stop) for axis in inside)
-            window = tuple(axis[some] for axis, some in zip(self.window, part, strict=True))
-            cells = mask[part].reshape(-1)
+            selection = tuple(slice(axis.start, axis.stop) for axis in inside)
+            window = tuple(axis[span] for axis, span in zip(self.window, selection, strict=True))
+            cells = mask[selection].reshape(-1)
             yield CellWindow(self.array, window, cell_mask=cells, exact=exact), inside
 
     def _rows(self, slab: Window) -> SlabRows:
@@ -332,14 +340,14 @@ class CellWindow:
         cells = np.ones((1,) * len(shape), dtype=bool)
         for axis, mask in enumerate(self.axis_masks):
             if mask is not None:
-                part = mask[slab[axis].start : slab[axis].stop]
-                cells = cells & part.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+                cropped = mask[slab[axis].start : slab[axis].stop]
+                cells = cells & cropped.reshape([-1 if i == axis else 1 for i in range(len(shape))])
         return SlabRows(shape, np.flatnonzero(np.broadcast_to(cells, shape)))
 
     def _offset(self, slab: Window) -> int:
         """Return the number of cells before a slab, in C order."""
-        first = tuple(axis.start for axis in slab)
-        return int(np.ravel_multi_index(first, self.shape)) if first else 0
+        start = tuple(axis.start for axis in slab)
+        return int(np.ravel_multi_index(start, self.shape)) if start else 0
 
     def _column(
         self, name: str, slab: Window, rows: SlabRows, columns: Mapping[str, Column]
@@ -396,7 +404,7 @@ class CellWindow:
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     def _is_fulfilled(self, condition: Condition) -> bool:
-        """Return whether what is known of the cells is all that a condition asks."""
+        """Return whether the masks decide all of a condition."""
         columns = self.array.columns
         if self.cell_mask is not None:
             return self.exact or not condition.looks_at(columns.by_cell)

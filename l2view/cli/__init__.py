@@ -64,8 +64,8 @@ class CommandTable(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
         """Find the command that `args` start with: not its stand-in of the table, but itself."""
-        name, command, rest = super().resolve_command(ctx, args)
-        return name, command and load_command(str(name)), rest
+        name, command, remaining = super().resolve_command(ctx, args)
+        return name, command and load_command(str(name)), remaining
 
 
 def load_command(name: str) -> Any:

@@ -66,8 +66,8 @@ def run_demo(
     )
     repository = folder / "collection"
     snapshot = build_repository(files, granules, repository)
-    held = sum(path.stat().st_size for path in repository.rglob("*") if path.is_file())
-    console.print(f"    snapshot {snapshot}, {held / 1e3:.0f} kB: references, no copies")
+    nbytes = sum(path.stat().st_size for path in repository.rglob("*") if path.is_file())
+    console.print(f"    snapshot {snapshot}, {nbytes / 1e3:.0f} kB: references, no copies")
 
     _step(console, 3, "Searched")
     console.print(
@@ -140,8 +140,8 @@ def _show_rows(console: Console, view: View) -> None:
     table = Table(box=None, pad_edge=False, header_style="dim")
     for name in ("   granule", "product", "start", "cloud cover"):
         table.add_column(name)
-    found = view.table.select(["product", "start_datetime", "cloud_cover"]).to_pylist()
-    for name, row in zip(view.names, found, strict=True):
+    rows = view.table.select(["product", "start_datetime", "cloud_cover"]).to_pylist()
+    for name, row in zip(view.names, rows, strict=True):
         cover = "" if row["cloud_cover"] is None else f"{row['cloud_cover']:.0f} %"
         table.add_row(f"   {name}", row["product"], f"{row['start_datetime']:%d %B %H:%M}", cover)
     console.print(table)

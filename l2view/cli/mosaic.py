@@ -91,7 +91,7 @@ def make_mosaic(
 
 
 def _overlaps(store: str, output: str) -> bool:
-    """Return whether an output is a store, lies in it, or has it in it."""
+    """Return whether an output is a store, lies in it, or contains it."""
     if "://" in store:
         return False
     origin, target = Path(store).resolve(), Path(output).resolve()

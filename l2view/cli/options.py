@@ -60,7 +60,7 @@ class StoreOptions:
     ] = None
 
     def source(self, authorize: Authorize | None = None) -> SourceOptions:
-        """Return how to open the store; `authorize` is for commands that read no chunk."""
+        """Return the options of the store; `authorize` is for commands that read no chunk."""
         return SourceOptions(
             self.branch,
             self.tag,

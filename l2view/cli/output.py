@@ -54,7 +54,7 @@ Output = Annotated[
 
 
 def choose_format(form: OutputFormat | None, output: Path | None) -> OutputFormat:
-    """Return the format that was asked for, or that the name of the file tells."""
+    """Return the requested format, or that of the file's name."""
     if form is not None:
         return form
     suffix = "" if output is None else output.suffix.removeprefix(".").casefold()
@@ -201,9 +201,9 @@ def _geojson(table: pa.Table) -> Iterator[str]:
     yield '{"type": "FeatureCollection", "features": ['
     comma = "\n"
     for start in range(0, len(table), BATCH):
-        part = table.slice(start, BATCH)
-        shapes = shapely.to_geojson(read_geometries(part.column(field.name)))
-        for row, shape in zip(_rows(part.drop_columns([field.name])), shapes, strict=True):
+        batch = table.slice(start, BATCH)
+        shapes = shapely.to_geojson(read_geometries(batch.column(field.name)))
+        for row, shape in zip(_rows(batch.drop_columns([field.name])), shapes, strict=True):
             named = "" if row.get("id") is None else f' "id": {json.dumps(row["id"])},'
             yield (
                 f'{comma}{{"type": "Feature",{named} "geometry": {shape or "null"}, '

@@ -38,11 +38,11 @@ def check_granule(group: zarr.Group, path: Path) -> Checked:
     for name, expected in arrays.items():
         array = group[name]
         assert isinstance(array, zarr.Array)
-        found = np.asarray(array[...])
-        if found.shape == expected.shape and np.array_equal(
-            found, expected, equal_nan=found.dtype.kind == "f"
+        stored = np.asarray(array[...])
+        if stored.shape == expected.shape and np.array_equal(
+            stored, expected, equal_nan=stored.dtype.kind == "f"
         ):
-            same, values = same + 1, values + found.size
+            same, values = same + 1, values + stored.size
         else:
             different.append(name)
     return Checked(reader, same, values, tuple(different))

@@ -31,7 +31,7 @@ CYCLE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbb
 
 @contextmanager
 def requiring_matplotlib() -> Iterator[None]:
-    """Say which extra has matplotlib, where it isn't installed."""
+    """Raise an error that names the extra, where matplotlib isn't installed."""
     try:
         yield
     except ImportError as error:
@@ -39,7 +39,7 @@ def requiring_matplotlib() -> Iterator[None]:
 
 
 def outline_rows(count: int) -> NDArray[np.int64]:
-    """Return which of `count` rows are drawn: all, or as many as fit a map at even distances."""
+    """Return the rows to draw: all of `count`, or as many as fit a map at even distances."""
     return spread_rows(count, MAX_OUTLINES)
 
 
@@ -142,10 +142,10 @@ def to_paths(shapes: NDArray[Any]) -> tuple[list[Path], NDArray[np.int64]]:
     from matplotlib.path import Path
 
     paths, owners = [], []
-    parts, indices = shapely.get_parts(shapes, return_index=True)
-    for shape, owner in zip(parts, indices, strict=True):
-        part = shape.buffer(0.2, cap_style="square") if shape.geom_type == "Point" else shape
-        for simple in shapely.get_parts(part):
+    geometries, indices = shapely.get_parts(shapes, return_index=True)
+    for shape, owner in zip(geometries, indices, strict=True):
+        geometry = shape.buffer(0.2, cap_style="square") if shape.geom_type == "Point" else shape
+        for simple in shapely.get_parts(geometry):
             rings = (
                 (simple.exterior, *simple.interiors) if simple.geom_type == "Polygon" else (simple,)
             )

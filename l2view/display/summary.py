@@ -97,7 +97,7 @@ def summarize_view(store: ViewStore) -> Summary:
 
 
 def _join_facts(view: JoinedView) -> dict[str, str]:
-    """Return how granules are joined, and into which groups or arrays."""
+    """Return the facts of a join: its options, and its groups or arrays."""
     description = view.description
     options = [f"{name}={description[name]!r}" for name in JOIN_OPTIONS if name in description]
     facts = {"layout": ", ".join([description["layout"], *options])}

@@ -27,8 +27,8 @@ def ocean() -> shapely.Geometry:
 
     odc-geo carries them, so that nothing is downloaded.
     """
-    parts = [shape(feature["geometry"]) for feature in ocean_geojson()["features"]]
-    return shapely.make_valid(shapely.union_all(parts))
+    polygons = [shape(feature["geometry"]) for feature in ocean_geojson()["features"]]
+    return shapely.make_valid(shapely.union_all(polygons))
 
 
 def map_box(footprints: NDArray[Any]) -> Box:
@@ -81,21 +81,21 @@ def map_svg(footprints: NDArray[Any], title: str) -> str:
 def _path(geometry: shapely.Geometry, box: Box, scale: float) -> str:
     """Return a geometry as the data of an SVG path."""
     west, _, _, north = box
-    parts = []
-    for part in shapely.get_parts(geometry):
-        if part.geom_type == "GeometryCollection":
-            parts.append(_path(part, box, scale))
-        elif part.geom_type == "Polygon":
-            rings = (part.exterior, *part.interiors)
-            parts.extend(
+    segments = []
+    for member in shapely.get_parts(geometry):
+        if member.geom_type == "GeometryCollection":
+            segments.append(_path(member, box, scale))
+        elif member.geom_type == "Polygon":
+            rings = (member.exterior, *member.interiors)
+            segments.extend(
                 _line(shapely.get_coordinates(ring), west, north, scale) + "Z" for ring in rings
             )
-        elif part.geom_type == "LineString":
-            parts.append(_line(shapely.get_coordinates(part), west, north, scale))
-        elif part.geom_type == "Point" and not part.is_empty:
-            x, y = (part.x - west) * scale, (north - part.y) * scale
-            parts.append(f"M{x - 1.5:.1f} {y:.1f}h3M{x:.1f} {y - 1.5:.1f}v3")
-    return "".join(parts)
+        elif member.geom_type == "LineString":
+            segments.append(_line(shapely.get_coordinates(member), west, north, scale))
+        elif member.geom_type == "Point" and not member.is_empty:
+            x, y = (member.x - west) * scale, (north - member.y) * scale
+            segments.append(f"M{x - 1.5:.1f} {y:.1f}h3M{x:.1f} {y - 1.5:.1f}v3")
+    return "".join(segments)
 
 
 def _line(coordinates: NDArray[Any], west: float, north: float, scale: float) -> str:

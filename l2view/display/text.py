@@ -10,7 +10,7 @@ def summary_text(summary: Summary) -> str:
     width = max(len(name) for name in summary.facts)
     lines = [f"<l2view {summary.title}>"]
     for name, value in summary.facts.items():
-        first, *rest = value.split("\n")
-        lines.append(f"  {name:<{width}}  {first}")
-        lines.extend(f"  {'':<{width}}  {line}" for line in rest)
+        head, *continuation = value.split("\n")
+        lines.append(f"  {name:<{width}}  {head}")
+        lines.extend(f"  {'':<{width}}  {line}" for line in continuation)
     return "\n".join(lines)

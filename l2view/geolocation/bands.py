@@ -113,7 +113,7 @@ type Images = Mapping[str, tuple[str | None, dict[str, str]]]
 
 
 def resolve_bands(bands: Bands, inventories: Sequence[Inventory], shows: Shows) -> tuple[Band, ...]:
-    """Return the bands that are named; all that are images where none are.
+    """Return the named bands; all that are images where none are named.
 
     Raises
     ------
@@ -157,7 +157,7 @@ def resolve_bands(bands: Bands, inventories: Sequence[Inventory], shows: Shows) 
 
 
 def band_name(text: Any) -> str:
-    """Return what a band is called that is named by its path alone."""
+    """Return the default name of a band that is given by its path."""
     path, picks = _parse_path(text)
     name = path.strip("/").rpartition("/")[2]
     return name if picks is None else "_".join([name, *map(str, picks)])
@@ -233,15 +233,15 @@ def images_of(inventory: Inventory) -> Images:
                 if path.startswith(f"{at}/"):
                     below.setdefault(path.removeprefix(f"{at}/"), {})[asset] = path
         for assets in below.values():
-            alike = _finest_first(assets, images, inventory)
-            paths = list(alike.values())
+            pyramid = _finest_first(assets, images, inventory)
+            paths = list(pyramid.values())
             if len(paths) > 1 and not coarser & set(paths) and paths[0] not in levels:
-                levels[paths[0]] = (group, alike)
+                levels[paths[0]] = (group, pyramid)
                 coarser |= set(paths[1:])
-    for full, alike in _tiff_overviews(images, inventory):
-        if full not in levels and not coarser & set(alike.values()):
-            levels[full] = (None, alike)
-            coarser |= set(alike.values()) - {full}
+    for full, pyramid in _tiff_overviews(images, inventory):
+        if full not in levels and not coarser & set(pyramid.values()):
+            levels[full] = (None, pyramid)
+            coarser |= set(pyramid.values()) - {full}
     return {path: levels.get(path, (None, {"": path})) for path in images if path not in coarser}
 
 
@@ -263,8 +263,8 @@ def _tiff_overviews(
         full = images.get(paths.get(0, ""))
         if full is None or not _has_geotiff_keys(full):
             continue
-        own = full.shapes[:, list(image_axes(full, inventory))]
-        alike = {"0": paths[0]}
+        full_shapes = full.shapes[:, list(image_axes(full, inventory))]
+        pyramid = {"0": paths[0]}
         for number in sorted(paths.keys() - {0}):
             array = images[paths[number]]
             shapes = array.shapes[:, list(image_axes(array, inventory))]
@@ -273,12 +273,12 @@ def _tiff_overviews(
                 and not any(_is_mask(variant["attributes"]) for variant in array.variants)
                 and array.variants[0]["data_type"] == full.variants[0]["data_type"]
                 and not _has_geotiff_keys(array)
-                and all(map(is_overview, shapes.tolist(), own.tolist()))
-                and (shapes < own).all()
+                and all(map(is_overview, shapes.tolist(), full_shapes.tolist()))
+                and (shapes < full_shapes).all()
             ):
-                alike[str(number)] = paths[number]
-        if len(alike) > 1:
-            yield paths[0], alike
+                pyramid[str(number)] = paths[number]
+        if len(pyramid) > 1:
+            yield paths[0], pyramid
 
 
 def _has_geotiff_keys(array: ArrayInventory) -> bool:
@@ -298,11 +298,15 @@ def _assets(inventory: Inventory, group: str) -> list[str]:
         dict.fromkeys(str(entry["asset"]) for entry in layout_of(variant))
         for variant in inventory.groups[group].variants
     ]
-    return [name for name in names[0] if all(name in other for other in names)] if names else []
+    return (
+        [name for name in names[0] if all(name in variant_names for variant_names in names)]
+        if names
+        else []
+    )
 
 
 def layout_of(attributes: JSON) -> list[JSON]:
-    """Return the levels that attributes tell of (the convention multiscales for Zarr)."""
+    """Return the levels that attributes declare (the convention multiscales for Zarr)."""
     multiscales = attributes.get("multiscales")
     layout = multiscales.get("layout") if isinstance(multiscales, dict) else None
     if not isinstance(layout, list | tuple):
@@ -390,7 +394,7 @@ def _points_to(
 
 
 def _match_path(name: str, images: Images, inventory: Inventory) -> str | None:
-    """Return which image or array of a profile a band is, None where it has none.
+    """Return the path of a band's image or array, None where a profile has none.
 
     Raises
     ------
@@ -405,7 +409,9 @@ def _match_path(name: str, images: Images, inventory: Inventory) -> str | None:
         if len(finest) == 1:
             return finest[0]
     matches = [image for image in images if image.rpartition("/")[2] == name]
-    matches = matches or [other for other in inventory.arrays if other.rpartition("/")[2] == name]
+    matches = matches or [
+        candidate for candidate in inventory.arrays if candidate.rpartition("/")[2] == name
+    ]
     if len(matches) > 1:
         raise QueryError(
             f'several bands are called "{name}": name one by its path, of {join_names(matches)}'

@@ -68,13 +68,17 @@ def coordinate_pairs(inventory: Inventory) -> Iterator[tuple[ArrayInventory, Arr
         latitudes, longitudes = groups[group]
         pairs = []
         for latitude in latitudes:
-            alike = (longitude for longitude in longitudes if _is_alike(latitude, longitude))
-            pairs += [(latitude, longitude) for longitude in itertools.islice(alike, 1)]
+            matching = (
+                longitude for longitude in longitudes if _have_same_cells(latitude, longitude)
+            )
+            pairs += [(latitude, longitude) for longitude in itertools.islice(matching, 1)]
         yield from pairs or zip(latitudes[:1], longitudes[:1], strict=False)
 
 
-def _is_alike(array: ArrayInventory, other: ArrayInventory) -> bool:
-    return array.dimensions == other.dimensions and np.array_equal(array.shapes, other.shapes)
+def _have_same_cells(latitude: ArrayInventory, longitude: ArrayInventory) -> bool:
+    return latitude.dimensions == longitude.dimensions and np.array_equal(
+        latitude.shapes, longitude.shapes
+    )
 
 
 def are_axes(
@@ -124,29 +128,29 @@ def ancestors(path: str) -> list[str]:
     return groups
 
 
-def distance(group: str, other: str) -> tuple[int, int]:
-    """Return how far the coordinates of another group are from an array's: those above are near.
+def distance(group: str, holder: str) -> tuple[int, int]:
+    """Return how far a group of coordinates is from an array's group: those above are near.
 
     Examples
     --------
     >>> distance("a/b", "a") < distance("a/b", "") < distance("a/b", "c")
     True
     """
-    above = group == other or group.startswith(f"{other}/") or not other
-    return (0 if above else 1, abs(depth(group) - depth(other)))
+    above = group == holder or group.startswith(f"{holder}/") or not holder
+    return (0 if above else 1, abs(depth(group) - depth(holder)))
 
 
 def depth(path: str) -> int:
-    """Return how many groups deep a path is."""
+    """Return the number of groups in a path."""
     return path.count("/") + bool(path)
 
 
 def last_axes(names: Sequence[str | None]) -> tuple[int, int]:
     """Return the axes of rows and columns of an image: the last two, but for one of bands."""
-    last = len(names) - 1
+    column_axis = len(names) - 1
     if len(names) >= 3 and str(names[-1]).lower() in BANDS:
-        last -= 1
-    return last - 1, last
+        column_axis -= 1
+    return column_axis - 1, column_axis
 
 
 def is_overview(shape: Sequence[int], full: Sequence[int]) -> bool:

@@ -147,13 +147,13 @@ class CrsTable:
 
     Attributes
     ----------
-    known
+    entries
         The CRSs, in the order in which they came.
     unknown
         Declarations that can't be understood.
     """
 
-    known: list[CRS] = field(default_factory=list)
+    entries: list[CRS] = field(default_factory=list)
     unknown: dict[str, None] = field(default_factory=dict)
     _numbers: dict[str, int] = field(default_factory=dict)
 
@@ -173,9 +173,9 @@ class CrsTable:
                 self._numbers[text] = -1
                 self.unknown[text] = None
                 return -1
-            if crs not in self.known:
-                self.known.append(crs)
-            self._numbers[text] = self.known.index(crs)
+            if crs not in self.entries:
+                self.entries.append(crs)
+            self._numbers[text] = self.entries.index(crs)
         return self._numbers[text]
 
 

@@ -176,12 +176,12 @@ class Placement:
 
         A CRS that comes with a transform wins over one that was declared alone.
         """
-        known = np.isfinite(self.transforms[:, :, 0])
-        new = ~known[:, declared.level] & np.isfinite(declared.transforms[:, 0])
-        first = new & ~known.any(axis=1)
+        has_transform = np.isfinite(self.transforms[:, :, 0])
+        new = ~has_transform[:, declared.level] & np.isfinite(declared.transforms[:, 0])
+        newly_located = new & ~has_transform.any(axis=1)
         self.transforms[new, declared.level] = declared.transforms[new]
-        self.kinds[first] = kind
-        crs = (declared.crs >= 0) & (first | (self.crs < 0))
+        self.kinds[newly_located] = kind
+        crs = (declared.crs >= 0) & (newly_located | (self.crs < 0))
         self.crs[crs] = declared.crs[crs]
 
 
@@ -264,7 +264,7 @@ class Finder:
         return self._profiles.setdefault(id(inventory), ProfileArrays(inventory))
 
     def locate(self, levels: Levels) -> Placement:
-        """Return where the images of a band lie.
+        """Return the placement of a band's images.
 
         A coarser level without a transform of its own covers what the finest covers.
         """
@@ -285,14 +285,14 @@ class Finder:
 
         None where their units are unknown, or none of their CRS. A `crs` of -1 is none.
         """
-        if axes.degrees and (crs < 0 or not self.crs.known[crs].geographic):
+        if axes.degrees and (crs < 0 or not self.crs.entries[crs].geographic):
             crs = self.crs.number("EPSG:4326")
         if crs < 0:
             return None
         centres = []
         for array in (axes.y, axes.x):
             units = array.variants[array.variant_index[member]]["attributes"].get("units")
-            factor = 1.0 if axes.degrees else axis_factor(units, self.crs.known[crs])
+            factor = 1.0 if axes.degrees else axis_factor(units, self.crs.entries[crs])
             if factor is None:
                 return None
             centres.append(self.read(levels.inventory, array, member) * factor)
@@ -312,7 +312,7 @@ class Finder:
 
 
 def value_decoders(array: ArrayInventory) -> tuple[ValueDecoder, ...]:
-    """Return what decodes the stored values of each variant of an array.
+    """Return the decoder of each variant of an array.
 
     Raises
     ------
@@ -388,7 +388,7 @@ class _Holder:
         transform_of: Callable[[JSON], Affine | None],
         crs_of: Callable[[JSON], Any],
     ) -> DeclaredGeoreference:
-        """Return what the attributes declare; no transform of images of another shape."""
+        """Return the declared georeference, without transforms of images of another shape."""
         crs = np.array([finder.crs.number(crs_of(variant)) for variant in self.variants])
         transforms = np.array([_numbers(transform_of(variant)) for variant in self.variants])
         transforms = transforms[self.variant_index]
@@ -396,8 +396,8 @@ class _Holder:
             shapes = np.array([_shape(variant) for variant in self.variants])[self.variant_index]
             if self.group is not None:
                 shapes = np.where(shapes < 0, largest_shapes(levels.inventory, self.group), shapes)
-            own = image_shapes(levels.arrays[self.level].shapes, levels.axes)
-            transforms[((shapes >= 0) & (shapes != own)).any(axis=1)] = np.nan
+            actual = image_shapes(levels.arrays[self.level].shapes, levels.axes)
+            transforms[((shapes >= 0) & (shapes != actual)).any(axis=1)] = np.nan
         return DeclaredGeoreference(transforms, crs[self.variant_index], self.level)
 
 
@@ -427,14 +427,14 @@ def largest_shapes(inventory: Inventory, group: str) -> NDArray[np.int64]:
 def _convention(
     transform_of: Callable[[JSON], Affine | None], crs_of: Callable[[JSON], Any]
 ) -> Callable[[Finder, Levels, Placement], Iterator[DeclaredGeoreference]]:
-    """Return what reads attributes of arrays, and of the groups above them, the nearest first."""
+    """Return a reader of attributes of arrays, then of their groups, the nearest first."""
 
     def declare(
         finder: Finder, levels: Levels, placement: Placement
     ) -> Iterator[DeclaredGeoreference]:
         for level, array in enumerate(levels.arrays):
-            own = [variant["attributes"] for variant in array.variants]
-            holders = [_Holder(own, array.variant_index, level, None)]
+            attributes = [variant["attributes"] for variant in array.variants]
+            holders = [_Holder(attributes, array.variant_index, level, None)]
             for path in ancestors(array.path):
                 group = levels.inventory.groups.get(path)
                 if group is not None and any(group.variants):
@@ -448,7 +448,7 @@ def _convention(
 def _multiscales(
     finder: Finder, levels: Levels, placement: Placement
 ) -> Iterator[DeclaredGeoreference]:
-    """Yield what the group of a band's levels says of each (Zarr's convention multiscales)."""
+    """Yield each level's georeference by their group (Zarr's convention multiscales)."""
     if levels.group is None:
         return
     group = levels.inventory.groups[levels.group]
@@ -463,7 +463,7 @@ def _multiscales(
 
 
 def _fields(finder: Finder, levels: Levels, placement: Placement) -> Iterator[DeclaredGeoreference]:
-    """Yield what the fields of the granules say of the finest level."""
+    """Yield the finest level's georeference by the granules' fields."""
     if np.isfinite(placement.transforms[:, 0]).all() and (placement.crs >= 0).all():
         return
     rows = [_field_attributes(row) for row in finder.fields(levels.inventory.rows)]
@@ -494,7 +494,7 @@ def _field_attributes(row: Mapping[str, Any]) -> JSON:
 def _grid_mapping(
     finder: Finder, levels: Levels, placement: Placement
 ) -> Iterator[DeclaredGeoreference]:
-    """Yield what a grid mapping says (CF 1.12, section 5.6), and GDAL in it."""
+    """Yield the georeference of a grid mapping (CF 1.12, section 5.6), and GDAL's in it."""
     mapping = _mapping(finder, levels)
     if mapping is not None:
         variants = [variant["attributes"] for variant in mapping.variants]
@@ -521,7 +521,7 @@ def _mapping(finder: Finder, levels: Levels) -> ArrayInventory | None:
 def _even_axes(
     finder: Finder, levels: Levels, placement: Placement
 ) -> Iterator[DeclaredGeoreference]:
-    """Yield what the axes of grids say, which are read where nothing else says it."""
+    """Yield the georeference of even axes, which are read only for grids without another."""
     members = np.flatnonzero(np.isnan(placement.transforms[:, 0, 0])).tolist()
     axes = axes_of(finder, levels) if members else None
     if axes is None:
@@ -555,8 +555,8 @@ def axes_of(finder: Finder, levels: Levels) -> Axes | None:
         name = array.dimensions[axis]
         if name is None:
             return None
-        near = (_axis_along(name, group, levels.inventory) for group in ancestors(array.path))
-        coordinate = next(filter(None, near), None)
+        candidates = (_axis_along(name, group, levels.inventory) for group in ancestors(array.path))
+        coordinate = next(filter(None, candidates), None)
         if coordinate is None or (coordinate.shapes[:, 0] != array.shapes[:, axis]).any():
             return None
         axes.append(coordinate)
@@ -582,7 +582,7 @@ def _axis_along(dimension: str, group: str, inventory: Inventory) -> ArrayInvent
 def _overview(
     finder: Finder, levels: Levels, placement: Placement
 ) -> Iterator[DeclaredGeoreference]:
-    """Yield what larger images along dimensions of the same names say: those cover what it does."""
+    """Yield the georeference of a larger image of the same dimensions, scaled to this one."""
     names = [levels.arrays[0].dimensions[axis] for axis in levels.axes]
     if np.isfinite(placement.transforms[:, 0]).any() or not are_named(names):
         return
@@ -633,9 +633,9 @@ def _derive(levels: Levels, transforms: NDArray[np.float64]) -> None:
     """
     full = levels.arrays[0].shapes[:, list(levels.axes)]
     for level in range(1, len(levels.arrays)):
-        own = levels.arrays[level].shapes[:, list(levels.axes)]
+        level_shapes = levels.arrays[level].shapes[:, list(levels.axes)]
         with np.errstate(divide="ignore", invalid="ignore"):
-            scaled = _scale(transforms[:, 0], full / own)
+            scaled = _scale(transforms[:, 0], full / level_shapes)
         unknown = np.isnan(transforms[:, level, 0]) & ~_offset_levels(levels, level)
         transforms[unknown, level] = scaled[unknown]
 
@@ -688,14 +688,14 @@ def _is_along(coordinate: ArrayInventory, levels: Levels, axis: int) -> bool:
     shape = image_shapes(array.ends - array.begins, levels.axes)
     if coordinate.rank == 0:
         return False
-    names = [array.dimensions[one] for one in levels.axes]
+    names = [array.dimensions[image_axis] for image_axis in levels.axes]
     if len(levels.axes) == 1:
         return coordinate.rank == 1 and bool((lengths[:, 0] == shape[:, 0]).all())
     if coordinate.rank == 1:
         name = coordinate.dimensions[0]
         differs = are_named([names[axis], name]) and names[axis] != name
         return not differs and bool((lengths[:, 0] == shape[:, axis]).all())
-    own = list(coordinate.dimensions[-2:])
-    differs = are_named([*names, *own]) and names != own
+    coordinate_names = list(coordinate.dimensions[-2:])
+    differs = are_named([*names, *coordinate_names]) and names != coordinate_names
     alone = bool((lengths[:, :-2] == 1).all())
     return not differs and alone and bool((lengths[:, -2:] == shape).all())

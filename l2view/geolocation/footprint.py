@@ -86,18 +86,18 @@ def of_granule(granule: LocatedGranule) -> shapely.Geometry | None:
         of_coordinates(granule, grid) if grid.transform is None else of_grid(grid)
         for grid in grids.values()
     ]
-    known = [outline for outline in outlines if outline is not None]
-    return shapely.union_all(known) if known else None
+    valid = [outline for outline in outlines if outline is not None]
+    return shapely.union_all(valid) if valid else None
 
 
-def on_the_globe(said: Any) -> shapely.Geometry:
+def on_the_globe(footprint: Any) -> shapely.Geometry:
     """Return a footprint as fields hold it: polygons within ±180° and ±90°.
 
     Points and lines get a width, of `TRACK_WIDTH` to each side.
 
     Parameters
     ----------
-    said
+    footprint
         WKB, or a geometry of shapely's, in degrees (EPSG:4326).
 
     Raises
@@ -106,7 +106,9 @@ def on_the_globe(said: Any) -> shapely.Geometry:
         Where it is none, is empty, or reaches beyond the poles.
     """
     try:
-        shape = said if isinstance(said, shapely.Geometry) else shapely.from_wkb(said)
+        shape = (
+            footprint if isinstance(footprint, shapely.Geometry) else shapely.from_wkb(footprint)
+        )
     except (TypeError, shapely.errors.ShapelyError, NotImplementedError) as error:
         raise IngestError('the field "bbox" is no geometry: pass WKB, or shapely\'s') from error
     shape = shapely.force_2d(shape)
@@ -117,21 +119,21 @@ def on_the_globe(said: Any) -> shapely.Geometry:
         raise IngestError('the field "bbox" has a latitude beyond 90°; is it longitude, latitude?')
     if not shapely.is_valid(shape):
         shape = shapely.make_valid(shape)
-    parts = shapely.get_parts(shape)
+    geometries = shapely.get_parts(shape)
     if (
-        all(part.geom_type == "Polygon" for part in parts)
+        all(geometry.geom_type == "Polygon" for geometry in geometries)
         and np.abs(coordinates[:, 0]).max() <= 180
     ):
         return shape
     areas = [
-        part if part.area > 0 else part.buffer(TRACK_WIDTH, quad_segs=1)
-        for part in shapely.get_parts(shapely.get_parts(shape))
+        geometry if geometry.area > 0 else geometry.buffer(TRACK_WIDTH, quad_segs=1)
+        for geometry in shapely.get_parts(shapely.get_parts(shape))
     ]
     return _on_the_map(shapely.union_all(areas))
 
 
 def of_bounds(attributes: Mapping[str, Any]) -> shapely.Geometry | None:
-    """Return the rectangle that attributes bound, None where they don't."""
+    """Return the rectangle of bounds in attributes, None where there are none."""
     for names in BOUNDS:
         try:
             west, south, east, north = (float(attributes[name]) for name in names)
@@ -370,7 +372,8 @@ def of_grid(grid: Georeference) -> shapely.Geometry | None:
     if outline is None:
         return None
     # Where the globe ends at the antimeridian, rounding leaves a sliver on its other side.
-    large = [part for part in shapely.get_parts(outline) if part.area > SLIVER * outline.area]
+    pieces = shapely.get_parts(outline)
+    large = pieces[shapely.area(pieces) > SLIVER * outline.area]
     return shapely.union_all(large)
 
 

@@ -138,7 +138,7 @@ class LocatedGranule:
         }
 
     def georeference(self, path: str) -> Georeference | None:
-        """Return where an array's cells lie, None where nothing says it."""
+        """Return the georeference of an array, None where nothing declares it."""
         levels, level = self._levels.get(path) or (
             levels_at(self.inventory, None, {"": path}),
             0,
@@ -158,7 +158,7 @@ class LocatedGranule:
                 path,
                 dimensions,
                 shape,
-                self._finder.crs.known[crs],
+                self._finder.crs.entries[crs],
                 Affine(*placement.transforms[0, level]),
             )
         if level == 0 and placement.latitudes is not None and placement.longitudes is not None:
@@ -175,12 +175,12 @@ class LocatedGranule:
             centres = None if axes is None else self._finder.centres(levels, axes, 0, crs)
             if centres is not None:
                 number, y, x = centres
-                cells = to_degrees(*np.meshgrid(x, y), self._finder.crs.known[number])
+                cells = to_degrees(*np.meshgrid(x, y), self._finder.crs.entries[number])
                 return Georeference(UNEVEN_AXES, path, dimensions, shape, cells=cells)
         return None
 
     def images(self) -> Iterator[Georeference]:
-        """Yield where the granule's images lie, of those of which anything says it."""
+        """Yield the georeferences of the granule's images, of those that have one."""
         for path in self._levels:
             georeference = self.georeference(path)
             if georeference is not None:
@@ -194,14 +194,14 @@ class LocatedGranule:
                 yield georeference
 
     def pair(self, latitudes: str, longitudes: str) -> Georeference | None:
-        """Return what two arrays say of cells along their dimensions, None for nothing."""
+        """Return the georeference of latitudes and longitudes, None where they don't fit."""
         if not {latitudes, longitudes} <= self.arrays.keys():
             return None
         lat, lon = self.arrays[latitudes], self.arrays[longitudes]
         dimensions, shape = dimension_names(lat)[-2:], lat.shape[-2:]
-        both = self.inventory.arrays[latitudes], self.inventory.arrays[longitudes]
+        inventories = self.inventory.arrays[latitudes], self.inventory.arrays[longitudes]
         if lat.ndim == lon.ndim == 1 and are_axes(
-            *both, self.values(latitudes), self.values(longitudes)
+            *inventories, self.values(latitudes), self.values(longitudes)
         ):
             dimensions, shape = dimensions + dimension_names(lon), lat.shape + lon.shape
         elif lat.shape != lon.shape or lat.ndim == 0:
@@ -262,8 +262,8 @@ def _array_inventory(path: str, array: zarr.Array[Any]) -> ArrayInventory:
     document: JSON = array.metadata.to_dict()
     document["attributes"] = dict(array.attrs)
     shapes = np.array([array.shape], dtype=np.int64)
-    which = np.zeros(1, dtype=np.int32)
-    return ArrayInventory(path, (document,), which, shapes, shapes, document["attributes"])
+    variant_index = np.zeros(1, dtype=np.int32)
+    return ArrayInventory(path, (document,), variant_index, shapes, shapes, document["attributes"])
 
 
 def _group_inventory(group: zarr.Group) -> GroupInventory:

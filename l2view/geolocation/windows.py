@@ -52,8 +52,8 @@ def swath_windows(
     """
     touching = np.zeros(lat.shape, dtype=bool)
     corners = corners_of(lat, lon)
-    for part in shapely.get_parts(place):
-        touching |= _touching(*corners, part)
+    for geometry in shapely.get_parts(place):
+        touching |= _touching(*corners, geometry)
     return _window(touching.any(axis=1)), _window(touching.any(axis=0))
 
 
@@ -83,7 +83,7 @@ def corners_of(lat: NDArray[Any], lon: NDArray[Any]) -> tuple[NDArray[Any], NDAr
 
 
 def _between(points: NDArray[Any], axis: int) -> NDArray[Any]:
-    """Return what lies half-way between neighbours, and half a step beyond the ends of an axis.
+    """Return the midpoints of neighbours, and points half a step beyond the ends of an axis.
 
     Where one of two neighbours is missing, the other's own half step is taken.
     """
@@ -103,9 +103,11 @@ def _between(points: NDArray[Any], axis: int) -> NDArray[Any]:
     return np.concatenate([start, inner, end], axis=axis)
 
 
-def _touching(lat: NDArray[Any], lon: NDArray[Any], part: shapely.Geometry) -> NDArray[np.bool_]:
-    """Return which cells, given by their corners, touch a geometry in one piece."""
-    west, south, east, north = part.bounds
+def _touching(
+    lat: NDArray[Any], lon: NDArray[Any], geometry: shapely.Geometry
+) -> NDArray[np.bool_]:
+    """Return the mask of cells, given by their corners, that touch a geometry in one piece."""
+    west, south, east, north = geometry.bounds
     middle = (west + east) / 2
     lon = (lon - middle + 180) % 360 - 180 + middle
     low, high = extremes(lat)
@@ -119,9 +121,9 @@ def _touching(lat: NDArray[Any], lon: NDArray[Any], part: shapely.Geometry) -> N
         touching = np.asarray(
             np.where(wide, in_latitude & (polar | (east - west > WHOLE_TURN)), touching)
         )
-    if part.equals(shapely.box(west, south, east, north)):
+    if geometry.equals(shapely.box(west, south, east, north)):
         return touching
-    shapely.prepare(part)
+    shapely.prepare(geometry)
     rows, columns = np.nonzero(touching & ~wide)
     corners = [
         np.stack([lon[rows + i, columns + j], lat[rows + i, columns + j]], axis=-1)
@@ -129,7 +131,9 @@ def _touching(lat: NDArray[Any], lon: NDArray[Any], part: shapely.Geometry) -> N
     ]
     rings = np.stack(corners, axis=1)
     valid = np.isfinite(rings).all(axis=(1, 2))
-    touching[rows[valid], columns[valid]] = shapely.intersects(part, shapely.polygons(rings[valid]))
+    touching[rows[valid], columns[valid]] = shapely.intersects(
+        geometry, shapely.polygons(rings[valid])
+    )
     return touching
 
 
@@ -140,7 +144,7 @@ def extremes(corners: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 def axis_window(centres: NDArray[Any], intervals: Sequence[tuple[float, float]]) -> Window:
-    """Return which cells along an axis, given by their centres, touch one of some intervals."""
+    """Return the cells along an axis, given by their centres, that touch any interval."""
     if len(centres) == 0:
         return NOTHING
     steps = np.diff(centres) / 2
@@ -157,7 +161,7 @@ def axes_windows(
     lat: NDArray[Any], lon: NDArray[Any], place: shapely.Geometry
 ) -> tuple[Window, Window]:
     """Return the rows and columns of a grid, given by its axes in degrees, that touch a place."""
-    bounds = [part.bounds for part in shapely.get_parts(place)]
+    bounds = [geometry.bounds for geometry in shapely.get_parts(place)]
     rows = axis_window(lat, [(south, north) for _, south, _, north in bounds])
     # Longitudes may go from 0 to 360.
     turns = [(west + turn, east + turn) for west, _, east, _ in bounds for turn in (-360, 0, 360)]
@@ -208,9 +212,9 @@ def _in_crs_of(grid: Georeference, place: shapely.Geometry) -> Iterator[shapely.
         return
     west, south, east, north = outline.bounds
     for area in (outline, outline.buffer(MARGIN * max(east - west, north - south))):
-        near = shapely.intersection(place, area)
-        if not near.is_empty:
-            yield _project(near, grid.crs)
+        clipped = shapely.intersection(place, area)
+        if not clipped.is_empty:
+            yield _project(clipped, grid.crs)
 
 
 def _project(place: shapely.Geometry, crs: CRS) -> shapely.Geometry:
@@ -223,18 +227,18 @@ def _project(place: shapely.Geometry, crs: CRS) -> shapely.Geometry:
         points = np.column_stack(project(lon, lat, WGS84, crs))
         return points[np.isfinite(points).all(axis=1)]
 
-    parts = []
-    for part in shapely.get_parts(dense):
-        if part.geom_type != "Polygon":
-            points = ring(part)
-            parts.append(
+    geometries = []
+    for geometry in shapely.get_parts(dense):
+        if geometry.geom_type != "Polygon":
+            points = ring(geometry)
+            geometries.append(
                 shapely.MultiPoint(points) if len(points) < 2 else shapely.LineString(points)
             )
             continue
-        shell, *holes = map(ring, (part.exterior, *part.interiors))
+        shell, *holes = map(ring, (geometry.exterior, *geometry.interiors))
         if len(shell) > 2:
-            parts.append(shapely.Polygon(shell, [hole for hole in holes if len(hole) > 2]))
-    return shapely.union_all([shapely.make_valid(part) for part in parts])
+            geometries.append(shapely.Polygon(shell, [hole for hole in holes if len(hole) > 2]))
+    return shapely.union_all([shapely.make_valid(geometry) for geometry in geometries])
 
 
 @dataclass(frozen=True)
@@ -259,7 +263,7 @@ class CropCandidate:
 def granule_windows(
     granule: LocatedGranule, place: shapely.Geometry, named: tuple[str, str] | None = None
 ) -> dict[str, tuple[Window, ...]] | None:
-    """Return what touches a place of a granule's arrays along each axis, by path.
+    """Return the windows of a granule's arrays that touch a place, by path.
 
     Arrays that lie along none of the granule's georeferences are left out.
 
@@ -289,7 +293,7 @@ def granule_windows(
     for pair in granule.pairs() if named is None else [granule.pair(*named)]:
         if pair is not None:
             crop(pair)
-    own = {
+    image_crops = {
         image.path: crop(image)
         for image in granule.images()
         if named is None or not image.latitudes
@@ -298,18 +302,20 @@ def granule_windows(
         return None
     windows = {}
     for path, array in granule.arrays.items():
-        candidates = [own[path]] if named is None and path in own else list(crops.values())
+        candidates = (
+            [image_crops[path]] if named is None and path in image_crops else list(crops.values())
+        )
         candidates.sort(key=lambda candidate: distance(parent(path), candidate.group))
-        shown = _windows_of_array(array, candidates)
-        if shown is not None:
-            windows[path] = shown
+        array_windows = _windows_of_array(array, candidates)
+        if array_windows is not None:
+            windows[path] = array_windows
     return windows
 
 
 def _crop_candidate(
     granule: LocatedGranule, georeference: Georeference, place: shapely.Geometry
 ) -> CropCandidate:
-    """Return what touches a place of one of a granule's georeferences."""
+    """Return the windows of a georeference that touch a place."""
     names = georeference.dimensions
     if georeference.transform is not None:
         windows: tuple[Window, ...] = grid_windows(georeference, place)
@@ -348,7 +354,7 @@ def _hull(windows: Sequence[Window]) -> Window:
 def _windows_of_array(
     array: zarr.Array[Any], candidates: Sequence[CropCandidate]
 ) -> tuple[Window, ...] | None:
-    """Return what is shown of an array: by the nearest coordinates along its dimensions."""
+    """Return an array's windows by the nearest coordinates along its dimensions."""
     names = dimension_names(array)
     for crop in candidates:
         fits = [

@@ -178,10 +178,10 @@ class GranuleReader:
         )
 
         name = self.granules.name(row)
-        place = StorePath(self.store(row, name), array.path)
+        store_path = StorePath(self.store(row, name), array.path)
 
         def open() -> zarr.Array[Any]:
-            return zarr.Array(open_array(place, array.document(member)))
+            return zarr.Array(open_array(store_path, array.document(member)))
 
         # What decodes a chunk is the same for all granules with such chunks.
         key = (id(array), variant, chunks)
@@ -189,7 +189,7 @@ class GranuleReader:
             self._decoders[key] = array, ChunkDecoder.of(open())
         return StoredArray(
             name=f"{name}/{array.path}",
-            place=place,
+            store_path=store_path,
             open=open,
             decoder=self._decoders[key][1],
             length=tuple(array.shapes[member].tolist()),
@@ -199,7 +199,7 @@ class GranuleReader:
         )
 
 
-def open_array(place: StorePath, document: JSON) -> AsyncArray[Any]:
+def open_array(store_path: StorePath, document: JSON) -> AsyncArray[Any]:
     """Return an array as zarr has it, by its document and without asking the store."""
     metadata = ArrayV3Metadata.from_dict({**document, "attributes": {}})
-    return AsyncArray(metadata=metadata, store_path=place)
+    return AsyncArray(metadata=metadata, store_path=store_path)

@@ -203,7 +203,7 @@ def band_sources(tree: Tree, spec: MosaicSpec) -> list[BandSources]:
         for profile, placement in zip(levels, placements, strict=True):
             arrays = _image_arrays(profile, spec.nodata)
             values += [decoder for array in arrays for decoder in array.decoders]
-            locate = partial(ProfileImages, profile, arrays, placement, finder.crs.known)
+            locate = partial(ProfileImages, profile, arrays, placement, finder.crs.entries)
             rasters, others = (
                 np.flatnonzero(placement.is_raster == kind) for kind in (True, False)
             )

@@ -42,7 +42,7 @@ class RasterGrids:
         return a * columns + b * rows + c, d * columns + e * rows + f
 
     def bounds(self, target: CRS) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return where the images lie in another CRS: west, south, east and north.
+        """Return the bounds of the images in another CRS: west, south, east and north.
 
         Of each image, of shape (n, 4), NaN where it may lie anywhere; and of all, of shape (4,).
         """

@@ -68,9 +68,9 @@ class SwathCells:
     def of(cls, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> SwathCells | None:
         """Return the cells with centres in degrees, of shape (rows, columns); None for none."""
         with np.errstate(invalid="ignore"):
-            known = (np.abs(lat) <= 90) & (np.abs(lon) <= 360)
-        points = unit_vectors(np.where(known, lat, np.nan), np.where(known, lon, np.nan))
-        numbers = np.flatnonzero(known)
+            on_globe = (np.abs(lat) <= 90) & (np.abs(lon) <= 360)
+        points = unit_vectors(np.where(on_globe, lat, np.nan), np.where(on_globe, lon, np.nan))
+        numbers = np.flatnonzero(on_globe)
         if not len(numbers):
             return None
         flat = np.ascontiguousarray(points.reshape(-1, 3)[numbers])
@@ -170,7 +170,7 @@ def resample_swath(
     read: Callable[[NDArray[np.int64]], Masked],
     target: Target | None = None,
 ) -> Iterator[Tile]:
-    """Yield what a swath gives an output window.
+    """Yield the tiles of an output window that a swath fills.
 
     Parameters
     ----------
@@ -183,21 +183,21 @@ def resample_swath(
     target
         The part of the window that is wanted.
     """
-    wanted = np.zeros(pixels.shape, dtype=bool)
-    wanted[(slice(None), slice(None)) if target is None else target] = True
+    in_target = np.zeros(pixels.shape, dtype=bool)
+    in_target[(slice(None), slice(None)) if target is None else target] = True
     if resampling == "nearest":
-        numbers, near = nearest_cells(pixels, cells)
-        yield from _take_cells(numbers, near & wanted, read)
+        numbers, has_cell = nearest_cells(pixels, cells)
+        yield from _take_cells(numbers, has_cell & in_target, read)
         return
     inside, at = cells_within(pixels, cells)
-    selected = wanted.ravel()[at]
+    selected = in_target.ravel()[at]
     inside, at = inside[selected], at[selected]
     values, valid = read(cells.numbers[inside])
     valid = valid if valid is not None else np.ones(len(inside), dtype=bool)
     image, filled = pixel_statistics(values[valid], at[valid], pixels.shape, resampling)
-    numbers, near = nearest_cells(pixels, cells)
-    near &= wanted & ~filled & (resampling != "sum")
-    for tile in _take_cells(numbers, near, read):
+    numbers, has_cell = nearest_cells(pixels, cells)
+    has_cell &= in_target & ~filled & (resampling != "sum")
+    for tile in _take_cells(numbers, has_cell, read):
         empty = ~filled[tile.target]
         yield Tile(tile.target, tile.values, empty if tile.valid is None else empty & tile.valid)
     if filled.any():
@@ -231,8 +231,8 @@ def _degrees(
     x, y = apply_transform(window.transform, columns, rows)
     lon, lat = project(x, y, window.crs, WGS84)
     with np.errstate(invalid="ignore"):
-        known = np.isfinite(lon) & (np.abs(lat) <= 90 + 1e-9)
-    return np.where(known, lat, np.nan), np.where(known, lon, np.nan)
+        on_globe = np.isfinite(lon) & (np.abs(lat) <= 90 + 1e-9)
+    return np.where(on_globe, lat, np.nan), np.where(on_globe, lon, np.nan)
 
 
 def _bounding_circle(points: NDArray[np.float64]) -> Circle:
@@ -249,16 +249,16 @@ def window_boxes(window: GeoBox) -> list[shapely.Geometry]:
     lat, lon = _degrees(window, *mesh(window))
     if not np.isfinite(lat).all():  # the globe ends between two points of the mesh
         lat, lon = _degrees(window, *mesh(window, dense=True))
-    known = np.isfinite(lat)
-    if not known.any():
+    on_globe = np.isfinite(lat)
+    if not on_globe.any():
         return []
     steps = [np.abs(np.diff(lat, axis=axis)) for axis in (0, 1)]
     bend = max(float(step[np.isfinite(step)].max(initial=0.0)) for step in steps) / 2
-    south, north = lat[known].min() - bend - MARGIN, lat[known].max() + bend + MARGIN
+    south, north = lat[on_globe].min() - bend - MARGIN, lat[on_globe].max() + bend + MARGIN
     if north > 89 or south < -89:
         return [shapely.box(-180, max(south, -90), 180, min(north, 90))]
     margin = MARGIN / np.cos(np.radians(min(max(abs(south), abs(north)), 89.0)))
-    longitudes = np.unique((lon[known] + 180) % 360 - 180)
+    longitudes = np.unique((lon[on_globe] + 180) % 360 - 180)
     gaps = np.diff(np.append(longitudes, longitudes[0] + 360))
     widest = int(gaps.argmax())
     west, east = longitudes[(widest + 1) % len(longitudes)], longitudes[widest]
@@ -273,7 +273,7 @@ def window_boxes(window: GeoBox) -> list[shapely.Geometry]:
 
 
 def cell_reaches(points: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return how far each cell reaches from its centre, as chords of the unit sphere.
+    """Return the reach of each cell from its centre, as a chord of the unit sphere.
 
     It reaches as far as its corners, half-way to the neighbours along rows and columns. Across a
     gap it reaches as far as on the opposite side. Centres are of shape (rows, columns, 3), NaN
@@ -322,37 +322,37 @@ def nearest_cells(
     Both are of the window's shape; cells are numbered in C order.
     """
     count = pixels.shape[0] * pixels.shape[1]
-    numbers, near = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=bool)
+    numbers, has_cell = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=bool)
     limit = max(float(cells.reaches.max()), pixels.radius)
     centre, angle = cells.circle
     angle = angle + 2 * np.arcsin(min(limit / 2, 1.0)) + 1e-6
     with np.errstate(invalid="ignore"):
         around = np.flatnonzero(pixels.points @ centre >= np.cos(min(angle, np.pi)))
     if not len(around):
-        return numbers.reshape(pixels.shape), near.reshape(pixels.shape)
+        return numbers.reshape(pixels.shape), has_cell.reshape(pixels.shape)
     distances, index = cells.tree.query(pixels.points[around], k=1, distance_upper_bound=limit)
     hit = np.isfinite(distances) & (index < len(cells.numbers))
     around, distances, index = around[hit], distances[hit], index[hit].astype(np.int64)
     reached = distances <= cells.reaches[index]
     numbers[around[reached]] = cells.numbers[index[reached]]
-    near[around[reached]] = True
+    has_cell[around[reached]] = True
     if pixels.radius > cells.reaches.min():  # cells that are smaller than a pixel may lie in it
-        _fill_from_cells_within(pixels, cells, numbers, near)
-    return numbers.reshape(pixels.shape), near.reshape(pixels.shape)
+        _fill_from_cells_within(pixels, cells, numbers, has_cell)
+    return numbers.reshape(pixels.shape), has_cell.reshape(pixels.shape)
 
 
 def _fill_from_cells_within(
-    pixels: WindowPixels, cells: SwathCells, numbers: NDArray[np.int64], near: NDArray[np.bool_]
+    pixels: WindowPixels, cells: SwathCells, numbers: NDArray[np.int64], has_cell: NDArray[np.bool_]
 ) -> None:
     """Let pixels without a cell take the nearest of those whose centres lie in them."""
     index, at = cells_within(pixels, cells)
-    missing = ~near[at]
+    missing = ~has_cell[at]
     index, at = index[missing], at[missing]
     distances = np.linalg.norm(pixels.points[at] - cells.points[index], axis=1)
     order = np.lexsort((distances, at))
     closest = order[np.flatnonzero(np.diff(at[order], prepend=-1))]
     numbers[at[closest]] = cells.numbers[index[closest]]
-    near[at[closest]] = True
+    has_cell[at[closest]] = True
 
 
 def cells_within(

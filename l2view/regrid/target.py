@@ -111,14 +111,14 @@ def point_bounds(x: NDArray[np.float64], y: NDArray[np.float64], crs: CRS) -> ND
 
     Points farther away than the globe is large, such as the opposite pole, are left out.
     """
-    known = np.isfinite(x) & np.isfinite(y)
+    valid = np.isfinite(x) & np.isfinite(y)
     if crs.geographic:
         y = np.clip(y, -90, 90)
     else:
-        known &= np.maximum(np.abs(x), np.abs(y)) * metres_per_unit(crs) <= MAX_METRES
-    if not known.any():
+        valid &= np.maximum(np.abs(x), np.abs(y)) * metres_per_unit(crs) <= MAX_METRES
+    if not valid.any():
         return NO_BOUNDS
-    return np.array([x[known].min(), y[known].min(), x[known].max(), y[known].max()])
+    return np.array([x[valid].min(), y[valid].min(), x[valid].max(), y[valid].max()])
 
 
 def union_bounds(bounds: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:

@@ -200,7 +200,7 @@ def bin_subpixel_image(image: Image, grid: GeoBox, resampling: str) -> Masked | 
     pixels = []
     for mesh in (down, across):
         rows = np.stack([np.interp(centres[1], points[1], row) for row in mesh])
-        pixels.append(np.stack([np.interp(centres[0], points[0], one) for one in rows.T], axis=1))
+        pixels.append(np.stack([np.interp(centres[0], points[0], row) for row in rows.T], axis=1))
     row, column = pixels
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     inside &= True if image.valid is None else image.valid
@@ -425,8 +425,8 @@ def counted_from(crs: CRS, centre: float) -> str:
     """Return the WKT of a geographic CRS whose longitudes are counted from another meridian."""
     if not centre:
         return str(crs.to_wkt())
-    own = crs.proj.prime_meridian
-    meridian = centre + (0.0 if own is None else float(own.longitude))
+    prime_meridian = crs.proj.prime_meridian
+    meridian = centre + (0.0 if prime_meridian is None else float(prime_meridian.longitude))
     wkt = crs.to_wkt(version=WktVersion.WKT1_GDAL)
     shifted = re.sub(PRIME_MERIDIAN, f'PRIMEM["of the window",{meridian!r}]', wkt, count=1)
     return re.sub(r',AUTHORITY\["[^"]*","[^"]*"\]\]$', "]", shifted)

@@ -164,12 +164,12 @@ def _require_dimension(tree: Tree, structures: Sequence[Sequence[Inventory]], di
         {name for array in members[0].arrays.values() for name in array.dimensions if name}
         for members in structures
     ]
-    if not any(dim in own for own in dimensions):
+    if not any(dim in dims for dims in dimensions):
         raise ShapeError(unknown_name("dimension", dim, sorted(set().union(*dimensions))))
     lacking = [
         inventory.rows
-        for members, own in zip(structures, dimensions, strict=True)
-        if dim not in own
+        for members, dims in zip(structures, dimensions, strict=True)
+        if dim not in dims
         for inventory in members
     ]
     if lacking:
@@ -293,7 +293,7 @@ class _Planner:
 def _group_attributes(members: Sequence[Inventory], arrays: Collection[str]) -> dict[str, JSON]:
     """Return the attributes that the granules' groups share, by path."""
     groups = {
-        path: _in_all(
+        path: _shared_by_all(
             inventory.groups[path].attributes if path in inventory.groups else {}
             for inventory in members
         )
@@ -310,11 +310,11 @@ def _group_attributes(members: Sequence[Inventory], arrays: Collection[str]) -> 
     }
 
 
-def _in_all(attributes: Iterable[JSON]) -> JSON:
-    """Return the attributes that are the same in all."""
+def _shared_by_all(attributes: Iterable[JSON]) -> JSON:
+    """Return the attributes that all share."""
     shared: JSON | None = None
-    for own in attributes:
-        shared = shared_attributes(shared, own)
+    for variant in attributes:
+        shared = shared_attributes(shared, variant)
     return shared or {}
 
 
@@ -342,8 +342,8 @@ def _merge_arrays(arrays: Sequence[ArrayInventory], order: NDArray[np.intp]) -> 
         for text, variant in zip(texts, array.variants, strict=True):
             variants.setdefault(text, variant)
             numbers.setdefault(text, len(numbers))
-        own = np.array([numbers[text] for text in texts], dtype=np.int32)
-        indices.append(own[array.variant_index])
+        new_index = np.array([numbers[text] for text in texts], dtype=np.int32)
+        indices.append(new_index[array.variant_index])
     shapes, chunk_shapes, starts, stops = (
         np.concatenate([getattr(array, name) for array in arrays])[order]
         for name in ("shapes", "chunk_shapes", "begins", "ends")
@@ -355,7 +355,7 @@ def _merge_arrays(arrays: Sequence[ArrayInventory], order: NDArray[np.intp]) -> 
         np.concatenate(indices)[order],
         shapes,
         chunk_shapes,
-        _in_all(array.attributes for array in arrays),
+        _shared_by_all(array.attributes for array in arrays),
         starts if is_cropped else None,
         stops if is_cropped else None,
     )
@@ -383,8 +383,8 @@ def _choose_encoding(
     weighted = list(zip(inventory.variants, packings, weights.tolist(), strict=True))
     common, packing, _ = weighted[int(np.argmax(weights))]
     same_numbers = all(
-        variant["data_type"] == common["data_type"] and own == packing
-        for variant, own, weight in weighted
+        variant["data_type"] == common["data_type"] and variant_packing == packing
+        for variant, variant_packing, weight in weighted
         if weight
     )
     # Without one, only a value and no stored number can say that nothing is there.
@@ -393,17 +393,22 @@ def _choose_encoding(
         codecs = _common_codecs([(variant, n) for variant, _, n in weighted], in_stack)
         codecs = codecs or ArrayEncoding.of_values(native_dtype(common["data_type"])).codecs
         return ArrayEncoding.of_variant(common, codecs, padded=is_padded)
-    dtype = common_dtype([own.decoded_dtype for _, own, weight in weighted if weight])
+    dtype = common_dtype(
+        [variant_packing.decoded_dtype for _, variant_packing, weight in weighted if weight]
+    )
     data_type = ArrayEncoding.of_values(dtype).data_type
     unchanged = [
-        (variant, weight if own.is_identity and variant["data_type"] == data_type else 0)
-        for variant, own, weight in weighted
+        (
+            variant,
+            weight if variant_packing.is_identity and variant["data_type"] == data_type else 0,
+        )
+        for variant, variant_packing, weight in weighted
     ]
     return ArrayEncoding.of_values(dtype, _common_codecs(unchanged, in_stack))
 
 
 def _common_codecs(weighted: Sequence[tuple[JSON, int]], in_stack: bool) -> Sequence[JSON] | None:
-    """Return the codecs that most granules have, None where none can be taken."""
+    """Return the codecs that most granules have, None where none are usable."""
     counts: Counter[str] = Counter()
     for variant, weight in weighted:
         if weight and (not in_stack or with_leading_axis(variant["codecs"]) is not None):

@@ -504,7 +504,7 @@ from l2view import zarr_cells
 from l2view.arrays import stored
 from l2view.arrays.quiet import QUIET
 ds = zarr_cells(zarr.open_array({str(path)!r}, mode="r"))
-held = stored._decoding(os.getpid())
+held = stored._decode_slots(os.getpid())
 while held.acquire(blocking=False): pass
 QUIET.__enter__()
 QUIET._lock.acquire()
