@@ -154,11 +154,11 @@ class Session:
         """
         reads = SQLOptions().with_allow_ddl(False).with_allow_dml(False)
         values = parameters(params)
-        with self.explained():
+        with self.translate_errors():
             return self.context.sql(query, reads.with_allow_statements(False), param_values=values)
 
     @contextmanager
-    def explained(self) -> Iterator[None]:
+    def translate_errors(self) -> Iterator[None]:
         """Turn DataFusion's errors into l2view's, with the name that was meant."""
         try:
             yield
@@ -174,8 +174,10 @@ class Session:
             schemas = [] if functions is None else [table.schema for table in functions.tables]
             schemas += [self.table.schema] if self.table.fields else []
             columns = list(dict.fromkeys(name for schema in schemas for name in schema.names))
-            known = [] if functions is None else [f"{name}()" for name in functions.functions]
-            tables = [*([TABLE] if self.table.fields else []), *self.tables, *known]
+            table_functions = (
+                [] if functions is None else [f"{name}()" for name in functions.functions]
+            )
+            tables = [*([TABLE] if self.table.fields else []), *self.tables, *table_functions]
             raise explain(str(error), columns, tables) from error
 
 

@@ -1,4 +1,4 @@
-"""What DataFusion's errors mean, and what was most likely meant instead."""
+"""DataFusion's errors as errors of l2view, with the name that was likely meant."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ LAYERS = re.compile(
     r"^(?:(?:DataFusion|External|FFI|Arrow|Schema|Cast|Parser|Execution|Internal) error: "
     r"|Error during planning: |This feature is not implemented: )+"
 )
-"""The libraries through which an error came, each of which puts its name before it."""
+"""Prefixes that libraries put before the message of an error."""
 
 RAISED = re.compile(r"(?s)PyErr \{ type: .*?, value: \w+\((['\"])(.+?)\1\), trace")
-"""How an exception of Python is shown."""
+"""An exception of Python in DataFusion's message."""
 
 
 def explain(message: str, fields: Sequence[str], tables: Sequence[str]) -> QueryError | FieldError:
@@ -28,41 +28,41 @@ def explain(message: str, fields: Sequence[str], tables: Sequence[str]) -> Query
     Parameters
     ----------
     message
-        What DataFusion said.
+        DataFusion's message.
     fields, tables
         The names that a query can use.
     """
-    if found := re.search(r"No field named (?:\w+\.)?(?:\"([^\"]+)\"|([^\s.]+))\.", message):
-        name = found.group(1) or found.group(2)
+    if match := re.search(r"No field named (?:\w+\.)?(?:\"([^\"]+)\"|([^\s.]+))\.", message):
+        name = match.group(1) or match.group(2)
         return FieldError(unknown_name("field", name, fields) + _quoting(name, fields))
-    if found := re.search(r"Invalid function '([^']+)'", message):
-        return QueryError(_no_function(found.group(1)))
-    if found := re.search(
+    if match := re.search(r"Invalid function '([^']+)'", message):
+        return QueryError(_no_function(match.group(1)))
+    if match := re.search(
         r"argument types '([^']+)'.*Candidate functions:(.+)", message, re.DOTALL
     ):
-        return QueryError(_no_signature(found.group(1), found.group(2).split("\n"), message))
-    if found := re.search(r"[Pp]laceholder (?:with name )?'?(\$\w+)", message):
-        return QueryError(f"the placeholder {found.group(1)} has no value; pass it in params=")
-    if found := re.search(r"(?:DDL|DML|Statement) not supported: (\w+)", message):
-        return QueryError(f"only queries that read are allowed, not {found.group(1)}")
+        return QueryError(_no_signature(match.group(1), match.group(2).split("\n"), message))
+    if match := re.search(r"[Pp]laceholder (?:with name )?'?(\$\w+)", message):
+        return QueryError(f"the placeholder {match.group(1)} has no value; pass it in params=")
+    if match := re.search(r"(?:DDL|DML|Statement) not supported: (\w+)", message):
+        return QueryError(f"only queries that read are allowed, not {match.group(1)}")
     if "only supports a single SQL statement" in message:
         return QueryError("one statement at a time")
-    if found := re.search(r"table 'datafusion\.public\.(.+)' not found", message):
-        return QueryError(unknown_name("table", found.group(1), tables))
-    if found := re.search(r"Unsupported function argument type: (\w+) =>", message):
-        known = [name for name in tables if name.endswith("()")]
+    if match := re.search(r"table 'datafusion\.public\.(.+)' not found", message):
+        return QueryError(unknown_name("table", match.group(1), tables))
+    if match := re.search(r"Unsupported function argument type: (\w+) =>", message):
+        functions = [name for name in tables if name.endswith("()")]
         return QueryError(
-            f"the argument {found.group(1)} is of no table function that there is: "
-            f"{join_names(known)}"
+            f"the argument {match.group(1)} is of no table function that there is: "
+            f"{join_names(functions)}"
         )
-    if found := re.search(r"table function '(.+)' not found", message):
-        return QueryError(unknown_name("table function", f"{found.group(1)}()", tables, "tables"))
-    if found := re.search(r'(?:Parser|Tokenizer)Error\("(.*)"\)', message):
-        return QueryError(f"not valid SQL: {found.group(1)}")
-    if found := re.search(r"non-boolean predicate '(.+)' returning (\S+)", message):
+    if match := re.search(r"table function '(.+)' not found", message):
+        return QueryError(unknown_name("table function", f"{match.group(1)}()", tables, "tables"))
+    if match := re.search(r'(?:Parser|Tokenizer)Error\("(.*)"\)', message):
+        return QueryError(f"not valid SQL: {match.group(1)}")
+    if match := re.search(r"non-boolean predicate '(.+)' returning (\S+)", message):
         return QueryError(
-            f"where= is a condition, true or false for each granule; {found.group(1)} is "
-            f"{found.group(2)}"
+            f"where= is a condition, true or false for each granule; {match.group(1)} is "
+            f"{match.group(2)}"
         )
     if "BooleanScalar" in message:
         return QueryError(
@@ -81,16 +81,14 @@ def explain(message: str, fields: Sequence[str], tables: Sequence[str]) -> Query
 
 
 def _last_cause(message: str) -> str:
-    """Return the innermost cause in one line."""
+    """Return the first line of the innermost cause."""
     cause = re.split(r"\ncaused by\n", message)[-1]
-    if found := re.search(
-        r"PyErr \{ type: .*?, value: \w+\((['\"])(.+?)\1\), trace", cause, re.DOTALL
-    ):
-        cause = found.group(2)
-    elif found := re.search(r"Python error: (.+)$", cause, re.DOTALL):
-        cause = found.group(1)
-    first = next((line for line in cause.splitlines() if line.strip()), message)
-    return strip_credentials(LAYERS.sub("", first.strip()))
+    if match := RAISED.search(cause):
+        cause = match.group(2)
+    elif match := re.search(r"Python error: (.+)$", cause, re.DOTALL):
+        cause = match.group(1)
+    line = next((candidate for candidate in cause.splitlines() if candidate.strip()), message)
+    return strip_credentials(LAYERS.sub("", line.strip()))
 
 
 def _of_lists(message: str) -> str:
@@ -98,15 +96,15 @@ def _of_lists(message: str) -> str:
 
 
 def _quoting(name: str, fields: Sequence[str]) -> str:
-    """Tell what SQL makes of quotes, where that may be what went wrong."""
+    """Explain how SQL reads quotes, where they may be the cause."""
     if longer := next((field for field in fields if field.startswith(f"{name}:")), None):
         return f'. Names with a colon are written in double quotes: "{longer}"'
-    close = closest_name(name, fields)
-    if close is None:
+    closest = closest_name(name, fields)
+    if closest is None:
         return f". A text is written in single quotes: '{name}'"
-    if close == close.lower():
+    if closest == closest.lower():
         return ""
-    return f'. SQL reads unquoted names in lower case: write "{close}" in double quotes'
+    return f'. SQL reads unquoted names in lower case: write "{closest}" in double quotes'
 
 
 def _no_function(name: str) -> str:
@@ -116,13 +114,13 @@ def _no_function(name: str) -> str:
 
 
 def _no_signature(call: str, candidates: Sequence[str], message: str) -> str:
-    """Say how a function is called, for a `call` that isn't one of its `candidates`."""
-    known = [text.strip() for text in candidates if text.strip() and "UserDefined" not in text]
-    if known:
-        return f"no function {call}; there is {' or '.join(known)}"
-    counted = re.search(r"expected (\d+) arguments? but received (\d+)", message)
-    if counted:
-        return f"{call} has {counted.group(2)} arguments; the function takes {counted.group(1)}"
+    """Explain how a function is called."""
+    signatures = [text.strip() for text in candidates if text.strip() and "UserDefined" not in text]
+    if signatures:
+        return f"no function {call}; there is {' or '.join(signatures)}"
+    match = re.search(r"expected (\d+) arguments? but received (\d+)", message)
+    if match:
+        return f"{call} has {match.group(2)} arguments; the function takes {match.group(1)}"
     return f"no function {call}; look at the types of its arguments"
 
 

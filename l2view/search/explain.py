@@ -33,11 +33,11 @@ class SearchCost:
         lines = [
             f"{self.found:,} of {self.rows:,} granules in {self.seconds * 1e3:,.1f} ms",
             f"runs of rows: {tally.runs:,}",
-            *(f"  {count:,} left out by {what}" for what, count in tally.ruled_out.items()),
+            *(f"  {count:,} left out by {cause}" for cause, count in tally.ruled_out.items()),
             f"chunks: {tally.decoded:,} read and decoded, {tally.kept:,} kept from before",
             f"store: {tally.requests:,} requests, {tally.nbytes:,} bytes",
             "time by stage, of threads side by side:",
-            *(f"  {name}: {spent * 1e3:,.1f} ms" for name, spent in tally.seconds.items()),
+            *(f"  {name}: {seconds * 1e3:,.1f} ms" for name, seconds in tally.seconds.items()),
         ]
         return "\n".join(lines)
 

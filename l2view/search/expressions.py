@@ -49,9 +49,9 @@ def ranks(
         return frame.sort(*keys).select(NUMBER).to_arrow_table()
 
     order = _run(str(order_by), count, fields, known, run).column(0).to_numpy()
-    found = np.empty(len(order), dtype=np.int64)
-    found[order] = np.arange(len(order))
-    return found
+    ranks_by_granule = np.empty(len(order), dtype=np.int64)
+    ranks_by_granule[order] = np.arange(len(order))
+    return ranks_by_granule
 
 
 def values(expression: str, count: int, fields: Sequence[str], known: Known) -> pa.ChunkedArray:
@@ -64,8 +64,8 @@ def values(expression: str, count: int, fields: Sequence[str], known: Known) -> 
         value = frame.parse_sql_expr(expression)
         require_plain(value.canonical_name(), "group_by=")
         number = frame.parse_sql_expr(NUMBER)
-        found = frame.select(number, value.alias("value"))
-        return found.sort(found.parse_sql_expr(NUMBER).sort()).to_arrow_table()
+        frame_of_values = frame.select(number, value.alias("value"))
+        return frame_of_values.sort(frame_of_values.parse_sql_expr(NUMBER).sort()).to_arrow_table()
 
     return _run(expression, count, fields, known, run).column("value")
 
@@ -77,9 +77,9 @@ def _run(
     known: Known,
     run: Callable[[DataFrame], pa.Table],
 ) -> pa.Table:
-    """Return what comes of a query over those fields that a text names."""
-    said = text.casefold()
-    table = known([name for name in fields if name.casefold() in said])
+    """Run a query over the fields that `text` names."""
+    folded = text.casefold()
+    table = known([name for name in fields if name.casefold() in folded])
     numbers = pa.array(np.arange(count, dtype=np.int64))
     columns = dict(zip(table.schema.names, table.columns, strict=True))
     table = pa.table({**columns, NUMBER: numbers})

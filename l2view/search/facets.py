@@ -53,16 +53,16 @@ def count_by_chunk(nodes: Sequence[Any], table: str, meta: MetaTable) -> DataFra
         return None
     relation = nodes[at].group_by_exprs()[0].to_variant().relation()
     context = SessionContext()
-    found = context.from_arrow(counts).alias(relation)
-    total = [sql.sum(column(COUNT)).alias(ROWS)] if nodes[at].aggregate_exprs() else []
-    found = found.aggregate([column(field.name)], total)
+    frame = context.from_arrow(counts).alias(relation)
+    totals = [sql.sum(column(COUNT)).alias(ROWS)] if nodes[at].aggregate_exprs() else []
+    frame = frame.aggregate([column(field.name)], totals)
     for node, step in zip(reversed(nodes[:at]), reversed(kinds[:at]), strict=True):
-        found = STEPS[step](found, node)
-    return found
+        frame = STEPS[step](frame, node)
+    return frame
 
 
 def _field(aggregate: Any, below: list[str], scan: Any, table: str) -> str | None:
-    """Return the field by which all rows of a table are counted, None where they aren't."""
+    """Return the field that groups all rows of a table, None of any other query."""
     if [step for step in below if step != "SubqueryAlias"] != ["TableScan"]:
         return None
     if scan.fqn()[-1] != table or scan.filters() or scan.fetch() is not None:
@@ -70,30 +70,32 @@ def _field(aggregate: Any, below: list[str], scan: Any, table: str) -> str | Non
     groups = aggregate.group_by_exprs()
     if len(groups) != 1 or groups[0].variant_name() != "Column":
         return None
-    if any(one.schema_name() != ROWS for one in aggregate.aggregate_exprs()):
+    if any(aggregated.schema_name() != ROWS for aggregated in aggregate.aggregate_exprs()):
         return None
-    by = groups[0].to_variant()
-    plain = _is_plain(by.relation()) and by.name() != ROWS
-    return str(by.name()) if plain else None
+    grouping = groups[0].to_variant()
+    plain = _is_plain(grouping.relation()) and grouping.name() != ROWS
+    return str(grouping.name()) if plain else None
 
 
 def _is_plain(name: Any) -> bool:
-    """Return whether a table's name needs no quotes, which `DataFrame.alias` doesn't know of."""
+    """Tell if a table's name needs no quotes: `DataFrame.alias` can't quote."""
     return re.fullmatch("[a-z_][a-z0-9_]*", str(name)) is not None
 
 
 def _counts(meta: MetaTable, field: Field) -> pa.Table | None:
-    """Return the values of each chunk of a field, each with its count."""
+    """Count the values of a field in each chunk; None where they are too many."""
     chunks = meta.chunks()
-    parts: list[pa.RecordBatch] = []
-    # One alone tells of most fields whether it is worth it.
+    batches: list[pa.RecordBatch] = []
+    # One chunk alone shows for most fields if counting is worth it.
     for numbers in growing_groups(chunks_of(field, range(meta.rows)), limits().chunks_at_once, 1):
-        found = chunks.counts([(field, number) for number in numbers])
-        if any(len(one) * FEW > max(field.chunk_length, FEW * FEW) for one in found):
+        counts = chunks.counts([(field, number) for number in numbers])
+        if any(
+            len(chunk_counts) * FEW > max(field.chunk_length, FEW * FEW) for chunk_counts in counts
+        ):
             return None
-        parts.extend(found)
+        batches.extend(counts)
     schema = pa.schema([field.arrow(), pa.field(COUNT, pa.int64())])
-    return pa.Table.from_batches(parts, schema)
+    return pa.Table.from_batches(batches, schema)
 
 
 def _project(frame: DataFrame, node: Any) -> DataFrame:
@@ -110,7 +112,9 @@ def _sort(frame: DataFrame, node: Any) -> DataFrame:
 
 
 def _limit(frame: DataFrame, node: Any) -> DataFrame:
-    skip, most = (None if end is None else value(Expr(end)) for end in (node.skip(), node.fetch()))
+    skip, most = (
+        None if literal is None else value(Expr(literal)) for literal in (node.skip(), node.fetch())
+    )
     return frame.limit(ALL if most is None else most, skip or 0)
 
 

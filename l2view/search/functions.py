@@ -9,11 +9,11 @@ from datafusion import udf
 from l2view.meta.footprints import read_geometries
 
 
-def _within_distance(one: pa.Array, other: pa.Array, distance: pa.Array) -> pa.Array:
-    shapes = (read_geometries(column) for column in (one, other))
-    found = shapely.dwithin(*shapes, distance.to_numpy(zero_copy_only=False))
-    missing = one.is_null().to_numpy(False) | other.is_null().to_numpy(False)
-    return pa.array(found, mask=missing | distance.is_null().to_numpy(False))
+def _within_distance(left: pa.Array, right: pa.Array, distance: pa.Array) -> pa.Array:
+    shapes = (read_geometries(column) for column in (left, right))
+    is_within = shapely.dwithin(*shapes, distance.to_numpy(zero_copy_only=False))
+    missing = left.is_null().to_numpy(False) | right.is_null().to_numpy(False)
+    return pa.array(is_within, mask=missing | distance.is_null().to_numpy(False))
 
 
 DWITHIN = udf(

@@ -19,7 +19,7 @@ RANDOM = re.compile(r"\b(random|uuid)\(\)")
 
 
 def kind(node: Any) -> str:
-    """Return what a node of a plan does: ``TableScan``, ``Filter``, …."""
+    """Return the kind of a plan's node: ``TableScan``, ``Filter``, …."""
     return type(node).__name__
 
 
@@ -41,7 +41,7 @@ def _down(plan: Any) -> Iterator[Any]:
 
 
 def stops_early(nodes: Sequence[Any]) -> bool:
-    """Return whether a query may be answered by the first rows of a table that fulfil it."""
+    """Tell if the first rows that match are enough, so that a scan may stop early."""
     kinds = {kind(node) for node in nodes}
     return "Limit" in kinds and kinds <= {
         "Limit",
@@ -56,12 +56,12 @@ def value(literal: Expr) -> Any:
     """Return the value of a literal, None of any other expression."""
     if literal.variant_name() != "Literal":
         return None
-    found = literal.python_value()
-    return found.as_py() if isinstance(found, pa.Scalar) else found
+    constant = literal.python_value()
+    return constant.as_py() if isinstance(constant, pa.Scalar) else constant
 
 
 def sorted_by(frame: DataFrame, sort: Any) -> DataFrame:
-    """Return what a node sorts, sorted as it does."""
+    """Sort a frame by the keys of a plan's node."""
     return frame.sort(
         *(
             Expr(key.expr()).sort(ascending=key.ascending(), nulls_first=key.nulls_first())

@@ -71,15 +71,15 @@ def _scalar(value: Any) -> pa.Scalar:
     if isinstance(value, Mapping) and len(value) == 1 and next(iter(value)) in FORMS:
         return _scalar(from_json(value))
     if isinstance(value, list | tuple):
-        return pa.scalar([_scalar(part).as_py() for part in value])
+        return pa.scalar([_scalar(item).as_py() for item in value])
     if isinstance(value, shapely.Geometry):
         if not np.isfinite(shapely.get_coordinates(value)).all():
             raise QueryError("has a coordinate that is NaN or infinite")
         return pa.scalar(shapely.to_wkb(value), pa.binary())
     if isinstance(value, np.datetime64 | np.timedelta64):
         unit = np.datetime_data(value.dtype)[0]
-        kept = unit if unit in ("ms", "us", "ns") else "s"
-        return pa.array(np.array([value]).astype(f"{value.dtype.kind}8[{kept}]"))[0]
+        resolution = unit if unit in ("ms", "us", "ns") else "s"
+        return pa.array(np.array([value]).astype(f"{value.dtype.kind}8[{resolution}]"))[0]
     # pandas has nanoseconds, which a datetime or timedelta would lose.
     unit = "ns" if hasattr(value, "asm8") else "us"
     if isinstance(value, datetime):
@@ -96,9 +96,9 @@ def to_json(value: Any) -> Any:
     if isinstance(value, pa.Scalar):
         value = value.as_py()
     if isinstance(value, np.ndarray | list | tuple):
-        return [to_json(part) for part in value]
+        return [to_json(item) for item in value]
     if isinstance(value, Mapping):
-        return {name: to_json(part) for name, part in value.items()}
+        return {name: to_json(item) for name, item in value.items()}
     if isinstance(value, shapely.Geometry):
         return {"geometry": shapely.to_wkt(value, rounding_precision=-1)}
     if isinstance(value, np.datetime64):
@@ -131,7 +131,7 @@ def from_json(record: Any) -> Any:
         Where the text of a form can't be read.
     """
     if isinstance(record, list | tuple):
-        return [from_json(part) for part in record]
+        return [from_json(item) for item in record]
     if not isinstance(record, Mapping):
         return record
     if len(record) == 1 and (form := next(iter(record))) in FORMS:
@@ -139,19 +139,19 @@ def from_json(record: Any) -> Any:
             return FORMS[form](record[form])
         except (TypeError, ValueError, ArithmeticError, shapely.errors.ShapelyError) as error:
             raise QueryError(f"{form!r}: {record[form]!r} can't be read: {error}") from error
-    return {name: from_json(part) for name, part in record.items()}
+    return {name: from_json(item) for name, item in record.items()}
 
 
 def python_ids(ids: Iterable[Any]) -> tuple[Any, ...]:
-    """Return ids as Python has them, of whatever holds them."""
-    return tuple(one.as_py() if isinstance(one, pa.Scalar) else one for one in ids)
+    """Convert ids to Python's values."""
+    return tuple(value.as_py() if isinstance(value, pa.Scalar) else value for value in ids)
 
 
-def as_texts(name: str, said: Sequence[str] | str | None) -> tuple[str, ...] | None:
-    """Return an argument that is a text, or several."""
-    if said is None:
+def as_texts(name: str, value: Sequence[str] | str | None) -> tuple[str, ...] | None:
+    """Check an argument that is one text or a list of texts."""
+    if value is None:
         return None
-    found = tuple(said) if isinstance(said, Iterable) and not isinstance(said, str) else (said,)
-    if not all(isinstance(text, str) for text in found):
-        raise QueryError(f"{name}= is a text or a list of texts, not {said!r}")
-    return found
+    texts = tuple(value) if isinstance(value, Iterable) and not isinstance(value, str) else (value,)
+    if not all(isinstance(text, str) for text in texts):
+        raise QueryError(f"{name}= is a text or a list of texts, not {value!r}")
+    return texts

@@ -27,7 +27,7 @@ SLIGHTLY = 1e-9
 """Degrees by which the rectangle around a point or a line is larger than it."""
 
 
-def geometry_field(schema: pa.Schema, named: str | None = None) -> str:
+def geometry_field(schema: pa.Schema, field: str | None = None) -> str:
     """Return the field that holds the footprints.
 
     Raises
@@ -35,13 +35,13 @@ def geometry_field(schema: pa.Schema, named: str | None = None) -> str:
     FieldError
         Where there is none.
     """
-    if named is not None:
-        if named not in schema.names:
-            raise FieldError(unknown_name("field", named, schema.names))
-        return named
-    for name in GEOMETRIES:
-        if name in schema.names:
-            return name
+    if field is not None:
+        if field not in schema.names:
+            raise FieldError(unknown_name("field", field, schema.names))
+        return field
+    for candidate in GEOMETRIES:
+        if candidate in schema.names:
+            return candidate
     raise FieldError(
         f"a search by place looks at the field {' or '.join(GEOMETRIES)}, and there is neither; "
         f"name another with geometry_field=. fields: {join_names(schema.names)}"
@@ -67,11 +67,11 @@ def box(bbox: Sequence[float]) -> shapely.Geometry:
         )
     if west <= east:
         return shapely.box(west, south, east, north)
-    parts = [shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)]
-    return shapely.MultiPolygon(parts)
+    halves = [shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)]
+    return shapely.MultiPolygon(halves)
 
 
-def geometry(said: Any) -> shapely.Geometry:
+def geometry(value: Any) -> shapely.Geometry:
     """Return a geometry from shapely, GeoJSON (dict or text), WKT, or ``__geo_interface__``.
 
     What reaches beyond ±180° of longitude is cut there and moved to the other side.
@@ -82,7 +82,7 @@ def geometry(said: Any) -> shapely.Geometry:
         Where it is none, is empty, or isn't valid.
     """
     try:
-        shape = shapely.force_2d(_read(said))
+        shape = shapely.force_2d(_read(value))
     except (shapely.errors.ShapelyError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise QueryError(
             f"intersects= is a shapely geometry, GeoJSON or WKT in EPSG:4326: {error}"
@@ -100,21 +100,21 @@ def geometry(said: Any) -> shapely.Geometry:
     return wrap_geometry(shape, both_sides=True)
 
 
-def _read(said: Any) -> shapely.Geometry:
-    if isinstance(said, shapely.Geometry):
-        return said
-    if isinstance(said, str):
-        if not said.lstrip().startswith("{"):
-            return shapely.from_wkt(said)
-        said = json.loads(said)
-    said = getattr(said, "__geo_interface__", said)
-    if not isinstance(said, dict):
-        raise TypeError(f"not {said!r}; a rectangle is bbox=")
-    if said.get("type") == "Feature":
-        said = said["geometry"]
-    if said.get("type") == "FeatureCollection":
-        return shapely.union_all([_read(feature) for feature in said["features"]])
-    return shapely.geometry.shape(said)
+def _read(value: Any) -> shapely.Geometry:
+    if isinstance(value, shapely.Geometry):
+        return value
+    if isinstance(value, str):
+        if not value.lstrip().startswith("{"):
+            return shapely.from_wkt(value)
+        value = json.loads(value)
+    value = getattr(value, "__geo_interface__", value)
+    if not isinstance(value, dict):
+        raise TypeError(f"not {value!r}; a rectangle is bbox=")
+    if value.get("type") == "Feature":
+        value = value["geometry"]
+    if value.get("type") == "FeatureCollection":
+        return shapely.union_all([_read(feature) for feature in value["features"]])
+    return shapely.geometry.shape(value)
 
 
 def place_conditions(context: SessionContext, field: Field, shape: shapely.Geometry) -> list[Expr]:
@@ -133,21 +133,21 @@ def place_conditions(context: SessionContext, field: Field, shape: shapely.Geome
     shape
         In EPSG:4326, within ±180°.
     """
-    parts = shapely.get_parts(shape)
+    components = shapely.get_parts(shape)
     # Not their union, which would drop those of points and of lines along an axis.
-    corners = shapely.bounds(parts)
+    corners = shapely.bounds(components)
     # A polygon without an area isn't sure to meet anything.
     flat = (corners[:, :2] == corners[:, 2:]).any(axis=1)
     corners[flat] += np.array([-SLIGHTLY, -SLIGHTLY, SLIGHTLY, SLIGHTLY])
-    around = shapely.multipolygons(shapely.box(*corners.T))
+    envelope = shapely.multipolygons(shapely.box(*corners.T))
     intersects = context.udf("st_intersects")
-    found = [intersects(column(field.name), literal(pa.scalar(shapely.to_wkb(around))))]
-    if shape.geom_type.endswith("Polygon") and shape.is_valid and shape.equals(around):
-        return found
+    conditions = [intersects(column(field.name), literal(pa.scalar(shapely.to_wkb(envelope))))]
+    if shape.geom_type.endswith("Polygon") and shape.is_valid and shape.equals(envelope):
+        return conditions
     shapely.prepare(shape)
 
     def exact(values: pa.Array) -> pa.Array:
         return pa.array(shapely.intersects(shape, read_geometries(values)))
 
     function = udf(exact, [field.type], pa.bool_(), "immutable", "meets_the_shape")
-    return [*found, function(column(field.name))]
+    return [*conditions, function(column(field.name))]

@@ -45,13 +45,13 @@ def plan_query(session: Session, query: Query, names: Sequence[str]) -> DataFram
     if query.where is not None:
         frame = _plan_where(session, table, query.where, query.params)
     conditions = _conditions(session, query)
-    with session.explained():
+    with session.translate_errors():
         for condition in conditions:
             frame = frame.filter(condition)
         if query.ids is not None:
             ids = id_values(session.table.schema, query.ids).unique()
-            other = session.context.from_arrow(pa.table({"_wanted": ids}))
-            frame = frame.join(other, left_on="id", right_on="_wanted", how="semi")
+            ids_frame = session.context.from_arrow(pa.table({"_wanted": ids}))
+            frame = frame.join(ids_frame, left_on="id", right_on="_wanted", how="semi")
         order = sort_keys(table, query.order_by)
         frame = frame.sort(*order, col(ROW).sort()) if order else frame
         return frame.select(ROW, *map(column, names))
@@ -80,7 +80,7 @@ def _plan_where(
     that is one expression from its first to its last word reaches the query.
     """
     try:
-        with session.explained():
+        with session.translate_errors():
             expression = table.parse_sql_expr(where).canonical_name()
     except QueryError as error:
         if "no table" in str(error):
@@ -116,8 +116,8 @@ def id_values(schema: pa.Schema, ids: Iterable[Any]) -> pa.Array:
 def require_plain(expression: str, name: str) -> None:
     """Raise where an expression's canonical name has in it what no condition may have."""
     plain = re.sub(r'Utf8\("[^"]*"\)', "", expression)
-    if found := RANDOM.search(plain):
-        raise QueryError(f"{found.group(1)}() answers otherwise each time; a view can't")
+    if match := RANDOM.search(plain):
+        raise QueryError(f"{match.group(1)}() answers otherwise each time; a view can't")
     if "<subquery>" in plain:
         raise QueryError(f"{name} has a subquery, which is for sql()")
 
@@ -132,7 +132,7 @@ def sort_keys(table: DataFrame, order_by: str | Sequence[str] | None) -> list[An
 
 def _split_sort_keys(text: str) -> list[str]:
     """Split at the commas that stand outside quotes and brackets."""
-    parts, depth, quote, start = [], 0, "", 0
+    keys, depth, quote, start = [], 0, "", 0
     for position, char in enumerate(text):
         if quote:
             quote = "" if char == quote else quote
@@ -143,9 +143,9 @@ def _split_sort_keys(text: str) -> list[str]:
         elif char in ")]":
             depth -= 1
         elif char == "," and depth == 0:
-            parts.append(text[start:position])
+            keys.append(text[start:position])
             start = position + 1
-    return [*parts, text[start:]]
+    return [*keys, text[start:]]
 
 
 def _sort_key(table: DataFrame, text: str) -> Any:
@@ -156,7 +156,7 @@ def _sort_key(table: DataFrame, text: str) -> Any:
     expression, direction, nulls = match.groups()
     descending = (direction or "").lower() == "desc"
     # NULL last unless it is asked for: whoever sorts by cloud cover wants granules with one.
-    first = (nulls or "last").lower() == "first"
+    nulls_first = (nulls or "last").lower() == "first"
     key = table.parse_sql_expr(expression)
     require_plain(key.canonical_name(), "order_by=")
     if re.fullmatch(LITERAL, key.canonical_name()):
@@ -164,4 +164,4 @@ def _sort_key(table: DataFrame, text: str) -> Any:
             f"order_by={text!r} is the same for all; a field's name goes without quotes, or in "
             "double quotes"
         )
-    return key.sort(ascending=not descending, nulls_first=first)
+    return key.sort(ascending=not descending, nulls_first=nulls_first)

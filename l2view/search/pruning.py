@@ -66,8 +66,8 @@ FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
 ROUNDING = 1e-12
 """How much of a sum of doubles may be lost, at most."""
 
-PARTS = 64
-"""The most parts of a geometry that are looked for one by one."""
+MAX_BOXES = 64
+"""Geometries of more parts are tested by one bounding box."""
 
 
 @dataclass(frozen=True)
@@ -76,19 +76,19 @@ class Conditions:
 
     Attributes
     ----------
-    parts
-        The conditions.
-    whole
-        Whether the answer is of all rows for which they hold.
+    conjuncts
+        The conditions that an AND combines.
+    complete
+        Whether the answer has every row for which they hold.
     """
 
-    parts: tuple[Expr, ...]
-    whole: bool
+    conjuncts: tuple[Expr, ...]
+    complete: bool
 
     def and_(self, *more: Expr) -> Conditions:
-        """Return these conditions and others."""
-        parts = [part for condition in more for part in _split_and(condition)]
-        return replace(self, parts=(*self.parts, *parts))
+        """Add further conditions."""
+        added = [conjunct for condition in more for conjunct in _split_and(condition)]
+        return replace(self, conjuncts=(*self.conjuncts, *added))
 
 
 NO_CONDITIONS = Conditions((), False)
@@ -103,7 +103,7 @@ class BboxTest:
     field
         The footprints.
     boxes
-        Rectangles of which a footprint must meet one.
+        Rectangles; a footprint must meet at least one.
     filled
         Whether a footprint that lies in one of them certainly fulfils the condition.
     """
@@ -116,7 +116,7 @@ class BboxTest:
 def find_candidates(
     context: SessionContext, frame: DataFrame, table: str, meta: MetaTable
 ) -> Candidates:
-    """Return the rows of `meta` that a query may find.
+    """Find the rows of `meta` that may answer a query.
 
     Parameters
     ----------
@@ -125,75 +125,83 @@ def find_candidates(
     frame
         The query, planned.
     table
-        The name under which it knows `meta`.
+        The name of `meta` in the query.
     meta
         The table of granules.
     """
     chunks = meta.chunks()
-    ordered: dict[str, list[Span]] = {}
-    near: list[BboxTest] = []
-    asked = conditions(frame, table)
-    for condition in asked.parts:
-        if (compared := _comparison_spans(condition, meta)) is not None:
-            name, spans = compared
-            ordered[name] = _intersect_spans(ordered[name], spans) if name in ordered else spans
-        elif (place := _bbox_test(context, condition, meta)) is not None:
-            near.append(place)
-    found = Candidates(bbox_tests=_group_by_field(near))
+    spans_by_field: dict[str, list[Span]] = {}
+    bbox_tests: list[BboxTest] = []
+    required = conditions(frame, table)
+    for condition in required.conjuncts:
+        if (comparison := _comparison_spans(condition, meta)) is not None:
+            name, spans = comparison
+            spans_by_field[name] = (
+                _intersect_spans(spans_by_field[name], spans) if name in spans_by_field else spans
+            )
+        elif (bbox_test := _bbox_test(context, condition, meta)) is not None:
+            bbox_tests.append(bbox_test)
+    candidates = Candidates(bbox_tests=_group_by_field(bbox_tests))
     if meta.indexes is None:
-        return found
-    boxed = any(ordered.keys() >= {*names} for names in COVERINGS)
-    outlines = [one for one in meta.fields.values() if one.geometry is not None and boxed]
-    wanted = {*ordered, *(one.field for one in near), *(one.name for one in outlines)}
-    meta.indexes.prefetch([meta.fields[name] for name in wanted], meta.tally)
-    for field in outlines:
-        tree = meta.indexes.tree(field)
-        box = None if tree is None else _covering_box(tree.covering, ordered)
-        if tree is not None and box is not None:
-            some = tree.candidates(chunks, [box], with_covering=True)
-            found = found if some is None else found.intersect(some)
-    for one in near:
-        tree = meta.indexes.tree(meta.fields[one.field])
-        some = None if tree is None else tree.candidates(chunks, one.boxes, filled=one.filled)
-        found = found if some is None else found.intersect(some)
-    for name, spans in ordered.items():
-        some = meta.indexes.rows_with_values(meta.fields[name], spans, chunks)
-        found = found if some is None else found.intersect(some)
-    if asked.whole and len(near) == len(asked.parts) == len(found.pruned_by):
-        return found
-    return replace(found, certain=found.certain[:0])
-
-
-def _covering_box(covering: Sequence[str], ordered: Mapping[str, list[Span]]) -> Box | None:
-    """Return a rectangle that footprints meet where the fields with their bounds lie in spans.
-
-    None where nothing bounds it on all four sides.
-    """
-    if not covering or not all(ordered.get(name) for name in covering):
-        return None
-    xmin, ymin, xmax, ymax = (ordered[name] for name in covering)
-    ends = [[one.low for one in spans] for spans in (xmax, ymax)]
-    ends += [[one.high for one in spans] for spans in (xmin, ymin)]
-    values = [[math.nan if end is None else end.as_py() for end in some] for some in ends]
-    box = (min(values[0]), min(values[1]), max(values[2]), max(values[3]))
-    return None if any(math.isnan(value) for some in values for value in some) else box
-
-
-def _group_by_field(near: list[BboxTest]) -> dict[str, tuple[tuple[Box, ...], ...]]:
-    """Return rectangles by the field that must meet them."""
-    return {
-        one.field: tuple(other.boxes for other in near if other.field == one.field) for one in near
+        return candidates
+    has_bounds = any(spans_by_field.keys() >= {*names} for names in COVERINGS)
+    footprints = [
+        field for field in meta.fields.values() if field.geometry is not None and has_bounds
+    ]
+    searched_fields = {
+        *spans_by_field,
+        *(test.field for test in bbox_tests),
+        *(field.name for field in footprints),
     }
+    meta.indexes.prefetch([meta.fields[name] for name in searched_fields], meta.tally)
+    for field in footprints:
+        tree = meta.indexes.tree(field)
+        box = None if tree is None else _covering_box(tree.covering, spans_by_field)
+        if tree is not None and box is not None:
+            matches = tree.candidates(chunks, [box], with_covering=True)
+            candidates = candidates if matches is None else candidates.intersect(matches)
+    for test in bbox_tests:
+        tree = meta.indexes.tree(meta.fields[test.field])
+        matches = None if tree is None else tree.candidates(chunks, test.boxes, filled=test.filled)
+        candidates = candidates if matches is None else candidates.intersect(matches)
+    for name, spans in spans_by_field.items():
+        matches = meta.indexes.rows_with_values(meta.fields[name], spans, chunks)
+        candidates = candidates if matches is None else candidates.intersect(matches)
+    if required.complete and len(bbox_tests) == len(required.conjuncts) == len(
+        candidates.pruned_by
+    ):
+        return candidates
+    return replace(candidates, certain=candidates.certain[:0])
+
+
+def _covering_box(covering: Sequence[str], spans_by_field: Mapping[str, list[Span]]) -> Box | None:
+    """Return a rectangle that footprints meet if the fields of their bounds lie in these spans.
+
+    None where a side is unbounded.
+    """
+    if not covering or not all(spans_by_field.get(name) for name in covering):
+        return None
+    xmin, ymin, xmax, ymax = (spans_by_field[name] for name in covering)
+    bounds = [[span.low for span in spans] for spans in (xmax, ymax)]
+    bounds += [[span.high for span in spans] for spans in (xmin, ymin)]
+    values = [[math.nan if bound is None else bound.as_py() for bound in side] for side in bounds]
+    box = (min(values[0]), min(values[1]), max(values[2]), max(values[3]))
+    return None if any(math.isnan(value) for side in values for value in side) else box
+
+
+def _group_by_field(tests: list[BboxTest]) -> dict[str, tuple[tuple[Box, ...], ...]]:
+    """Group the rectangles of tests by field."""
+    names = dict.fromkeys(test.field for test in tests)
+    return {name: tuple(test.boxes for test in tests if test.field == name) for name in names}
 
 
 def with_values(meta: MetaTable, name: str, values: pa.Array) -> Candidates:
     """Return the rows that may have one of some values of a field."""
-    some = None
-    if meta.indexes is not None and name in meta.fields:
-        chunks = meta.chunks()
-        found = values.drop_null().unique().sort()
-        some = meta.indexes.rows_with_values(meta.fields[name], point_spans(list(found)), chunks)
-    return EVERY if some is None else some
+    if meta.indexes is None or name not in meta.fields:
+        return EVERY
+    spans = point_spans(list(values.drop_null().unique().sort()))
+    candidates = meta.indexes.rows_with_values(meta.fields[name], spans, meta.chunks())
+    return EVERY if candidates is None else candidates
 
 
 def conditions(frame: DataFrame, table: str) -> Conditions:
@@ -228,8 +236,8 @@ def _scans(plan: Any, table: str, above: Conditions) -> Iterator[Conditions]:
 
 
 def _renames_columns(projection: Any) -> bool:
-    """Return whether a projection shows anything but columns under their own names."""
-    return any(one.variant_name() != "Column" for one in projection.projections())
+    """Tell if a projection computes or renames a column."""
+    return any(term.variant_name() != "Column" for term in projection.projections())
 
 
 def _split_and(condition: Expr) -> Iterator[Expr]:
@@ -242,42 +250,42 @@ def _split_and(condition: Expr) -> Iterator[Expr]:
 
 
 def _comparison_spans(condition: Expr, meta: MetaTable) -> tuple[str, list[Span]] | None:
-    """Return a field, and the spans of its values in one of which a row's must lie.
+    """Return the field that a condition compares with constants, and the spans of its values.
 
-    None where the condition is no comparison of a field with what is always the same.
+    None where the condition is no such comparison.
     """
     form = condition.variant_name()
     if form == "InList":
         if condition.to_variant().negated():
             return None
         subject, *options = condition.rex_call_operands()
-        pairs = [(subject, "=", option) for option in options]
+        comparisons = [(subject, "=", option) for option in options]
     elif form == "BinaryExpr" and condition.rex_call_operator() == "OR":
-        pairs = []
-        for part in _split_or(condition):
-            if part.variant_name() != "BinaryExpr" or part.rex_call_operator() != "=":
+        comparisons = []
+        for disjunct in _split_or(condition):
+            if disjunct.variant_name() != "BinaryExpr" or disjunct.rex_call_operator() != "=":
                 return None
-            one, other = part.rex_call_operands()
-            pairs.append((one, "=", other))
+            left, right = disjunct.rex_call_operands()
+            comparisons.append((left, "=", right))
     elif form == "BinaryExpr":
-        one, other = condition.rex_call_operands()
-        pairs = [(one, condition.rex_call_operator(), other)]
+        left, right = condition.rex_call_operands()
+        comparisons = [(left, condition.rex_call_operator(), right)]
     elif form == "Like":
         return _like_spans(condition, meta)
     else:
         return None
     spans, names = [], set()
-    for one, operator, other in pairs:
-        if one.variant_name() == "Literal":
-            one, other, operator = other, one, FLIPPED.get(operator, operator)
-        if one.variant_name() != "Column" or operator not in COMPARISONS:
+    for subject, operator, literal in comparisons:
+        if subject.variant_name() == "Literal":
+            subject, literal, operator = literal, subject, FLIPPED.get(operator, operator)
+        if subject.variant_name() != "Column" or operator not in COMPARISONS:
             return None
-        name = one.to_variant().name()
-        said = _field_literal(other, meta.fields.get(name))
-        if said is None:
+        name = subject.to_variant().name()
+        constant = _field_literal(literal, meta.fields.get(name))
+        if constant is None:
             return None
         names.add(name)
-        spans.append(COMPARISONS[operator](said))
+        spans.append(COMPARISONS[operator](constant))
     if len(names) != 1:
         return None
     return names.pop(), list(dict.fromkeys(spans))  # a value may be named twice
@@ -293,7 +301,7 @@ def _split_or(condition: Expr) -> Iterator[Expr]:
 
 
 def _like_spans(condition: Expr, meta: MetaTable) -> tuple[str, list[Span]] | None:
-    """Return a field, and the span of texts that begin as a LIKE says."""
+    """Return the field and the span of texts of a LIKE with a constant prefix."""
     like = condition.to_variant()
     column, pattern = like.expr(), like.pattern()
     # ILIKE is a LIKE too, which only its text tells.
@@ -305,11 +313,11 @@ def _like_spans(condition: Expr, meta: MetaTable) -> tuple[str, list[Span]] | No
     text = _field_literal(pattern, meta.fields.get(name))
     if text is None or not pa.types.is_string(text.type) or "\\" in text.as_py():
         return None
-    begins = re.split("[%_]", text.as_py(), maxsplit=1)[0]
-    if not begins or ord(begins[-1]) in (0xD7FF, 0x10FFFF):
+    prefix = re.split("[%_]", text.as_py(), maxsplit=1)[0]
+    if not prefix or ord(prefix[-1]) in (0xD7FF, 0x10FFFF):
         return None
-    after = pa.scalar(begins[:-1] + chr(ord(begins[-1]) + 1), text.type)
-    return name, [Span(pa.scalar(begins, text.type), after, with_high=False)]
+    after = pa.scalar(prefix[:-1] + chr(ord(prefix[-1]) + 1), text.type)
+    return name, [Span(pa.scalar(prefix, text.type), after, with_high=False)]
 
 
 def _field_literal(expression: Expr, field: Field | None) -> pa.Scalar | None:
@@ -326,26 +334,26 @@ def _field_literal(expression: Expr, field: Field | None) -> pa.Scalar | None:
     return value
 
 
-def _intersect_spans(one: list[Span], other: list[Span]) -> list[Span]:
-    """Return the spans of values that lie in one of each."""
-    pairs = (_intersect(a, b) for a in one for b in other)
+def _intersect_spans(spans: list[Span], others: list[Span]) -> list[Span]:
+    """Intersect two lists of spans, each a union."""
+    pairs = (_intersect(a, b) for a in spans for b in others)
     return [span for span in pairs if span is not None]
 
 
-def _intersect(one: Span, other: Span) -> Span | None:
-    """Return the values that lie in both of two spans, None where there are none."""
-    low, with_low = one.low, one.with_low
-    if other.low is not None:
-        if low is None or pc.greater(other.low, low).as_py():
-            low, with_low = other.low, other.with_low
-        elif pc.equal(other.low, low).as_py():
-            with_low = with_low and other.with_low
-    high, with_high = one.high, one.with_high
-    if other.high is not None:
-        if high is None or pc.less(other.high, high).as_py():
-            high, with_high = other.high, other.with_high
-        elif pc.equal(other.high, high).as_py():
-            with_high = with_high and other.with_high
+def _intersect(a: Span, b: Span) -> Span | None:
+    """Intersect two spans; None where no value lies in both."""
+    low, with_low = a.low, a.with_low
+    if b.low is not None:
+        if low is None or pc.greater(b.low, low).as_py():
+            low, with_low = b.low, b.with_low
+        elif pc.equal(b.low, low).as_py():
+            with_low = with_low and b.with_low
+    high, with_high = a.high, a.with_high
+    if b.high is not None:
+        if high is None or pc.less(b.high, high).as_py():
+            high, with_high = b.high, b.with_high
+        elif pc.equal(b.high, high).as_py():
+            with_high = with_high and b.with_high
     if low is not None and high is not None:
         if pc.greater(low, high).as_py():
             return None
@@ -355,9 +363,9 @@ def _intersect(one: Span, other: Span) -> Span | None:
 
 
 def _bbox_test(context: SessionContext, condition: Expr, meta: MetaTable) -> BboxTest | None:
-    """Return what a condition asks of where footprints are.
+    """Return the test of bounding boxes that a condition implies.
 
-    None where it is no function of a footprint and a geometry that is always the same.
+    None where it is no function of a footprint and a constant geometry.
     """
     margin: Any = 0.0
     if condition.variant_name() == "BinaryExpr" and condition.rex_call_operator() in ("<", "<="):
@@ -372,36 +380,36 @@ def _bbox_test(context: SessionContext, condition: Expr, meta: MetaTable) -> Bbo
     if not isinstance(margin, int | float) or not 0 <= margin < math.inf:
         return None
     function = _function_name(condition)
-    one, other = condition.rex_call_operands()[:2]
-    if one.variant_name() != "Column":
-        one, other = other, one
-    if one.variant_name() != "Column":
+    footprint, target = condition.rex_call_operands()[:2]
+    if footprint.variant_name() != "Column":
+        footprint, target = target, footprint
+    if footprint.variant_name() != "Column":
         return None
-    name = one.to_variant().name()
+    name = footprint.to_variant().name()
     field = meta.fields.get(name)
     if field is None or field.geometry is None:
         return None
-    shape = _constant_geometry(context, other)
+    shape = _constant_geometry(context, target)
     if shape is None:
         return None
-    parts = shapely.get_parts(shape)
-    if len(parts) > PARTS:
-        parts = [shape]
+    components = shapely.get_parts(shape)
+    if len(components) > MAX_BOXES:
+        components = [shape]
     if margin:  # by more than rounding can take away
         margin += ROUNDING * (1 + margin + float(np.abs(shapely.get_coordinates(shape)).max()))
     boxes = []
-    for part in parts:
-        west, south, east, north = shapely.bounds(part).tolist()
+    for component in components:
+        west, south, east, north = shapely.bounds(component).tolist()
         if not west <= east:  # which is so of nothing, and of what isn't finite
             return None
         boxes.append((west - margin, south - margin, east + margin, north + margin))
     # What lies in a rectangle meets it, whatever its shape.
-    filled = not margin and function == INTERSECTS and all(map(_is_rectangle, parts))
+    filled = not margin and function == INTERSECTS and all(map(_is_rectangle, components))
     return BboxTest(name, tuple(boxes), filled)
 
 
 def _is_rectangle(shape: shapely.Geometry) -> bool:
-    """Return whether a geometry is all of the rectangle around it."""
+    """Tell if a geometry fills its bounding box."""
     return bool(
         shapely.get_type_id(shape) == shapely.GeometryType.POLYGON
         and shapely.get_num_coordinates(shape) == 5
@@ -410,13 +418,13 @@ def _is_rectangle(shape: shapely.Geometry) -> bool:
 
 
 def _function_name(expression: Expr) -> str | None:
-    """Return the name of the function that an expression calls, None where it calls none."""
+    """Return the name of the function in a call, None of any other expression."""
     called = expression.variant_name() == "ScalarFunction"
     return expression.rex_call_operator() if called else None
 
 
 def _constant_geometry(context: SessionContext, expression: Expr) -> shapely.Geometry | None:
-    """Return a geometry that is the same for all rows, None where it isn't or can't be told."""
+    """Return the geometry of a literal, None of any other expression."""
     if expression.variant_name() != "Literal":
         return None
     value = expression.python_value()
@@ -426,10 +434,9 @@ def _constant_geometry(context: SessionContext, expression: Expr) -> shapely.Geo
             return shapely.from_wkb(value.as_py())
         if kind is not None and pa.types.is_string(kind):
             return shapely.from_wkt(value.as_py())
-        one = context.from_pydict({"one": [1]})
-        table = one.select(
-            context.udf("st_asbinary")(Expr(expression)).alias("wkb")
-        ).to_arrow_table()
+        single_row = context.from_pydict({"row": [0]})
+        wkb = context.udf("st_asbinary")(Expr(expression)).alias("wkb")
+        table = single_row.select(wkb).to_arrow_table()
         return shapely.from_wkb(table.column("wkb")[0].as_py())
     except Exception:  # of a literal that is no geometry, which the query itself will say
         return None

@@ -94,8 +94,8 @@ class Query:
 
     def to_json(self) -> dict[str, Any]:
         """Record the options that are given, as JSON."""
-        given = {field.name: getattr(self, field.name) for field in fields(self)}
-        record = {name: value for name, value in given.items() if value is not None}
+        options = {field.name: getattr(self, field.name) for field in fields(self)}
+        record = {name: value for name, value in options.items() if value is not None}
         if self.intersects is not None:
             record["intersects"] = shapely.to_wkt(self.intersects, rounding_precision=-1)
         if self.datetime is not None:

@@ -73,36 +73,36 @@ def _find_rows(table: MetaTable, query: Query, names: Sequence[str]) -> SearchRe
     table.refresh()
     # Of the first rows in the table's order, no more are looked at than it takes.
     early = query.limit is not None and query.order_by is None and query.ids is None
-    kept = [] if query.limit is not None and not query.order_by else _fields_read(query, table)
-    kept = sorted({*names} & {*kept})
+    columns = [] if query.limit is not None and not query.order_by else _fields_read(query, table)
+    columns = sorted({*names} & {*columns})
     session = Session(table.with_candidates(EVERY), partitions=1 if early else None)
-    frame = plan_query(session, query, kept)
-    with session.explained():
+    frame = plan_query(session, query, columns)
+    with session.translate_errors():
         candidates = find_candidates(session.context, frame, TABLE, table)
     if query.ids is not None:
         ids = id_values(table.schema, query.ids)
         candidates = candidates.intersect(with_values(table, "id", ids))
     certain = candidates.certain[: query.limit]
-    left = candidates.uncertain()
+    uncertain = candidates.uncertain()
     if early and len(certain) == query.limit:
-        left = left.before(int(certain[-1]) if len(certain) else 0)
+        uncertain = uncertain.before(int(certain[-1]) if len(certain) else 0)
     batches: list[pa.RecordBatch] = []
-    if not _is_ruled_out(table, left):
-        session.query_table.decide(table.with_candidates(left), early=early)
-        with session.explained():
+    if not _is_ruled_out(table, uncertain):
+        session.query_table.decide(table.with_candidates(uncertain), early=early)
+        with session.translate_errors():
             limited = frame if query.limit is None else frame.limit(query.limit)
             batches = limited.collect()
     rows = np.concatenate([certain, *(batch.column(0).to_numpy() for batch in batches)])
     if not query.order_by:
         rows = np.sort(rows)
     # Rows that an index is certain of weren't read.
-    if kept and batches and not len(certain):
+    if columns and batches and not len(certain):
         candidates = _with_columns(candidates, batches, table.rows)
     return SearchResult(rows[: query.limit], table.with_candidates(candidates))
 
 
 def _is_ruled_out(table: MetaTable, candidates: Candidates) -> bool:
-    """Return whether no row is left, and count that where it is so."""
+    """Tell if no candidate remains, and count its runs as left out."""
     inside = candidates.within(range(table.rows))
     if inside is None or len(inside):
         return False
@@ -112,7 +112,7 @@ def _is_ruled_out(table: MetaTable, candidates: Candidates) -> bool:
 
 
 def _fields_read(query: Query, table: MetaTable) -> set[str]:
-    """Return the fields that the conditions name, which are read to find rows."""
+    """Return the fields that the conditions read."""
     words = set(re.findall(r"\w+", query.where or ""))
     if query.bbox is not None or query.intersects is not None:
         words.add(geometry_field(table.schema, query.geometry_field))
@@ -122,7 +122,7 @@ def _fields_read(query: Query, table: MetaTable) -> set[str]:
 def _with_columns(
     candidates: Candidates, batches: Sequence[pa.RecordBatch], tail: int
 ) -> Candidates:
-    """Return the rows of batches as candidates that hold the other columns."""
+    """Make candidates of batches, which keep the columns that were read."""
     if sum(batch.nbytes for batch in batches) > MAX_KEPT_BYTES:
         return candidates
     rows = np.concatenate([batch.column(0).to_numpy() for batch in batches])

@@ -31,7 +31,7 @@ class SortedQuery:
         What its rows fulfil.
     order
         The fields by which they are sorted, each with whether it ascends and NULL comes first.
-    most
+    limit
         How many of the first rows it shows at most.
     fields
         All fields that it reads.
@@ -39,7 +39,7 @@ class SortedQuery:
 
     conditions: tuple[Any, ...]
     order: tuple[tuple[str, bool, bool], ...]
-    most: int
+    limit: int
     fields: frozenset[str]
 
 
@@ -48,28 +48,28 @@ def first_rows(nodes: Sequence[Any], table: str, meta: MetaTable) -> Candidates 
 
     None where its plan's nodes say that it isn't one, or they are found as soon by itself.
     """
-    asked = _sorted_query(nodes, table)
-    if asked is None or asked.most * FEW > meta.rows:
+    query = _sorted_query(nodes, table)
+    if query is None or query.limit * FEW > meta.rows:
         return None
-    ordered = {name for name, _, _ in asked.order}
-    if not asked.fields - ordered - {ROW}:
+    ordered = {name for name, _, _ in query.order}
+    if not query.fields - ordered - {ROW}:
         return None
     context = plain_context()
     context.register_dataset(table, TableDataset(meta))
-    found = context.table(table)
-    for condition in asked.conditions:
-        found = found.filter(Expr(condition))
+    frame = context.table(table)
+    for condition in query.conditions:
+        frame = frame.filter(Expr(condition))
     keys = [
         column(name).sort(ascending=ascending, nulls_first=nulls_first)
-        for name, ascending, nulls_first in asked.order
+        for name, ascending, nulls_first in query.order
     ]
-    batches = found.sort(*keys).limit(asked.most).select(ROW).collect()
+    batches = frame.sort(*keys).limit(query.limit).select(ROW).collect()
     rows = [batch.column(0).to_numpy() for batch in batches]
     return Candidates(np.sort(np.concatenate([np.empty(0, dtype=np.int64), *rows])), meta.rows)
 
 
 def _sorted_query(nodes: Sequence[Any], table: str) -> SortedQuery | None:
-    """Return what a line of nodes asks, None where it is something else."""
+    """Read a plan's nodes as a sorted query, None of any other."""
     kinds = [kind(node) for node in nodes]
     if (
         not nodes
@@ -78,23 +78,26 @@ def _sorted_query(nodes: Sequence[Any], table: str) -> SortedQuery | None:
         or nodes[-1].fqn()[-1] != table
     ):
         return None
-    at = kinds.index("Sort")
-    if {*kinds[:at]} - {"Projection", "Limit"} or {*kinds[at + 1 : -1]} - {"Projection", "Filter"}:
+    sort_at = kinds.index("Sort")
+    if {*kinds[:sort_at]} - {"Projection", "Limit"} or {*kinds[sort_at + 1 : -1]} - {
+        "Projection",
+        "Filter",
+    }:
         return None
-    most = nodes[at].get_fetch_val()
+    limit = nodes[sort_at].get_fetch_val()
     order = []
-    for key in nodes[at].sort_exprs():
+    for key in nodes[sort_at].sort_exprs():
         if key.expr().variant_name() != "Column":
             return None
         order.append((key.expr().to_variant().name(), key.ascending(), key.nulls_first()))
     # A field may be shown under another's name.
-    for node, step in zip(nodes[at + 1 :], kinds[at + 1 :], strict=True):
+    for node, step in zip(nodes[sort_at + 1 :], kinds[sort_at + 1 :], strict=True):
         if step == "Projection" and any(
-            one.variant_name() != "Column" for one in node.projections()
+            term.variant_name() != "Column" for term in node.projections()
         ):
             return None
     fields = frozenset(name for _, name in nodes[-1].projection())
-    if most is None or not {name for name, _, _ in order} <= fields:
+    if limit is None or not {name for name, _, _ in order} <= fields:
         return None
-    filters = [node.predicate() for node in nodes[at + 1 : -1] if kind(node) == "Filter"]
-    return SortedQuery((*filters, *nodes[-1].filters()), tuple(order), most, fields)
+    filters = [node.predicate() for node in nodes[sort_at + 1 : -1] if kind(node) == "Filter"]
+    return SortedQuery((*filters, *nodes[-1].filters()), tuple(order), limit, fields)

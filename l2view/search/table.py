@@ -177,27 +177,39 @@ class MetaTable:
         self, runs: Sequence[range], condition: Condition | None, chunks: Chunks
     ) -> list[range]:
         """Return the runs in which a candidate may fulfil `condition`, and count the others."""
-        began = time.perf_counter()
-        left, pruned = list(range(len(runs))), dict[str, int]()
+        start_time = time.perf_counter()
+        remaining, pruned = list(range(len(runs))), dict[str, int]()
         for name, tests in self.candidates.bbox_tests.items():
             zones = self.zones(name, chunks)
             if zones is not None:
-                before, left = len(left), [n for n in left if _may_meet(zones, runs[n], tests)]
-                pruned[f"zone map of {name}"] = before - len(left)
+                before, remaining = (
+                    len(remaining),
+                    [n for n in remaining if _may_meet(zones, runs[n], tests)],
+                )
+                pruned[f"zone map of {name}"] = before - len(remaining)
         names = (
             [] if condition is None else [n for n in self.schema.names if n in condition.columns]
         )
-        if condition is not None and names and left:
+        if condition is not None and names and remaining:
             possible = prune(condition.expression, self._guarantees(runs, names, chunks))
-            before, left = len(left), [number for number in left if number in possible]
-            pruned[f"zone maps of {', '.join(names)}"] = before - len(left)
-        inside = [self.candidates.within(runs[number]) for number in left]
-        held = [rows is None or len(rows) > 0 for rows in inside]
+            before, remaining = (
+                len(remaining),
+                [number for number in remaining if number in possible],
+            )
+            pruned[f"zone maps of {', '.join(names)}"] = before - len(remaining)
+        inside = [self.candidates.within(runs[number]) for number in remaining]
+        has_candidates = [rows is None or len(rows) > 0 for rows in inside]
         if self.candidates.tail:
-            pruned[" and ".join(self.candidates.pruned_by)] = len(held) - sum(held)
+            pruned[" and ".join(self.candidates.pruned_by)] = len(has_candidates) - sum(
+                has_candidates
+            )
         self.tally.rule_out(len(runs), pruned)
-        self.tally.add("prune", began)
-        return [runs[number] for number, is_held in zip(left, held, strict=True) if is_held]
+        self.tally.add("prune", start_time)
+        return [
+            runs[number]
+            for number, is_kept in zip(remaining, has_candidates, strict=True)
+            if is_kept
+        ]
 
     def scan(
         self, part: MetaPart, columns: Sequence[str], condition: Condition | None
@@ -205,32 +217,32 @@ class MetaTable:
         """Yield the rows of a part that fulfil a condition."""
         chunks = self.chunks()
         reader = self._reader(chunks)
-        first = self._columns_of(condition)
+        tested = self._columns_of(condition)
         runs: Iterable[range] = part.runs
         if not part.is_pruned:
             blocks = growing_groups(part.runs, len(part.runs), 1) if part.early else [part.runs]
             runs = (run for block in blocks for run in self.prune_runs(block, condition, chunks))
-        if not part.early and self._is_known([*first, *columns]):
+        if not part.early and self._is_known([*tested, *columns]):
             runs = _merge_runs(list(runs), self.candidates.tail)
-        most = reader.runs_at_once(first or columns)
-        for group in growing_groups(runs, most, 1 if part.early else most):
+        run_limit = reader.runs_at_once(tested or columns)
+        for group in growing_groups(runs, run_limit, 1 if part.early else run_limit):
             selections = [(run, self.candidates.within(run)) for run in group]
-            selections = self._meeting(chunks, selections)
+            selections = self._pass_bbox_tests(chunks, selections)
             if condition is None:
                 yield from reader.read(selections, columns)
             elif selections:
-                yield from self._matches(reader, selections, columns, condition, first)
+                yield from self._matches(reader, selections, columns, condition, tested)
 
     def _reader(self, chunks: Chunks) -> RowReader:
         return RowReader(chunks, self.fields, self.checked, self.candidates)
 
     def _columns_of(self, condition: Condition | None) -> list[str]:
-        """Return the columns that a condition looks at, in the schema's order."""
+        """Return the columns of a condition in the schema's order."""
         names = frozenset[str]() if condition is None else condition.columns
         return [name for name in self.schema.names if name in names]
 
     def _is_known(self, names: Iterable[str]) -> bool:
-        """Return whether an index holds the columns of all candidates that it covers."""
+        """Tell if an index holds these columns of all candidates that it covers."""
         return {*names} <= {ROW, *self.candidates.columns}
 
     def _stored_zones(self, name: str) -> Zones | None:
@@ -239,37 +251,39 @@ class MetaTable:
     def _guarantees(
         self, runs: Sequence[range], names: Sequence[str], chunks: Chunks
     ) -> pads.Dataset:
-        """Return what is known of runs of rows, by the zone maps of some fields."""
+        """Combine the zone maps of fields to what holds for each run."""
         stored = [self._stored_zones(name) for name in names if name != ROW]
         is_fixed = all(zones is not None and zones.rows >= self.rows for zones in stored)
         cache = self.indexes.runs if is_fixed and self.indexes is not None else {}
         key = (runs[0].start, runs[-1].stop, len(runs), *names)
         if key in cache:
             return cache[key]
-        known: dict[int, pc.Expression | None] = dict.fromkeys(range(len(runs)))
+        guarantees: dict[int, pc.Expression | None] = dict.fromkeys(range(len(runs)))
         for name in names:
             zones = None if name == ROW else self.zones(name, chunks)
             for number, run in enumerate(runs):
-                known[number] = _conjunction(
-                    known[number], _guarantee(self.fields.get(name), zones, run)
+                guarantees[number] = _conjunction(
+                    guarantees[number], _guarantee(self.fields.get(name), zones, run)
                 )
         if len(cache) >= MAX_CACHED_RUNS:
             cache.clear()
-        cache[key] = runs_of(self.schema, known)
+        cache[key] = runs_of(self.schema, guarantees)
         return cache[key]
 
-    def _meeting(self, chunks: Chunks, selections: list[Selection]) -> list[Selection]:
-        """Return the rows whose footprints pass the tests of rectangles."""
+    def _pass_bbox_tests(self, chunks: Chunks, selections: list[Selection]) -> list[Selection]:
+        """Keep the rows whose bounding boxes pass every test."""
         for name, tests in self.candidates.bbox_tests.items():
-            field, left = self.fields[name], list[Selection]()
-            # Where an index found the candidates, it did so by their rectangles.
-            wanted = [
+            field, passed = self.fields[name], list[Selection]()
+            # The rows of an index were tested by their rectangles already.
+            bound_chunks = [
                 (field, number)
                 for run, rows in selections
                 if rows is None
                 for number in chunks_of(field, run)
             ]
-            corners = dict(zip([n for _, n in wanted], chunks.bounds(wanted), strict=True))
+            corners = dict(
+                zip([n for _, n in bound_chunks], chunks.bounds(bound_chunks), strict=True)
+            )
             for run, rows in selections:
                 if rows is None:
                     numbers = chunks_of(field, run)
@@ -279,8 +293,8 @@ class MetaTable:
                     hit = np.logical_and.reduce([boxes_meet(inside, boxes) for boxes in tests])
                     rows = run.start + np.flatnonzero(hit)
                 if len(rows):
-                    left.append((run, rows))
-            selections = left
+                    passed.append((run, rows))
+            selections = passed
         return selections
 
     def _matches(
@@ -289,22 +303,24 @@ class MetaTable:
         selections: Sequence[Selection],
         columns: Sequence[str],
         condition: Condition,
-        first: Sequence[str],
+        condition_columns: Sequence[str],
     ) -> list[pa.RecordBatch]:
-        """Return the rows that pass `condition`, whose fields are read `first`."""
-        names = [ROW, *(name for name in first if name != ROW)]
-        learn = [name for name in first if name != ROW and self._stored_zones(name) is None]
-        tested = pa.Table.from_batches(reader.read(selections, names, learn))
-        began = time.perf_counter()
-        table = tested.filter(passing(tested, condition.expression))
-        self.tally.add("filter", began)
-        rest = [name for name in columns if name not in names]
-        if table.num_rows and rest:
+        """Read rows that pass `condition`: its columns first, the others of matches alone."""
+        names = [ROW, *(name for name in condition_columns if name != ROW)]
+        learn = [
+            name for name in condition_columns if name != ROW and self._stored_zones(name) is None
+        ]
+        unfiltered = pa.Table.from_batches(reader.read(selections, names, learn))
+        start_time = time.perf_counter()
+        table = unfiltered.filter(passing(unfiltered, condition.expression))
+        self.tally.add("filter", start_time)
+        unread = [name for name in columns if name not in names]
+        if table.num_rows and unread:
             rows = table.column(ROW).to_numpy()
-            left = selections_of(rows, [run for run, _ in selections])
-            others = pa.Table.from_batches(reader.read_grouped(left, rest))
-            for name in rest:
-                table = table.append_column(self.schema.field(name), others.column(name))
+            matches = selections_of(rows, [run for run, _ in selections])
+            values = pa.Table.from_batches(reader.read_grouped(matches, unread))
+            for name in unread:
+                table = table.append_column(self.schema.field(name), values.column(name))
         if not table.num_rows:
             return []
         batches: list[pa.RecordBatch] = table.select(list(columns)).to_batches()
@@ -340,21 +356,21 @@ class MetaPart:
 
 
 def _merge_runs(runs: Sequence[range], tail: int) -> list[range]:
-    """Return runs of rows with those before `tail` as one: nothing is read for them."""
-    before = [run for run in runs if run.stop <= tail]
-    rest = [run for run in runs if run.stop > tail]
-    return [range(before[0].start, before[-1].stop), *rest] if before else rest
+    """Merge the runs before `tail`, for which nothing is read."""
+    covered = [run for run in runs if run.stop <= tail]
+    later = [run for run in runs if run.stop > tail]
+    return [range(covered[0].start, covered[-1].stop), *later] if covered else later
 
 
 def _may_meet(zones: Zones, run: range, tests: Sequence[Sequence[Box]]) -> bool:
-    """Return whether a footprint of a run may meet one rectangle of each test."""
+    """Tell if a footprint of a run may meet a rectangle of each test."""
     zone = zones.zone(run)
     corners = None if zone is None else np.array([zone.low])
     return corners is None or all(boxes_meet(corners, boxes)[0] for boxes in tests)
 
 
 def _guarantee(field: Field | None, zones: Zones | None, run: range) -> pc.Expression | None:
-    """Return what holds for all rows of a run, None where nothing is known."""
+    """Return a condition that all rows of a run fulfil, None where nothing is known."""
     if field is None:
         column = pc.field(ROW)
         return (column >= run.start) & (column < run.stop)
@@ -362,8 +378,8 @@ def _guarantee(field: Field | None, zones: Zones | None, run: range) -> pc.Expre
     return None if zone is None else guarantee(field, zone)
 
 
-def _conjunction(first: Any, second: Any) -> Any:
-    """Return two conditions as one; either may be None."""
-    if first is None or second is None:
-        return second if first is None else first
-    return first & second
+def _conjunction(a: Any, b: Any) -> Any:
+    """Combine two conditions; either may be None."""
+    if a is None or b is None:
+        return b if a is None else a
+    return a & b

@@ -16,7 +16,7 @@ from l2view.search.names import column
 from l2view.text import join_names, unknown_name
 
 TIMES = ("datetime", "date", "start_datetime", "time")
-"""Fields that say when a granule was taken, the first that there is."""
+"""Time fields of a granule, in order of preference."""
 
 STARTS = {"datetime": "start_datetime"}
 ENDS = {
@@ -51,23 +51,23 @@ class Interval:
     stop: int | None
 
     def __str__(self) -> str:
-        first = ".." if self.start is None else f"{_text(self.start)}Z"
+        start = ".." if self.start is None else f"{_text(self.start)}Z"
         if self.stop is None:
-            return f"{first}/.."
-        last = _text(self.stop - 1)
+            return f"{start}/.."
+        stop = _text(self.stop - 1)
         # A text without a fraction stands for the whole second.
-        return f"{first}/{last}{'' if '.' in last else '.0'}Z"
+        return f"{start}/{stop}{'' if '.' in stop else '.0'}Z"
 
 
-def interval(said: Any) -> Interval:
-    """Return the interval of a STAC ``datetime``.
+def interval(value: Any) -> Interval:
+    """Parse a STAC ``datetime`` as an interval.
 
     A part that names a year, month, day, hour, minute or second stands for the whole of it;
     one with a fraction, and a `datetime.datetime`, for that instant.
 
     Parameters
     ----------
-    said
+    value
         ``"2025-06-01"``, ``"2025-06-01T00:00:00Z/2025-07-01"``, ``"../2025"``, a datetime
         or date, a pair of these with None for an open end, or an `Interval`.
 
@@ -76,21 +76,21 @@ def interval(said: Any) -> Interval:
     QueryError
         Where it is none of these, or ends before it begins.
     """
-    if isinstance(said, Interval):
-        return said
-    if isinstance(said, str) and "/" in said:
-        said = said.split("/")
-    if isinstance(said, tuple | list):
-        if len(said) != 2:
-            raise QueryError(f"datetime={said!r} has {len(said)} parts; an interval has two")
-        first, last = (_instant(part) for part in said)
-        span = Interval(first.start, last.stop)
+    if isinstance(value, Interval):
+        return value
+    if isinstance(value, str) and "/" in value:
+        value = value.split("/")
+    if isinstance(value, tuple | list):
+        if len(value) != 2:
+            raise QueryError(f"datetime={value!r} has {len(value)} parts; an interval has two")
+        start, stop = (_instant(end) for end in value)
+        span = Interval(start.start, stop.stop)
     else:
-        span = _instant(said)
+        span = _instant(value)
     if span.start is None and span.stop is None:
         raise QueryError("datetime= is open at both ends; leave it out")
     if span.start is not None and span.stop is not None and span.start >= span.stop:
-        raise QueryError(f"datetime={said!r} ends before it begins")
+        raise QueryError(f"datetime={value!r} ends before it begins")
     return span
 
 
@@ -102,66 +102,66 @@ _INSTANT = re.compile(
 )
 
 
-def _instant(said: Any) -> Interval:
-    """Return the span that one part of an interval names."""
-    if said is None or (isinstance(said, str) and said.strip() in ("", "..")):
+def _instant(value: Any) -> Interval:
+    """Parse one end of an interval as a span."""
+    if value is None or (isinstance(value, str) and value.strip() in ("", "..")):
         return Interval(None, None)
-    if isinstance(said, np.datetime64):
-        return _calendar_span(said, np.datetime_data(said.dtype)[0])
-    if isinstance(said, datetime) and said == said:  # which pandas' NaT is not
-        at = nanoseconds(said)
-        return Interval(at, at + 1)
-    text = said.isoformat() if type(said) is date else said
+    if isinstance(value, np.datetime64):
+        return _calendar_span(value, np.datetime_data(value.dtype)[0])
+    if isinstance(value, datetime) and value == value:  # which pandas' NaT is not
+        instant = nanoseconds(value)
+        return Interval(instant, instant + 1)
+    text = value.isoformat() if type(value) is date else value
     match = _INSTANT.match(text.strip().upper()) if isinstance(text, str) else None
     if match is None:
         raise QueryError(
-            f"datetime={said!r} is no instant such as 2025-06-01 or 2025-06-01T12:00:00Z"
+            f"datetime={value!r} is no instant such as 2025-06-01 or 2025-06-01T12:00:00Z"
         )
     text, fraction, zone = match.groups()
     unit = _PRECISIONS[len(text)]
     try:
         span = _calendar_span(np.datetime64(text, cast("Any", unit)), unit)
     except ValueError as error:
-        raise QueryError(f"datetime={said!r}: {error}") from error
+        raise QueryError(f"datetime={value!r}: {error}") from error
     if fraction and span.start is not None:
-        at = span.start + int(fraction[1:].ljust(9, "0"))
-        span = Interval(at, at + 1)
+        instant = span.start + int(fraction[1:].ljust(9, "0"))
+        span = Interval(instant, instant + 1)
     if zone and zone.upper() != "Z":
         minutes = int(zone[1:3]) * 60 + int(zone[-2:])
         return _shift(span, (minutes if zone[0] == "-" else -minutes) * 60 * SECOND)
     return span
 
 
-def nanoseconds(at: datetime) -> int:
+def nanoseconds(instant: datetime) -> int:
     """Return an instant as nanoseconds since 1970, one without a zone taken as UTC."""
-    at = at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
-    past = at - datetime(1970, 1, 1, tzinfo=UTC)
-    whole = (past.days * 86_400 + past.seconds) * SECOND + past.microseconds * 1000
-    return whole + int(getattr(past, "nanoseconds", 0))  # of a pandas Timestamp
+    instant = instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
+    elapsed = instant - datetime(1970, 1, 1, tzinfo=UTC)
+    microseconds = (elapsed.days * 86_400 + elapsed.seconds) * SECOND + elapsed.microseconds * 1000
+    return microseconds + int(getattr(elapsed, "nanoseconds", 0))  # of a pandas Timestamp
 
 
-def _calendar_span(at: np.datetime64, unit: str) -> Interval:
+def _calendar_span(instant: np.datetime64, unit: str) -> Interval:
     """Return the whole year, day, second, … that `at` lies in."""
-    first = at.astype(f"datetime64[{unit}]")
-    after = first + np.timedelta64(1, cast("Any", unit))
+    begin = instant.astype(f"datetime64[{unit}]")
+    end = begin + np.timedelta64(1, cast("Any", unit))
     if unit in UNITS:
-        start = int(first.astype(np.int64)) * UNITS[unit]
+        start = int(begin.astype(np.int64)) * UNITS[unit]
         return Interval(start, start + UNITS[unit])
-    start, stop = (int(edge.astype("datetime64[s]").astype(np.int64)) for edge in (first, after))
+    start, stop = (int(edge.astype("datetime64[s]").astype(np.int64)) for edge in (begin, end))
     return Interval(start * SECOND, stop * SECOND)
 
 
-def _shift(span: Interval, by: int) -> Interval:
-    return Interval(*(None if at is None else at + by for at in (span.start, span.stop)))
+def _shift(span: Interval, offset: int) -> Interval:
+    return Interval(*(None if edge is None else edge + offset for edge in (span.start, span.stop)))
 
 
-def _text(at: int) -> str:
-    whole, fraction = divmod(at, SECOND)
+def _text(instant: int) -> str:
+    seconds, fraction = divmod(instant, SECOND)
     digits = f"{fraction:09d}".rstrip("0")
-    return f"{np.datetime64(whole, 's')}{'.' if digits else ''}{digits}"
+    return f"{np.datetime64(seconds, 's')}{'.' if digits else ''}{digits}"
 
 
-def time_field(schema: pa.Schema, named: str | None = None) -> str:
+def time_field(schema: pa.Schema, name: str | None = None) -> str:
     """Return the field that says when a granule was taken.
 
     Raises
@@ -169,24 +169,24 @@ def time_field(schema: pa.Schema, named: str | None = None) -> str:
     FieldError
         Where there is none, or it isn't a timestamp.
     """
-    candidates = TIMES if named is None else (named,)
-    for name in candidates:
-        if name in schema.names:
-            if pa.types.is_timestamp(schema.field(name).type):
-                return name
+    candidates = TIMES if name is None else (name,)
+    for candidate in candidates:
+        if candidate in schema.names:
+            if pa.types.is_timestamp(schema.field(candidate).type):
+                return candidate
             raise FieldError(
-                f'the field "{name}" is {schema.field(name).type}, not a timestamp; '
+                f'the field "{candidate}" is {schema.field(candidate).type}, not a timestamp; '
                 "search it with where=, or name another with time_field="
             )
-    if named is not None:
-        raise FieldError(unknown_name("field", named, schema.names))
+    if name is not None:
+        raise FieldError(unknown_name("field", name, schema.names))
     raise FieldError(
         f"a search by time looks at the field {', '.join(TIMES)}, and there is none of them; "
         f"name another with time_field=. fields: {join_names(schema.names)}"
     )
 
 
-def time_conditions(schema: pa.Schema, span: Interval, named: str | None = None) -> list[Expr]:
+def time_conditions(schema: pa.Schema, span: Interval, field: str | None = None) -> list[Expr]:
     """Return the conditions under which a granule's time meets `span`.
 
     Parameters
@@ -195,41 +195,41 @@ def time_conditions(schema: pa.Schema, span: Interval, named: str | None = None)
         The table's schema.
     span
         The interval asked for.
-    named
+    field
         The time field, where it isn't the first of `TIMES`.
     """
-    name = time_field(schema, named)
-    begins = _timestamps(schema, STARTS.get(name), name)
-    ends = _timestamps(schema, ENDS.get(name), name)
-    if len(ends) == 1:  # without an end, a granule is one instant
-        begins = ends
-    found = []
+    name = time_field(schema, field)
+    starts = _timestamps(schema, STARTS.get(name), name)
+    stops = _timestamps(schema, ENDS.get(name), name)
+    if len(stops) == 1:  # without an end, a granule is one instant
+        starts = stops
+    conditions = []
     if span.start is not None:
-        found.append(_compare(schema, ends + begins, span.start, "__ge__"))
+        conditions.append(_compare(schema, stops + starts, span.start, "__ge__"))
     if span.stop is not None:
-        found.append(_compare(schema, begins + ends, span.stop, "__lt__"))
-    return found
+        conditions.append(_compare(schema, starts + stops, span.stop, "__lt__"))
+    return conditions
 
 
 def _timestamps(schema: pa.Schema, *names: str | None) -> list[str]:
-    """Return those of `names` that are timestamps of the table, each once."""
-    known = (name for name in dict.fromkeys(names) if name and name in schema.names)
-    return [name for name in known if pa.types.is_timestamp(schema.field(name).type)]
+    """Return the distinct `names` of timestamp columns."""
+    columns = (name for name in dict.fromkeys(names) if name and name in schema.names)
+    return [name for name in columns if pa.types.is_timestamp(schema.field(name).type)]
 
 
 def _compare(schema: pa.Schema, names: list[str], at: int, how: str) -> Expr:
-    """Return the comparison of the first of `names` that isn't NULL with the instant `at`."""
-    found, before = literal(False), literal(True)
+    """Compare the first value that isn't NULL with the instant `at`."""
+    condition, earlier_null = literal(False), literal(True)
     for name in dict.fromkeys(names):
         value = column(name)
-        passes = _side(value, schema.field(name).type.unit, at, how)
-        found = found | (before & value.is_not_null() & passes)
-        before = before & value.is_null()
-    return found
+        comparison = _side(value, schema.field(name).type.unit, at, how)
+        condition = condition | (earlier_null & value.is_not_null() & comparison)
+        earlier_null = earlier_null & value.is_null()
+    return condition
 
 
 def _side(value: Expr, unit: str, at: int, how: str) -> Expr:
-    """Return the comparison of one column with the instant `at`.
+    """Compare one column with the instant `at`.
 
     The instant is rounded up to the column's own unit: a multiple of that unit is at or after
     it, or before it, just when it is so of the instant itself.
@@ -238,5 +238,5 @@ def _side(value: Expr, unit: str, at: int, how: str) -> Expr:
     if not -(2**63) < ticks < 2**63:  # every instant of the column lies on one side of it
         return literal((ticks < 0) == (how == "__ge__"))
     instant = pa.scalar(ticks, pa.int64()).cast(pa.timestamp(unit))
-    found: Expr = getattr(value, how)(literal(instant))
-    return found
+    comparison: Expr = getattr(value, how)(literal(instant))
+    return comparison

@@ -62,7 +62,7 @@ class SqlSession:
         The parameters and errors are those of `run`.
         """
         session = self._session()
-        with session.explained():
+        with session.translate_errors():
             return self._run(session, query, params).to_arrow_table()
 
     def _session(self) -> Session:
@@ -80,7 +80,7 @@ class SqlSession:
         table = self.table
         table.refresh()
         frame = session.plan(self.functions.begin(query, params or {}), params)
-        with session.explained():
+        with session.translate_errors():
             nodes = plan_nodes(frame)
             early = stops_early(nodes)
             if table.fields:
