@@ -21,7 +21,7 @@ from l2view.index.storage import (
     to_json_bytes,
 )
 from l2view.meta.chunks import Chunks
-from l2view.meta.decode import normalised
+from l2view.meta.decode import as_field_array
 from l2view.meta.schema import Field, read_fields
 from l2view.meta.zones import Zone, Zones, is_orderable, merge_zones, zone_of, zones_of
 from l2view.stores.hierarchy import META, Hierarchy, join, put_values
@@ -107,13 +107,13 @@ def extend_zones(
             zone_maps.extend([stored] if stored is not None else [])
             continue
         begin, length = start // field.chunk_length, field.chunk_length
-        column = normalised(values, field)
+        column = as_field_array(values, field)
         zones: list[Zone | None] = []
         for number in range(begin, -(-field.length // length)):
             chunk_rows = slice(max(number * length - start, 0), (number + 1) * length - start)
             zones.append(zone_of(field, column[chunk_rows]))
         if start % length:  # of the rows before, in the first of the chunks
-            before = None if stored is None else stored.first(begin * length, start)
+            before = None if stored is None else stored.chunk_zone(begin * length, start)
             zones[0] = None if before is None or zones[0] is None else merge_zones(before, zones[0])
         zone_maps.append(_replace_from(stored, field, begin, zones, field.length))
     put_zones(hierarchy, zone_maps)
@@ -138,13 +138,13 @@ def _replace_from(
 def _widen(stored: Zones, rows: NDArray[np.int64], values: NDArray[Any]) -> Zones:
     """Widen stored zones by rows that were rewritten."""
     field = stored.field
-    column = normalised(values, field)
+    column = as_field_array(values, field)
     numbers = rows // field.chunk_length
     replaced: list[int] = []
     zones: list[Zone | None] = []
     for number in np.unique(numbers).tolist():
         start = number * field.chunk_length
-        old = stored.first(start, min(start + field.chunk_length, stored.rows))
+        old = stored.chunk_zone(start, min(start + field.chunk_length, stored.rows))
         if old is not None:
             new = zone_of(field, column.filter(pa.array(numbers == number)))
             replaced.append(number)

@@ -56,12 +56,12 @@ class Tally:
         The bytes that came.
     decoded
         The chunks that were decoded.
-    kept
-        The chunks that were there already.
+    cached
+        The chunks that a cache had.
     runs
         The runs of rows that a scan decided about.
     ruled_out
-        How many of them were left out, by what told.
+        How many of them were left out, by the index or zone map that ruled them out.
     seconds
         Time by what it was spent on; threads side by side add up.
     """
@@ -69,7 +69,7 @@ class Tally:
     requests: int = 0
     nbytes: int = 0
     decoded: int = 0
-    kept: int = 0
+    cached: int = 0
     runs: int = 0
     ruled_out: dict[str, int] = field(default_factory=dict)
     seconds: dict[str, float] = field(default_factory=dict)
@@ -81,26 +81,26 @@ class Tally:
     def add(
         self,
         stage: str,
-        began: float,
+        start: float,
         *,
         requests: int = 0,
         nbytes: int = 0,
         decoded: int = 0,
-        kept: int = 0,
+        cached: int = 0,
     ) -> None:
-        """Count what one stage did since `began`, by `time.perf_counter`."""
+        """Count what one stage did since `start`, by `time.perf_counter`."""
         with self._lock:
             self.requests += requests
             self.nbytes += nbytes
             self.decoded += decoded
-            self.kept += kept
+            self.cached += cached
             spent = self.seconds.get(stage, 0.0)
-            self.seconds[stage] = spent + time.perf_counter() - began
+            self.seconds[stage] = spent + time.perf_counter() - start
 
-    def count_fetched(self, began: float, raw: Sequence[Any]) -> None:
-        """Count what was asked of a store since `began`; None came where there was nothing."""
-        nbytes = sum(0 if part is None else len(part) for part in raw)
-        self.add("fetch", began, requests=len(raw), nbytes=nbytes)
+    def count_fetched(self, start: float, raw: Sequence[Any]) -> None:
+        """Count what was asked of a store since `start`; None came where there was nothing."""
+        nbytes = sum(0 if buffer is None else len(buffer) for buffer in raw)
+        self.add("fetch", start, requests=len(raw), nbytes=nbytes)
 
     def rule_out(self, runs: int, by: Mapping[str, int]) -> None:
         """Count runs of rows, and those that were left out."""
@@ -111,13 +111,16 @@ class Tally:
 
 
 type Derived = Literal["values", "bounds", "counts", "zone"]
-"""What is kept of a chunk."""
+"""What is cached of a chunk."""
+
+type ChunkRef = tuple[Field, int]
+"""A field and the number of one of its chunks."""
 
 
 def counts_of(field: Field, values: pa.Array, inside: int) -> pa.RecordBatch:
-    """Return the values among the first `inside`, and in `COUNT` how many there are of each."""
-    found = pc.value_counts(values[:inside])
-    return pa.RecordBatch.from_arrays(found.flatten(), names=[field.name, COUNT])
+    """Count each value among the first `inside`: the values, and in `COUNT` their numbers."""
+    counts = pc.value_counts(values[:inside])
+    return pa.RecordBatch.from_arrays(counts.flatten(), names=[field.name, COUNT])
 
 
 DERIVATIONS: Mapping[Derived, Callable[[Field, pa.Array, int], Any]] = {
@@ -147,204 +150,221 @@ class Chunks:
         self.tally = Tally() if tally is None else tally
         self._objects = objects_of(store)
         self._tags: dict[str, str] = {}
-        self._held: dict[tuple[str, int], pa.Array] = {}
+        self._footprints: dict[tuple[str, int], pa.Array] = {}
 
     def read(
         self,
-        wanted: Sequence[tuple[Field, int]],
+        refs: Sequence[ChunkRef],
         learn: Collection[str] = (),
         *,
         scanned: bool = True,
     ) -> list[pa.Array]:
-        """Return chunks by field and number, each as long as a whole one.
+        """Read chunks, each of full length, also at the end of its field.
 
         Parameters
         ----------
-        wanted
-            Fields and numbers.
+        refs
+            Fields and numbers of chunks.
         learn
             The names of fields whose zones are remembered.
         scanned
-            Whether they are gone through from first to last, and few of the cache's worth.
+            The fields are read from start to end, so only small ones are worth caching.
         """
-        return self._derive(wanted, "values", learn, scanned)
+        return self._derive(refs, "values", learn, scanned)
 
-    def bounds(self, wanted: Sequence[tuple[Field, int]]) -> list[NDArray[np.float64]]:
-        """Return the rectangles around the footprints of chunks (see `footprints.bounds`).
+    def bounds(self, refs: Sequence[ChunkRef]) -> list[NDArray[np.float64]]:
+        """Bounds of the footprints of chunks (see `footprints.bounds`).
 
-        The footprints are held until it is asked again: those of some rows are wanted next.
+        The footprints stay in memory until the next call: a search reads those of some rows next.
         """
-        self._held.clear()
-        return self._derive(wanted, "bounds", [field.name for field, _ in wanted])
+        self._footprints.clear()
+        return self._derive(refs, "bounds", [field.name for field, _ in refs])
 
-    def counts(self, wanted: Sequence[tuple[Field, int]]) -> list[pa.RecordBatch]:
-        """Return the values that rows of chunks have, and in `COUNT` how many rows each."""
-        return self._derive(wanted, "counts", ())
+    def counts(self, refs: Sequence[ChunkRef]) -> list[pa.RecordBatch]:
+        """Count each value of chunks: the values, and in `COUNT` their numbers of rows."""
+        return self._derive(refs, "counts", ())
 
-    def zones(self, wanted: Sequence[tuple[Field, int]]) -> list[Zone | None]:
-        """Return what is known of chunks that were read before, None of those that weren't."""
-        keys = self._keys(wanted)
-        return [_cached(key, "zone", one) for key, one in zip(keys, wanted, strict=True)]
+    def zones(self, refs: Sequence[ChunkRef]) -> list[Zone | None]:
+        """Zones of chunks that were read before, None for the others."""
+        return [_lookup(key, "zone", ref) for key, ref in zip(self._keys(refs), refs, strict=True)]
 
     def _derive(
         self,
-        wanted: Sequence[tuple[Field, int]],
-        what: Derived,
+        refs: Sequence[ChunkRef],
+        derived: Derived,
         learn: Collection[str],
         scanned: bool = True,
     ) -> list[Any]:
-        """Return what is kept by the name `what` of each chunk, made where it isn't."""
-        began = time.perf_counter()
-        keys, raw = self._revalidate(wanted, what)
-        found = [_cached(key, what, one) for key, one in zip(keys, wanted, strict=True)]
-        if what == "values" and self._held:
-            at = [(one.path, number) for one, number in wanted]
-            found = [
-                self._held.get(key) if one is None else one
-                for key, one in zip(at, found, strict=True)
+        """Take `derived` of each chunk from a cache, or compute it."""
+        start = time.perf_counter()
+        keys, raw = self._revalidate(refs, derived)
+        results = [_lookup(key, derived, ref) for key, ref in zip(keys, refs, strict=True)]
+        if derived == "values" and self._footprints:
+            results = [
+                self._footprints.get((field.path, number)) if result is None else result
+                for (field, number), result in zip(refs, results, strict=True)
             ]
-        missing = [index for index, value in enumerate(found) if value is None]
-        # What it is made of may be there already.
+        missing = [index for index, result in enumerate(results) if result is None]
+        # The values that it is computed from may be in a cache.
         sources = (
-            {} if what == "values" else {i: _cached(keys[i], "values", wanted[i]) for i in missing}
+            {} if derived == "values" else {i: _lookup(keys[i], "values", refs[i]) for i in missing}
         )
         unread = [index for index in missing if sources.get(index) is None]
-        self.tally.add("cache", began, kept=len(wanted) - len(unread))
+        self.tally.add("cache", start, cached=len(refs) - len(unread))
         # A store that answers at once is asked by the threads that decode.
-        if not reads_sync(self.store) and (rest := [i for i in unread if i not in raw]):
-            began = time.perf_counter()
-            got = fetch(self.store, [wanted[i][0].chunk_key(wanted[i][1]) for i in rest])
-            raw.update(zip(rest, got, strict=True))
-            self.tally.count_fetched(began, got)
+        if not reads_sync(self.store) and (unfetched := [i for i in unread if i not in raw]):
+            start = time.perf_counter()
+            buffers = fetch(self.store, [refs[i][0].chunk_key(refs[i][1]) for i in unfetched])
+            raw.update(zip(unfetched, buffers, strict=True))
+            self.tally.count_fetched(start, buffers)
 
         def work(index: int) -> None:
-            (of, number), key = wanted[index], keys[index]
-            began = time.perf_counter()
+            ref, key = refs[index], keys[index]
+            field, number = ref
+            start = time.perf_counter()
             values = sources.get(index)
             if values is None:
                 if index not in raw:
-                    raw[index] = fetch(self.store, [of.chunk_key(number)])[0]
-                    self.tally.count_fetched(began, [raw[index]])
-                    began = time.perf_counter()
-                values = decode(of, raw.pop(index))
-            if what == "bounds":
-                self._held[of.path, number] = values
-            inside = _rows_inside(of, number)
-            made = DERIVATIONS[what](of, values, inside)
-            share = made.nbytes * _chunk_count(of) * SHARE
-            if key is not None and (not scanned or share <= CACHE.budget):
-                if what == "values" and not pa.types.is_primitive(of.type):
-                    # A copy of the right size: what it was decoded into may be far larger.
-                    made = pa.concat_arrays([made, made[:0]], memory_pool=POOL)
-                CACHE.put(_cache_key(key, what, wanted[index]), made, made.nbytes)
-            if key is not None and what == "values" and (not scanned or share <= FOLDER.budget):
-                FOLDER.put(_cache_key(key, what, wanted[index]), made)
-            if key is not None and of.name in learn:
-                zone = None
-                if what == "bounds":
-                    zone = zone_of_bounds(made[:inside])
-                elif is_orderable(of.type):
-                    zone = zone_of(of, values[:inside])
-                if zone is not None:
-                    CACHE.put(_cache_key(key, "zone", wanted[index]), zone, 0)
-            found[index] = made
-            self.tally.add("decode", began, decoded=index in unread)
+                    raw[index] = fetch(self.store, [field.chunk_key(number)])[0]
+                    self.tally.count_fetched(start, [raw[index]])
+                    start = time.perf_counter()
+                values = decode(field, raw.pop(index))
+            if derived == "bounds":
+                self._footprints[field.path, number] = values
+            result = DERIVATIONS[derived](field, values, _rows_inside(field, number))
+            if key is not None:
+                result = _cache(key, derived, ref, result, scanned=scanned)
+                if field.name in learn:
+                    _cache_zone(key, derived, ref, values, result)
+            results[index] = result
+            self.tally.add("decode", start, decoded=index in unread)
 
         if missing:
             _run_all(work, missing)
-        return found
+        return results
 
-    def _keys(self, wanted: Sequence[tuple[Field, int]]) -> list[Key | None]:
-        """Return what tells each chunk from any other, None where nothing does."""
-        names = [one.chunk_key(number) for one, number in wanted]
+    def _keys(self, refs: Sequence[ChunkRef]) -> list[Key | None]:
+        """Cache keys of chunks, None where nothing identifies their bytes."""
+        names = [field.chunk_key(number) for field, number in refs]
         tags: list[Hashable | None] = [None] * len(names)
         if self.snapshot is not None:
             tags = [self.snapshot] * len(names)
         elif isinstance(self.store, LocalStore):
             tags = [tag_of_file(self.store, name) for name in names]
         elif self._objects is not None:
-            tags = self._full_tags(names, self._objects.listed(names))
-        return [_key(tag, one) for tag, one in zip(tags, wanted, strict=True)]
+            tags = self._full_tags(names, self._objects.list_etags(names))
+        return [_key(tag, ref) for tag, ref in zip(tags, refs, strict=True)]
 
     def _full_tags(self, names: Sequence[str], tags: Sequence[str | None]) -> list[Hashable | None]:
-        """Return what tells objects with some ETags from any others."""
+        """Identify objects in any store by their store, name and ETag."""
         assert self._objects is not None
-        place = self._objects.place
+        identity = self._objects.identity
         return [
-            None if tag is None else (*place, name, tag)
+            None if tag is None else (*identity, name, tag)
             for name, tag in zip(names, tags, strict=True)
         ]
 
     def _revalidate(
-        self, wanted: Sequence[tuple[Field, int]], what: Derived
+        self, refs: Sequence[ChunkRef], derived: Derived
     ) -> tuple[list[Key | None], dict[int, Any]]:
-        """Return what tells each chunk from any other, and bytes that came with that by index."""
+        """Cache keys of chunks that hold now, and bytes that came with the answer, by index."""
         if self.snapshot is not None or self._objects is None:
-            return self._keys(wanted), {}
-        names = [one.chunk_key(number) for one, number in wanted]
-        tags = [self._tags.get(name) or self._objects.remembered(name) for name in names]
-        keys = [
-            _key(tag, one) for tag, one in zip(self._full_tags(names, tags), wanted, strict=True)
+            return self._keys(refs), {}
+        names = [field.chunk_key(number) for field, number in refs]
+        tags = [self._tags.get(name) or self._objects.cached_etag(name) for name in names]
+        keys = [_key(tag, ref) for tag, ref in zip(self._full_tags(names, tags), refs, strict=True)]
+        cached = [
+            _lookup(key, derived, ref) is not None or _lookup(key, "values", ref) is not None
+            for key, ref in zip(keys, refs, strict=True)
         ]
-        kept = [
-            _cached(key, what, one) is not None or _cached(key, "values", one) is not None
-            for key, one in zip(keys, wanted, strict=True)
+        in_memory = [
+            derived == "values" and (field.path, number) in self._footprints
+            for field, number in refs
         ]
-        held = [what == "values" and (one.path, number) in self._held for one, number in wanted]
-        asked = [
-            i for i, name in enumerate(names) if not (held[i] or (kept[i] and name in self._tags))
+        unchecked = [
+            i
+            for i, name in enumerate(names)
+            if not (in_memory[i] or (cached[i] and name in self._tags))
         ]
-        if sum(kept[i] for i in asked) > limits().conditional_requests:
-            self._objects.keeps(names[i] for i in asked if kept[i])
-            return self._keys(wanted), {}
-        if not asked:
+        if sum(cached[i] for i in unchecked) > limits().conditional_requests:
+            self._objects.mark_cached(names[i] for i in unchecked if cached[i])
+            return self._keys(refs), {}
+        if not unchecked:
             return keys, {}
-        began = time.perf_counter()
-        conditions = [tags[i] if kept[i] else None for i in asked]
-        got = self._objects.fetch([names[i] for i in asked], conditions)
-        self.tally.count_fetched(began, [None if part is Unchanged else part for part, _ in got])
+        start = time.perf_counter()
+        etags = [tags[i] if cached[i] else None for i in unchecked]
+        responses = self._objects.fetch([names[i] for i in unchecked], etags)
+        self.tally.count_fetched(
+            start, [None if buffer is Unchanged else buffer for buffer, _ in responses]
+        )
         raw = {}
-        for i, (part, tag) in zip(asked, got, strict=True):
-            if part is not Unchanged:
-                raw[i] = part
+        for i, (buffer, tag) in zip(unchecked, responses, strict=True):
+            if buffer is not Unchanged:
+                raw[i] = buffer
             if tag is not None:
                 self._tags[names[i]] = tag
-            keys[i] = _key(self._full_tags([names[i]], [tag])[0], wanted[i])
+            keys[i] = _key(self._full_tags([names[i]], [tag])[0], refs[i])
         return keys, raw
 
 
 type Key = tuple[Hashable, ...]
-"""What tells a chunk from any other, and from what it was."""
+"""Identifies a chunk and its bytes."""
 
 
-def _key(tag: Hashable | None, one: tuple[Field, int]) -> Key | None:
-    """Return what tells a chunk from any other by what tells its bytes, None where nothing does."""
-    return None if tag is None else (tag, one[0].fingerprint, one[1])
+def _key(tag: Hashable | None, ref: ChunkRef) -> Key | None:
+    """Cache key of a chunk whose bytes `tag` identifies, None where nothing does."""
+    return None if tag is None else (tag, ref[0].fingerprint, ref[1])
 
 
 def _rows_inside(field: Field, number: int) -> int:
-    """Return how many rows of a chunk there are."""
+    """Count the rows of a chunk that lie inside the field."""
     return min(field.length - number * field.chunk_length, field.chunk_length)
 
 
-def _cache_key(key: Key, what: Derived, one: tuple[Field, int]) -> Key:
-    """Return by what something is kept of a chunk."""
-    # A chunk that has more rows later is the same chunk, of which other things are known.
-    return (*key, what, _rows_inside(*one)) if what in ("counts", "zone") else (*key, what)
+def _cache_key(key: Key, derived: Derived, ref: ChunkRef) -> Key:
+    # A chunk that has more rows later is the same chunk, with other counts and another zone.
+    return (*key, derived, _rows_inside(*ref)) if derived in ("counts", "zone") else (*key, derived)
 
 
-def _cached(key: Key | None, what: Derived, one: tuple[Field, int]) -> Any:
-    """Return what is kept of a chunk, None where it isn't."""
+def _lookup(key: Key | None, derived: Derived, ref: ChunkRef) -> Any:
+    """Take `derived` of a chunk from memory or the folder, None where neither has it."""
     if key is None:
         return None
-    name = _cache_key(key, what, one)
-    found = CACHE.get(name)
-    if found is not None or what != "values":
-        return found
+    name = _cache_key(key, derived, ref)
+    value = CACHE.get(name)
+    if value is not None or derived != "values":
+        return value
     array = FOLDER.get(name)
     if array is not None:
         CACHE.put(name, array, array.nbytes)
     return array
+
+
+def _cache(key: Key, derived: Derived, ref: ChunkRef, value: Any, *, scanned: bool) -> Any:
+    """Cache `derived` of a chunk where its field may take the room, and return it."""
+    field, _ = ref
+    name = _cache_key(key, derived, ref)
+    share = value.nbytes * _chunk_count(field) * SHARE
+    if not scanned or share <= CACHE.budget:
+        if derived == "values" and not pa.types.is_primitive(field.type):
+            # A copy of the right size: what it was decoded into may be far larger.
+            value = pa.concat_arrays([value, value[:0]], memory_pool=POOL)
+        CACHE.put(name, value, value.nbytes)
+    if derived == "values" and (not scanned or share <= FOLDER.budget):
+        FOLDER.put(name, value)
+    return value
+
+
+def _cache_zone(key: Key, derived: Derived, ref: ChunkRef, values: pa.Array, result: Any) -> None:
+    """Cache the zone of a chunk, from its bounds where those are the result."""
+    field, inside = ref[0], _rows_inside(*ref)
+    if derived == "bounds":
+        zone = zone_of_bounds(result[:inside])
+    elif is_orderable(field.type):
+        zone = zone_of(field, values[:inside])
+    else:
+        return
+    CACHE.put(_cache_key(key, "zone", ref), zone, 0)
 
 
 def _chunk_count(field: Field) -> int:
@@ -352,38 +372,40 @@ def _chunk_count(field: Field) -> int:
 
 
 def fetch(store: Store, keys: Iterable[str]) -> list[Any]:
-    """Return the stored bytes of `keys`, None where there are none."""
+    """Fetch the stored bytes of `keys`, None where there are none."""
     keys = list(keys)
     prototype = default_buffer_prototype()
     if not keys:
         return []
     if reads_sync(store):
-        found = [store.get_sync(key, prototype=prototype) for key in keys]
+        buffers = [store.get_sync(key, prototype=prototype) for key in keys]
     else:
 
         async def gather() -> list[Any]:
             return await asyncio.gather(*(store.get(key, prototype) for key in keys))
 
-        found = sync(gather())
-    return [None if buffer is None else memoryview(buffer.as_numpy_array()) for buffer in found]
+        buffers = sync(gather())
+    return [None if buffer is None else memoryview(buffer.as_numpy_array()) for buffer in buffers]
 
 
 def tag_of_file(store: LocalStore, key: str) -> tuple[Any, ...]:
-    """Return what tells a local file from what it was before, and from any other."""
+    """Identify a local file and its content: path, inode, time and size."""
     path = Path(store.root) / key
     try:
-        said = path.stat()
+        stat = path.stat()
     except OSError:
         return (str(path),)
-    return (str(path), said.st_ino, said.st_mtime_ns, said.st_size)
+    return (str(path), stat.st_ino, stat.st_mtime_ns, stat.st_size)
 
 
-def side_by_side[One, Made](work: Callable[[One], Made], parts: Sequence[One]) -> list[Made]:
-    """Return what is made of each part of an index; a store far away is asked of all at once."""
-    if len(parts) == 1:
-        return [work(parts[0])]
-    with ThreadPoolExecutor(len(parts), thread_name_prefix="l2view-index") as pool:
-        return list(pool.map(work, parts))
+def side_by_side[Item, Result](
+    work: Callable[[Item], Result], items: Sequence[Item]
+) -> list[Result]:
+    """Map `work` over items in one thread each: a remote store gets all requests at once."""
+    if len(items) == 1:
+        return [work(items[0])]
+    with ThreadPoolExecutor(len(items), thread_name_prefix="l2view-index") as pool:
+        return list(pool.map(work, items))
 
 
 def _run_all(work: Callable[[int], None], tasks: Sequence[int]) -> None:
@@ -397,5 +419,5 @@ def _run_all(work: Callable[[int], None], tasks: Sequence[int]) -> None:
 
 @lru_cache(maxsize=1)
 def _pool(process: int) -> ThreadPoolExecutor:
-    """Return the threads that decode; a forked process has none of its parent's."""
+    """Threads that decode; a forked process has none of its parent's."""
     return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="l2view-decode")

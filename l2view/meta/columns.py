@@ -63,7 +63,7 @@ ATTRIBUTES: dict[Kind, dict[str, Any]] = {
 
 
 def plain(name: str, value: Any) -> Value:
-    """Return a value as a field can hold it: lists and objects as JSON, times in UTC.
+    """Convert a value to what a field can hold: lists and objects as JSON, times in UTC.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def plain(name: str, value: Any) -> Value:
     if isinstance(value, np.ndarray):
         value = value.tolist()
     if isinstance(value, list | tuple | dict):
-        return replace_surrogates(json.dumps(_keyed(value), sort_keys=True, default=str))
+        return replace_surrogates(json.dumps(_with_text_keys(value), sort_keys=True, default=str))
     if isinstance(value, str):
         return replace_surrogates(value)
     if value is None or isinstance(value, int | float | bool | bytes):
@@ -93,15 +93,15 @@ def plain(name: str, value: Any) -> Value:
     raise FieldError(f'the field "{name}" is a {type(value).__name__}, which no field can hold')
 
 
-def _keyed(value: Any) -> Any:
-    """Return a value whose objects have texts for names, which can be sorted."""
+def _with_text_keys(value: Any) -> Any:
+    """Make the names of objects texts, which can be sorted."""
     if isinstance(value, dict):
-        return {str(name): _keyed(one) for name, one in value.items()}
-    return [_keyed(one) for one in value] if isinstance(value, list | tuple) else value
+        return {str(name): _with_text_keys(item) for name, item in value.items()}
+    return [_with_text_keys(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def kind_of(value: Value) -> Kind | None:
-    """Return what kind of field holds `value`, None for NULL."""
+    """Kind of field that holds `value`, None for NULL."""
     kinds: dict[type, Kind] = {
         str: "string",
         bool: "bool",
@@ -110,11 +110,11 @@ def kind_of(value: Value) -> Kind | None:
         datetime: "time",
         bytes: "bytes",
     }
-    return next((kinds[known] for known in type(value).__mro__ if known in kinds), None)
+    return next((kinds[cls] for cls in type(value).__mro__ if cls in kinds), None)
 
 
 def kind_of_array(array: zarr.Array[Any]) -> Kind:
-    """Return the kind of an existing field.
+    """Kind of an existing field.
 
     Raises
     ------
@@ -141,19 +141,19 @@ def kind_of_array(array: zarr.Array[Any]) -> Kind:
     return kind
 
 
-def merged(known: Kind | None, new: Kind | None) -> Kind | None:
-    """Return the kind that holds both, where there is one.
+def common_kind(current: Kind | None, new: Kind | None) -> Kind | None:
+    """Kind that holds the values of both.
 
     Raises
     ------
     ValueError
         Where there is none.
     """
-    if known is None or new is None or known == new:
-        return known or new
-    if {known, new} == {"int", "float"}:
+    if current is None or new is None or current == new:
+        return current or new
+    if {current, new} == {"int", "float"}:
         return "float"
-    raise ValueError(f"{new}, and {known} so far")
+    raise ValueError(f"{new}, and {current} so far")
 
 
 class Kinds:
@@ -182,7 +182,7 @@ class Kinds:
         FieldError
             Naming the field and both kinds.
         """
-        found: dict[str, Kind] = {}
+        kinds: dict[str, Kind] = {}
         large: set[str] = set()
         for name, value in row.items():
             if name == ROW or not name or "/" in name or name.startswith("__"):
@@ -190,24 +190,24 @@ class Kinds:
             if name in GEOMETRIES and not isinstance(value, bytes | None):
                 raise FieldError(f'the field "{name}" is a footprint, as WKB, and not {value!r}')
             try:
-                kind = merged(self.known.get(name), kind_of(value))
+                kind = common_kind(self.known.get(name), kind_of(value))
             except ValueError as error:
                 raise FieldError(f'the field "{name}" is {error}') from None
             if kind is not None:
-                found[name] = kind
+                kinds[name] = kind
             if isinstance(value, int) and abs(value) > EXACT:
                 large.add(name)
-            widened = kind == "float" and self.known.get(name) == "int"
-            if widened and (name in self._large or not self._is_exact(name)):
+            widens = kind == "float" and self.known.get(name) == "int"
+            if widens and (name in self._large or not self._is_exact(name)):
                 raise FieldError(f'the field "{name}" is {value!r}, and {TOO_LARGE}')
             if kind == "float" and name in large:
                 raise FieldError(f'the field "{name}" is {value!r}: {TOO_LARGE}')
-        self.known.update(found)
+        self.known.update(kinds)
         self._large |= large
 
 
 def column(kind: Kind, values: Iterable[Value]) -> NDArray[Any]:
-    """Return values as the NumPy array that is stored."""
+    """Convert values to the NumPy array that is stored."""
     null = NULLS[kind]
     filled = [null if value is None else value for value in values]
     match kind:
@@ -235,12 +235,12 @@ def create(group: zarr.Group, name: str, kind: Kind, rows: int) -> zarr.Array[An
 
 
 def are_exact(values: NDArray[np.int64]) -> bool:
-    """Return whether integers, NULL left out, are the same as floats."""
-    some = values[values != INT_NULL]
-    return bool(some.size == 0 or (some.min() >= -EXACT and some.max() <= EXACT))
+    """Whether floats hold these integers exactly, NULL left out."""
+    valid = values[values != INT_NULL]
+    return bool(valid.size == 0 or (valid.min() >= -EXACT and valid.max() <= EXACT))
 
 
-def widened(group: zarr.Group, name: str) -> zarr.Array[Any]:
+def widen_to_float(group: zarr.Group, name: str) -> zarr.Array[Any]:
     """Make a field of integers one of floats, and return it."""
     old = group[name]
     assert isinstance(old, zarr.Array)
@@ -283,7 +283,7 @@ def write(
         place of others, with their numbers.
     """
     new: dict[str, NDArray[Any]] = {}
-    again: dict[str, tuple[NDArray[np.int64], NDArray[Any]]] = {}
+    changed: dict[str, tuple[NDArray[np.int64], NDArray[Any]]] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of dtypes without a v3 specification
         for name, kind in sorted(kinds.items()):
@@ -296,17 +296,17 @@ def write(
             if replaced:
                 numbers = sorted(replaced)
                 values = column(kind, (replaced[number].get(name) for number in numbers))
-                again[name] = np.array(numbers), values
+                changed[name] = np.array(numbers), values
                 array.oindex[np.array(numbers)] = values
-    return new, again
+    return new, changed
 
 
 def _field(group: zarr.Group, name: str, kind: Kind, rows: int) -> zarr.Array[Any]:
-    """Return a field as it is to be, made or widened where it isn't so yet."""
+    """Open a field of this kind; create or widen it where needed."""
     if name not in group:
         return create(group, name, kind, rows)
     array = group[name]
     assert isinstance(array, zarr.Array)
     if kind == "float" and array.dtype.kind == "i":
-        return widened(group, name)
+        return widen_to_float(group, name)
     return array

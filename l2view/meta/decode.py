@@ -63,7 +63,7 @@ def decode(field: Field, raw: bytes | memoryview | None) -> pa.Array:
             values = decode_with_rust(document, raw)
         if values is None:
             values = decode_with_python(document, raw)
-        return normalised(values, field)
+        return as_field_array(values, field)
     except Exception as error:  # each codec of either library has errors of its own
         raise FieldError(
             f'a chunk of the field "{field.name}" can\'t be decoded: {error}. '
@@ -77,10 +77,10 @@ def decode_with_arrow(document: JSON, raw: Any) -> NDArray[Any] | None:
     endian = numbers.get("configuration", {}).get("endian", "little")
     if raw is None or numbers["name"] != "bytes" or endian != "little":
         return None
-    said = document["data_type"]
-    name = type_name(said)
+    data_type = document["data_type"]
+    name = type_name(data_type)
     if name in ("numpy.datetime64", "numpy.timedelta64"):
-        inner = said["configuration"]
+        inner = data_type["configuration"]
         kind = name.removeprefix("numpy.")
         dtype = np.dtype(f"{kind}[{inner.get('scale_factor', 1)}{inner['unit']}]")
     elif name in NUMBERS and name != "bool":
@@ -88,7 +88,7 @@ def decode_with_arrow(document: JSON, raw: Any) -> NDArray[Any] | None:
     else:
         return None
     size = document["shape"][0] * dtype.itemsize
-    match [one["name"] for one in compressors]:
+    match [codec["name"] for codec in compressors]:
         case [] if len(raw) == size:
             buffer = raw
         case ["zstd"]:
@@ -133,8 +133,8 @@ def decode_with_python(document: JSON, raw: Any) -> NDArray[Any]:
         return np.asarray(zarr.open_array(MemoryStore(chunks), mode="r")[:])
 
 
-def normalised(values: NDArray[Any] | pa.Array, field: Field) -> pa.Array:
-    """Return values as they are stored as an Arrow array of the field's type, with its NULLs."""
+def as_field_array(values: NDArray[Any] | pa.Array, field: Field) -> pa.Array:
+    """Convert stored values to an Arrow array of the field's type, with its NULLs."""
     if isinstance(values, np.ndarray) and values.dtype.kind in "biufmM":
         array = _numbers(values, field)
     else:
@@ -147,16 +147,16 @@ def normalised(values: NDArray[Any] | pa.Array, field: Field) -> pa.Array:
 
 
 def _numbers(values: NDArray[Any], field: Field) -> pa.Array:
-    """Return numbers and times; which of them are NULL is told by the values as stored."""
+    """Convert numbers and times; the stored values say which are NULL."""
     kind, packing = field.type, field.packing
     times = values.dtype.kind in "mM"
     if times and not field.nulls and np.datetime_data(values.dtype) == (kind.unit, 1):
         return pa.array(values)  # for which NaT is NULL
-    plain = values.view(f"i{values.dtype.itemsize}") if times else values
+    integers = values.view(f"i{values.dtype.itemsize}") if times else values
     # With a mask, Arrow takes only what is masked for NULL.
     missing = values != values
     for null in field.nulls:
-        missing |= plain == null
+        missing |= integers == null
     if packing is not None and (packing.is_time or packing.is_scaled):
         values = packing.decode(values, getattr(kind, "unit", "ns"))
         if values.dtype.kind == "O":
@@ -176,8 +176,8 @@ def _numbers(values: NDArray[Any], field: Field) -> pa.Array:
 
 
 def _with_nulls(array: pa.Array, nulls: tuple[Any, ...]) -> pa.Array:
-    """Return `array` with NULL wherever it holds one of `nulls`."""
+    """Replace each of `nulls` by NULL."""
     if not nulls:
         return array
-    held = pc.is_in(array, pa.array(nulls, array.type))
-    return pc.if_else(held, pa.scalar(None, array.type), array)
+    is_null = pc.is_in(array, pa.array(nulls, array.type))
+    return pc.if_else(is_null, pa.scalar(None, array.type), array)

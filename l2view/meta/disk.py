@@ -49,12 +49,12 @@ class Folder:
         L2ViewError
             Where the setting is no path.
         """
-        said = config.get("cache.folder")
-        if said is None or said == "":
+        setting = config.get("cache.folder")
+        if setting is None or setting == "":
             return None
-        if not isinstance(said, str | os.PathLike):
-            raise L2ViewError(f"the setting cache.folder is a path, not {said!r}")
-        return Path(said).expanduser()
+        if not isinstance(setting, str | os.PathLike):
+            raise L2ViewError(f"the setting cache.folder is a path, not {setting!r}")
+        return Path(setting).expanduser()
 
     @property
     def budget(self) -> int:
@@ -62,14 +62,14 @@ class Folder:
         return most_bytes("cache.folder_bytes")
 
     def get(self, key: Hashable) -> pa.Array | None:
-        """Return the array of `key`, None where it isn't kept."""
+        """Read the array of `key`, None where there is none."""
         folder = self.path
         if folder is None:
             return None
         path = _file(folder, key)
         try:
             with pa.memory_map(str(path)) as mapped:
-                found = pa.ipc.open_file(mapped).get_batch(0).column(0)
+                array = pa.ipc.open_file(mapped).get_batch(0).column(0)
             os.utime(path)
         except FileNotFoundError:
             return None
@@ -77,7 +77,7 @@ class Folder:
             with contextlib.suppress(OSError):
                 path.unlink()
             return None
-        return found
+        return array
 
     def put(self, key: Hashable, array: pa.Array) -> None:
         """Keep an array, if there is room for it at all."""
@@ -105,7 +105,7 @@ class Folder:
         with self._lock:
             written = self._written.get(folder, budget) + size
             if written * LOOKS >= budget:
-                _keep_to(folder, budget - budget // LOOKS)
+                _evict(folder, budget - budget // LOOKS)
                 written = 0
             self._written[folder] = written
 
@@ -116,21 +116,21 @@ def _version() -> str:
 
 
 def _file(folder: Path, key: Hashable) -> Path:
-    """Return where the value of a key lies; each version of l2view decodes in its own way."""
-    said = repr((_version(), key)).encode()
-    name = hashlib.blake2b(said, digest_size=20).hexdigest()
+    """Path of a key's file; each version of l2view decodes in its own way."""
+    text = repr((_version(), key)).encode()
+    name = hashlib.blake2b(text, digest_size=20).hexdigest()
     return folder / name[:2] / (name[2:] + SUFFIX)
 
 
-def _keep_to(folder: Path, budget: int) -> None:
-    """Delete the files that were not asked for the longest, until the rest is within budget."""
-    found = []
+def _evict(folder: Path, budget: int) -> None:
+    """Delete the files that were not asked for the longest, until the others are within budget."""
+    files = []
     for path in folder.glob(f"??/*{SUFFIX}"):
         with contextlib.suppress(FileNotFoundError):  # which another process deleted
-            said = path.stat()
-            found.append((said.st_mtime_ns, said.st_size, path))
-    total = sum(size for _, size, _ in found)
-    for _, size, path in sorted(found):
+            stat = path.stat()
+            files.append((stat.st_mtime_ns, stat.st_size, path))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in sorted(files):
         if total <= budget:
             break
         path.unlink(missing_ok=True)

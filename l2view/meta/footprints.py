@@ -25,14 +25,14 @@ RECTANGLE = 5
 """The points of a rectangle's ring."""
 
 EVERYWHERE = (-np.inf, -np.inf, np.inf, np.inf)
-"""The rectangle of a footprint of which nothing is known."""
+"""The bounds of a footprint that can't be read: they rule nothing out."""
 
 BLOCK = 8_192
 """Footprints that are looked at together: their bytes stay in the processor's cache."""
 
 
 def read_geometries(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
-    """Return a column's geometries, None where it is NULL or isn't one.
+    """Parse a column's geometries, None where it is NULL or isn't one.
 
     Parameters
     ----------
@@ -45,10 +45,10 @@ def read_geometries(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
         with np.errstate(invalid="ignore"):  # NaN is nothing that NumPy need warn of
             return np.asarray(read(values, on_invalid="ignore"))
     except NotImplementedError:  # of a curve, for all of them
-        return np.array([_one(read, value) for value in values], dtype=object)
+        return np.array([_parse(read, value) for value in values], dtype=object)
 
 
-def _one(read: Callable[..., Any], value: Any) -> Any:
+def _parse(read: Callable[..., Any], value: Any) -> Any:
     try:
         return read(value, on_invalid="ignore")
     except NotImplementedError:
@@ -56,13 +56,13 @@ def _one(read: Callable[..., Any], value: Any) -> Any:
 
 
 def unreadable_rows(column: pa.Array) -> NDArray[np.int64]:
-    """Return the positions of values that aren't NULL and aren't geometries either."""
-    held = column.is_valid().to_numpy(zero_copy_only=False)
-    return np.flatnonzero(shapely.is_missing(read_geometries(column)) & held)
+    """Positions of values that are neither NULL nor geometries."""
+    is_valid = column.is_valid().to_numpy(zero_copy_only=False)
+    return np.flatnonzero(shapely.is_missing(read_geometries(column)) & is_valid)
 
 
 def nonfinite_rows(column: pa.Array, field: Field) -> NDArray[np.int64]:
-    """Return the positions of geometries with a NaN or infinite coordinate.
+    """Positions of geometries with a NaN or infinite coordinate.
 
     Nearly all columns have none, and are not parsed to find that out: the exponent of such a
     double is all ones, which the bytes around it tell.
@@ -70,8 +70,8 @@ def nonfinite_rows(column: pa.Array, field: Field) -> NDArray[np.int64]:
     if field.geometry == "WKB":
         suspects = _suspects(column)
     else:
-        found = pc.match_substring_regex(column, "(?i)nan|inf|point[ a-z]*empty")
-        suspects = np.flatnonzero(pc.fill_null(found, False).to_numpy(zero_copy_only=False))
+        matches = pc.match_substring_regex(column, "(?i)nan|inf|point[ a-z]*empty")
+        suspects = np.flatnonzero(pc.fill_null(matches, False).to_numpy(zero_copy_only=False))
     if len(suspects) == 0:
         return suspects
     geometries = read_geometries(column.take(pa.array(suspects)))
@@ -86,7 +86,7 @@ def nonfinite_rows(column: pa.Array, field: Field) -> NDArray[np.int64]:
 
 
 def _suspects(column: pa.Array) -> NDArray[np.int64]:
-    """Return the positions of WKB in which a double's exponent may be all ones."""
+    """Positions of WKB in which a double's exponent may be all ones."""
     _, offsets, data = column.buffers()
     if data is None:
         return np.empty(0, dtype=np.int64)
@@ -95,17 +95,17 @@ def _suspects(column: pa.Array) -> NDArray[np.int64]:
     raw = np.frombuffer(data, dtype=np.uint8)[bounds[0] : bounds[-1]]
     # Sign and the first seven bits of the exponent; the other four stand in the byte beside.
     ones = np.flatnonzero((raw & 0x7F) == 0x7F)
-    beside = [ones - 1, ones + 1]  # little-endian, big-endian
+    neighbours = [ones - 1, ones + 1]  # little-endian, big-endian
     hit = np.zeros(len(ones), dtype=bool)
-    for places in beside:
-        inside = (places >= 0) & (places < len(raw))
-        hit[inside] |= (raw[places[inside]] & 0xF0) == 0xF0
+    for positions in neighbours:
+        inside = (positions >= 0) & (positions < len(raw))
+        hit[inside] |= (raw[positions[inside]] & 0xF0) == 0xF0
     owners = np.searchsorted(bounds - bounds[0], ones[hit], side="right") - 1
     return np.unique(owners).astype(np.int64)
 
 
 def bounds(column: pa.Array, field: Field) -> NDArray[np.float64]:
-    """Return the rectangles around footprints.
+    """Bounds of footprints.
 
     Parameters
     ----------
@@ -118,10 +118,10 @@ def bounds(column: pa.Array, field: Field) -> NDArray[np.float64]:
     -------
     ndarray
         West, south, east, north in degrees, float64, of shape (n, 4). NaN where it is NULL;
-        where a footprint can't be read or isn't finite, all there is, as nobody knows.
+        `EVERYWHERE` where a footprint can't be read or isn't finite.
     """
     corners = np.full((len(column), 4), np.nan)
-    rest = np.ones(len(column), dtype=bool)
+    unparsed = np.ones(len(column), dtype=bool)
     for block, xy in _polygons(column, field):
         # Point by point, each of all footprints: few points are many short rows otherwise.
         points = np.ascontiguousarray(xy.T)
@@ -129,10 +129,10 @@ def bounds(column: pa.Array, field: Field) -> NDArray[np.float64]:
         corners[block] = np.stack(
             [x.min(axis=0), y.min(axis=0), x.max(axis=0), y.max(axis=0)], axis=1
         )
-        rest[block] = False
-    left = np.flatnonzero(rest & column.is_valid().to_numpy(zero_copy_only=False))
-    if len(left):
-        corners[left] = shapely.bounds(read_geometries(column.take(pa.array(left))))
+        unparsed[block] = False
+    remaining = np.flatnonzero(unparsed & column.is_valid().to_numpy(zero_copy_only=False))
+    if len(remaining):
+        corners[remaining] = shapely.bounds(read_geometries(column.take(pa.array(remaining))))
     with np.errstate(all="ignore"):
         finite = np.isfinite(corners[:, 0] + corners[:, 1] + corners[:, 2] + corners[:, 3])
     corners[~finite & column.is_valid().to_numpy(zero_copy_only=False)] = EVERYWHERE
@@ -140,7 +140,7 @@ def bounds(column: pa.Array, field: Field) -> NDArray[np.float64]:
 
 
 def are_rectangles(column: pa.Array, field: Field) -> NDArray[np.bool_]:
-    """Return which footprints are all of the rectangles around them; WKB alone is looked at.
+    """Mask of footprints that are axis-aligned rectangles; WKT is False.
 
     Parameters
     ----------
@@ -149,18 +149,18 @@ def are_rectangles(column: pa.Array, field: Field) -> NDArray[np.bool_]:
     field
         Their field.
     """
-    found = np.zeros(len(column), dtype=bool)
+    result = np.zeros(len(column), dtype=bool)
     for block, xy in _polygons(column, field):
         if xy.shape[1] != 2 * RECTANGLE:
             continue
         x, y = xy[:, 0::2], xy[:, 1::2]
         closed = (x[:, 0] == x[:, 4]) & (y[:, 0] == y[:, 4])
         across = (x[:, 0] != x[:, 2]) & (y[:, 0] != y[:, 2])
-        sides = [[one[:, at] == one[:, at + 1] for at in range(4)] for one in (x, y)]
+        sides = [[axis[:, i] == axis[:, i + 1] for i in range(4)] for axis in (x, y)]
         up = sides[0][0] & sides[1][1] & sides[0][2] & sides[1][3]
         along = sides[1][0] & sides[0][1] & sides[1][2] & sides[0][3]
-        found[block] = closed & across & (up | along)
-    return found
+        result[block] = closed & across & (up | along)
+    return result
 
 
 def _polygons(
@@ -185,8 +185,8 @@ def _polygons(
             continue
         wkb = np.dtype([("head", HEAD), ("xy", "<f8", 2 * points)])
         rows = np.flatnonzero(sizes == size)
-        for first in range(0, len(rows), BLOCK):
-            block = rows[first : first + BLOCK]
+        for start in range(0, len(rows), BLOCK):
+            block = rows[start : start + BLOCK]
             begin, end = int(starts[block[0]]), int(starts[block[-1] + 1])
             if end - begin == len(block) * size:
                 values = raw[begin:end].view(wkb)

@@ -21,16 +21,16 @@ from zarr.storage import ObjectStore
 from l2view.arrays.cache import CACHE
 from l2view.meta.disk import FOLDER
 
-KEPT: set[tuple[str, ...]] = set()
-"""Folders of object stores of which something is kept in memory."""
+CACHED_FOLDERS: set[tuple[str, ...]] = set()
+"""Folders of object stores of which something is cached in memory."""
 
 
 class Unchanged:
     """An object that is what it was."""
 
 
-type Place = tuple[str, ...]
-"""What tells an object store from any other."""
+type Identity = tuple[str, ...]
+"""What identifies an object store: its kind, bucket, prefix, endpoint and region."""
 
 
 class Objects:
@@ -40,75 +40,75 @@ class Objects:
     ----------
     store
         The store.
-    place
-        What tells it from any other.
+    identity
+        What identifies it.
     """
 
-    def __init__(self, store: Any, place: Place) -> None:
+    def __init__(self, store: Any, identity: Identity) -> None:
         self.store = store
-        self.place = place
-        self._listed: dict[str, dict[str, str | None]] = {}
+        self.identity = identity
+        self._etags: dict[str, dict[str, str | None]] = {}
 
-    def remembered(self, key: str) -> str | None:
-        """Return the ETag that an object had when it was last asked for, None for none."""
-        name = (*self.place, key, "tag")
-        found = CACHE.get(name)
-        if found is None and (kept := FOLDER.get(name)) is not None:
-            found = kept[0].as_py()
-        return None if found is None else str(found)
+    def cached_etag(self, key: str) -> str | None:
+        """ETag of the last answer for an object, None for none."""
+        name = (*self.identity, key, "tag")
+        etag = CACHE.get(name)
+        if etag is None and (stored := FOLDER.get(name)) is not None:
+            etag = stored[0].as_py()
+        return None if etag is None else str(etag)
 
-    def keeps(self, keys: Iterable[str]) -> None:
-        """Say that something is kept of objects."""
-        KEPT.update((*self.place, _folder(key)) for key in keys)
+    def mark_cached(self, keys: Iterable[str]) -> None:
+        """Remember the folders of objects of which something is cached."""
+        CACHED_FOLDERS.update((*self.identity, _folder(key)) for key in keys)
 
-    def listed(self, keys: Sequence[str]) -> list[str | None]:
-        """Return the ETags of objects, None of those in folders of which nothing is kept."""
-        for folder in {_folder(key) for key in keys} - self._listed.keys():
-            known = (*self.place, folder) in KEPT
-            self._listed[folder] = self._list(folder) if known else {}
-        return [self._listed[_folder(key)].get(key) for key in keys]
+    def list_etags(self, keys: Sequence[str]) -> list[str | None]:
+        """List the ETags of objects, None in folders of which nothing is cached."""
+        for folder in {_folder(key) for key in keys} - self._etags.keys():
+            is_cached = (*self.identity, folder) in CACHED_FOLDERS
+            self._etags[folder] = self._list(folder) if is_cached else {}
+        return [self._etags[_folder(key)].get(key) for key in keys]
 
     def _list(self, folder: str) -> dict[str, str | None]:
         try:
             pages = obstore.list(self.store, f"{folder}/")
-            return {one["path"]: one["e_tag"] for page in pages for one in page}
+            return {item["path"]: item["e_tag"] for page in pages for item in page}
         except (BaseError, OSError):  # who may read may not list
             return {}
 
     def fetch(
         self, keys: Sequence[str], tags: Sequence[str | None]
     ) -> list[tuple[Any, str | None]]:
-        """Return the bytes and the ETags of objects, None where there are none.
+        """Fetch the bytes and the ETags of objects, None where there are none.
 
         Parameters
         ----------
         keys
             Their keys.
         tags
-            The ETags of those that are kept; where they are what they were, `Unchanged` stands
+            The ETags of those that are cached; where they are the same today, `Unchanged` stands
             for the bytes.
         """
 
-        async def one(key: str, tag: str | None) -> tuple[Any, str | None]:
+        async def get(key: str, tag: str | None) -> tuple[Any, str | None]:
             try:
                 options: Any = {} if tag is None else {"if_none_match": tag}
-                found = await obstore.get_async(self.store, key, options=options)
-                return memoryview(await found.bytes_async()), found.meta["e_tag"]
+                response = await obstore.get_async(self.store, key, options=options)
+                return memoryview(await response.bytes_async()), response.meta["e_tag"]
             except NotModifiedError:
                 return Unchanged, tag
             except FileNotFoundError:
                 return None, None
 
         async def gather() -> list[tuple[Any, str | None]]:
-            return await asyncio.gather(*map(one, keys, tags))
+            return await asyncio.gather(*map(get, keys, tags))
 
-        found: list[tuple[Any, str | None]] = sync(gather())
-        for key, (raw, tag) in zip(keys, found, strict=True):
+        responses: list[tuple[Any, str | None]] = sync(gather())
+        for key, (raw, tag) in zip(keys, responses, strict=True):
             if tag is not None and raw is not Unchanged:
-                self.keeps([key])
-                CACHE.put((*self.place, key, "tag"), tag, 0)
-                FOLDER.put((*self.place, key, "tag"), pa.array([tag]))
-        return found
+                self.mark_cached([key])
+                CACHE.put((*self.identity, key, "tag"), tag, 0)
+                FOLDER.put((*self.identity, key, "tag"), pa.array([tag]))
+        return responses
 
 
 def _folder(key: str) -> str:
@@ -120,6 +120,6 @@ def objects_of(store: Store) -> Objects | None:
     inner = getattr(store, "store", None) if isinstance(store, ObjectStore) else None
     if not isinstance(inner, S3Store | GCSStore | AzureStore):
         return None
-    said = {"prefix": inner.prefix, **inner.config}
+    settings = {"prefix": inner.prefix, **inner.config}
     names = ("prefix", "bucket", "container_name", "account_name", "endpoint", "region")
-    return Objects(inner, (type(inner).__name__, *(str(said.get(name)) for name in names)))
+    return Objects(inner, (type(inner).__name__, *(str(settings.get(name)) for name in names)))

@@ -26,14 +26,14 @@ TAKE_ROWS = 131_072
 """The values of such a column to take at a time."""
 
 type Selection = tuple[range, NDArray[np.int64] | None]
-"""A run of rows, and those of them that are wanted, ascending; None for all."""
+"""A run of rows, and the selected rows among them, ascending; None for all."""
 
 
 class KnownValues(Protocol):
     """Values that need no reading."""
 
     def values(self, name: str, rows: NDArray[np.int64]) -> pa.Array | None:
-        """Return a field's values at some rows, None where they must be read."""
+        """Take a field's values at some rows, None where they must be read."""
         ...
 
 
@@ -49,19 +49,19 @@ class RowReader:
         The fields by name, all of one length.
     checked
         Whether footprints are parsed, and NULL where they can't be.
-    known
+    known_values
         Values that needn't be read.
     """
 
     chunks: Chunks
     fields: Mapping[str, Field]
     checked: bool = False
-    known: KnownValues | None = None
+    known_values: KnownValues | None = None
 
     def schema(self, names: Sequence[str]) -> pa.Schema:
-        """Return the schema of some columns."""
-        known = table_schema(tuple(self.fields[name] for name in names if name != ROW))
-        return pa.schema([known.field(name) for name in names])
+        """Select these columns from the table's schema."""
+        schema = table_schema(tuple(self.fields[name] for name in names if name != ROW))
+        return pa.schema([schema.field(name) for name in names])
 
     def read(
         self, selections: Sequence[Selection], names: Sequence[str], learn: Collection[str] = ()
@@ -76,18 +76,20 @@ class RowReader:
             {
                 field.name: _chunk_numbers(field, run, rows)
                 for field in fields
-                if rows is None or self._known(field.name, rows) is None
+                if rows is None or self._read_known(field.name, rows) is None
             }
             for run, rows in selections
         ]
-        wanted = {
+        chunk_ids = {
             (name, number): None
             for numbered in needed
             for name, numbers in numbered.items()
             for number in numbers
         }
-        arrays = self.chunks.read([(self.fields[name], number) for name, number in wanted], learn)
-        held = dict(zip(wanted, arrays, strict=True))
+        arrays = self.chunks.read(
+            [(self.fields[name], number) for name, number in chunk_ids], learn
+        )
+        loaded = dict(zip(chunk_ids, arrays, strict=True))
         schema = self.schema(names)
         batches = []
         for (run, rows), numbered in zip(selections, needed, strict=True):
@@ -99,12 +101,12 @@ class RowReader:
             for field in fields:
                 if field.name in numbered:
                     pieces = [
-                        _piece(field, number, held[field.name, number], run, rows)
+                        _piece(field, number, loaded[field.name, number], run, rows)
                         for number in numbered[field.name]
                     ]
                     column = pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
                 else:
-                    column = self._known(field.name, numbers)
+                    column = self._read_known(field.name, numbers)
                 columns[field.name] = self._usable(column, field, numbers)
             arrays = [columns[name] for name in names]
             batches.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
@@ -132,26 +134,26 @@ class RowReader:
         return pa.table(columns, schema=table.schema)
 
     def runs_at_once(self, names: Sequence[str]) -> int:
-        """Return how many runs to read together, so that a store is asked for much at once."""
+        """Count the runs to read together, so that a store gets many requests at once."""
         step = len(next(row_runs(self.fields), range(limits().run_rows)))
         fields = [self.fields[name] for name in names if name != ROW]
         chunks = sum(-(-step // field.chunk_length) for field in fields)
         return max(1, limits().chunks_at_once // max(chunks, 1))
 
-    def _known(self, name: str, rows: NDArray[np.int64]) -> pa.Array | None:
-        return None if self.known is None else self.known.values(name, rows)
+    def _read_known(self, name: str, rows: NDArray[np.int64]) -> pa.Array | None:
+        return None if self.known_values is None else self.known_values.values(name, rows)
 
     def _usable(self, column: pa.Array, field: Field, rows: NDArray[np.int64]) -> pa.Array:
-        """Return footprints with NULL for those that would stop the functions of SQL."""
+        """Replace footprints that would stop SQL's functions by NULL."""
         if field.geometry is None:
             return column
         if self.checked:
             column = mask_rows(column, unreadable_rows(column))
         bad = nonfinite_rows(column, field)
         if len(bad):
-            named = join_names(map(str, rows[bad]), most=5)
+            examples = join_names(map(str, rows[bad]), most=5)
             warn(
-                f'the field "{field.name}" of idx {named} has a coordinate that is NaN or '
+                f'the field "{field.name}" of idx {examples} has a coordinate that is NaN or '
                 "infinite; such a footprint is NULL",
                 L2ViewWarning,
             )
@@ -171,25 +173,25 @@ def row_runs(fields: Mapping[str, Field], begin: int = 0) -> Iterator[range]:
 
 
 def selections_of(rows: NDArray[np.int64], runs: Iterable[range]) -> list[Selection]:
-    """Return ascending rows by the run that they are in; runs without any are left out."""
+    """Split ascending rows by run; runs without any are left out."""
     selections: list[Selection] = []
     for run in runs:
-        first, last = np.searchsorted(rows, (run.start, run.stop))
-        if first < last:
-            selections.append((run, rows[first:last]))
+        lower, upper = np.searchsorted(rows, (run.start, run.stop))
+        if lower < upper:
+            selections.append((run, rows[lower:upper]))
     return selections
 
 
-def growing_groups[Item](items: Iterable[Item], most: int, first: int) -> Iterator[list[Item]]:
-    """Yield groups of items: `first` of them, then ever more, at most `most`."""
-    pending, size = iter(items), first
+def growing_groups[Item](items: Iterable[Item], most: int, initial: int) -> Iterator[list[Item]]:
+    """Yield groups of items: `initial` of them, then ever more, at most `most`."""
+    pending, size = iter(items), initial
     while group := list(islice(pending, size)):
         yield group
         size = min(2 * size, most)
 
 
 def part_in_run(field: Field, number: int, values: Any, run: range) -> Any:
-    """Return that part of a chunk's values, one a row, which lies in a run of rows."""
+    """Slice a chunk's values, one a row, to a run of rows."""
     start = number * field.chunk_length
     return values[max(run.start - start, 0) : min(run.stop - start, field.chunk_length)]
 
@@ -204,12 +206,12 @@ def _chunk_numbers(field: Field, run: range, rows: NDArray[np.int64] | None) -> 
 def _piece(
     field: Field, number: int, chunk: pa.Array, run: range, rows: NDArray[np.int64] | None
 ) -> pa.Array:
-    """Return what a chunk has of a run of rows, or of some rows of it."""
+    """Slice a chunk to a run of rows, or take some rows of it."""
     if rows is None:
         return part_in_run(field, number, chunk, run)
     start = number * field.chunk_length
-    first, last = np.searchsorted(rows, (start, start + field.chunk_length))
-    return chunk.take(pa.array(rows[first:last] - start))
+    lower, upper = np.searchsorted(rows, (start, start + field.chunk_length))
+    return chunk.take(pa.array(rows[lower:upper] - start))
 
 
 def _take(column: pa.ChunkedArray, positions: pa.Array) -> pa.ChunkedArray:

@@ -96,8 +96,8 @@ class Field:
     @cached_property
     def fingerprint(self) -> str:
         """What tells how its chunks are read, and from where; not how many there are."""
-        said = {name: value for name, value in self.document.items() if name != "shape"}
-        text = json.dumps([self.path, self.geometry, said], sort_keys=True, default=str)
+        definition = {name: value for name, value in self.document.items() if name != "shape"}
+        text = json.dumps([self.path, self.geometry, definition], sort_keys=True, default=str)
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
     def chunk_key(self, index: int) -> str:
@@ -319,12 +319,12 @@ def _null_values(attributes: JSON, kind: pa.DataType) -> tuple[Any, ...]:
     nulls: list[Any] = []
     for name in MISSING:
         value = attributes.get(name)
-        for one in value if isinstance(value, list) else [value]:
-            if pa.types.is_binary(kind) and isinstance(one, str):
+        for item in value if isinstance(value, list) else [value]:
+            if pa.types.is_binary(kind) and isinstance(item, str):
                 with contextlib.suppress(ValueError):
-                    nulls.append(base64.standard_b64decode(one))
-            elif pa.types.is_temporal(kind) and isinstance(one, int | float) and one == one // 1:
-                nulls.append(int(one))
+                    nulls.append(base64.standard_b64decode(item))
+            elif pa.types.is_temporal(kind) and isinstance(item, int | float) and item == item // 1:
+                nulls.append(int(item))
     return tuple(nulls)
 
 
@@ -333,10 +333,10 @@ def _require_one_length(fields: list[Field]) -> None:
     for field in fields:
         lengths.setdefault(field.length, []).append(field.name)
     if len(lengths) > 1:
-        said = "; ".join(
+        rows = "; ".join(
             f"{length:,} rows in {join_names(names)}" for length, names in sorted(lengths.items())
         )
-        raise FieldError(f"the fields of meta differ in length: {said}")
+        raise FieldError(f"the fields of meta differ in length: {rows}")
 
 
 def table_schema(fields: tuple[Field, ...]) -> pa.Schema:

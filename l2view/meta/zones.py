@@ -31,7 +31,7 @@ BOUNDS = ("west", "south", "east", "north")
 
 
 def is_orderable(kind: pa.DataType) -> bool:
-    """Return whether values of a type have an order that a zone map can tell."""
+    """Whether a zone map can bound values of this type."""
     return bool(
         pa.types.is_integer(kind)
         or pa.types.is_floating(kind)
@@ -61,28 +61,28 @@ class Zone:
 
 
 def zone_of(field: Field, values: pa.Array) -> Zone:
-    """Return the zone of some values of a field that has an order, or of footprints."""
+    """Zone of values of a field that has an order, or of footprints."""
     if field.geometry is not None:
         return zone_of_bounds(bounds(values, field))
-    found = pc.min_max(values)
-    low, high = found["min"], found["max"]
+    extremes = pc.min_max(values)
+    low, high = extremes["min"], extremes["max"]
     if pa.types.is_string(field.type):
         low, high = _shorten(low.as_py(), high.as_py(), field.type)
     return Zone(low, high, values.null_count)
 
 
 def zone_of_bounds(corners: NDArray[np.float64]) -> Zone:
-    """Return the zone of footprints with these bounds, of shape (n, 4)."""
-    some = ~np.isnan(corners[:, 0])
-    nulls = int(len(corners) - some.sum())
+    """Zone of footprints with these bounds, of shape (n, 4)."""
+    is_valid = ~np.isnan(corners[:, 0])
+    nulls = int(len(corners) - is_valid.sum())
     if nulls == len(corners):
         return Zone((np.nan,) * 4, None, nulls)
-    least, most = corners[some, :2].min(axis=0), corners[some, 2:].max(axis=0)
+    least, most = corners[is_valid, :2].min(axis=0), corners[is_valid, 2:].max(axis=0)
     return Zone((*least.tolist(), *most.tolist()), None, nulls)
 
 
 def _shorten(low: str | None, high: str | None, kind: pa.DataType) -> tuple[Any, Any]:
-    """Return bounds of texts that are no longer than needed."""
+    """Shorten the bounds of texts to `LONGEST` characters."""
     if low is not None:
         low = low[:LONGEST]
     if high is not None and len(high) > LONGEST:
@@ -97,21 +97,21 @@ def _next(char: str) -> str:
     return chr(0xE000 if 0xD800 <= code <= 0xDFFF else code)
 
 
-def merge_zones(one: Zone, other: Zone) -> Zone:
-    """Return what is known of the rows of two zones of one field."""
-    nulls = one.nulls + other.nulls
-    if isinstance(one.low, tuple):
+def merge_zones(a: Zone, b: Zone) -> Zone:
+    """Merge the zones of two runs of rows of a field."""
+    nulls = a.nulls + b.nulls
+    if isinstance(a.low, tuple):
         with np.errstate(invalid="ignore"):
-            least = np.fmin(one.low, other.low)[:2]
-            most = np.fmax(one.low, other.low)[2:]
+            least = np.fmin(a.low, b.low)[:2]
+            most = np.fmax(a.low, b.low)[2:]
         return Zone((*least.tolist(), *most.tolist()), None, nulls)
-    if not one.low.is_valid or not other.low.is_valid:
-        known = one if one.low.is_valid else other
-        return Zone(known.low, known.high, nulls)
-    low = pc.min(pa.array([one.low, other.low]))
-    if not one.high.is_valid or not other.high.is_valid:
-        return Zone(low, pa.scalar(None, one.high.type), nulls)
-    return Zone(low, pc.max(pa.array([one.high, other.high])), nulls)
+    if not a.low.is_valid or not b.low.is_valid:
+        valid = a if a.low.is_valid else b
+        return Zone(valid.low, valid.high, nulls)
+    low = pc.min(pa.array([a.low, b.low]))
+    if not a.high.is_valid or not b.high.is_valid:
+        return Zone(low, pa.scalar(None, a.high.type), nulls)
+    return Zone(low, pc.max(pa.array([a.high, b.high])), nulls)
 
 
 @dataclass(frozen=True)
@@ -155,53 +155,53 @@ class Zones:
         return self.table.column("high").combine_chunks()
 
     def covers(self, rows: range) -> bool:
-        """Return whether something is known of each of `rows`."""
+        """Whether the zones cover all of `rows`."""
         chunks = chunks_of(self.field, rows)
         inside = rows.stop <= self.rows and chunks.stop <= len(self.nulls)
         # Of a chunk that has grown since, what is known holds for its first rows alone.
-        last = min(chunks.stop * self.field.chunk_length, self.field.length)
-        return bool(inside and last <= self.rows and (self.nulls[_slice(chunks)] >= 0).all())
+        needed = min(chunks.stop * self.field.chunk_length, self.field.length)
+        return bool(inside and needed <= self.rows and (self.nulls[_slice(chunks)] >= 0).all())
 
     def zone(self, rows: range) -> Zone | None:
-        """Return what is known of `rows`, None where nothing is."""
+        """Zone of `rows`, None where they aren't covered."""
         if not self.covers(rows):
             return None
         chunks = chunks_of(self.field, rows)
         if len(chunks) == 1:
-            return self._of(chunks[0])
-        part = _slice(chunks)
-        nulls = int(self.nulls[part].sum())
+            return self._zone_at(chunks[0])
+        window = _slice(chunks)
+        nulls = int(self.nulls[window].sum())
         if self.field.geometry is not None:
-            corners = self.corners[part]
+            corners = self.corners[window]
             if np.isnan(corners).all():
                 return Zone((np.nan,) * 4, None, nulls)
             least, most = np.nanmin(corners[:, :2], axis=0), np.nanmax(corners[:, 2:], axis=0)
             return Zone((*least.tolist(), *most.tolist()), None, nulls)
-        lows, highs = self.lows[part], self.highs[part]
+        lows, highs = self.lows[window], self.highs[window]
         # A chunk without an upper bound, but with values, leaves the whole without one.
         open_ended = (highs.is_null().to_numpy(False) & lows.is_valid().to_numpy(False)).any()
         high = pa.scalar(None, highs.type) if open_ended else pc.max(highs)
         return Zone(pc.min(lows), high, nulls)
 
-    def first(self, start: int, stop: int) -> Zone | None:
-        """Return what is known of the chunk that begins at the row `start`, up to `stop`.
+    def chunk_zone(self, start: int, stop: int) -> Zone | None:
+        """Zone of the chunk that begins at the row `start`, up to `stop`.
 
         None where rows before `stop` aren't covered.
         """
         number = start // self.field.chunk_length
         if self.rows < stop or number >= len(self.nulls) or self.nulls[number] < 0:
             return None
-        return self._of(number)
+        return self._zone_at(number)
 
-    def _of(self, number: int) -> Zone:
-        """Return the zone of a chunk of which something is known."""
+    def _zone_at(self, number: int) -> Zone:
+        """Zone of a chunk that is covered."""
         nulls = int(self.nulls[number])
         if self.field.geometry is not None:
             return Zone(tuple(self.corners[number].tolist()), None, nulls)
         return Zone(self.lows[number], self.highs[number], nulls)
 
     def to_bytes(self) -> bytes:
-        """Return them as an Arrow IPC stream that says how many rows it covers."""
+        """Encode them as an Arrow IPC stream whose metadata has the number of rows."""
         metadata = {"rows": str(self.rows), "chunk_length": str(self.field.chunk_length)}
         table = self.table.combine_chunks().replace_schema_metadata(metadata)
         sink = pa.BufferOutputStream()
@@ -211,7 +211,7 @@ class Zones:
 
 
 def chunks_of(field: Field, rows: range) -> range:
-    """Return the numbers of a field's chunks that hold `rows`."""
+    """Numbers of a field's chunks that hold `rows`."""
     return range(rows.start // field.chunk_length, -(-rows.stop // field.chunk_length))
 
 
@@ -220,7 +220,7 @@ def _slice(numbers: range) -> slice:
 
 
 def zones_of(field: Field, zones: Sequence[Zone | None], rows: int) -> Zones:
-    """Return the zones of a field's first chunks as one; None where nothing is known."""
+    """Collect the zones of a field's first chunks, None for a chunk that is unknown."""
     nulls = pa.array([None if zone is None else zone.nulls for zone in zones], pa.int64())
     if field.geometry is not None:
         nothing = (np.nan,) * 4
@@ -235,9 +235,9 @@ def zones_of(field: Field, zones: Sequence[Zone | None], rows: int) -> Zones:
     return Zones(field, rows, pa.table({"low": low, "high": high, "nulls": nulls}))
 
 
-def from_bytes(field: Field, said: bytes) -> Zones | None:
-    """Return zones that were stored, None where they are of a field that was another one."""
-    table = pa.ipc.open_stream(said).read_all()
+def from_bytes(field: Field, buffer: bytes) -> Zones | None:
+    """Decode stored zones, None where the field has changed its type or chunks since."""
+    table = pa.ipc.open_stream(buffer).read_all()
     metadata = table.schema.metadata
     if int(metadata[b"chunk_length"]) != field.chunk_length:
         return None
@@ -246,50 +246,52 @@ def from_bytes(field: Field, said: bytes) -> Zones | None:
         return None
     if field.geometry is None and table.schema.field("low").type != field.type:
         try:  # of integers that became floats since
-            ends = [table.column(name).cast(field.type) for name in names]
+            extremes = [table.column(name).cast(field.type) for name in names]
         except pa.ArrowInvalid:
             return None
-        table = pa.table(dict(zip((*names, "nulls"), [*ends, table.column("nulls")], strict=True)))
+        table = pa.table(
+            dict(zip((*names, "nulls"), [*extremes, table.column("nulls")], strict=True))
+        )
     return Zones(field, int(metadata[b"rows"]), table.replace_schema_metadata(None))
 
 
 def guarantee(field: Field, zone: Zone) -> pc.Expression | None:
-    """Return what holds for every row of a zone, None where nothing is known."""
+    """Expression that holds for every row of a zone, None where nothing is known."""
     column = pc.field(field.name)
     if field.geometry is not None:
         return None  # not even that none is NULL: one that isn't finite is shown as such
     low, high = zone.low, zone.high
     if not low.is_valid:
         return column.is_null() if zone.nulls else None
-    known = column >= low
+    condition = column >= low
     if zone.nulls:
-        known |= column.is_null()
+        condition |= column.is_null()
     if high.is_valid:
         upper = column <= high
-        known &= upper | column.is_null() if zone.nulls else upper
-    return known
+        condition &= upper | column.is_null() if zone.nulls else upper
+    return condition
 
 
-def runs_of(schema: pa.Schema, known: Mapping[int, pc.Expression | None]) -> pads.Dataset:
-    """Return runs of rows as the fragments of a dataset, by which Arrow tells what may hold.
+def runs_of(schema: pa.Schema, guarantees: Mapping[int, pc.Expression | None]) -> pads.Dataset:
+    """Make runs of rows the fragments of a dataset, so that Arrow can prune them.
 
     Parameters
     ----------
     schema
         The table's schema.
-    known
+    guarantees
         What holds for every row of a run, by its number; None where nothing is known.
     """
     ipc, files = pads.IpcFileFormat(), pyarrow.fs.LocalFileSystem()
     fragments = [
-        ipc.make_fragment(str(number), files, partition_expression=said)
-        for number, said in known.items()
+        ipc.make_fragment(str(number), files, partition_expression=expression)
+        for number, expression in guarantees.items()
     ]
     return pads.FileSystemDataset(fragments, schema, ipc, files)
 
 
 def prune(condition: pc.Expression, runs: pads.Dataset) -> set[int]:
-    """Return the numbers of the runs of rows in which a condition may hold."""
+    """Numbers of the runs of rows in which a condition may hold."""
     # Arrow takes NaN for a bound, which it is not.
     if not re.search(r"\bnan\b", str(condition)):
         with contextlib.suppress(pa.ArrowInvalid):  # of integers beyond 63 bits in a list

@@ -54,21 +54,21 @@ class Table(Protocol):
     def parts(
         self, condition: Condition | None, *, early: bool = False, several: bool = False
     ) -> Sequence[Part]:
-        """Return the parts in which a condition may hold, at least one.
+        """Parts in which a condition may hold, at least one.
 
         Parameters
         ----------
         condition
             What is looked for, None for all rows.
         early
-            Whether who reads may stop early.
+            The consumer may stop early (LIMIT).
         several
-            Whether parts are read side by side; otherwise there is one.
+            Parts are read in parallel; otherwise there is one.
         """
         ...
 
     def count(self) -> int | None:
-        """Return the number of rows, None where that takes reading."""
+        """Count the rows, None where that takes reading."""
         ...
 
 
@@ -96,7 +96,7 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
         self.table = table
         self.condition = condition
         self.early = False
-        """Whether who reads may stop early, as a query with a limit does."""
+        """The consumer may stop early (LIMIT)."""
         self.failure: Exception | None = None
         """What stopped the last scan, for engines that report only its text."""
         super().__init__(*hollow(table.schema))
@@ -126,21 +126,21 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
     def get_fragments(self, filter: pc.Expression | None = None) -> Iterator[Fragment]:
         """Yield the table's parts."""
         try:
-            parts = self.table.parts(self._whole(filter), early=self.early, several=True)
+            parts = self.table.parts(self._full_condition(filter), early=self.early, several=True)
         except Exception as error:
-            raise self._failed(error) from error
+            raise self._record_failure(error) from error
         for part in parts:
             yield Fragment(self, part)
 
     def filter(self, expression: pc.Expression) -> TableDataset:
         """Return the rows that fulfil a condition; nothing is read until they are asked for."""
-        both = expression if self.condition is None else self.condition & expression
-        return TableDataset(self.table, both)
+        condition = expression if self.condition is None else self.condition & expression
+        return TableDataset(self.table, condition)
 
     def count_rows(self, filter: pc.Expression | None = None, **options: Any) -> int:
         """Return the number of rows."""
-        known = self.table.count() if filter is None and self.condition is None else None
-        return int(self.scanner([], filter).count_rows()) if known is None else known
+        rows = self.table.count() if filter is None and self.condition is None else None
+        return int(self.scanner([], filter).count_rows()) if rows is None else rows
 
     def take(self, indices: Any, columns: list[str] | None = None, **options: Any) -> pa.Table:
         """Read rows by their numbers among those that are shown, in the order given."""
@@ -150,8 +150,8 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
             return self.table.take(rows, names)
         return self.scanner(names).take(pa.array(rows))
 
-    def _whole(self, filter: pc.Expression | None) -> Condition | None:
-        """Return a filter and the dataset's own as one."""
+    def _full_condition(self, filter: pc.Expression | None) -> Condition | None:
+        """Combine a filter with the dataset's own."""
         if isinstance(filter, pa.Scalar):  # as DataFusion hands on what is always the same
             filter = pc.scalar(filter)
         if self.condition is not None:
@@ -165,10 +165,10 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
         filter: pc.Expression | None,
         batch_size: int,
     ) -> Scan:
-        """Return a scan of a part, of all of them where there is none."""
+        """Scan one part, or all of them where it is None."""
         read = columns_read(columns, self.schema)
         schema = pa.schema([self.schema.field(name) for name in read])
-        batches = self._batches(part, read, self._whole(filter), batch_size)
+        batches = self._batches(part, read, self._full_condition(filter), batch_size)
         chosen = read if columns is None else columns
         return scan_of(schema, chosen, batches)
 
@@ -178,15 +178,15 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
         self.failure = None
         try:
             parts = [part] if part else self.table.parts(condition, early=self.early)
-            for one in parts:
-                for batch in one.batches(columns, condition):
+            for part in parts:
+                for batch in part.batches(columns, condition):
                     for start in range(0, batch.num_rows, batch_size):
                         yield batch.slice(start, batch_size)
         except Exception as error:
-            raise self._failed(error) from error
+            raise self._record_failure(error) from error
 
-    def _failed(self, error: Exception) -> Exception:
-        """Return what to raise for an error of a scan, and keep it."""
+    def _record_failure(self, error: Exception) -> Exception:
+        """Turn an error of a scan into the one to raise, and remember it."""
         if not isinstance(error, L2ViewError | MemoryError):
             error = StoreError(f"{self.table} can't be read: {first_line(error)}")
         self.failure = error

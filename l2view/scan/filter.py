@@ -46,7 +46,7 @@ class Condition:
 
     @classmethod
     def of(cls, expression: pc.Expression | None, schema: pa.Schema) -> Condition | None:
-        """Return the filter that an engine hands on, with SQL's NULL."""
+        """Filter of an engine, with SQL's NULL."""
         return None if expression is None else cls(with_sql_nulls(expression), schema)
 
     @cached_property
@@ -75,15 +75,15 @@ class Condition:
         return set(re.findall(r"\b([a-z_]\w*)\(", str(self.expression))) <= STRICT
 
     def is_decided_by(self, known: Iterable[str]) -> bool:
-        """Return whether some columns are all that it looks at."""
+        """Whether it depends on these columns alone."""
         return self.columns <= frozenset(known)
 
     def looks_at(self, columns: Iterable[str]) -> bool:
-        """Return whether it looks at one of some columns."""
+        """Whether it depends on one of these columns."""
         return not self.columns.isdisjoint(columns)
 
     def may_hold(self, known: Mapping[str, pa.Array], rows: int) -> NDArray[np.bool_]:
-        """Return for which rows it may hold; for which it holds, where all columns are known.
+        """Mask of rows for which it may hold; exact where all columns are known.
 
         Parameters
         ----------
@@ -127,7 +127,7 @@ class Condition:
         return mask
 
     def _rejects_null(self, name: str) -> bool:
-        """Return whether it can't hold where a column is NULL, whatever the others are."""
+        """Whether it can't hold where a column is NULL, whatever the others are."""
         return not self._possible({0: pc.field(name).is_null()})
 
     def _by_blocks(self, known: Mapping[str, pa.Array], rows: int) -> NDArray[np.bool_]:
@@ -145,19 +145,19 @@ class Condition:
         return mask
 
     def _possible(self, guarantees: Mapping[int, pc.Expression | None]) -> set[int]:
-        """Return the numbers of those guarantees under which it may hold."""
+        """Numbers of the guarantees under which it may hold."""
         return prune(self.expression, runs_of(self.schema, guarantees))
 
 
 def _has_range(kind: pa.DataType) -> bool:
-    """Return whether values of a type lie in ranges."""
+    """Whether Arrow prunes by ranges of this type."""
     return bool(
         pa.types.is_primitive(kind) or pa.types.is_string(kind) or pa.types.is_boolean(kind)
     )
 
 
 def _range(columns: Mapping[str, pa.Array], rows: range) -> pc.Expression | None:
-    """Return what holds for all of some rows."""
+    """Expression that holds for all of these rows."""
     guarantees: list[pc.Expression] = []
     for name, column in columns.items():
         values, field = column[rows.start : rows.stop], pc.field(name)

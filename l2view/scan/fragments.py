@@ -19,7 +19,7 @@ BATCH_ROWS = 131_072
 
 
 def hollow(schema: pa.Schema) -> tuple[Any, ...]:
-    """Return the arguments of a `pyarrow.dataset.FileSystemDataset` that holds nothing.
+    """Arguments of a `pyarrow.dataset.FileSystemDataset` that holds nothing.
 
     C++ needs a dataset to point at: one that fails by a name which says why.
     """
@@ -29,27 +29,27 @@ def hollow(schema: pa.Schema) -> tuple[Any, ...]:
 
 
 def columns_of(expression: pc.Expression | None, schema: pa.Schema) -> list[str]:
-    """Return the columns of a schema that `expression` names.
+    """Columns of a schema that `expression` names.
 
     An expression doesn't tell, so it is bound to the schema without each in turn.
     """
     if expression is None:
         return []
-    used = []
+    names = []
     for index, name in enumerate(schema.names):
         try:
             pads.Scanner.from_batches(
                 iter(()), schema=schema.remove(index), columns={"_": expression}
             )
         except pa.ArrowInvalid:
-            used.append(name)
-    return used
+            names.append(name)
+    return names
 
 
 def columns_read(
     columns: list[str] | dict[str, pc.Expression] | None, schema: pa.Schema
 ) -> list[str]:
-    """Return the columns of a schema that it takes to show those that an engine asks for.
+    """Columns of a schema to read for those that an engine asks for.
 
     Parameters
     ----------
@@ -67,8 +67,8 @@ def columns_read(
     if columns is None:
         return names
     if isinstance(columns, dict):
-        used = {name for column in columns.values() for name in columns_of(column, schema)}
-        return [name for name in names if name in used]
+        required = {name for column in columns.values() for name in columns_of(column, schema)}
+        return [name for name in names if name in required]
     for name in columns:
         if name not in names:
             raise FieldError(unknown_name("field", name, names))
@@ -108,11 +108,11 @@ class Scan:
 
     def head(self, num_rows: int) -> pa.Table:
         """Return the first rows."""
-        found, left = [], num_rows
-        while left > 0 and (batch := next(self._batches, None)) is not None:
-            found.append(batch.slice(0, left))
-            left -= batch.num_rows
-        return pa.Table.from_batches(found, self.projected_schema)
+        batches, remaining = [], num_rows
+        while remaining > 0 and (batch := next(self._batches, None)) is not None:
+            batches.append(batch.slice(0, remaining))
+            remaining -= batch.num_rows
+        return pa.Table.from_batches(batches, self.projected_schema)
 
     def take(self, indices: Any) -> pa.Table:
         """Return rows by their numbers."""
@@ -128,7 +128,7 @@ def scan_of(
     columns: list[str] | dict[str, pc.Expression] | None,
     batches: Iterator[pa.RecordBatch],
 ) -> Scan:
-    """Return a scan of batches, with expressions over their columns where they are asked for.
+    """Scan batches, with expressions over their columns where an engine asks for them.
 
     Parameters
     ----------
@@ -143,14 +143,14 @@ def scan_of(
         return Scan(schema, batches)
     options = ProjectNodeOptions(list(columns.values()), list(columns))
 
-    def projected(rows: pa.Table) -> pa.Table:
+    def project(rows: pa.Table) -> pa.Table:
         source = Declaration("table_source", TableSourceNodeOptions(rows))
-        project = Declaration("project", options)
-        return Declaration.from_sequence([source, project]).to_table(use_threads=False)
+        projection = Declaration("project", options)
+        return Declaration.from_sequence([source, projection]).to_table(use_threads=False)
 
-    shown = projected(schema.empty_table()).schema
-    tables = (projected(pa.Table.from_batches([batch])) for batch in batches)
-    return Scan(shown, (batch for table in tables for batch in table.to_batches()))
+    projected_schema = project(schema.empty_table()).schema
+    tables = (project(pa.Table.from_batches([batch])) for batch in batches)
+    return Scan(projected_schema, (batch for table in tables for batch in table.to_batches()))
 
 
 class Fragment:
@@ -185,5 +185,5 @@ class Fragment:
         **options: Any,
     ) -> Scan:
         """Return a scan of these rows."""
-        found: Scan = self.dataset.scan(self.part, columns, filter, batch_size)
-        return found
+        scan: Scan = self.dataset.scan(self.part, columns, filter, batch_size)
+        return scan

@@ -24,14 +24,14 @@ INCONCLUSIVE = 3
 
 
 def with_sql_nulls(condition: pc.Expression) -> pc.Expression:
-    """Return `condition` with every ``is_in`` giving NULL for NULL.
+    """Make every ``is_in`` of `condition` NULL for NULL.
 
     The options of an expression's functions are columns of the Arrow batch that it pickles
     to, and the option in question is one of them.
     """
     if isinstance(condition, pa.Scalar):  # as DataFusion hands on what is always the same
         return pc.scalar(condition)
-    rebuild, (buffer, *rest) = condition.__reduce__()
+    rebuild, (buffer, *arguments) = condition.__reduce__()
     reader = pyarrow.ipc.open_file(buffer)
     batch = reader.get_batch(0)
     columns = [_inconclusive(column) for column in batch.columns]
@@ -40,19 +40,19 @@ def with_sql_nulls(condition: pc.Expression) -> pc.Expression:
     sink = pa.BufferOutputStream()
     with pyarrow.ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=batch.schema))
-    return rebuild(sink.getvalue(), *rest)
+    return rebuild(sink.getvalue(), *arguments)
 
 
 def passing(table: pa.Table, condition: pc.Expression) -> pa.ChunkedArray:
-    """Return which rows fulfil a condition, NULL where that can't be told.
+    """Mask of rows that fulfil a condition, NULL where that is unknown.
 
     `pyarrow.Table.filter` with an expression has threads of its own, which takes longer for as
     many rows as a scan has at a time.
     """
     source = Declaration("table_source", TableSourceNodeOptions(table))
     project = Declaration("project", ProjectNodeOptions([condition], ["passes"]))
-    found = Declaration.from_sequence([source, project]).to_table(use_threads=False)
-    return found.column(0)
+    result = Declaration.from_sequence([source, project]).to_table(use_threads=False)
+    return result.column(0)
 
 
 def _inconclusive(column: pa.Array) -> pa.Array:
@@ -61,12 +61,12 @@ def _inconclusive(column: pa.Array) -> pa.Array:
         return column
     names = [column.type.field(i).name for i in range(column.type.num_fields)]
     changed = pa.array([INCONCLUSIVE] * len(column), column.type.field(option).type)
-    parts = [changed if name == option else column.field(name) for name in names]
-    return pa.StructArray.from_arrays(parts, fields=list(column.type))
+    children = [changed if name == option else column.field(name) for name in names]
+    return pa.StructArray.from_arrays(children, fields=list(column.type))
 
 
 def _nothing(schema: pa.Schema) -> pads.Fragment:
-    """Return a part of a dataset without rows."""
+    """Fragment without rows."""
     sink = pa.BufferOutputStream()
     with pyarrow.ipc.new_file(sink, schema):
         pass
@@ -74,34 +74,34 @@ def _nothing(schema: pa.Schema) -> pads.Fragment:
 
 
 class NullSafe(pads.FileSystemDataset):  # type: ignore[misc]
-    """A dataset of the caller's, whose filters are SQL's.
+    """A dataset of the caller's, whose filters follow SQL's NULL.
 
     Parameters
     ----------
-    parts
+    source
         The dataset, or one of its fragments.
     """
 
-    def __init__(self, parts: pads.Dataset | pads.Fragment) -> None:
-        self.parts = parts
+    def __init__(self, source: pads.Dataset | pads.Fragment) -> None:
+        self.source = source
         super().__init__(*hollow(self.schema))
 
     @property
     def schema(self) -> pa.Schema:
         """The dataset's schema."""
-        whole = isinstance(self.parts, pads.Dataset)
-        return self.parts.schema if whole else self.parts.physical_schema
+        is_dataset = isinstance(self.source, pads.Dataset)
+        return self.source.schema if is_dataset else self.source.physical_schema
 
     def get_fragments(self, filter: pc.Expression | None = None) -> Iterator[NullSafe]:
         """Yield the dataset's parts."""
         condition = None if filter is None else with_sql_nulls(filter)
-        parts = list(self.parts.get_fragments(condition))
+        fragments = list(self.source.get_fragments(condition))
         # There is always one: DataFusion can't sort what has no parts.
-        return map(NullSafe, parts or [_nothing(self.schema)])
+        return map(NullSafe, fragments or [_nothing(self.schema)])
 
     def scanner(
         self, *schema: pa.Schema, filter: pc.Expression | None = None, **options: Any
     ) -> pads.Scanner:
         """Return a scanner, as `pyarrow.dataset.Dataset.scanner` or its fragments' does."""
         condition = None if filter is None else with_sql_nulls(filter)
-        return self.parts.scanner(*schema, filter=condition, **options)
+        return self.source.scanner(*schema, filter=condition, **options)

@@ -34,7 +34,7 @@ class SearchCost:
             f"{self.found:,} of {self.rows:,} granules in {self.seconds * 1e3:,.1f} ms",
             f"runs of rows: {tally.runs:,}",
             *(f"  {count:,} left out by {cause}" for cause, count in tally.ruled_out.items()),
-            f"chunks: {tally.decoded:,} read and decoded, {tally.kept:,} kept from before",
+            f"chunks: {tally.decoded:,} read and decoded, {tally.cached:,} kept from before",
             f"store: {tally.requests:,} requests, {tally.nbytes:,} bytes",
             "time by stage, of threads side by side:",
             *(f"  {name}: {seconds * 1e3:,.1f} ms" for name, seconds in tally.seconds.items()),

@@ -24,7 +24,7 @@ ARROWS = ("=>", ":=")
 
 
 def positional(query: str, names: Iterable[str], mark: str) -> str:
-    """Return a query in which the named arguments of some functions stand as pairs.
+    """Rewrite the named arguments of these functions as pairs.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def positional(query: str, names: Iterable[str], mark: str) -> str:
 
 
 def _significant(tokens: Sequence[str]) -> list[int]:
-    """Return the numbers of tokens that are neither space nor comment."""
+    """Numbers of the tokens that are neither space nor comment."""
     numbers, comments = [], 0
     for number, token in enumerate(tokens):
         if token == "/*":  # noqa: S105 (no secret)

@@ -34,7 +34,7 @@ from l2view.text import first_line, join_names, strip_credentials, unknown_name
 
 @lru_cache(maxsize=1)
 def _readers(process: int) -> ThreadPoolExecutor:
-    """Return the threads of a process in which tables are made.
+    """Threads of a process that make tables.
 
     Where DataFusion plans, none of its own queries can run.
     """
@@ -113,12 +113,12 @@ class TableFunctions:
             context.register_udtf(udtf(self._udtf(name), name))
 
     def begin(self, query: str, params: Mapping[str, Any]) -> str:
-        """Return a query as DataFusion takes it, which is planned next."""
+        """Begin to plan a query: rewrite it as DataFusion takes it."""
         self.params, self.tables, self._failure = params, [], None
         return positional(query, self.functions, self._mark)
 
     def _udtf(self, name: str) -> Callable[..., Table]:
-        """Return a function as DataFusion calls it."""
+        """Wrap a function as DataFusion calls it."""
 
         def call(*arguments: Any) -> Table:
             try:
@@ -134,7 +134,7 @@ class TableFunctions:
         return call
 
     def _value(self, name: str, argument: Expr) -> Any:
-        """Return the value of an argument, which is a constant or a placeholder."""
+        """Value of an argument, which is a constant or a placeholder."""
         if argument.variant_name() == "Placeholder":
             placeholder = str(argument).removeprefix("Expr($").removesuffix(")")
             if placeholder not in self.params:
@@ -159,8 +159,8 @@ class TableFunctions:
         for value in pending:
             if isinstance(value, ArgumentName):
                 if value not in ARGUMENTS[name]:
-                    known = ARGUMENTS[name]
-                    raise QueryError(f"{name}(): {unknown_name('argument', value, known)}")
+                    allowed = ARGUMENTS[name]
+                    raise QueryError(f"{name}(): {unknown_name('argument', value, allowed)}")
                 if value in named:
                     raise QueryError(f"{name}() has the argument {value} twice")
                 named[str(value)] = next(pending, None)
@@ -178,29 +178,29 @@ class TableFunctions:
         return TableDataset(make(self._source(name, store)))
 
     def _array_cells(
-        self, name: str, *place: str, decode: Any = False, max_cells: Any = None
+        self, name: str, *paths: str, decode: Any = False, max_cells: Any = None
     ) -> TableDataset:
-        if not 1 <= len(place) <= 2:
+        if not 1 <= len(paths) <= 2:
             raise QueryError(
                 f"{name}() takes the path of an array, and before it that of another store"
             )
-        *store, path = place
+        *store, path = paths
         source = self._source(name, store)
         require_authorization(source)
         array, most = _array(source, path), self._cell_limit(max_cells)
         return zarr_cells(array, decode=_flag("decode", decode), max_cells=most)
 
-    def _arrays_or_cells(self, *place: str, **options: Any) -> TableDataset:
+    def _arrays_or_cells(self, *paths: str, **options: Any) -> TableDataset:
         """Return cells where an array is named, else arrays."""
-        lists_arrays = not place
-        if len(place) == 1 and _node_type(self.source, place[0]) is None:
+        lists_arrays = not paths
+        if len(paths) == 1 and _node_type(self.source, paths[0]) is None:
             # Whether there is a store at a place is nobody's business who may not read it.
-            lists_arrays = is_allowed(place[0], self.allow_stores) and looks_like_store(place[0])
+            lists_arrays = is_allowed(paths[0], self.allow_stores) and looks_like_store(paths[0])
         if not lists_arrays:
-            return self._array_cells("zarr", *place, **options)
+            return self._array_cells("zarr", *paths, **options)
         if options:
             raise QueryError(f"zarr() takes {join_names(options)} with the path of an array only")
-        return TableDataset(Nodes(self._source("zarr", place), "array"))
+        return TableDataset(Nodes(self._source("zarr", paths), "array"))
 
     def _search_cells(self, *variable: Any, **query: Any) -> TableDataset:
         if len(variable) != 1 or not isinstance(variable[0], str):
@@ -222,20 +222,20 @@ class TableFunctions:
         return min(int(value), self.max_cells)
 
     def _source(self, name: str, store: Sequence[str]) -> Source:
-        """Return the store that a function reads."""
+        """Open the store that a function reads."""
         if not store:
             return self.source
         if len(store) > 1:
             raise QueryError(f"{name}() takes one path or URL of a store")
-        (place,) = store
-        if not is_allowed(place, self.allow_stores):
-            shown = strip_credentials(place)
+        (location,) = store
+        if not is_allowed(location, self.allow_stores):
+            redacted = strip_credentials(location)
             raise StoreError(
-                f"{name}() asks for the store {shown}, which this query may not read: "
-                f"allow_stores=[{shown!r}] allows it (--allow-store on the command line), and "
+                f"{name}() asks for the store {redacted}, which this query may not read: "
+                f"allow_stores=[{redacted!r}] allows it (--allow-store on the command line), and "
                 "True any"
             )
-        return open_source(place)
+        return open_source(location)
 
 
 _QUERY = ("where", "bbox", "intersects", "datetime", "ids", "fields", "order_by", "limit")
@@ -259,38 +259,38 @@ def _flag(name: str, value: Any) -> bool:
 
 
 def _node_type(source: Source, path: str) -> str | None:
-    """Return whether there is a group or an array at a path, None where there is nothing."""
-    place = resolve(path)
-    if place is None:
+    """Type of the node at a path, ``group`` or ``array``, None where there is none."""
+    key = resolve(path)
+    if key is None:
         return None
     try:
-        document = sync(Hierarchy(source.store, source.path).document(place))
+        document = sync(Hierarchy(source.store, source.path).document(key))
     except UnsupportedArrayError as error:
         raise QueryError(f"the array {path} can't be opened: {error}") from error
     return None if document is None else str(document["node_type"])
 
 
 def _array(source: Source, path: str) -> zarr.Array[Any]:
-    """Return the array at a path.
+    """Open the array at a path.
 
     Raises
     ------
     QueryError
         Where there is none, or zarr can't open it.
     """
-    place = resolve(path)
-    if place is None or _node_type(source, path) != "array":
+    key = resolve(path)
+    if key is None or _node_type(source, path) != "array":
         paths = [
             node.path
             for node in nodes(source)
             if node.document is not None and node.document["node_type"] == "array"
         ]
-        shown = strip_credentials(path)
+        redacted = strip_credentials(path)
         another = ". Another store is named before its array, and read where allow_stores= says so"
         hint = another if is_url(path) or path.startswith("/") else ""
-        raise QueryError(unknown_name("array", shown, paths) + hint)
+        raise QueryError(unknown_name("array", redacted, paths) + hint)
     try:
-        return zarr.open_array(source.store, path=join(source.path, place), mode="r")
+        return zarr.open_array(source.store, path=join(source.path, key), mode="r")
     except L2ViewError:
         raise
     except Exception as error:  # of codecs and data types that zarr doesn't know

@@ -87,13 +87,15 @@ class SqlSession:
                 counts = count_by_chunk(nodes, TABLE, table)
                 if counts is not None:
                     return counts
-                left = table.with_candidates(find_candidates(session.context, frame, TABLE, table))
-                first = first_rows(nodes, TABLE, left)
-                left = left if first is None else left.with_candidates(first)
-                session.query_table.decide(left, early=early)
+                candidates = table.with_candidates(
+                    find_candidates(session.context, frame, TABLE, table)
+                )
+                rows = first_rows(nodes, TABLE, candidates)
+                candidates = candidates if rows is None else candidates.with_candidates(rows)
+                session.query_table.decide(candidates, early=early)
             # The tables that functions made say now what is too much to go through.
-            for made in self.functions.tables:
-                made.early = early
+            for function_table in self.functions.tables:
+                function_table.early = early
             if self.functions.tables:
                 frame.execution_plan()
         return frame

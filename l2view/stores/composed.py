@@ -108,9 +108,9 @@ class ComposedStore(Store):
             if isinstance(source, str):
                 return await self.source.get(source, prototype, byte_range)
             if isinstance(source, bytes):
-                return _part(prototype.buffer.from_bytes(source), byte_range)
+                return _slice(prototype.buffer.from_bytes(source), byte_range)
             buffer = await source.read(prototype)
-            return None if buffer is None else _part(buffer, byte_range)
+            return None if buffer is None else _slice(buffer, byte_range)
         except Exception as error:
             raise_chunk_error(error, self._label(key))
 
@@ -255,7 +255,7 @@ def is_metadata(key: str) -> bool:
     return key.rpartition("/")[2] in METADATA_KEYS
 
 
-def _part(buffer: Buffer, byte_range: ByteRequest | None) -> Buffer:
+def _slice(buffer: Buffer, byte_range: ByteRequest | None) -> Buffer:
     match byte_range:
         case None:
             return buffer

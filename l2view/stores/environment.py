@@ -32,25 +32,25 @@ def _s3_settings() -> dict[str, Any]:
 
 def icechunk_storage(url: str) -> icechunk.Storage | None:
     """Return Icechunk's storage for `url`, None for a scheme that it doesn't know."""
-    parts = urlsplit(url)
-    prefix = parts.path.strip("/")
+    split = urlsplit(url)
+    prefix = split.path.strip("/")
 
     def access(is_anonymous: bool) -> dict[str, Any]:
         return {"anonymous": is_anonymous or None, "from_env": None if is_anonymous else True}
 
-    match parts.scheme:
+    match split.scheme:
         case "s3" | "s3a":
             settings = _s3_settings() | access(flag("AWS_SKIP_SIGNATURE"))
-            return icechunk.s3_storage(bucket=parts.netloc, prefix=prefix, **settings)
+            return icechunk.s3_storage(bucket=split.netloc, prefix=prefix, **settings)
         case "gs" | "gcs":
             settings = access(flag("GOOGLE_SKIP_SIGNATURE"))
-            return icechunk.gcs_storage(bucket=parts.netloc, prefix=prefix, **settings)
+            return icechunk.gcs_storage(bucket=split.netloc, prefix=prefix, **settings)
         case "az" | "azure" | "abfs" | "abfss":
             account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
             if account is None:
                 raise StoreError(f"set AZURE_STORAGE_ACCOUNT_NAME to open {strip_credentials(url)}")
             return icechunk.azure_storage(
-                account=account, container=parts.netloc, prefix=prefix, from_env=True
+                account=account, container=split.netloc, prefix=prefix, from_env=True
             )
         case "http" | "https":
             return icechunk.http_storage(url)
@@ -59,10 +59,10 @@ def icechunk_storage(url: str) -> icechunk.Storage | None:
 
 def container_store(prefix: str) -> Any:
     """Return the store of a virtual chunk container; an `IngestError` for another scheme."""
-    parts = urlsplit(prefix)
-    match parts.scheme:
+    split = urlsplit(prefix)
+    match split.scheme:
         case "file":
-            return icechunk.local_filesystem_store(parts.path)
+            return icechunk.local_filesystem_store(split.path)
         case "s3" | "s3a":
             return icechunk.s3_store(**_s3_settings(), anonymous=flag("AWS_SKIP_SIGNATURE"))
         case "gs" | "gcs":

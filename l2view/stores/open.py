@@ -154,9 +154,9 @@ def open_source(store: Any, options: SourceOptions = SourceOptions()) -> Source:
             raise unreadable_store(label, error) from error
     if isinstance(store, icechunk.Repository):
         return _from_repository(store, label, state, authorize)
-    if given := [*state, *(["authorize"] if authorize else [])]:
+    if unsupported := [*state, *(["authorize"] if authorize else [])]:
         raise StoreError(
-            f"{given[0]}= is for an Icechunk repository; {label} is not one. "
+            f"{unsupported[0]}= is for an Icechunk repository; {label} is not one. "
             "Pass the repository itself, or its path or URL"
         )
     if isinstance(store, icechunk.Session):
@@ -355,11 +355,11 @@ def require_authorization(source: Source) -> None:
         Naming the containers and the argument to pass.
     """
     if source.unauthorized:
-        first = source.unauthorized[0]
+        prefix = source.unauthorized[0]
         raise AuthorizationError(
             f"the chunks of {source.label} lie in {join_names(source.unauthorized)}, which you "
             f"have not authorised l2view to read. If you trust this repository, pass "
-            f"authorize=[{first!r}] (or a mapping from prefix to credentials, or True for every "
+            f"authorize=[{prefix!r}] (or a mapping from prefix to credentials, or True for every "
             "container that it lists); authorize=False opens the view without its chunks. "
             "The option of commands is --authorize"
         )

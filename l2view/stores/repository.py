@@ -140,8 +140,8 @@ def with_containers(
     A new one is one of those `known` elsewhere, or else the deepest folder that its files
     share, of those that no container covers.
     """
-    own = set(repository.config.virtual_chunk_containers or {})
-    uncovered = _without_container(urls, own)
+    existing = set(repository.config.virtual_chunk_containers or {})
+    uncovered = _without_container(urls, existing)
     if not uncovered:
         return repository, []
     elsewhere = {
@@ -149,7 +149,7 @@ def with_containers(
         for prefix, container in (known or {}).items()
         if any(unquote(url).startswith(prefix) for url in uncovered)
     }
-    prefixes = containers_for(urls, [*own, *elsewhere])
+    prefixes = containers_for(urls, [*existing, *elsewhere])
     added = {p: icechunk.VirtualChunkContainer(p, container_store(p)) for p in prefixes}
     added |= elsewhere
     _save(repository, added)
@@ -166,8 +166,8 @@ def keep_containers(repository: icechunk.Repository, prefixes: Iterable[str]) ->
     Icechunk saves a configuration over whatever is there: of two ingests that add containers
     at once, the second may take those of the first away.
     """
-    known = repository.config.virtual_chunk_containers or {}
-    _save(repository, {prefix: known[prefix] for prefix in prefixes})
+    containers = repository.config.virtual_chunk_containers or {}
+    _save(repository, {prefix: containers[prefix] for prefix in prefixes})
 
 
 def _save(

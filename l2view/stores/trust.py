@@ -38,8 +38,10 @@ def trusted_prefixes(
     One whose settings are no longer what the user made, such as another endpoint, isn't among
     them: whoever writes to the repository could otherwise have credentials sent elsewhere.
     """
-    own = _read().get(_storage_id(storage), {})
-    return frozenset(prefix for prefix, c in containers.items() if own.get(prefix) == _settings(c))
+    trusted = _read().get(_storage_id(storage), {})
+    return frozenset(
+        prefix for prefix, c in containers.items() if trusted.get(prefix) == _settings(c)
+    )
 
 
 def trust(
@@ -47,11 +49,11 @@ def trust(
 ) -> None:
     """Remember containers, by prefix, that this user made for a repository."""
     path, repositories = state_file(), _read()
-    own = repositories.setdefault(_storage_id(storage), {})
+    trusted = repositories.setdefault(_storage_id(storage), {})
     added = {prefix: _settings(container) for prefix, container in containers.items()}
-    if added.items() <= own.items():
+    if added.items() <= trusted.items():
         return
-    own.update(added)
+    trusted.update(added)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         # Put in place whole: two ingests may end at once.
@@ -79,4 +81,8 @@ def _read() -> dict[str, dict[str, str]]:
         return {}
     if not isinstance(repositories, dict):
         return {}
-    return {name: own for name, own in repositories.items() if isinstance(own, dict)}
+    return {
+        name: containers
+        for name, containers in repositories.items()
+        if isinstance(containers, dict)
+    }

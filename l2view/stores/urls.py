@@ -31,8 +31,8 @@ def url_of(path: str | os.PathLike[str]) -> str:
 
 def root_of(url: str) -> str:
     """Return the part of a URL that names a bucket, a server or a disk."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc}"
+    split = urlsplit(url)
+    return f"{split.scheme}://{split.netloc}"
 
 
 def key_of(url: str) -> str:

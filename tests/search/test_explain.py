@@ -18,7 +18,7 @@ from l2view.arrays.cache import CACHE, ChunkCache
 from l2view.index.commands import build_indexes
 from l2view.limits import override_limits
 from l2view.meta.chunks import Tally
-from l2view.meta.objects import KEPT
+from l2view.meta.objects import CACHED_FOLDERS
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -47,7 +47,7 @@ def test_what_a_search_costs(tmp_path: Path) -> None:
     assert "1 of 70 granules" in str(cost)
     again = collection.explain("ST_Intersects(bbox, $p)", params={"p": place}, fields=[])
     assert again.tally.decoded == 0
-    assert again.tally.kept > 0
+    assert again.tally.cached > 0
     assert collection.explain("f >= 0", fields=[], limit=2).tally.runs == 1
     assert collection.explain("id IS NOT NULL", ids=["g005"], fields=[]).found == 1
 
@@ -162,7 +162,7 @@ def test_chunks_of_a_bucket_are_kept_by_their_etags(bucket: S3Store, tmp_path: P
     with l2view.config.set({"cache.folder": str(tmp_path / "kept")}):
         for decoded in (True, False, False):
             CACHE.clear()
-            KEPT.clear()
+            CACHED_FOLDERS.clear()
             cost = collection.explain("f = 7", fields=["id"])
             assert cost.found == 2
             assert (cost.tally.decoded > 0, cost.tally.nbytes > 0) == (decoded, decoded)
