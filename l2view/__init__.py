@@ -10,6 +10,7 @@ any query over them and over the arrays, and a `Collection` does all three on on
 
 import sys
 from importlib import import_module
+from threading import RLock
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -108,12 +109,16 @@ _DEFERRED = {
 }
 """The modules of the public names that are imported when they are first used."""
 
+_IMPORTS = RLock()
+"""One thread imports at a time: two that wait for one another's modules get them half made."""
+
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         value: Any = import_module("importlib.metadata").version("l2view")
     elif name in _DEFERRED:
-        value = getattr(import_module(_DEFERRED[name]), name)
+        with _IMPORTS:
+            value = getattr(import_module(_DEFERRED[name]), name)
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

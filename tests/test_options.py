@@ -75,6 +75,12 @@ def test_methods_of_collections_make_queries(name: str, monkeypatch: pytest.Monk
     assert found == {option: option for option in QUERY[:8]}
 
 
+@pytest.mark.parametrize("record", [None, [], "a"])
+def test_a_recorded_query_is_a_mapping(record: Any) -> None:
+    with pytest.raises(l2view.QueryError, match="a recorded query is a mapping, not"):
+        Query.from_json(record)
+
+
 def test_a_query_is_passed_alone() -> None:
     query = Query("id = 'a'", limit=1)
     assert as_query(query, None, None) is query

@@ -16,6 +16,7 @@ import numpy as np
 import shapely
 import zarr
 from numpy.typing import NDArray
+from odc.geo import CRS
 
 from l2view.errors import IngestError
 from l2view.geolocation.globe import wrap_geometry
@@ -49,6 +50,9 @@ POINTS = 9
 
 SIDE = 64
 """The points of each side of a grid that its outline is taken from."""
+
+MIN_HELD = 0.9
+"""The share of the cells within a grid that its outline holds, if it is the right one."""
 
 SLIVER = 1e-6
 """The part of an outline's area that is none."""
@@ -349,11 +353,7 @@ def of_grid(grid: Georeference) -> shapely.Geometry | None:
     assert grid.crs is not None
     assert grid.transform is not None
     height, width = grid.shape
-    if (
-        grid.crs.geographic
-        and grid.crs.epsg in (None, 4326)
-        and grid.transform.b == grid.transform.d == 0
-    ):
+    if _is_in_degrees(grid.crs) and grid.transform.b == grid.transform.d == 0:
         # A parallel is a straight line on the map, and not the shortest way.
         a, _, west, _, e, north = grid.transform[:6]
         (west, east), (south, north) = (
@@ -369,12 +369,50 @@ def of_grid(grid: Georeference) -> shapely.Geometry | None:
     lat, lon = grid.to_degrees(columns, rows)
     ring = np.column_stack([lon, lat])[np.isfinite(lat)]
     outline = of_ring(np.concatenate([ring, ring[:1]])) if len(ring) > 2 else None
-    if outline is None:
-        return None
-    # Where the globe ends at the antimeridian, rounding leaves a sliver on its other side.
-    pieces = shapely.get_parts(outline)
-    large = pieces[shapely.area(pieces) > SLIVER * outline.area]
-    return shapely.union_all(large)
+    if outline is not None:
+        # Where the globe ends at the antimeridian, rounding leaves a sliver on its other side.
+        pieces = shapely.get_parts(outline)
+        outline = shapely.union_all(pieces[shapely.area(pieces) > SLIVER * outline.area])
+    return _with_inner_cells(grid, outline)
+
+
+def _is_in_degrees(crs: CRS) -> bool:
+    """Return whether a CRS's coordinates are longitudes and latitudes in degrees, unrotated."""
+    pyproj_crs = crs.proj
+    meridian = pyproj_crs.prime_meridian
+    return bool(
+        crs.geographic
+        and crs.epsg in (None, 4326)
+        and not pyproj_crs.is_derived
+        and (meridian is None or meridian.longitude == 0)
+        and all(axis.unit_name == "degree" for axis in pyproj_crs.axis_info)
+    )
+
+
+def _with_inner_cells(
+    grid: Georeference, outline: shapely.Geometry | None
+) -> shapely.Geometry | None:
+    """Return an outline that holds the cells within a grid, else their latitudes all around.
+
+    The edge of a grid that covers more than a hemisphere, or the globe up to its poles, doesn't
+    say on which of its sides the cells lie.
+    """
+    height, width = grid.shape
+    steps = (np.arange(SIDE) + 0.5) / SIDE
+    columns, rows = np.meshgrid(width * steps, height * steps)
+    lat, lon = grid.to_degrees(columns, rows)
+    valid = np.isfinite(lat)
+    if not valid.any():
+        return outline
+    if outline is not None:
+        held = shapely.contains_xy(outline, (lon[valid] + 180) % 360 - 180, lat[valid])
+        if held.mean() > MIN_HELD:
+            return outline
+    with np.errstate(invalid="ignore"):
+        steps_of_lat = [np.abs(np.diff(lat, axis=axis)).ravel() for axis in (0, 1)]
+    step = np.nanmax(np.concatenate([*steps_of_lat, [0.0]]))
+    south, north = np.nanmin(lat) - step, np.nanmax(lat) + step
+    return shapely.box(-180, max(south, -90.0), 180, min(north, 90.0))
 
 
 def _pull_onto_globe(

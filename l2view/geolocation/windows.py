@@ -113,11 +113,14 @@ def _touching(
     low, high = extremes(lat)
     cell_west, cell_east = extremes(lon)
     with np.errstate(invalid="ignore"):
-        in_latitude = (high >= south) & (low <= north)
-        touching = in_latitude & (cell_east >= west) & (cell_west <= east)
         # Such a cell holds a pole, or lies opposite the place.
         wide = cell_east - cell_west > WHOLE_TURN
         polar = np.maximum(np.abs(low), np.abs(high)) > 80
+        # One that holds a pole reaches it, beyond its corners.
+        high = np.where(wide & (high > 80), 90.0, high)
+        low = np.where(wide & (low < -80), -90.0, low)
+        in_latitude = (high >= south) & (low <= north)
+        touching = in_latitude & (cell_east >= west) & (cell_west <= east)
         touching = np.asarray(
             np.where(wide, in_latitude & (polar | (east - west > WHOLE_TURN)), touching)
         )

@@ -60,7 +60,12 @@ def _references(array: ManifestArray, path: str, document: JSON) -> ArrayReferen
     inlined = dict(manifest._inlined)
     if inlined:
         locations = ["" if url == INLINED_CHUNK_PATH else url for url in locations]
-    offsets, lengths = manifest._offsets.ravel(), manifest._lengths.ravel()
+    # VirtualiZarr leaves them as they were in memory for chunks that aren't stored.
+    is_stored = manifest._paths.ravel() != ""
+    offsets, lengths = (
+        np.where(is_stored, values.ravel(), np.uint64(0))
+        for values in (manifest._offsets, manifest._lengths)
+    )
     references = ArrayReferences(path, document, locations, offsets, lengths, inlined)
     count = math.prod(references.grid)
     if len(locations) != count:

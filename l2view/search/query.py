@@ -85,6 +85,8 @@ class Query:
         QueryError
             Where the record is not one of a query.
         """
+        if not isinstance(record, Mapping):
+            raise QueryError(f"a recorded query is a mapping, not {type(record).__name__}")
         names = [field.name for field in fields(cls)]
         for name in record:
             if name not in names:

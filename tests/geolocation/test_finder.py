@@ -381,3 +381,68 @@ def test_plots_of_crops_lie_where_their_cells_lie(kind: str, variables: Any) -> 
         np.testing.assert_allclose(centres[..., 0], lon.ravel()[ids], atol=1e-3)
         np.testing.assert_allclose(centres[..., 1], lat.ravel()[ids], atol=1e-3)
     mpl.pyplot.close("all")
+
+
+@pytest.mark.parametrize(
+    ("crs", "half", "inside", "outside"),
+    [
+        ("EPSG:6931", 9e6, (12.0, 64.0), None),  # EASE-Grid 2.0 North, beyond the equator
+        ("EPSG:6932", 9e6, (12.0, -64.0), None),
+        ("EPSG:3413", 11e6, (12.0, 64.0), (12.0, -85.0)),
+        ("+proj=sinu +R=6371007.181", 20015109.354, (10.0, 40.0), None),  # MODIS, all tiles
+        ("EPSG:32633", 5e4, (14.6, 50.1), (16.0, 50.1)),
+    ],
+)
+def test_grids_wider_than_a_hemisphere(
+    crs: str, half: float, inside: tuple[float, float], outside: tuple[float, float] | None
+) -> None:
+    group = zarr.create_group(MemoryStore())
+    middle = pyproj.Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(14.6, 50.1)
+    x, y = middle if crs == "EPSG:32633" else (0.0, 0.0)
+    height = half / 2 if "sinu" in crs else half
+    put(group, "crs", np.array(0)).attrs.update(
+        {
+            "crs_wkt": pyproj.CRS(crs).to_wkt(),
+            "GeoTransform": f"{x - half} {half / 36} 0 {y + height} 0 {-height / 36}",
+        }
+    )
+    array = put(group, "red", np.zeros((72, 72), "f4"))
+    array.attrs["grid_mapping"] = "crs"
+    footprint = harvest_footprint(group, "a")["bbox"]
+    outline = shapely.from_wkb(footprint) if isinstance(footprint, bytes) else footprint
+    assert shapely.contains_xy(outline, *inside)
+    assert outside is None or not shapely.contains_xy(outline, *outside)
+
+
+def test_rotated_poles_are_no_longitudes() -> None:
+    group = zarr.create_group(MemoryStore())
+    rotated = {
+        "grid_mapping_name": "rotated_latitude_longitude",
+        "grid_north_pole_latitude": 39.25,
+        "grid_north_pole_longitude": -162.0,
+    }
+    put(group, "crs", np.array(0)).attrs.update(rotated | {"GeoTransform": "-12 0.5 0 10 0 -0.5"})
+    put(group, "red", np.zeros((40, 48), "f4")).attrs["grid_mapping"] = "crs"
+    footprint = harvest_footprint(group, "a")["bbox"]
+    outline = shapely.from_wkb(footprint) if isinstance(footprint, bytes) else footprint
+    assert shapely.contains_xy(outline, 20.0, 52.0)
+    assert not shapely.contains_xy(outline, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("pole", [90, -90])
+def test_a_swath_over_a_pole_keeps_the_cell_that_holds_it(pole: int) -> None:
+    crs = pyproj.CRS.from_proj4(f"+proj=stere +lat_0={pole} +R=6371000")
+    metres = (np.arange(31) - 15) * 20_000.0
+    x, y = np.meshgrid(metres, metres)
+    lon, lat = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True).transform(x, y)
+    root = zarr.create_group(MemoryStore())
+    granule = root.create_group("granules/a")
+    put(granule, "lat", lat).attrs["units"] = "degrees_north"
+    put(granule, "lon", lon).attrs["units"] = "degrees_east"
+    put(granule, "red", np.arange(31.0 * 31).reshape(31, 31))
+    meta = root.create_group("meta")
+    put(meta, "id", texts(["a"]))
+    put(meta, "group_path", texts(["granules/a"]))
+    south, north = sorted((pole, pole - np.sign(pole) * 0.01))
+    view = l2view.open(root.store).sel(bbox=(10, south, 20, north), exact=True)
+    assert 15 * 31 + 15 in view["a/red"][...]
