@@ -21,7 +21,7 @@ LIMITS = {
     "imports of own modules inside functions": 12,
     "functions with more than 6 parameters, but for the faces": 0,
     "arguments passed as name=name in calls with more than 4 keywords": 70,
-    "% of assignments to vague names": 6.1,
+    "% of assignments to vague names": 3.0,
     "% of functions called by a participle or a vague word alone": 2.0,
     "% of public module-level names that several modules define": 5.0,
     "lines of the longest function": 100,
