@@ -117,8 +117,9 @@ def _touching(
         wide = cell_east - cell_west > WHOLE_TURN
         polar = np.maximum(np.abs(low), np.abs(high)) > 80
         # One that holds a pole reaches it, beyond its corners.
-        high = np.where(wide & (high > 80), 90.0, high)
-        low = np.where(wide & (low < -80), -90.0, low)
+        around_pole = _wind_around_pole(lon)
+        high = np.where(around_pole & (high > 0), 90.0, high)
+        low = np.where(around_pole & (low < 0), -90.0, low)
         in_latitude = (high >= south) & (low <= north)
         touching = in_latitude & (cell_east >= west) & (cell_west <= east)
         touching = np.asarray(
@@ -138,6 +139,16 @@ def _touching(
         geometry, shapely.polygons(rings[valid])
     )
     return touching
+
+
+def _wind_around_pole(lon: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return which cells hold a pole: going along their corners is going around the globe."""
+    ring = lon[:-1, :-1], lon[:-1, 1:], lon[1:, 1:], lon[1:, :-1]
+    turns = (
+        (after - before + 180) % 360 - 180
+        for before, after in zip(ring, (*ring[1:], ring[0]), strict=True)
+    )
+    return np.asarray(np.abs(functools.reduce(np.add, turns)) > WHOLE_TURN)
 
 
 def extremes(corners: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
