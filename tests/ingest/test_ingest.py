@@ -416,8 +416,7 @@ def arrays(draw: st.DrawFn) -> dict[str, Any]:
                 st.sampled_from(["units", "comment", "flags"]),
                 st.sampled_from(["K", "é", 1, 1.0, True, None, [1, 2], {"a": "b"}]),
             )
-        )
-        | draw(st.sampled_from([{}, {"scale_factor": 1}, {"scale_factor": 0.5}])),
+        ),
         "options": options,
         # Chunks that were never written are the fill value.
         "written": draw(st.integers(0, shape[0])) if shape else None,
