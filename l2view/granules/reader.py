@@ -127,7 +127,7 @@ class GranuleStore(ComposedStore):
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         """Refuse: `l2view.granules.chunks` tells of chunks."""
-        raise NotImplementedError
+        raise NotImplementedError("a granule's chunks are told by l2view.granules.chunks")
         yield
 
 
