@@ -351,7 +351,7 @@ def read_floats(array: zarr.Array[Any], index: Any = ...) -> NDArray[np.float64]
 
 def _values_of(value: Any) -> list[Any]:
     """Return an attribute's values, none where there is none."""
-    return [] if value is None else list(value) if isinstance(value, list) else [value]
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
 
 def _texts(value: Any) -> list[str]:
@@ -368,7 +368,7 @@ def _is_number(value: Any) -> bool:
 
 def _single(value: Any) -> Any:
     """Return an attribute that is a list of one as that one."""
-    return value[0] if isinstance(value, list | np.ndarray) and len(value) == 1 else value
+    return value[0] if isinstance(value, list | tuple | np.ndarray) and len(value) == 1 else value
 
 
 def _fill_value(value: Any, dtype: np.dtype[Any], flips_sign: bool) -> Any:
@@ -385,6 +385,8 @@ def _fill_value(value: Any, dtype: np.dtype[Any], flips_sign: bool) -> Any:
         other, and is returned as the signed one, which xarray takes in either case.
     """
     if dtype.kind == "c":
+        if isinstance(value, complex | np.complexfloating):
+            return complex(value)
         numbers = [_float(number) for number in _values_of(value)]
         return complex(*numbers) if len(numbers) in (1, 2) and None not in numbers else None
     number = _float(_single(value))

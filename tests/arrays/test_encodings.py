@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
 import l2view
-from l2view.arrays.cf import read_floats
+from l2view.arrays.cf import Packing, read_floats
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:variable .* has multiple fill values",
@@ -243,6 +243,25 @@ def test_fill_values_of_zarr_v2(tmp_path: Path, kind: str, fill: int | None) -> 
     np.testing.assert_array_equal(view.to_datatree()["a/red"].to_numpy(), expected)
     cells = view.cells("red").to_table(["value"])["value"].to_pandas().to_numpy(float)
     np.testing.assert_array_equal(cells, expected.ravel())
+
+
+@pytest.mark.parametrize("fill", [0, 1 + 2j, complex("nan"), 5])
+@pytest.mark.parametrize("dtype", ["<c8", ">c8", "<c16"])
+def test_complex_fill_values_of_zarr_v2(dtype: str, fill: complex) -> None:
+    root = zarr.create_group(MemoryStore(), zarr_format=2)
+    options: Any = {"fill_value": fill, "attributes": {"_ARRAY_DIMENSIONS": ["y", "x"]}}
+    array = root.create_array("granules/a/red", shape=(2, 2), dtype=dtype, **options)
+    array[...] = [[0, 1 + 2j], [3, 5]]
+    put(root.create_group("meta"), "group_path", texts(["granules/a"]))
+    expected = xr.open_zarr(root.store, group="granules/a", consolidated=False)["red"].to_numpy()
+    view = l2view.open(root.store)
+    opened = xr.open_zarr(view.store, group="0", consolidated=False)["red"].to_numpy()
+    for decoded in (
+        opened,
+        view.to_datatree()["0/red"].to_numpy(),
+        Packing.of_array(array).decode(array[...]),
+    ):
+        np.testing.assert_array_equal(decoded, expected)
 
 
 def references(place: Path) -> str:
