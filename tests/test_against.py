@@ -1,0 +1,90 @@
+"""Two trees beside each other: pairs, medians, intervals, and what counts as worse."""
+
+from __future__ import annotations
+
+import math
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks import against
+from benchmarks.against import Comparison, compare, interval_of_median, write_metadata
+
+
+@pytest.mark.parametrize("count", range(1, 20))
+def test_the_interval_holds_the_median_in_95_of_100(count: int) -> None:
+    """Counted over all ways in which values can lie on either side of the median."""
+    low, high = interval_of_median(range(count))
+    inside = sum(math.comb(count, below) for below in range(count + 1) if low < below <= high)
+    assert (low, high) == (low, count - 1 - low)
+    assert inside >= 0.95 * 2**count or (low, high) == (0, count - 1)
+    narrower = sum(math.comb(count, n) for n in range(count + 1) if low + 1 < n <= high - 1)
+    assert narrower < 0.95 * 2**count, "a narrower one would do"
+
+
+@given(st.lists(st.floats(0.1, 10), min_size=1, max_size=12))
+def test_the_order_of_values_does_not_matter(values: list[float]) -> None:
+    low, high = interval_of_median(values)
+    assert low in values
+    assert high in values
+    assert low <= high
+    assert interval_of_median(sorted(values, reverse=True)) == (low, high)
+
+
+def test_rows_are_compared_in_pairs() -> None:
+    before = [{"get": 1.0, "gone": 1.0}, {"get": 10.0, "gone": 1.0}, {"get": 2.0, "gone": 1.0}]
+    now = [{"get": 2.0, "new": 1.0}, {"get": 10.0, "new": 1.0}, {"get": 6.0, "new": 1.0}]
+    assert compare(before, now) == [Comparison("get", 2.0, 6.0, 2.0, (1.0, 3.0))]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "low", "is_worse"),
+    [(1.06, 1.01, True), (1.06, 0.99, False), (1.04, 1.01, False), (0.5, 0.4, False)],
+)
+def test_worse_is_slower_beyond_doubt(ratio: float, low: float, is_worse: bool) -> None:
+    assert Comparison("get", 1.0, ratio, ratio, (low, 2.0)).is_worse is is_worse
+
+
+def test_each_tree_has_its_own_entry_points(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree/pyproject.toml").write_text(
+        '[project.scripts]\nl2view = "old:main"\n[project.entry-points."zarr.codecs"]\na = "b:C"\n'
+    )
+    folder = write_metadata(tmp_path / "tree", tmp_path / "metadata")
+    program = (
+        "from importlib.metadata import distribution as of; "
+        "print(*((e.group, e.name, e.value) for e in of('l2view').entry_points))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert (
+        done.stdout.strip()
+        == "('console_scripts', 'l2view', 'old:main') ('zarr.codecs', 'a', 'b:C')"
+    )
+
+
+def test_rows_of_a_tree_are_measured_with_its_package(tmp_path: Path) -> None:
+    package = tmp_path / "tree/benchmarks"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(
+        "from types import SimpleNamespace as Row\n"
+        "import l2view\n"
+        "def rows(folder):\n"
+        "    yield Row(what='ours', value=7.0, ours=l2view.ANSWER)\n"
+        "    yield Row(what='a figure', value=3.0, ours=None)\n"
+        "BENCHMARKS = {'reading': rows}\n"
+    )
+    (tmp_path / "tree/l2view.py").write_text("ANSWER = 42.0\n")
+    (tmp_path / "metadata").mkdir()
+    figures = against.measure("reading", tmp_path / "tree", tmp_path / "metadata")
+    assert figures == {"ours": 42.0, "a figure": 3.0}
