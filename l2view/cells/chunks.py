@@ -19,7 +19,7 @@ from l2view.granules.chunks import (
     iterate_sync,
     stored_chunks,
 )
-from l2view.granules.inventory import SourceArray
+from l2view.granules.table import SourceArray
 from l2view.scan.filter import Condition
 from l2view.stores.hierarchy import JSON, Node, join
 
@@ -53,7 +53,7 @@ class StoredChunks(StoreTable):
     def batches(
         self, columns: Sequence[str], condition: Condition | None
     ) -> Iterator[pa.RecordBatch]:
-        """Yield the rows (see `l2view.scan.dataset.Part`).
+        """Yield the rows (see `l2view.scan.dataset.Partition`).
 
         Only the chunks of arrays that may be asked for are looked for.
         """

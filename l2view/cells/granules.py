@@ -32,7 +32,7 @@ from l2view.cells.columns import (
 from l2view.cells.scan import MAX_CELLS, CellTable
 from l2view.errors import L2ViewWarning, MissingGranuleWarning, QueryError, warn
 from l2view.geolocation.coordinates import LATITUDE, LONGITUDE, coordinates_of, sort_by_distance
-from l2view.granules.inventory import ArrayInventory, Inventory
+from l2view.granules.table import ArrayTable, GranuleTable
 from l2view.scan.dataset import TableDataset
 from l2view.stores.hierarchy import JSON, resolve
 from l2view.text import join_names, unknown_name
@@ -47,19 +47,17 @@ def cells(
     tree: Tree, variable: str, *, decode: bool = True, max_cells: int = MAX_CELLS
 ) -> TableDataset:
     """Return the cells of a variable of a tree's granules (see `View.cells`)."""
-    inventories = [inventory for inventory, _ in sync(tree.inventories())]
-    visible = [[path for path in inventory.arrays if tree.shows(path)] for inventory in inventories]
+    tables = [table for table, _ in sync(tree.tables())]
+    visible = [[path for path in table.arrays if tree.shows(path)] for table in tables]
     profiles = []
-    for inventory, paths in zip(inventories, visible, strict=True):
+    for table, paths in zip(tables, visible, strict=True):
         path = _resolve_variable(variable, paths)
         if path is not None:
-            profiles.append(ProfileVariable.of(inventory, inventory.arrays[path], decode))
+            profiles.append(ProfileVariable.of(table, table.arrays[path], decode))
     if not profiles and any(visible):
         array_paths = dict.fromkeys(path for paths in visible for path in paths)
         raise QueryError(unknown_name("variable", variable, array_paths))
-    rows = np.concatenate(
-        [np.zeros(0, dtype=np.int64), *(inventory.rows for inventory in inventories)]
-    )
+    rows = np.concatenate([np.zeros(0, dtype=np.int64), *(table.rows for table in tables)])
     missing = np.setdiff1d(np.arange(len(tree.granules)), rows)
     if len(missing):
         warn(
@@ -156,7 +154,7 @@ class DecodedArrays:
         Of a coordinate: along which axes of the values it lies.
     """
 
-    array: ArrayInventory
+    array: ArrayTable
     decoders: tuple[ValueDecoder, ...]
     axes: tuple[int, ...] = ()
 
@@ -207,8 +205,8 @@ class ProfileVariable:
     hidden: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, inventory: Inventory, array: ArrayInventory, decode: bool) -> ProfileVariable:
-        """Return an array of an inventory with its coordinates.
+    def of(cls, table: GranuleTable, array: ArrayTable, decode: bool) -> ProfileVariable:
+        """Return an array of a table with its coordinates.
 
         Raises
         ------
@@ -224,7 +222,7 @@ class ProfileVariable:
         coordinates: dict[str, DecodedArrays] = {}
         reserved = {VALUE, GRANULE, *map(dimension_column, range(array.rank))}
         hidden = set()
-        for name, coordinate in _coordinates(inventory, array):
+        for name, coordinate in _coordinates(table, array):
             axes = _coordinate_axes(coordinate, array)
             if axes is None:
                 hidden.add(name)
@@ -235,7 +233,7 @@ class ProfileVariable:
                 )
                 coordinates[name] = DecodedArrays(coordinate, decode_as, axes)
         values = DecodedArrays(array, tuple(decoders))
-        return cls(inventory.rows, values, coordinates, frozenset(hidden))
+        return cls(table.rows, values, coordinates, frozenset(hidden))
 
 
 def _coordinate_decoder(variant: JSON, *, is_axis: bool) -> ValueDecoder:
@@ -258,7 +256,7 @@ def _coordinate_decoder(variant: JSON, *, is_axis: bool) -> ValueDecoder:
         return ValueDecoder.of_document(variant, decode=False).wide
 
 
-def _coordinate_axes(coordinate: ArrayInventory, array: ArrayInventory) -> tuple[int, ...] | None:
+def _coordinate_axes(coordinate: ArrayTable, array: ArrayTable) -> tuple[int, ...] | None:
     """Return the axes of an array along which a coordinate lies, none where it does not.
 
     None where it lies there in some of the granules only.
@@ -279,9 +277,7 @@ def _coordinate_axes(coordinate: ArrayInventory, array: ArrayInventory) -> tuple
     return axes if same.all() else ()
 
 
-def _coordinates(
-    inventory: Inventory, array: ArrayInventory
-) -> Iterator[tuple[str, ArrayInventory]]:
+def _coordinates(table: GranuleTable, array: ArrayTable) -> Iterator[tuple[str, ArrayTable]]:
     """Yield the candidate coordinates of an array, by name.
 
     Where neither dimensions nor the attribute ``coordinates`` name them, they are the latitudes and
@@ -290,11 +286,11 @@ def _coordinates(
     group = array.path.rpartition("/")[0]
     for name, paths in coordinate_candidates(group, array.dimensions, array.attributes):
         for path in paths:
-            if path in inventory.arrays:
-                yield name, inventory.arrays[path]
+            if path in table.arrays:
+                yield name, table.arrays[path]
                 break
     for words in (LATITUDE, LONGITUDE):
-        for coordinate in sort_by_distance(coordinates_of(inventory, words), array.path):
+        for coordinate in sort_by_distance(coordinates_of(table, words), array.path):
             if coordinate.rank > 1:
                 yield _name(coordinate.path), coordinate
 

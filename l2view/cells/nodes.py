@@ -66,14 +66,14 @@ ARRAYS = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class StoreTable:
-    """What lies in a store as a table, of which it is also the only part."""
+    """What lies in a store as a table, of which it is also the only partition."""
 
     source: Source
 
-    def parts(
+    def partitions(
         self, condition: Condition | None, *, early: bool = False, several: bool = False
     ) -> list[Self]:
-        """Return the only part (see `l2view.scan.dataset.Table`)."""
+        """Return the only partition (see `l2view.scan.dataset.Table`)."""
         return [self]
 
     def count(self) -> None:
@@ -97,7 +97,7 @@ class Nodes(StoreTable):
     def batches(
         self, columns: Sequence[str], condition: Condition | None
     ) -> Iterator[pa.RecordBatch]:
-        """Yield the rows (see `l2view.scan.dataset.Part`)."""
+        """Yield the rows (see `l2view.scan.dataset.Partition`)."""
         label = self.source.label
         root = label if label.endswith("/") else f"{label}/"
         selected = (node for node in nodes(self.source) if node.is_array == (self.kind == "array"))

@@ -34,13 +34,13 @@ MAX_CELLS = 100_000_000_000
 """The most cells that a query goes through, unless a caller allows more."""
 
 MAX_CELLS_AHEAD = 4 * MAX_WINDOW
-"""The most cells of all parts together that are read before they are asked for."""
+"""The most cells of all partitions together that are read before they are asked for."""
 
 MAX_READ_AHEAD = 16
 """The most windows, and the most arrays, that are read before they are asked for."""
 
 WORKERS = os.cpu_count() or 1
-"""How many parts a table has."""
+"""How many partitions a table has."""
 
 
 @lru_cache(maxsize=1)
@@ -109,10 +109,10 @@ class CellTable:
         """Return the number of cells."""
         return sum(_total(arrays.shapes) for arrays in self.arrays)
 
-    def parts(
+    def partitions(
         self, condition: Condition | None, *, early: bool = False, several: bool = False
-    ) -> list[CellsPart]:
-        """Return the parts in which a condition may hold (see `l2view.scan.dataset.Table`).
+    ) -> list[CellsPartition]:
+        """Return the partitions in which a condition may hold (see `l2view.scan.dataset.Table`).
 
         Raises
         ------
@@ -125,13 +125,13 @@ class CellTable:
             raise self.too_many(f"{total:,}")
         scan = ScanState(self, early)
         if early or not several or total <= MAX_WINDOW:
-            return [CellsPart(scan, numbers)]
+            return [CellsPartition(scan, numbers)]
         ahead = max(MAX_CELLS_AHEAD // WORKERS, MAX_WINDOW)
         if sum(len(selected) for _, selected in numbers) < 4 * WORKERS:
-            return [CellsPart(scan, numbers, at, WORKERS, ahead) for at in range(WORKERS)]
+            return [CellsPartition(scan, numbers, at, WORKERS, ahead) for at in range(WORKERS)]
         shares = [(arrays, np.array_split(selected, WORKERS)) for arrays, selected in numbers]
         return [
-            CellsPart(scan, [(arrays, share[at]) for arrays, share in shares], ahead=ahead)
+            CellsPartition(scan, [(arrays, share[at]) for arrays, share in shares], ahead=ahead)
             for at in range(WORKERS)
         ]
 
@@ -176,7 +176,7 @@ def _total(shapes: NDArray[np.int64]) -> int:
 
 @dataclass
 class ScanState:
-    """What the parts of one scan share.
+    """What the partitions of one scan share.
 
     Attributes
     ----------
@@ -210,7 +210,7 @@ class ScanState:
     def chunk_masks(
         self, array: LabelledArray, condition: Condition | None, number: tuple[int, int]
     ) -> list[Mask]:
-        """Return `LabelledArray.chunk_masks`, computed once for all parts of an array."""
+        """Return `LabelledArray.chunk_masks`, computed once for all partitions of an array."""
         with self._lock:
             if number not in self._masks:
                 self._masks[number] = array.chunk_masks(condition)
@@ -218,13 +218,13 @@ class ScanState:
 
 
 @dataclass(frozen=True)
-class CellsPart:
+class CellsPartition:
     """The cells of some arrays, or every so many-th window of them.
 
     Attributes
     ----------
     scan
-        What it shares with other parts.
+        What it shares with other partitions.
     arrays
         The arrays.
     offset, step
@@ -242,7 +242,7 @@ class CellsPart:
     def batches(
         self, columns: Sequence[str], condition: Condition | None
     ) -> Iterator[pa.RecordBatch]:
-        """Yield rows (see `l2view.scan.dataset.Part`)."""
+        """Yield rows (see `l2view.scan.dataset.Partition`)."""
         require_free_loop()
         queue: deque[tuple[int, Future[list[ReadWindow]]]] = deque()
         waiting, room, most = 0, 0, 0

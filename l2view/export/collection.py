@@ -20,10 +20,10 @@ from zarr.core.sync import sync
 from l2view.errors import ExportError, L2ViewWarning, warn
 from l2view.export.reference_table import ReferenceTable, read_profiles
 from l2view.granules import Location
-from l2view.granules.inventory import Inventory
 from l2view.granules.layouts import LOCATING_FIELDS, StorageName
 from l2view.granules.profile import DEFAULT_KEYS
 from l2view.granules.references import ArrayReferences, Checksum, GranuleReferences
+from l2view.granules.table import GranuleTable
 from l2view.index.commands import extend
 from l2view.ingest.files import FileInfo, object_store
 from l2view.ingest.granule import BatchResult, Granule
@@ -230,17 +230,17 @@ def _with_checksums(
 class ProfileReferences:
     """The granules of one profile, and the references of each of their arrays by path."""
 
-    inventory: Inventory
+    granule_table: GranuleTable
     locations: Sequence[Location]
     tables: Mapping[str, ReferenceTable]
 
     async def documents(self, tree: Tree, member: int) -> dict[str, JSON]:
         """Return the documents of a granule's nodes by path, with the shapes that are shown."""
         documents = {}
-        for path in (*self.inventory.groups, *self.tables):
+        for path in (*self.granule_table.groups, *self.tables):
             document = await tree.layout.document(self.locations[member], path) or {}
             if path in self.tables:
-                array = self.inventory.arrays[path]
+                array = self.granule_table.arrays[path]
                 shape = (array.ends[member] - array.begins[member]).tolist()
                 document = {**document, "shape": shape}
             documents[path] = document
@@ -252,20 +252,22 @@ class ProfileReferences:
             _array_references(path, documents[path], table, member)
             for path, table in self.tables.items()
         )
-        groups = {path: documents[path].get("attributes") or {} for path in self.inventory.groups}
+        groups = {
+            path: documents[path].get("attributes") or {} for path in self.granule_table.groups
+        }
         return GranuleReferences(arrays, groups)
 
 
 def _granules(tree: Tree, copy_native: bool) -> Iterator[tuple[dict[str, Any], GranuleReferences]]:
     """Yield the fields and references of each granule, in the view's order."""
     profiles = [
-        ProfileReferences(inventory, locations, tables)
-        for inventory, locations, tables in read_profiles(tree, copy_native=copy_native)
+        ProfileReferences(granule_table, locations, tables)
+        for granule_table, locations, tables in read_profiles(tree, copy_native=copy_native)
     ]
     members = {
         row: (profile, member)
         for profile in profiles
-        for member, row in enumerate(profile.inventory.rows.tolist())
+        for member, row in enumerate(profile.granule_table.rows.tolist())
     }
     for rows in batched(sorted(members), CONCURRENT_READS):
         granules = [members[row] for row in rows]
@@ -284,7 +286,7 @@ async def _read_documents(
         [
             (profile.locations[member], path)
             for profile, member in granules
-            for path in (*profile.inventory.groups, *profile.tables)
+            for path in (*profile.granule_table.groups, *profile.tables)
         ]
     )
     return [await profile.documents(tree, member) for profile, member in granules]

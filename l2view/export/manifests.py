@@ -82,11 +82,11 @@ def _granule_nodes(
     groups: dict[str, JSON] = {"": tree.root["attributes"]}
     arrays = {name: _field_manifest(array) for name, array in tree.fields.items()}
     urls: set[str] = set()
-    for inventory, _, tables in read_profiles(tree, copy_native=copy_native):
+    for granule_table, _, tables in read_profiles(tree, copy_native=copy_native):
         urls |= {url for table in tables.values() for url in table.urls}
-        for member, row in enumerate(inventory.rows.tolist()):
+        for member, row in enumerate(granule_table.rows.tolist()):
             name = tree.granules.name(row)
-            paths = [join(name, path) for path in (*inventory.groups, *tables)]
+            paths = [join(name, path) for path in (*granule_table.groups, *tables)]
             for path, document in zip(paths, sync(tree.documents(paths)), strict=True):
                 assert document is not None
                 if document["node_type"] == "group":
@@ -105,7 +105,7 @@ def _joined_nodes(
     groups: dict[str, JSON] = {"": shape.root["attributes"]}
     arrays: dict[str, ManifestArray] = {}
     urls: set[str] = set()
-    inventories = sync(tree.inventories())
+    granule_tables = sync(tree.tables())
     for name, stack in shape.joined_groups.items():
         groups |= {
             join(name, path): attributes
@@ -116,12 +116,12 @@ def _joined_nodes(
         for path, array in stack.arrays.items():
             _require_passthrough(tree, array)
             manifest = ArrayManifest(array.grid)
-            for inventory, locations in inventories:
-                if path in inventory.arrays and np.isin(inventory.rows, array.rows).all():
+            for granule_table, locations in granule_tables:
+                if path in granule_table.arrays and np.isin(granule_table.rows, array.rows).all():
                     table = read_references(
-                        tree, inventory, locations, path, copy_native=copy_native
+                        tree, granule_table, locations, path, copy_native=copy_native
                     )
-                    members = np.searchsorted(array.rows, inventory.rows)
+                    members = np.searchsorted(array.rows, granule_table.rows)
                     manifest.put_references(table, *_chunks_in_join(array, table, members))
             _require_fill_value(tree, array, manifest)
             arrays[join(name, path)] = manifest.with_document(array.document)
@@ -135,7 +135,7 @@ def _require_passthrough(tree: Tree, array: JoinedArray) -> None:
     if len(transcoded):
         names = tree.granules.sample_names(array.rows[transcoded])
         raise ExportError(
-            f"chunks of {array.inventory.path} are made when they are read, for the granules "
+            f"chunks of {array.table.path} are made when they are read, for the granules "
             f"differ ({names}), so that nothing can refer to them; copy the view with to_zarr(), "
             "or leave the array out with variables="
         )
@@ -149,7 +149,7 @@ def _require_fill_value(tree: Tree, array: JoinedArray, manifest: ArrayManifest)
         if not manifest.is_complete(array, int(member)):
             name = tree.granules.name(int(array.rows[member]))
             raise ExportError(
-                f"{name} lacks chunks of {array.inventory.path}, and has another fill value than "
+                f"{name} lacks chunks of {array.table.path}, and has another fill value than "
                 "the other granules; copy the view with to_zarr()"
             )
 

@@ -18,9 +18,9 @@ from zarr.core.sync import sync
 from l2view.errors import ChunkError, ExportError
 from l2view.granules import Location
 from l2view.granules.chunks import INLINE, ChunkTable, iterate_sync
-from l2view.granules.inventory import Inventory
+from l2view.granules.table import GranuleTable
 from l2view.stores.hierarchy import join
-from l2view.virtual.references import chunk_numbers, inventory_chunks
+from l2view.virtual.references import array_chunks, chunk_numbers
 from l2view.virtual.tree import Tree
 
 CONCURRENT_READS = 256
@@ -80,7 +80,7 @@ class ReferenceTable:
 
 def read_references(
     tree: Tree,
-    inventory: Inventory,
+    granule_table: GranuleTable,
     locations: Sequence[Location],
     path: str,
     *,
@@ -92,7 +92,7 @@ def read_references(
     ----------
     tree
         The granules.
-    inventory, locations
+    granule_table, locations
         Of one profile.
     path
         The arrays' path below their granules.
@@ -104,7 +104,7 @@ def read_references(
     ExportError
         Where there are such chunks, and they aren't to be copied.
     """
-    array = inventory.arrays[path]
+    array = granule_table.arrays[path]
     if (array.begins % np.maximum(array.chunk_shapes, 1)).any():
         raise ExportError(
             f"{path} is cropped within its chunks, to a part of which nothing can refer; crop with "
@@ -112,7 +112,7 @@ def read_references(
         )
     table = ReferenceTable.without_references(array.grids)
     url_codes: dict[str, int] = {}
-    for chunks in iterate_sync(inventory_chunks(tree.reader, inventory, locations, path)):
+    for chunks in iterate_sync(array_chunks(tree.reader, granule_table, locations, path)):
         positions = chunk_numbers(chunks.members, chunks.index, table.grids, table.starts)
         files = pa.array(chunks.paths, pa.string()).dictionary_encode()
         # What has no URL is a value of the store, or within its manifest.
@@ -129,14 +129,14 @@ def read_references(
             table.inlined[int(positions[index])] = bytes(data)
         native = np.flatnonzero(~in_file & (chunks.kinds != INLINE))
         if len(native) and not copy_native:
-            rows = np.unique(inventory.rows[chunks.members[native]])
+            rows = np.unique(granule_table.rows[chunks.members[native]])
             raise ExportError(
                 f"chunks of {path} are values of {tree.description['collection']} itself, to "
                 f"which nothing else can refer ({tree.granules.sample_names(rows)}); pass "
                 "copy_native=True to copy them, or leave the array out with variables="
             )
         for batch in batched(native.tolist(), CONCURRENT_READS):
-            contents = sync(_read_chunks(tree, inventory, locations, path, chunks, batch))
+            contents = sync(_read_chunks(tree, granule_table, locations, path, chunks, batch))
             table.inlined |= dict(zip(positions[list(batch)].tolist(), contents, strict=True))
     table.urls = list(url_codes)
     return table
@@ -144,14 +144,14 @@ def read_references(
 
 async def _read_chunks(
     tree: Tree,
-    inventory: Inventory,
+    granule_table: GranuleTable,
     locations: Sequence[Location],
     path: str,
     chunks: ChunkTable,
     batch: Sequence[int],
 ) -> list[bytes]:
     """Read chunks from the store that holds them."""
-    array = inventory.arrays[path]
+    array = granule_table.arrays[path]
 
     async def read(position: int) -> bytes:
         member = int(chunks.members[position])
@@ -171,12 +171,12 @@ async def _read_chunks(
 
 def read_profiles(
     tree: Tree, *, copy_native: bool
-) -> Iterator[tuple[Inventory, Sequence[Location], dict[str, ReferenceTable]]]:
+) -> Iterator[tuple[GranuleTable, Sequence[Location], dict[str, ReferenceTable]]]:
     """Yield the granules of each profile with the references of their arrays by path."""
-    for inventory, locations in sync(tree.inventories()):
+    for granule_table, locations in sync(tree.tables()):
         tables = {
-            path: read_references(tree, inventory, locations, path, copy_native=copy_native)
-            for path in inventory.arrays
+            path: read_references(tree, granule_table, locations, path, copy_native=copy_native)
+            for path in granule_table.arrays
             if tree.shows(path)
         }
-        yield inventory, locations, tables
+        yield granule_table, locations, tables

@@ -23,7 +23,7 @@ from l2view.geolocation.coordinates import (
     parent,
 )
 from l2view.geolocation.transforms import geotiff_transform
-from l2view.granules.inventory import ArrayInventory, Inventory
+from l2view.granules.table import ArrayTable, GranuleTable
 from l2view.stores.hierarchy import JSON, join, resolve
 from l2view.text import join_names, unknown_name
 
@@ -70,7 +70,7 @@ class Levels:
 
     Attributes
     ----------
-    inventory
+    table
         The granules.
     arrays
         One for each resolution, the finest first.
@@ -84,8 +84,8 @@ class Levels:
         The positions along the other axes.
     """
 
-    inventory: Inventory
-    arrays: tuple[ArrayInventory, ...]
+    table: GranuleTable
+    arrays: tuple[ArrayTable, ...]
     group: str | None
     assets: tuple[str, ...]
     axes: tuple[int, ...]
@@ -112,7 +112,7 @@ type Images = Mapping[str, tuple[str | None, dict[str, str]]]
 """The images of a profile by path, each with its group of levels and their paths by asset."""
 
 
-def resolve_bands(bands: Bands, inventories: Sequence[Inventory], shows: Shows) -> tuple[Band, ...]:
+def resolve_bands(bands: Bands, tables: Sequence[GranuleTable], shows: Shows) -> tuple[Band, ...]:
     """Return the named bands; all that are images where none are named.
 
     Raises
@@ -123,9 +123,9 @@ def resolve_bands(bands: Bands, inventories: Sequence[Inventory], shows: Shows) 
     if bands is None:
         paths = [
             path
-            for inventory in inventories
-            for path in images_of(inventory)
-            if shows(path) and _has_one_image(inventory.arrays[path], inventory)
+            for table in tables
+            for path in images_of(table)
+            if shows(path) and _has_one_image(table.arrays[path], table)
         ]
         names = _shortest_names(list(dict.fromkeys(paths)))
         if not names:
@@ -193,7 +193,7 @@ def _shortest_names(paths: Sequence[str]) -> dict[str, str]:
     }
 
 
-def match_band(band: Band, inventories: Sequence[Inventory], shows: Shows) -> list[Levels]:
+def match_band(band: Band, tables: Sequence[GranuleTable], shows: Shows) -> list[Levels]:
     """Return the arrays of a band, profile by profile; those without it are left out.
 
     Raises
@@ -202,30 +202,27 @@ def match_band(band: Band, inventories: Sequence[Inventory], shows: Shows) -> li
         Where no granule has it, or its arrays are no images.
     """
     matches = []
-    for inventory in inventories:
-        images = images_of(inventory)
-        path = _match_path(band.path, images, inventory)
+    for table in tables:
+        images = images_of(table)
+        path = _match_path(band.path, images, table)
         if path is not None and shows(path):
-            matches.append(_levels_of_band(band, path, images, inventory))
+            matches.append(_levels_of_band(band, path, images, table))
     if not matches:
         candidates = dict.fromkeys(
-            path
-            for inventory in inventories
-            for path in images_of(inventory) or inventory.arrays
-            if shows(path)
+            path for table in tables for path in images_of(table) or table.arrays if shows(path)
         )
         raise QueryError(unknown_name("band", band.path, candidates))
     return matches
 
 
-def images_of(inventory: Inventory) -> Images:
+def images_of(table: GranuleTable) -> Images:
     """Return the images of a profile. One of several resolutions goes by the path of its finest."""
-    images = {path: array for path, array in inventory.arrays.items() if _is_image(array)}
+    images = {path: array for path, array in table.arrays.items() if _is_image(array)}
     levels: dict[str, tuple[str | None, dict[str, str]]] = {}
     coarser: set[str] = set()
-    for group in sorted(inventory.groups, key=lambda path: -path.count("/")):
+    for group in sorted(table.groups, key=lambda path: -path.count("/")):
         below: dict[str, dict[str, str]] = {}
-        for asset in _assets(inventory, group):
+        for asset in _assets(table, group):
             at = join(group, asset)
             if at in images:
                 below.setdefault("", {})[asset] = at
@@ -233,12 +230,12 @@ def images_of(inventory: Inventory) -> Images:
                 if path.startswith(f"{at}/"):
                     below.setdefault(path.removeprefix(f"{at}/"), {})[asset] = path
         for assets in below.values():
-            pyramid = _finest_first(assets, images, inventory)
+            pyramid = _finest_first(assets, images, table)
             paths = list(pyramid.values())
             if len(paths) > 1 and not coarser & set(paths) and paths[0] not in levels:
                 levels[paths[0]] = (group, pyramid)
                 coarser |= set(paths[1:])
-    for full, pyramid in _tiff_overviews(images, inventory):
+    for full, pyramid in _tiff_overviews(images, table):
         if full not in levels and not coarser & set(pyramid.values()):
             levels[full] = (None, pyramid)
             coarser |= set(pyramid.values()) - {full}
@@ -246,7 +243,7 @@ def images_of(inventory: Inventory) -> Images:
 
 
 def _tiff_overviews(
-    images: Mapping[str, ArrayInventory], inventory: Inventory
+    images: Mapping[str, ArrayTable], table: GranuleTable
 ) -> Iterator[tuple[str, dict[str, str]]]:
     """Yield the full images of TIFFs, with their overviews.
 
@@ -263,11 +260,11 @@ def _tiff_overviews(
         full = images.get(paths.get(0, ""))
         if full is None or not _has_geotiff_keys(full):
             continue
-        full_shapes = full.shapes[:, list(image_axes(full, inventory))]
+        full_shapes = full.shapes[:, list(image_axes(full, table))]
         pyramid = {"0": paths[0]}
         for number in sorted(paths.keys() - {0}):
             array = images[paths[number]]
-            shapes = array.shapes[:, list(image_axes(array, inventory))]
+            shapes = array.shapes[:, list(image_axes(array, table))]
             if (
                 array.rank == full.rank
                 and not any(_is_mask(variant["attributes"]) for variant in array.variants)
@@ -281,7 +278,7 @@ def _tiff_overviews(
             yield paths[0], pyramid
 
 
-def _has_geotiff_keys(array: ArrayInventory) -> bool:
+def _has_geotiff_keys(array: ArrayTable) -> bool:
     return any(geotiff_transform(variant["attributes"]) is not None for variant in array.variants)
 
 
@@ -292,11 +289,11 @@ def _is_mask(attributes: JSON) -> bool:
     return masks or attributes.get("photometric_interpretation") == 4
 
 
-def _assets(inventory: Inventory, group: str) -> list[str]:
+def _assets(table: GranuleTable, group: str) -> list[str]:
     """Return the assets of a group's levels, of those that all granules name."""
     names = [
         dict.fromkeys(str(entry["asset"]) for entry in layout_of(variant))
-        for variant in inventory.groups[group].variants
+        for variant in table.groups[group].variants
     ]
     return (
         [name for name in names[0] if all(name in variant_names for variant_names in names)]
@@ -317,15 +314,13 @@ def layout_of(attributes: JSON) -> list[JSON]:
 
 
 def _finest_first(
-    assets: Mapping[str, str], images: Mapping[str, ArrayInventory], inventory: Inventory
+    assets: Mapping[str, str], images: Mapping[str, ArrayTable], table: GranuleTable
 ) -> dict[str, str]:
     """Return images from the largest to the smallest, of those that are like the largest."""
 
     def size(path: str) -> int:
         array = images[path]
-        return int(
-            np.prod(array.shapes[:, list(image_axes(array, inventory))].max(axis=0, initial=0))
-        )
+        return int(np.prod(array.shapes[:, list(image_axes(array, table))].max(axis=0, initial=0)))
 
     ordered = sorted(assets.items(), key=lambda item: -size(item[1]))
     finest = images[ordered[0][1]]
@@ -337,13 +332,13 @@ def _finest_first(
     }
 
 
-def _has_one_image(array: ArrayInventory, inventory: Inventory) -> bool:
+def _has_one_image(array: ArrayTable, table: GranuleTable) -> bool:
     """Whether an array has no axes beside rows and columns, but for those of length 1."""
-    others = [axis for axis in range(array.rank) if axis not in image_axes(array, inventory)]
+    others = [axis for axis in range(array.rank) if axis not in image_axes(array, table)]
     return bool((array.shapes[:, others] == 1).all())
 
 
-def _is_image(array: ArrayInventory) -> bool:
+def _is_image(array: ArrayTable) -> bool:
     """Whether an array's values are numbers along two axes, and not coordinates."""
     attributes, name = array.variants[0]["attributes"], array.path.rpartition("/")[2]
     kind = native_dtype(array.variants[0]["data_type"]).kind
@@ -355,7 +350,7 @@ def _is_image(array: ArrayInventory) -> bool:
     )
 
 
-def image_axes(array: ArrayInventory, inventory: Inventory) -> tuple[int, ...]:
+def image_axes(array: ArrayTable, table: GranuleTable) -> tuple[int, ...]:
     """Return the axes of an array's rows and columns; of a track that of its points.
 
     They are those that ``spatial:dimensions`` names (the convention spatial for Zarr), those whose
@@ -372,7 +367,7 @@ def image_axes(array: ArrayInventory, inventory: Inventory) -> tuple[int, ...]:
         candidates = [
             axis
             for axis, name in enumerate(array.dimensions)
-            if name is not None and _points_to(name, array, inventory, words)
+            if name is not None and _points_to(name, array, table, words)
         ]
         if len(candidates) == 1:
             axes.append(candidates[0])
@@ -380,11 +375,11 @@ def image_axes(array: ArrayInventory, inventory: Inventory) -> tuple[int, ...]:
 
 
 def _points_to(
-    dimension: str, array: ArrayInventory, inventory: Inventory, words: frozenset[str]
+    dimension: str, array: ArrayTable, table: GranuleTable, words: frozenset[str]
 ) -> bool:
     """Whether a dimension, or the coordinate that is called so, points to the north or east."""
     for group in ancestors(array.path):
-        coordinate = inventory.arrays.get(join(group, dimension))
+        coordinate = table.arrays.get(join(group, dimension))
         if coordinate is not None and coordinate.rank == 1:
             name = coordinate.variants[0]["attributes"].get("standard_name")
             if isinstance(name, str) and name in NORTH | EAST:
@@ -393,7 +388,7 @@ def _points_to(
     return dimension.lower() in words
 
 
-def _match_path(name: str, images: Images, inventory: Inventory) -> str | None:
+def _match_path(name: str, images: Images, table: GranuleTable) -> str | None:
     """Return the path of a band's image or array, None where a profile has none.
 
     Raises
@@ -402,15 +397,15 @@ def _match_path(name: str, images: Images, inventory: Inventory) -> str | None:
         Where several are called so.
     """
     path = resolve(name)
-    if path is not None and path in inventory.arrays:
+    if path is not None and path in table.arrays:
         return path
-    if path is not None and path in inventory.groups:
+    if path is not None and path in table.groups:
         finest = [image for image, (group, _) in images.items() if group == path]
         if len(finest) == 1:
             return finest[0]
     matches = [image for image in images if image.rpartition("/")[2] == name]
     matches = matches or [
-        candidate for candidate in inventory.arrays if candidate.rpartition("/")[2] == name
+        candidate for candidate in table.arrays if candidate.rpartition("/")[2] == name
     ]
     if len(matches) > 1:
         raise QueryError(
@@ -419,7 +414,7 @@ def _match_path(name: str, images: Images, inventory: Inventory) -> str | None:
     return matches[0] if matches else None
 
 
-def _levels_of_band(band: Band, path: str, images: Images, inventory: Inventory) -> Levels:
+def _levels_of_band(band: Band, path: str, images: Images, table: GranuleTable) -> Levels:
     """Return a band of the granules of a profile: from what is named on to what is coarser.
 
     Raises
@@ -434,30 +429,30 @@ def _levels_of_band(band: Band, path: str, images: Images, inventory: Inventory)
             group = holder
             coarser = list(levels)[list(levels.values()).index(path) :]
             assets = {name: levels[name] for name in coarser}
-    finest = inventory.arrays[path]
+    finest = table.arrays[path]
     dtype = native_dtype(finest.variants[0]["data_type"])
     if dtype.kind not in "iufb" or finest.rank == 0:
         raise QueryError(
             f'"{band.path}" is of {dtype} and {finest.rank} dimensions: a band has numbers along '
             "two of them"
         )
-    levels_found = levels_at(inventory, group, assets)
+    levels_found = levels_at(table, group, assets)
     return replace(levels_found, picks=_picks(band, finest, levels_found.axes))
 
 
-def levels_at(inventory: Inventory, group: str | None, assets: Mapping[str, str]) -> Levels:
+def levels_at(table: GranuleTable, group: str | None, assets: Mapping[str, str]) -> Levels:
     """Return the arrays of one image, by asset, the finest first."""
-    arrays = tuple(inventory.arrays[path] for path in assets.values())
-    return Levels(inventory, arrays, group, tuple(assets), image_axes(arrays[0], inventory), ())
+    arrays = tuple(table.arrays[path] for path in assets.values())
+    return Levels(table, arrays, group, tuple(assets), image_axes(arrays[0], table), ())
 
 
-def all_levels(inventory: Inventory) -> Iterator[Levels]:
+def all_levels(table: GranuleTable) -> Iterator[Levels]:
     """Yield all images of a profile, each with its levels."""
-    for group, assets in images_of(inventory).values():
-        yield levels_at(inventory, group, assets)
+    for group, assets in images_of(table).values():
+        yield levels_at(table, group, assets)
 
 
-def _picks(band: Band, array: ArrayInventory, axes: Sequence[int]) -> tuple[int, ...]:
+def _picks(band: Band, array: ArrayTable, axes: Sequence[int]) -> tuple[int, ...]:
     """Return the positions along the axes that aren't of the image.
 
     Raises

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from l2view.arrays.dtypes import native_dtype
-from l2view.granules.inventory import ArrayInventory, Inventory
+from l2view.granules.table import ArrayTable, GranuleTable
 
 LATITUDE = ("latitude", "lat", "north")
 LONGITUDE = ("longitude", "lon", "east")
@@ -38,9 +38,9 @@ def is_coordinate(attributes: Mapping[str, Any], basename: str, words: tuple[str
     return degrees and basename.lower() in (name, short, f"{short}s", f"{name}s")
 
 
-def coordinates_of(inventory: Inventory, words: tuple[str, ...]) -> Iterator[ArrayInventory]:
+def coordinates_of(table: GranuleTable, words: tuple[str, ...]) -> Iterator[ArrayTable]:
     """Yield the arrays of a profile that are latitudes, or longitudes."""
-    for path, array in inventory.arrays.items():
+    for path, array in table.arrays.items():
         variant = array.variants[0]
         if native_dtype(variant["data_type"]).kind in "iuf" and is_coordinate(
             variant["attributes"], path.rpartition("/")[2], words
@@ -48,20 +48,20 @@ def coordinates_of(inventory: Inventory, words: tuple[str, ...]) -> Iterator[Arr
             yield array
 
 
-def sort_by_distance(arrays: Iterable[ArrayInventory], path: str) -> list[ArrayInventory]:
+def sort_by_distance(arrays: Iterable[ArrayTable], path: str) -> list[ArrayTable]:
     """Return arrays, those nearest to another first."""
     group = parent(path)
     return sorted(arrays, key=lambda array: distance(group, parent(array.path)))
 
 
-def coordinate_pairs(inventory: Inventory) -> Iterator[tuple[ArrayInventory, ArrayInventory]]:
+def coordinate_pairs(table: GranuleTable) -> Iterator[tuple[ArrayTable, ArrayTable]]:
     """Yield the latitudes and longitudes of each group, the granule's own first.
 
     Several pairs of a group are told apart by their dimensions.
     """
-    groups: dict[str, tuple[list[ArrayInventory], list[ArrayInventory]]] = {}
+    groups: dict[str, tuple[list[ArrayTable], list[ArrayTable]]] = {}
     for axis, words in enumerate((LATITUDE, LONGITUDE)):
-        for array in sorted(coordinates_of(inventory, words), key=lambda array: array.path):
+        for array in sorted(coordinates_of(table, words), key=lambda array: array.path):
             if array.shapes.prod(axis=1).all():
                 groups.setdefault(parent(array.path), ([], []))[axis].append(array)
     for group in sorted(groups, key=lambda path: (depth(path), path)):
@@ -75,15 +75,15 @@ def coordinate_pairs(inventory: Inventory) -> Iterator[tuple[ArrayInventory, Arr
         yield from pairs or zip(latitudes[:1], longitudes[:1], strict=False)
 
 
-def _have_same_cells(latitude: ArrayInventory, longitude: ArrayInventory) -> bool:
+def _have_same_cells(latitude: ArrayTable, longitude: ArrayTable) -> bool:
     return latitude.dimensions == longitude.dimensions and np.array_equal(
         latitude.shapes, longitude.shapes
     )
 
 
 def are_axes(
-    latitude: ArrayInventory,
-    longitude: ArrayInventory,
+    latitude: ArrayTable,
+    longitude: ArrayTable,
     lat: NDArray[np.float64],
     lon: NDArray[np.float64],
 ) -> bool:

@@ -57,8 +57,8 @@ from l2view.geolocation.transforms import (
     geotiff_transform,
     spatial_transform,
 )
-from l2view.granules.inventory import ArrayInventory, Inventory
 from l2view.granules.reader import GranuleReader
+from l2view.granules.table import ArrayTable, GranuleTable
 from l2view.stores.hierarchy import JSON, join
 
 ATTRIBUTES = (
@@ -103,7 +103,7 @@ FIELDS = (
 THREADS = 8
 """How many granules' axes are read at once."""
 
-type AxisReader = Callable[[Inventory, ArrayInventory, int], NDArray[np.float64]]
+type AxisReader = Callable[[GranuleTable, ArrayTable, int], NDArray[np.float64]]
 """Reads the whole of a granule's 1-D array, decoded, NaN where a value is missing."""
 
 type FieldReader = Callable[[NDArray[np.int64]], Sequence[JSON]]
@@ -150,13 +150,13 @@ class Placement:
     transforms: NDArray[np.float64]
     crs: NDArray[np.int64]
     kinds: NDArray[np.int64]
-    latitudes: ArrayInventory | None = None
-    longitudes: ArrayInventory | None = None
+    latitudes: ArrayTable | None = None
+    longitudes: ArrayTable | None = None
 
     @classmethod
     def empty(cls, levels: Levels) -> Placement:
         """Return a placement that says nothing yet."""
-        count = len(levels.inventory.rows)
+        count = len(levels.table.rows)
         transforms = np.full((count, len(levels.arrays), 6), np.nan)
         return cls(transforms, np.full(count, -1), np.full(count, -1))
 
@@ -190,34 +190,34 @@ class ProfileArrays:
 
     Parameters
     ----------
-    inventory
+    table
         The profile.
     """
 
-    def __init__(self, inventory: Inventory) -> None:
-        self.inventory = inventory
+    def __init__(self, table: GranuleTable) -> None:
+        self.table = table
 
     @cached_property
-    def latitudes(self) -> list[ArrayInventory]:
+    def latitudes(self) -> list[ArrayTable]:
         """Arrays of latitudes."""
-        return list(coordinates_of(self.inventory, LATITUDE))
+        return list(coordinates_of(self.table, LATITUDE))
 
     @cached_property
-    def longitudes(self) -> list[ArrayInventory]:
+    def longitudes(self) -> list[ArrayTable]:
         """Arrays of longitudes."""
-        return list(coordinates_of(self.inventory, LONGITUDE))
+        return list(coordinates_of(self.table, LONGITUDE))
 
     @cached_property
     def images(self) -> list[Levels]:
         """Images, with their levels."""
-        return list(all_levels(self.inventory))
+        return list(all_levels(self.table))
 
     @cached_property
-    def mappings(self) -> list[ArrayInventory]:
+    def mappings(self) -> list[ArrayTable]:
         """Grid mappings: arrays without values that have a CRS."""
         return [
             array
-            for array in self.inventory.arrays.values()
+            for array in self.table.arrays.values()
             if (array.shapes.prod(axis=1) <= 1).all()
             and mapping_crs(array.variants[0]["attributes"]) is not None
         ]
@@ -250,18 +250,18 @@ class Finder:
     def of(cls, reader: GranuleReader) -> Finder:
         """Return a finder of what a reader reads."""
 
-        def read(inventory: Inventory, array: ArrayInventory, member: int) -> NDArray[np.float64]:
+        def read(table: GranuleTable, array: ArrayTable, member: int) -> NDArray[np.float64]:
             axis = replace(array, starts=None, stops=None)
-            row = int(inventory.rows[member])
+            row = int(table.rows[member])
             stored = reader.stored_array(row, axis, member, value_decoders(axis))
             values, valid = stored.values.to_numpy(stored.read_stored((range(stored.shape[0]),)))
             return np.where(True if valid is None else valid, values, np.nan).astype(float)
 
         return cls(read, partial(georeference_fields, reader))
 
-    def profile(self, inventory: Inventory) -> ProfileArrays:
+    def profile(self, table: GranuleTable) -> ProfileArrays:
         """Return the arrays of a profile, which is held so that no other takes its id."""
-        return self._profiles.setdefault(id(inventory), ProfileArrays(inventory))
+        return self._profiles.setdefault(id(table), ProfileArrays(table))
 
     def locate(self, levels: Levels) -> Placement:
         """Return the placement of a band's images.
@@ -295,7 +295,7 @@ class Finder:
             factor = 1.0 if axes.degrees else axis_factor(units, self.crs.entries[crs])
             if factor is None:
                 return None
-            centres.append(self.read(levels.inventory, array, member) * factor)
+            centres.append(self.read(levels.table, array, member) * factor)
         y, x = centres
         return crs, y, np.unwrap(x, period=360) if axes.degrees else x
 
@@ -303,7 +303,7 @@ class Finder:
         self, levels: Levels, axes: Axes, member: int, crs: int
     ) -> tuple[int, Affine] | None:
         """Return the CRS and transform of a granule by its axes, None where they aren't even."""
-        key = (levels.inventory.name, axes.y.path, axes.x.path, member)
+        key = (levels.table.name, axes.y.path, axes.x.path, member)
         if key not in self._transforms:
             number, *centres = self.centres(levels, axes, member, crs) or (-1,)
             transform = axes_transform(*centres) if centres else None
@@ -311,7 +311,7 @@ class Finder:
         return self._transforms[key]
 
 
-def value_decoders(array: ArrayInventory) -> tuple[ValueDecoder, ...]:
+def value_decoders(array: ArrayTable) -> tuple[ValueDecoder, ...]:
     """Return the decoder of each variant of an array.
 
     Raises
@@ -369,7 +369,7 @@ class _Holder:
     Attributes
     ----------
     variants, variant_index
-        As of an inventory.
+        As of a table.
     level
         The level of which they tell.
     group
@@ -395,7 +395,7 @@ class _Holder:
         if np.isfinite(transforms).any():
             shapes = np.array([_shape(variant) for variant in self.variants])[self.variant_index]
             if self.group is not None:
-                shapes = np.where(shapes < 0, largest_shapes(levels.inventory, self.group), shapes)
+                shapes = np.where(shapes < 0, largest_shapes(levels.table, self.group), shapes)
             actual = image_shapes(levels.arrays[self.level].shapes, levels.axes)
             transforms[((shapes >= 0) & (shapes != actual)).any(axis=1)] = np.nan
         return DeclaredGeoreference(transforms, crs[self.variant_index], self.level)
@@ -413,12 +413,12 @@ def _shape(attributes: Mapping[str, Any]) -> tuple[int, int]:
     return -1, -1
 
 
-def largest_shapes(inventory: Inventory, group: str) -> NDArray[np.int64]:
+def largest_shapes(table: GranuleTable, group: str) -> NDArray[np.int64]:
     """Return the shape of the largest image below a group, of shape (n, 2)."""
-    largest = np.zeros((len(inventory.rows), 2), dtype=np.int64)
-    for path, array in inventory.arrays.items():
+    largest = np.zeros((len(table.rows), 2), dtype=np.int64)
+    for path, array in table.arrays.items():
         if array.rank >= 2 and (not group or path.startswith(f"{group}/")):
-            shapes = image_shapes(array.shapes, image_axes(array, inventory))
+            shapes = image_shapes(array.shapes, image_axes(array, table))
             larger = shapes.prod(axis=1) > largest.prod(axis=1)
             largest[larger] = shapes[larger]
     return largest
@@ -436,7 +436,7 @@ def _convention(
             attributes = [variant["attributes"] for variant in array.variants]
             holders = [_Holder(attributes, array.variant_index, level, None)]
             for path in ancestors(array.path):
-                group = levels.inventory.groups.get(path)
+                group = levels.table.groups.get(path)
                 if group is not None and any(group.variants):
                     holders.append(_Holder(group.variants, group.variant_index, level, path))
             for holder in holders:
@@ -451,7 +451,7 @@ def _multiscales(
     """Yield each level's georeference by their group (Zarr's convention multiscales)."""
     if levels.group is None:
         return
-    group = levels.inventory.groups[levels.group]
+    group = levels.table.groups[levels.group]
     for level, asset in enumerate(levels.assets):
         variants = [
             next((entry for entry in layout_of(variant) if entry["asset"] == asset), {})
@@ -466,7 +466,7 @@ def _fields(finder: Finder, levels: Levels, placement: Placement) -> Iterator[De
     """Yield the finest level's georeference by the granules' fields."""
     if np.isfinite(placement.transforms[:, 0]).all() and (placement.crs >= 0).all():
         return
-    rows = [_field_attributes(row) for row in finder.fields(levels.inventory.rows)]
+    rows = [_field_attributes(row) for row in finder.fields(levels.table.rows)]
     if any(rows):
         holder = _Holder(rows, np.arange(len(rows)), 0, "")
         yield holder.declare(finder, levels, spatial_transform, proj_crs)
@@ -502,16 +502,16 @@ def _grid_mapping(
         yield holder.declare(finder, levels, gdal_transform, mapping_crs)
 
 
-def _mapping(finder: Finder, levels: Levels) -> ArrayInventory | None:
+def _mapping(finder: Finder, levels: Levels) -> ArrayTable | None:
     """Return the grid mapping of a band's arrays: that which it names, or the only one near it."""
     array = levels.arrays[0]
     named = str(array.variants[0]["attributes"].get("grid_mapping", ""))
     name = re.split(r"[\s:]", named.strip(), maxsplit=1)[0]
-    arrays = levels.inventory.arrays
+    arrays = levels.table.arrays
     for group in ancestors(array.path):
         if name and join(group, name) in arrays:
             return arrays[join(group, name)]
-        candidates = finder.profile(levels.inventory).mappings
+        candidates = finder.profile(levels.table).mappings
         mappings = [mapping for mapping in candidates if parent(mapping.path) == group]
         if not name and len(mappings) == 1:
             return mappings[0]
@@ -526,8 +526,8 @@ def _even_axes(
     axes = axes_of(finder, levels) if members else None
     if axes is None:
         return
-    transforms = np.full((len(levels.inventory.rows), 6), np.nan)
-    crs = np.full(len(levels.inventory.rows), -1)
+    transforms = np.full((len(levels.table.rows), 6), np.nan)
+    crs = np.full(len(levels.table.rows), -1)
 
     def read(member: int) -> tuple[int, Affine] | None:
         return finder.axes_transform(levels, axes, member, int(placement.crs[member]))
@@ -541,8 +541,8 @@ def _even_axes(
 class Axes(NamedTuple):
     """The arrays of the centres of a band's rows and columns."""
 
-    y: ArrayInventory
-    x: ArrayInventory
+    y: ArrayTable
+    x: ArrayTable
     degrees: bool
     """Whether they are latitudes and longitudes."""
 
@@ -555,24 +555,24 @@ def axes_of(finder: Finder, levels: Levels) -> Axes | None:
         name = array.dimensions[axis]
         if name is None:
             return None
-        candidates = (_axis_along(name, group, levels.inventory) for group in ancestors(array.path))
+        candidates = (_axis_along(name, group, levels.table) for group in ancestors(array.path))
         coordinate = next(filter(None, candidates), None)
         if coordinate is None or (coordinate.shapes[:, 0] != array.shapes[:, axis]).any():
             return None
         axes.append(coordinate)
     y, x = axes
-    profile = finder.profile(levels.inventory)
+    profile = finder.profile(levels.table)
     pairs = (y, profile.latitudes), (x, profile.longitudes)
     degrees = all(any(axis is array for array in arrays) for axis, arrays in pairs)
     return Axes(y, x, degrees)
 
 
-def _axis_along(dimension: str, group: str, inventory: Inventory) -> ArrayInventory | None:
+def _axis_along(dimension: str, group: str, table: GranuleTable) -> ArrayTable | None:
     """Return a group's coordinate of a dimension, called as it or with an axis' standard name."""
-    coordinate = inventory.arrays.get(join(group, dimension))
+    coordinate = table.arrays.get(join(group, dimension))
     if coordinate is not None and coordinate.rank == 1:
         return coordinate
-    for path, array in inventory.arrays.items():
+    for path, array in table.arrays.items():
         name = array.variants[0]["attributes"].get("standard_name")
         if parent(path) == group and array.dimensions == (dimension,) and name in AXES:
             return array
@@ -589,7 +589,7 @@ def _overview(
     if _coordinates(finder, levels) is not None:
         return
     shapes = image_shapes(levels.arrays[0].shapes, levels.axes)
-    for full in finder.profile(levels.inventory).images:
+    for full in finder.profile(levels.table).images:
         if [full.arrays[0].dimensions[axis] for axis in full.axes] != names:
             continue
         larger = image_shapes(full.arrays[0].shapes, full.axes)
@@ -643,8 +643,8 @@ def _derive(levels: Levels, transforms: NDArray[np.float64]) -> None:
 def _offset_levels(levels: Levels, level: int) -> NDArray[np.bool_]:
     """Return the mask of granules whose level is offset from the finest."""
     if levels.group is None:
-        return np.zeros(len(levels.inventory.rows), dtype=bool)
-    group = levels.inventory.groups[levels.group]
+        return np.zeros(len(levels.table.rows), dtype=bool)
+    group = levels.table.groups[levels.group]
     offset = np.zeros(len(group.variants), dtype=bool)
     for row, variant in enumerate(group.variants):
         for entry in layout_of(variant):
@@ -665,12 +665,12 @@ def _crop(levels: Levels, transforms: NDArray[np.float64]) -> None:
             transforms[:, level, 5] = d * columns + e * rows + f
 
 
-def _coordinates(finder: Finder, levels: Levels) -> tuple[ArrayInventory, ArrayInventory] | None:
+def _coordinates(finder: Finder, levels: Levels) -> tuple[ArrayTable, ArrayTable] | None:
     """Return the latitudes and longitudes of a band's cells, None where there are none.
 
     They are as long as the band along its rows and columns, or its axes.
     """
-    profile, path = finder.profile(levels.inventory), levels.arrays[0].path
+    profile, path = finder.profile(levels.table), levels.arrays[0].path
     longitudes = sort_by_distance(profile.longitudes, path)
     for latitude in sort_by_distance(profile.latitudes, path):
         for longitude in longitudes:
@@ -681,7 +681,7 @@ def _coordinates(finder: Finder, levels: Levels) -> tuple[ArrayInventory, ArrayI
     return None
 
 
-def _is_along(coordinate: ArrayInventory, levels: Levels, axis: int) -> bool:
+def _is_along(coordinate: ArrayTable, levels: Levels, axis: int) -> bool:
     """Whether coordinates lie along a band's rows and columns, or along one of them."""
     array = levels.arrays[0]
     lengths = coordinate.ends - coordinate.begins

@@ -1,6 +1,6 @@
 """Where the arrays of one granule lie, for whoever has it as a Zarr group.
 
-The granule is asked about as an inventory of one (see `l2view.geolocation.finder`).
+The granule is asked about as a table of one (see `l2view.geolocation.finder`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from l2view.geolocation.bands import Levels, all_levels, image_axes, levels_at
 from l2view.geolocation.coordinates import are_axes, coordinate_pairs
 from l2view.geolocation.crs import to_degrees
 from l2view.geolocation.finder import KINDS, Finder, Placement, axes_of
-from l2view.granules.inventory import ArrayInventory, GroupInventory, Inventory
+from l2view.granules.table import ArrayTable, GranuleTable, GroupTable
 from l2view.stores.hierarchy import JSON
 
 COORDINATES = "latitudes and longitudes"
@@ -96,14 +96,14 @@ class LocatedGranule:
             path: node for path, node in members.items() if isinstance(node, zarr.Array)
         }
         groups = {path: node for path, node in members.items() if isinstance(node, zarr.Group)}
-        self.inventory = Inventory(
+        self.table = GranuleTable(
             name="",
             rows=np.zeros(1, dtype=np.int64),
-            arrays={path: _array_inventory(path, array) for path, array in self.arrays.items()},
-            groups={path: _group_inventory(node) for path, node in {"": group, **groups}.items()},
+            arrays={path: _array_table(path, array) for path, array in self.arrays.items()},
+            groups={path: _group_table(node) for path, node in {"": group, **groups}.items()},
         )
         self._finder = Finder(
-            read=lambda inventory, array, member: self.values(array.path),
+            read=lambda table, array, member: self.values(array.path),
             fields=lambda rows: [dict(fields or {})] * len(rows),
         )
         self._placements: dict[str, Placement] = {}
@@ -114,7 +114,7 @@ class LocatedGranule:
 
     def axes(self, path: str) -> tuple[int, ...]:
         """Return the axes of an array's rows and columns."""
-        return image_axes(self.inventory.arrays[path], self.inventory)
+        return image_axes(self.table.arrays[path], self.table)
 
     def image_values(self, path: str, part: Part = EVERYTHING) -> NDArray[np.float64]:
         """Return a part of an image as values of shape (rows, columns), NaN where one is missing.
@@ -133,14 +133,14 @@ class LocatedGranule:
         """The images by path: of which levels they are, and which of them."""
         return {
             array.path: (levels, level)
-            for levels in all_levels(self.inventory)
+            for levels in all_levels(self.table)
             for level, array in enumerate(levels.arrays)
         }
 
     def georeference(self, path: str) -> Georeference | None:
         """Return the georeference of an array, None where nothing declares it."""
         levels, level = self._levels.get(path) or (
-            levels_at(self.inventory, None, {"": path}),
+            levels_at(self.table, None, {"": path}),
             0,
         )
         finest = levels.arrays[0].path
@@ -188,7 +188,7 @@ class LocatedGranule:
 
     def pairs(self) -> Iterator[Georeference]:
         """Yield the granule's own latitudes and longitudes, the nearest to its root first."""
-        for latitudes, longitudes in coordinate_pairs(self.inventory):
+        for latitudes, longitudes in coordinate_pairs(self.table):
             georeference = self.pair(latitudes.path, longitudes.path)
             if georeference is not None:
                 yield georeference
@@ -199,9 +199,9 @@ class LocatedGranule:
             return None
         lat, lon = self.arrays[latitudes], self.arrays[longitudes]
         dimensions, shape = dimension_names(lat)[-2:], lat.shape[-2:]
-        inventories = self.inventory.arrays[latitudes], self.inventory.arrays[longitudes]
+        coordinates = self.table.arrays[latitudes], self.table.arrays[longitudes]
         if lat.ndim == lon.ndim == 1 and are_axes(
-            *inventories, self.values(latitudes), self.values(longitudes)
+            *coordinates, self.values(latitudes), self.values(longitudes)
         ):
             dimensions, shape = dimensions + dimension_names(lon), lat.shape + lon.shape
         elif lat.shape != lon.shape or lat.ndim == 0:
@@ -258,14 +258,14 @@ def dimension_names(array: zarr.Array[Any]) -> list[str]:
     return [f"axis {axis - array.ndim}" if n is None else n for axis, n in enumerate(names)]
 
 
-def _array_inventory(path: str, array: zarr.Array[Any]) -> ArrayInventory:
+def _array_table(path: str, array: zarr.Array[Any]) -> ArrayTable:
     document: JSON = array.metadata.to_dict()
     document["attributes"] = dict(array.attrs)
     shapes = np.array([array.shape], dtype=np.int64)
     variant_index = np.zeros(1, dtype=np.int32)
-    return ArrayInventory(path, (document,), variant_index, shapes, shapes, document["attributes"])
+    return ArrayTable(path, (document,), variant_index, shapes, shapes, document["attributes"])
 
 
-def _group_inventory(group: zarr.Group) -> GroupInventory:
+def _group_table(group: zarr.Group) -> GroupTable:
     attributes = dict(group.attrs)
-    return GroupInventory((attributes,), np.zeros(1, dtype=np.int32), attributes)
+    return GroupTable((attributes,), np.zeros(1, dtype=np.int32), attributes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from l2view.granules.inventory import Inventory, SourceArray
+from l2view.granules.table import GranuleTable, SourceArray
 from l2view.stores.hierarchy import JSON
 
 type Location = tuple[object, ...]
@@ -51,22 +51,22 @@ class Layout(Protocol):
         """
         ...
 
-    async def inventory(
+    async def tables(
         self, locations: Sequence[Location], relevant: frozenset[str]
-    ) -> list[Inventory]:
+    ) -> list[GranuleTable]:
         """Describe the arrays of many granules, profile by profile.
 
-        A granule that isn't in the store is in no inventory. `relevant` names the attributes of
+        A granule that isn't in the store is in no table. `relevant` names the attributes of
         arrays by which values are read.
         """
         ...
 
     def sources(
-        self, inventory: Inventory, locations: Sequence[Location], path: str
+        self, table: GranuleTable, locations: Sequence[Location], path: str
     ) -> Iterator[SourceArray]:
         """Yield the source store's arrays that hold the chunks of the arrays at `path`.
 
-        The `locations` are those of the inventory's granules.
+        The `locations` are those of the table's granules.
         """
         ...
 

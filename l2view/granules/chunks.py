@@ -27,7 +27,7 @@ from zarr.core.sync import sync
 from zarr.storage import LocalStore, ObjectStore
 
 from l2view.errors import StoreError
-from l2view.granules.inventory import SourceArray
+from l2view.granules.table import SourceArray
 from l2view.stores.hierarchy import JSON, METADATA_KEYS
 from l2view.text import first_line
 
@@ -56,7 +56,7 @@ class ChunkTable:
     Attributes
     ----------
     members
-        The positions of their granules in an inventory, of shape (n,).
+        The positions of their granules in a table, of shape (n,).
     index
         Their chunk indices, of shape (n, rank).
     kinds

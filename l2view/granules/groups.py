@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from l2view.errors import FieldError, SkippedArrayWarning, UnsupportedArrayError, warn
 from l2view.granules import Location, UnreadError
-from l2view.granules.inventory import ArrayInventory, Inventory, SourceArray, Variants
+from l2view.granules.table import ArrayTable, GranuleTable, SourceArray, Variants
 from l2view.stores.hierarchy import JSON, Hierarchy, group_document, join, resolve
 from l2view.text import unknown_name
 
@@ -100,9 +100,9 @@ class GroupsLayout:
                 return self.hierarchy.key(join(base, key))
         return self.hierarchy.key(join(base, inside))
 
-    async def inventory(
+    async def tables(
         self, locations: Sequence[Location], relevant: frozenset[str]
-    ) -> list[Inventory]:
+    ) -> list[GranuleTable]:
         """Describe the arrays of many granules, profile by profile."""
         granules: dict[int, GranuleNodes] = {}
         arrays_alone: list[int] = []
@@ -124,7 +124,7 @@ class GroupsLayout:
         for row, (arrays, _) in granules.items():
             members.setdefault(_signature(arrays), []).append(row)
         return [
-            _inventory(name, rows, [granules[row] for row in rows], relevant)
+            _granule_table(name, rows, [granules[row] for row in rows], relevant)
             for name, rows in members.items()
         ]
 
@@ -158,7 +158,7 @@ class GroupsLayout:
         return arrays, groups
 
     def sources(
-        self, inventory: Inventory, locations: Sequence[Location], path: str
+        self, table: GranuleTable, locations: Sequence[Location], path: str
     ) -> Iterator[SourceArray]:
         """Yield the array of each granule."""
         for member, location in enumerate(locations):
@@ -193,10 +193,10 @@ def _signature(arrays: Mapping[str, JSON]) -> str:
     return hashlib.sha256(json.dumps(shared, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _inventory(
+def _granule_table(
     name: str, rows: Sequence[int], granules: Sequence[GranuleNodes], relevant: frozenset[str]
-) -> Inventory:
-    """Return the inventory of granules with one signature."""
+) -> GranuleTable:
+    """Return the table of granules with one signature."""
 
     def table(lengths: Sequence[Sequence[int]]) -> NDArray[np.int64]:
         return np.array(lengths, dtype=np.int64).reshape(len(rows), -1)
@@ -219,7 +219,7 @@ def _inventory(
             variants.number(text, partial(dict, document))
             for text, document in zip(texts, documents, strict=True)
         ]
-        arrays[path] = ArrayInventory(
+        arrays[path] = ArrayTable(
             path,
             tuple(variants.documents.values()),
             np.array(index, dtype=np.int32),
@@ -227,7 +227,7 @@ def _inventory(
             table([d["chunk_grid"]["configuration"]["chunk_shape"] for d in documents]),
             variants.shared or {},
         )
-    return Inventory(name, np.array(rows, dtype=np.int64), arrays, groups)
+    return GranuleTable(name, np.array(rows, dtype=np.int64), arrays, groups)
 
 
 def _base(location: Location) -> str | None:

@@ -19,13 +19,6 @@ from numpy.typing import NDArray
 from zarr import AsyncArray, AsyncGroup
 
 from l2view.granules import Location, UnreadError
-from l2view.granules.inventory import (
-    ArrayInventory,
-    GroupInventory,
-    Inventory,
-    SourceArray,
-    Variants,
-)
 from l2view.granules.profile import (
     DEFAULT_KEYS,
     ArrayTemplate,
@@ -34,6 +27,13 @@ from l2view.granules.profile import (
     decode_floats,
     own_path,
     packed_path,
+)
+from l2view.granules.table import (
+    ArrayTable,
+    GranuleTable,
+    GroupTable,
+    SourceArray,
+    Variants,
 )
 from l2view.stores.hierarchy import JSON, Hierarchy, RecentCache, group_document, resolve
 
@@ -164,15 +164,15 @@ class PackedLayout:
         chunk = "/".join([array.path, "c", str(slot), *indices])
         return self.hierarchy.key(packed_path(name, chunk))
 
-    async def inventory(
+    async def tables(
         self, locations: Sequence[Location], relevant: frozenset[str]
-    ) -> list[Inventory]:
+    ) -> list[GranuleTable]:
         """Describe the arrays of many granules, profile by profile."""
         members: dict[str, list[tuple[int, int]]] = {}
         for row, location in enumerate(locations):
             if (name_and_slot := _slot(location)) is not None:
                 members.setdefault(name_and_slot[0], []).append((row, name_and_slot[1]))
-        inventories = []
+        tables = []
         for name, rows_and_slots in members.items():
             stored = await self._profile(name)
             if stored is None:
@@ -180,17 +180,17 @@ class PackedLayout:
             rows, slots = np.array(rows_and_slots, dtype=np.int64).T
             exists = slots < stored.slots
             if exists.any():
-                inventories.append(
-                    await _inventory(name, stored, rows[exists], slots[exists], relevant)
+                tables.append(
+                    await _granule_table(name, stored, rows[exists], slots[exists], relevant)
                 )
-        return inventories
+        return tables
 
     def sources(
-        self, inventory: Inventory, locations: Sequence[Location], path: str
+        self, table: GranuleTable, locations: Sequence[Location], path: str
     ) -> Iterator[SourceArray]:
         """Yield the packed array with the chunks of the array at `path`."""
         slots = np.array([location[1] for location in locations], dtype=np.int64)
-        source = self.hierarchy.key(packed_path(inventory.name, path))
+        source = self.hierarchy.key(packed_path(table.name, path))
         yield SourceArray(source, slots, np.arange(len(slots)))
 
     async def probes(self, location: Location) -> list[str] | None:
@@ -246,14 +246,14 @@ class PackedLayout:
         return block
 
 
-async def _inventory(
+async def _granule_table(
     name: str,
     stored: StoredProfile,
     rows: NDArray[np.int64],
     slots: NDArray[np.int64],
     relevant: frozenset[str],
-) -> Inventory:
-    """Return the inventory of some slots of a profile."""
+) -> GranuleTable:
+    """Return the table of some slots of a profile."""
     profile = stored.profile
     ordered, inverse = np.unique(slots, return_inverse=True)
     columns = await asyncio.gather(
@@ -269,14 +269,14 @@ async def _inventory(
         for path in patches.keys() & changed.keys():
             changed[path].append((number, patches[path]))
 
-    def describe_group(path: str) -> GroupInventory:
+    def describe_group(path: str) -> GroupTable:
         base, variants = stored.attributes.get(path, {}), Variants(relevant)
         numbers = variants.numbers(
             len(rows), changed[path], lambda patch: {"attributes": apply_patch(base, patch)}
         )
         return variants.group(numbers)
 
-    def describe_array(array: ArrayTemplate) -> ArrayInventory:
+    def describe_array(array: ArrayTemplate) -> ArrayTable:
         base, variants = stored.attributes.get(array.path, {}), Variants(relevant)
 
         def document(patch: JSON) -> JSON:
@@ -285,7 +285,7 @@ async def _inventory(
 
         numbers = variants.numbers(len(rows), changed[array.path], document)
         own_columns = profile.columns[array.path]
-        return ArrayInventory(
+        return ArrayTable(
             array.path,
             tuple(variants.documents.values()),
             numbers,
@@ -294,7 +294,7 @@ async def _inventory(
             variants.shared or {},
         )
 
-    return Inventory(
+    return GranuleTable(
         name,
         rows,
         {array.path: describe_array(array) for array in profile.arrays},

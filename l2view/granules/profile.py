@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
-from l2view.granules.inventory import same_json
+from l2view.granules.table import same_json
 from l2view.stores.hierarchy import JSON, OWN, join
 
 GRANULES = "granules"

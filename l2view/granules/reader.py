@@ -1,6 +1,6 @@
 """Read the arrays of granules from their source store, below any view.
 
-A layout translates a granule's keys into keys of the source store; inventories tell what the
+A layout translates a granule's keys into keys of the source store; tables tell what the
 arrays are, so that opening one asks the store for nothing.
 """
 
@@ -22,12 +22,12 @@ from l2view.arrays.stored import ChunkDecoder, StoredArray
 from l2view.arrays.values import ValueDecoder
 from l2view.errors import UnsupportedArrayError
 from l2view.granules import Layout, Location, UnreadError
-from l2view.granules.inventory import ArrayInventory
+from l2view.granules.table import ArrayTable
 from l2view.stores.composed import ChunkSource, ComposedStore, MetadataDocument, is_metadata
 from l2view.stores.hierarchy import JSON, join
 
 type DecoderKey = tuple[int, int, tuple[int, ...]]
-"""The id of an inventory's arrays, a variant of theirs, and a chunk shape."""
+"""The id of a table's arrays, a variant of theirs, and a chunk shape."""
 
 
 class GranuleRows(Protocol):
@@ -139,9 +139,7 @@ class GranuleReader:
         self.layout = layout
         self.granules = granules
         # By the arrays themselves, which are held for that, so that no other takes an id's place.
-        self._decoders: dict[
-            tuple[int, int, tuple[int, ...]], tuple[ArrayInventory, ChunkDecoder]
-        ] = {}
+        self._decoders: dict[tuple[int, int, tuple[int, ...]], tuple[ArrayTable, ChunkDecoder]] = {}
 
     def __getstate__(self) -> JSON:
         return {"source": self.source, "layout": self.layout, "granules": self.granules}
@@ -158,7 +156,7 @@ class GranuleReader:
         return GranuleStore(self.source, self.layout, self.granules.location(row), name)
 
     def stored_array(
-        self, row: int, array: ArrayInventory, member: int, values: Sequence[ValueDecoder]
+        self, row: int, array: ArrayTable, member: int, values: Sequence[ValueDecoder]
     ) -> StoredArray:
         """Return one granule's array.
 

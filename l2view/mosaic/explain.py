@@ -25,7 +25,7 @@ from l2view.mosaic.plan import MosaicPlan
 from l2view.mosaic.plot import plot_chunks
 from l2view.progress import ReportProgress, show_progress
 from l2view.regrid.target import crs_name
-from l2view.virtual.references import chunk_numbers, inventory_chunks
+from l2view.virtual.references import array_chunks, chunk_numbers
 from l2view.virtual.tree import Tree
 
 if TYPE_CHECKING:
@@ -217,10 +217,10 @@ class ChunkSizes:
         grids, path = arrays.array.grids, arrays.array.path
         starts = np.concatenate([[0], np.cumsum(grids.prod(axis=1))]).astype(np.int64)
         lengths = np.zeros(int(starts[-1]), dtype=np.int64)
-        locations = [reader.granules.location(row) for row in arrays.inventory.rows.tolist()]
+        locations = [reader.granules.location(row) for row in arrays.table.rows.tolist()]
 
         async def look_up() -> None:
-            async for chunks in inventory_chunks(reader, arrays.inventory, locations, path):
+            async for chunks in array_chunks(reader, arrays.table, locations, path):
                 numbers = chunk_numbers(chunks.members, chunks.index, grids, starts)
                 lengths[numbers] = chunks.lengths
 

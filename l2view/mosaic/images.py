@@ -19,8 +19,8 @@ from l2view.arrays.cf import RELEVANT
 from l2view.arrays.grid import Window
 from l2view.arrays.stored import StoredArray
 from l2view.arrays.values import ValueDecoder
-from l2view.granules.inventory import ArrayInventory, Inventory
 from l2view.granules.reader import GranuleReader
+from l2view.granules.table import ArrayTable, GranuleTable
 from l2view.mosaic.composite import PendingTile
 from l2view.regrid.overlaps import Overlap, Raster, overlaps, wrap_columns
 from l2view.regrid.projection import TURN
@@ -54,8 +54,8 @@ class WindowRequest:
 class ImageArrays:
     """The arrays of a band, or of its coordinates, in one profile, and how they are read."""
 
-    inventory: Inventory  # the granules, with these arrays alone
-    array: ArrayInventory
+    table: GranuleTable  # the granules, with these arrays alone
+    array: ArrayTable
     decoders: tuple[ValueDecoder, ...]  # of each variant
     axes: tuple[int, ...]  # of rows and columns; of a track of rows alone
     picks: tuple[int, ...]  # the positions along the others
@@ -63,16 +63,16 @@ class ImageArrays:
     @classmethod
     def of(
         cls,
-        inventory: Inventory,
-        array: ArrayInventory,
+        table: GranuleTable,
+        array: ArrayTable,
         decoders: tuple[ValueDecoder, ...],
         axes: Sequence[int],
         picks: Sequence[int],
     ) -> ImageArrays:
         """Return arrays of a profile, without the attributes that say where they lie."""
         narrow = array.narrow(RELEVANT)
-        inventory = Inventory(inventory.name, inventory.rows, {narrow.path: narrow}, {})
-        return cls(inventory, narrow, decoders, tuple(axes), tuple(picks))
+        table = GranuleTable(table.name, table.rows, {narrow.path: narrow}, {})
+        return cls(table, narrow, decoders, tuple(axes), tuple(picks))
 
     @property
     def is_track(self) -> bool:

@@ -22,8 +22,8 @@ from l2view.errors import FieldError, L2ViewWarning, QueryError, warn
 from l2view.geolocation.bands import Band, Levels, match_band, resolve_bands
 from l2view.geolocation.crs import CrsTable
 from l2view.geolocation.finder import ATTRIBUTES, Finder, Placement, value_decoders
-from l2view.granules.inventory import ArrayInventory, Inventory
 from l2view.granules.reader import GranuleReader
+from l2view.granules.table import ArrayTable, GranuleTable
 from l2view.meta.footprints import read_geometries
 from l2view.mosaic.groups import Layering
 from l2view.mosaic.images import ImageArrays, Images, RasterImages, StoredImages, SwathImages
@@ -63,7 +63,7 @@ class ProfileImages:
     @property
     def rows(self) -> NDArray[np.int64]:
         """The images' granules in the view, of shape (n,)."""
-        return self.levels.inventory.rows[self.members]
+        return self.levels.table.rows[self.members]
 
     @cached_property
     def shapes(self) -> NDArray[np.int64]:
@@ -155,7 +155,7 @@ class ProfileImages:
         stored = StoredImages(reader, token, self.arrays, levels, rows, members, *composed)
         if self.footprints is not None:
             latitudes, longitudes = (
-                _coordinates(self.levels.inventory, array)
+                _coordinates(self.levels.table, array)
                 for array in (self.placement.latitudes, self.placement.longitudes)
             )
             return SwathImages(stored, mosaic, latitudes, longitudes, self.footprints[shown])
@@ -190,12 +190,12 @@ def band_sources(tree: Tree, spec: MosaicSpec) -> list[BandSources]:
     QueryError
         Where a band isn't there, doesn't say where it lies, or can't be resampled so.
     """
-    inventories = [inventory for inventory, _ in sync(tree.inventories(ATTRIBUTES))]
+    tables = [table for table, _ in sync(tree.tables(ATTRIBUTES))]
     finder, footprints = Finder.of(tree.reader), cache(partial(granule_footprints, tree))
     sources: list[BandSources] = []
     lacking: list[str] = []
-    for band in resolve_bands(spec.bands, inventories, tree.shows):
-        levels = match_band(band, inventories, tree.shows)
+    for band in resolve_bands(spec.bands, tables, tree.shows):
+        levels = match_band(band, tables, tree.shows)
         placements = [finder.locate(profile) for profile in levels]
         lacking += _describe_lacking(tree, band, levels)
         images: list[ProfileImages] = []
@@ -210,7 +210,7 @@ def band_sources(tree: Tree, spec: MosaicSpec) -> list[BandSources]:
             if len(rasters):
                 images.append(locate(rasters, spec.target_crs))
             if len(others) and placement.latitudes is not None:
-                outlines = footprints()[profile.inventory.rows[others]]
+                outlines = footprints()[profile.table.rows[others]]
                 images.append(locate(others, spec.target_crs, outlines))
         unplaced = _describe_unplaced(tree, band, levels, placements, finder.crs)
         if unplaced is not None:
@@ -233,22 +233,22 @@ def band_sources(tree: Tree, spec: MosaicSpec) -> list[BandSources]:
 
 def _image_arrays(levels: Levels, nodata: float | None) -> tuple[ImageArrays, ...]:
     return tuple(
-        ImageArrays.of(levels.inventory, array, decoders(array, nodata), levels.axes, levels.picks)
+        ImageArrays.of(levels.table, array, decoders(array, nodata), levels.axes, levels.picks)
         for array in levels.arrays
     )
 
 
-def _coordinates(inventory: Inventory, array: ArrayInventory | None) -> ImageArrays:
+def _coordinates(table: GranuleTable, array: ArrayTable | None) -> ImageArrays:
     """Return latitudes or longitudes, along two axes or one."""
     assert array is not None
     axes = (array.rank - 2, array.rank - 1) if array.rank >= 2 else (0,)
     picks = (0,) * (array.rank - len(axes))
-    return ImageArrays.of(inventory, array, value_decoders(array), axes, picks)
+    return ImageArrays.of(table, array, value_decoders(array), axes, picks)
 
 
 def _describe_lacking(tree: Tree, band: Band, profiles: Sequence[Levels]) -> Iterator[str]:
     """Yield a message of the granules that don't have a band, if there are some."""
-    having = np.concatenate([levels.inventory.rows for levels in profiles])
+    having = np.concatenate([levels.table.rows for levels in profiles])
     rows = np.setdiff1d(np.arange(len(tree.granules)), having)
     if len(rows):
         yield (
@@ -269,7 +269,7 @@ def _describe_unplaced(
         row
         for levels, placement in zip(profiles, placements, strict=True)
         if placement.latitudes is None
-        for row in levels.inventory.rows[~placement.is_raster].tolist()
+        for row in levels.table.rows[~placement.is_raster].tolist()
     )
     if not rows:
         return None
@@ -284,7 +284,7 @@ def _describe_unplaced(
     return message
 
 
-def decoders(array: ArrayInventory, nodata: float | None) -> tuple[ValueDecoder, ...]:
+def decoders(array: ArrayTable, nodata: float | None) -> tuple[ValueDecoder, ...]:
     """Return the decoders of an array's variants: `nodata` is missing where none says what is."""
     if nodata is None or not np.isfinite(nodata):
         return value_decoders(array)
@@ -321,7 +321,7 @@ def _fill_values(values: Sequence[ValueDecoder]) -> tuple[int, ...]:
     return tuple(fills)
 
 
-def _shared_attributes(arrays: Sequence[ArrayInventory]) -> dict[str, Any]:
+def _shared_attributes(arrays: Sequence[ArrayTable]) -> dict[str, Any]:
     attributes = arrays[0].attributes
     return {
         name: attributes[name]

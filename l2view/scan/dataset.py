@@ -25,7 +25,7 @@ from l2view.scan.fragments import BATCH_ROWS, Fragment, Scan, columns_read, holl
 from l2view.text import first_line
 
 
-class Part(Protocol):
+class Partition(Protocol):
     """Some of a table's rows, which are read one after another."""
 
     def batches(
@@ -51,10 +51,10 @@ class Table(Protocol):
         """The columns."""
         ...
 
-    def parts(
+    def partitions(
         self, condition: Condition | None, *, early: bool = False, several: bool = False
-    ) -> Sequence[Part]:
-        """Parts in which a condition may hold, at least one.
+    ) -> Sequence[Partition]:
+        """Partitions in which a condition may hold, at least one.
 
         Parameters
         ----------
@@ -63,7 +63,7 @@ class Table(Protocol):
         early
             The consumer may stop early (LIMIT).
         several
-            Parts are read in parallel; otherwise there is one.
+            Partitions are read in parallel; otherwise there is one.
         """
         ...
 
@@ -124,13 +124,15 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
         return self.scan(None, columns, filter, batch_size)
 
     def get_fragments(self, filter: pc.Expression | None = None) -> Iterator[Fragment]:
-        """Yield the table's parts."""
+        """Yield the table's partitions."""
         try:
-            parts = self.table.parts(self._full_condition(filter), early=self.early, several=True)
+            partitions = self.table.partitions(
+                self._full_condition(filter), early=self.early, several=True
+            )
         except Exception as error:
             raise self._record_failure(error) from error
-        for part in parts:
-            yield Fragment(self, part)
+        for partition in partitions:
+            yield Fragment(self, partition)
 
     def filter(self, expression: pc.Expression) -> TableDataset:
         """Return the rows that fulfil a condition; nothing is read until they are asked for."""
@@ -160,26 +162,32 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
 
     def scan(
         self,
-        part: Part | None,
+        partition: Partition | None,
         columns: list[str] | dict[str, pc.Expression] | None,
         filter: pc.Expression | None,
         batch_size: int,
     ) -> Scan:
-        """Scan one part, or all of them where it is None."""
+        """Scan one partition, or all of them where it is None."""
         read = columns_read(columns, self.schema)
         schema = pa.schema([self.schema.field(name) for name in read])
-        batches = self._batches(part, read, self._full_condition(filter), batch_size)
+        batches = self._batches(partition, read, self._full_condition(filter), batch_size)
         chosen = read if columns is None else columns
         return scan_of(schema, chosen, batches)
 
     def _batches(
-        self, part: Part | None, columns: list[str], condition: Condition | None, batch_size: int
+        self,
+        partition: Partition | None,
+        columns: list[str],
+        condition: Condition | None,
+        batch_size: int,
     ) -> Iterator[pa.RecordBatch]:
         self.failure = None
         try:
-            parts = [part] if part else self.table.parts(condition, early=self.early)
-            for part in parts:
-                for batch in part.batches(columns, condition):
+            partitions = (
+                [partition] if partition else self.table.partitions(condition, early=self.early)
+            )
+            for partition in partitions:
+                for batch in partition.batches(columns, condition):
                     for start in range(0, batch.num_rows, batch_size):
                         yield batch.slice(start, batch_size)
         except Exception as error:

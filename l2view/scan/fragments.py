@@ -154,19 +154,19 @@ def scan_of(
 
 
 class Fragment:
-    """A part of a dataset that reads itself.
+    """A partition of a dataset that reads itself.
 
     Parameters
     ----------
     dataset
-        The dataset, whose method `scan` reads a part.
-    part
-        The part.
+        The dataset, whose method `scan` reads a partition.
+    partition
+        The partition.
     """
 
-    def __init__(self, dataset: Any, part: Any) -> None:
+    def __init__(self, dataset: Any, partition: Any) -> None:
         self.dataset = dataset
-        self.part = part
+        self.partition = partition
 
     def __repr__(self) -> str:
         return f"<Fragment of {self.dataset!r}>"
@@ -185,5 +185,5 @@ class Fragment:
         **options: Any,
     ) -> Scan:
         """Return a scan of these rows."""
-        scan: Scan = self.dataset.scan(self.part, columns, filter, batch_size)
+        scan: Scan = self.dataset.scan(self.partition, columns, filter, batch_size)
         return scan

@@ -93,10 +93,10 @@ class NullSafe(pads.FileSystemDataset):  # type: ignore[misc]
         return self.source.schema if is_dataset else self.source.physical_schema
 
     def get_fragments(self, filter: pc.Expression | None = None) -> Iterator[NullSafe]:
-        """Yield the dataset's parts."""
+        """Yield the dataset's partitions."""
         condition = None if filter is None else with_sql_nulls(filter)
         fragments = list(self.source.get_fragments(condition))
-        # There is always one: DataFusion can't sort what has no parts.
+        # There is always one: DataFusion can't sort what has no partitions.
         return map(NullSafe, fragments or [_nothing(self.schema)])
 
     def scanner(

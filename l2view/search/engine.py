@@ -28,7 +28,7 @@ from l2view.search.errors import explain
 from l2view.search.functions import FUNCTIONS
 from l2view.search.names import TABLE
 from l2view.search.parameters import parameters
-from l2view.search.table import MetaPart, MetaTable
+from l2view.search.table import MetaPartition, MetaTable
 
 
 class TableFunctionSet(Protocol):
@@ -77,11 +77,11 @@ class QueryTable:
             raise RuntimeError("which rows a query looks at is decided once")
         self._table, self._early = table, early
 
-    def parts(
+    def partitions(
         self, condition: Condition | None, *, early: bool = False, several: bool = False
-    ) -> Sequence[MetaPart]:
-        """Return the parts of the table."""
-        return self._table.parts(condition, early=early or bool(self._early), several=several)
+    ) -> Sequence[MetaPartition]:
+        """Return the partitions of the table."""
+        return self._table.partitions(condition, early=early or bool(self._early), several=several)
 
     def count(self) -> int | None:
         """Return the number of rows, None where that takes reading."""

@@ -136,23 +136,23 @@ class MetaTable:
         """Read the columns `names` of consecutive rows."""
         return self._reader(self.chunks()).read([(run, None)], names)[0]
 
-    def parts(
+    def partitions(
         self, condition: Condition | None, *, early: bool = False, several: bool = False
-    ) -> Sequence[MetaPart]:
-        """Return the parts to read: about as many as there are processors if `several`.
+    ) -> Sequence[MetaPartition]:
+        """Return the partitions to read: about as many as there are processors if `several`.
 
-        An engine that scans parts side by side holds a few runs of each in memory. Where the
+        An engine that scans partitions side by side holds a few runs of each in memory. Where the
         reader may stop `early` there is one, of which little is read at first.
         """
         self.refresh()
         runs = list(self.runs())
         if early or not several:
-            return [MetaPart(self, tuple(runs), early=early)]
+            return [MetaPartition(self, tuple(runs), early=early)]
         runs = self.prune_runs(runs, condition, self.chunks())
         share = -(-len(runs) // (os.cpu_count() or 1)) or 1
-        # There is always one: DataFusion can't sort what has no parts.
+        # There is always one: DataFusion can't sort what has no partitions.
         firsts = range(0, len(runs) or 1, share)
-        return [MetaPart(self, tuple(runs[at : at + share]), is_pruned=True) for at in firsts]
+        return [MetaPartition(self, tuple(runs[at : at + share]), is_pruned=True) for at in firsts]
 
     def zones(self, name: str, chunks: Chunks) -> Zones | None:
         """Return the zone map of a field, None where nothing is known of it.
@@ -212,20 +212,22 @@ class MetaTable:
         ]
 
     def scan(
-        self, part: MetaPart, columns: Sequence[str], condition: Condition | None
+        self, partition: MetaPartition, columns: Sequence[str], condition: Condition | None
     ) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of a part that fulfil a condition."""
+        """Yield the rows of a partition that fulfil a condition."""
         chunks = self.chunks()
         reader = self._reader(chunks)
         tested = self._columns_of(condition)
-        runs: Iterable[range] = part.runs
-        if not part.is_pruned:
-            blocks = growing_groups(part.runs, len(part.runs), 1) if part.early else [part.runs]
+        runs: Iterable[range] = partition.runs
+        if not partition.is_pruned:
+            blocks: Iterable[Sequence[range]] = [partition.runs]
+            if partition.early:
+                blocks = growing_groups(partition.runs, len(partition.runs), 1)
             runs = (run for block in blocks for run in self.prune_runs(block, condition, chunks))
-        if not part.early and self._is_known([*tested, *columns]):
+        if not partition.early and self._is_known([*tested, *columns]):
             runs = _merge_runs(list(runs), self.candidates.tail)
         run_limit = reader.runs_at_once(tested or columns)
-        for group in growing_groups(runs, run_limit, 1 if part.early else run_limit):
+        for group in growing_groups(runs, run_limit, 1 if partition.early else run_limit):
             selections = [(run, self.candidates.within(run)) for run in group]
             selections = self._pass_bbox_tests(chunks, selections)
             if condition is None:
@@ -328,7 +330,7 @@ class MetaTable:
 
 
 @dataclass(frozen=True)
-class MetaPart:
+class MetaPartition:
     """Runs of rows, read one after another.
 
     Attributes

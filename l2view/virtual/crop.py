@@ -26,9 +26,9 @@ from l2view.geolocation.granule import LocatedGranule, dimension_names
 from l2view.geolocation.windows import Window, granule_windows
 from l2view.granules.chunks import grid_of
 from l2view.granules.groups import ALONE
-from l2view.granules.inventory import Inventory
 from l2view.granules.profile import DEFAULT_KEYS
 from l2view.granules.reader import GranuleReader
+from l2view.granules.table import GranuleTable
 from l2view.stores.composed import ChunkSource
 from l2view.stores.hierarchy import JSON, join
 from l2view.virtual.chunk import ChunkEncoder, TranscodedChunk, chunk_index, existing_keys
@@ -113,23 +113,23 @@ class Crop:
             return {}
         return windows if self.exact else _align_to_chunks(windows, granule.arrays)
 
-    async def crop_inventory(self, reader: GranuleReader, inventory: Inventory) -> Inventory:
-        """Return an inventory with the windows of its granules' arrays."""
+    async def crop_table(self, reader: GranuleReader, table: GranuleTable) -> GranuleTable:
+        """Return a table with the windows of its granules' arrays."""
         gate = asyncio.Semaphore(CONCURRENCY)
 
         async def read(row: int) -> ArrayWindows:
             async with gate:
                 return await self.windows(reader, row)
 
-        granules = await asyncio.gather(*map(read, inventory.rows.tolist()))
+        granules = await asyncio.gather(*map(read, table.rows.tolist()))
         arrays = {}
-        for path, array in inventory.arrays.items():
+        for path, array in table.arrays.items():
             starts, stops = np.zeros_like(array.shapes), array.shapes.copy()
             for member, windows in enumerate(granules):
                 for axis, (start, stop) in enumerate(array_windows(windows, path)):
                     starts[member, axis], stops[member, axis] = start, stop
             arrays[path] = replace(array, starts=starts, stops=stops)
-        return replace(inventory, arrays=arrays)
+        return replace(table, arrays=arrays)
 
     async def array(
         self, reader: GranuleReader, row: int, path: str, document: JSON | None

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 
 from l2view.arrays.encoding import ArrayEncoding
-from l2view.granules.inventory import ArrayInventory
 from l2view.granules.profile import DEFAULT_KEYS, with_leading_axis
 from l2view.granules.reader import GranuleReader
+from l2view.granules.table import ArrayTable
 from l2view.stores.composed import ChunkSource
 from l2view.stores.hierarchy import JSON, join
 from l2view.virtual.chunk import (
@@ -41,7 +41,7 @@ class JoinedArray:
     ----------
     rows
         The granules, of shape (n,).
-    inventory
+    table
         Their arrays.
     encoding
         The encoding of the values.
@@ -59,7 +59,7 @@ class JoinedArray:
     """
 
     rows: NDArray[np.int64]
-    inventory: ArrayInventory
+    table: ArrayTable
     encoding: ArrayEncoding
     attributes: JSON
     dimensions: tuple[str | None, ...]
@@ -71,25 +71,25 @@ class JoinedArray:
         columns = {
             name: array_state(column)
             for name in ("variant_index", "shapes", "chunk_shapes", "starts", "stops")
-            if (column := getattr(self.inventory, name)) is not None
+            if (column := getattr(self.table, name)) is not None
         }
-        inventory = replace(self.inventory, **cast("Any", dict.fromkeys(columns)))
-        return field_state(self) | {"inventory": inventory, "columns": columns}
+        table = replace(self.table, **cast("Any", dict.fromkeys(columns)))
+        return field_state(self) | {"table": table, "columns": columns}
 
     def __setstate__(self, state: JSON) -> None:
         columns = {name: array_of(column) for name, column in state.pop("columns").items()}
-        inventory = replace(state["inventory"], **columns)
-        self.__dict__.update(state | {"inventory": inventory})
+        table = replace(state["table"], **columns)
+        self.__dict__.update(state | {"table": table})
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
         """Where what is shown of each granule begins, of shape (n, rank)."""
-        return self.inventory.begins
+        return self.table.begins
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """How much is shown of each granule along each axis, of shape (n, rank)."""
-        return self.inventory.ends - self.inventory.begins
+        return self.table.ends - self.table.begins
 
     @property
     def _extent(self) -> NDArray[np.int64]:
@@ -99,20 +99,20 @@ class JoinedArray:
     @cached_property
     def is_passthrough(self) -> NDArray[np.bool_]:
         """Whether chunks of each granule may pass unchanged, of shape (n,)."""
-        unchanged = [self.encoding.accepts_unchanged(v) for v in self.inventory.variants]
+        unchanged = [self.encoding.accepts_unchanged(v) for v in self.table.variants]
         stackable = self.axis is not None or with_leading_axis(self.encoding.codecs) is not None
-        chunks = self.inventory.chunk_shapes
+        chunks = self.table.chunk_shapes
         same_chunks = chunks == np.array(self.chunk_shape, dtype=np.int64)
         aligned = self.starts % np.maximum(chunks, 1) == 0
         if self.axis is not None:
             same_chunks[:, self.axis] = True
-        passthrough = np.array(unchanged, dtype=bool)[self.inventory.variant_index] & stackable
+        passthrough = np.array(unchanged, dtype=bool)[self.table.variant_index] & stackable
         return np.asarray(passthrough & same_chunks.all(axis=1) & aligned.all(axis=1))
 
     @cached_property
     def all_passthrough(self) -> NDArray[np.bool_]:
         """Whether all chunks of each granule pass unchanged, of shape (n,)."""
-        chunks = np.maximum(self.inventory.chunk_shapes, 1)
+        chunks = np.maximum(self.table.chunk_shapes, 1)
         # A chunk that is cut off by the granule's end, where the joined array goes on.
         overlong = (self.lengths % chunks != 0) & (self.lengths < self._extent)
         if self.axis is not None:
@@ -129,9 +129,9 @@ class JoinedArray:
             json.dumps(variant["fill_value"]) == fill
             and json.dumps(variant["data_type"]) == data_type
             and self.encoding.accepts_unchanged({**variant, "codecs": list(self.encoding.codecs)})
-            for variant in self.inventory.variants
+            for variant in self.table.variants
         ]
-        return np.array(same, dtype=bool)[self.inventory.variant_index]
+        return np.array(same, dtype=bool)[self.table.variant_index]
 
     def without_shards(self) -> JoinedArray:
         """Return the array without sharding where chunks are computed.
@@ -146,14 +146,14 @@ class JoinedArray:
     @cached_property
     def encoder(self) -> ChunkEncoder:
         """What encodes computed chunks."""
-        return ChunkEncoder(self.encoding, self.inventory.rank)
+        return ChunkEncoder(self.encoding, self.table.rank)
 
     @cached_property
     def chunk_lengths(self) -> list[NDArray[np.int64]]:
         """The lengths of the chunks along `axis`, for each granule."""
         assert self.axis is not None
         lengths = self.lengths[:, self.axis].tolist()
-        chunks = np.maximum(self.inventory.chunk_shapes[:, self.axis], 1).tolist()
+        chunks = np.maximum(self.table.chunk_shapes[:, self.axis], 1).tolist()
         result = []
         for length, chunk in zip(lengths, chunks, strict=True):
             count, remainder = divmod(length, chunk)
@@ -192,7 +192,7 @@ class JoinedArray:
         else:
             pieces = np.concatenate([*self.chunk_lengths, np.empty(0, dtype=np.int64)])
             if self.is_regular:
-                longest = self.inventory.chunk_shapes[:, self.axis].max(initial=1)
+                longest = self.table.chunk_shapes[:, self.axis].max(initial=1)
                 chunks[self.axis] = int(pieces[0]) if len(pieces) else int(longest)
             else:
                 chunks[self.axis] = _run_lengths(pieces)
@@ -239,7 +239,7 @@ class JoinedArray:
         member = int(np.searchsorted(self.chunk_offsets, index[axis], side="right")) - 1
         own = np.array(index, dtype=np.int64)
         own[axis] -= self.chunk_offsets[member]
-        shape[axis] = self.inventory.chunk_shapes[member, axis]
+        shape[axis] = self.table.chunk_shapes[member, axis]
         start = own * shape
         shape[axis] = self.chunk_lengths[member][own[axis]]
         return member, start, shape
@@ -250,7 +250,7 @@ class JoinedArray:
         """Return the key below its granule of a chunk that passes unchanged, else None."""
         if not self.is_passthrough[member]:
             return None
-        chunks = self.inventory.chunk_shapes[member]
+        chunks = self.table.chunk_shapes[member]
         extent = self._extent
         if self.axis is not None:
             if shape[self.axis] != chunks[self.axis]:
@@ -261,9 +261,9 @@ class JoinedArray:
         if np.any(np.minimum(start + shape, extent) > self.lengths[member]):
             return None
         own = (self.starts[member] + start) // np.maximum(chunks, 1)
-        variant = self.inventory.variants[self.inventory.variant_index[member]]
+        variant = self.table.variants[self.table.variant_index[member]]
         encoding = parse_chunk_key_encoding(variant["chunk_key_encoding"])
-        return join(self.inventory.path, encoding.encode_chunk_key(tuple(own.tolist())))
+        return join(self.table.path, encoding.encode_chunk_key(tuple(own.tolist())))
 
     def find(self, reader: GranuleReader, key: str) -> ChunkSource:
         """Return where the chunk at `key` comes from."""
@@ -294,8 +294,8 @@ class JoinedArray:
         return TranscodedChunk(
             reader,
             int(self.rows[member]),
-            self.inventory.path,
-            self.inventory.document(member),
+            self.table.path,
+            self.table.document(member),
             tuple(map(slice, begin.tolist(), end.tolist())),
             tuple(shape.tolist()),
             self.encoder,

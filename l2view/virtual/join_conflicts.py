@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from l2view.arrays.cf import KIND, Packing, meaning_of
 from l2view.errors import L2ViewWarning, warn
-from l2view.granules.inventory import ArrayInventory, Inventory
 from l2view.granules.profile import with_leading_axis
+from l2view.granules.table import ArrayTable, GranuleTable
 from l2view.stores.hierarchy import JSON
 from l2view.text import join_names
 from l2view.virtual.granules import Granules
@@ -58,7 +58,7 @@ class MemberArrays:
         The granules of the view.
     rows
         Those with such an array, of shape (n,).
-    inventory
+    table
         Their arrays.
     axis
         The axis along which they are concatenated, None in a stack.
@@ -66,13 +66,13 @@ class MemberArrays:
 
     granules: Granules
     rows: NDArray[np.int64]
-    inventory: ArrayInventory
+    table: ArrayTable
     axis: int | None
 
     @property
     def lengths(self) -> NDArray[np.int64]:
         """How much is shown of each along each axis, of shape (n, rank)."""
-        return self.inventory.ends - self.inventory.begins
+        return self.table.ends - self.table.begins
 
     def across(self, columns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the columns of the axes that the granules must agree in."""
@@ -84,7 +84,7 @@ class MemberArrays:
 
     def conflicts(self, options: JoinOptions) -> list[str]:
         """Return what keeps the arrays from being joined."""
-        path, variants = self.inventory.path, self.inventory.variants
+        path, variants = self.table.path, self.table.variants
         meanings = [meaning_of(variant) for variant in variants]
         problems = [
             f"{conflict}, which no encoding makes the same; leave it out with variables="
@@ -105,7 +105,7 @@ class MemberArrays:
         attributes = [packing.attributes for packing in packings]
         conflicts = self._attribute_conflicts(encoded, attributes, lambda _, a, b: bool(a == b))
         problems += [conflict + advice for _, conflict in conflicts]
-        chunks = self._length_conflicts(self.inventory.chunk_shapes, "chunks of")
+        chunks = self._length_conflicts(self.table.chunk_shapes, "chunks of")
         problems += [conflict + advice for conflict in chunks]
         if self.axis is None and with_leading_axis(variants[0]["codecs"]) is None:
             codecs = join_names(codec["name"] for codec in variants[0]["codecs"])
@@ -117,7 +117,7 @@ class MemberArrays:
     def warn_of_kinds(self) -> None:
         """Warn where the values are of different things, or lie in different CRSs."""
         for name in sorted(KIND):
-            values = [variant["attributes"].get(name) for variant in self.inventory.variants]
+            values = [variant["attributes"].get(name) for variant in self.table.variants]
             stated = [i for i, value in enumerate(values) if value is not None]
             for variant in stated:
                 if values[variant] != values[stated[0]]:
@@ -133,7 +133,7 @@ class MemberArrays:
             member = int(differing[0])
             first, second = (tuple(columns[i].tolist()) for i in (0, member))
             yield (
-                f"{self.inventory.path} has {kind} {first} in {self.name(0)} and {second} in "
+                f"{self.table.path} has {kind} {first} in {self.name(0)} and {second} in "
                 f"{self.name(member)}"
             )
 
@@ -161,20 +161,18 @@ class MemberArrays:
         """Return a message on two variants' values, each with a granule that has it."""
         texts = []
         for variant in variants:
-            member = int(np.flatnonzero(self.inventory.variant_index == variant)[0])
+            member = int(np.flatnonzero(self.table.variant_index == variant)[0])
             value = "none" if values[variant] is None else repr(values[variant])
             texts.append(f"{value} in {self.name(member)}")
-        return f"{self.inventory.path}: {name} is {' and '.join(texts)}"
+        return f"{self.table.path}: {name} is {' and '.join(texts)}"
 
 
-def dimension_conflicts(
-    granules: Granules, inventories: Sequence[Inventory], dim: str
-) -> list[str]:
+def dimension_conflicts(granules: Granules, tables: Sequence[GranuleTable], dim: str) -> list[str]:
     """Return where arrays of one group of a granule have different lengths along a dimension."""
     problems = []
-    for inventory in inventories:
+    for table in tables:
         first_of_group: dict[str, tuple[str, NDArray[np.int64]]] = {}
-        for path, array in inventory.arrays.items():
+        for path, array in table.arrays.items():
             if dim not in array.dimensions:
                 continue
             lengths = (array.ends - array.begins)[:, array.dimensions.index(dim)]
@@ -182,7 +180,7 @@ def dimension_conflicts(
             sibling, expected = first_of_group.setdefault(group, (path, lengths))
             differing = np.flatnonzero(expected != lengths)
             if len(differing):
-                name = granules.name(int(inventory.rows[differing[0]]))
+                name = granules.name(int(table.rows[differing[0]]))
                 problems.append(
                     f"{path} and {sibling} have different lengths along {dim} in {name}; leave "
                     "one of them out with variables="

@@ -1,6 +1,6 @@
 """The plan of joined granules: which of them go together, in what encoding, under which names.
 
-It is made of what the layout tells of all granules together (`l2view.granules.inventory`).
+It is made of what the layout tells of all granules together (`l2view.granules.table`).
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from l2view.arrays.cf import (
 from l2view.arrays.dtypes import common_dtype, native_dtype
 from l2view.arrays.encoding import ArrayEncoding
 from l2view.errors import L2ViewWarning, MissingGranuleWarning, ShapeError, warn
-from l2view.granules.inventory import ArrayInventory, Inventory, shared_attributes
 from l2view.granules.profile import with_leading_axis
+from l2view.granules.table import ArrayTable, GranuleTable, shared_attributes
 from l2view.stores.hierarchy import JSON, join
 from l2view.text import first_line, join_names, unknown_name
 from l2view.virtual.fields import DIMENSION, free_name
@@ -77,12 +77,12 @@ def plan_join(tree: Tree, options: JoinOptions) -> JoinedView:
         )
     if options.layout == "concat" and options.dim is None:
         raise ShapeError('layout="concat" joins along a dimension of the arrays: name it with dim=')
-    stored = [inventory for inventory, _ in sync(tree.inventories())]
-    inventories = [_select_variables(inventory, tree) for inventory in stored]
-    _warn_of_missing(tree, inventories)
-    structures = _by_structure(inventories, options)
-    if inventories and not structures:
-        paths = join_names(sorted({path for inventory in stored for path in inventory.arrays}))
+    stored = [table for table, _ in sync(tree.tables())]
+    tables = [_select_variables(table, tree) for table in stored]
+    _warn_of_missing(tree, tables)
+    structures = _by_structure(tables, options)
+    if tables and not structures:
+        paths = join_names(sorted({path for table in stored for path in table.arrays}))
         raise ShapeError(f"no array matches variables={list(tree.variables or ())}: {paths}")
     if options.layout == "concat" and tree.granules and structures:
         _require_dimension(tree, structures, str(options.dim))
@@ -105,18 +105,18 @@ def plan_join(tree: Tree, options: JoinOptions) -> JoinedView:
     return JoinedView(tree, options, description, dict(zip(names, groups, strict=True)))
 
 
-def _select_variables(inventory: Inventory, tree: Tree) -> Inventory:
+def _select_variables(table: GranuleTable, tree: Tree) -> GranuleTable:
     """Return the arrays that a view shows, the bounds of times with the units of the times."""
-    arrays = dict(inventory.arrays)
-    for path, array in inventory.arrays.items():
+    arrays = dict(table.arrays)
+    for path, array in table.arrays.items():
         for name in {v["attributes"].get(n) for v in array.variants for n in BOUNDS} - {None}:
             bounds = join(path.rpartition("/")[0], str(name))
             if bounds in arrays and bounds != path:
                 arrays[bounds] = _with_time_units(arrays[bounds], array)
-    return replace(inventory, arrays={p: a for p, a in arrays.items() if tree.shows(p)})
+    return replace(table, arrays={p: a for p, a in arrays.items() if tree.shows(p)})
 
 
-def _with_time_units(bounds: ArrayInventory, times: ArrayInventory) -> ArrayInventory:
+def _with_time_units(bounds: ArrayTable, times: ArrayTable) -> ArrayTable:
     """Return bounds with the units and calendar of their times, where they have none."""
     pairs, index = np.unique(
         np.stack([bounds.variant_index, times.variant_index], axis=1), axis=0, return_inverse=True
@@ -132,8 +132,8 @@ def _with_time_units(bounds: ArrayInventory, times: ArrayInventory) -> ArrayInve
     )
 
 
-def _warn_of_missing(tree: Tree, inventories: Sequence[Inventory]) -> None:
-    rows = np.concatenate([NO_ROWS, *(inventory.rows for inventory in inventories)])
+def _warn_of_missing(tree: Tree, tables: Sequence[GranuleTable]) -> None:
+    rows = np.concatenate([NO_ROWS, *(table.rows for table in tables)])
     missing = np.setdiff1d(np.arange(len(tree.granules)), rows)
     if len(missing):
         names, collection = tree.granules.sample_names(missing), tree.description["collection"]
@@ -144,21 +144,21 @@ def _warn_of_missing(tree: Tree, inventories: Sequence[Inventory]) -> None:
         )
 
 
-def _by_structure(inventories: Sequence[Inventory], options: JoinOptions) -> list[list[Inventory]]:
-    """Return the inventories with arrays, those together that are joined with one another."""
+def _by_structure(tables: Sequence[GranuleTable], options: JoinOptions) -> list[list[GranuleTable]]:
+    """Return the tables with arrays, those together that are joined with one another."""
     compared = () if options.encoding == "unify" else ("data_type", "codecs", "fill_value")
-    structures: dict[str, list[Inventory]] = {}
-    for inventory in inventories:
+    structures: dict[str, list[GranuleTable]] = {}
+    for table in tables:
         structure = {
             path: [array.rank, array.dimensions, *(array.variants[0][name] for name in compared)]
-            for path, array in sorted(inventory.arrays.items())
+            for path, array in sorted(table.arrays.items())
         }
         if structure:
-            structures.setdefault(json.dumps(structure), []).append(inventory)
+            structures.setdefault(json.dumps(structure), []).append(table)
     return list(structures.values())
 
 
-def _require_dimension(tree: Tree, structures: Sequence[Sequence[Inventory]], dim: str) -> None:
+def _require_dimension(tree: Tree, structures: Sequence[Sequence[GranuleTable]], dim: str) -> None:
     """Raise where granules have no dimension of that name."""
     dimensions = [
         {name for array in members[0].arrays.values() for name in array.dimensions if name}
@@ -167,10 +167,10 @@ def _require_dimension(tree: Tree, structures: Sequence[Sequence[Inventory]], di
     if not any(dim in dims for dims in dimensions):
         raise ShapeError(unknown_name("dimension", dim, sorted(set().union(*dimensions))))
     lacking = [
-        inventory.rows
+        table.rows
         for members, dims in zip(structures, dimensions, strict=True)
         if dim not in dims
-        for inventory in members
+        for table in members
     ]
     if lacking:
         rows = np.sort(np.concatenate(lacking))
@@ -199,9 +199,9 @@ class _Planner:
         lines = [*self.problems[:MAX_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]
         raise ShapeError(f"the granules can't be {how}:\n  " + "\n  ".join(lines))
 
-    def group(self, members: Sequence[Inventory]) -> JoinedGroup:
+    def group(self, members: Sequence[GranuleTable]) -> JoinedGroup:
         """Return the joined arrays of granules of one structure."""
-        rows = np.concatenate([inventory.rows for inventory in members])
+        rows = np.concatenate([table.rows for table in members])
         order = np.argsort(rows, kind="stable")
         rows, paths = rows[order], members[0].arrays
         dimension = self._dimension(paths)
@@ -210,8 +210,8 @@ class _Planner:
             self.problems.extend(dimension_conflicts(self.tree.granules, members, dim))
         arrays = {}
         for path in paths:
-            inventory = _merge_arrays([inventory.arrays[path] for inventory in members], order)
-            array = self._array(rows, inventory, dimension)
+            table = _merge_arrays([table.arrays[path] for table in members], order)
+            array = self._array(rows, table, dimension)
             if array is not None:
                 arrays[path] = array
         attributes = _group_attributes(members, arrays)
@@ -223,7 +223,7 @@ class _Planner:
         attributes[""] = _with_coordinates(attributes.get("", {}), names)
         return group
 
-    def _dimension(self, arrays: Mapping[str, ArrayInventory]) -> str:
+    def _dimension(self, arrays: Mapping[str, ArrayTable]) -> str:
         """Return the name of the dimension with an element a granule."""
         fields, dim = self.tree.granules.fields, self.options.dim
         names = {n for array in arrays.values() for n in array.dimensions if n is not None}
@@ -241,20 +241,20 @@ class _Planner:
         return dim
 
     def _array(
-        self, rows: NDArray[np.int64], inventory: ArrayInventory, dimension: str
+        self, rows: NDArray[np.int64], table: ArrayTable, dimension: str
     ) -> JoinedArray | None:
         """Return the joined array of some granules' arrays, None where there are problems."""
-        options, names = self.options, inventory.dimensions
+        options, names = self.options, table.dimensions
         axis = None
         if options.layout == "concat" and options.dim in names:
             axis = names.index(options.dim)
             if names.count(options.dim) > 1:
                 self.problems.append(
-                    f"{inventory.path} has the dimension {options.dim} twice; leave it out with "
+                    f"{table.path} has the dimension {options.dim} twice; leave it out with "
                     "variables="
                 )
                 return None
-        members = MemberArrays(self.tree.granules, rows, inventory, axis)
+        members = MemberArrays(self.tree.granules, rows, table, axis)
         if conflicts := members.conflicts(options):
             self.problems.extend(conflicts)
             return None
@@ -264,38 +264,37 @@ class _Planner:
         compared = members.across(members.lengths)
         is_padded = bool((compared != compared[:1]).any())
         try:
-            encoding = _choose_encoding(inventory, options, is_padded, in_stack=axis is None)
+            encoding = _choose_encoding(table, options, is_padded, in_stack=axis is None)
         except (ValueError, TypeError, OverflowError) as error:  # of NumPy's, zarr's and xarray's
             self.problems.append(
-                f"{inventory.path} can't be brought into one encoding ({first_line(error)}); "
+                f"{table.path} can't be brought into one encoding ({first_line(error)}); "
                 "leave it out with variables="
             )
             return None
         members.warn_of_kinds()
         if is_padded and encoding.dtype.kind in "iub" and not encoding.has_missing:
             warn(
-                f"{inventory.path} has no fill value of its own: {encoding.fill_value!r} stands "
+                f"{table.path} has no fill value of its own: {encoding.fill_value!r} stands "
                 "for what isn't there, beyond the sizes of each granule that the view tells",
                 L2ViewWarning,
             )
         return JoinedArray(
             rows,
-            replace(inventory, attributes={}),
+            replace(table, attributes={}),
             encoding,
-            _joined_attributes(inventory, encoding),
+            _joined_attributes(table, encoding),
             names if axis is not None else (dimension, *names),
             tuple(shape.tolist()) if axis is not None else (len(rows), *shape.tolist()),
-            _common_chunks(inventory, axis),
+            _common_chunks(table, axis),
             axis,
         ).without_shards()
 
 
-def _group_attributes(members: Sequence[Inventory], arrays: Collection[str]) -> dict[str, JSON]:
+def _group_attributes(members: Sequence[GranuleTable], arrays: Collection[str]) -> dict[str, JSON]:
     """Return the attributes that the granules' groups share, by path."""
     groups = {
         path: _shared_by_all(
-            inventory.groups[path].attributes if path in inventory.groups else {}
-            for inventory in members
+            table.groups[path].attributes if path in table.groups else {} for table in members
         )
         for path in members[0].groups
     }
@@ -318,22 +317,22 @@ def _shared_by_all(attributes: Iterable[JSON]) -> JSON:
     return shared or {}
 
 
-def _joined_attributes(inventory: ArrayInventory, encoding: ArrayEncoding) -> JSON:
+def _joined_attributes(table: ArrayTable, encoding: ArrayEncoding) -> JSON:
     """Return the attributes that all granules share, and those of the encoding."""
-    variants = [variant["attributes"] for variant in inventory.variants]
+    variants = [variant["attributes"] for variant in table.variants]
     packed = any(not attributes.keys().isdisjoint(SCALING) for attributes in variants)
     dropped = (PACKING | RANGES) if encoding.decoded and packed else PACKING
-    if (encoding.decoded or is_time(inventory.attributes)) and any(map(is_time, variants)):
+    if (encoding.decoded or is_time(table.attributes)) and any(map(is_time, variants)):
         dropped |= TIMES
-    attributes = {n: value for n, value in inventory.attributes.items() if n not in dropped}
+    attributes = {n: value for n, value in table.attributes.items() if n not in dropped}
     # What means the same may be told in other words by some granules.
-    meaning = meaning_of(inventory.variants[0])
+    meaning = meaning_of(table.variants[0])
     added = {name: value for name, value in meaning.items() if name not in attributes}
     return attributes | added | encoding.attributes
 
 
-def _merge_arrays(arrays: Sequence[ArrayInventory], order: NDArray[np.intp]) -> ArrayInventory:
-    """Return the arrays of several inventories as one, in the order of the granules."""
+def _merge_arrays(arrays: Sequence[ArrayTable], order: NDArray[np.intp]) -> ArrayTable:
+    """Return the arrays of several tables as one, in the order of the granules."""
     variants: dict[str, JSON] = {}
     numbers: dict[str, int] = {}
     indices = []
@@ -349,7 +348,7 @@ def _merge_arrays(arrays: Sequence[ArrayInventory], order: NDArray[np.intp]) -> 
         for name in ("shapes", "chunk_shapes", "begins", "ends")
     )
     is_cropped = any(array.starts is not None for array in arrays)
-    return ArrayInventory(
+    return ArrayTable(
         arrays[0].path,
         tuple(variants.values()),
         np.concatenate(indices)[order],
@@ -361,11 +360,11 @@ def _merge_arrays(arrays: Sequence[ArrayInventory], order: NDArray[np.intp]) -> 
     )
 
 
-def _common_chunks(inventory: ArrayInventory, axis: int | None) -> tuple[int, ...]:
+def _common_chunks(table: ArrayTable, axis: int | None) -> tuple[int, ...]:
     """Return the chunk shape that most granules have, the larger of two that come as often."""
-    if inventory.rank == 0 or not len(inventory.shapes):
-        return (1,) * inventory.rank
-    chunks = inventory.chunk_shapes.copy()
+    if table.rank == 0 or not len(table.shapes):
+        return (1,) * table.rank
+    chunks = table.chunk_shapes.copy()
     if axis is not None:
         chunks[:, axis] = 1
     shapes, counts = np.unique(chunks, axis=0, return_counts=True)
@@ -375,12 +374,12 @@ def _common_chunks(inventory: ArrayInventory, axis: int | None) -> tuple[int, ..
 
 
 def _choose_encoding(
-    inventory: ArrayInventory, options: JoinOptions, is_padded: bool, in_stack: bool
+    table: ArrayTable, options: JoinOptions, is_padded: bool, in_stack: bool
 ) -> ArrayEncoding:
     """Return the encoding that lets most chunks pass unchanged."""
-    weights = np.bincount(inventory.variant_index, minlength=len(inventory.variants))
-    packings = [Packing.of_document(variant) for variant in inventory.variants]
-    weighted = list(zip(inventory.variants, packings, weights.tolist(), strict=True))
+    weights = np.bincount(table.variant_index, minlength=len(table.variants))
+    packings = [Packing.of_document(variant) for variant in table.variants]
+    weighted = list(zip(table.variants, packings, weights.tolist(), strict=True))
     common, packing, _ = weighted[int(np.argmax(weights))]
     same_numbers = all(
         variant["data_type"] == common["data_type"] and variant_packing == packing

@@ -33,8 +33,8 @@ from l2view.granules.chunks import (
     iterate_sync,
     stored_chunks,
 )
-from l2view.granules.inventory import ArrayInventory, Inventory
 from l2view.granules.reader import GranuleReader
+from l2view.granules.table import ArrayTable, GranuleTable
 from l2view.stores.hierarchy import JSON
 from l2view.virtual.tree import Tree
 
@@ -53,19 +53,19 @@ SCHEMA = pa.schema(
 """The columns of a table of references."""
 
 
-async def inventory_chunks(
-    reader: GranuleReader, inventory: Inventory, locations: Sequence[Location], path: str
+async def array_chunks(
+    reader: GranuleReader, table: GranuleTable, locations: Sequence[Location], path: str
 ) -> AsyncIterator[ChunkTable]:
     """Yield the chunks that there are of the arrays at `path`, by the indices shown."""
-    array = inventory.arrays[path]
+    array = table.arrays[path]
     counts = array.grids.prod(axis=1)
     stored_grids = -(-array.shapes // np.maximum(array.chunk_shapes, 1))
-    for source in reader.layout.sources(inventory, locations, path):
+    for source in reader.layout.sources(table, locations, path):
         remaining = int(counts[source.members].sum())
         variant = array.variants[array.variant_index[int(source.members[0])]]
         encoding = parse_chunk_key_encoding(variant["chunk_key_encoding"])
-        async for table in stored_chunks(reader.source, source, stored_grids, encoding):
-            chunks = table if array.starts is None else _crop_chunks(table, array)
+        async for chunks in stored_chunks(reader.source, source, stored_grids, encoding):
+            chunks = chunks if array.starts is None else _crop_chunks(chunks, array)
             remaining -= len(chunks)
             if len(chunks):
                 yield chunks
@@ -73,7 +73,7 @@ async def inventory_chunks(
                 break
 
 
-def _crop_chunks(chunks: ChunkTable, array: ArrayInventory) -> ChunkTable:
+def _crop_chunks(chunks: ChunkTable, array: ArrayTable) -> ChunkTable:
     """Return those chunks that are shown, with the indices that they then have."""
     index = chunks.index - array.first_chunks[chunks.members]
     inside = ((index >= 0) & (index < array.grids[chunks.members])).all(axis=1)
@@ -93,19 +93,19 @@ def references(tree: Tree) -> pa.RecordBatchReader:
 
 def _batches(tree: Tree) -> Iterator[pa.RecordBatch]:
     names = tree.granules.names.cast(pa.large_string())
-    for inventory, locations in sync(tree.inventories()):
-        for path, array in inventory.arrays.items():
+    for table, locations in sync(tree.tables()):
+        for path, array in table.arrays.items():
             if not tree.shows(path):
                 continue
             offsets = chunk_offsets(array.grids)
             stored = np.zeros(int(offsets[-1]), dtype=bool)
-            for chunks in iterate_sync(inventory_chunks(tree.reader, inventory, locations, path)):
+            for chunks in iterate_sync(array_chunks(tree.reader, table, locations, path)):
                 stored[chunk_numbers(chunks.members, chunks.index, array.grids, offsets)] = True
-                yield _batch(chunks, inventory.rows, path, names)
+                yield _batch(chunks, table.rows, path, names)
             missing = np.flatnonzero(~stored)
             for start in range(0, len(missing), BATCH):
                 chunks = _missing_chunks(missing[start : start + BATCH], array.grids, offsets)
-                yield _batch(chunks, inventory.rows, path, names)
+                yield _batch(chunks, table.rows, path, names)
 
 
 def chunk_offsets(grids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -176,9 +176,9 @@ def nbytes_by_container(tree: Tree) -> dict[str, int]:
     """
     containers = _containers(tree.source)
     totals: dict[str, int] = {}
-    for inventory, locations in sync(tree.inventories()):
-        for path in filter(tree.shows, inventory.arrays):
-            for chunks in iterate_sync(inventory_chunks(tree.reader, inventory, locations, path)):
+    for table, locations in sync(tree.tables()):
+        for path in filter(tree.shows, table.arrays):
+            for chunks in iterate_sync(array_chunks(tree.reader, table, locations, path)):
                 for container, size in _sizes(chunks, containers, tree.description):
                     totals[container] = totals.get(container, 0) + size
     return dict(sorted(totals.items()))

@@ -20,8 +20,8 @@ from l2view.errors import (
     warn,
 )
 from l2view.granules import Layout, Location
-from l2view.granules.inventory import Inventory
 from l2view.granules.reader import GranuleReader
+from l2view.granules.table import GranuleTable
 from l2view.stores.composed import ChunkSource, resolve_chunk
 from l2view.stores.hierarchy import JSON, METADATA_KEYS, join
 from l2view.text import unknown_name
@@ -111,10 +111,10 @@ class Tree:
             Naming the arrays that there are.
         """
         locations = [self.granules.location(row) for row in range(min(len(self.granules), 1))]
-        for inventory in sync(self.layout.inventory(locations, frozenset())):
+        for table in sync(self.layout.tables(locations, frozenset())):
             for path in paths:
-                if path not in inventory.arrays:
-                    raise QueryError(unknown_name("array", path, sorted(inventory.arrays)))
+                if path not in table.arrays:
+                    raise QueryError(unknown_name("array", path, sorted(table.arrays)))
 
     def crop_to(self, crop: Crop, options: JSON) -> Tree:
         """Return the tree with its arrays cropped; `options` describe the crop."""
@@ -186,9 +186,9 @@ class Tree:
         await self.layout.prefetch(nodes)
         return [await self.document(path) for path in paths]
 
-    async def inventories(
+    async def tables(
         self, relevant: frozenset[str] = RELEVANT
-    ) -> list[tuple[Inventory, list[Location]]]:
+    ) -> list[tuple[GranuleTable, list[Location]]]:
         """Describe the granules' arrays profile by profile, with the granules' locations.
 
         Parameters
@@ -197,15 +197,10 @@ class Tree:
             The attributes by which nodes are told apart.
         """
         locations = [self.granules.location(row) for row in range(len(self.granules))]
-        inventories = await self.layout.inventory(locations, relevant)
+        tables = await self.layout.tables(locations, relevant)
         if self.crop is not None:
-            inventories = [
-                await self.crop.crop_inventory(self.reader, each) for each in inventories
-            ]
-        return [
-            (inventory, [locations[row] for row in inventory.rows.tolist()])
-            for inventory in inventories
-        ]
+            tables = [await self.crop.crop_table(self.reader, each) for each in tables]
+        return [(table, [locations[row] for row in table.rows.tolist()]) for table in tables]
 
     def shows(self, path: str) -> bool:
         """Return whether the array at `path` below a granule is among the variables."""

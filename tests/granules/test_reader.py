@@ -56,12 +56,12 @@ def test_a_granule_is_a_zarr_store(reader: GranuleReader, row: int) -> None:
         sync(store.set("zarr.json", cpu.Buffer.from_bytes(b"{}")))
 
 
-def test_arrays_are_opened_by_inventories(reader: GranuleReader) -> None:
+def test_arrays_are_opened_by_tables(reader: GranuleReader) -> None:
     locations = [reader.granules.location(row) for row in range(2)]
-    for inventory in sync(reader.layout.inventory(locations, RELEVANT)):
-        (array,) = inventory.arrays.values()
+    for table in sync(reader.layout.tables(locations, RELEVANT)):
+        (array,) = table.arrays.values()
         decoders = [ValueDecoder.of_document(variant) for variant in array.variants]
-        for member, row in enumerate(inventory.rows.tolist()):
+        for member, row in enumerate(table.rows.tolist()):
             stored = reader.stored_array(row, array, member, decoders)
             assert stored.name == f"{'GA'[row]}/{array.path}"
             window = (range(1, 3), range(4))

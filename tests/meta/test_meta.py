@@ -409,7 +409,7 @@ def test_dataset_methods(small_ranges: None) -> None:
     with pytest.raises(FieldError, match='no field "nme"; did you mean "name"'):
         meta.to_table(columns=["nme"])
     fragments = list(meta.get_fragments())
-    assert fragments[0].part.runs[0].start == 0
+    assert fragments[0].partition.runs[0].start == 0
     counts = [fragment.scanner(columns=["n"]).to_table().num_rows for fragment in fragments]
     assert sum(counts) == 400
     batches = list(meta.to_batches(columns=["n"], batch_size=30))

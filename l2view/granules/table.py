@@ -1,6 +1,6 @@
 """What many granules' arrays are, as columns: the ground on which granules are joined.
 
-A document describes one array of one granule. An inventory describes that array of all granules
+A document describes one array of one granule. A table describes that array of all granules
 of a profile, with what they have in common once.
 """
 
@@ -19,7 +19,7 @@ from l2view.stores.hierarchy import JSON
 
 
 @dataclass(frozen=True)
-class ArrayInventory:
+class ArrayTable:
     """One array of n granules.
 
     Attributes
@@ -75,8 +75,8 @@ class ArrayInventory:
         variant = self.variants[self.variant_index[member]]
         return grid_document(variant, self.shapes[member], self.chunk_shapes[member])
 
-    def narrow(self, relevant: frozenset[str]) -> ArrayInventory:
-        """Return the inventory with fewer variants: those that differ in `relevant` attributes."""
+    def narrow(self, relevant: frozenset[str]) -> ArrayTable:
+        """Return the table with fewer variants: those that differ in `relevant` attributes."""
         narrowed = Variants(relevant)
         numbers = [
             narrowed.number(json.dumps(variant, sort_keys=True), partial(dict, variant))
@@ -103,8 +103,8 @@ def grid_document(variant: JSON, shape: NDArray[np.int64], chunks: NDArray[np.in
 
 
 @dataclass(frozen=True)
-class GroupInventory:
-    """One group of n granules, as an `ArrayInventory` has arrays; a variant is its attributes."""
+class GroupTable:
+    """One group of n granules, as an `ArrayTable` has arrays; a variant is its attributes."""
 
     variants: tuple[JSON, ...]
     variant_index: NDArray[np.int32]
@@ -112,7 +112,7 @@ class GroupInventory:
 
 
 @dataclass(frozen=True)
-class Inventory:
+class GranuleTable:
     """The arrays and groups, by path, of the n granules of one profile.
 
     `rows` are the granules, of shape (n,), ascending; the group ``""`` is the granule itself.
@@ -120,8 +120,8 @@ class Inventory:
 
     name: str
     rows: NDArray[np.int64]
-    arrays: Mapping[str, ArrayInventory]
-    groups: Mapping[str, GroupInventory]
+    arrays: Mapping[str, ArrayTable]
+    groups: Mapping[str, GroupTable]
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ class SourceArray:
         The first index of the chunks of each granule, of shape (n,); None where the array is
         that of one granule alone, and the indices are its own.
     members
-        The granules' positions in the inventory, of shape (n,).
+        The granules' positions in the table, of shape (n,).
     """
 
     path: str
@@ -189,10 +189,10 @@ class Variants:
             numbers[row] = self.number(text, partial(document, patch))
         return numbers
 
-    def group(self, index: NDArray[np.int32]) -> GroupInventory:
-        """Return the inventory of a group whose documents these are."""
+    def group(self, index: NDArray[np.int32]) -> GroupTable:
+        """Return the table of a group whose documents these are."""
         variants = tuple(document["attributes"] for document in self.documents.values())
-        return GroupInventory(variants, index, self.shared or {})
+        return GroupTable(variants, index, self.shared or {})
 
 
 def shared_attributes(shared: JSON | None, attributes: JSON) -> JSON:
