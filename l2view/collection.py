@@ -16,10 +16,8 @@ from zarr.core.sync import sync
 
 from l2view.cells.granules import cells
 from l2view.cells.scan import MAX_CELLS
-from l2view.display.html import summary_html
 from l2view.display.plot import outline_rows, plot_footprints
 from l2view.display.summary import Summary, summarize_collection
-from l2view.display.text import summary_text
 from l2view.errors import (
     FieldError,
     IngestError,
@@ -199,10 +197,10 @@ class Collection:
         return self.table.rows
 
     def __repr__(self) -> str:
-        return summary_text(self.summary())
+        return str(self.summary())
 
     def _repr_html_(self) -> str:
-        return summary_html(self.summary())
+        return self.summary().to_html()
 
     def summary(self) -> Summary:
         """Return what the collection holds, as text and footprints."""

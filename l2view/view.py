@@ -12,11 +12,9 @@ from zarr.storage import StorePath
 
 from l2view.cells.granules import cells
 from l2view.cells.scan import MAX_CELLS
-from l2view.display.html import summary_html
 from l2view.display.plot import plot_footprints
 from l2view.display.quicklook import plot_granules
 from l2view.display.summary import Summary, summarize_view
-from l2view.display.text import summary_text
 from l2view.errors import QueryError, ShapeError
 from l2view.export.zarr import to_zarr
 from l2view.mosaic.api import explain_mosaic, mosaic
@@ -99,10 +97,10 @@ class View(zarr.Group):
         return True
 
     def __repr__(self) -> str:
-        return summary_text(self.summary())
+        return str(self.summary())
 
     def _repr_html_(self) -> str:
-        return summary_html(self.summary())
+        return self.summary().to_html()
 
     def summary(self) -> Summary:
         """Return what the view holds, as text and footprints."""

@@ -10,7 +10,7 @@ import typer
 from l2view.cli.options import SearchOptions, StoreOptions, with_options
 from l2view.errors import QueryError
 from l2view.geolocation.bands import band_name
-from l2view.mosaic.api import explain_mosaic, require_extras, view_tree
+from l2view.mosaic.api import explain_mosaic, plan_view, require_extras
 
 OUT = "The image: OUT.tif, a Cloud-Optimized GeoTIFF, or OUT.zarr. Not with --explain."
 
@@ -82,11 +82,8 @@ def make_mosaic(
         typer.echo(explain_mosaic(view, progress=True, **spec))
         return
     with require_extras():
-        from l2view.mosaic.plan import plan_mosaic
-        from l2view.mosaic.spec import MosaicSpec
         from l2view.mosaic.write import write_mosaic
-    plan = plan_mosaic(view_tree(view), MosaicSpec(**spec))
-    write_mosaic(plan, cast("str", output), overwrite=overwrite, progress=True)
+    write_mosaic(plan_view(view, spec), cast("str", output), overwrite=overwrite, progress=True)
     typer.echo(f"wrote {output}", err=True)
 
 

@@ -54,20 +54,8 @@ def plot_footprints(
 ) -> Axes:
     """Draw the footprints of a table of granules with the coastlines around them.
 
-    Parameters
-    ----------
-    table
-        Rows with a geometry field (EPSG:4326).
-    column
-        A field to colour them by: numbers and times by a scale, the rest by a legend.
-    ax
-        Matplotlib axes to draw on, new ones by default.
-    figsize
-        The size of new axes in inches.
-    total
-        The rows that `table` is a part of, where it is.
-    style
-        For the `matplotlib.collections.PathCollection` of the footprints.
+    Numbers and times of a `column` colour them by a scale, the rest by a legend. `total` are the
+    rows that the table is a part of, and `style` is for the `PathCollection` (see `View.plot`).
 
     Raises
     ------
@@ -135,10 +123,7 @@ def _color_by(ax: Axes, paths: PathCollection, values: pa.ChunkedArray, name: st
 
 
 def to_paths(shapes: NDArray[Any]) -> tuple[list[Path], NDArray[np.int64]]:
-    """Return polygons and lines as matplotlib paths, and whose part each is.
-
-    Points become small squares.
-    """
+    """Return geometries as matplotlib paths, points as small squares, and whose part each is."""
     from matplotlib.path import Path
 
     paths, owners = [], []
@@ -146,12 +131,9 @@ def to_paths(shapes: NDArray[Any]) -> tuple[list[Path], NDArray[np.int64]]:
     for shape, owner in zip(geometries, indices, strict=True):
         geometry = shape.buffer(0.2, cap_style="square") if shape.geom_type == "Point" else shape
         for simple in shapely.get_parts(geometry):
-            rings = (
-                (simple.exterior, *simple.interiors) if simple.geom_type == "Polygon" else (simple,)
-            )
-            paths.append(
-                Path.make_compound_path(*(Path(shapely.get_coordinates(r)) for r in rings))
-            )
+            lines = shapely.get_rings(simple) if simple.geom_type == "Polygon" else [simple]
+            curves = [Path(shapely.get_coordinates(line)) for line in lines]
+            paths.append(Path.make_compound_path(*curves))
             owners.append(owner)
     return paths, np.array(owners, dtype=np.int64)
 

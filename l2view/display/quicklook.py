@@ -14,7 +14,7 @@ from zarr.core.sync import sync
 from l2view.display.plot import draw_ocean, requiring_matplotlib
 from l2view.display.svg import ocean
 from l2view.errors import FieldError, L2ViewError
-from l2view.geolocation.granule import LocatedGranule
+from l2view.geolocation.granule import LocatedGranule, Positions
 from l2view.geolocation.windows import corners_of, extremes
 from l2view.text import join_names, unknown_name
 from l2view.virtual.crop import array_windows
@@ -30,11 +30,8 @@ if TYPE_CHECKING:
 PIXELS = 300
 """The most rows and columns of a granule that are drawn."""
 
-MAX_PANELS = 16
-"""The most granules that are drawn in panels of their own, without `limit`."""
-
-MAX_ON_MAP = 64
-"""The most granules that are drawn on one map, without `limit`."""
+MAX_PANELS, MAX_ON_MAP = 16, 64
+"""The most granules that are drawn without `limit`, in panels of their own and on one map."""
 
 PERCENTILES = (2, 98)
 """Where colours begin and end, in hundredths of the values."""
@@ -45,25 +42,12 @@ SEAM = 90.0
 
 @dataclass(frozen=True)
 class GranuleImage:
-    """What is drawn of one granule.
-
-    Attributes
-    ----------
-    name
-        Its name.
-    label
-        The variable's name and unit.
-    values
-        Of shape (rows, columns), NaN where there is none.
-    lat, lon
-        Of the same shape, None where the granule doesn't say them.
-    """
+    """What is drawn of one granule: arrays of shape (rows, columns), NaN where there is none."""
 
     name: str
-    label: str
+    label: str  # the variable's name and unit
     values: NDArray[np.float64]
-    lat: NDArray[np.float64] | None
-    lon: NDArray[np.float64] | None
+    positions: Positions | None  # None where the granule doesn't say them
 
 
 def plot_granules(
@@ -93,7 +77,7 @@ def plot_granules(
     if ncols is None:
         if ax is None:
             ax = plt.figure(figsize=figsize or (9, 5), layout="constrained").add_subplot()
-        located = [image for image in images if image.lat is not None]
+        located = [image for image in images if image.positions is not None]
         if not located:
             raise L2ViewError(
                 f"{join_names(image.name for image in images)}: nothing says where their cells "
@@ -142,10 +126,10 @@ def _read_image(root: zarr.Group, tree: Tree, row: int, variable: str) -> Granul
         slice(start, stop, -(-(stop - start) // PIXELS))
         for start, stop in (windows[axis] for axis in granule.axes(path))
     )
-    lat, lon = granule.positions(path, (down, across)) or (None, None)
+    positions = granule.positions(path, (down, across))
     title, units = array.attrs.get("long_name", variable), array.attrs.get("units")
     label = f"{title} [{units}]" if units else str(title)
-    return GranuleImage(name, label, granule.image_values(path, (down, across)), lat, lon)
+    return GranuleImage(name, label, granule.image_values(path, (down, across)), positions)
 
 
 def _undrawable(root: zarr.Group, tree: Tree, variable: str) -> str:
@@ -178,7 +162,7 @@ def _shorten(name: str, most: int = 30) -> str:
 
 def _draw_panel(ax: Axes, image: GranuleImage, style: dict[str, Any]) -> AxesImage | QuadMesh:
     """Draw one granule by itself, on a map where its place is known."""
-    if image.lat is None:
+    if image.positions is None:
         ax.set(xticks=[], yticks=[])
         return ax.imshow(image.values, interpolation="nearest", **style)
     mesh = _draw_on_map(ax, image, style)
@@ -189,15 +173,14 @@ def _draw_panel(ax: Axes, image: GranuleImage, style: dict[str, Any]) -> AxesIma
 
 def _draw_on_map(ax: Axes, image: GranuleImage, style: dict[str, Any]) -> QuadMesh:
     """Draw a granule's cells at their latitudes and longitudes."""
-    assert image.lat is not None
-    assert image.lon is not None
-    lat, lon = corners_of(image.lat, image.lon)
+    assert image.positions is not None
+    lat, lon = corners_of(*image.positions)
     lon = _unwrap(lon)
     west, east = extremes(lon)
     with np.errstate(invalid="ignore"):
         # A cell on the seam of the map would be drawn all over it.
-        drawable = np.isfinite(image.lat) & np.isfinite(image.lon) & (east - west < SEAM)
-    masked = np.ma.masked_where(~drawable | ~np.isfinite(image.values), image.values)
+        drawable = np.isfinite([*image.positions, image.values]).all(axis=0) & (east - west < SEAM)
+    masked = np.ma.masked_where(~drawable, image.values)
     mesh = (_fill_from_neighbours(lon), _fill_from_neighbours(lat), masked)
     return ax.pcolormesh(*mesh, shading="flat", rasterized=True, zorder=2, **style)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pyarrow.compute as pc
 import shapely
 from numpy.typing import NDArray
 
+from l2view.display.svg import map_svg
 from l2view.errors import FieldError
 from l2view.meta.footprints import read_geometries
 from l2view.search.table import MetaTable
@@ -23,11 +25,8 @@ from l2view.virtual.store import ViewStore
 MAX_FOOTPRINTS = 400
 """The most footprints in a small map."""
 
-MAX_ROWS = 5
-"""The rows in a summary's table."""
-
-MAX_COLUMNS = 8
-"""The columns in a summary's table."""
+MAX_ROWS, MAX_COLUMNS = 5, 8
+"""The size of a summary's table."""
 
 MAX_NAMES = 3
 """The most ids of a query, and the most names of granules."""
@@ -38,36 +37,53 @@ MAX_ARRAYS = 12
 MAX_SCANNED_ROWS = 2_000_000
 """A collection with more rows is summarized without its time span."""
 
-JOIN_OPTIONS = ("dim", "encoding", "ragged")
-"""The parts of a view's description that say how its granules are joined."""
+CELL = 'style="text-align:left;padding:1px 10px 1px 0;vertical-align:top"'
+ONE_LINE = 'style="text-align:left;padding:1px 10px 1px 0;white-space:nowrap"'
 
 
 @dataclass(frozen=True)
 class Summary:
-    """The parts of a summary.
-
-    Attributes
-    ----------
-    title
-        What is summarized.
-    facts
-        Values as text, by name.
-    columns
-        The names of the columns of `rows`, "…" where there are more.
-    rows
-        The first rows, as text.
-    footprints
-        Geometries to draw (EPSG:4326), of shape (n,).
-    map_note
-        How many of the footprints the map shows, empty for all.
-    """
+    """What a collection or view holds; its text has one fact a line."""
 
     title: str
     facts: dict[str, str]
-    columns: list[str]
-    rows: list[list[str]]
-    footprints: NDArray[Any]
-    map_note: str = ""
+    columns: list[str]  # of `rows`, "…" where there are more
+    rows: list[list[str]]  # the first rows, as text
+    footprints: NDArray[Any]  # in EPSG:4326, of shape (n,)
+    map_note: str = ""  # how many of the footprints these are, empty for all
+
+    def __str__(self) -> str:
+        width = max(len(name) for name in self.facts)
+        lines = [f"<l2view {self.title}>"]
+        for name, value in self.facts.items():
+            head, *continuation = value.split("\n")
+            lines.append(f"  {name:<{width}}  {head}")
+            lines.extend(f"  {'':<{width}}  {line}" for line in continuation)
+        return "\n".join(lines)
+
+    def to_html(self) -> str:
+        """Return it as HTML, with a map of the footprints."""
+        facts = "".join(
+            f"<tr><th {CELL}>{escape(name)}</th>"
+            f"<td {CELL}>{escape(value).replace('\n', '<br>')}</td></tr>"
+            for name, value in self.facts.items()
+        )
+        head = "".join(f"<th {CELL}>{escape(name)}</th>" for name in self.columns)
+        rows = "".join(
+            "<tr>" + "".join(f"<td {ONE_LINE}>{escape(text)}</td>" for text in row) + "</tr>"
+            for row in self.rows
+        )
+        footprints = ""
+        if len(self.footprints):
+            drawing = map_svg(self.footprints, "Map of the footprints")
+            footprints = f"<div>{drawing}<div><small>{escape(self.map_note)}</small></div></div>"
+        return (
+            f'<div class="l2view"><div><strong>l2view {escape(self.title)}</strong></div>'
+            '<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start">'
+            f"<table>{facts}</table>{footprints}</div>"
+            '<div style="overflow-x:auto">'
+            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></div>"
+        )
 
 
 def summarize_view(store: ViewStore) -> Summary:
@@ -98,8 +114,8 @@ def summarize_view(store: ViewStore) -> Summary:
 
 def _join_facts(view: JoinedView) -> dict[str, str]:
     """Return the facts of a join: its options, and its groups or arrays."""
-    description = view.description
-    options = [f"{name}={description[name]!r}" for name in JOIN_OPTIONS if name in description]
+    description, names = view.description, ("dim", "encoding", "ragged")
+    options = [f"{name}={description[name]!r}" for name in names if name in description]
     facts = {"layout": ", ".join([description["layout"], *options])}
     if "stacks" in description:
         groups = [
@@ -120,17 +136,7 @@ def _join_facts(view: JoinedView) -> dict[str, str]:
 def summarize_collection(
     label: str, snapshot: str | None, meta: MetaTable, time_fields: tuple[str, ...]
 ) -> Summary:
-    """Return the summary of a collection, for which little of it is read.
-
-    Parameters
-    ----------
-    label, snapshot
-        The store's name, and its Icechunk snapshot.
-    meta
-        The table of granules.
-    time_fields
-        The fields that a search by time looks at.
-    """
+    """Return the summary of a collection, for which little of it is read."""
     facts = {"store": label}
     if snapshot:
         facts["snapshot"] = snapshot
@@ -187,17 +193,15 @@ def time_span(table: pa.Table) -> str | None:
     except FieldError:
         return None
     start, end = STARTS.get(name, name), ENDS.get(name, name)
-    low = _extreme_text(table, start if start in table.schema.names else name, "min")
-    high = _extreme_text(table, end if end in table.schema.names else name, "max")
-    if low is None or high is None:
+    texts = []
+    for field, extreme in ((start, "min"), (end, "max")):
+        column = table.column(field if field in table.schema.names else name)
+        value = pc.min_max(column)[extreme]
+        texts.append(json_values(pa.array([value.as_py()], value.type))[0])
+    if None in texts:
         return None
+    low, high = map(str, texts)
     return low if low == high else f"{low} to {high}"
-
-
-def _extreme_text(table: pa.Table, name: str, extreme: str) -> str | None:
-    value = pc.min_max(table.column(name))[extreme]
-    text = json_values(pa.array([value.as_py()], value.type))[0]
-    return None if text is None else str(text)
 
 
 def first_rows(table: pa.Table) -> tuple[list[str], list[list[str]]]:

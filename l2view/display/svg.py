@@ -48,61 +48,43 @@ def map_box(footprints: NDArray[Any]) -> Box:
 
 
 def map_svg(footprints: NDArray[Any], title: str) -> str:
-    """Return a map of `footprints` as an SVG element.
-
-    Parameters
-    ----------
-    footprints
-        Geometries in EPSG:4326, of shape (n,).
-    title
-        What a screen reader says it is.
-    """
+    """Return a map of `footprints` (EPSG:4326) as an SVG element with a title."""
     west, south, east, north = box = map_box(footprints)
     scale = WIDTH / (east - west)
     height = round((north - south) * scale)
     water = shapely.simplify(shapely.clip_by_rect(ocean(), *box), 1 / scale)
     opacity = max(0.08, min(0.5, 4 / max(len(footprints), 1)))
     shapes = shapely.clip_by_rect(shapely.simplify(footprints, 0.3 / scale), *box)
-    drawn = "".join(_path(outline, box, scale) for outline in shapes)
     return (
         f'<svg role="img" aria-label="{title}" width="{WIDTH}" height="{height}" '
         f'viewBox="0 0 {WIDTH} {height}" xmlns="http://www.w3.org/2000/svg">'
         f"<title>{title}</title>"
         f'<rect width="{WIDTH}" height="{height}" fill="#f3efe6"/>'
         f'<path d="{_path(water, box, scale)}" fill="#cfe3ee" fill-rule="evenodd"/>'
-        f'<path d="{drawn}" fill="#c8452d" fill-opacity="{opacity:.2f}" stroke="#8f2a17" '
-        f'stroke-width="0.8"/>'
+        f'<path d="{_path(shapes, box, scale)}" fill="#c8452d" fill-opacity="{opacity:.2f}" '
+        f'stroke="#8f2a17" stroke-width="0.8"/>'
         f'<text x="4" y="{height - 5}" font-size="10" fill="#555" font-family="sans-serif">'
         f"{_degrees(west, 'W', 'E')} to {_degrees(east, 'W', 'E')}, "
         f"{_degrees(south, 'S', 'N')} to {_degrees(north, 'S', 'N')}</text></svg>"
     )
 
 
-def _path(geometry: shapely.Geometry, box: Box, scale: float) -> str:
-    """Return a geometry as the data of an SVG path."""
+def _path(geometries: Any, box: Box, scale: float) -> str:
+    """Return geometries as the data of an SVG path."""
     west, _, _, north = box
+    moved = shapely.transform(geometries, lambda at: (at - [west, north]) * [scale, -scale])
+    parts = shapely.get_parts(shapely.get_parts(moved))
     segments = []
-    for member in shapely.get_parts(geometry):
-        if member.geom_type == "GeometryCollection":
-            segments.append(_path(member, box, scale))
-        elif member.geom_type == "Polygon":
-            rings = (member.exterior, *member.interiors)
-            segments.extend(
-                _line(shapely.get_coordinates(ring), west, north, scale) + "Z" for ring in rings
-            )
-        elif member.geom_type == "LineString":
-            segments.append(_line(shapely.get_coordinates(member), west, north, scale))
-        elif member.geom_type == "Point" and not member.is_empty:
-            x, y = (member.x - west) * scale, (north - member.y) * scale
+    for geometry in parts[~shapely.is_empty(parts)]:
+        if geometry.geom_type == "Point":
+            x, y = geometry.x, geometry.y
             segments.append(f"M{x - 1.5:.1f} {y:.1f}h3M{x:.1f} {y - 1.5:.1f}v3")
+            continue
+        is_polygon = geometry.geom_type == "Polygon"
+        for line in shapely.get_rings(geometry) if is_polygon else [geometry]:
+            points = "L".join(f"{x:.1f} {y:.1f}" for x, y in shapely.get_coordinates(line))
+            segments.append(f"M{points}{'Z' if is_polygon else ''}")
     return "".join(segments)
-
-
-def _line(coordinates: NDArray[Any], west: float, north: float, scale: float) -> str:
-    if len(coordinates) == 0:
-        return ""
-    points = [f"{(x - west) * scale:.1f} {(north - y) * scale:.1f}" for x, y in coordinates]
-    return "M" + "L".join(points)
 
 
 def _degrees(value: float, negative: str, positive: str) -> str:

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 from l2view.errors import QueryError
 from l2view.text import unknown_name
 from l2view.virtual.store import ViewStore
-from l2view.virtual.tree import Tree
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from l2view.mosaic.composite import Reduce
     from l2view.mosaic.dataset import Engine
     from l2view.mosaic.explain import MosaicExplanation
+    from l2view.mosaic.plan import MosaicPlan
     from l2view.mosaic.spec import Chunks
     from l2view.regrid.warp import Resampling
 
@@ -116,29 +116,15 @@ def mosaic(
     QueryError, FieldError
         Where it can't be made; nothing is read before.
     """
+    options = dict(locals())
+    del options["view"], options["engine"]
     with require_extras():
-        from l2view.mosaic import dataset, plan, spec
-    if engine not in dataset.ARRAYS:
-        raise QueryError(unknown_name("engine", str(engine), dataset.ARRAYS))
-    planned = plan.plan_mosaic(
-        view_tree(view),
-        spec.MosaicSpec(
-            crs=crs,
-            resolution=resolution,
-            bbox=bbox,
-            like=like,
-            bands=bands,
-            chunks=chunks,
-            resampling=resampling,
-            nodata=nodata,
-            dtype=dtype,
-            order_by=order_by,
-            reduce=reduce,
-            group_by=group_by,
-        ),
-    )
+        from l2view.mosaic.dataset import ARRAYS, to_dataset
+    if engine not in ARRAYS:
+        raise QueryError(unknown_name("engine", str(engine), ARRAYS))
+    plan = plan_view(view, options)
     with require_extras():
-        return dataset.to_dataset(planned, dataset.ARRAYS[engine])
+        return to_dataset(plan, ARRAYS[engine])
 
 
 def explain_mosaic(
@@ -165,8 +151,7 @@ def explain_mosaic(
     Parameters
     ----------
     progress
-        True for a bar where there is a terminal or a notebook; or what is called with the chunks
-        that are done, and how many there are.
+        True for a bar, or what is called with the chunks that are done and all of them.
 
     Returns
     -------
@@ -174,44 +159,32 @@ def explain_mosaic(
         Per chunk of the mosaic its granules, their overviews, windows and bytes: `str` of it is a
         summary, ``to_dataframe()`` a table, ``plot()`` a picture.
     """
+    options = dict(locals())
+    del options["view"], options["progress"]
     with require_extras():
-        from l2view.mosaic import explain, plan, spec
-    tree = view_tree(view)
-    planned = plan.plan_mosaic(
-        tree,
-        spec.MosaicSpec(
-            crs=crs,
-            resolution=resolution,
-            bbox=bbox,
-            like=like,
-            bands=bands,
-            chunks=chunks,
-            resampling=resampling,
-            nodata=nodata,
-            dtype=dtype,
-            order_by=order_by,
-            reduce=reduce,
-            group_by=group_by,
-        ),
-    )
-    return explain.explain_plan(tree, planned, progress)
+        from l2view.mosaic.explain import explain_plan
+    plan = plan_view(view, options)
+    return explain_plan(view.view_store.tree, plan, progress)
 
 
-def view_tree(view: HasViewStore) -> Tree:
-    """Return the granules of a view.
+def plan_view(view: HasViewStore, options: dict[str, Any]) -> MosaicPlan:
+    """Plan the mosaic of a view; the options are the fields of a `MosaicSpec`.
 
     Raises
     ------
     QueryError
-        Where it is no view.
+        Where it is no view, or a package is missing; and where no mosaic can be made.
     """
+    with require_extras():
+        from l2view.mosaic.plan import plan_mosaic
+        from l2view.mosaic.spec import MosaicSpec
     store = getattr(view, "view_store", None)
     if not isinstance(store, ViewStore):
         raise QueryError(
             f"a mosaic is made of a view, and not of {type(view).__name__}: l2view.open(store) "
             "gives one"
         )
-    return store.tree
+    return plan_mosaic(store.tree, MosaicSpec(**options))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
 from l2view.mosaic.composite import Reduce, composite
-from l2view.mosaic.images import Images, WindowRequest
+from l2view.mosaic.images import Images, WindowRequest, halve
 from l2view.regrid.cast import cast
 from l2view.regrid.projection import TURN
 from l2view.regrid.warp import SELECTING, Masked
@@ -34,13 +35,13 @@ class BandArray:
     source: np.dtype[Any]  # of the images' values
     dtype: np.dtype[Any]
     nodata: Any  # what stands where there is nothing
-    avoid_nodata: bool = False  # whether a value that comes out as `nodata` moves to the next
+    avoid_nodata: bool  # whether a value that comes out as `nodata` moves to the next
+    attributes: Mapping[str, Any]
 
     @property
     def shape(self) -> tuple[int, ...]:
         """(groups, y, x), or (y, x)."""
-        height, width = self.grid.shape
-        return (height, width) if self.groups is None else (self.groups, height, width)
+        return self.grid.shape.yx if self.groups is None else (self.groups, *self.grid.shape.yx)
 
     @property
     def ndim(self) -> int:
@@ -61,9 +62,9 @@ class BandArray:
         if not all(map(len, ranges)):
             return np.asarray(np.empty(tuple(map(len, ranges)), self.dtype)[index])
         window = self.grid[rows.start : rows.stop, columns.start : columns.stop]
-        images = [self.window(window, group) for group in (groups[0] if groups else (0,))]
         if not groups:
-            return np.asarray(images[0][index])
+            return np.asarray(self.window(window, 0)[index])
+        images = [self.window(window, group) for group in groups[0]]
         return np.asarray((images[0][None] if len(images) == 1 else np.stack(images))[index])
 
     def window(self, window: GeoBox, group: int) -> NDArray[Any]:
@@ -76,17 +77,14 @@ class BandArray:
         """
         windows = split_window_at_antimeridian(window)
         if len(windows) > 1 or windows[0] is not window:
-            return np.concatenate([self.window(part, group) for part in windows], axis=1)
+            return np.concatenate([self.window(side, group) for side in windows], axis=1)
         height, width = window.shape
         images = self.images_in(window, group)
-        stacked = callable(self.reduce) or self.reduce == "median"
         nbytes = len(images) * height * width * self._composite_dtype.itemsize
-        if stacked and nbytes > MAX_STACK_BYTES and height * width > 1:
-            axis = 0 if height >= width else 1
-            middle = window.shape[axis] // 2
-            halves = (slice(None, middle), slice(middle, None))
-            windows = [window[half, :] if axis == 0 else window[:, half] for half in halves]
-            return np.concatenate([self.window(half, group) for half in windows], axis=axis)
+        if self._stacks and nbytes > MAX_STACK_BYTES and height * width > 1:
+            halves = halve((slice(0, height), slice(0, width)))
+            values = [self.window(window[half], group) for half in halves]
+            return np.concatenate(values, axis=0 if height >= width else 1)
         request = self.request(window)
         pending = (kind.pending_tiles(number, request) for kind, number in images)
         return self._finish(composite(pending, (height, width), self._composite_dtype, self.reduce))
@@ -97,42 +95,37 @@ class BandArray:
 
     def images_in(self, window: GeoBox, group: int) -> list[tuple[Images, int]]:
         """Return the images that may touch a window, in the order in which they are composed."""
-        touching: list[tuple[int, Images, int]] = []
-        for kind in self.images:
-            numbers = kind.touching(window)
-            numbers = numbers[kind.stored.groups[numbers] == group]
-            ranks = kind.stored.ranks[numbers]
-            touching += [
-                (rank, kind, number)
-                for rank, number in zip(ranks.tolist(), numbers.tolist(), strict=True)
-            ]
-        touching.sort(key=lambda image: image[0], reverse=self.reduce == "last")
-        return [(kind, number) for _, kind, number in touching]
+        touching: list[tuple[Images, int]] = []
+        for images in self.images:
+            numbers = images.touching(window)
+            numbers = numbers[images.groups[numbers] == group]
+            touching += [(images, number) for number in numbers.tolist()]
+        touching.sort(key=lambda at: int(at[0].ranks[at[1]]), reverse=self.reduce == "last")
+        return touching
+
+    @property
+    def _stacks(self) -> bool:
+        """Whether all images of a window are in memory at once."""
+        return callable(self.reduce) or self.reduce == "median"
 
     @property
     def _composite_dtype(self) -> np.dtype[Any]:
         """The data type in which images are composed."""
-        if callable(self.reduce) or self.reduce == "median":
+        if self._stacks:
             return self.source if self.resampling in SELECTING else self._resampled_dtype
         return self.dtype
 
     @property
     def _resampled_dtype(self) -> np.dtype[Any]:
         """The data type in which resampled values are wanted."""
-        if self.reduce in ("mean", "median") or callable(self.reduce):
-            return np.result_type(self.dtype, np.float64)
-        return self.dtype
-
-    @property
-    def _computes(self) -> bool:
-        """Whether values may differ from those of the images."""
-        selects = self.resampling in SELECTING and self.reduce in ("first", "last", "min", "max")
-        return not selects or self.dtype != self.source
+        averages = self._stacks or self.reduce == "mean"
+        return np.result_type(self.dtype, np.float64) if averages else self.dtype
 
     def _finish(self, image: Masked) -> NDArray[Any]:
         """Return a composite in the band's data type, with `nodata` where there is nothing."""
         values, valid = cast(image[0], self.dtype), image[1]
-        if self.avoid_nodata and self._computes:
+        selects = self.resampling in SELECTING and self.reduce in ("first", "last", "min", "max")
+        if self.avoid_nodata and not (selects and self.dtype == self.source):
             step = 1 if self.nodata < np.iinfo(self.dtype).max else -1
             nearby = self.dtype.type(self.nodata + step)
             values = np.where(values == self.nodata, nearby, values)
@@ -176,15 +169,12 @@ def bounding_ranges(
     ranges: list[range] = []
     index: list[slice | int] = []
     for item, length in zip(indices, shape, strict=True):
-        if isinstance(item, slice):
-            positions = range(*item.indices(length))
+        positions = range(length)[item]
+        if isinstance(positions, int):
+            ranges.append(range(positions, positions + 1))
+            index.append(0)
+        else:
             low, high = sorted((positions[0], positions[-1])) if positions else (0, -1)
             ranges.append(range(low, high + 1))
-            start = positions[0] - low if positions else 0
-            stop = start + len(positions) * positions.step
-            index.append(slice(start, stop if stop >= 0 else None, positions.step))
-        else:
-            at = range(length)[int(item)]
-            ranges.append(range(at, at + 1))
-            index.append(0)
+            index.append(slice(None, None, positions.step))
     return ranges, tuple(index)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -31,8 +32,8 @@ class PendingTile:
     read: Callable[[Target], Iterator[Tile]]  # reads it, or what lies within a smaller part
 
 
-type PendingImage = Sequence[PendingTile]
-"""All that an image could give."""
+type PendingImages = Iterable[Sequence[PendingTile]]
+"""All that each image could give."""
 
 type Shape = tuple[int, int]
 """Rows and columns."""
@@ -44,22 +45,11 @@ def require_reduce(reduce: Any) -> None:
         raise QueryError(f"{unknown_name('reduce', str(reduce), REDUCES)}; or pass a function")
 
 
-def composite(
-    images: Iterable[PendingImage], shape: Shape, dtype: np.dtype[Any], reduce: Reduce
-) -> Masked:
-    """Return several images as one, of floats where they are averaged.
+def composite(images: PendingImages, shape: Shape, dtype: np.dtype[Any], reduce: Reduce) -> Masked:
+    """Return several images as one of a window's shape, of floats where they are averaged.
 
-    Parameters
-    ----------
-    images
-        In the order in which they are composed, each asked for when it is needed. Those of
-        ``"last"`` come in the opposite order.
-    shape
-        Of the window.
-    dtype
-        Of the result of what takes pixels as they are.
-    reduce
-        The composite.
+    They come in the order in which they are composed, those of ``"last"`` in the opposite, and are
+    asked for when they are needed. What takes pixels as they are gives values of `dtype`.
 
     Raises
     ------
@@ -80,7 +70,7 @@ def composite(
     return _median(stack) if reduce == "median" else _call(reduce, stack)
 
 
-def _nothing(shape: Shape, dtype: np.dtype[Any]) -> Masked:
+def _nothing(shape: Shape, dtype: np.dtype[Any]) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     return np.zeros(shape, dtype), np.zeros(shape, bool)
 
 
@@ -88,26 +78,21 @@ def _with_valid(values: NDArray[Any], valid: NDArray[np.bool_]) -> Masked:
     return values, None if valid.all() else valid
 
 
-def _compose_first(images: Iterable[PendingImage], shape: Shape, dtype: np.dtype[Any]) -> Masked:
+def _compose_first(images: PendingImages, shape: Shape, dtype: np.dtype[Any]) -> Masked:
     """Compose what lies on top; what lies under filled pixels isn't read."""
     values: NDArray[Any] | None = None
     filled = np.zeros(shape, bool)
     remaining = shape[0] * shape[1]
-    for image in images:
-        for pending in image:
-            if remaining == 0:
-                assert values is not None
-                return values, None
-            target = pending.target if values is None else _unfilled_part(filled, pending.target)
-            if target is None:
-                continue
-            for tile in pending.read(target):
-                complete = tile.values.shape == shape and tile.valid is None
-                if complete and values is None:
+    for pending in chain.from_iterable(images):
+        if remaining == 0:
+            break
+        target = pending.target if values is None else _unfilled_part(filled, pending.target)
+        for tile in () if target is None else pending.read(target):
+            if values is None:
+                if tile.values.shape == shape and tile.valid is None:
                     return cast(tile.values, dtype), None
-                if values is None:
-                    values = np.zeros(shape, dtype)
-                remaining -= _paste(values, filled, tile)
+                values = np.zeros(shape, dtype)
+            remaining -= _paste(values, filled, tile)
     if values is None:
         return _nothing(shape, dtype)
     return values, None if remaining == 0 else filled
@@ -115,13 +100,14 @@ def _compose_first(images: Iterable[PendingImage], shape: Shape, dtype: np.dtype
 
 def _unfilled_part(filled: NDArray[np.bool_], target: Target) -> Target | None:
     """Return the part of a target that holds all unfilled pixels, None where there are none."""
-    sides = []
-    for axis, side in ((1, target[0]), (0, target[1])):
-        empty = np.flatnonzero(~filled[target].all(axis=axis))
-        if not len(empty):
-            return None
-        sides.append(slice(side.start + int(empty[0]), side.start + int(empty[-1]) + 1))
-    return sides[0], sides[1]
+    rows, columns = (np.flatnonzero(~filled[target].all(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        return None
+    top, left = (side.start for side in target)
+    return (
+        slice(top + int(rows[0]), top + int(rows[-1]) + 1),
+        slice(left + int(columns[0]), left + int(columns[-1]) + 1),
+    )
 
 
 def _paste(values: NDArray[Any], filled: NDArray[np.bool_], tile: Tile) -> int:
@@ -141,13 +127,13 @@ def _paste(values: NDArray[Any], filled: NDArray[np.bool_], tile: Tile) -> int:
     return count
 
 
-def _layers(images: Iterable[PendingImage], shape: Shape) -> Iterator[Tile]:
+def _layers(images: PendingImages, shape: Shape) -> Iterator[Tile]:
     """Yield one tile for each image that gives something."""
     for image in images:
         tiles = [tile for pending in image for tile in pending.read(pending.target)]
         if len(tiles) > 1:
             dtype = np.result_type(*(tile.values for tile in tiles))
-            values, filled = np.zeros(shape, dtype), np.zeros(shape, bool)
+            values, filled = _nothing(shape, dtype)
             for tile in tiles:
                 _paste(values, filled, tile)
             yield Tile((slice(0, shape[0]), slice(0, shape[1])), values, filled)
@@ -156,12 +142,12 @@ def _layers(images: Iterable[PendingImage], shape: Shape) -> Iterator[Tile]:
 
 
 def _stack(
-    images: Iterable[PendingImage], shape: Shape, dtype: np.dtype[Any]
+    images: PendingImages, shape: Shape, dtype: np.dtype[Any]
 ) -> np.ma.MaskedArray[Any, Any]:
     """Return images on top of one another, masked where they give nothing."""
     layers = []
     for tile in _layers(images, shape):
-        values, filled = np.zeros(shape, dtype), np.zeros(shape, bool)
+        values, filled = _nothing(shape, dtype)
         if _paste(values, filled, tile):
             layers.append(np.ma.MaskedArray(values, ~filled))
     if not layers:
@@ -169,7 +155,7 @@ def _stack(
     return np.ma.stack(layers)
 
 
-def _count(images: Iterable[PendingImage], shape: Shape) -> Masked:
+def _count(images: PendingImages, shape: Shape) -> Masked:
     counts = np.zeros(shape, np.int32)
     for tile in _layers(images, shape):
         counts[tile.target] += 1 if tile.valid is None else tile.valid
@@ -177,12 +163,9 @@ def _count(images: Iterable[PendingImage], shape: Shape) -> Masked:
 
 
 def _extreme(
-    images: Iterable[PendingImage],
-    shape: Shape,
-    dtype: np.dtype[Any],
-    choose: Callable[..., Any],
+    images: PendingImages, shape: Shape, dtype: np.dtype[Any], choose: Callable[..., Any]
 ) -> Masked:
-    values, filled = np.zeros(shape, dtype), np.zeros(shape, bool)
+    values, filled = _nothing(shape, dtype)
     for tile in _layers(images, shape):
         valid = np.ones(tile.values.shape, bool) if tile.valid is None else tile.valid
         target, pasted = values[tile.target], cast(tile.values, dtype)
@@ -193,7 +176,7 @@ def _extreme(
     return _with_valid(values, filled)
 
 
-def _mean(images: Iterable[PendingImage], shape: Shape) -> Masked:
+def _mean(images: PendingImages, shape: Shape) -> Masked:
     total, count = np.zeros(shape), np.zeros(shape, np.int32)
     for tile in _layers(images, shape):
         valid: Any = True if tile.valid is None else tile.valid

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 from uuid import uuid4
 
 import numpy as np
@@ -18,14 +18,11 @@ from l2view.mosaic.plan import MosaicPlan
 type Engine = Literal["dask", "cubed"]
 """Whose arrays the bands are."""
 
-ENGINES: tuple[str, ...] = get_args(Engine.__value__)
-
 type MakeArray = Callable[[BandArray, tuple[int, ...]], Any]
 """Makes an array of a band and the shape of its chunks."""
 
 
-def dask_array(band: BandArray, chunks: tuple[int, ...]) -> Any:
-    """Return a band as an array of Dask's."""
+def _dask_array(band: BandArray, chunks: tuple[int, ...]) -> Any:
     import dask.array as da
 
     name = f"{band.name}-{uuid4().hex}"
@@ -35,35 +32,36 @@ def dask_array(band: BandArray, chunks: tuple[int, ...]) -> Any:
     )
 
 
-def cubed_array(band: BandArray, chunks: tuple[int, ...]) -> Any:
-    """Return a band as an array of Cubed's."""
+def _cubed_array(band: BandArray, chunks: tuple[int, ...]) -> Any:
     import cubed
 
     return cubed.from_array(band, chunks=chunks, asarray=False)
 
 
-ARRAYS: dict[str, MakeArray] = {"dask": dask_array, "cubed": cubed_array}
+ARRAYS: dict[str, MakeArray] = {"dask": _dask_array, "cubed": _cubed_array}
 """What makes each engine's arrays."""
 
 
 def to_dataset(plan: MosaicPlan, make_array: MakeArray) -> xr.Dataset:
     """Return a mosaic as a Dataset of arrays that `make_array` makes of its bands."""
-    chunks = plan.chunks if plan.labels is None else (1, *plan.chunks)
+    labels = plan.layers.labels
+    leading = {} if labels is None else {plan.layers.dimension: 1}
+    dimensions, chunks = (*leading, "y", "x"), (*leading.values(), *plan.chunks)
     variables = {}
     for band in plan.bands:
         counts = band.reduce == "count"
-        attributes: dict[str, Any] = {"units": "1"} if counts else {**plan.attributes[band.name]}
+        attributes: dict[str, Any] = {"units": "1"} if counts else {**band.attributes}
         attributes["grid_mapping"] = "spatial_ref"
         if not counts:
             attributes["_FillValue"] = band.nodata
-        variables[band.name] = (plan.dimensions, make_array(band, chunks), attributes)
-    dataset = xr.Dataset(variables, coords=grid_coordinates(plan.grid))
-    if plan.labels is not None:
-        dataset = dataset.assign_coords({plan.layers.dimension: plan.labels})
+        variables[band.name] = (dimensions, make_array(band, chunks), attributes)
+    dataset = xr.Dataset(variables, coords=_grid_coordinates(plan.grid))
+    if labels is not None:
+        dataset = dataset.assign_coords({plan.layers.dimension: labels})
     return dataset.assign_attrs(granules=plan.layers.count)
 
 
-def grid_coordinates(grid: GeoBox) -> xr.Coordinates:
+def _grid_coordinates(grid: GeoBox) -> xr.Coordinates:
     """Return the coordinates of a grid: its CRS, and the centres of its pixels, by an index."""
     assert grid.crs is not None
     height, width = grid.shape

@@ -7,7 +7,6 @@ is cached; and what lies under other granules isn't read for the first or last.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -17,37 +16,31 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
-from zarr.core.sync import sync
 
+from l2view.granules.chunks import iterate_sync
 from l2view.granules.reader import GranuleReader
 from l2view.mosaic.images import ArrayRead, ImageArrays
 from l2view.mosaic.plan import MosaicPlan
 from l2view.mosaic.plot import plot_chunks
 from l2view.progress import ReportProgress, show_progress
 from l2view.regrid.target import crs_name
-from l2view.virtual.references import array_chunks, chunk_numbers
+from l2view.virtual.references import array_chunks, chunk_numbers, chunk_offsets
 from l2view.virtual.tree import Tree
 
 if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
+WINDOW = ("row_start", "row_stop", "column_start", "column_stop")
+
 SCHEMA = pa.schema(
-    [
-        ("band", pa.string()),
-        ("group", pa.int64()),
-        ("row", pa.int64()),
-        ("column", pa.int64()),
-        ("granule", pa.large_string()),
-        ("array", pa.string()),
-        ("level", pa.int64()),
-        ("row_start", pa.int64()),
-        ("row_stop", pa.int64()),
-        ("column_start", pa.int64()),
-        ("column_stop", pa.int64()),
-        ("chunks", pa.int64()),
-        ("bytes", pa.int64()),
-    ]
+    {
+        "band": pa.string(),
+        **dict.fromkeys(("group", "row", "column"), pa.int64()),
+        "granule": pa.large_string(),
+        "array": pa.string(),
+        **dict.fromkeys(("level", *WINDOW, "chunks", "bytes"), pa.int64()),
+    }
 )
 """The columns of an explanation's table."""
 
@@ -92,25 +85,19 @@ class MosaicExplanation:
         Parameters
         ----------
         ax
-            Matplotlib axes to draw on, new ones by default.
-        figsize
-            The size of new axes in inches.
+            Matplotlib axes to draw on, new ones of `figsize` inches by default.
         """
-        granules = self.table.column("granule").unique()
-        title = (
-            f"{self.granules_per_chunk.size:,} chunks, {self.nchunks:,} chunks of granules read, "
+        granules, counts = self.table.column("granule").unique(), self.granules_per_chunk
+        axes = plot_chunks(self.plan, counts, granules, ax, figsize)
+        axes.set_title(
+            f"{counts.size:,} chunks, {self.nchunks:,} chunks of granules read, "
             f"{self.nbytes / 1e6:,.1f} MB"
         )
-        axes = plot_chunks(self.plan, self.granules_per_chunk, granules, ax, figsize)
-        axes.set_title(title)
         return axes
 
     @cached_property
     def granules_per_chunk(self) -> NDArray[np.int64]:
-        """How many granules each chunk takes, at most of its groups and bands.
-
-        Of shape (rows, columns) of the grid of chunks.
-        """
+        """How many granules each chunk takes, at most of its groups and bands; a grid of chunks."""
         counts = np.zeros(self.plan.tiles.shape.yx, dtype=np.int64)
         keys = ["band", "group", "row", "column"]
         counted = self.table.group_by(keys).aggregate([("granule", "count_distinct")])
@@ -125,44 +112,35 @@ class MosaicExplanation:
         height, width = plan.grid.shape
         assert plan.grid.crs is not None
         crs = crs_name(plan.grid.crs)
-        images = "" if plan.labels is None else f", {len(plan.labels):,} images"
+        images = "" if plan.layers.labels is None else f", {len(plan.groups):,} images"
         used = pc.count_distinct(self.table.column("granule")).as_py()
         chunk = " × ".join(f"{length:,}" for length in plan.chunks)
         bands = ", ".join(band.name for band in plan.bands)
         empty, low, high = int((counts == 0).sum()), int(counts.min()), int(counts.max(initial=0))
+        levels = self.table.group_by(["band", "level", "array"])
+        levels = levels.aggregate([("granule", "count_distinct")])
+        levels = levels.sort_by([("band", "ascending"), ("level", "ascending")])
         lines = [
             f"mosaic of {height:,} × {width:,} pixels in {crs}{images}: {bands}",
             f"chunks    {counts.size:,} of {chunk}, {empty:,} of them empty",
             f"granules  {used:,} of {plan.layers.count:,}, {low:,} to {high:,} in a chunk",
             f"reads     at most {self.nchunks:,} chunks, {self.nbytes:,} bytes",
-        ]
-        return "\n".join([*lines, *self._levels()])
-
-    __repr__ = __str__
-
-    def _levels(self) -> Iterator[str]:
-        """Yield a line for each level that is read."""
-        keys = ["band", "level", "array"]
-        levels = self.table.group_by(keys).aggregate([("granule", "count_distinct")])
-        for level in levels.sort_by([(name, "ascending") for name in keys[:2]]).to_pylist():
-            yield (
+            *(
                 f"  {level['band']}: level {level['level']}, {level['array']}, of "
                 f"{level['granule_count_distinct']:,} granules"
-            )
+                for level in levels.to_pylist()
+            ),
+        ]
+        return "\n".join(lines)
+
+    __repr__ = __str__
 
 
 def explain_plan(
     tree: Tree, plan: MosaicPlan, progress: bool | ReportProgress = False
 ) -> MosaicExplanation:
-    """Return what the mosaic of a tree's granules would read.
-
-    Parameters
-    ----------
-    progress
-        True for a bar, or what is called with the chunks that are done and all of them.
-    """
+    """Return what the mosaic of a tree's granules would read."""
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
-    numbers_read: dict[ImageArrays, list[NDArray[np.int64]]] = {}
     sizes: dict[ImageArrays, ChunkSizes] = {}
     tiles = plan.tiles
     turns = itertools.product(plan.bands, plan.groups, np.ndindex(*tiles.shape.yx))
@@ -176,22 +154,21 @@ def explain_plan(
             for images, number in band.images_in(window, group):
                 for read in images.reads(number, request):
                     if read.arrays not in sizes:
-                        sizes[read.arrays] = ChunkSizes.of(tree.reader, read.arrays)
-                    numbers = sizes[read.arrays].numbers(read)
-                    numbers_read.setdefault(read.arrays, []).append(numbers)
+                        sizes[read.arrays] = ChunkSizes(tree.reader, read.arrays)
+                    nchunks, nbytes = sizes[read.arrays].add(read)
                     values = (
                         band.name,
                         group,
                         *tile,
-                        int(images.stored.rows[number]),
+                        int(images.rows[number]),
                         read.arrays.array.path,
                         read.level,
                         read.rows.start,
                         read.rows.stop,
                         read.columns[0].start,
                         read.columns[0].start + sum(map(len, read.columns)),
-                        len(numbers),
-                        sizes[read.arrays].total(numbers),
+                        nchunks,
+                        nbytes,
                     )
                     for name, value in zip(columns, values, strict=True):
                         columns[name].append(value)
@@ -199,54 +176,40 @@ def explain_plan(
     names = tree.granules.names.cast(pa.large_string())
     granules = names.take(pa.array(columns["granule"], pa.int64()))
     table = pa.table({**columns, "granule": granules}, schema=SCHEMA)
-    unique = {arrays: np.unique(np.concatenate(read)) for arrays, read in numbers_read.items()}
-    nbytes = sum(sizes[arrays].total(numbers) for arrays, numbers in unique.items())
-    return MosaicExplanation(plan, table, nbytes, sum(map(len, unique.values())))
+    nbytes = sum(int(chunks.sizes[chunks.is_read].sum()) for chunks in sizes.values())
+    nchunks = sum(int(chunks.is_read.sum()) for chunks in sizes.values())
+    return MosaicExplanation(plan, table, nbytes, nchunks)
 
 
-@dataclass(frozen=True, eq=False)
 class ChunkSizes:
-    """The bytes of the chunks of a profile's arrays."""
+    """The bytes of the chunks of a profile's arrays, and which of them are read."""
 
-    starts: NDArray[np.int64]  # where the chunks of each array begin, of shape (n + 1,)
-    lengths: NDArray[np.int64]  # array by array, in C order; 0 for a chunk that isn't stored
-
-    @classmethod
-    def of(cls, reader: GranuleReader, arrays: ImageArrays) -> ChunkSizes:
-        """Return those of some arrays, of which no chunk is read."""
-        grids, path = arrays.array.grids, arrays.array.path
-        starts = np.concatenate([[0], np.cumsum(grids.prod(axis=1))]).astype(np.int64)
-        lengths = np.zeros(int(starts[-1]), dtype=np.int64)
+    def __init__(self, reader: GranuleReader, arrays: ImageArrays) -> None:
+        array = arrays.array
+        self.grids, self.begins, self.origins = array.grids, array.begins, array.first_chunks
+        self.chunk_shapes = np.maximum(array.chunk_shapes, 1)
+        self.offsets = chunk_offsets(self.grids)
+        self.sizes = np.zeros(int(self.offsets[-1]), dtype=np.int64)  # 0 for what isn't stored
+        self.is_read = np.zeros(len(self.sizes), dtype=bool)
         locations = [reader.granules.location(row) for row in arrays.table.rows.tolist()]
+        chunks = array_chunks(reader, arrays.table, locations, array.path)
+        for batch in iterate_sync(chunks):
+            numbers = chunk_numbers(batch.members, batch.index, self.grids, self.offsets)
+            self.sizes[numbers] = batch.lengths
 
-        async def look_up() -> None:
-            async for chunks in array_chunks(reader, arrays.table, locations, path):
-                numbers = chunk_numbers(chunks.members, chunks.index, grids, starts)
-                lengths[numbers] = chunks.lengths
-
-        sync(look_up())
-        return cls(starts, lengths)
-
-    def total(self, numbers: NDArray[np.int64]) -> int:
-        """Return the bytes of some chunks."""
-        return int(self.lengths[numbers].sum())
-
-    def numbers(self, read: ArrayRead) -> NDArray[np.int64]:
-        """Return the numbers of the chunks that are read."""
-        array, member = read.arrays.array, read.member
-        begins, chunks = array.begins[member], np.maximum(array.chunk_shapes[member], 1)
-        grid, origins = array.grids[member], array.first_chunks[member]
+    def add(self, read: ArrayRead) -> tuple[int, int]:
+        """Return how many chunks a window reads, and their bytes."""
+        member = read.member
         numbers = [np.zeros(0, dtype=np.int64)]
         for columns in read.columns:
-            spans = [
-                np.arange(
-                    (side.start + begin) // chunk - origin,
-                    -(-(side.stop + begin) // chunk) - origin,
-                )
-                for side, begin, chunk, origin in zip(
-                    read.arrays.window(read.rows, columns), begins, chunks, origins, strict=True
-                )
-            ]
-            index = [axis.ravel() for axis in np.meshgrid(*spans, indexing="ij")]
-            numbers.append(self.starts[member] + np.ravel_multi_index(index, tuple(grid)))
-        return np.unique(np.concatenate(numbers))
+            window = read.arrays.window(read.rows, columns)
+            starts, stops = np.array([(side.start, side.stop) for side in window]).T
+            starts, stops = starts + self.begins[member], stops + self.begins[member]
+            first = starts // self.chunk_shapes[member] - self.origins[member]
+            end = -(-stops // self.chunk_shapes[member]) - self.origins[member]
+            index = np.meshgrid(*map(np.arange, first, end), indexing="ij")
+            in_array = np.ravel_multi_index(index, tuple(self.grids[member])).ravel()
+            numbers.append(self.offsets[member] + in_array)
+        unique = np.unique(np.concatenate(numbers))
+        self.is_read[unique] = True
+        return len(unique), int(self.sizes[unique].sum())

@@ -13,7 +13,6 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from l2view.errors import L2ViewWarning, QueryError, warn
-from l2view.mosaic.periods import period_of
 from l2view.mosaic.spec import MosaicSpec
 from l2view.search import expressions
 from l2view.search.time import time_field
@@ -21,6 +20,19 @@ from l2view.virtual.granules import Granules
 
 TIME, GROUP = "time", "group"
 """The dimension of groups of granules: of times, and of other values."""
+
+SECONDS = {"s": 1, "m": 60, "h": 3600, "D": 86_400, "W": 604_800, "M": 2_629_746, "Y": 31_556_952}
+"""How long each of NumPy's units is; of months and years, the mean."""
+
+MAX_YEARS = 100_000
+"""The longest period."""
+
+FARTHEST_YEARS = 180_000
+"""Years from 1970 that an instant may be: 64 bits then hold the start of the longest period."""
+
+NUMBER = r"[0-9]+(?:[.,][0-9]+)?"
+DURATION = re.compile(rf"P(?:{NUMBER}[DWMY])*(?:T(?:{NUMBER}[HMS])+)?", re.IGNORECASE | re.ASCII)
+ONE_UNIT = re.compile(r"P(?:([0-9]+)([DWMY])|T([0-9]+)([HMS]))", re.IGNORECASE | re.ASCII)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,17 +79,20 @@ def layering(granules: Granules, spec: MosaicSpec) -> Layering:
             "another field"
         )
     if missing.any():
+        problem = f"are in no group of group_by={spec.group_by!r}, and no part of the mosaic"
         rows = np.flatnonzero(missing)
-        warn(
-            f"{len(rows):,} of {len(granules):,} granules are in no group of "
-            f"group_by={spec.group_by!r}, and no part of the mosaic: "
-            f"{granules.sample_names(rows.tolist())}",
-            L2ViewWarning,
-        )
+        warn(describe_granules(granules, rows, problem), L2ViewWarning)
     labels, numbers = np.unique(values, return_inverse=True)
     groups = np.full(len(granules), -1, dtype=np.int64)
     groups[~missing] = numbers
     return Layering(ranks, groups, labels, TIME if labels.dtype.kind == "M" else GROUP)
+
+
+def describe_granules(
+    granules: Granules, rows: Sequence[int] | NDArray[np.int64], problem: str
+) -> str:
+    """Return a message: how many granules have a problem, and the names of the first."""
+    return f"{len(rows):,} of {len(granules):,} granules {problem}: {granules.sample_names(rows)}"
 
 
 def _ranks(granules: Granules, order_by: str | Sequence[str] | None) -> NDArray[np.int64]:
@@ -128,3 +143,79 @@ def _to_numpy(values: pa.ChunkedArray) -> NDArray[Any]:
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_floating(kind):
         return np.asarray(values.to_numpy())
     raise QueryError(f"group_by= gives {kind}: group by times, texts or numbers")
+
+
+@dataclass(frozen=True)
+class Period:
+    """A period of time, one after another."""
+
+    count: int  # how many units it lasts, 1 or more
+    unit: str  # one of `SECONDS`
+
+    def starts(self, times: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
+        """Return the instants in microseconds at which the periods of `times` begin.
+
+        - One day, week, month or year is the calendar's; a week begins on Monday.
+        - Several months are counted from January 1970: 3 are the quarters, 6 the half-years.
+        - Several years are counted from the year 0: 10 are the decades 1990, 2000, …
+        - Several days are counted from the day of the earliest of `times`, several weeks from
+          the Monday of its week.
+        - Hours, minutes and seconds are counted from midnight of the earliest's day.
+
+        NaT has no period. An instant too far from 1970 is a QueryError.
+        """
+        starts, known = np.full(times.shape, np.datetime64("NaT", "us")), ~np.isnat(times)
+        if not known.any():
+            return starts
+        earliest = times[known].min()
+        for time in (earliest, times[known].max()):
+            if abs(int(time.astype(np.int64))) > FARTHEST_YEARS * SECONDS["Y"] * 10**6:
+                raise QueryError(
+                    f"the time {time} is more than {FARTHEST_YEARS:,} years from 1970, too far to "
+                    "be put into a period; leave out the granules with such times"
+                )
+        weeks = self.unit == "W"
+        tick, step = ("D", 7 * self.count) if weeks else (self.unit, self.count)
+        ticks = times[known].astype(f"datetime64[{tick}]").astype(np.int64)
+        day = int(earliest.astype("datetime64[D]").astype(np.int64))
+        monday = day - (day + 3) % 7  # 1970 began on a Thursday
+        midnight = day * SECONDS["D"] // SECONDS[tick]
+        origin = {"Y": -1970, "M": 0, "W": monday}.get(self.unit, midnight)
+        begins = origin + (ticks - origin) // step * step
+        starts[known] = begins.astype(f"datetime64[{tick}]").astype("datetime64[us]")
+        return starts
+
+
+def period_of(text: str) -> Period | None:
+    """Return the period that an ISO 8601 duration of one unit names, such as ``"PT6H"``.
+
+    None where the text doesn't begin as a duration does, with P and a digit or a T. Where it
+    does and isn't one whole number of one unit, that is a QueryError.
+    """
+    if not re.match(r"[pP](?=\d|[tT](?:\d|$))", text):
+        return None
+    match = ONE_UNIT.fullmatch(text)
+    if match is None:
+        raise QueryError(f"group_by={text!r} {_fault(text)}")
+    days, date, seconds, time = match.groups()
+    unit = date.upper() if date else time.lower()
+    digits = (days or seconds).lstrip("0")
+    if not digits:
+        raise QueryError(f"group_by={text!r} lasts no time; write 1 or more, as P1D")
+    most = MAX_YEARS * SECONDS["Y"] // SECONDS[unit]
+    if len(digits) > len(str(most)) or int(digits) > most:
+        raise QueryError(
+            f"group_by={text!r} is more than {MAX_YEARS:,} years; write a shorter one, as P10Y"
+        )
+    return Period(int(digits), unit)
+
+
+def _fault(text: str) -> str:
+    if not DURATION.fullmatch(text):
+        return (
+            "is no duration such as P1D, P2W, P1M, P10Y, PT6H, PT30M or PT10S; put an SQL "
+            'expression that begins with P and a digit or a T in brackets, as ("ptype")'
+        )
+    if re.search("[.,]", text):
+        return "has a fraction; write a whole number of a smaller unit, as PT36H for P1.5D"
+    return "has several units; write it in one, as P18M for P1Y6M or PT36H for P1DT12H"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import shapely
@@ -15,10 +15,12 @@ from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 
 from l2view.arrays.cache import CELLS
-from l2view.arrays.cf import RELEVANT
+from l2view.arrays.cf import MISSING, RELEVANT
 from l2view.arrays.grid import Window
 from l2view.arrays.stored import StoredArray
 from l2view.arrays.values import ValueDecoder
+from l2view.geolocation.bands import image_shapes
+from l2view.geolocation.finder import value_decoders
 from l2view.granules.reader import GranuleReader
 from l2view.granules.table import ArrayTable, GranuleTable
 from l2view.mosaic.composite import PendingTile
@@ -26,6 +28,7 @@ from l2view.regrid.overlaps import Overlap, Raster, overlaps, wrap_columns
 from l2view.regrid.projection import TURN
 from l2view.regrid.swath import SwathCells, WindowPixels, resample_swath, window_boxes
 from l2view.regrid.warp import Image, Kernel, Masked, Target, Tile, is_within_quarter_turn, warp
+from l2view.stores.hierarchy import JSON
 
 MAX_PIXELS = 1 << 25
 """The most pixels of an image that are read at once; for more a window is halved again and again.
@@ -45,10 +48,6 @@ class WindowRequest:
         """The window's pixels on the globe, which swaths share."""
         return WindowPixels(self.window)
 
-    def within(self, target: Target) -> WindowRequest:
-        """Return the request of a part of the window."""
-        return replace(self, window=self.window[target])
-
 
 @dataclass(frozen=True, eq=False)
 class ImageArrays:
@@ -65,29 +64,39 @@ class ImageArrays:
         cls,
         table: GranuleTable,
         array: ArrayTable,
-        decoders: tuple[ValueDecoder, ...],
-        axes: Sequence[int],
-        picks: Sequence[int],
-    ) -> ImageArrays:
-        """Return arrays of a profile, without the attributes that say where they lie."""
-        narrow = array.narrow(RELEVANT)
-        table = GranuleTable(table.name, table.rows, {narrow.path: narrow}, {})
-        return cls(table, narrow, decoders, tuple(axes), tuple(picks))
+        axes: tuple[int, ...],
+        picks: tuple[int, ...],
+        nodata: float | None = None,
+    ) -> Self:
+        """Return arrays of a profile, without the attributes that say where they lie.
+
+        `nodata` is missing in those that don't say what is.
+        """
+        array = array.narrow(RELEVANT)
+        variants = array.variants
+        if nodata is not None and np.isfinite(nodata):
+            variants = tuple(_with_missing(variant, nodata) for variant in variants)
+        decoders = value_decoders(replace(array, variants=variants))
+        table = replace(table, arrays={array.path: array}, groups={})
+        return cls(table, array, decoders, axes, picks)
 
     @property
     def is_track(self) -> bool:
         """Whether they have rows alone."""
         return len(self.axes) == 1
 
+    @property
+    def shapes(self) -> NDArray[np.int64]:
+        """The rows and columns of each granule's array, of shape (granules, 2)."""
+        return image_shapes(self.array.ends - self.array.begins, self.axes)
+
     def window(self, rows: range, columns: range) -> Window:
         """Return the positions along all axes."""
-        picks = iter(self.picks)
-        image = dict(zip(self.axes, (rows, columns), strict=False))
-        window = []
-        for axis in range(self.array.rank):
-            at = image[axis] if axis in image else next(picks)
-            window.append(at if isinstance(at, range) else range(at, at + 1))
-        return tuple(window)
+        axes = range(self.array.rank)
+        others = [axis for axis in axes if axis not in self.axes]
+        positions = dict(zip(self.axes, (rows, columns), strict=False))
+        positions |= {axis: range(at, at + 1) for axis, at in zip(others, self.picks, strict=True)}
+        return tuple(positions[axis] for axis in axes)
 
     def image(self, values: NDArray[Any]) -> NDArray[Any]:
         """Return a window's values as rows and columns; a track has one column."""
@@ -97,16 +106,41 @@ class ImageArrays:
         image = values.reshape([values.shape[axis] for axis in sorted(self.axes)])
         return image if rows < columns else image.T
 
-    def shape(self, member: int) -> tuple[int, int]:
-        """Return the rows and columns of a granule's array."""
-        shape = (self.array.ends - self.array.begins)[member]
-        rows, *columns = (int(shape[axis]) for axis in self.axes)
-        return rows, columns[0] if columns else 1
+
+def _with_missing(variant: JSON, nodata: float) -> JSON:
+    attributes = variant["attributes"]
+    if any(name in attributes for name in MISSING):
+        return variant
+    return {**variant, "attributes": {**attributes, "_FillValue": nodata}}
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayRead:
+    """What a window reads of a granule's array."""
+
+    arrays: ImageArrays
+    member: int  # the granule's number among them
+    level: int  # 0 for the finest resolution
+    rows: range
+    columns: Sequence[range]  # several of an image that goes around the globe
+
+
+class OutlineIndex:
+    """An R-tree of n outlines; what has none may lie anywhere."""
+
+    def __init__(self, outlines: NDArray[Any]) -> None:
+        self.tree = shapely.STRtree(outlines)
+        self.anywhere = np.flatnonzero(shapely.is_missing(outlines) | shapely.is_empty(outlines))
+
+    def touching(self, areas: Sequence[shapely.Geometry]) -> NDArray[np.int64]:
+        """Return the numbers of those that may touch some areas."""
+        geometries = np.array(areas, dtype=object)
+        return np.union1d(self.anywhere, self.tree.query(geometries, predicate="intersects")[1])
 
 
 @dataclass(frozen=True, eq=False)
 class StoredImages:
-    """The stored arrays of n images of one profile, and how these are composed."""
+    """n images of a band in one profile, as they are stored, and how they are composed."""
 
     reader: GranuleReader
     token: str  # tells them from any others of this process
@@ -116,6 +150,9 @@ class StoredImages:
     members: NDArray[np.int64]  # and among the profile's granules, of shape (n,)
     ranks: NDArray[np.int64]  # the order in which they are composed, of shape (n,)
     groups: NDArray[np.int64]  # the group of granules of each, of shape (n,)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_index"}
 
     def arrays_of(self, number: int) -> ImageArrays:
         """Return the arrays of the level of an image that is read."""
@@ -138,41 +175,16 @@ class StoredImages:
         stored = self.open(number, arrays)
         key = (self.token, int(self.levels[number]), int(self.rows[number]))
         images = [
-            arrays.image(stored.read_cached(key, arrays.window(rows, part))) for part in columns
+            arrays.image(stored.read_cached(key, arrays.window(rows, span))) for span in columns
         ]
         image = images[0] if len(images) == 1 else np.concatenate(images, axis=1)
         return stored.values.to_numpy(image)
 
 
 @dataclass(frozen=True, eq=False)
-class ArrayRead:
-    """What a window reads of a granule's array."""
+class RasterImages(StoredImages):
+    """Images on grids."""
 
-    arrays: ImageArrays
-    member: int  # the granule's number among them
-    level: int  # 0 for the finest resolution
-    rows: range
-    columns: Sequence[range]  # several of an image that goes around the globe
-
-
-@dataclass(frozen=True, eq=False)
-class _Index:
-    """An R-tree of images by their outlines, and those that may lie anywhere."""
-
-    tree: shapely.STRtree
-    numbers: NDArray[np.int64]
-    anywhere: NDArray[np.int64]
-
-    def touching(self, areas: Sequence[shapely.Geometry]) -> NDArray[np.int64]:
-        matches = [self.numbers[self.tree.query(area, predicate="intersects")] for area in areas]
-        return np.unique(np.concatenate([self.anywhere, *matches]))
-
-
-@dataclass(frozen=True, eq=False)
-class RasterImages:
-    """n images on grids of one profile."""
-
-    stored: StoredImages
     target: CRS
     crs: NDArray[Any]  # of each image, of shape (n,)
     transforms: NDArray[np.float64]  # from (column, row) to coordinates, of shape (n, 6)
@@ -180,22 +192,16 @@ class RasterImages:
     scales: NDArray[np.float64]  # the target's pixels in one, down and across, of shape (n, 2)
     bounds: NDArray[np.float64]  # on the target, of shape (n, 4); NaN where it may lie anywhere
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_index"}
-
     @cached_property
-    def _index(self) -> _Index:
-        known = np.isfinite(self.bounds).all(axis=1)
-        numbers, bounds = np.flatnonzero(known), self.bounds[known]
-        if self.target.geographic:  # on which an image lies again after a turn
-            turns = np.array([-TURN, 0.0, TURN])
-            bounds = (bounds[:, None] + turns[:, None] * [1, 0, 1, 0]).reshape(-1, 4)
-            numbers = np.repeat(numbers, len(turns))
-        return _Index(shapely.STRtree(shapely.box(*bounds.T)), numbers, np.flatnonzero(~known))
+    def _index(self) -> OutlineIndex:
+        return OutlineIndex(shapely.box(*self.bounds.T))
 
     def touching(self, window: GeoBox) -> NDArray[np.int64]:
         """Return the numbers of the images that may touch an output window."""
-        return self._index.touching([shapely.box(*window.boundingbox)])
+        # In degrees, an image lies again after a turn.
+        turns = (-TURN, 0.0, TURN) if self.target.geographic else (0.0,)
+        west, south, east, north = window.boundingbox
+        return self._index.touching([shapely.box(west + t, south, east + t, north) for t in turns])
 
     def raster(self, number: int) -> Raster:
         """Return the grid of an image."""
@@ -212,12 +218,10 @@ class RasterImages:
 
     def reads(self, number: int, request: WindowRequest) -> Iterator[ArrayRead]:
         """Yield what a window reads of an image."""
-        width = int(self.shapes[number, 1])
-        arrays, member = self.stored.arrays_of(number), int(self.stored.members[number])
+        arrays, level = self.arrays_of(number), int(self.levels[number])
         for overlap in self._overlaps(number, request):
-            columns = list(wrap_columns(overlap.columns, width))
-            level = int(self.stored.levels[number])
-            yield ArrayRead(arrays, member, level, overlap.rows, columns)
+            columns = list(wrap_columns(overlap.columns, int(self.shapes[number, 1])))
+            yield ArrayRead(arrays, int(self.members[number]), level, overlap.rows, columns)
 
     def pending_tiles(self, number: int, request: WindowRequest) -> list[PendingTile]:
         """Return what an image could give a window."""
@@ -230,28 +234,21 @@ class RasterImages:
         self, number: int, overlap: Overlap, request: WindowRequest, target: Target
     ) -> Iterator[Tile]:
         """Yield what an image gives a part of a window, reading `MAX_PIXELS` at once."""
-        height, width = (side.stop - side.start for side in target)
-        rows, columns = height, width
-        if overlap.pixels > MAX_PIXELS and height * width > 1:
-            rows = (height + 1) // 2 if height >= width else height
-            columns = (width + 1) // 2 if width > height else width
-        elif target == overlap.target:
+        too_large = overlap.pixels > MAX_PIXELS and target_shape(target) != (1, 1)
+        if target == overlap.target and not too_large:
             yield self._tile(number, overlap, request)
             return
-        bottom, right = (side.stop for side in target)
-        for top in range(target[0].start, bottom, rows):
-            for left in range(target[1].start, right, columns):
-                part = slice(top, min(top + rows, bottom)), slice(left, min(left + columns, right))
-                smaller = request.within(part)
-                for narrow in self._overlaps(number, smaller):
-                    for tile in self._tiles(number, narrow, smaller, narrow.target):
-                        yield tile.shift(top, left)
+        for side in halve(target) if too_large else [target]:
+            smaller = replace(request, window=request.window[side])
+            for narrow in self._overlaps(number, smaller):
+                for tile in self._tiles(number, narrow, smaller, narrow.target):
+                    yield tile.shift(side[0].start, side[1].start)
 
     def _tile(self, number: int, overlap: Overlap, request: WindowRequest) -> Tile:
         raster, meridian = self.raster(number), overlap.meridian
         grid = request.window[overlap.target]
         columns = wrap_columns(overlap.columns, raster.shape[1])
-        values, valid = self.stored.read(number, overlap.rows, columns)
+        values, valid = self.read(number, overlap.rows, columns)
         if raster.ends_at_pole and overlap.rows.stop == raster.shape[0]:
             # A pixel whose centre is the pole lies on the lower edge of the last row, which GDAL
             # counts as beyond: the row is there twice.
@@ -269,23 +266,17 @@ class RasterImages:
 
 
 @dataclass(frozen=True, eq=False)
-class SwathImages:
-    """n swaths of one profile."""
+class SwathImages(StoredImages):
+    """Swaths."""
 
-    stored: StoredImages
     mosaic: str  # tells the mosaic from any other of this process: its bands share swaths' cells
     latitudes: ImageArrays  # of the cells' centres, in degrees
     longitudes: ImageArrays
     footprints: NDArray[Any]  # in EPSG:4326, of shape (n,); None where one may lie anywhere
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {name: value for name, value in self.__dict__.items() if name != "_index"}
-
     @cached_property
-    def _index(self) -> _Index:
-        known = np.array([shape is not None and not shape.is_empty for shape in self.footprints])
-        tree = shapely.STRtree(self.footprints[known])
-        return _Index(tree, np.flatnonzero(known), np.flatnonzero(~known))
+    def _index(self) -> OutlineIndex:
+        return OutlineIndex(self.footprints)
 
     def touching(self, window: GeoBox) -> NDArray[np.int64]:
         """Return the numbers of the swaths that may touch an output window."""
@@ -293,9 +284,9 @@ class SwathImages:
 
     def reads(self, number: int, request: WindowRequest) -> Iterator[ArrayRead]:
         """Yield what a window reads of a swath at most."""
-        member = int(self.stored.members[number])
-        for arrays in (self.stored.arrays_of(number), self.latitudes, self.longitudes):
-            rows, columns = map(range, arrays.shape(member))
+        member = int(self.members[number])
+        for arrays in (self.arrays_of(number), self.latitudes, self.longitudes):
+            rows, columns = map(range, arrays.shapes[member].tolist())
             yield ArrayRead(arrays, member, 0, rows, [columns])
 
     def pending_tiles(self, number: int, request: WindowRequest) -> list[PendingTile]:
@@ -313,18 +304,17 @@ class SwathImages:
     def _read_cells(self, number: int, cells: SwathCells, numbers: NDArray[np.int64]) -> Masked:
         """Return the values of some cells, reading the rows and columns that hold them."""
         if not len(numbers):
-            stored = self.stored.open(number, self.stored.arrays_of(number))
+            stored = self.open(number, self.arrays_of(number))
             return np.zeros(0, stored.values.dtype), None
         index = np.divmod(numbers, cells.shape[1])
         rows, columns = (range(int(at.min()), int(at.max()) + 1) for at in index)
-        values, valid = self.stored.read(number, rows, [columns])
+        values, valid = self.read(number, rows, [columns])
         inside = (index[0] - rows.start, index[1] - columns.start)
         return values[inside], None if valid is None else valid[inside]
 
     def _cells(self, number: int) -> SwathCells | None:
         """Return the cells of a swath, which the mosaic's bands share; None where it has none."""
-        is_track = self.stored.arrays_of(number).is_track
-        row, path = int(self.stored.rows[number]), self.latitudes.array.path
+        is_track = self.arrays_of(number).is_track
 
         def locate(_: Any) -> list[SwathCells | None]:
             lat, lon = (self._degrees(number, at) for at in (self.latitudes, self.longitudes))
@@ -335,14 +325,31 @@ class SwathImages:
             flat = (degrees.reshape(degrees.shape[-2:]) for degrees in (lat, lon))
             return [SwathCells.of(*flat)]
 
-        key = (self.mosaic, row, path, is_track)
+        key = (self.mosaic, int(self.rows[number]), self.latitudes.array.path, is_track)
         return CELLS.fetch([key], locate, lambda cells: cells.nbytes if cells else 0)[0]
 
     def _degrees(self, number: int, arrays: ImageArrays) -> NDArray[np.float64]:
-        stored = self.stored.open(number, arrays)
+        stored = self.open(number, arrays)
         values, valid = stored.values.to_numpy(stored.read_stored(tuple(map(range, stored.shape))))
         degrees = values.astype(np.float64)
         return degrees if valid is None else np.where(valid, degrees, np.nan)
+
+
+def target_shape(target: Target) -> tuple[int, int]:
+    """Return the rows and columns of a target."""
+    rows, columns = target
+    return rows.stop - rows.start, columns.stop - columns.start
+
+
+def halve(target: Target) -> list[Target]:
+    """Return both halves of a target, along its longer side."""
+    height, width = target_shape(target)
+    rows, columns = target
+    if height >= width:
+        middle = rows.start + height // 2
+        return [(slice(rows.start, middle), columns), (slice(middle, rows.stop), columns)]
+    middle = columns.start + width // 2
+    return [(rows, slice(columns.start, middle)), (rows, slice(middle, columns.stop))]
 
 
 type Images = RasterImages | SwathImages

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
 
 import numpy as np
-from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox, GeoboxTiles
 
 from l2view.cells.scan import require_free_loop
 from l2view.errors import L2ViewWarning, QueryError, warn
 from l2view.mosaic.array import BandArray
 from l2view.mosaic.groups import Layering, layering
-from l2view.mosaic.images import Images, RasterImages
+from l2view.mosaic.images import Images, SwathImages
 from l2view.mosaic.sources import BandSources, ProfileImages, band_sources
 from l2view.mosaic.spec import MosaicSpec
 from l2view.regrid.target import NO_BOUNDS, geobox_within, require_unit, union_bounds
@@ -33,22 +32,11 @@ class MosaicPlan:
     chunks: tuple[int, int]  # the rows and columns of a chunk
     bands: tuple[BandArray, ...]
     layers: Layering
-    attributes: Mapping[str, Mapping[str, Any]]  # of each band
-
-    @property
-    def labels(self) -> NDArray[Any] | None:
-        """The values of the first dimension, None where there is none."""
-        return self.layers.labels
 
     @property
     def groups(self) -> range:
         """The positions along the first dimension; one where there is none."""
-        return range(1 if self.labels is None else len(self.labels))
-
-    @property
-    def dimensions(self) -> tuple[str, ...]:
-        """The names of a band's dimensions."""
-        return ("y", "x") if self.labels is None else (self.layers.dimension, "y", "x")
+        return range(1 if self.layers.labels is None else len(self.layers.labels))
 
     @property
     def tiles(self) -> GeoboxTiles:
@@ -77,11 +65,11 @@ def plan_mosaic(tree: Tree, spec: MosaicSpec) -> MosaicPlan:
     token = uuid4().hex
     bands = []
     for source in sources:
-        images = [part.on(grid, layers, tree.reader, token) for part in source.profiles]
-        bands.append(_band(source, grid, layers, spec, [part for part in images if part]))
+        images = [profile.on(grid, layers, tree.reader, token) for profile in source.profiles]
+        bands.append(_band(source, tuple(filter(None, images)), grid, layers, spec))
     # Each swath may lie on the grid.
     if not any(
-        not isinstance(images, RasterImages) or len(images.touching(grid))
+        isinstance(images, SwathImages) or len(images.touching(grid))
         for band in bands
         for images in band.images
     ):
@@ -89,8 +77,7 @@ def plan_mosaic(tree: Tree, spec: MosaicSpec) -> MosaicPlan:
             "no granule of the view lies in the mosaic, which is empty: look at its bbox= or like=",
             L2ViewWarning,
         )
-    attributes = {source.band.name: source.attributes for source in sources}
-    return MosaicPlan(grid, chunks, tuple(bands), layers, attributes)
+    return MosaicPlan(grid, chunks, tuple(bands), layers)
 
 
 def _grid(profiles: Sequence[ProfileImages], spec: MosaicSpec) -> GeoBox:
@@ -103,7 +90,11 @@ def _grid(profiles: Sequence[ProfileImages], spec: MosaicSpec) -> GeoBox:
 
 
 def _band(
-    source: BandSources, grid: GeoBox, layers: Layering, spec: MosaicSpec, images: Sequence[Images]
+    source: BandSources,
+    images: tuple[Images, ...],
+    grid: GeoBox,
+    layers: Layering,
+    spec: MosaicSpec,
 ) -> BandArray:
     dtype = np.dtype(np.uint8) if source.dtype.kind == "b" else source.dtype
     result = spec.result_dtype or _result_dtype(dtype, spec)
@@ -112,13 +103,14 @@ def _band(
         name=source.band.name,
         grid=grid,
         groups=None if layers.labels is None else len(layers.labels),
-        images=tuple(images),
+        images=images,
         resampling=spec.resampling,
         reduce=spec.reduce,
         source=dtype,
         dtype=result,
         nodata=_nodata(source, result, spec),
         avoid_nodata=result.kind in "iu" and spec.reduce != "count" and named,
+        attributes=source.attributes,
     )
 
 
@@ -146,22 +138,18 @@ def _nodata(source: BandSources, dtype: np.dtype[Any], spec: MosaicSpec) -> Any:
     if spec.resampling == "sum" and dtype.itemsize == 8:  # which may come to any number but this
         return dtype.type(bounds.min)
     fills = [fill for fill in source.fill_values if bounds.min <= fill <= bounds.max]
+    problem = ""
     if len(fills) > 1:
-        warn(
-            f'"{name}" has several fill values ({", ".join(map(str, fills))}): '
-            f"{fills[0]} stands for all of them in the mosaic; pass nodata= another, or "
-            'dtype="float32"',
-            L2ViewWarning,
+        problem = (
+            f"has several fill values ({', '.join(map(str, fills))}): {fills[0]} stands for all "
+            "of them in the mosaic"
         )
-    if not fills:
-        reason = "says no fill value"
-        if source.fill_values:
-            reason = f"has a fill value that {dtype} has not"
-        warn(
-            f'"{name}" {reason}: 0 stands where nothing covers the mosaic, as it does for '
-            'a value; pass nodata= another, or dtype="float32"',
-            L2ViewWarning,
-        )
+    elif not fills:
+        named = f"has a fill value that {dtype} has not"
+        reason = named if source.fill_values else "says no fill value"
+        problem = f"{reason}: 0 stands where nothing covers the mosaic, as it does for a value"
+    if problem:
+        warn(f'"{name}" {problem}; pass nodata= another, or dtype="float32"', L2ViewWarning)
     return dtype.type(fills[0] if fills else 0)
 
 

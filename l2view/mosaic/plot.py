@@ -12,7 +12,7 @@ import shapely
 from numpy.typing import NDArray
 from odc.geo import CRS
 
-from l2view.errors import L2ViewError
+from l2view.display.plot import requiring_matplotlib
 from l2view.mosaic.images import Images, SwathImages
 from l2view.mosaic.plan import MosaicPlan
 from l2view.regrid.projection import WGS84, apply_transform, project
@@ -35,22 +35,13 @@ def plot_chunks(
     ax: Axes | None = None,
     figsize: tuple[float, float] = (8, 6),
 ) -> Axes:
-    """Draw the chunks of a mosaic, coloured by how many granules each takes, and the granules.
+    """Draw the chunks of a mosaic, coloured by their counts of granules, and some granules.
 
-    Parameters
-    ----------
-    counts
-        How many granules each chunk takes, of shape (rows, columns) of chunks.
-    granules
-        The names of those that are drawn.
-    ax, figsize
-        Matplotlib axes to draw on; the size in inches of new ones.
+    `counts` are of shape (rows, columns) of chunks; `granules` are names; `figsize` is in inches.
     """
-    try:
+    with requiring_matplotlib():
         import matplotlib.pyplot as plt
         from matplotlib.collections import LineCollection
-    except ImportError as error:
-        raise L2ViewError("plots need matplotlib: pip install 'l2view[plot]'") from error
     grid = plan.grid
     assert grid.crs is not None
     if ax is None:
@@ -67,12 +58,11 @@ def plot_chunks(
     )
     ticks = np.unique(np.linspace(0, counts.max(initial=1), 6).round())
     ax.figure.colorbar(drawn, ax=ax, label="granules in a chunk", ticks=ticks, shrink=0.8)
-    outlines = [
+    lines = [
         line for images in plan.bands[0].images for line in _outlines(images, granules, grid.crs)
     ]
-    ax.add_collection(
-        LineCollection(outlines, colors="#c8452d", linewidths=0.9, alpha=0.8), autolim=False
-    )
+    outlines = LineCollection(lines, colors="#c8452d", linewidths=0.9, alpha=0.8)
+    ax.add_collection(outlines, autolim=False)
     west, south, east, north = grid.boundingbox
     width, height = (east - west) * 0.04, (north - south) * 0.04
     ax.set(xlim=(west - width, east + width), ylim=(south - height, north + height))
@@ -82,7 +72,7 @@ def plot_chunks(
 
 def _outlines(images: Images, granules: pa.Array, crs: CRS) -> Iterator[NDArray[np.float64]]:
     """Yield the outlines of images of some granules in the target's CRS, each of shape (n, 2)."""
-    names = images.stored.reader.granules.names.take(pa.array(images.stored.rows))
+    names = images.reader.granules.names.take(pa.array(images.rows))
     mask = pc.is_in(names.cast(pa.large_string()), granules).to_numpy(zero_copy_only=False)
     for number in np.flatnonzero(mask)[:MAX_OUTLINES].tolist():
         shape, source = _outline(images, number)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from dataclasses import dataclass
+from functools import cache, cached_property, partial, reduce
 from typing import Any
 from uuid import uuid4
 
@@ -15,29 +15,22 @@ from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 from zarr.core.sync import sync
 
-from l2view.arrays.cf import MISSING
 from l2view.arrays.dtypes import common_dtype, in_native_order
 from l2view.arrays.values import ValueDecoder
 from l2view.errors import FieldError, L2ViewWarning, QueryError, warn
-from l2view.geolocation.bands import Band, Levels, match_band, resolve_bands
+from l2view.geolocation.bands import Band, match_band, resolve_bands
 from l2view.geolocation.crs import CrsTable
-from l2view.geolocation.finder import ATTRIBUTES, Finder, Placement, value_decoders
+from l2view.geolocation.finder import ATTRIBUTES, Finder, Placement
 from l2view.granules.reader import GranuleReader
-from l2view.granules.table import ArrayTable, GranuleTable
+from l2view.granules.table import ArrayTable, GranuleTable, shared_attributes
 from l2view.meta.footprints import read_geometries
-from l2view.mosaic.groups import Layering
-from l2view.mosaic.images import ImageArrays, Images, RasterImages, StoredImages, SwathImages
+from l2view.mosaic.groups import Layering, describe_granules
+from l2view.mosaic.images import ImageArrays, Images, RasterImages, SwathImages
 from l2view.mosaic.spec import MosaicSpec
 from l2view.regrid.extents import RasterGrids
 from l2view.regrid.projection import WGS84, project
 from l2view.regrid.swath import require_swath_resampling
-from l2view.regrid.target import (
-    METRES_PER_DEGREE,
-    NO_BOUNDS,
-    metres_per_unit,
-    point_bounds,
-    union_bounds,
-)
+from l2view.regrid.target import METRES_PER_DEGREE, metres_per_unit, point_bounds, union_bounds
 from l2view.search.place import geometry_field
 from l2view.virtual.tree import Tree
 
@@ -52,24 +45,22 @@ SHARED = ("units", "long_name", "standard_name", "flag_values", "flag_masks", "f
 class ProfileImages:
     """n images of a band in one profile, all on grids or all swaths, before the grid is known."""
 
-    levels: Levels
     arrays: tuple[ImageArrays, ...]  # level by level, the finest first
     placement: Placement
     systems: Sequence[CRS]  # to which the placement's numbers refer
-    members: NDArray[np.int64]  # their granules among the profile's, of shape (n,)
     target: CRS
+    members: NDArray[np.int64]  # their granules among the profile's, of shape (n,)
     footprints: NDArray[Any] | None = None  # of swaths, in EPSG:4326, of shape (n,)
 
     @property
     def rows(self) -> NDArray[np.int64]:
         """The images' granules in the view, of shape (n,)."""
-        return self.levels.table.rows[self.members]
+        return self.arrays[0].table.rows[self.members]
 
     @cached_property
     def shapes(self) -> NDArray[np.int64]:
         """Rows and columns of each level, of shape (n, levels, 2)."""
-        levels = range(len(self.arrays))
-        return np.stack([self.levels.shapes(level)[self.members] for level in levels], axis=1)
+        return np.stack([array.shapes[self.members] for array in self.arrays], axis=1)
 
     @cached_property
     def bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -141,34 +132,25 @@ class ProfileImages:
         self, grid: GeoBox, layers: Layering, reader: GranuleReader, mosaic: str
     ) -> Images | None:
         """Return the images that are in a group of granules, None for none."""
-        index, rows, members = np.arange(len(self.members)), self.rows, self.members
-        levels, scales = np.zeros_like(index), np.ones((len(index), 2))
+        levels, scales = np.zeros_like(self.members), np.ones((len(self.members), 2))
         if self.footprints is None:
             levels, scales = self.levels_read(grid)
-        shapes = self.shapes[index, levels]
-        shown = np.flatnonzero((layers.groups[rows] >= 0) & (shapes > 0).all(axis=1))
+        shapes = self.shapes[np.arange(len(levels)), levels]
+        shown = np.flatnonzero((layers.groups[self.rows] >= 0) & (shapes > 0).all(axis=1))
         if not len(shown):
             return None
-        rows, members, levels = rows[shown], members[shown], levels[shown]
-        composed = layers.ranks[rows], layers.groups[rows]
-        token = uuid4().hex
-        stored = StoredImages(reader, token, self.arrays, levels, rows, members, *composed)
+        rows, members, levels = self.rows[shown], self.members[shown], levels[shown]
+        composed = rows, members, layers.ranks[rows], layers.groups[rows]
+        stored = reader, uuid4().hex, self.arrays, levels, *composed
         if self.footprints is not None:
-            latitudes, longitudes = (
-                _coordinates(self.levels.table, array)
-                for array in (self.placement.latitudes, self.placement.longitudes)
-            )
-            return SwathImages(stored, mosaic, latitudes, longitudes, self.footprints[shown])
+            table, placement = self.arrays[0].table, self.placement
+            latitudes = _coordinates(table, placement.latitudes)
+            longitudes = _coordinates(table, placement.longitudes)
+            return SwathImages(*stored, mosaic, latitudes, longitudes, self.footprints[shown])
         systems = np.array(self.systems, dtype=object)
-        return RasterImages(
-            stored,
-            self.target,
-            systems[self.placement.crs[members]],
-            self.placement.transforms[members, levels],
-            shapes[shown],
-            scales[shown],
-            self.bounds[0][shown],
-        )
+        crs, transforms = self.placement.crs[members], self.placement.transforms[members, levels]
+        where = systems[crs], transforms, shapes[shown], scales[shown], self.bounds[0][shown]
+        return RasterImages(*stored, self.target, *where)
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,7 +158,7 @@ class BandSources:
     """One band of a tree's granules."""
 
     band: Band
-    profiles: tuple[ProfileImages, ...]
+    profiles: list[ProfileImages]
     dtype: np.dtype[Any]  # that all decoded values have in common
     fill_values: tuple[int, ...]  # that attributes of arrays of integers name
     attributes: dict[str, Any]  # that all arrays have in common
@@ -195,35 +177,44 @@ def band_sources(tree: Tree, spec: MosaicSpec) -> list[BandSources]:
     sources: list[BandSources] = []
     lacking: list[str] = []
     for band in resolve_bands(spec.bands, tables, tree.shows):
-        levels = match_band(band, tables, tree.shows)
-        placements = [finder.locate(profile) for profile in levels]
-        lacking += _describe_lacking(tree, band, levels)
+        profiles = match_band(band, tables, tree.shows)
+        having = np.concatenate([profile.table.rows for profile in profiles])
+        missing = np.setdiff1d(np.arange(len(tree.granules)), having)
+        if len(missing):
+            problem = f'have no band "{band.path}"'
+            lacking.append(describe_granules(tree.granules, missing, problem))
         images: list[ProfileImages] = []
         values: list[ValueDecoder] = []
-        for profile, placement in zip(levels, placements, strict=True):
-            arrays = _image_arrays(profile, spec.nodata)
-            values += [decoder for array in arrays for decoder in array.decoders]
-            locate = partial(ProfileImages, profile, arrays, placement, finder.crs.entries)
-            rasters, others = (
-                np.flatnonzero(placement.is_raster == kind) for kind in (True, False)
+        unplaced: list[int] = []
+        for profile in profiles:
+            placement, rows = finder.locate(profile), profile.table.rows
+            arrays = tuple(
+                ImageArrays.of(profile.table, array, profile.axes, profile.picks, spec.nodata)
+                for array in profile.arrays
             )
-            if len(rasters):
-                images.append(locate(rasters, spec.target_crs))
-            if len(others) and placement.latitudes is not None:
-                outlines = footprints()[profile.table.rows[others]]
-                images.append(locate(others, spec.target_crs, outlines))
-        unplaced = _describe_unplaced(tree, band, levels, placements, finder.crs)
-        if unplaced is not None:
+            values += [decoder for array in arrays for decoder in array.decoders]
+            make = partial(ProfileImages, arrays, placement, finder.crs.entries, spec.target_crs)
+            if placement.is_raster.any():
+                images.append(make(np.flatnonzero(placement.is_raster)))
+            others = np.flatnonzero(~placement.is_raster)
+            if placement.latitudes is None:
+                unplaced += rows[others].tolist()
+            elif len(others):
+                images.append(make(others, footprints()[rows[others]]))
+        if unplaced:
+            message = _describe_unplaced(tree, band, unplaced, finder.crs)
             if not images and spec.bands is not None:
-                raise QueryError(unplaced)
-            if not images:
-                continue
-            warn(f"{unplaced}; they are no part of it", L2ViewWarning)
-        if any(part.footprints is not None for part in images):
+                raise QueryError(message)
+            if images:
+                warn(f"{message}; they are no part of it", L2ViewWarning)
+        if not images:
+            continue
+        if any(profile.footprints is not None for profile in images):
             require_swath_resampling(spec.resampling)
-        shared = _shared_attributes([array for profile in levels for array in profile.arrays])
+        shared = reduce(shared_attributes, (a.attributes for p in profiles for a in p.arrays))
+        attributes = {name: shared[name] for name in SHARED if name in shared}
         dtype, fills = _common_dtype(band, values), _fill_values(values)
-        sources.append(BandSources(band, tuple(images), dtype, fills, shared))
+        sources.append(BandSources(band, images, dtype, fills, attributes))
     if not sources:
         raise QueryError("no band of the view says where it lies; name one with bands=")
     if lacking:
@@ -231,70 +222,24 @@ def band_sources(tree: Tree, spec: MosaicSpec) -> list[BandSources]:
     return sources
 
 
-def _image_arrays(levels: Levels, nodata: float | None) -> tuple[ImageArrays, ...]:
-    return tuple(
-        ImageArrays.of(levels.table, array, decoders(array, nodata), levels.axes, levels.picks)
-        for array in levels.arrays
-    )
-
-
 def _coordinates(table: GranuleTable, array: ArrayTable | None) -> ImageArrays:
     """Return latitudes or longitudes, along two axes or one."""
     assert array is not None
     axes = (array.rank - 2, array.rank - 1) if array.rank >= 2 else (0,)
-    picks = (0,) * (array.rank - len(axes))
-    return ImageArrays.of(table, array, value_decoders(array), axes, picks)
+    return ImageArrays.of(table, array, axes, (0,) * (array.rank - len(axes)))
 
 
-def _describe_lacking(tree: Tree, band: Band, profiles: Sequence[Levels]) -> Iterator[str]:
-    """Yield a message of the granules that don't have a band, if there are some."""
-    having = np.concatenate([levels.table.rows for levels in profiles])
-    rows = np.setdiff1d(np.arange(len(tree.granules)), having)
-    if len(rows):
-        yield (
-            f'{len(rows):,} of {len(tree.granules):,} granules have no band "{band.path}": '
-            f"{tree.granules.sample_names(rows.tolist())}"
-        )
-
-
-def _describe_unplaced(
-    tree: Tree,
-    band: Band,
-    profiles: Sequence[Levels],
-    placements: Sequence[Placement],
-    systems: CrsTable,
-) -> str | None:
-    """Return a message of the granules that don't say where a band lies, None for none."""
-    rows = sorted(
-        row
-        for levels, placement in zip(profiles, placements, strict=True)
-        if placement.latitudes is None
-        for row in levels.table.rows[~placement.is_raster].tolist()
+def _describe_unplaced(tree: Tree, band: Band, rows: Sequence[int], systems: CrsTable) -> str:
+    """Say which granules don't say where a band lies."""
+    problem = (
+        f'don\'t say where the cells of "{band.path}" lie, by a transform and a CRS, axes, or '
+        "latitudes and longitudes of its shape"
     )
-    if not rows:
-        return None
-    message = (
-        f"{len(rows):,} of {len(tree.granules):,} granules don't say where the cells of "
-        f'"{band.path}" lie, by a transform and a CRS, axes, or latitudes and longitudes of its '
-        f"shape: {tree.granules.sample_names(rows)}"
-    )
+    message = describe_granules(tree.granules, sorted(rows), problem)
     if systems.unknown:
         text = next(iter(systems.unknown))
         message += f". What is said to be a CRS isn't understood: {text[:60]}"
     return message
-
-
-def decoders(array: ArrayTable, nodata: float | None) -> tuple[ValueDecoder, ...]:
-    """Return the decoders of an array's variants: `nodata` is missing where none says what is."""
-    if nodata is None or not np.isfinite(nodata):
-        return value_decoders(array)
-    variants = tuple(
-        variant
-        if any(name in variant["attributes"] for name in MISSING)
-        else {**variant, "attributes": {**variant["attributes"], "_FillValue": nodata}}
-        for variant in array.variants
-    )
-    return value_decoders(replace(array, variants=variants))
 
 
 def _common_dtype(band: Band, values: Sequence[ValueDecoder]) -> np.dtype[Any]:
@@ -321,16 +266,6 @@ def _fill_values(values: Sequence[ValueDecoder]) -> tuple[int, ...]:
     return tuple(fills)
 
 
-def _shared_attributes(arrays: Sequence[ArrayTable]) -> dict[str, Any]:
-    attributes = arrays[0].attributes
-    return {
-        name: attributes[name]
-        for name in SHARED
-        if name in attributes
-        and all(array.attributes.get(name) == attributes[name] for array in arrays)
-    }
-
-
 def granule_footprints(tree: Tree) -> NDArray[Any]:
     """Return the footprints of a tree's granules, of shape (n,); None where there is none."""
     try:
@@ -342,8 +277,5 @@ def granule_footprints(tree: Tree) -> NDArray[Any]:
 
 def footprint_bounds(footprints: NDArray[Any], crs: CRS) -> NDArray[np.float64]:
     """Return what footprints cover in a CRS, NaN where nothing is known."""
-    shapes = [shape for shape in footprints if shape is not None and not shape.is_empty]
-    if not shapes:
-        return NO_BOUNDS
-    points = shapely.get_coordinates(shapely.segmentize(np.array(shapes, dtype=object), 1.0))
+    points = shapely.get_coordinates(shapely.segmentize(footprints, 1.0))
     return point_bounds(*project(points[:, 0], points[:, 1], WGS84, crs), crs)

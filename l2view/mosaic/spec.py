@@ -26,10 +26,7 @@ type Chunks = tuple[int, int] | int | None
 """The rows and columns of a chunk of a mosaic; None for one chunk."""
 
 MAX_CHUNK_PIXELS = 1 << 28
-"""The most pixels of a chunk."""
-
-MAX_CHUNKS = 10_000_000
-"""The most chunks of a band."""
+MAX_CHUNKS = 10_000_000  # of a band
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +55,8 @@ class MosaicSpec:
     group_by: str | None = None
 
     def __post_init__(self) -> None:
-        nodata = self.nodata
-        if nodata is not None and (
-            isinstance(nodata, bool) or not isinstance(nodata, numbers.Real)
-        ):
-            raise QueryError(f"nodata={nodata!r} is no number")
+        if self.nodata is not None and not _is_real(self.nodata):
+            raise QueryError(f"nodata={self.nodata!r} is no number")
         require_resampling(self.resampling)
         require_reduce(self.reduce)
         if self.like is None and (self.crs is None or self.resolution is None):
@@ -76,19 +70,19 @@ class MosaicSpec:
     @cached_property
     def grid(self) -> GeoBox | None:
         """The grid of `like`."""
-        return None if self.like is None else geobox_like(self.like)
+        return None if self.like is None else _geobox_like(self.like)
 
     @cached_property
     def target_crs(self) -> CRS:
         """The CRS of the mosaic."""
         grid = self.grid
-        return parse_crs(self.crs) if grid is None or grid.crs is None else grid.crs
+        return _parse_crs(self.crs) if grid is None or grid.crs is None else grid.crs
 
     @cached_property
     def pixel_size(self) -> tuple[float, float]:
         """The size of a pixel along x and y, both positive."""
         if self.grid is None:
-            return parse_resolution(self.resolution)
+            return _parse_resolution(self.resolution)
         return abs(self.grid.resolution.x), abs(self.grid.resolution.y)
 
     @cached_property
@@ -108,15 +102,11 @@ class MosaicSpec:
 
     def chunk_shape(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Return the rows and columns of a chunk of a grid of some shape."""
-        chunks = self.chunks
-        pair = (
-            chunks
-            if isinstance(chunks, Sequence) and not isinstance(chunks, str)
-            else (chunks,) * 2
-        )
+        pair = _pair(self.chunks)
         if len(pair) != 2 or not all(map(_is_length, pair)):
             raise QueryError(
-                f"chunks={chunks!r} is not the rows and columns of a chunk, such as (1024, 1024)"
+                f"chunks={self.chunks!r} is not the rows and columns of a chunk, such as "
+                "(1024, 1024)"
             )
         rows, columns = (
             max(length if chunk in (None, -1) else min(int(chunk), length), 1)
@@ -137,14 +127,23 @@ class MosaicSpec:
         return rows, columns
 
 
+def _pair(value: Any) -> tuple[Any, ...]:
+    """Return the members of a sequence; anything else twice."""
+    sequence = isinstance(value, Sequence | np.ndarray) and not isinstance(value, str)
+    return tuple(value) if sequence else (value, value)
+
+
+def _is_real(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
 def _is_length(length: Any) -> bool:
     """None and -1 are the length of the mosaic."""
     integer = isinstance(length, int | np.integer) and not isinstance(length, bool)
     return length is None or bool(integer and (length > 0 or length == -1))
 
 
-def parse_crs(text: Any) -> CRS:
-    """Return a CRS with two axes, or raise a QueryError."""
+def _parse_crs(text: Any) -> CRS:
     try:
         crs = CRS(text)
     except (CRSError, TypeError, ValueError) as error:
@@ -159,21 +158,17 @@ def parse_crs(text: Any) -> CRS:
     return crs
 
 
-def parse_resolution(resolution: Any) -> tuple[float, float]:
-    """Return the size of a pixel along x and y, both positive, or raise a QueryError."""
-    sequence = isinstance(resolution, Sequence | np.ndarray) and not isinstance(resolution, str)
-    pair = tuple(resolution) if sequence else (resolution, resolution)
-    real = all(isinstance(size, numbers.Real) and not isinstance(size, bool) for size in pair)
-    if len(pair) != 2 or not real or not all(math.isfinite(size) and size != 0 for size in pair):
+def _parse_resolution(resolution: Any) -> tuple[float, float]:
+    sizes = _pair(resolution)
+    if len(sizes) != 2 or not all(_is_real(n) and math.isfinite(n) and n != 0 for n in sizes):
         raise QueryError(
             f"resolution={resolution!r} is no size of a pixel: a number in the CRS's unit, or a "
             "pair of them, along x and y"
         )
-    return abs(float(pair[0])), abs(float(pair[1]))
+    return abs(float(sizes[0])), abs(float(sizes[1]))
 
 
-def geobox_like(like: Any) -> GeoBox:
-    """Return the grid of a GeoBox, or of a DataArray or Dataset with coordinates and a CRS."""
+def _geobox_like(like: Any) -> GeoBox:
     grid = like if isinstance(like, GeoBox) else getattr(getattr(like, "odc", None), "geobox", None)
     if not isinstance(grid, GeoBox) or grid.crs is None:
         raise QueryError(

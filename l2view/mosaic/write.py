@@ -52,16 +52,8 @@ def write_mosaic(
 ) -> None:
     """Write a mosaic to a file, a few of its chunks at a time.
 
-    Parameters
-    ----------
-    plan
-        The mosaic.
-    path
-        ``….tif`` for a Cloud-Optimized GeoTIFF, ``….zarr`` for a Zarr group.
-    overwrite
-        Replace what is there already, once the mosaic is complete.
-    progress
-        True for a bar, or what is called with the chunks that are done and all of them.
+    The `path` ends in ``.tif`` for a Cloud-Optimized GeoTIFF, in ``.zarr`` for a Zarr group. With
+    `overwrite` a mosaic that is there is replaced once this one is complete.
 
     Raises
     ------
@@ -176,6 +168,7 @@ def _write_tiff(plan: MosaicPlan, path: Path, report: ReportProgress) -> None:
     assert plan.grid.crs is not None
     plain = path.with_suffix(".part.tif")
     options: dict[str, Any] = {
+        "dtype": band.dtype.name,
         "crs": rasterio.crs.CRS.from_wkt(plan.grid.crs.to_wkt()),
         "transform": plan.grid.transform,
         "nodata": None if band.reduce == "count" else band.nodata,
@@ -186,18 +179,14 @@ def _write_tiff(plan: MosaicPlan, path: Path, report: ReportProgress) -> None:
         "compress": "deflate",
         "zlevel": 1,
     }
-    count, dtype = len(plan.bands), band.dtype.name
     try:
-        with rasterio.open(plain, "w", "GTiff", width, height, count, dtype=dtype, **options) as f:
-            f.update_tags(**{SOFTWARE: WRITTEN_BY})
-            for number, described in enumerate(plan.bands, start=1):
-                f.set_band_description(number, described.name)
+        with rasterio.open(plain, "w", "GTiff", width, height, len(plan.bands), **options) as file:
+            file.update_tags(**{SOFTWARE: WRITTEN_BY})
+            file.descriptions = [described.name for described in plan.bands]
 
             def put(band: int, group: int, tile: tuple[int, int], values: NDArray[Any]) -> None:
-                top, left = (
-                    number * chunk for number, chunk in zip(tile, plan.chunks, strict=True)
-                )
-                f.write(values, band + 1, window=Window(left, top, *values.shape[::-1]))
+                left, top = tile[1] * plan.chunks[1], tile[0] * plan.chunks[0]
+                file.write(values, band + 1, window=Window(left, top, *values.shape[::-1]))
 
             _compute(plan, report, put)
         rasterio.shutil.copy(
@@ -229,27 +218,26 @@ def _write_zarr(plan: MosaicPlan, path: Path, report: ReportProgress) -> None:
         path, compute=False, zarr_format=3, consolidated=False, encoding=encoding, mode="w-"
     )
     group = zarr.open_group(path, mode="r+")
-    group.attrs.update(georeference(plan.grid) | {WRITTEN_BY: {"granules": plan.layers.count}})
+    group.attrs.update(_georeference(plan.grid) | {WRITTEN_BY: {"granules": plan.layers.count}})
     arrays = [group[band.name] for band in plan.bands]
 
     def put(band: int, index: int, tile: tuple[int, int], values: NDArray[Any]) -> None:
         array: Any = arrays[band]
         sides = zip(tile, plan.chunks, values.shape, strict=True)
         chunk = tuple(slice(n * length, n * length + size) for n, length, size in sides)
-        array[chunk if plan.labels is None else (index, *chunk)] = values
+        array[chunk if plan.layers.labels is None else (index, *chunk)] = values
 
     _compute(plan, report, put)
 
 
-def georeference(grid: GeoBox) -> dict[str, Any]:
+def _georeference(grid: GeoBox) -> dict[str, Any]:
     """Return attributes with the transform and CRS of a grid (conventions spatial and proj)."""
     assert grid.crs is not None
     crs: Any = {"code": f"EPSG:{grid.crs.epsg}"} if grid.crs.epsg else {"wkt2": grid.crs.to_wkt()}
-    box = grid.boundingbox
     extent: Any = spatial.create_convention_attrs(
         dimensions=["y", "x"],
         transform=list(grid.transform[:6]),
-        bbox=[box.left, box.bottom, box.right, box.top],
+        bbox=list(grid.boundingbox),
         shape=list(grid.shape),
     )
     projection: Any = geo_proj.create_convention_attrs(**crs)

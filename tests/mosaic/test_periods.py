@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from l2view.errors import QueryError
-from l2view.mosaic.periods import Period, period_of
+from l2view.mosaic.groups import Period, period_of
 
 LENGTHS = {"s": 1, "m": 60, "h": 3600, "D": 86_400, "W": 604_800}
 SECOND = 10**6

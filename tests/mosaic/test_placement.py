@@ -181,6 +181,17 @@ def test_each_granule_has_its_own_packing() -> None:
     assert np.isnan(found[:, 60:200]).all()
 
 
+def test_a_packing_that_some_granules_share() -> None:
+    """Granules whose transforms alone differ are one variant to the decoders."""
+    scales = (0.5, 0.5, 4.0)
+    scenes = [scene(X + 2000 * at, Y, (50, 60), seed=at) for at in range(len(scales))]
+    for one, scale in zip(scenes, scales, strict=True):
+        one.attributes = {"scale_factor": scale}
+    found = made(view(scenes), grid(x=X, y=Y, size=(50, 460)))
+    for at, (one, scale) in enumerate(zip(scenes, scales, strict=True)):
+        np.testing.assert_array_equal(found[:, 200 * at :][:, :60], one.values * scale)
+
+
 def test_bands_of_an_array_are_picked() -> None:
     values = np.stack([image(50, 60, seed=at) for at in range(3)])
     one = Scene(values, Affine(10, 0, X, 0, -10, Y), UTM31, 0)
