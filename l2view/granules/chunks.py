@@ -85,8 +85,7 @@ class ChunkTable:
 
     def take(self, positions: NDArray[np.intp]) -> ChunkTable:
         """Return the chunks at some positions."""
-        numbers = positions.tolist()
-        sums = self.checksums
+        numbers, sums = positions.tolist(), self.checksums
         return ChunkTable(
             self.members[positions],
             self.index[positions],
@@ -124,21 +123,8 @@ def stored_chunks(
 ) -> AsyncIterator[ChunkTable]:
     """Yield the chunks that there are of one array of a store.
 
-    Parameters
-    ----------
-    store
-        The Zarr store.
-    source
-        The array, and the granules that its chunks are of.
-    grid
-        The number of chunks along each axis, of shape (n, rank) for n granules.
-    encoding
-        How the keys of chunks are made of their indices.
-
-    Raises
-    ------
-    StoreError
-        Where the store can't list, and there may be more chunks than can be asked for.
+    The `grid` has the number of chunks along each axis, of shape (n, rank) for all granules. A
+    `StoreError` says that the store can't list, and there may be more chunks than can be asked for.
     """
     if isinstance(store, icechunk.IcechunkStore):
         return _from_icechunk(store, source)
@@ -183,9 +169,9 @@ async def _from_listing(
         for slot, member in zip(source.slots.tolist(), source.members.tolist(), strict=True):
             members_of.setdefault(slot, []).append(member)
     async for page in _objects(store, source, grid, encoding):
-        rows: list[tuple[int, tuple[int, ...], StoredObject]] = []
-        for entry in page:
-            key = entry[0].removeprefix(f"{source.path}/") if source.path else entry[0]
+        rows: list[tuple[int, tuple[int, ...], str, int, str | None]] = []
+        for path, url, size, etag in page:
+            key = path.removeprefix(f"{source.path}/") if source.path else path
             if key.rpartition("/")[2] in METADATA_KEYS:
                 continue
             try:
@@ -198,20 +184,21 @@ async def _from_listing(
             else:
                 members, index = members_of.get(index[0], []), index[1:]
             rows += [
-                (member, index, entry)
+                (member, index, url, size, etag)
                 for member in members
                 if len(index) == rank and (index < grid[member]).all()
             ]
         count = len(rows)
+        numbers, indices, urls, sizes, etags = zip(*rows, strict=True) if rows else [()] * 5
         yield ChunkTable(
-            np.array([member for member, _, _ in rows], dtype=np.int64),
-            np.array([index for _, index, _ in rows], dtype=np.int64).reshape(count, rank),
+            np.array(numbers, dtype=np.int64),
+            np.array(indices, dtype=np.int64).reshape(count, rank),
             np.full(count, NATIVE, dtype=np.uint8),
-            [url for _, _, (_, url, _, _) in rows],
+            urls,
             np.zeros(count, dtype=np.uint64),
-            np.array([size for _, _, (_, _, size, _) in rows], dtype=np.uint64),
+            np.array(sizes, dtype=np.uint64),
             {},
-            [etag for _, _, (_, _, _, etag) in rows],
+            etags,
         )
 
 
@@ -225,6 +212,7 @@ async def _objects(
         async for page in _list_objects(store, prefix):
             begun = True
             yield page
+        return
     except (obstore.exceptions.BaseError, NotImplementedError) as error:
         total = sum(math.prod(counts) for counts in grid.tolist())
         cannot = isinstance(error, NotImplementedError | obstore.exceptions.NotSupportedError)
@@ -233,8 +221,6 @@ async def _objects(
                 f"the chunks below {prefix or 'the root'} can't be listed ({first_line(error)}), "
                 "which telling where they lie takes of a store that isn't Icechunk"
             ) from error
-    else:
-        return
     candidates: dict[str, None] = {}
     for position, member in enumerate(source.members.tolist()):
         slot = () if source.slots is None else (int(source.slots[position]),)

@@ -6,14 +6,13 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from l2view.errors import FieldError, SkippedArrayWarning, UnsupportedArrayError, warn
 from l2view.granules import Location, UnreadError
-from l2view.granules.table import ArrayTable, GranuleTable, SourceArray, Variants
+from l2view.granules.table import ArrayTable, GranuleTable, GroupTable, SourceArray, find_variants
 from l2view.stores.hierarchy import JSON, Hierarchy, group_document, join, resolve
 from l2view.text import unknown_name
 
@@ -198,35 +197,21 @@ def _granule_table(
 ) -> GranuleTable:
     """Return the table of granules with one signature."""
 
-    def table(lengths: Sequence[Sequence[int]]) -> NDArray[np.int64]:
-        return np.array(lengths, dtype=np.int64).reshape(len(rows), -1)
+    def lengths(values: Sequence[Sequence[int]]) -> NDArray[np.int64]:
+        return np.array(values, dtype=np.int64).reshape(len(rows), -1)
 
+    members = np.arange(len(rows), dtype=np.int32)
     groups = {}
     for path in granules[0][1]:
-        variants = Variants(relevant)
-        attributes = [(row, nodes.get(path, {})) for row, (_, nodes) in enumerate(granules)]
-        numbers = variants.numbers(len(rows), attributes, lambda own: {"attributes": own})
-        groups[path] = variants.group(numbers)
+        attributes = [{"attributes": nodes.get(path, {})} for _, nodes in granules]
+        groups[path] = GroupTable.of(attributes, members, relevant)
     arrays = {}
     for path in granules[0][0]:
-        variants = Variants(relevant)
         documents = [nodes[path] for nodes, _ in granules]
-        texts = [
-            json.dumps([document["attributes"], document["codecs"]], sort_keys=True)
-            for document in documents
-        ]
-        index = [
-            variants.number(text, partial(dict, document))
-            for text, document in zip(texts, documents, strict=True)
-        ]
-        arrays[path] = ArrayTable(
-            path,
-            tuple(variants.documents.values()),
-            np.array(index, dtype=np.int32),
-            table([document["shape"] for document in documents]),
-            table([d["chunk_grid"]["configuration"]["chunk_shape"] for d in documents]),
-            variants.shared or {},
-        )
+        variants, index, shared = find_variants(documents, members, relevant)
+        shapes = lengths([document["shape"] for document in documents])
+        chunks = [d["chunk_grid"]["configuration"]["chunk_shape"] for d in documents]
+        arrays[path] = ArrayTable(path, variants, index, shapes, lengths(chunks), shared)
     return GranuleTable(name, np.array(rows, dtype=np.int64), arrays, groups)
 
 

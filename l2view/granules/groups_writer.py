@@ -5,19 +5,20 @@ Not good for many granules: Icechunk writes every node of the hierarchy into eve
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Any
 from urllib.parse import quote
 
 import icechunk
 import zarr
 from zarr.core.sync import sync
 
-from l2view.granules.profile import GRANULES
+from l2view.granules.profile import GRANULES, encode_floats
 from l2view.granules.references import GranuleReferences, put_references
 from l2view.meta.columns import Value
 from l2view.stores.hierarchy import JSON, group_document, join, parents, put_documents
+
+FLOAT_NAMES = {"inf": "Infinity", "-inf": "-Infinity", "nan": "NaN"}
+"""Zarr's names of the floats that JSON lacks."""
 
 
 def granule_path(name: str) -> str:
@@ -37,10 +38,7 @@ def granule_path(name: str) -> str:
 def write_groups(
     store: icechunk.IcechunkStore, granules: Sequence[tuple[str, GranuleReferences]]
 ) -> list[dict[str, Value]]:
-    """Write granules, by id and references, each as a group in the place of one with its id.
-
-    Returns the field that locates each, in their order.
-    """
+    """Write granules as groups, in place of those with their ids (see `StorageLayout.write`)."""
     root = zarr.open_group(store, mode="a")
     root.require_group(GRANULES)
     paths = [granule_path(name) for name, _ in granules]
@@ -68,12 +66,4 @@ def _plain_json(document: JSON) -> JSON:
         for name, value in document["attributes"].items()
         if not (name in ("missing_value", "_FillValue") and value != value)
     }
-    return {**document, "attributes": _name_floats(attributes)}
-
-
-def _name_floats(value: Any) -> Any:
-    if isinstance(value, float) and not math.isfinite(value):
-        return {"inf": "Infinity", "-inf": "-Infinity"}.get(str(value), "NaN")
-    if isinstance(value, dict):
-        return {name: _name_floats(item) for name, item in value.items()}
-    return [_name_floats(item) for item in value] if isinstance(value, list) else value
+    return {**document, "attributes": encode_floats(attributes, FLOAT_NAMES.__getitem__)}

@@ -21,7 +21,6 @@ from zarr import AsyncArray, AsyncGroup
 from l2view.granules import Location, UnreadError
 from l2view.granules.profile import (
     DEFAULT_KEYS,
-    ArrayTemplate,
     Profile,
     apply_patch,
     decode_floats,
@@ -33,24 +32,16 @@ from l2view.granules.table import (
     GranuleTable,
     GroupTable,
     SourceArray,
-    Variants,
+    find_variants,
 )
 from l2view.stores.hierarchy import JSON, Hierarchy, RecentCache, group_document, resolve
 
 BLOCKS = 64
 """The blocks of slots that a layout remembers."""
 
-
-@dataclass(frozen=True)
-class SlotBlock:
-    """What differs between the granules of a block of slots.
-
-    Shapes are of shape (slots, `Profile.width`); attributes are patches by path, as JSON.
-    """
-
-    shapes: NDArray[np.int64]
-    chunk_shapes: NDArray[np.int64]
-    attributes: NDArray[Any]
+DESCRIPTION = ("shapes", "chunk_shapes", "attributes")
+PROBES = ("probes",)
+"""The arrays that describe a profile's slots, those that are read together."""
 
 
 @dataclass(frozen=True)
@@ -62,29 +53,25 @@ class StoredProfile:
     attributes
         By path; what the slots' patches are of.
     arrays
-        ``shapes``, ``chunk_shapes`` and ``attributes``, with a row a slot.
-    probes
-        Keys of chunks that lie in all files of a granule together, as JSON, with a row a slot.
+        With a row a slot: ``shapes`` and ``chunk_shapes``, of shape (slots, `Profile.width`);
+        ``attributes``, patches by path as JSON; ``probes``, keys of chunks that lie in all files
+        of a granule together, as JSON.
     """
 
+    name: str
     profile: Profile
     attributes: dict[str, JSON]
-    arrays: tuple[AsyncArray[Any], AsyncArray[Any], AsyncArray[Any]]
-    probes: AsyncArray[Any]
+    arrays: dict[str, AsyncArray[Any]]
 
     @property
     def slots(self) -> int:
         """The number of slots."""
-        return int(self.arrays[2].shape[0])
+        return int(self.arrays["attributes"].shape[0])
 
     @property
     def block(self) -> int:
         """The slots in a block."""
-        return int(self.arrays[2].chunks[0])
-
-    def block_slice(self, number: int) -> slice:
-        """Return the slots of a block."""
-        return slice(number * self.block, (number + 1) * self.block)
+        return int(self.arrays["attributes"].chunks[0])
 
 
 class PackedLayout:
@@ -95,8 +82,7 @@ class PackedLayout:
     def __init__(self, hierarchy: Hierarchy) -> None:
         self.hierarchy = hierarchy
         self._profiles: dict[str, StoredProfile] = {}
-        self._blocks: RecentCache[tuple[str, int], SlotBlock] = RecentCache(BLOCKS)
-        self._probes: RecentCache[tuple[str, int], NDArray[Any]] = RecentCache(BLOCKS)
+        self._blocks: RecentCache[tuple[str, int, tuple[str, ...]], list[Any]] = RecentCache(BLOCKS)
 
     def __getstate__(self) -> JSON:
         return {"hierarchy": self.hierarchy}
@@ -109,42 +95,35 @@ class PackedLayout:
         inside, granule = resolve(path), await self._granule(location)
         if inside is None or granule is None:
             return None
-        stored, block, row = granule
-        template = stored.profile.array(inside)
-        if template is None and not stored.profile.is_group(inside):
+        profile = granule[0].profile
+        template = profile.array(inside)
+        if template is None and not profile.is_group(inside):
             return None
-        patch = _patches(str(block.attributes[row])).get(inside, {})
-        attributes = apply_patch(stored.attributes.get(inside, {}), patch)
+        shapes, chunk_shapes, text = await self._slot_values(*granule, DESCRIPTION)
+        patch = _patches(str(text)).get(inside, {})
+        attributes = apply_patch(granule[0].attributes.get(inside, {}), patch)
         if template is None:
             return group_document(attributes)
-        columns = stored.profile.columns[inside]
+        columns = profile.columns[inside]
         return template.granule_document(
-            block.shapes[row, columns].tolist(),
-            block.chunk_shapes[row, columns].tolist(),
-            attributes,
+            shapes[columns].tolist(), chunk_shapes[columns].tolist(), attributes
         )
 
     async def prefetch(self, nodes: Sequence[tuple[Location, str]]) -> None:
         """Read the blocks of several granules together."""
-        slots = {slot for location, _ in nodes if (slot := _slot(location)) is not None}
-        names = sorted({name for name, _ in slots})
-        profiles = await asyncio.gather(*map(self._profile, names))
-        stored = {name: p for name, p in zip(names, profiles, strict=True) if p is not None}
-        blocks = {
-            (name, slot // stored[name].block)
-            for name, slot in slots
-            if name in stored and slot < stored[name].slots
-        }
-        await asyncio.gather(
-            *(self._block(stored[name], name, number) for name, number in sorted(blocks))
-        )
+        slots = [_slot(location) for location, _ in nodes]
+        await asyncio.gather(*map(self._profile, sorted({slot[0] for slot in slots if slot})))
+        blocks = {}
+        for location, _ in nodes:
+            if (granule := await self._granule(location)) is not None:
+                stored, slot = granule
+                blocks[stored.name, slot // stored.block] = granule
+        await asyncio.gather(*(self._slot_values(*block, DESCRIPTION) for block in blocks.values()))
 
     async def children(self, location: Location, path: str) -> list[str]:
         """Return the names directly below the group at `path`."""
         inside, granule = resolve(path), await self._granule(location)
-        if inside is None or granule is None or granule[0].profile.array(inside) is not None:
-            return []
-        return granule[0].profile.children(inside)
+        return [] if inside is None or granule is None else granule[0].profile.children(inside)
 
     def source_key(self, location: Location, path: str) -> str | None:
         """Return the key of the packed array's chunk for the granule's key `path`."""
@@ -174,15 +153,13 @@ class PackedLayout:
                 members.setdefault(name_and_slot[0], []).append((row, name_and_slot[1]))
         tables = []
         for name, rows_and_slots in members.items():
-            stored = await self._profile(name)
-            if stored is None:
-                continue
-            rows, slots = np.array(rows_and_slots, dtype=np.int64).T
-            exists = slots < stored.slots
-            if exists.any():
-                tables.append(
-                    await _granule_table(name, stored, rows[exists], slots[exists], relevant)
-                )
+            if (stored := await self._profile(name)) is not None:
+                rows, slots = np.array(rows_and_slots, dtype=np.int64).T
+                exists = slots < stored.slots
+                if exists.any():
+                    tables.append(
+                        await _granule_table(stored, rows[exists], slots[exists], relevant)
+                    )
         return tables
 
     def sources(
@@ -195,19 +172,11 @@ class PackedLayout:
 
     async def probes(self, location: Location) -> list[str] | None:
         """Return keys below the granule of chunks that lie in all of its files together."""
-        name_and_slot = _slot(location)
-        stored = None if name_and_slot is None else await self._profile(name_and_slot[0])
-        if name_and_slot is None or stored is None:
+        granule = await self._granule(location)
+        if granule is None:
             return None
-        name, slot = name_and_slot
-        if slot >= stored.probes.shape[0]:
-            return None
-        number, row = divmod(slot, stored.block)
-        texts = self._probes.get((name, number))
-        if texts is None:
-            texts = np.asarray(await stored.probes.getitem(stored.block_slice(number)))
-            self._probes.put((name, number), texts)
-        keys: list[str] = json.loads(str(texts[row]))
+        (text,) = await self._slot_values(*granule, PROBES)
+        keys: list[str] = json.loads(str(text))
         return keys
 
     def missing(self, location: Location) -> str:
@@ -216,38 +185,49 @@ class PackedLayout:
             return f"its fields profile and slot are {location!r}"
         return f"there is no slot {location[1]} of the profile {location[0]}"
 
-    async def _granule(self, location: Location) -> tuple[StoredProfile, SlotBlock, int] | None:
-        """Return the profile of a granule, its block of slots, and its row there."""
-        name_and_slot = _slot(location)
-        if name_and_slot is None:
+    async def _granule(self, location: Location) -> tuple[StoredProfile, int] | None:
+        """Return the profile and slot of a granule, None where there is none."""
+        if (name_and_slot := _slot(location)) is None:
             return None
         name, slot = name_and_slot
         stored = await self._profile(name)
-        if stored is None or slot >= stored.slots:
-            return None
-        number, row = divmod(slot, stored.block)
-        return stored, await self._block(stored, name, number), row
+        return None if stored is None or slot >= stored.slots else (stored, slot)
 
     async def _profile(self, name: str) -> StoredProfile | None:
         if name not in self._profiles:
-            stored = await read_profile(self.hierarchy, name)
-            if stored is None:  # what isn't there yet may be there later
+            try:
+                group = await zarr_async.open_group(
+                    self.hierarchy.store, path=self.hierarchy.key(own_path(name)), mode="r"
+                )
+            except FileNotFoundError:  # what isn't there yet may be there later
                 return None
-            self._profiles[name] = stored
+            names = (*DESCRIPTION, *PROBES)
+            arrays = await asyncio.gather(*map(group.getitem, names))
+            if any(isinstance(array, AsyncGroup) for array in arrays):
+                return None
+            self._profiles[name] = StoredProfile(
+                name,
+                Profile.from_json(group.attrs["profile"]),
+                decode_floats(group.attrs["attributes"]),
+                dict(zip(names, arrays, strict=True)),  # type: ignore[arg-type]
+            )
         return self._profiles[name]
 
-    async def _block(self, stored: StoredProfile, name: str, number: int) -> SlotBlock:
-        block = self._blocks.get((name, number))
-        if block is None:
-            slots = stored.block_slice(number)
-            columns = await asyncio.gather(*(array.getitem(slots) for array in stored.arrays))
-            block = SlotBlock(*map(np.asarray, columns))
-            self._blocks.put((name, number), block)
-        return block
+    async def _slot_values(
+        self, stored: StoredProfile, slot: int, names: tuple[str, ...]
+    ) -> list[Any]:
+        """Return what arrays with a row a slot have for one."""
+        number, row = divmod(slot, stored.block)
+        key = (stored.name, number, names)
+        if (block := self._blocks.get(key)) is None:
+            slots = slice(number * stored.block, (number + 1) * stored.block)
+            values = await asyncio.gather(*(stored.arrays[name].getitem(slots) for name in names))
+            block = list(map(np.asarray, values))
+            self._blocks.put(key, block)
+        return [column[row] for column in block]
 
 
 async def _granule_table(
-    name: str,
     stored: StoredProfile,
     rows: NDArray[np.int64],
     slots: NDArray[np.int64],
@@ -257,68 +237,39 @@ async def _granule_table(
     profile = stored.profile
     ordered, inverse = np.unique(slots, return_inverse=True)
     columns = await asyncio.gather(
-        *(array.get_orthogonal_selection((ordered,)) for array in stored.arrays)
+        *(stored.arrays[name].get_orthogonal_selection((ordered,)) for name in DESCRIPTION)
     )
     shapes, chunk_shapes, texts = (np.asarray(values)[inverse] for values in columns)
     groups = ("", *profile.groups)
-    changed: dict[str, list[tuple[int, JSON]]] = {
-        path: [] for path in (*groups, *(array.path for array in profile.arrays))
-    }
-    for number, text in enumerate(texts.tolist()):
+    changed: dict[str, dict[int, JSON]] = {path: {} for path in (*groups, *profile.columns)}
+    for member, text in enumerate(texts.tolist()):
         patches: JSON = decode_floats(json.loads(text))
         for path in patches.keys() & changed.keys():
-            changed[path].append((number, patches[path]))
+            changed[path][member] = patches[path]
 
-    def describe_group(path: str) -> GroupTable:
-        base, variants = stored.attributes.get(path, {}), Variants(relevant)
-        numbers = variants.numbers(
-            len(rows), changed[path], lambda patch: {"attributes": apply_patch(base, patch)}
+    def documents(path: str, shared: JSON) -> tuple[Iterator[JSON], NDArray[np.int32]]:
+        """Yield the node's different documents, also return the index of each granule's."""
+        distinct: dict[str, JSON] = {} if len(changed[path]) == len(rows) else {"": {}}
+        numbers = {text: number for number, text in enumerate(distinct)}
+        index = np.zeros(len(rows), dtype=np.int32)
+        for member, patch in changed[path].items():
+            text = json.dumps(patch, sort_keys=True)
+            distinct.setdefault(text, patch)
+            index[member] = numbers.setdefault(text, len(numbers))
+        base = stored.attributes.get(path, {})
+        patched = (apply_patch(base, patch) for patch in distinct.values())
+        return ({**shared, "attributes": attributes} for attributes in patched), index
+
+    arrays = {}
+    for array in profile.arrays:
+        shared = {**array.document, "chunk_key_encoding": DEFAULT_KEYS}
+        variants, index, attributes = find_variants(*documents(array.path, shared), relevant)
+        own = profile.columns[array.path]
+        arrays[array.path] = ArrayTable(
+            array.path, variants, index, shapes[:, own], chunk_shapes[:, own], attributes
         )
-        return variants.group(numbers)
-
-    def describe_array(array: ArrayTemplate) -> ArrayTable:
-        base, variants = stored.attributes.get(array.path, {}), Variants(relevant)
-
-        def document(patch: JSON) -> JSON:
-            own = {"chunk_key_encoding": DEFAULT_KEYS, "attributes": apply_patch(base, patch)}
-            return {**array.document, **own}
-
-        numbers = variants.numbers(len(rows), changed[array.path], document)
-        own_columns = profile.columns[array.path]
-        return ArrayTable(
-            array.path,
-            tuple(variants.documents.values()),
-            numbers,
-            shapes[:, own_columns],
-            chunk_shapes[:, own_columns],
-            variants.shared or {},
-        )
-
-    return GranuleTable(
-        name,
-        rows,
-        {array.path: describe_array(array) for array in profile.arrays},
-        {path: describe_group(path) for path in groups},
-    )
-
-
-async def read_profile(hierarchy: Hierarchy, name: str) -> StoredProfile | None:
-    """Return the profile called `name` as it lies in the store, None where it doesn't."""
-    if resolve(name) is None or "/" in name:
-        return None
-    try:
-        group = await zarr_async.open_group(
-            hierarchy.store, path=hierarchy.key(own_path(name)), mode="r"
-        )
-    except FileNotFoundError:
-        return None
-    names = ("shapes", "chunk_shapes", "attributes", "probes")
-    *arrays, probes = await asyncio.gather(*(group.getitem(member) for member in names))
-    if any(isinstance(array, AsyncGroup) for array in (*arrays, probes)):
-        return None
-    profile = Profile.from_json(group.attrs["profile"])
-    attributes = decode_floats(group.attrs["attributes"])
-    return StoredProfile(profile, attributes, tuple(arrays), probes)  # type: ignore[arg-type]
+    group_tables = {path: GroupTable.of(*documents(path, {}), relevant) for path in groups}
+    return GranuleTable(stored.name, rows, arrays, group_tables)
 
 
 @lru_cache(maxsize=256)

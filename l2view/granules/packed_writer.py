@@ -54,10 +54,7 @@ class PackedExtent:
 def write_packed(
     store: icechunk.IcechunkStore, granules: Sequence[tuple[str, GranuleReferences]]
 ) -> list[dict[str, Value]]:
-    """Write granules, by id and references, each into the next slot of its profile.
-
-    Returns the fields that locate each, in their order.
-    """
+    """Write granules, each into the next slot of its profile (see `StorageLayout.write`)."""
     root = zarr.open_group(store, mode="a")
     members: dict[str, list[int]] = {}
     for index, (_, granule) in enumerate(granules):
@@ -98,22 +95,19 @@ def _append(
         for array in granule.arrays:
             packed = packed_path(profile.name, array.path)
             put_references(store, packed, array, granule.checksums, (slot,))
-    for name, attribute in (("shapes", "shape"), ("chunk_shapes", "chunk_shape")):
-        lengths = [
-            [n for array in profile.arrays for n in getattr(by_path[array.path], attribute)]
-            for by_path in arrays
-        ]
-        target = group[name]
-        target.resize((stop, profile.width))
-        if profile.width:
-            target[first:stop] = np.array(lengths, dtype=np.int64)
     base: JSON = decode_floats(state["attributes"])
-    patches = [_patch_text(base, granule) for granule in granules]
-    probes = [json.dumps(list(probe_keys(granule))) for granule in granules]
-    for name, texts in (("attributes", patches), ("probes", probes)):
+    ordered = [[by_path[array.path] for array in profile.arrays] for by_path in arrays]
+    columns = {
+        "shapes": [[n for array in own for n in array.shape] for own in ordered],
+        "chunk_shapes": [[n for array in own for n in array.chunk_shape] for own in ordered],
+        "attributes": [_patch_text(base, granule) for granule in granules],
+        "probes": [json.dumps(list(probe_keys(granule))) for granule in granules],
+    }
+    for name, rows in columns.items():
         target = group[name]
-        target.resize((stop,))
-        target[first:stop] = np.array(texts, dtype=np.dtypes.StringDType())
+        target.resize((stop, *target.shape[1:]))
+        if profile.width or target.ndim == 1:
+            target[first:stop] = np.array(rows, dtype=target.dtype)
     group.attrs["packed"] = {name: vars(extent) for name, extent in extents.items()}
     return first
 

@@ -12,12 +12,12 @@ import hashlib
 import json
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
 
-from l2view.granules.table import same_json
+from l2view.granules.table import regular_grid, same_json
 from l2view.stores.hierarchy import JSON, OWN, join
 
 GRANULES = "granules"
@@ -37,11 +37,6 @@ FLOAT = "l2view:float"
 """The key of an attribute's float that JSON lacks."""
 
 DEFAULT_KEYS: JSON = {"name": "default", "configuration": {"separator": "/"}}
-
-
-def regular_grid(chunk_shape: Sequence[int]) -> JSON:
-    """Return the chunk grid of a Zarr v3 document."""
-    return {"name": "regular", "configuration": {"chunk_shape": list(chunk_shape)}}
 
 
 @dataclass(frozen=True)
@@ -161,10 +156,9 @@ class Profile:
     @classmethod
     def from_json(cls, value: JSON) -> Self:
         """Return the profile that `to_json` wrote."""
-        arrays = []
-        for path, entry in value["arrays"].items():
-            document = {name: part for name, part in entry.items() if name != "rank"}
-            arrays.append(ArrayTemplate(path, document, int(entry["rank"])))
+        entries = {path: dict(entry) for path, entry in value["arrays"].items()}
+        ranks = {path: int(entry.pop("rank")) for path, entry in entries.items()}
+        arrays = [ArrayTemplate(path, entry, ranks[path]) for path, entry in entries.items()]
         return cls(tuple(arrays), tuple(value["groups"]))
 
 
@@ -200,8 +194,14 @@ def own_path(profile: str, name: str = "") -> str:
     return join(OWN, profile, name)
 
 
-def encode_floats(value: Any) -> Any:
-    """Return attributes as JSON can hold them: NaN and infinities as ``{"l2view:float": "NaN"}``.
+def _tag_float(text: str) -> JSON:
+    return {FLOAT: text}
+
+
+def encode_floats(value: Any, encode: Callable[[str], Any] = _tag_float) -> Any:
+    """Return attributes as JSON can hold them: NaN and infinities as ``{"l2view:float": "nan"}``.
+
+    Or as `encode` makes them of Python's ``"nan"``, ``"inf"`` and ``"-inf"``.
 
     Examples
     --------
@@ -209,10 +209,10 @@ def encode_floats(value: Any) -> Any:
     {'valid_max': {'l2view:float': 'inf'}, 'units': 'K'}
     """
     if isinstance(value, float) and not math.isfinite(value):
-        return {FLOAT: str(value)}
+        return encode(str(value))
     if isinstance(value, dict):
-        return {name: encode_floats(item) for name, item in value.items()}
-    return [encode_floats(item) for item in value] if isinstance(value, list) else value
+        return {name: encode_floats(item, encode) for name, item in value.items()}
+    return [encode_floats(item, encode) for item in value] if isinstance(value, list) else value
 
 
 def decode_floats(value: Any) -> Any:

@@ -139,7 +139,7 @@ class GranuleReader:
         self.layout = layout
         self.granules = granules
         # By the arrays themselves, which are held for that, so that no other takes an id's place.
-        self._decoders: dict[tuple[int, int, tuple[int, ...]], tuple[ArrayTable, ChunkDecoder]] = {}
+        self._decoders: dict[DecoderKey, tuple[ArrayTable, ChunkDecoder]] = {}
 
     def __getstate__(self) -> JSON:
         return {"source": self.source, "layout": self.layout, "granules": self.granules}
@@ -158,23 +158,11 @@ class GranuleReader:
     def stored_array(
         self, row: int, array: ArrayTable, member: int, values: Sequence[ValueDecoder]
     ) -> StoredArray:
-        """Return one granule's array.
+        """Return the array of the granule at `row`, the `member` of a table.
 
-        Parameters
-        ----------
-        row
-            The granule.
-        array, member
-            The array of this granule and others, and which of them it is.
-        values
-            What decodes the stored values of each variant.
+        The `values` decode the stored values of each variant.
         """
-        begin, end = array.begins[member], array.ends[member]
-        variant, chunks = (
-            int(array.variant_index[member]),
-            tuple(array.chunk_shapes[member].tolist()),
-        )
-
+        begin, variant = array.begins[member], int(array.variant_index[member])
         name = self.granules.name(row)
         store_path = StorePath(self.store(row, name), array.path)
 
@@ -182,7 +170,7 @@ class GranuleReader:
             return zarr.Array(open_array(store_path, array.document(member)))
 
         # What decodes a chunk is the same for all granules with such chunks.
-        key = (id(array), variant, chunks)
+        key = (id(array), variant, tuple(array.chunk_shapes[member].tolist()))
         if key not in self._decoders:
             self._decoders[key] = array, ChunkDecoder.of(open())
         return StoredArray(
@@ -193,7 +181,7 @@ class GranuleReader:
             length=tuple(array.shapes[member].tolist()),
             values=values[variant],
             begin=tuple(begin.tolist()),
-            shape=tuple((end - begin).tolist()),
+            shape=tuple((array.ends[member] - begin).tolist()),
         )
 
 

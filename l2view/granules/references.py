@@ -30,10 +30,9 @@ class ArrayReferences:
     document
         Its Zarr v3 document, with a regular chunk grid.
     locations
-        The URL of each chunk's file, in C order of the chunk grid; empty where there is no
-        chunk.
+        The URL of each chunk's file, in C order of the chunk grid; empty where there is none.
     offsets, lengths
-        Of the chunk in its file, in bytes, uint64, of the same length.
+        Of the chunk in its file, in bytes.
     inlined
         The bytes of chunks that lie in no file, by their indices.
     """
@@ -138,21 +137,21 @@ def put_references(
         )
     elif files:
         offsets, lengths = array.offsets.tolist(), array.lengths.tolist()
+        chunks = zip(np.ndindex(array.grid), array.locations, offsets, lengths, strict=True)
         specs = [
             _chunk_spec([*prefix, *index], url, offset, length, checksums.get(url))
-            for index, url, offset, length in zip(
-                np.ndindex(array.grid), array.locations, offsets, lengths, strict=True
-            )
+            for index, url, offset, length in chunks
             if url
         ]
         failed = store.set_virtual_refs(f"/{path}", specs, validate_containers=False)
     if failed:
         raise L2ViewError(f"{array.path}: some of its references can't be written: {failed}")
     if array.inlined:
-        keys = {
-            index: "/".join([path, "c", *map(str, (*prefix, *index))]) for index in array.inlined
+        values = {
+            "/".join([path, "c", *map(str, (*prefix, *index))]): data
+            for index, data in array.inlined.items()
         }
-        put_values(store, {keys[index]: data for index, data in array.inlined.items()})
+        put_values(store, values)
 
 
 def _chunk_spec(

@@ -7,10 +7,10 @@ of a profile, with what they have in common once.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -51,12 +51,18 @@ class ArrayTable:
     @property
     def begins(self) -> NDArray[np.int64]:
         """Where the part that is shown begins, of shape (n, rank)."""
-        return np.zeros_like(self.shapes) if self.starts is None else self.starts
+        zeros = np.broadcast_to(np.int64(0), self.shapes.shape)
+        return zeros if self.starts is None else self.starts
 
     @property
     def ends(self) -> NDArray[np.int64]:
         """Where it ends, of shape (n, rank)."""
         return self.shapes if self.stops is None else self.stops
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """How much is shown along each axis, of shape (n, rank)."""
+        return self.ends - self.begins
 
     @property
     def first_chunks(self) -> NDArray[np.int64]:
@@ -66,24 +72,8 @@ class ArrayTable:
     @property
     def grids(self) -> NDArray[np.int64]:
         """The number of chunks that are shown along each axis, of shape (n, rank)."""
-        lengths = np.maximum(self.chunk_shapes, 1)
-        counts = -(-self.ends // lengths) - self.first_chunks
+        counts = -(-self.ends // np.maximum(self.chunk_shapes, 1)) - self.first_chunks
         return np.where(self.ends > self.begins, counts, 0)
-
-    def document(self, member: int) -> JSON:
-        """Return the Zarr v3 document of one of the arrays."""
-        variant = self.variants[self.variant_index[member]]
-        return grid_document(variant, self.shapes[member], self.chunk_shapes[member])
-
-    def narrow(self, relevant: frozenset[str]) -> ArrayTable:
-        """Return the table with fewer variants: those that differ in `relevant` attributes."""
-        narrowed = Variants(relevant)
-        numbers = [
-            narrowed.number(json.dumps(variant, sort_keys=True), partial(dict, variant))
-            for variant in self.variants
-        ]
-        index = np.array(numbers, dtype=np.int32)[self.variant_index]
-        return replace(self, variants=tuple(narrowed.documents.values()), variant_index=index)
 
     @property
     def rank(self) -> int:
@@ -95,11 +85,18 @@ class ArrayTable:
         """The names of its dimensions, None where one has none."""
         return tuple(self.variants[0].get("dimension_names") or (None,) * self.rank)
 
+    def document(self, member: int) -> JSON:
+        """Return the Zarr v3 document of one of the arrays."""
+        return {
+            **self.variants[self.variant_index[member]],
+            "shape": self.shapes[member].tolist(),
+            "chunk_grid": regular_grid(self.chunk_shapes[member].tolist()),
+        }
 
-def grid_document(variant: JSON, shape: NDArray[np.int64], chunks: NDArray[np.int64]) -> JSON:
-    """Return the Zarr v3 document of an array of a variant."""
-    grid = {"name": "regular", "configuration": {"chunk_shape": chunks.tolist()}}
-    return {**variant, "shape": shape.tolist(), "chunk_grid": grid}
+    def narrow(self, relevant: frozenset[str]) -> ArrayTable:
+        """Return the table with fewer variants: those that differ in `relevant` attributes."""
+        variants, index, _ = find_variants(self.variants, self.variant_index, relevant)
+        return replace(self, variants=variants, variant_index=index)
 
 
 @dataclass(frozen=True)
@@ -109,6 +106,14 @@ class GroupTable:
     variants: tuple[JSON, ...]
     variant_index: NDArray[np.int32]
     attributes: JSON
+
+    @classmethod
+    def of(
+        cls, documents: Iterable[JSON], index: NDArray[np.int32], relevant: frozenset[str]
+    ) -> Self:
+        """Return the table of granules' groups (see `find_variants`)."""
+        variants, variant_index, attributes = find_variants(documents, index, relevant)
+        return cls(tuple(v["attributes"] for v in variants), variant_index, attributes)
 
 
 @dataclass(frozen=True)
@@ -144,65 +149,56 @@ class SourceArray:
     members: NDArray[np.int64]
 
 
-@dataclass
-class Variants:
-    """The different documents of one array or group, by their text, numbered as they come.
+def find_variants(
+    documents: Iterable[JSON], index: NDArray[np.int32], relevant: frozenset[str] | None = None
+) -> tuple[tuple[JSON, ...], NDArray[np.int32], JSON]:
+    """Find the variants that documents of arrays or groups are of.
 
-    They differ in `relevant` attributes; `shared` are those of all, None before the first.
+    Parameters
+    ----------
+    documents
+        Each is asked for once.
+    index
+        The document of each granule, of shape (n,).
+    relevant
+        The attributes by which variants are told apart, None for all.
+
+    Returns
+    -------
+    variants
+        Documents without shape, chunk grid and other attributes.
+    variant_index
+        The variant of each granule, of shape (n,).
+    attributes
+        Those that all documents share.
     """
-
-    relevant: frozenset[str]
-    documents: dict[str, JSON] = field(default_factory=dict)
+    variants: dict[str, JSON] = {}
+    numbers: dict[str, int] = {}
+    renumbered: list[int] = []
     shared: JSON | None = None
-    _seen: dict[str, int] = field(default_factory=dict)
-    _numbers: dict[str, int] = field(default_factory=dict)
-
-    def number(self, text: str, document: Callable[[], JSON]) -> int:
-        """Return the number of one granule's document; `text` stands for all of it."""
-        if text not in self._seen:
-            complete = document()
-            attributes = complete.get("attributes") or {}
-            bare = {
-                name: value
-                for name, value in complete.items()
-                if name not in ("shape", "chunk_grid", "attributes")
-            }
-            bare["attributes"] = {k: v for k, v in attributes.items() if k in self.relevant}
-            key = json.dumps(bare, sort_keys=True)
-            self.documents.setdefault(key, bare)
-            self._seen[text] = self._numbers.setdefault(key, len(self._numbers))
-            self.shared = shared_attributes(self.shared, attributes)
-        return self._seen[text]
-
-    def numbers(
-        self, count: int, changed: Sequence[tuple[int, JSON]], document: Callable[[JSON], JSON]
-    ) -> NDArray[np.int32]:
-        """Return the numbers of the documents of `count` granules.
-
-        Most have the `document` of an empty patch; those that `changed` come with their patch.
-        """
-        numbers = np.zeros(count, dtype=np.int32)
-        if len(changed) < count:
-            numbers[:] = self.number("", lambda: document({}))
-        for row, patch in changed:
-            text = json.dumps(patch, sort_keys=True)
-            numbers[row] = self.number(text, partial(document, patch))
-        return numbers
-
-    def group(self, index: NDArray[np.int32]) -> GroupTable:
-        """Return the table of a group whose documents these are."""
-        variants = tuple(document["attributes"] for document in self.documents.values())
-        return GroupTable(variants, index, self.shared or {})
+    for document in documents:
+        attributes = document.get("attributes") or {}
+        variant = {n: v for n, v in document.items() if n not in ("shape", "chunk_grid")}
+        variant["attributes"] = {
+            n: v for n, v in attributes.items() if relevant is None or n in relevant
+        }
+        text = json.dumps(variant, sort_keys=True)
+        variants.setdefault(text, variant)
+        renumbered.append(numbers.setdefault(text, len(numbers)))
+        shared = attributes if shared is None else _intersect(shared, attributes)
+    return tuple(variants.values()), np.array(renumbered, dtype=np.int32)[index], shared or {}
 
 
-def shared_attributes(shared: JSON | None, attributes: JSON) -> JSON:
-    """Return those of the `shared` attributes that are the same in `attributes`."""
-    if shared is None:
-        return dict(attributes)
+def shared_attributes(attributes: Sequence[JSON]) -> JSON:
+    """Return the attributes that are the same in all."""
+    return reduce(_intersect, attributes) if attributes else {}
+
+
+def _intersect(first: JSON, second: JSON) -> JSON:
     return {
         name: value
-        for name, value in shared.items()
-        if name in attributes and same_json(value, attributes[name])
+        for name, value in first.items()
+        if name in second and same_json(value, second[name])
     }
 
 
@@ -211,3 +207,8 @@ def same_json(a: Any, b: Any) -> bool:
     if type(a) is type(b) and isinstance(a, str | int):
         return bool(a == b)
     return a is b or json.dumps(a, sort_keys=True) == json.dumps(b, sort_keys=True)
+
+
+def regular_grid(chunk_shape: Sequence[int]) -> JSON:
+    """Return the chunk grid of a Zarr v3 document."""
+    return {"name": "regular", "configuration": {"chunk_shape": list(chunk_shape)}}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, cached_property, partial, reduce
+from functools import cache, cached_property, partial
 from typing import Any
 from uuid import uuid4
 
@@ -211,7 +211,7 @@ def band_sources(tree: Tree, spec: MosaicSpec) -> list[BandSources]:
             continue
         if any(profile.footprints is not None for profile in images):
             require_swath_resampling(spec.resampling)
-        shared = reduce(shared_attributes, (a.attributes for p in profiles for a in p.arrays))
+        shared = shared_attributes([a.attributes for p in profiles for a in p.arrays])
         attributes = {name: shared[name] for name in SHARED if name in shared}
         dtype, fills = _common_dtype(band, values), _fill_values(values)
         sources.append(BandSources(band, images, dtype, fills, attributes))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -29,7 +29,7 @@ from l2view.arrays.dtypes import common_dtype, native_dtype
 from l2view.arrays.encoding import ArrayEncoding
 from l2view.errors import L2ViewWarning, MissingGranuleWarning, ShapeError, warn
 from l2view.granules.profile import with_leading_axis
-from l2view.granules.table import ArrayTable, GranuleTable, shared_attributes
+from l2view.granules.table import ArrayTable, GranuleTable, find_variants, shared_attributes
 from l2view.stores.hierarchy import JSON, join
 from l2view.text import first_line, join_names, unknown_name
 from l2view.virtual.fields import DIMENSION, free_name
@@ -293,8 +293,8 @@ class _Planner:
 def _group_attributes(members: Sequence[GranuleTable], arrays: Collection[str]) -> dict[str, JSON]:
     """Return the attributes that the granules' groups share, by path."""
     groups = {
-        path: _shared_by_all(
-            table.groups[path].attributes if path in table.groups else {} for table in members
+        path: shared_attributes(
+            [table.groups[path].attributes if path in table.groups else {} for table in members]
         )
         for path in members[0].groups
     }
@@ -307,14 +307,6 @@ def _group_attributes(members: Sequence[GranuleTable], arrays: Collection[str]) 
         for path, attributes in groups.items()
         if not path or any(array.startswith(f"{path}/") for array in arrays)
     }
-
-
-def _shared_by_all(attributes: Iterable[JSON]) -> JSON:
-    """Return the attributes that all share."""
-    shared: JSON | None = None
-    for variant in attributes:
-        shared = shared_attributes(shared, variant)
-    return shared or {}
 
 
 def _joined_attributes(table: ArrayTable, encoding: ArrayEncoding) -> JSON:
@@ -333,16 +325,10 @@ def _joined_attributes(table: ArrayTable, encoding: ArrayEncoding) -> JSON:
 
 def _merge_arrays(arrays: Sequence[ArrayTable], order: NDArray[np.intp]) -> ArrayTable:
     """Return the arrays of several tables as one, in the order of the granules."""
-    variants: dict[str, JSON] = {}
-    numbers: dict[str, int] = {}
-    indices = []
-    for array in arrays:
-        texts = [json.dumps(variant, sort_keys=True) for variant in array.variants]
-        for text, variant in zip(texts, array.variants, strict=True):
-            variants.setdefault(text, variant)
-            numbers.setdefault(text, len(numbers))
-        new_index = np.array([numbers[text] for text in texts], dtype=np.int32)
-        indices.append(new_index[array.variant_index])
+    offsets = np.cumsum([0, *(len(array.variants) for array in arrays)]).tolist()
+    indices = [array.variant_index + n for array, n in zip(arrays, offsets[:-1], strict=True)]
+    documents = [variant for array in arrays for variant in array.variants]
+    variants, index, _ = find_variants(documents, np.concatenate(indices)[order])
     shapes, chunk_shapes, starts, stops = (
         np.concatenate([getattr(array, name) for array in arrays])[order]
         for name in ("shapes", "chunk_shapes", "begins", "ends")
@@ -350,11 +336,11 @@ def _merge_arrays(arrays: Sequence[ArrayTable], order: NDArray[np.intp]) -> Arra
     is_cropped = any(array.starts is not None for array in arrays)
     return ArrayTable(
         arrays[0].path,
-        tuple(variants.values()),
-        np.concatenate(indices)[order],
+        variants,
+        index,
         shapes,
         chunk_shapes,
-        _shared_by_all(array.attributes for array in arrays),
+        shared_attributes([array.attributes for array in arrays]),
         starts if is_cropped else None,
         stops if is_cropped else None,
     )
