@@ -464,8 +464,8 @@ class View(zarr.Group):
         dict
             What is wrong, by the name of the granule.
         """
-        store = ViewStore(self.view_store.tree.without_crop())
-        return {name: problem for name, problem in verify_granules(store) if problem is not None}
+        verified = verify_granules(self.view_store.tree)
+        return {name: problem for name, problem in verified if problem is not None}
 
     def plot(
         self,

@@ -21,7 +21,7 @@ def verify_files(source: StoreOptions, search: SearchOptions) -> None:
     stale = 0
     with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("looking at files", total=len(view.names))
-        for name, reason in verify_granules(view.view_store):
+        for name, reason in verify_granules(view.view_store.tree):
             progress.advance(task)
             if reason is not None:
                 stale += 1

@@ -36,7 +36,6 @@ from l2view.stores.repository import keep_containers, open_repository, with_cont
 from l2view.stores.urls import key_of, root_of
 from l2view.text import join_names
 from l2view.virtual.attributes import DECODING, is_geometry, json_values
-from l2view.virtual.store import ViewStore
 from l2view.virtual.tree import Tree
 from l2view.virtual.verify import verify_granules
 
@@ -195,8 +194,7 @@ def _require_containers(session: icechunk.Session, urls: set[str]) -> None:
 
 def _require_unchanged(tree: Tree) -> None:
     """Raise where a file isn't what it was when it was referred to."""
-    verified = verify_granules(ViewStore(tree.without_crop()))
-    stale = {name: reason for name, reason in verified if reason is not None}
+    stale = {name: reason for name, reason in verify_granules(tree) if reason is not None}
     if stale:
         name, reason = next(iter(stale.items()))
         raise ExportError(

@@ -13,30 +13,13 @@ import shapely
 from l2view.arrays.cf import BOUNDS, MEANING, PACKING, RANGES, TIMES
 from l2view.stores.hierarchy import JSON
 
-DECODING = PACKING.union(RANGES, TIMES, BOUNDS, MEANING).union(
-    {
-        "_ARRAY_DIMENSIONS",
-        "ancillary_variables",
-        "axis",
-        "cell_measures",
-        "cell_methods",
-        "compress",
-        "coordinates",
-        "formula_terms",
-        "geometry",
-        "grid_mapping",
-        "instance_dimension",
-        "interior_ring",
-        "leap_month",
-        "leap_year",
-        "month_lengths",
-        "node_coordinates",
-        "node_count",
-        "part_node_count",
-        "sample_dimension",
-        "standard_name",
-    }
-)
+CF_NAMES = """
+_ARRAY_DIMENSIONS ancillary_variables axis cell_measures cell_methods compress coordinates
+formula_terms geometry grid_mapping instance_dimension interior_ring leap_month leap_year
+month_lengths node_coordinates node_count part_node_count sample_dimension standard_name
+"""
+
+DECODING = PACKING.union(RANGES, TIMES, BOUNDS, MEANING, CF_NAMES.split())
 """Attributes of an array by which CF, netCDF4 or xarray decode its values.
 
 From the CF conventions 1.12, appendix A, and `xarray.conventions`. No field ever takes
@@ -52,18 +35,13 @@ OWN = "l2view"
 
 def group_attributes(source: JSON, fields: JSON) -> JSON:
     """Return a granule group's attributes: on a clash the field wins."""
-    return {
-        **source,
-        **{name: value for name, value in fields.items() if name not in DECODING_GROUP},
-    }
+    return source | {name: value for name, value in fields.items() if name not in DECODING_GROUP}
 
 
 def array_attributes(source: JSON, fields: JSON) -> JSON:
     """Return an array's attributes: on a clash the array keeps its own."""
-    added = {
-        name: value for name, value in fields.items() if name not in source and name not in DECODING
-    }
-    return {**source, **added}
+    reserved = DECODING | source.keys()
+    return source | {name: value for name, value in fields.items() if name not in reserved}
 
 
 def json_columns(table: pa.Table) -> dict[str, list[Any]]:
@@ -89,29 +67,18 @@ def json_values(column: pa.Array, geometry: bool = False) -> list[Any]:
     """Return one column as values that JSON has."""
     kind = column.type
     if pa.types.is_timestamp(kind):
-        return [None if text == "NaT" else _trim_zeros(text) + "Z" for text in _instants(column)]
+        texts = np.datetime_as_string(column.to_numpy(zero_copy_only=False)).tolist()
+        return [None if text == "NaT" else _trim_zeros(text) + "Z" for text in texts]
     if pa.types.is_duration(kind):
-        return [None if value is None else _duration(value, kind.unit) for value in _ticks(column)]
-    if pa.types.is_binary(kind):
-        if geometry:
-            return _wkt(column)
-        return [None if value is None else value.hex() for value in column.to_pylist()]
-    if pa.types.is_floating(kind):
-        return [_finite(value) for value in column.to_pylist()]
+        ticks = column.cast(pa.int64()).to_pylist()
+        return [None if value is None else _duration(value, kind.unit) for value in ticks]
+    if pa.types.is_binary(kind) and geometry:
+        return _wkt(column)
     return [_plain(value) for value in column.to_pylist()]
-
-
-def _instants(column: pa.Array) -> list[str]:
-    times = column.to_numpy(zero_copy_only=False)
-    return [str(text) for text in np.datetime_as_string(times)]
 
 
 def _trim_zeros(text: str) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def _ticks(column: pa.Array) -> list[int | None]:
-    return list(column.cast(pa.int64()).to_pylist())
 
 
 def _duration(ticks: int, unit: str) -> str:
@@ -135,7 +102,9 @@ def _wkt(column: pa.Array) -> list[str | None]:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, float):
-        return _finite(value)
+        if math.isfinite(value):
+            return value
+        return None if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, bytes):
         return value.hex()
     if isinstance(value, date | time):
@@ -145,11 +114,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(item) for item in value]
     return value if value is None or isinstance(value, str | int) else str(value)
-
-
-def _finite(value: float | None) -> float | str | None:
-    if value is None or math.isnan(value):
-        return None
-    if math.isfinite(value):
-        return value
-    return "Infinity" if value > 0 else "-Infinity"

@@ -1,4 +1,4 @@
-"""Chunks of a view that are computed from the values of one granule's array."""
+"""Chunks of a view: their keys, and those that are computed from a granule's array."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from l2view.arrays.encoding import ArrayEncoding
 from l2view.errors import AuthorizationError, ChunkError
 from l2view.granules.profile import DEFAULT_KEYS
 from l2view.granules.reader import GranuleReader, NeedsMetadata, open_array
+from l2view.granules.table import regular_grid
 from l2view.stores.composed import ChunkSource, resolve_chunk
 from l2view.stores.hierarchy import JSON
 from l2view.text import first_line
@@ -37,18 +38,8 @@ class ChunkEncoder:
     @cached_property
     def _pipeline(self) -> tuple[ArrayV3Metadata, CodecPipeline]:
         ones = [1] * self.rank
-        metadata = ArrayV3Metadata.from_dict(
-            {
-                "zarr_format": 3,
-                "node_type": "array",
-                "shape": ones,
-                "data_type": self.encoding.data_type,
-                "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": ones}},
-                "chunk_key_encoding": DEFAULT_KEYS,
-                "fill_value": self.encoding.fill_value,
-                "codecs": list(self.encoding.codecs),
-            }
-        )
+        document = array_document(self.encoding, ones, regular_grid(ones), [None] * self.rank)
+        metadata = ArrayV3Metadata.from_dict(document)
         return metadata, create_codec_pipeline(metadata)
 
     def chunk_of(
@@ -131,6 +122,40 @@ class ChunkOrFill:
             return None
         buffer = await self.fill.reader.source.get(key, prototype)
         return await self.fill.read(prototype) if buffer is None else buffer
+
+
+def array_document(
+    encoding: ArrayEncoding,
+    shape: Sequence[int],
+    chunk_grid: JSON,
+    dimensions: Sequence[str | None],
+    attributes: JSON | None = None,
+) -> JSON:
+    """Return the Zarr v3 document of an array of a view."""
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": encoding.data_type,
+        "chunk_grid": chunk_grid,
+        "chunk_key_encoding": DEFAULT_KEYS,
+        "fill_value": encoding.fill_value,
+        "codecs": list(encoding.codecs),
+        "attributes": attributes or {},
+        "dimension_names": list(dimensions),
+    }
+
+
+def split_chunk_key(key: str) -> tuple[str, str]:
+    """Return the path of the array that a chunk's key is of, and the key below it.
+
+    Examples
+    --------
+    >>> split_chunk_key("data/sst/c/0/1"), split_chunk_key("orbit/c")
+    (('data/sst', 'c/0/1'), ('orbit', 'c'))
+    """
+    path, _, indices = f"{key}/".rpartition("/c/")
+    return path, f"c/{indices}".rstrip("/")
 
 
 def chunk_index(key: str, grid: Sequence[int]) -> tuple[int, ...] | None:

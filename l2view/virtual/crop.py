@@ -28,10 +28,16 @@ from l2view.granules.chunks import grid_of
 from l2view.granules.groups import ALONE
 from l2view.granules.profile import DEFAULT_KEYS
 from l2view.granules.reader import GranuleReader
-from l2view.granules.table import GranuleTable
+from l2view.granules.table import GranuleTable, regular_grid
 from l2view.stores.composed import ChunkSource
 from l2view.stores.hierarchy import JSON, join
-from l2view.virtual.chunk import ChunkEncoder, TranscodedChunk, chunk_index, existing_keys
+from l2view.virtual.chunk import (
+    ChunkEncoder,
+    TranscodedChunk,
+    chunk_index,
+    existing_keys,
+    split_chunk_key,
+)
 from l2view.virtual.granules import READERS
 from l2view.virtual.join_array import inner_codecs
 
@@ -70,16 +76,6 @@ class Crop:
 
     def __setstate__(self, state: JSON) -> None:
         self.__init__(**state)  # type: ignore[misc]
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, Crop)
-            and bool(self.place.equals(other.place))
-            and (self.exact, self.latitude, self.longitude)
-            == (other.exact, other.latitude, other.longitude)
-        )
-
-    __hash__ = None  # type: ignore[assignment]
 
     async def windows(self, reader: GranuleReader, row: int) -> ArrayWindows:
         """Return the windows of a granule's arrays."""
@@ -138,10 +134,8 @@ class Crop:
         if document is None or document["node_type"] != "array":
             return None
         windows = array_windows(await self.windows(reader, row), path)
-        if not windows:
-            return None
         document = {**document, "attributes": document.get("attributes") or {}}
-        return CroppedArray(reader, row, path, document, windows)
+        return CroppedArray(reader, row, path, document, windows) if windows else None
 
 
 def _align_to_chunks(
@@ -211,7 +205,7 @@ class CroppedArray:
             **self.source,
             "codecs": codecs,
             "shape": shape,
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": chunks}},
+            "chunk_grid": regular_grid(chunks),
             "chunk_key_encoding": DEFAULT_KEYS,
         }
 
@@ -231,10 +225,10 @@ class CroppedArray:
             keys = parse_chunk_key_encoding(self.source["chunk_key_encoding"])
             return self.reader.chunk(self.row, join(self.path, keys.encode_chunk_key(own)))
         chunks = _chunk_shape(self.document)
-        region = []
-        for i, (start, stop), chunk in zip(index, self.windows, chunks, strict=True):
-            begin = start + i * chunk
-            region.append(slice(begin, min(begin + chunk, stop)))
+        region = [
+            slice(start + i * chunk, min(start + (i + 1) * chunk, stop))
+            for i, (start, stop), chunk in zip(index, self.windows, chunks, strict=True)
+        ]
         encoding = ArrayEncoding.of_variant(self.source, self.document["codecs"], padded=False)
         encoder = ChunkEncoder(encoding, len(chunks))
         return TranscodedChunk(
@@ -257,13 +251,13 @@ class CroppedChunk:
 
     async def resolve(self) -> ChunkSource:
         """Return where it comes from."""
-        path, _, indices = f"{self.key}/".rpartition("/c/")
+        path, chunk = split_chunk_key(self.key)
         location = self.reader.granules.location(self.row)
         document = await self.reader.layout.document(location, path) if path else None
         array = await self.crop.array(self.reader, self.row, path, document)
         if array is None:
             return self.reader.chunk(self.row, self.key)
-        return array.find(f"c/{indices}".rstrip("/"))
+        return array.find(chunk)
 
 
 def _chunk_shape(document: JSON) -> list[int]:

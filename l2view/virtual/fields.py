@@ -8,7 +8,8 @@ the children of a DataTree inherit nothing.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,14 @@ from numcodecs.vlen import VLenUTF8
 from numpy.typing import NDArray
 
 from l2view.arrays.cf import TIME_WORDS
-from l2view.arrays.encoding import NULL_TIME
-from l2view.granules.profile import DEFAULT_KEYS
+from l2view.arrays.encoding import NULL_TIME, ArrayEncoding
+from l2view.granules.table import regular_grid
 from l2view.stores.hierarchy import JSON
 from l2view.virtual.attributes import DECODING, is_geometry, json_values
-from l2view.virtual.chunk import chunk_index
+from l2view.virtual.chunk import array_document, chunk_index
+
+type ColumnEncoder = Callable[[pa.Array], NDArray[Any]]
+"""Returns the values of an Arrow array as the data type of a Zarr array has them."""
 
 DIMENSION = "granule"
 """The dimension of the root's arrays, where no field has that name."""
@@ -106,15 +110,21 @@ def field_arrays(
         The name of the arrays' dimension, by default one that none of them has.
     """
     dimension = dimension or free_name(DIMENSION, table.schema.names)
-    return {
-        field.name: _field_array(
-            table.column(field.name),
-            _encode_column(table.column(field.name), is_geometry(field)),
-            attributes.get(field.name, {}),
-            dimension,
-        )
-        for field in table.schema
-    }
+    arrays = {}
+    for field in table.schema:
+        column = table.column(field.name)
+        encoding, encode = _encode_column(column, is_geometry(field))
+        described = _descriptive(attributes.get(field.name, {})) | encoding.attributes
+        document = _document(len(column), encoding, described, dimension)
+        arrays[field.name] = FieldArray(document, partial(_read_column, column, encode))
+    return arrays
+
+
+def _read_column(
+    column: pa.ChunkedArray, encode: ColumnEncoder, start: int, stop: int
+) -> NDArray[Any]:
+    rows = column.slice(start, stop - start)
+    return encode(rows.combine_chunks() if rows.num_chunks else pa.array([], column.type))
 
 
 def free_name(name: str, reserved: Iterable[str]) -> str:
@@ -128,21 +138,7 @@ def free_name(name: str, reserved: Iterable[str]) -> str:
     return name
 
 
-@dataclass(frozen=True)
-class ColumnEncoding:
-    """How a column of a table becomes a Zarr array.
-
-    `encode` returns the values of an Arrow array as the data type has them; `attributes` are those
-    by which a reader decodes them.
-    """
-
-    data_type: str | JSON
-    fill_value: Any
-    encode: Callable[[pa.Array], NDArray[Any]]
-    attributes: JSON = field(default_factory=dict)
-
-
-def _encode_column(column: pa.ChunkedArray, geometry: bool) -> ColumnEncoding:
+def _encode_column(column: pa.ChunkedArray, geometry: bool) -> tuple[ArrayEncoding, ColumnEncoder]:
     """Return how a column is encoded by the CF conventions."""
     kind = column.type
     if pa.types.is_temporal(kind):
@@ -152,51 +148,48 @@ def _encode_column(column: pa.ChunkedArray, geometry: bool) -> ColumnEncoding:
             # xarray decodes CF times by way of nanoseconds, and would fail for all of them.
             name = "datetime64" if is_timestamp else "timedelta64"
             configuration = {"unit": kind.unit, "scale_factor": 1}
-            return ColumnEncoding(
-                {"name": f"numpy.{name}", "configuration": configuration},
-                NULL_TIME,
-                lambda array: encode(array).view(f"{name}[{kind.unit}]"),
-            )
+            data_type = {"name": f"numpy.{name}", "configuration": configuration}
+            view = f"{name}[{kind.unit}]"
+            return _encoding(data_type, NULL_TIME), lambda array: encode(array).view(view)
         attributes: JSON = {"_FillValue": NULL_TIME, "units": CF_UNITS[kind.unit]}
         if is_timestamp:
             attributes["units"] += " since 1970-01-01"
             attributes["calendar"] = "proleptic_gregorian"
         else:
             attributes["dtype"] = f"timedelta64[{kind.unit}]"
-        return ColumnEncoding("int64", 0, encode, attributes)
+        return _encoding("int64", 0, attributes), encode
     if pa.types.is_floating(kind):
         dtype = str(np.dtype(kind.to_pandas_dtype()))
-        return ColumnEncoding(dtype, "NaN", _fill_nulls(float("nan"), kind))
+        return _encoding(dtype, "NaN"), _fill_nulls(float("nan"), kind)
     if pa.types.is_boolean(kind):
         if not column.null_count:
-            return ColumnEncoding("bool", False, _to_numpy)
-        return ColumnEncoding("int8", 0, _fill_nulls(-1, pa.int8()), {"_FillValue": -1})
+            return _encoding("bool", False), _to_numpy
+        return _encoding("int8", 0, {"_FillValue": -1}), _fill_nulls(-1, pa.int8())
     if pa.types.is_integer(kind):
         if not column.null_count:
-            return ColumnEncoding(str(kind), 0, _to_numpy)
+            return _encoding(str(kind), 0), _to_numpy
         fill = _unused_number(column)
-        return ColumnEncoding(str(kind), 0, _fill_nulls(fill, kind), {"_FillValue": fill})
+        return _encoding(str(kind), 0, {"_FillValue": fill}), _fill_nulls(fill, kind)
     null = _unused_text(column) if column.null_count else ""
     # xarray knows no _FillValue of a string.
     missing = {"missing_value": null} if column.null_count else {}
-    return ColumnEncoding("string", "", _to_texts(geometry, null), missing)
+    return _encoding("string", "", missing), _to_texts(geometry, null)
 
 
-def _field_array(
-    column: pa.ChunkedArray, encoding: ColumnEncoding, attributes: JSON, dimension: str
-) -> FieldArray:
-    """Return the Zarr array for one column, with attributes of the array that it came from."""
-    attributes = _descriptive(attributes) | encoding.attributes
-    document = _array_document(
-        len(column), encoding.data_type, encoding.fill_value, attributes, dimension
-    )
+def _encoding(
+    data_type: str | JSON, fill_value: Any, attributes: JSON | None = None
+) -> ArrayEncoding:
+    codec: JSON = {"name": "bytes", "configuration": {"endian": "little"}}
+    if data_type in ("bool", "int8", "uint8"):
+        codec = {"name": "bytes"}
+    elif data_type == "string":
+        codec = {"name": "vlen-utf8"}
+    return ArrayEncoding(data_type, (codec,), fill_value, attributes or {}, decoded=True)
 
-    def read(start: int, stop: int) -> NDArray[Any]:
-        rows = column.slice(start, stop - start)
-        array = rows.combine_chunks() if rows.num_chunks else pa.array([], column.type)
-        return encoding.encode(array)
 
-    return FieldArray(document, read)
+def _document(length: int, encoding: ArrayEncoding, attributes: JSON, dimension: str) -> JSON:
+    chunk_grid = regular_grid([max(1, min(length, CHUNK_ROWS))])
+    return array_document(encoding, [length], chunk_grid, [dimension], attributes)
 
 
 def owner_array(sizes: NDArray[np.int64], dimension: str, instances: str) -> FieldArray:
@@ -215,30 +208,7 @@ def owner_array(sizes: NDArray[np.int64], dimension: str, instances: str) -> Fie
     def read(start: int, stop: int) -> NDArray[Any]:
         return np.searchsorted(ends, np.arange(start, min(stop, total)), side="right")
 
-    return FieldArray(_array_document(total, "int64", 0, attributes, dimension), read)
-
-
-def _array_document(
-    length: int, data_type: str | JSON, fill: Any, attributes: JSON, dimension: str
-) -> JSON:
-    serializer: JSON = {"name": "bytes", "configuration": {"endian": "little"}}
-    if data_type in ("bool", "int8", "uint8"):
-        serializer = {"name": "bytes"}
-    elif data_type == "string":
-        serializer = {"name": "vlen-utf8"}
-    chunk = max(1, min(length, CHUNK_ROWS))
-    return {
-        "zarr_format": 3,
-        "node_type": "array",
-        "shape": [length],
-        "data_type": data_type,
-        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [chunk]}},
-        "chunk_key_encoding": DEFAULT_KEYS,
-        "fill_value": fill,
-        "codecs": [serializer],
-        "attributes": attributes,
-        "dimension_names": [dimension],
-    }
+    return FieldArray(_document(total, _encoding("int64", 0), attributes, dimension), read)
 
 
 def _fits_nanoseconds(column: pa.ChunkedArray) -> bool:
@@ -265,14 +235,11 @@ def _to_numpy(array: pa.Array) -> NDArray[Any]:
     return np.asarray(array.to_numpy(zero_copy_only=False))
 
 
-def _fill_nulls(null: Any, kind: pa.DataType) -> Callable[[pa.Array], NDArray[Any]]:
-    def encode(array: pa.Array) -> NDArray[Any]:
-        return np.asarray(pc.fill_null(array.cast(kind), pa.scalar(null, kind)).to_numpy())
-
-    return encode
+def _fill_nulls(null: Any, kind: pa.DataType) -> ColumnEncoder:
+    return lambda array: _to_numpy(pc.fill_null(array.cast(kind), pa.scalar(null, kind)))
 
 
-def _to_texts(geometry: bool, null: str) -> Callable[[pa.Array], NDArray[Any]]:
+def _to_texts(geometry: bool, null: str) -> ColumnEncoder:
     def encode(array: pa.Array) -> NDArray[Any]:
         texts = json_values(array, geometry)
         return np.array([null if text is None else text for text in texts], dtype=object)

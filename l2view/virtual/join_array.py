@@ -18,15 +18,16 @@ from numpy.typing import NDArray
 from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 
 from l2view.arrays.encoding import ArrayEncoding
-from l2view.granules.profile import DEFAULT_KEYS, with_leading_axis
+from l2view.granules.profile import with_leading_axis
 from l2view.granules.reader import GranuleReader
-from l2view.granules.table import ArrayTable
+from l2view.granules.table import ArrayTable, regular_grid
 from l2view.stores.composed import ChunkSource
 from l2view.stores.hierarchy import JSON, join
 from l2view.virtual.chunk import (
     ChunkEncoder,
     ChunkOrFill,
     TranscodedChunk,
+    array_document,
     chunk_index,
     existing_keys,
 )
@@ -43,16 +44,8 @@ class JoinedArray:
         The granules, of shape (n,).
     table
         Their arrays.
-    encoding
-        The encoding of the values.
-    attributes
-        The attributes.
-    dimensions
-        The names of the dimensions.
-    shape
-        The shape.
     chunk_shape
-        The chunk shape; along `axis`, where it has one, that of each granule.
+        Along `axis`, where it has one, it is that of each granule.
     axis
         The axis along which granules are concatenated; None where they are stacked along a new
         first axis.
@@ -89,7 +82,7 @@ class JoinedArray:
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
         """How much is shown of each granule along each axis, of shape (n, rank)."""
-        return self.table.ends - self.table.begins
+        return self.table.lengths
 
     @property
     def _extent(self) -> NDArray[np.int64]:
@@ -116,9 +109,10 @@ class JoinedArray:
         # A chunk that is cut off by the granule's end, where the joined array goes on.
         overlong = (self.lengths % chunks != 0) & (self.lengths < self._extent)
         if self.axis is not None:
-            pairs = zip(self.chunk_lengths, chunks[:, self.axis].tolist(), strict=True)
-            full = [bool((lengths == chunk).all()) for lengths, chunk in pairs]
-            overlong[:, self.axis] = ~np.array(full, dtype=bool)
+            members = np.repeat(np.arange(len(self.rows)), np.diff(self.chunk_offsets))
+            cut = self.chunk_lengths != chunks[members, self.axis]
+            overlong[:, self.axis] = False
+            overlong[members[cut], self.axis] = True
         return np.asarray(self.is_passthrough & ~overlong.any(axis=1))
 
     @cached_property
@@ -149,67 +143,50 @@ class JoinedArray:
         return ChunkEncoder(self.encoding, self.table.rank)
 
     @cached_property
-    def chunk_lengths(self) -> list[NDArray[np.int64]]:
-        """The lengths of the chunks along `axis`, for each granule."""
-        assert self.axis is not None
-        lengths = self.lengths[:, self.axis].tolist()
-        chunks = np.maximum(self.table.chunk_shapes[:, self.axis], 1).tolist()
-        result = []
-        for length, chunk in zip(lengths, chunks, strict=True):
-            count, remainder = divmod(length, chunk)
-            pieces = np.full(count + (remainder > 0), chunk, dtype=np.int64)
-            if remainder:
-                pieces[-1] = remainder
-            result.append(pieces)
-        # Zarr lets the last chunk of all reach beyond the end, as it does in its file; but not
-        # if it is computed anyway, or if only without that all are of one length.
-        end = max((i for i, length in enumerate(lengths) if length), default=-1)
-        if end >= 0 and self.is_passthrough[end] and not _is_uniform(result):
-            result[end] = result[end].copy()
-            result[end][-1] = chunks[end]
-        return result
-
-    @cached_property
     def chunk_offsets(self) -> NDArray[np.int64]:
         """The number of chunks along `axis` before each granule, and of all, of shape (n + 1,)."""
-        counts = [len(pieces) for pieces in self.chunk_lengths]
-        return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        assert self.axis is not None
+        chunks = np.maximum(self.table.chunk_shapes[:, self.axis], 1)
+        return np.concatenate([[0], np.cumsum(-(-self.lengths[:, self.axis] // chunks))])
+
+    @cached_property
+    def chunk_lengths(self) -> NDArray[np.int64]:
+        """The lengths of all chunks along `axis`, of shape (chunk_offsets[-1],)."""
+        chunks = np.maximum(self.table.chunk_shapes[:, self.axis], 1)
+        counts = np.diff(self.chunk_offsets)
+        lengths = np.repeat(chunks, counts)
+        (present,) = np.nonzero(counts)
+        remainders = self.lengths[:, self.axis] - (counts - 1) * chunks
+        lengths[self.chunk_offsets[present + 1] - 1] = remainders[present]
+        # Zarr lets the last chunk of all reach beyond the end, as it does in its file; but not
+        # if it is computed anyway, or if only without that all are of one length.
+        if len(present) and self.is_passthrough[present[-1]] and (lengths != lengths[0]).any():
+            lengths[-1] = chunks[present[-1]]
+        return lengths
 
     @cached_property
     def is_regular(self) -> bool:
         """Whether the chunk grid is regular."""
-        return self.axis is None or _is_uniform(self.chunk_lengths)
+        return self.axis is None or bool((self.chunk_lengths == self.chunk_lengths[:1]).all())
 
     @cached_property
     def document(self) -> JSON:
         """The Zarr v3 document."""
-        codecs: Any = list(self.encoding.codecs)
-        chunks: list[Any] = list(self.chunk_shape)
-        grid: JSON = {"name": "regular", "configuration": {"chunk_shape": chunks}}
+        encoding, chunks = self.encoding, list[Any](self.chunk_shape)
+        grid = regular_grid(chunks)
         if self.axis is None:
-            chunks.insert(0, 1)
-            codecs = with_leading_axis(codecs)
+            codecs = with_leading_axis(encoding.codecs)
+            assert codecs is not None
+            encoding, grid = replace(encoding, codecs=tuple(codecs)), regular_grid([1, *chunks])
+        elif self.is_regular:
+            longest = self.table.chunk_shapes[:, self.axis].max(initial=1)
+            chunks[self.axis] = int(self.chunk_lengths[0] if len(self.chunk_lengths) else longest)
+            grid = regular_grid(chunks)
         else:
-            pieces = np.concatenate([*self.chunk_lengths, np.empty(0, dtype=np.int64)])
-            if self.is_regular:
-                longest = self.table.chunk_shapes[:, self.axis].max(initial=1)
-                chunks[self.axis] = int(pieces[0]) if len(pieces) else int(longest)
-            else:
-                chunks[self.axis] = _run_lengths(pieces)
-                configuration = {"kind": "inline", "chunk_shapes": chunks}
-                grid = {"name": "rectilinear", "configuration": configuration}
-        return {
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": list(self.shape),
-            "data_type": self.encoding.data_type,
-            "chunk_grid": grid,
-            "chunk_key_encoding": DEFAULT_KEYS,
-            "fill_value": self.encoding.fill_value,
-            "codecs": codecs,
-            "attributes": self.attributes,
-            "dimension_names": list(self.dimensions),
-        }
+            chunks[self.axis] = _run_lengths(self.chunk_lengths)
+            configuration = {"kind": "inline", "chunk_shapes": chunks}
+            grid = {"name": "rectilinear", "configuration": configuration}
+        return array_document(encoding, self.shape, grid, self.dimensions, self.attributes)
 
     @cached_property
     def grid(self) -> tuple[int, ...]:
@@ -221,16 +198,9 @@ class JoinedArray:
         return tuple(counts)
 
     def _locate(self, index: Sequence[int]) -> tuple[int, NDArray[np.int64], NDArray[np.int64]]:
-        """Return the region of a granule that a chunk covers.
+        """Return the member that a chunk is of, where it begins in what is shown, and its shape.
 
-        Returns
-        -------
-        member
-            The granule.
-        start
-            Where the region begins in what is shown of the granule, of shape (rank,).
-        shape
-            Its shape, that of the chunk; it may reach beyond what is shown.
+        The chunk may reach beyond what is shown of the granule.
         """
         shape = np.array(self.chunk_shape, dtype=np.int64)
         if self.axis is None:
@@ -241,7 +211,7 @@ class JoinedArray:
         own[axis] -= self.chunk_offsets[member]
         shape[axis] = self.table.chunk_shapes[member, axis]
         start = own * shape
-        shape[axis] = self.chunk_lengths[member][own[axis]]
+        shape[axis] = self.chunk_lengths[index[axis]]
         return member, start, shape
 
     def _own_key(
@@ -314,17 +284,10 @@ def inner_codecs(codecs: Sequence[JSON]) -> tuple[JSON, ...] | None:
     return None
 
 
-def _is_uniform(lengths: Sequence[NDArray[np.int64]]) -> bool:
-    pieces = np.concatenate([*lengths, np.empty(0, dtype=np.int64)])
-    return len(pieces) == 0 or bool((pieces == pieces[0]).all())
-
-
 def _run_lengths(lengths: NDArray[np.int64]) -> list[Any]:
     """Return chunk lengths as Zarr has them: ``[length, count]`` where one is repeated."""
     changes = np.flatnonzero(np.diff(lengths)) + 1
     begins = np.concatenate([[0], changes])
-    counts = np.diff(np.concatenate([begins, [len(lengths)]]))
-    return [
-        [length, count] if count > 1 else length
-        for length, count in zip(lengths[begins].tolist(), counts.tolist(), strict=True)
-    ]
+    counts = np.diff(begins, append=len(lengths)).tolist()
+    pairs = zip(lengths[begins].tolist(), counts, strict=True)
+    return [[length, count] if count > 1 else length for length, count in pairs]

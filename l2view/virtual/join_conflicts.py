@@ -69,11 +69,6 @@ class MemberArrays:
     table: ArrayTable
     axis: int | None
 
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """How much is shown of each along each axis, of shape (n, rank)."""
-        return self.table.ends - self.table.begins
-
     def across(self, columns: NDArray[np.int64]) -> NDArray[np.int64]:
         """Return the columns of the axes that the granules must agree in."""
         return columns if self.axis is None else np.delete(columns, self.axis, axis=1)
@@ -95,7 +90,7 @@ class MemberArrays:
             way = "" if options.layout == "concat" else ', or layout="concat" and dim='
             problems += [
                 f'{conflict} (all: {self._count_shapes()}); pass ragged="pad"{way}'
-                for conflict in self._length_conflicts(self.lengths, "the shape")
+                for conflict in self._length_conflicts(self.table.lengths, "the shape")
             ]
         if options.encoding == "unify":
             return problems
@@ -138,7 +133,7 @@ class MemberArrays:
             )
 
     def _count_shapes(self) -> str:
-        shapes, counts = np.unique(self.lengths, axis=0, return_counts=True)
+        shapes, counts = np.unique(self.table.lengths, axis=0, return_counts=True)
         texts = [f"{tuple(s.tolist())} ({n})" for s, n in zip(shapes, counts, strict=True)]
         return join_names(texts, most=4)
 
@@ -175,7 +170,7 @@ def dimension_conflicts(granules: Granules, tables: Sequence[GranuleTable], dim:
         for path, array in table.arrays.items():
             if dim not in array.dimensions:
                 continue
-            lengths = (array.ends - array.begins)[:, array.dimensions.index(dim)]
+            lengths = array.lengths[:, array.dimensions.index(dim)]
             group = path.rpartition("/")[0]
             sibling, expected = first_of_group.setdefault(group, (path, lengths))
             differing = np.flatnonzero(expected != lengths)

@@ -258,10 +258,10 @@ class _Planner:
         if conflicts := members.conflicts(options):
             self.problems.extend(conflicts)
             return None
-        shape = members.lengths.max(axis=0, initial=0)
+        shape = table.lengths.max(axis=0, initial=0)
         if axis is not None:
-            shape[axis] = members.lengths[:, axis].sum()
-        compared = members.across(members.lengths)
+            shape[axis] = table.lengths[:, axis].sum()
+        compared = members.across(table.lengths)
         is_padded = bool((compared != compared[:1]).any())
         try:
             encoding = _choose_encoding(table, options, is_padded, in_stack=axis is None)

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from l2view.errors import QueryError
 from l2view.stores.composed import ChunkSource
-from l2view.stores.hierarchy import JSON, join
+from l2view.stores.hierarchy import JSON, group_document, join
 from l2view.text import unknown_name
 from l2view.virtual.attributes import OWN
+from l2view.virtual.chunk import split_chunk_key
 from l2view.virtual.fields import FieldArray, field_arrays, free_name, owner_array
 from l2view.virtual.join_array import JoinedArray
 from l2view.virtual.pickling import array_of, array_state, field_state
@@ -40,17 +41,7 @@ NO_ROWS = np.empty(0, dtype=np.int64)
 
 @dataclass(frozen=True)
 class JoinOptions:
-    """How granules are joined.
-
-    Attributes
-    ----------
-    layout
-        Stacked or concatenated.
-    dim
-        The dimension along which; None for one of its own in a stack.
-    encoding, ragged
-        What becomes of those that differ.
-    """
+    """How granules are joined; `dim` is None for a new dimension of a stack."""
 
     layout: ShapeName
     dim: str | None = None
@@ -68,12 +59,12 @@ class JoinOptions:
         QueryError
             Where there is no such layout, or the other options have no use in it.
         """
-        for name, value, choices in (
-            ("layout", layout, get_args(ShapeName.__value__)),
-            ("encoding", encoding, get_args(EncodingName.__value__)),
-            ("ragged", ragged, get_args(RaggedName.__value__)),
+        for name, value, type_ in (
+            ("layout", layout, ShapeName),
+            ("encoding", encoding, EncodingName),
+            ("ragged", ragged, RaggedName),
         ):
-            if value not in choices:
+            if value not in (choices := get_args(type_.__value__)):
                 raise QueryError(unknown_name(f"{name}=", str(value), choices, f"{name}= takes"))
         if layout != "tree":
             return cls(layout, dim, encoding, ragged)
@@ -87,14 +78,12 @@ class JoinOptions:
 
 @dataclass(frozen=True, eq=False)
 class JoinedGroup:
-    """The joined arrays of granules of one structure.
+    """The joined arrays of granules of one structure, by path.
 
     Attributes
     ----------
     rows
         The granules, of shape (n,).
-    arrays
-        By path.
     groups
         The attributes of its groups, by path; ``""`` for its own.
     dimension
@@ -169,7 +158,7 @@ class JoinedGroup:
     def document(self, path: str) -> JSON | None:
         """Return the Zarr v3 document of the node at `path`, None where there is none."""
         if path in self.groups:
-            return {"zarr_format": 3, "node_type": "group", "attributes": self.groups[path]}
+            return group_document(self.groups[path])
         array = self.arrays.get(path) or self.fields.get(path)
         return None if array is None else array.document
 
@@ -210,11 +199,9 @@ class JoinedView:
         self.__init__(**state)  # type: ignore[misc]
 
     def __eq__(self, other: object) -> bool:
-        return (
-            isinstance(other, JoinedView)
-            and self.tree == other.tree
-            and self.description == other.description
-        )
+        if not isinstance(other, JoinedView):
+            return False
+        return self.tree == other.tree and self.description == other.description
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -223,7 +210,7 @@ class JoinedView:
         """The document of the root group."""
         group = self.joined_groups.get("")
         attributes = {**(group.groups[""] if group else {}), OWN: self.description}
-        return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        return group_document(attributes)
 
     @property
     def members(self) -> int:
@@ -297,20 +284,6 @@ class JoinedView:
         elif (field := group.fields.get(inner)) is not None:
             for key in field.keys:
                 yield f"{path}/{key}"
-
-
-def split_chunk_key(key: str) -> tuple[str, str]:
-    """Return the path of the array that a chunk's key is of, and the key below it.
-
-    Examples
-    --------
-    >>> split_chunk_key("data/sst/c/0/1"), split_chunk_key("orbit/c")
-    (('data/sst', 'c/0/1'), ('orbit', 'c'))
-    """
-    path, separator, indices = key.rpartition("/c/")
-    if not separator and key.endswith("/c"):
-        return key.removesuffix("/c"), "c"
-    return path, f"c/{indices}"
 
 
 def field_names(fields: Sequence[str], reserved: Collection[str]) -> dict[str, str]:

@@ -23,7 +23,7 @@ from l2view.granules import Layout, Location
 from l2view.granules.reader import GranuleReader
 from l2view.granules.table import GranuleTable
 from l2view.stores.composed import ChunkSource, resolve_chunk
-from l2view.stores.hierarchy import JSON, METADATA_KEYS, join
+from l2view.stores.hierarchy import JSON, METADATA_KEYS, group_document, join
 from l2view.text import unknown_name
 from l2view.virtual.attributes import OWN, array_attributes, group_attributes
 from l2view.virtual.crop import Crop, CroppedChunk
@@ -100,16 +100,10 @@ class Tree:
     @property
     def root(self) -> JSON:
         """The document of the root group."""
-        return {"zarr_format": 3, "node_type": "group", "attributes": {OWN: self.description}}
+        return group_document({OWN: self.description})
 
     def require_arrays(self, *paths: str) -> None:
-        """Raise where the first granule has arrays, but none at one of these paths.
-
-        Raises
-        ------
-        QueryError
-            Naming the arrays that there are.
-        """
+        """Raise a `QueryError` where the first granule has arrays, but none at one of `paths`."""
         locations = [self.granules.location(row) for row in range(min(len(self.granules), 1))]
         for table in sync(self.layout.tables(locations, frozenset())):
             for path in paths:
@@ -119,10 +113,6 @@ class Tree:
     def crop_to(self, crop: Crop, options: JSON) -> Tree:
         """Return the tree with its arrays cropped; `options` describe the crop."""
         return replace(self, crop=crop, description={**self.description, "sel": options})
-
-    def without_crop(self) -> Tree:
-        """Return the tree with its whole arrays."""
-        return replace(self, crop=None)
 
     @property
     def members(self) -> int:
@@ -173,28 +163,26 @@ class Tree:
                 f"the granule {name} has no arrays in {collection}: {reason}", MissingGranuleWarning
             )
         attributes = {**self.granules.attributes(row), OWN: {"missing": reason}}
-        return {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        return group_document(attributes)
 
     async def documents(self, paths: Sequence[str]) -> list[JSON | None]:
         """Return the documents of the nodes at `paths`, reading them together."""
         await self.granules.load()
-        nodes = []
-        for path in paths:
-            name, _, inner = path.partition("/")
-            if (row := self.granules.row(name)) is not None:
-                nodes.append((self.granules.location(row), inner))
-        await self.layout.prefetch(nodes)
+        rows = [(row, inner) for row, inner in map(self._locate, paths) if row is not None]
+        await self.layout.prefetch([(self.granules.location(row), inner) for row, inner in rows])
         return [await self.document(path) for path in paths]
+
+    def _locate(self, path: str) -> tuple[int | None, str]:
+        """Return the row of the granule that `path` is in, and the path below it."""
+        name, _, inner = path.partition("/")
+        return self.granules.row(name), inner
 
     async def tables(
         self, relevant: frozenset[str] = RELEVANT
     ) -> list[tuple[GranuleTable, list[Location]]]:
         """Describe the granules' arrays profile by profile, with the granules' locations.
 
-        Parameters
-        ----------
-        relevant
-            The attributes by which nodes are told apart.
+        Nodes are told apart by the `relevant` attributes.
         """
         locations = [self.granules.location(row) for row in range(len(self.granules))]
         tables = await self.layout.tables(locations, relevant)
@@ -211,8 +199,7 @@ class Tree:
         await self.granules.load()
         if not path:
             return [*self.fields, *self.granules.names.to_pylist()]
-        name, _, inner = path.partition("/")
-        row = self.granules.row(name)
+        row, inner = self._locate(path)
         if row is None:
             return []
         children = await self.layout.children(self.granules.location(row), inner)
@@ -239,8 +226,7 @@ class Tree:
             for key in self.fields[path].keys:
                 yield f"{path}/{key}"
             return
-        name, _, inner = path.partition("/")
-        row = self.granules.row(name)
+        row, inner = self._locate(path)
         if row is None:
             return
         if self.crop is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import batched
 
 import numpy as np
@@ -16,6 +17,7 @@ from l2view.errors import AuthorizationError, ChunkError
 from l2view.granules.chunks import grid_of
 from l2view.stores.hierarchy import JSON, join
 from l2view.virtual.store import ViewStore
+from l2view.virtual.tree import Tree
 
 CONCURRENCY = 64
 """How many granules are verified together."""
@@ -24,13 +26,14 @@ READS = 256
 """How many chunks of a granule are read together."""
 
 
-def verify_granules(store: ViewStore) -> Iterator[tuple[str, str | None]]:
+def verify_granules(tree: Tree) -> Iterator[tuple[str, str | None]]:
     """Yield the name of each granule, and what is wrong with its files, None where nothing is.
 
     One byte of a chunk of each file is read: where the file isn't the one that was referred to,
     that is an error. Of granules that l2view didn't ingest it is a chunk of each array.
     """
-    for names in batched(store.tree.granules.names.to_pylist(), CONCURRENCY):
+    store = ViewStore(replace(tree, crop=None))
+    for names in batched(tree.granules.names.to_pylist(), CONCURRENCY):
         yield from zip(names, sync(_verify_batch(store, names)), strict=True)
 
 
