@@ -98,7 +98,14 @@ def count_endings(
                 hold_tokio_back(run[1])
                 if (code := run[1].poll()) is not None:
                     running.remove(run)
-                    counted[run[0], str(code) if code >= 0 else signal.Signals(-code).name] += 1
+                    ending = str(code) if code >= 0 else signal.Signals(-code).name
+                    counted[run[0], ending] += 1
+                    if code or counted.total() % 20 == 0:
+                        print(
+                            f"{counted.total():>6} {run[0]:<8} {ending}",
+                            file=sys.stderr,
+                            flush=True,
+                        )
             time.sleep(0.02)
     return counted
 
