@@ -76,12 +76,21 @@ def test_rows_of_a_tree_are_measured_with_its_package(tmp_path: Path) -> None:
     package = tmp_path / "tree/benchmarks"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
+    (package / "measure.py").write_text(
+        "from types import SimpleNamespace\n"
+        "def Row(what, value, most, ours=None):\n"
+        "    return SimpleNamespace(what=what, value=value, ours=ours)\n"
+        "def seconds(side):\n"
+        "    return side()\n"
+    )
     (package / "__main__.py").write_text(
-        "from types import SimpleNamespace as Row\n"
         "import l2view\n"
+        "from .measure import Row, paired\n"
+        "def fail():\n"
+        "    raise AssertionError('the side of others')\n"
         "def rows(folder):\n"
-        "    yield Row(what='ours', value=7.0, ours=l2view.ANSWER)\n"
-        "    yield Row(what='a figure', value=3.0, ours=None)\n"
+        "    yield paired('ours', lambda: l2view.ANSWER, fail, 1.0)\n"
+        "    yield Row('a figure', 3.0, 5.0)\n"
         "BENCHMARKS = {'reading': rows}\n"
     )
     (tmp_path / "tree/l2view.py").write_text("ANSWER = 42.0\n")
