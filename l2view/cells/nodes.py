@@ -7,7 +7,6 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import batched
-from typing import Self
 
 import pyarrow as pa
 from zarr.abc.codec import BytesBytesCodec
@@ -18,6 +17,7 @@ from l2view.arrays.dtypes import native_dtype
 from l2view.errors import L2ViewError, SkippedArrayWarning, StoreError, warn
 from l2view.granules.chunks import grid_of, iterate_sync
 from l2view.meta.schema import type_name
+from l2view.scan.dataset import Partition
 from l2view.scan.filter import Condition
 from l2view.stores.hierarchy import JSON, Hierarchy, Node
 from l2view.stores.open import Source, unreadable_store
@@ -66,15 +66,21 @@ ARRAYS = pa.schema(
 
 @dataclass(frozen=True, eq=False)
 class StoreTable:
-    """What lies in a store as a table, of which it is also the only partition."""
+    """What lies in a store as a table, which is read as one partition."""
 
     source: Source
 
     def partitions(
         self, condition: Condition | None, *, early: bool = False, several: bool = False
-    ) -> list[Self]:
+    ) -> list[Partition]:
         """Return the only partition (see `l2view.scan.dataset.Table`)."""
-        return [self]
+        return [self.batches]
+
+    def batches(
+        self, columns: Sequence[str], condition: Condition | None
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the rows (see `l2view.scan.dataset.Partition`)."""
+        raise NotImplementedError
 
     def count(self) -> None:
         """Return None: it takes reading."""

@@ -27,6 +27,7 @@ from l2view.arrays.grid import read_steps, size, tiles
 from l2view.cells.columns import ArraySet
 from l2view.cells.windows import MAX_WINDOW, CellWindow, LabelledArray, Mask, ReadWindow
 from l2view.errors import QueryError
+from l2view.scan.dataset import Partition
 from l2view.scan.filter import Condition
 from l2view.text import join_names
 
@@ -111,7 +112,7 @@ class CellTable:
 
     def partitions(
         self, condition: Condition | None, *, early: bool = False, several: bool = False
-    ) -> list[CellsPartition]:
+    ) -> list[Partition]:
         """Return the partitions in which a condition may hold (see `l2view.scan.dataset.Table`).
 
         Raises
@@ -125,13 +126,15 @@ class CellTable:
             raise self.too_many(f"{total:,}")
         scan = ScanState(self, early)
         if early or not several or total <= MAX_WINDOW:
-            return [CellsPartition(scan, numbers)]
+            return [CellsPartition(scan, numbers).batches]
         ahead = max(MAX_CELLS_AHEAD // WORKERS, MAX_WINDOW)
         if sum(len(selected) for _, selected in numbers) < 4 * WORKERS:
-            return [CellsPartition(scan, numbers, at, WORKERS, ahead) for at in range(WORKERS)]
+            return [
+                CellsPartition(scan, numbers, at, WORKERS, ahead).batches for at in range(WORKERS)
+            ]
         shares = [(arrays, np.array_split(selected, WORKERS)) for arrays, selected in numbers]
         return [
-            CellsPartition(scan, [(arrays, share[at]) for arrays, share in shares], ahead=ahead)
+            CellsPartition(scan, [(a, share[at]) for a, share in shares], ahead=ahead).batches
             for at in range(WORKERS)
         ]
 

@@ -11,40 +11,35 @@ something to work on.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
-from numpy.typing import NDArray
+import pyarrow.fs
+from pyarrow.acero import Declaration, ProjectNodeOptions, TableSourceNodeOptions
 
-from l2view.errors import L2ViewError, StoreError
-from l2view.scan.filter import Condition
-from l2view.scan.fragments import BATCH_ROWS, Fragment, Scan, columns_read, hollow, scan_of
-from l2view.text import first_line
+from l2view.errors import FieldError, L2ViewError, StoreError
+from l2view.scan.filter import Condition, columns_of
+from l2view.text import first_line, unknown_name
 
+BATCH_ROWS = 131_072
+"""The most rows in a batch, unless a caller asks for another number."""
 
-class Partition(Protocol):
-    """Some of a table's rows, which are read one after another."""
+type Partition = Callable[[Sequence[str], Condition | None], Iterator[pa.RecordBatch]]
+"""Reads some of a table's rows, one after another: these columns, in this order, of the rows that
+fulfil a condition (None for all), of any number at a time. Without columns, batches have lengths.
+"""
 
-    def batches(
-        self, columns: Sequence[str], condition: Condition | None
-    ) -> Iterator[pa.RecordBatch]:
-        """Yield the rows that fulfil a condition, of any number at a time.
-
-        Parameters
-        ----------
-        columns
-            The columns, in this order; where there are none, batches only have lengths.
-        condition
-            What to look for, None for all rows.
-        """
-        ...
+type Columns = list[str] | dict[str, pc.Expression] | None
+"""What an engine asks for: columns, or expressions by the names that they get; None for all."""
 
 
 class Table(Protocol):
-    """What a dataset is of."""
+    """What a dataset is of. It may also have ``take(rows, names)``, which reads rows by number."""
 
     @property
     def schema(self) -> pa.Schema:
@@ -54,7 +49,7 @@ class Table(Protocol):
     def partitions(
         self, condition: Condition | None, *, early: bool = False, several: bool = False
     ) -> Sequence[Partition]:
-        """Partitions in which a condition may hold, at least one.
+        """Partitions in which a condition may hold, at least one: DataFusion can't sort none.
 
         Parameters
         ----------
@@ -72,15 +67,6 @@ class Table(Protocol):
         ...
 
 
-@runtime_checkable
-class Takeable(Protocol):
-    """A table whose rows can be read by their numbers."""
-
-    def take(self, rows: NDArray[np.int64], names: Sequence[str]) -> pa.Table:
-        """Read rows, in the order given."""
-        ...
-
-
 class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
     """The rows of a table that fulfil a condition.
 
@@ -95,11 +81,13 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
     def __init__(self, table: Table, condition: pc.Expression | None = None) -> None:
         self.table = table
         self.condition = condition
-        self.early = False
-        """The consumer may stop early (LIMIT)."""
         self.failure: Exception | None = None
         """What stopped the last scan, for engines that report only its text."""
-        super().__init__(*hollow(table.schema))
+        self._early: bool | None = None
+        # C++ needs a dataset to point at: one that fails by a name which says why.
+        files, ipc = pyarrow.fs.LocalFileSystem(), pads.IpcFileFormat()
+        nothing = ipc.make_fragment("(this dataset is read by its own methods)", files)
+        super().__init__([nothing], table.schema, ipc, files)
 
     def __reduce__(self) -> tuple[Callable[..., TableDataset], tuple[Any, ...]]:
         return TableDataset, (self.table, self.condition)
@@ -113,9 +101,21 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
         """The columns."""
         return self.table.schema
 
+    def decide(self, table: Table, *, early: bool) -> None:
+        """Read `table` alone, whose consumer may stop `early`: said once, when a query is planned.
+
+        Raises
+        ------
+        RuntimeError
+            Where it was said before.
+        """
+        if self._early is not None:
+            raise RuntimeError("which rows a query looks at is decided once")
+        self.table, self._early = table, early
+
     def scanner(
         self,
-        columns: list[str] | dict[str, pc.Expression] | None = None,
+        columns: Columns = None,
         filter: pc.Expression | None = None,
         batch_size: int = BATCH_ROWS,
         **options: Any,
@@ -126,9 +126,8 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
     def get_fragments(self, filter: pc.Expression | None = None) -> Iterator[Fragment]:
         """Yield the table's partitions."""
         try:
-            partitions = self.table.partitions(
-                self._full_condition(filter), early=self.early, several=True
-            )
+            condition = self._full_condition(filter)
+            partitions = self.table.partitions(condition, early=bool(self._early), several=True)
         except Exception as error:
             raise self._record_failure(error) from error
         for partition in partitions:
@@ -147,10 +146,11 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
     def take(self, indices: Any, columns: list[str] | None = None, **options: Any) -> pa.Table:
         """Read rows by their numbers among those that are shown, in the order given."""
         rows = np.asarray(indices, dtype=np.int64)
-        names = columns_read(columns, self.schema)
-        if self.condition is None and isinstance(self.table, Takeable):
-            return self.table.take(rows, names)
-        return self.scanner(names).take(pa.array(rows))
+        names = _columns_read(columns, self.schema)
+        take = getattr(self.table, "take", None)
+        if take is None or self.condition is not None:
+            return self.scanner(names).take(pa.array(rows))
+        return take(rows, names)
 
     def _full_condition(self, filter: pc.Expression | None) -> Condition | None:
         """Combine a filter with the dataset's own."""
@@ -163,16 +163,17 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
     def scan(
         self,
         partition: Partition | None,
-        columns: list[str] | dict[str, pc.Expression] | None,
+        columns: Columns,
         filter: pc.Expression | None,
         batch_size: int,
     ) -> Scan:
         """Scan one partition, or all of them where it is None."""
-        read = columns_read(columns, self.schema)
-        schema = pa.schema([self.schema.field(name) for name in read])
-        batches = self._batches(partition, read, self._full_condition(filter), batch_size)
-        chosen = read if columns is None else columns
-        return scan_of(schema, chosen, batches)
+        names = _columns_read(columns, self.schema)
+        schema = pa.schema([self.schema.field(name) for name in names])
+        batches = self._batches(partition, names, self._full_condition(filter), batch_size)
+        if isinstance(columns, dict):
+            return _project(schema, columns, batches)
+        return Scan(schema, batches)
 
     def _batches(
         self,
@@ -183,11 +184,10 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
     ) -> Iterator[pa.RecordBatch]:
         self.failure = None
         try:
-            partitions = (
-                [partition] if partition else self.table.partitions(condition, early=self.early)
-            )
-            for partition in partitions:
-                for batch in partition.batches(columns, condition):
+            early = bool(self._early)
+            partitions = [partition] if partition else self.table.partitions(condition, early=early)
+            for read in partitions:
+                for batch in read(columns, condition):
                     for start in range(0, batch.num_rows, batch_size):
                         yield batch.slice(start, batch_size)
         except Exception as error:
@@ -199,3 +199,142 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
             error = StoreError(f"{self.table} can't be read: {first_line(error)}")
         self.failure = error
         return error
+
+
+class Fragment:
+    """A partition of a `TableDataset`, as engines take it."""
+
+    def __init__(self, dataset: TableDataset, partition: Partition) -> None:
+        self.dataset = dataset
+        self.partition = partition
+
+    def __repr__(self) -> str:
+        return f"<Fragment of {self.dataset!r}>"
+
+    @property
+    def physical_schema(self) -> pa.Schema:
+        """The dataset's schema."""
+        return self.dataset.schema
+
+    def scanner(
+        self,
+        schema: pa.Schema | None = None,
+        columns: list[str] | None = None,
+        filter: pc.Expression | None = None,
+        batch_size: int = BATCH_ROWS,
+        **options: Any,
+    ) -> Scan:
+        """Return a scan of these rows."""
+        return self.dataset.scan(self.partition, columns, filter, batch_size)
+
+
+class Scan:
+    """Batches as a scanner gives them, made when they are asked for, in the thread that asks.
+
+    `pyarrow.dataset.Scanner.from_batches` would read ahead in threads of its own, also when nobody
+    reads any more, which at the end of a process they can't.
+    """
+
+    def __init__(self, schema: pa.Schema, batches: Iterator[pa.RecordBatch]) -> None:
+        self.projected_schema = schema
+        self.dataset_schema = schema
+        self._batches = batches
+
+    def to_batches(self) -> Iterator[pa.RecordBatch]:
+        """Return the batches."""
+        return self._batches
+
+    def to_reader(self) -> pa.RecordBatchReader:
+        """Return the batches as a stream."""
+        return pa.RecordBatchReader.from_batches(self.projected_schema, self._batches)
+
+    def to_table(self) -> pa.Table:
+        """Return all rows."""
+        return pa.Table.from_batches(list(self._batches), self.projected_schema)
+
+    def head(self, num_rows: int) -> pa.Table:
+        """Return the first rows."""
+        batches, remaining = [], num_rows
+        while remaining > 0 and (batch := next(self._batches, None)) is not None:
+            batches.append(batch.slice(0, remaining))
+            remaining -= batch.num_rows
+        return pa.Table.from_batches(batches, self.projected_schema)
+
+    def take(self, indices: Any) -> pa.Table:
+        """Return rows by their numbers."""
+        return self.to_table().take(indices)
+
+    def count_rows(self) -> int:
+        """Return the number of rows."""
+        return sum(batch.num_rows for batch in self._batches)
+
+
+@dataclass(frozen=True)
+class ArrowTable:
+    """A dataset of Arrow's own as a table, so that filters of it follow SQL's NULL, too."""
+
+    dataset: pads.Dataset
+
+    def __str__(self) -> str:
+        return f"the dataset of {', '.join(self.schema.names)}"
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The columns."""
+        return self.dataset.schema
+
+    def count(self) -> int:
+        """Return the number of rows."""
+        return int(self.dataset.count_rows())
+
+    def partitions(
+        self, condition: Condition | None, *, early: bool = False, several: bool = False
+    ) -> list[Partition]:
+        """Return its fragments (see `Table`)."""
+        expression = None if condition is None else condition.expression
+        fragments = list(self.dataset.get_fragments(expression)) if several else []
+        return [partial(self._read, source) for source in fragments or [self.dataset]]
+
+    def _read(
+        self, source: Any, columns: Sequence[str], condition: Condition | None
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield rows of the dataset or one of its fragments (see `Partition`)."""
+        options = {} if source is self.dataset else {"schema": self.schema}
+        expression = None if condition is None else condition.expression
+        yield from source.scanner(columns=list(columns), filter=expression, **options).to_batches()
+
+
+def _columns_read(columns: Columns, schema: pa.Schema) -> list[str]:
+    """Columns of a schema to read for those that an engine asks for.
+
+    Raises
+    ------
+    FieldError
+        Where there is no such column.
+    """
+    names: list[str] = schema.names
+    if columns is None:
+        return names
+    if isinstance(columns, dict):
+        required = {name for column in columns.values() for name in columns_of(column, schema)}
+        return [name for name in names if name in required]
+    for name in columns:
+        if name not in names:
+            raise FieldError(unknown_name("field", name, names))
+    return list(columns)
+
+
+def _project(
+    schema: pa.Schema, columns: dict[str, pc.Expression], batches: Iterator[pa.RecordBatch]
+) -> Scan:
+    """Scan expressions over the columns of batches, by name."""
+    options = ProjectNodeOptions(list(columns.values()), list(columns))
+
+    def project(rows: pa.Table) -> pa.Table:
+        source = Declaration("table_source", TableSourceNodeOptions(rows))
+        projection = Declaration("project", options)
+        return Declaration.from_sequence([source, projection]).to_table(use_threads=False)
+
+    tables = (project(pa.Table.from_batches([batch])) for batch in batches)
+    projected_schema = project(schema.empty_table()).schema
+    return Scan(projected_schema, (batch for table in tables for batch in table.to_batches()))

@@ -8,6 +8,7 @@ asked so; Arrow then tells what may pass by the range of what is known, block by
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,17 +17,21 @@ from functools import cached_property, reduce
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.dataset as pads
+import pyarrow.ipc
 from numpy.typing import NDArray
+from pyarrow.acero import Declaration, ProjectNodeOptions, TableSourceNodeOptions
 
 from l2view.errors import QueryError
 from l2view.meta.zones import prune, runs_of
-from l2view.scan.fragments import columns_of
-from l2view.scan.nulls import passing, with_sql_nulls
 from l2view.text import join_names
 
 STRICT = frozenset({"is_in", "invert", "cast", "negate_checked", "add_checked", "subtract_checked"})
 """Functions that are NULL for NULL, beside the comparisons and Kleene's AND and OR, which Arrow
 shows between their arguments."""
+
+NULL_OPTION, INCONCLUSIVE = "null_matching_behavior", 3
+"""Arrow's ``SetLookupOptions::INCONCLUSIVE``: NULL IN (…) is NULL, as SQL has it."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ class Condition:
         return not self.columns.isdisjoint(columns)
 
     def may_hold(self, known: Mapping[str, pa.Array], rows: int) -> NDArray[np.bool_]:
-        """Mask of rows for which it may hold; exact where all columns are known.
+        """Mask of rows for which it may hold, of shape (rows,); exact where all columns are known.
 
         Parameters
         ----------
@@ -91,11 +96,6 @@ class Condition:
             Columns of `rows` rows each.
         rows
             How many rows.
-
-        Returns
-        -------
-        numpy.ndarray
-            Of shape (rows,).
 
         Raises
         ------
@@ -114,8 +114,7 @@ class Condition:
             name: known[name] if name in known else pa.nulls(rows, self.schema.field(name).type)
             for name in self.columns
         }
-        table = pa.table(columns) if columns else pa.table({"_": pa.nulls(rows)})
-        result = passing(table, self.expression)
+        result = passing(pa.table(columns or {"_": pa.nulls(rows)}), self.expression)
         if pa.types.is_null(result.type):  # NULL, whatever the row
             return np.full(rows, not is_decided)
         if not pa.types.is_boolean(result.type):
@@ -144,9 +143,66 @@ class Condition:
             mask[sorted(self._possible(of_rows))] = True
         return mask
 
-    def _possible(self, guarantees: Mapping[int, pc.Expression | None]) -> set[int]:
+    def _possible(self, guarantees: Mapping[int, pc.Expression]) -> set[int]:
         """Numbers of the guarantees under which it may hold."""
         return prune(self.expression, runs_of(self.schema, guarantees))
+
+
+def columns_of(expression: pc.Expression, schema: pa.Schema) -> list[str]:
+    """Columns of a schema that `expression` names.
+
+    An expression doesn't tell, so it is bound to the schema without each in turn.
+    """
+    names = []
+    for index, name in enumerate(schema.names):
+        try:
+            pads.Scanner.from_batches(
+                iter(()), schema=schema.remove(index), columns={"_": expression}
+            )
+        except pa.ArrowInvalid:
+            names.append(name)
+    return names
+
+
+def passing(table: pa.Table, condition: pc.Expression) -> pa.ChunkedArray:
+    """Mask of rows that fulfil a condition, NULL where that is unknown.
+
+    `pyarrow.Table.filter` with an expression has threads of its own, which takes longer for as
+    many rows as a scan has at a time.
+    """
+    source = Declaration("table_source", TableSourceNodeOptions(table))
+    project = Declaration("project", ProjectNodeOptions([condition], ["passes"]))
+    result = Declaration.from_sequence([source, project]).to_table(use_threads=False)
+    return result.column(0)
+
+
+def with_sql_nulls(condition: pc.Expression) -> pc.Expression:
+    """Make every ``is_in`` of `condition` NULL for NULL.
+
+    DataFusion hands ``x NOT IN (…)`` to a dataset as the inversion of pyarrow's ``is_in`` and
+    doesn't look at the answer again; pyarrow's is false for NULL, so its inversion would let NULL
+    pass. The options of an expression's functions are columns of the Arrow batch that it pickles
+    to, and the option in question is one of them.
+    """
+    rebuild, (buffer, *arguments) = condition.__reduce__()
+    batch = pyarrow.ipc.open_file(buffer).get_batch(0)
+    columns = [_inconclusive(column) for column in batch.columns]
+    if all(new is old for new, old in zip(columns, batch.columns, strict=True)):
+        return condition
+    sink = pa.BufferOutputStream()
+    with pyarrow.ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(pa.RecordBatch.from_arrays(columns, schema=batch.schema))
+    return rebuild(sink.getvalue(), *arguments)
+
+
+def _inconclusive(column: pa.Array) -> pa.Array:
+    if not pa.types.is_struct(column.type) or column.type.get_field_index(NULL_OPTION) < 0:
+        return column
+    option = pa.array([INCONCLUSIVE] * len(column), column.type.field(NULL_OPTION).type)
+    children = [
+        option if field.name == NULL_OPTION else column.field(field.name) for field in column.type
+    ]
+    return pa.StructArray.from_arrays(children, fields=list(column.type))
 
 
 def _has_range(kind: pa.DataType) -> bool:
@@ -156,9 +212,9 @@ def _has_range(kind: pa.DataType) -> bool:
     )
 
 
-def _range(columns: Mapping[str, pa.Array], rows: range) -> pc.Expression | None:
+def _range(columns: Mapping[str, pa.Array], rows: range) -> pc.Expression:
     """Expression that holds for all of these rows."""
-    guarantees: list[pc.Expression] = []
+    guarantees = []
     for name, column in columns.items():
         values, field = column[rows.start : rows.stop], pc.field(name)
         extremes = pc.min_max(values)
@@ -167,4 +223,4 @@ def _range(columns: Mapping[str, pa.Array], rows: range) -> pc.Expression | None
             continue
         bounds = (field >= extremes["min"]) & (field <= extremes["max"])
         guarantees.append(bounds | field.is_null() if values.null_count else bounds)
-    return reduce(lambda a, b: a & b, guarantees) if guarantees else None
+    return reduce(operator.and_, guarantees)

@@ -22,6 +22,30 @@ RAISED = re.compile(r"(?s)PyErr \{ type: .*?, value: \w+\((['\"])(.+?)\1\), trac
 """An exception of Python in DataFusion's message."""
 
 
+TRANSLATIONS = {
+    r"[Pp]laceholder (?:with name )?'?(\$\w+)": (
+        "the placeholder {} has no value; pass it in params="
+    ),
+    r"(?:DDL|DML|Statement) not supported: (\w+)": "only queries that read are allowed, not {}",
+    "only supports a single SQL statement": "one statement at a time",
+    r'(?:Parser|Tokenizer)Error\("(.*)"\)': "not valid SQL: {}",
+    r"non-boolean predicate '(.+)' returning (\S+)": (
+        "where= is a condition, true or false for each granule; {} is {}"
+    ),
+    "BooleanScalar": (
+        "a comparison with NULL is never true; write IS NULL, or leave NULL out of the list. "
+        "Nor is a condition that contradicts itself, such as x = 1 AND x = 2"
+    ),
+    "logical expression WindowFunction|Aggregate functions are not": (
+        "a condition on rows can't have an aggregate or window function; use sql()"
+    ),
+    "Data not conforming to GeoArrow": (
+        "an ST_* function got something that is no geometry; ST_GeomFromText makes one of WKT"
+    ),
+}
+"""What DataFusion says, and what is said instead, with the groups of the pattern."""
+
+
 def explain(message: str, fields: Sequence[str], tables: Sequence[str]) -> QueryError | FieldError:
     """Return the error to raise for DataFusion's `message`.
 
@@ -41,12 +65,9 @@ def explain(message: str, fields: Sequence[str], tables: Sequence[str]) -> Query
         r"argument types '([^']+)'.*Candidate functions:(.+)", message, re.DOTALL
     ):
         return QueryError(_no_signature(match.group(1), match.group(2).split("\n"), message))
-    if match := re.search(r"[Pp]laceholder (?:with name )?'?(\$\w+)", message):
-        return QueryError(f"the placeholder {match.group(1)} has no value; pass it in params=")
-    if match := re.search(r"(?:DDL|DML|Statement) not supported: (\w+)", message):
-        return QueryError(f"only queries that read are allowed, not {match.group(1)}")
-    if "only supports a single SQL statement" in message:
-        return QueryError("one statement at a time")
+    for pattern, translation in TRANSLATIONS.items():
+        if match := re.search(pattern, message):
+            return QueryError(translation.format(*match.groups()))
     if match := re.search(r"table 'datafusion\.public\.(.+)' not found", message):
         return QueryError(unknown_name("table", match.group(1), tables))
     if match := re.search(r"Unsupported function argument type: (\w+) =>", message):
@@ -57,27 +78,8 @@ def explain(message: str, fields: Sequence[str], tables: Sequence[str]) -> Query
         )
     if match := re.search(r"table function '(.+)' not found", message):
         return QueryError(unknown_name("table function", f"{match.group(1)}()", tables, "tables"))
-    if match := re.search(r'(?:Parser|Tokenizer)Error\("(.*)"\)', message):
-        return QueryError(f"not valid SQL: {match.group(1)}")
-    if match := re.search(r"non-boolean predicate '(.+)' returning (\S+)", message):
-        return QueryError(
-            f"where= is a condition, true or false for each granule; {match.group(1)} is "
-            f"{match.group(2)}"
-        )
-    if "BooleanScalar" in message:
-        return QueryError(
-            "a comparison with NULL is never true; write IS NULL, or leave NULL out of the list. "
-            "Nor is a condition that contradicts itself, such as x = 1 AND x = 2"
-        )
-    if "logical expression WindowFunction" in message or "Aggregate functions are not" in message:
-        return QueryError(
-            "a condition on rows can't have an aggregate or window function; use sql()"
-        )
-    if "Data not conforming to GeoArrow" in message:
-        return QueryError(
-            "an ST_* function got something that is no geometry; ST_GeomFromText makes one of WKT"
-        )
-    return QueryError(_last_cause(message) + _of_lists(message))
+    hint = "; for a list, write field = ANY($name)" if "[List(" in message else ""
+    return QueryError(_last_cause(message) + hint)
 
 
 def _last_cause(message: str) -> str:
@@ -89,10 +91,6 @@ def _last_cause(message: str) -> str:
         cause = match.group(1)
     line = next((candidate for candidate in cause.splitlines() if candidate.strip()), message)
     return strip_credentials(LAYERS.sub("", line.strip()))
-
-
-def _of_lists(message: str) -> str:
-    return "; for a list, write field = ANY($name)" if "[List(" in message else ""
 
 
 def _quoting(name: str, fields: Sequence[str]) -> str:

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-import geodatafusion
 import numpy as np
 import pyarrow as pa
-from datafusion import DataFrame, SessionContext
+from datafusion import DataFrame
 from numpy.typing import NDArray
 
 from l2view.errors import L2ViewError
+from l2view.search.context import geo_context
 from l2view.search.errors import explain
-from l2view.search.functions import FUNCTIONS
 from l2view.search.planning import require_plain, sort_keys
 
 NUMBER = "__l2view_number"
@@ -83,12 +82,8 @@ def _run(
     numbers = pa.array(np.arange(count, dtype=np.int64))
     columns = dict(zip(table.schema.names, table.columns, strict=True))
     table = pa.table({**columns, NUMBER: numbers})
-    context = SessionContext()
-    geodatafusion.register_all(context)
-    for function in FUNCTIONS:
-        context.register_udf(function)
     try:
-        return run(context.from_arrow(table))
+        return run(geo_context().from_arrow(table))
     except L2ViewError:
         raise
     except Exception as error:  # DataFusion raises bare Exceptions

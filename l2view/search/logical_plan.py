@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
-from datafusion import DataFrame, Expr
+from datafusion import Expr
 
 SUBQUERY = re.compile("<subquery>|Subquery:")
 """How a plan's text shows a subquery within an expression, which is no part of the plan that can
 be gone through."""
-
 
 RANDOM = re.compile(r"\b(random|uuid)\(\)")
 """Functions that answer otherwise each time."""
@@ -23,12 +22,11 @@ def kind(node: Any) -> str:
     return type(node).__name__
 
 
-def plan_nodes(frame: DataFrame) -> list[Any]:
+def plan_nodes(plan: Any) -> list[Any]:
     """Return the nodes of a plan from its root, as far as each has one input.
 
     There are none where one of them has a subquery, or answers otherwise each time.
     """
-    plan = frame.optimized_logical_plan()
     text = plan.display_indent()
     return [] if SUBQUERY.search(text) or RANDOM.search(text) else list(_down(plan))
 
@@ -40,16 +38,9 @@ def _down(plan: Any) -> Iterator[Any]:
         yield from _down(inputs[0])
 
 
-def stops_early(nodes: Sequence[Any]) -> bool:
-    """Tell if the first rows that match are enough, so that a scan may stop early."""
-    kinds = {kind(node) for node in nodes}
-    return "Limit" in kinds and kinds <= {
-        "Limit",
-        "Projection",
-        "Filter",
-        "SubqueryAlias",
-        "TableScan",
-    }
+def renames_columns(projection: Any) -> bool:
+    """Tell if a projection computes or renames a column."""
+    return any(term.variant_name() != "Column" for term in projection.projections())
 
 
 def value(literal: Expr) -> Any:
@@ -58,13 +49,3 @@ def value(literal: Expr) -> Any:
         return None
     constant = literal.python_value()
     return constant.as_py() if isinstance(constant, pa.Scalar) else constant
-
-
-def sorted_by(frame: DataFrame, sort: Any) -> DataFrame:
-    """Sort a frame by the keys of a plan's node."""
-    return frame.sort(
-        *(
-            Expr(key.expr()).sort(ascending=key.ascending(), nulls_first=key.nulls_first())
-            for key in sort.sort_exprs()
-        )
-    )

@@ -20,7 +20,7 @@ from l2view.errors import FieldError, QueryError
 from l2view.geolocation.globe import wrap_geometry
 from l2view.meta.footprints import read_geometries
 from l2view.meta.schema import GEOMETRIES, Field
-from l2view.search.names import column
+from l2view.search.context import column
 from l2view.text import join_names, unknown_name
 
 SLIGHTLY = 1e-9

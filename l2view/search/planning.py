@@ -16,9 +16,9 @@ from datafusion import DataFrame, Expr, col
 
 from l2view.errors import FieldError, QueryError
 from l2view.meta.schema import ROW
+from l2view.search.context import TABLE, column
 from l2view.search.engine import Session
 from l2view.search.logical_plan import RANDOM
-from l2view.search.names import TABLE, column
 from l2view.search.parameters import parameters
 from l2view.search.place import box, geometry_field, place_conditions
 from l2view.search.query import Query

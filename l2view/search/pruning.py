@@ -16,40 +16,33 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import shapely
-from datafusion import DataFrame, Expr, SessionContext
+from datafusion import Expr, SessionContext
 
 from l2view.index.candidates import EVERY, Candidates
 from l2view.index.rtree import Box
 from l2view.index.sorted import Span, point_spans
 from l2view.index.trees import COVERINGS
 from l2view.meta.schema import Field
-from l2view.search.logical_plan import SUBQUERY, kind, value
+from l2view.search.context import TABLE
+from l2view.search.logical_plan import SUBQUERY, kind, renames_columns, value
 from l2view.search.table import MetaTable
 
-MEETING = frozenset(
-    f"st_{name}"
-    for name in (
-        "intersects",
-        "within",
-        "contains",
-        "covers",
-        "coveredby",
-        "touches",
-        "crosses",
-        "overlaps",
-        "equals",
-    )
-)
+INTERSECTS, WITHIN, DISTANCE = "st_intersects", "st_dwithin", "st_distance"
+"""Functions that are true of geometries with a point in common, or at most so far apart, and the
+one that tells how far apart they are."""
+
+MEETING = {
+    INTERSECTS,
+    "st_within",
+    "st_contains",
+    "st_covers",
+    "st_coveredby",
+    "st_touches",
+    "st_crosses",
+    "st_overlaps",
+    "st_equals",
+}
 """Functions that are true only of geometries whose rectangles meet."""
-
-INTERSECTS = "st_intersects"
-"""The function that is true of geometries with a point in common."""
-
-WITHIN = "st_dwithin"
-"""The function that is true of geometries at most so far apart."""
-
-DISTANCE = "st_distance"
-"""The function that tells how far apart geometries are."""
 
 COMPARISONS: dict[str, Callable[[pa.Scalar], Span]] = {
     "=": lambda value: Span(value, value),
@@ -71,30 +64,6 @@ MAX_BOXES = 64
 
 
 @dataclass(frozen=True)
-class Conditions:
-    """Conditions that all hold for the rows of an answer.
-
-    Attributes
-    ----------
-    conjuncts
-        The conditions that an AND combines.
-    complete
-        Whether the answer has every row for which they hold.
-    """
-
-    conjuncts: tuple[Expr, ...]
-    complete: bool
-
-    def and_(self, *more: Expr) -> Conditions:
-        """Add further conditions."""
-        added = [conjunct for condition in more for conjunct in _split_and(condition)]
-        return replace(self, conjuncts=(*self.conjuncts, *added))
-
-
-NO_CONDITIONS = Conditions((), False)
-
-
-@dataclass(frozen=True)
 class BboxTest:
     """A condition of place.
 
@@ -113,86 +82,77 @@ class BboxTest:
     filled: bool
 
 
-def find_candidates(
-    context: SessionContext, frame: DataFrame, table: str, meta: MetaTable
-) -> Candidates:
-    """Find the rows of `meta` that may answer a query.
+def find_candidates(context: SessionContext, plan: Any, meta: MetaTable) -> Candidates:
+    """Find the rows of ``meta`` that may answer a query.
 
     Parameters
     ----------
     context
         The session, with the ``ST_*`` functions.
-    frame
-        The query, planned.
-    table
-        The name of `meta` in the query.
+    plan
+        The query's optimised logical plan.
     meta
         The table of granules.
     """
-    chunks = meta.chunks()
-    spans_by_field: dict[str, list[Span]] = {}
-    bbox_tests: list[BboxTest] = []
-    required = conditions(frame, table)
-    for condition in required.conjuncts:
+    spans: dict[str, list[Span]] = {}
+    tests: list[BboxTest] = []
+    boxes: dict[str, tuple[tuple[Box, ...], ...]] = {}
+    conjuncts, complete = _conditions(plan)
+    for condition in conjuncts:
         if (comparison := _comparison_spans(condition, meta)) is not None:
-            name, spans = comparison
-            spans_by_field[name] = (
-                _intersect_spans(spans_by_field[name], spans) if name in spans_by_field else spans
-            )
-        elif (bbox_test := _bbox_test(context, condition, meta)) is not None:
-            bbox_tests.append(bbox_test)
-    candidates = Candidates(bbox_tests=_group_by_field(bbox_tests))
+            name, more = comparison
+            spans[name] = _intersect_spans(spans[name], more) if name in spans else more
+        elif (test := _bbox_test(context, condition, meta)) is not None:
+            tests.append(test)
+            boxes[test.field] = (*boxes.get(test.field, ()), test.boxes)
+    candidates = Candidates(bbox_tests=boxes)
     if meta.indexes is None:
         return candidates
-    has_bounds = any(spans_by_field.keys() >= {*names} for names in COVERINGS)
-    footprints = [
-        field for field in meta.fields.values() if field.geometry is not None and has_bounds
-    ]
-    searched_fields = {
-        *spans_by_field,
-        *(test.field for test in bbox_tests),
-        *(field.name for field in footprints),
-    }
-    meta.indexes.prefetch([meta.fields[name] for name in searched_fields], meta.tally)
-    for field in footprints:
-        tree = meta.indexes.tree(field)
-        box = None if tree is None else _covering_box(tree.covering, spans_by_field)
-        if tree is not None and box is not None:
-            matches = tree.candidates(chunks, [box], with_covering=True)
-            candidates = candidates if matches is None else candidates.intersect(matches)
-    for test in bbox_tests:
-        tree = meta.indexes.tree(meta.fields[test.field])
-        matches = None if tree is None else tree.candidates(chunks, test.boxes, filled=test.filled)
+    for matches in _index_matches(meta, spans, tests):
         candidates = candidates if matches is None else candidates.intersect(matches)
-    for name, spans in spans_by_field.items():
-        matches = meta.indexes.rows_with_values(meta.fields[name], spans, chunks)
-        candidates = candidates if matches is None else candidates.intersect(matches)
-    if required.complete and len(bbox_tests) == len(required.conjuncts) == len(
-        candidates.pruned_by
-    ):
+    if complete and len(tests) == len(conjuncts) == len(candidates.pruned_by):
         return candidates
     return replace(candidates, certain=candidates.certain[:0])
 
 
-def _covering_box(covering: Sequence[str], spans_by_field: Mapping[str, list[Span]]) -> Box | None:
+def _index_matches(
+    meta: MetaTable, spans: Mapping[str, list[Span]], tests: Sequence[BboxTest]
+) -> Iterator[Candidates | None]:
+    """Yield the candidates of each index that knows a condition, None where they are too many."""
+    indexes, chunks = meta.indexes, meta.chunks()
+    assert indexes is not None
+    has_bounds = any(spans.keys() >= {*names} for names in COVERINGS)
+    footprints = [field for field in meta.fields.values() if field.geometry and has_bounds]
+    tested = [meta.fields[test.field] for test in tests]
+    searched = {*spans, *(field.name for field in (*tested, *footprints))}
+    indexes.prefetch([meta.fields[name] for name in searched], meta.tally)
+    for field in footprints:
+        tree = indexes.tree(field)
+        box = None if tree is None else _covering_box(tree.covering, spans)
+        if tree is not None and box is not None:
+            yield tree.candidates(chunks, [box], with_covering=True)
+    for field, test in zip(tested, tests, strict=True):
+        tree = indexes.tree(field)
+        if tree is not None:
+            yield tree.candidates(chunks, test.boxes, filled=test.filled)
+    for name, field_spans in spans.items():
+        yield indexes.rows_with_values(meta.fields[name], field_spans, chunks)
+
+
+def _covering_box(covering: Sequence[str], spans: Mapping[str, list[Span]]) -> Box | None:
     """Return a rectangle that footprints meet if the fields of their bounds lie in these spans.
 
     None where a side is unbounded.
     """
-    if not covering or not all(spans_by_field.get(name) for name in covering):
+    if not covering or not all(spans.get(name) for name in covering):
         return None
-    xmin, ymin, xmax, ymax = (spans_by_field[name] for name in covering)
-    bounds = [[span.low for span in spans] for spans in (xmax, ymax)]
-    bounds += [[span.high for span in spans] for spans in (xmin, ymin)]
-    values = [[math.nan if bound is None else bound.as_py() for bound in side] for side in bounds]
-    box = (min(values[0]), min(values[1]), max(values[2]), max(values[3]))
-    return None if any(math.isnan(value) for side in values for value in side) else box
-
-
-def _group_by_field(tests: list[BboxTest]) -> dict[str, tuple[tuple[Box, ...], ...]]:
-    """Group the rectangles of tests by field."""
-    names = dict.fromkeys(test.field for test in tests)
-    return {name: tuple(test.boxes for test in tests if test.field == name) for name in names}
+    xmin, ymin, xmax, ymax = (spans[name] for name in covering)
+    sides: list[list[Any]] = [[span.low for span in side] for side in (xmax, ymax)]
+    sides += [[span.high for span in side] for side in (xmin, ymin)]
+    if any(end is None for side in sides for end in side):
+        return None
+    west, south, east, north = ([end.as_py() for end in side] for side in sides)
+    return min(west), min(south), max(east), max(north)
 
 
 def with_values(meta: MetaTable, name: str, values: pa.Array) -> Candidates:
@@ -204,47 +164,51 @@ def with_values(meta: MetaTable, name: str, values: pa.Array) -> Candidates:
     return EVERY if candidates is None else candidates
 
 
-def conditions(frame: DataFrame, table: str) -> Conditions:
-    """Return the conditions that a query has for the rows of one table.
+type Conditions = tuple[tuple[Expr, ...], bool]
+"""Conditions that all hold for the rows of an answer, and whether it has every row for which they
+do."""
+
+NO_CONDITIONS: Conditions = ((), False)
+
+
+def _conditions(plan: Any) -> Conditions:
+    """Return the conditions that a query has for the rows of ``meta``.
 
     There are none where the query scans the table more than once: what one scan needn't see,
     another may.
     """
-    plan = frame.optimized_logical_plan()
     if SUBQUERY.search(plan.display_indent()):
         return NO_CONDITIONS
-    scans = list(_scans(plan, table, Conditions((), True)))
+    scans = list(_scans(plan, ((), True)))
     return scans[0] if len(scans) == 1 else NO_CONDITIONS
 
 
-def _scans(plan: Any, table: str, above: Conditions) -> Iterator[Conditions]:
-    """Yield the conditions of each scan of a table: its own and those right above it."""
+def _scans(plan: Any, above: Conditions) -> Iterator[Conditions]:
+    """Yield the conditions of each scan of ``meta``: its own and those right above it."""
     node = plan.to_variant()
     step = kind(node)
     if step == "TableScan":
-        if node.fqn()[-1] == table:  # of whatever schema
-            yield above.and_(*node.filters())
+        if node.fqn()[-1] == TABLE:  # of whatever schema
+            yield _with_conjuncts(above, *node.filters())
         return
     if step == "Filter":
-        above = above.and_(node.predicate())
-    elif step not in ("Projection", "SubqueryAlias") or (
-        step == "Projection" and _renames_columns(node)
-    ):
+        above = _with_conjuncts(above, node.predicate())
+    elif step != "SubqueryAlias" and (step != "Projection" or renames_columns(node)):
         above = NO_CONDITIONS
     for inner in plan.inputs():
-        yield from _scans(inner, table, above)
+        yield from _scans(inner, above)
 
 
-def _renames_columns(projection: Any) -> bool:
-    """Tell if a projection computes or renames a column."""
-    return any(term.variant_name() != "Column" for term in projection.projections())
+def _with_conjuncts(above: Conditions, *conditions: Expr) -> Conditions:
+    added = [conjunct for condition in conditions for conjunct in _split(condition, "AND")]
+    return (*above[0], *added), above[1]
 
 
-def _split_and(condition: Expr) -> Iterator[Expr]:
-    """Yield the conditions that an AND combines."""
-    if condition.variant_name() == "BinaryExpr" and condition.rex_call_operator() == "AND":
+def _split(condition: Expr, operator: str) -> Iterator[Expr]:
+    """Yield the conditions that ``AND`` or ``OR`` combines."""
+    if condition.variant_name() == "BinaryExpr" and condition.rex_call_operator() == operator:
         for operand in condition.rex_call_operands():
-            yield from _split_and(operand)
+            yield from _split(operand, operator)
     else:
         yield condition
 
@@ -255,27 +219,26 @@ def _comparison_spans(condition: Expr, meta: MetaTable) -> tuple[str, list[Span]
     None where the condition is no such comparison.
     """
     form = condition.variant_name()
-    if form == "InList":
-        if condition.to_variant().negated():
-            return None
-        subject, *options = condition.rex_call_operands()
-        comparisons = [(subject, "=", option) for option in options]
-    elif form == "BinaryExpr" and condition.rex_call_operator() == "OR":
-        comparisons = []
-        for disjunct in _split_or(condition):
-            if disjunct.variant_name() != "BinaryExpr" or disjunct.rex_call_operator() != "=":
-                return None
-            left, right = disjunct.rex_call_operands()
-            comparisons.append((left, "=", right))
-    elif form == "BinaryExpr":
-        left, right = condition.rex_call_operands()
-        comparisons = [(left, condition.rex_call_operator(), right)]
-    elif form == "Like":
+    if form == "Like":
         return _like_spans(condition, meta)
+    if form == "InList" and not condition.to_variant().negated():
+        subject, *options = condition.rex_call_operands()
+        comparisons = [("=", subject, option) for option in options]
+    elif form == "BinaryExpr":
+        terms = list(_split(condition, "OR"))
+        if any(term.variant_name() != "BinaryExpr" for term in terms):
+            return None
+        comparisons = []
+        for term in terms:
+            left, right = term.rex_call_operands()
+            comparisons.append((term.rex_call_operator(), left, right))
+        # Spans may not overlap.
+        if len(terms) > 1 and any(operator != "=" for operator, *_ in comparisons):
+            return None
     else:
         return None
     spans, names = [], set()
-    for subject, operator, literal in comparisons:
+    for operator, subject, literal in comparisons:
         if subject.variant_name() == "Literal":
             subject, literal, operator = literal, subject, FLIPPED.get(operator, operator)
         if subject.variant_name() != "Column" or operator not in COMPARISONS:
@@ -289,15 +252,6 @@ def _comparison_spans(condition: Expr, meta: MetaTable) -> tuple[str, list[Span]
     if len(names) != 1:
         return None
     return names.pop(), list(dict.fromkeys(spans))  # a value may be named twice
-
-
-def _split_or(condition: Expr) -> Iterator[Expr]:
-    """Yield the conditions that an OR combines."""
-    if condition.variant_name() == "BinaryExpr" and condition.rex_call_operator() == "OR":
-        for operand in condition.rex_call_operands():
-            yield from _split_or(operand)
-    else:
-        yield condition
 
 
 def _like_spans(condition: Expr, meta: MetaTable) -> tuple[str, list[Span]] | None:
@@ -325,13 +279,10 @@ def _field_literal(expression: Expr, field: Field | None) -> pa.Scalar | None:
     if field is None or field.geometry is not None or expression.variant_name() != "Literal":
         return None
     value = expression.python_value()
-    if not isinstance(value, pa.Scalar) or not value.is_valid:
+    if not isinstance(value, pa.Scalar) or not value.is_valid or value.type != field.type:
         return None
-    if value.type != field.type:
-        return None
-    if pa.types.is_floating(value.type) and math.isnan(value.as_py()):
-        return None
-    return value
+    is_nan = pa.types.is_floating(value.type) and math.isnan(value.as_py())
+    return None if is_nan else value
 
 
 def _intersect_spans(spans: list[Span], others: list[Span]) -> list[Span]:
@@ -340,20 +291,14 @@ def _intersect_spans(spans: list[Span], others: list[Span]) -> list[Span]:
     return [span for span in pairs if span is not None]
 
 
+type End = tuple[pa.Scalar | None, bool]
+"""An end of a span, None where it is open, and whether it is included."""
+
+
 def _intersect(a: Span, b: Span) -> Span | None:
     """Intersect two spans; None where no value lies in both."""
-    low, with_low = a.low, a.with_low
-    if b.low is not None:
-        if low is None or pc.greater(b.low, low).as_py():
-            low, with_low = b.low, b.with_low
-        elif pc.equal(b.low, low).as_py():
-            with_low = with_low and b.with_low
-    high, with_high = a.high, a.with_high
-    if b.high is not None:
-        if high is None or pc.less(b.high, high).as_py():
-            high, with_high = b.high, b.with_high
-        elif pc.equal(b.high, high).as_py():
-            with_high = with_high and b.with_high
+    low, with_low = _tighter((a.low, a.with_low), (b.low, b.with_low), pc.greater)
+    high, with_high = _tighter((a.high, a.with_high), (b.high, b.with_high), pc.less)
     if low is not None and high is not None:
         if pc.greater(low, high).as_py():
             return None
@@ -362,31 +307,40 @@ def _intersect(a: Span, b: Span) -> Span | None:
     return Span(low, high, with_low, with_high)
 
 
+def _tighter(a: End, b: End, is_tighter: Callable[..., pa.Scalar]) -> End:
+    """Return the end that leaves fewer values."""
+    if a[0] is None or b[0] is None:
+        return b if a[0] is None else a
+    if pc.equal(a[0], b[0]).as_py():
+        return a[0], a[1] and b[1]
+    return a if is_tighter(a[0], b[0]).as_py() else b
+
+
 def _bbox_test(context: SessionContext, condition: Expr, meta: MetaTable) -> BboxTest | None:
     """Return the test of bounding boxes that a condition implies.
 
     None where it is no function of a footprint and a constant geometry.
     """
     margin: Any = 0.0
+    functions = MEETING | {WITHIN}
     if condition.variant_name() == "BinaryExpr" and condition.rex_call_operator() in ("<", "<="):
-        condition, most = condition.rex_call_operands()
-        if _function_name(condition) != DISTANCE:
-            return None
-        margin = value(most)
-    elif _function_name(condition) == WITHIN:
-        margin = value(condition.rex_call_operands()[2])
-    elif _function_name(condition) not in MEETING:
+        condition, limit = condition.rex_call_operands()
+        functions, margin = {DISTANCE}, value(limit)
+    if condition.variant_name() != "ScalarFunction":
         return None
+    function = condition.rex_call_operator()
+    if function not in functions:
+        return None
+    footprint, target, *options = condition.rex_call_operands()
+    if function == WITHIN:
+        margin = value(options[0])
     if not isinstance(margin, int | float) or not 0 <= margin < math.inf:
         return None
-    function = _function_name(condition)
-    footprint, target = condition.rex_call_operands()[:2]
     if footprint.variant_name() != "Column":
         footprint, target = target, footprint
     if footprint.variant_name() != "Column":
         return None
-    name = footprint.to_variant().name()
-    field = meta.fields.get(name)
+    field = meta.fields.get(footprint.to_variant().name())
     if field is None or field.geometry is None:
         return None
     shape = _constant_geometry(context, target)
@@ -405,7 +359,7 @@ def _bbox_test(context: SessionContext, condition: Expr, meta: MetaTable) -> Bbo
         boxes.append((west - margin, south - margin, east + margin, north + margin))
     # What lies in a rectangle meets it, whatever its shape.
     filled = not margin and function == INTERSECTS and all(map(_is_rectangle, components))
-    return BboxTest(name, tuple(boxes), filled)
+    return BboxTest(field.name, tuple(boxes), filled)
 
 
 def _is_rectangle(shape: shapely.Geometry) -> bool:
@@ -415,12 +369,6 @@ def _is_rectangle(shape: shapely.Geometry) -> bool:
         and shapely.get_num_coordinates(shape) == 5
         and shapely.equals(shape, shapely.envelope(shape))
     )
-
-
-def _function_name(expression: Expr) -> str | None:
-    """Return the name of the function in a call, None of any other expression."""
-    called = expression.variant_name() == "ScalarFunction"
-    return expression.rex_call_operator() if called else None
 
 
 def _constant_geometry(context: SessionContext, expression: Expr) -> shapely.Geometry | None:

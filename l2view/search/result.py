@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from l2view.errors import L2ViewWarning, UnreadableGeometryError, warn
 from l2view.index.candidates import EVERY, Candidates
 from l2view.search.engine import Session
-from l2view.search.names import TABLE
 from l2view.search.place import geometry_field
 from l2view.search.planning import id_values, plan_query
 from l2view.search.pruning import find_candidates, with_values
@@ -78,7 +77,8 @@ def _find_rows(table: MetaTable, query: Query, names: Sequence[str]) -> SearchRe
     session = Session(table.with_candidates(EVERY), partitions=1 if early else None)
     frame = plan_query(session, query, columns)
     with session.translate_errors():
-        candidates = find_candidates(session.context, frame, TABLE, table)
+        plan = frame.optimized_logical_plan()
+        candidates = find_candidates(session.context, plan, table)
     if query.ids is not None:
         ids = id_values(table.schema, query.ids)
         candidates = candidates.intersect(with_values(table, "id", ids))
@@ -88,7 +88,7 @@ def _find_rows(table: MetaTable, query: Query, names: Sequence[str]) -> SearchRe
         uncertain = uncertain.before(int(certain[-1]) if len(certain) else 0)
     batches: list[pa.RecordBatch] = []
     if not _is_ruled_out(table, uncertain):
-        session.query_table.decide(table.with_candidates(uncertain), early=early)
+        session.decide(table.with_candidates(uncertain), early=early)
         with session.translate_errors():
             limited = frame if query.limit is None else frame.limit(query.limit)
             batches = limited.collect()

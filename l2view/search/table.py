@@ -7,12 +7,12 @@ a row of the run passed.
 
 from __future__ import annotations
 
+import operator
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial, reduce
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +21,12 @@ import pyarrow.dataset as pads
 from numpy.typing import NDArray
 from zarr.abc.store import Store
 
+from l2view.errors import UnreadableGeometryError
 from l2view.index.candidates import EVERY, Candidates
 from l2view.index.indexes import Indexes
 from l2view.index.rtree import Box, boxes_meet
 from l2view.meta.chunks import Chunks, Tally
+from l2view.meta.footprints import unreadable_rows
 from l2view.meta.reader import (
     RowReader,
     Selection,
@@ -35,8 +37,8 @@ from l2view.meta.reader import (
 )
 from l2view.meta.schema import ROW, Field, table_schema
 from l2view.meta.zones import Zones, chunks_of, guarantee, prune, runs_of, zones_of
-from l2view.scan.filter import Condition
-from l2view.scan.nulls import passing
+from l2view.scan.dataset import Partition
+from l2view.scan.filter import Condition, passing
 
 MAX_CACHED_RUNS = 64
 """The sets of fields whose zone maps are kept as Arrow wants them."""
@@ -111,14 +113,7 @@ class MetaTable:
         return self.rows if self.candidates.everything else None
 
     def take(self, rows: NDArray[np.int64], names: Sequence[str]) -> pa.Table:
-        """Read rows by their numbers, in the order given.
-
-        Parameters
-        ----------
-        rows
-            Row numbers, int64, of shape (n,).
-        names
-            The columns.
+        """Read columns of rows by their numbers, in the order given.
 
         Raises
         ------
@@ -132,13 +127,30 @@ class MetaTable:
             runs = _merge_runs(runs, self.candidates.tail)
         return self._reader(self.chunks()).take(rows, runs, names)
 
-    def read(self, run: range, names: Sequence[str]) -> pa.RecordBatch:
-        """Read the columns `names` of consecutive rows."""
-        return self._reader(self.chunks()).read([(run, None)], names)[0]
+    def require_geometries(self) -> None:
+        """Raise where footprints aren't what their field says.
+
+        Raises
+        ------
+        UnreadableGeometryError
+            Naming the field and the first of the rows.
+        """
+        reader = self._reader(self.chunks())
+        for name, stored in self.fields.items():
+            for run in self.runs() if stored.geometry is not None else ():
+                column = reader.read([(run, None)], [name])[0].column(0)
+                bad = unreadable_rows(column)
+                if len(bad):
+                    value = column[int(bad[0])].as_py()
+                    text = value.hex() if isinstance(value, bytes) else value
+                    raise UnreadableGeometryError(
+                        f'the field "{name}" of idx {run.start + bad[0]} is not '
+                        f"{stored.geometry}: {text[:60]}"
+                    )
 
     def partitions(
         self, condition: Condition | None, *, early: bool = False, several: bool = False
-    ) -> Sequence[MetaPartition]:
+    ) -> list[Partition]:
         """Return the partitions to read: about as many as there are processors if `several`.
 
         An engine that scans partitions side by side holds a few runs of each in memory. Where the
@@ -147,12 +159,11 @@ class MetaTable:
         self.refresh()
         runs = list(self.runs())
         if early or not several:
-            return [MetaPartition(self, tuple(runs), early=early)]
-        runs = self.prune_runs(runs, condition, self.chunks())
+            return [partial(self._scan, runs, early)]
+        runs = self._prune_runs(runs, condition, self.chunks())
         share = -(-len(runs) // (os.cpu_count() or 1)) or 1
-        # There is always one: DataFusion can't sort what has no partitions.
-        firsts = range(0, len(runs) or 1, share)
-        return [MetaPartition(self, tuple(runs[at : at + share]), is_pruned=True) for at in firsts]
+        starts = range(0, len(runs) or 1, share)
+        return [partial(self._scan_pruned, runs[at : at + share], False) for at in starts]
 
     def zones(self, name: str, chunks: Chunks) -> Zones | None:
         """Return the zone map of a field, None where nothing is known of it.
@@ -173,61 +184,65 @@ class MetaTable:
                 zones[number] = zones[number] or stored.zone(rows)
         return zones_of(field, zones, self.rows)
 
-    def prune_runs(
+    def _prune_runs(
         self, runs: Sequence[range], condition: Condition | None, chunks: Chunks
     ) -> list[range]:
         """Return the runs in which a candidate may fulfil `condition`, and count the others."""
         start_time = time.perf_counter()
-        remaining, pruned = list(range(len(runs))), dict[str, int]()
+        remaining, pruned = list(runs), dict[str, int]()
+
+        def keep(is_possible: Callable[[range], bool], index: str) -> None:
+            nonlocal remaining
+            count, remaining = len(remaining), [run for run in remaining if is_possible(run)]
+            pruned[index] = count - len(remaining)
+
         for name, tests in self.candidates.bbox_tests.items():
             zones = self.zones(name, chunks)
             if zones is not None:
-                before, remaining = (
-                    len(remaining),
-                    [n for n in remaining if _may_meet(zones, runs[n], tests)],
-                )
-                pruned[f"zone map of {name}"] = before - len(remaining)
-        names = (
-            [] if condition is None else [n for n in self.schema.names if n in condition.columns]
-        )
+                keep(partial(_may_meet, zones, tests), f"zone map of {name}")
+        names = self._columns_of(condition)
         if condition is not None and names and remaining:
             possible = prune(condition.expression, self._guarantees(runs, names, chunks))
-            before, remaining = (
-                len(remaining),
-                [number for number in remaining if number in possible],
-            )
-            pruned[f"zone maps of {', '.join(names)}"] = before - len(remaining)
-        inside = [self.candidates.within(runs[number]) for number in remaining]
-        has_candidates = [rows is None or len(rows) > 0 for rows in inside]
+            possible_runs = {runs[number] for number in possible}
+            keep(possible_runs.__contains__, f"zone maps of {', '.join(names)}")
         if self.candidates.tail:
-            pruned[" and ".join(self.candidates.pruned_by)] = len(has_candidates) - sum(
-                has_candidates
-            )
+            keep(self._has_candidates, " and ".join(self.candidates.pruned_by))
         self.tally.rule_out(len(runs), pruned)
         self.tally.add("prune", start_time)
-        return [
-            runs[number]
-            for number, is_kept in zip(remaining, has_candidates, strict=True)
-            if is_kept
-        ]
+        return remaining
 
-    def scan(
-        self, partition: MetaPartition, columns: Sequence[str], condition: Condition | None
+    def _has_candidates(self, run: range) -> bool:
+        rows = self.candidates.within(run)
+        return rows is None or len(rows) > 0
+
+    def _scan(
+        self,
+        runs: Sequence[range],
+        early: bool,
+        columns: Sequence[str],
+        condition: Condition | None,
     ) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of a partition that fulfil a condition."""
+        """Yield the rows of runs that fulfil a condition (see `l2view.scan.dataset.Partition`)."""
+        blocks = growing_groups(runs, len(runs), 1) if early else [runs]
+        chunks = self.chunks()
+        remaining = (run for block in blocks for run in self._prune_runs(block, condition, chunks))
+        return self._scan_pruned(remaining, early, columns, condition)
+
+    def _scan_pruned(
+        self,
+        runs: Iterable[range],
+        early: bool,
+        columns: Sequence[str],
+        condition: Condition | None,
+    ) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of runs of which those without any such row are left out already."""
         chunks = self.chunks()
         reader = self._reader(chunks)
         tested = self._columns_of(condition)
-        runs: Iterable[range] = partition.runs
-        if not partition.is_pruned:
-            blocks: Iterable[Sequence[range]] = [partition.runs]
-            if partition.early:
-                blocks = growing_groups(partition.runs, len(partition.runs), 1)
-            runs = (run for block in blocks for run in self.prune_runs(block, condition, chunks))
-        if not partition.early and self._is_known([*tested, *columns]):
+        if not early and self._is_known([*tested, *columns]):
             runs = _merge_runs(list(runs), self.candidates.tail)
         run_limit = reader.runs_at_once(tested or columns)
-        for group in growing_groups(runs, run_limit, 1 if partition.early else run_limit):
+        for group in growing_groups(runs, run_limit, 1 if early else run_limit):
             selections = [(run, self.candidates.within(run)) for run in group]
             selections = self._pass_bbox_tests(chunks, selections)
             if condition is None:
@@ -254,22 +269,20 @@ class MetaTable:
         self, runs: Sequence[range], names: Sequence[str], chunks: Chunks
     ) -> pads.Dataset:
         """Combine the zone maps of fields to what holds for each run."""
-        stored = [self._stored_zones(name) for name in names if name != ROW]
+        fields = [self.fields[name] for name in names if name != ROW]
+        stored = [self._stored_zones(field.name) for field in fields]
         is_fixed = all(zones is not None and zones.rows >= self.rows for zones in stored)
         cache = self.indexes.runs if is_fixed and self.indexes is not None else {}
         key = (runs[0].start, runs[-1].stop, len(runs), *names)
-        if key in cache:
-            return cache[key]
-        guarantees: dict[int, pc.Expression | None] = dict.fromkeys(range(len(runs)))
-        for name in names:
-            zones = None if name == ROW else self.zones(name, chunks)
-            for number, run in enumerate(runs):
-                guarantees[number] = _conjunction(
-                    guarantees[number], _guarantee(self.fields.get(name), zones, run)
-                )
-        if len(cache) >= MAX_CACHED_RUNS:
-            cache.clear()
-        cache[key] = runs_of(self.schema, guarantees)
+        if key not in cache:
+            zones = [(field, self.zones(field.name, chunks)) for field in fields]
+            guarantees = {
+                number: _guarantee(run, zones, with_row=ROW in names)
+                for number, run in enumerate(runs)
+            }
+            if len(cache) >= MAX_CACHED_RUNS:
+                cache.clear()
+            cache[key] = runs_of(self.schema, guarantees)
         return cache[key]
 
     def _pass_bbox_tests(self, chunks: Chunks, selections: list[Selection]) -> list[Selection]:
@@ -277,20 +290,14 @@ class MetaTable:
         for name, tests in self.candidates.bbox_tests.items():
             field, passed = self.fields[name], list[Selection]()
             # The rows of an index were tested by their rectangles already.
-            bound_chunks = [
-                (field, number)
-                for run, rows in selections
-                if rows is None
-                for number in chunks_of(field, run)
-            ]
-            corners = dict(
-                zip([n for _, n in bound_chunks], chunks.bounds(bound_chunks), strict=True)
-            )
+            untested = [run for run, rows in selections if rows is None]
+            numbers = [number for run in untested for number in chunks_of(field, run)]
+            bounds = chunks.bounds([(field, number) for number in numbers])
+            corners = dict(zip(numbers, bounds, strict=True))
             for run, rows in selections:
                 if rows is None:
-                    numbers = chunks_of(field, run)
                     inside = np.concatenate(
-                        [part_in_run(field, n, corners[n], run) for n in numbers]
+                        [part_in_run(field, n, corners[n], run) for n in chunks_of(field, run)]
                     )
                     hit = np.logical_and.reduce([boxes_meet(inside, boxes) for boxes in tests])
                     rows = run.start + np.flatnonzero(hit)
@@ -308,53 +315,24 @@ class MetaTable:
         condition_columns: Sequence[str],
     ) -> list[pa.RecordBatch]:
         """Read rows that pass `condition`: its columns first, the others of matches alone."""
-        names = [ROW, *(name for name in condition_columns if name != ROW)]
-        learn = [
-            name for name in condition_columns if name != ROW and self._stored_zones(name) is None
-        ]
+        fields = [name for name in condition_columns if name != ROW]
+        names = [ROW, *fields]
+        learn = [name for name in fields if self._stored_zones(name) is None]
         unfiltered = pa.Table.from_batches(reader.read(selections, names, learn))
         start_time = time.perf_counter()
         table = unfiltered.filter(passing(unfiltered, condition.expression))
         self.tally.add("filter", start_time)
+        if not table.num_rows:
+            return []
         unread = [name for name in columns if name not in names]
-        if table.num_rows and unread:
+        if unread:
             rows = table.column(ROW).to_numpy()
             matches = selections_of(rows, [run for run, _ in selections])
             values = pa.Table.from_batches(reader.read_grouped(matches, unread))
             for name in unread:
                 table = table.append_column(self.schema.field(name), values.column(name))
-        if not table.num_rows:
-            return []
         batches: list[pa.RecordBatch] = table.select(list(columns)).to_batches()
         return batches
-
-
-@dataclass(frozen=True)
-class MetaPartition:
-    """Runs of rows, read one after another.
-
-    Attributes
-    ----------
-    table
-        The table.
-    runs
-        The runs.
-    early
-        Whether the reader may stop early.
-    is_pruned
-        Whether those in which no row can pass are left out already.
-    """
-
-    table: MetaTable
-    runs: tuple[range, ...]
-    early: bool = False
-    is_pruned: bool = False
-
-    def batches(
-        self, columns: Sequence[str], condition: Condition | None
-    ) -> Iterator[pa.RecordBatch]:
-        """Yield the rows that fulfil a condition."""
-        return self.table.scan(self, columns, condition)
 
 
 def _merge_runs(runs: Sequence[range], tail: int) -> list[range]:
@@ -364,24 +342,21 @@ def _merge_runs(runs: Sequence[range], tail: int) -> list[range]:
     return [range(covered[0].start, covered[-1].stop), *later] if covered else later
 
 
-def _may_meet(zones: Zones, run: range, tests: Sequence[Sequence[Box]]) -> bool:
+def _may_meet(zones: Zones, tests: Sequence[Sequence[Box]], run: range) -> bool:
     """Tell if a footprint of a run may meet a rectangle of each test."""
     zone = zones.zone(run)
     corners = None if zone is None else np.array([zone.low])
     return corners is None or all(boxes_meet(corners, boxes)[0] for boxes in tests)
 
 
-def _guarantee(field: Field | None, zones: Zones | None, run: range) -> pc.Expression | None:
+def _guarantee(
+    run: range, zones: Sequence[tuple[Field, Zones | None]], *, with_row: bool
+) -> pc.Expression | None:
     """Return a condition that all rows of a run fulfil, None where nothing is known."""
-    if field is None:
-        column = pc.field(ROW)
-        return (column >= run.start) & (column < run.stop)
-    zone = None if zones is None else zones.zone(run)
-    return None if zone is None else guarantee(field, zone)
-
-
-def _conjunction(a: Any, b: Any) -> Any:
-    """Combine two conditions; either may be None."""
-    if a is None or b is None:
-        return b if a is None else a
-    return a & b
+    row = pc.field(ROW)
+    terms = [row >= run.start, row < run.stop] if with_row else []
+    for stored, stored_zones in zones:
+        zone = None if stored_zones is None else stored_zones.zone(run)
+        term = None if zone is None else guarantee(stored, zone)
+        terms += [] if term is None else [term]
+    return reduce(operator.and_, terms) if terms else None

@@ -12,7 +12,7 @@ import pyarrow as pa
 from datafusion import Expr, literal
 
 from l2view.errors import FieldError, QueryError
-from l2view.search.names import column
+from l2view.search.context import column
 from l2view.text import join_names, unknown_name
 
 TIMES = ("datetime", "date", "start_datetime", "time")

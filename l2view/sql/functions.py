@@ -8,14 +8,14 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import zarr
-from datafusion import Expr, SessionContext, Table, udtf
+from datafusion import Expr
 from zarr.core.sync import sync
 
 from l2view.cells.chunks import StoredChunks
@@ -24,6 +24,7 @@ from l2view.cells.one_array import zarr_cells
 from l2view.cells.scan import MAX_CELLS, require_free_loop
 from l2view.errors import L2ViewError, QueryError, StoreError, UnsupportedArrayError
 from l2view.scan.dataset import TableDataset
+from l2view.search.engine import Session
 from l2view.sql.access import AllowStores, is_allowed, looks_like_store
 from l2view.sql.arguments import positional
 from l2view.stores.hierarchy import Hierarchy, join, resolve
@@ -45,9 +46,26 @@ class ArgumentName(str):
     """The name of the argument that follows."""
 
 
-@dataclass(eq=False)
+MARK = secrets.token_hex(8)
+"""What a text begins with that stands for an argument's name, and that no query can know."""
+
+CELLS = ("decode", "max_cells")
+QUERY = ("where", "bbox", "intersects", "datetime", "ids", "fields", "order_by", "limit")
+
+ARGUMENTS: Mapping[str, tuple[str, ...]] = {
+    "zarr_groups": (),
+    "zarr_arrays": (),
+    "zarr_chunks": (),
+    "zarr_cells": CELLS,
+    "zarr": CELLS,
+    "cells": (*QUERY, *CELLS),
+}
+"""The arguments by name of each function."""
+
+
+@dataclass
 class TableFunctions:
-    """The table functions of one session.
+    """The table functions of a store.
 
     Parameters
     ----------
@@ -71,12 +89,6 @@ class TableFunctions:
     search: Callable[..., TableDataset] | None = None
     allow_stores: AllowStores = False
     max_cells: int = MAX_CELLS
-    params: Mapping[str, Any] = field(default_factory=dict)
-    """The values of the placeholders of the query that is planned."""
-    tables: list[TableDataset] = field(default_factory=list)
-    """The tables of that query."""
-    _failure: Exception | None = None
-    _mark: str = field(default_factory=lambda: secrets.token_hex(8))
 
     def __post_init__(self) -> None:
         allowed = self.allow_stores
@@ -90,76 +102,25 @@ class TableFunctions:
             )
         self.allow_stores = prefixes
 
-    @property
-    def failure(self) -> Exception | None:
-        """What stopped the planning, or the last scan."""
-        return next((t.failure for t in self.tables if t.failure is not None), self._failure)
+    def prepare(self, session: Session, query: str, params: Mapping[str, Any]) -> str:
+        """Make the functions known to a session, and rewrite a query as DataFusion takes it."""
+        names = [name for name in ARGUMENTS if name != "cells" or self.search is not None]
+        for name in names:
+            session.register_function(name, partial(self._make_table, name, params))
+        return positional(query, names, MARK)
 
-    @property
-    def functions(self) -> Mapping[str, Callable[..., TableDataset]]:
-        """The functions by name."""
-        functions: dict[str, Callable[..., TableDataset]] = {
-            "zarr_groups": partial(self._store_table, "zarr_groups", partial(Nodes, kind="group")),
-            "zarr_arrays": partial(self._store_table, "zarr_arrays", partial(Nodes, kind="array")),
-            "zarr_chunks": partial(self._store_table, "zarr_chunks", StoredChunks),
-            "zarr_cells": partial(self._array_cells, "zarr_cells"),
-            "zarr": self._arrays_or_cells,
-        }
-        return functions if self.search is None else functions | {"cells": self._search_cells}
-
-    def register(self, context: SessionContext) -> None:
-        """Make the functions known to a session."""
-        for name in self.functions:
-            context.register_udtf(udtf(self._udtf(name), name))
-
-    def begin(self, query: str, params: Mapping[str, Any]) -> str:
-        """Begin to plan a query: rewrite it as DataFusion takes it."""
-        self.params, self.tables, self._failure = params, [], None
-        return positional(query, self.functions, self._mark)
-
-    def _udtf(self, name: str) -> Callable[..., Table]:
-        """Wrap a function as DataFusion calls it."""
-
-        def call(*arguments: Any) -> Table:
-            try:
-                require_free_loop()
-                values = [self._value(name, Expr(argument)) for argument in arguments]
-                table = _readers(os.getpid()).submit(self._call, name, values).result()
-            except Exception as error:
-                self._failure = error
-                raise
-            self.tables.append(table)
-            return Table(table)
-
-        return call
-
-    def _value(self, name: str, argument: Expr) -> Any:
-        """Value of an argument, which is a constant or a placeholder."""
-        if argument.variant_name() == "Placeholder":
-            placeholder = str(argument).removeprefix("Expr($").removesuffix(")")
-            if placeholder not in self.params:
-                raise QueryError(f"the placeholder ${placeholder} has no value; pass it in params=")
-            value = self.params[placeholder]
-        elif argument.variant_name() == "Literal":
-            value = argument.python_value()
-            value = value.as_py() if isinstance(value, pa.Scalar) else value
-            if isinstance(value, str) and value.startswith(self._mark):
-                return ArgumentName(value.removeprefix(self._mark))
-        else:
-            raise QueryError(f"the arguments of {name}() are constants, not {argument}")
-        if isinstance(value, np.generic):
-            return value.item()
-        return value.as_py() if isinstance(value, pa.Scalar) else value
-
-    def _call(self, name: str, values: Sequence[Any]) -> TableDataset:
-        """Call a function with values, and names before those that are named."""
+    def _make_table(
+        self, name: str, params: Mapping[str, Any], arguments: Sequence[Expr]
+    ) -> TableDataset:
+        """Call a function with constants and placeholders, as DataFusion plans it."""
+        require_free_loop()
         positionals: list[Any] = []
         named: dict[str, Any] = {}
-        pending = iter(values)
+        pending = iter([_constant(name, params, argument) for argument in arguments])
         for value in pending:
             if isinstance(value, ArgumentName):
-                if value not in ARGUMENTS[name]:
-                    allowed = ARGUMENTS[name]
+                allowed = ARGUMENTS[name]
+                if value not in allowed:
                     raise QueryError(f"{name}(): {unknown_name('argument', value, allowed)}")
                 if value in named:
                     raise QueryError(f"{name}() has the argument {value} twice")
@@ -170,10 +131,19 @@ class TableFunctions:
                 raise QueryError(f"{name}() takes paths, which are texts, not {value!r}")
             else:
                 positionals.append(value)
-        return self.functions[name](*positionals, **named)
+        functions: Mapping[str, Callable[..., TableDataset]] = {
+            "zarr_groups": partial(self._store_table, partial(Nodes, kind="group")),
+            "zarr_arrays": partial(self._store_table, partial(Nodes, kind="array")),
+            "zarr_chunks": partial(self._store_table, StoredChunks),
+            "zarr_cells": self._array_cells,
+            "zarr": self._arrays_or_cells,
+            "cells": partial(self._search_cells, params),
+        }
+        call = partial(functions[name], name, *positionals, **named)
+        return _readers(os.getpid()).submit(call).result()
 
     def _store_table(
-        self, name: str, make: Callable[[Source], Nodes | StoredChunks], *store: str
+        self, make: Callable[[Source], Nodes | StoredChunks], name: str, *store: str
     ) -> TableDataset:
         return TableDataset(make(self._source(name, store)))
 
@@ -190,26 +160,28 @@ class TableFunctions:
         array, most = _array(source, path), self._cell_limit(max_cells)
         return zarr_cells(array, decode=_flag("decode", decode), max_cells=most)
 
-    def _arrays_or_cells(self, *paths: str, **options: Any) -> TableDataset:
+    def _arrays_or_cells(self, name: str, *paths: str, **options: Any) -> TableDataset:
         """Return cells where an array is named, else arrays."""
         lists_arrays = not paths
         if len(paths) == 1 and _node_type(self.source, paths[0]) is None:
             # Whether there is a store at a place is nobody's business who may not read it.
             lists_arrays = is_allowed(paths[0], self.allow_stores) and looks_like_store(paths[0])
         if not lists_arrays:
-            return self._array_cells("zarr", *paths, **options)
+            return self._array_cells(name, *paths, **options)
         if options:
             raise QueryError(f"zarr() takes {join_names(options)} with the path of an array only")
-        return TableDataset(Nodes(self._source("zarr", paths), "array"))
+        return TableDataset(Nodes(self._source(name, paths), "array"))
 
-    def _search_cells(self, *variable: Any, **query: Any) -> TableDataset:
+    def _search_cells(
+        self, params: Mapping[str, Any], name: str, *variable: Any, **query: Any
+    ) -> TableDataset:
         if len(variable) != 1 or not isinstance(variable[0], str):
             raise QueryError("cells() takes the name of a variable, a text, and a search by name")
         query["decode"] = _flag("decode", query.pop("decode", True))
         query["max_cells"] = self._cell_limit(query.pop("max_cells", None))
         if isinstance(query.get("where"), str):
             names = set(re.findall(r"\$(\w+)", query["where"]))
-            query["params"] = {n: value for n, value in self.params.items() if n in names}
+            query["params"] = {name: params[name] for name in names & params.keys()}
         assert self.search is not None
         return self.search(variable[0], **query)
 
@@ -238,18 +210,22 @@ class TableFunctions:
         return open_source(location)
 
 
-_QUERY = ("where", "bbox", "intersects", "datetime", "ids", "fields", "order_by", "limit")
-_CELLS = ("decode", "max_cells")
-
-ARGUMENTS: Mapping[str, tuple[str, ...]] = {
-    "zarr_groups": (),
-    "zarr_arrays": (),
-    "zarr_chunks": (),
-    "zarr_cells": _CELLS,
-    "zarr": _CELLS,
-    "cells": (*_QUERY, *_CELLS),
-}
-"""The arguments by name of each function."""
+def _constant(function: str, params: Mapping[str, Any], argument: Expr) -> Any:
+    """Return the value of an argument, which is a constant or a placeholder."""
+    variant = argument.variant_name()
+    if variant == "Placeholder":
+        placeholder = str(argument).removeprefix("Expr($").removesuffix(")")
+        if placeholder not in params:
+            raise QueryError(f"the placeholder ${placeholder} has no value; pass it in params=")
+        value = params[placeholder]
+    elif variant == "Literal":
+        value = argument.python_value()
+    else:
+        raise QueryError(f"the arguments of {function}() are constants, not {argument}")
+    value = value.as_py() if isinstance(value, pa.Scalar) else value
+    if variant == "Literal" and isinstance(value, str) and value.startswith(MARK):
+        return ArgumentName(value.removeprefix(MARK))
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def _flag(name: str, value: Any) -> bool:

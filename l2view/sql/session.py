@@ -12,12 +12,12 @@ import pyarrow.dataset as pads
 from datafusion import DataFrame
 
 from l2view.errors import QueryError
+from l2view.scan.dataset import ArrowTable, TableDataset
+from l2view.search.context import TABLE
 from l2view.search.engine import Session
-from l2view.search.facets import count_by_chunk
-from l2view.search.logical_plan import plan_nodes, stops_early
-from l2view.search.names import TABLE
+from l2view.search.logical_plan import plan_nodes
 from l2view.search.pruning import find_candidates
-from l2view.search.sorting import first_rows
+from l2view.search.shortcuts import count_by_chunk, first_rows, stops_early
 from l2view.search.table import MetaTable
 from l2view.sql.functions import TableFunctions
 
@@ -54,19 +54,16 @@ class SqlSession:
 
         The parameters and errors are those of `l2view.search.engine.Session.plan`.
         """
-        return self._run(self._session(), query, params)
+        return self._plan(Session(self.table), query, params)
 
     def read(self, query: str, params: Mapping[str, Any] | None = None) -> pa.Table:
         """Run a query and read its rows.
 
         The parameters and errors are those of `run`.
         """
-        session = self._session()
+        session = Session(self.table)
         with session.translate_errors():
-            return self._run(session, query, params).to_arrow_table()
-
-    def _session(self) -> Session:
-        return Session(self.table, self._arrow_tables, self.functions)
+            return self._plan(session, query, params).to_arrow_table()
 
     @cached_property
     def _arrow_tables(self) -> dict[str, pa.Table | pads.Dataset]:
@@ -76,26 +73,26 @@ class SqlSession:
             for name, table in (self.tables or {}).items()
         }
 
-    def _run(self, session: Session, query: str, params: Mapping[str, Any] | None) -> DataFrame:
+    def _plan(self, session: Session, query: str, params: Mapping[str, Any] | None) -> DataFrame:
         table = self.table
         table.refresh()
-        frame = session.plan(self.functions.begin(query, params or {}), params)
+        for name, arrow in self._arrow_tables.items():
+            is_dataset = isinstance(arrow, pads.Dataset)
+            session.register(name, TableDataset(ArrowTable(arrow)) if is_dataset else arrow)
+        registered = len(session.datasets)
+        frame = session.plan(self.functions.prepare(session, query, params or {}), params)
         with session.translate_errors():
-            nodes = plan_nodes(frame)
-            early = stops_early(nodes)
+            plan = frame.optimized_logical_plan()
+            nodes = plan_nodes(plan)
             if table.fields:
-                counts = count_by_chunk(nodes, TABLE, table)
+                counts = count_by_chunk(nodes, table)
                 if counts is not None:
                     return counts
-                candidates = table.with_candidates(
-                    find_candidates(session.context, frame, TABLE, table)
-                )
-                rows = first_rows(nodes, TABLE, candidates)
-                candidates = candidates if rows is None else candidates.with_candidates(rows)
-                session.query_table.decide(candidates, early=early)
+                table = table.with_candidates(find_candidates(session.context, plan, table))
+                rows = first_rows(nodes, table)
+                table = table if rows is None else table.with_candidates(rows)
+            session.decide(table, early=stops_early(nodes))
             # The tables that functions made say now what is too much to go through.
-            for function_table in self.functions.tables:
-                function_table.early = early
-            if self.functions.tables:
+            if len(session.datasets) > registered:
                 frame.execution_plan()
         return frame

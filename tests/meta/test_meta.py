@@ -27,7 +27,7 @@ from l2view.errors import FieldError, SkippedFieldWarning
 from l2view.limits import override_limits
 from l2view.meta.decode import decode_with_arrow, decode_with_python, decode_with_rust
 from l2view.scan.dataset import TableDataset
-from l2view.scan.nulls import with_sql_nulls
+from l2view.scan.filter import with_sql_nulls
 
 
 def collection_of(
@@ -409,7 +409,7 @@ def test_dataset_methods(small_ranges: None) -> None:
     with pytest.raises(FieldError, match='no field "nme"; did you mean "name"'):
         meta.to_table(columns=["nme"])
     fragments = list(meta.get_fragments())
-    assert fragments[0].partition.runs[0].start == 0
+    assert fragments[0].scanner(columns=["n"]).to_table()["n"][0].as_py() == 0
     counts = [fragment.scanner(columns=["n"]).to_table().num_rows for fragment in fragments]
     assert sum(counts) == 400
     batches = list(meta.to_batches(columns=["n"], batch_size=30))
