@@ -11,7 +11,7 @@ any query over them and over the arrays, and a `Collection` does all three on on
 import sys
 from importlib import import_module
 from threading import RLock
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 import l2view.shutdown  # noqa: F401 (first, so that its handler runs last)
@@ -119,6 +119,10 @@ def __getattr__(name: str) -> Any:
     elif name in _DEFERRED:
         with _IMPORTS:
             value = getattr(import_module(_DEFERRED[name]), name)
+        if isinstance(value, FunctionType):
+            # ``import l2view.search.query as m`` goes through the function `search`, and then
+            # looks for the module below the function's name.
+            value.__name__ = f"{__name__}.{name}"
     else:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value

@@ -62,11 +62,12 @@ SHARED = """
 import l2view, types
 import l2view.config, l2view.ingest.pipeline, l2view.mosaic.plan, l2view.search.engine
 import l2view.sql.functions
+import l2view.search.query as query, l2view.mosaic.spec as spec, l2view.sql.session as session
 from l2view.ingest import pipeline
 from l2view import ingest
 names = [l2view.ingest, l2view.mosaic, l2view.search, l2view.sql, l2view.config, ingest]
 assert not any(isinstance(value, types.ModuleType) for value in names)
-assert isinstance(pipeline, types.ModuleType)
+assert all(isinstance(m, types.ModuleType) for m in (pipeline, query, spec, session))
 """
 
 
