@@ -16,8 +16,7 @@ from rich.table import Table
 
 from l2view.collection import Collection
 from l2view.demo.check import check_granule
-from l2view.demo.files import write_granules
-from l2view.demo.packages import require_packages
+from l2view.demo.files import require_packages, write_granules
 from l2view.demo.picture import draw
 from l2view.demo.repository import build_repository, container
 from l2view.errors import L2ViewError

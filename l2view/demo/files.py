@@ -8,8 +8,9 @@ own, and the scenes lie in two UTM zones.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,44 +19,48 @@ import numpy as np
 import shapely
 import xarray as xr
 from numpy.typing import NDArray
+from pyproj import Transformer
+
+from l2view.errors import L2ViewError
 
 FIRST = datetime(2025, 6, 1, 9, 30)
 """When the first granule was taken, in UTC."""
 
 
+type Cells = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""Latitudes and longitudes, of shape (rows, columns)."""
+
+type Times = tuple[datetime, datetime]
+
+PACKAGES = ("h5netcdf", "matplotlib", "rasterio", "scipy", "virtual_tiff", "virtualizarr")
+"""What writing the demo's files, referring to them and drawing takes."""
+
+
+def require_packages() -> None:
+    """Raise an L2ViewError where a package is missing, before anything is written."""
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise L2ViewError(f"the demo needs {', '.join(missing)}: pip install 'l2view[demo]'")
+
+
 @dataclass(frozen=True)
 class GranuleFile:
-    """A granule and its metadata.
-
-    Attributes
-    ----------
-    path
-        The file.
-    footprint
-        Its outline in EPSG:4326, cut at the antimeridian.
-    fields
-        What ``/meta`` says of it.
-    """
+    """A granule and its metadata."""
 
     path: Path
-    footprint: shapely.Geometry
-    fields: dict[str, Any] = field(default_factory=dict)
+    footprint: shapely.Geometry  # in EPSG:4326, cut at the antimeridian
+    fields: dict[str, Any]  # of ``/meta``
 
 
 def write_granules(folder: Path) -> Iterator[GranuleFile]:
     """Write the granules of three products into `folder`, one after another."""
-    for number in range(8):
-        yield _wind(folder, number)
-    for number in range(8):
-        yield _temperature(folder, number)
-    for number in range(6):
-        yield _scene(folder, number)
+    for write, count in ((_wind, 8), (_temperature, 8), (_scene, 6)):
+        for number in range(count):
+            yield write(folder, number)
 
 
-def _swath(
-    rows: int, columns: int, longitude: float, step: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return latitudes and longitudes of a descending pass, of shape (rows, columns)."""
+def _swath(rows: int, columns: int, longitude: float, step: float) -> Cells:
+    """Return the cells of a descending pass."""
     along = np.linspace(62, 62 - step * rows, rows)
     across = np.linspace(-4.5, 4.5, columns)
     latitude = along[:, None] + 0.25 * across
@@ -67,12 +72,9 @@ def _swath(
 def _outline(latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> shapely.Geometry:
     """Return the outline of a swath, cut where it crosses the antimeridian."""
     step = max(1, latitude.shape[0] // 12)
-    edges: list[tuple[Any, Any]] = [(slice(None, None, step), 0), (-1, slice(None))]
-    edges += [(slice(None, None, -step), -1), (0, slice(None, None, -1))]
+    edges: list[Any] = [np.s_[::step, 0], np.s_[-1, :], np.s_[::-step, -1], np.s_[0, ::-1]]
     points = [
-        (float(x), float(y))
-        for edge in edges
-        for x, y in zip(longitude[edge], latitude[edge], strict=True)
+        point for edge in edges for point in zip(longitude[edge], latitude[edge], strict=True)
     ]
     return antimeridian.fix_polygon(shapely.Polygon(points))
 
@@ -85,69 +87,56 @@ def _waves(latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> NDA
     )
 
 
-def _attributes(start: datetime, end: datetime, **more: str) -> dict[str, str]:
-    return {
-        "Conventions": "CF-1.8, ACDD-1.3",
-        "time_coverage_start": f"{start.isoformat()}Z",
-        "time_coverage_end": f"{end.isoformat()}Z",
-        **more,
-    }
+def _dataset(
+    name: str, variable: xr.Variable, cells: Cells, times: Times, **attributes: str
+) -> xr.Dataset:
+    """Return a variable of a swath with its coordinates."""
+    latitude, longitude = (
+        (variable.dims, degrees.astype(np.float32), {"units": units})
+        for degrees, units in zip(cells, ("degrees_north", "degrees_east"), strict=True)
+    )
+    start, end = (f"{time.isoformat()}Z" for time in times)
+    coverage = {"time_coverage_start": start, "time_coverage_end": end}
+    return xr.Dataset(
+        {name: variable, "lat": latitude, "lon": longitude},
+        attrs={"Conventions": "CF-1.8, ACDD-1.3", **coverage, **attributes},
+    )
 
 
-def _fields(name: str, start: datetime, end: datetime, **more: Any) -> dict[str, Any]:
-    return {
-        "id": name,
-        "datetime": start,
-        "start_datetime": start,
-        "end_datetime": end,
-        "cloud_cover": None,
-        **more,
-    }
+def _fields(name: str, times: Times, platform: str, product: str) -> dict[str, Any]:
+    start, end = times
+    fields = {"id": name, "datetime": start, "start_datetime": start, "end_datetime": end}
+    return {**fields, "cloud_cover": None, "platform": platform, "product": product}
 
 
 def _wind(folder: Path, number: int) -> GranuleFile:
     """Write a netCDF-3 swath of packed wind speed."""
     start = FIRST + timedelta(hours=31 * number)
-    end = start + timedelta(minutes=14)
-    rows = 380 + 24 * number
-    latitude, longitude = _swath(rows, 82, 20.0 - 47 * number, 0.12)
+    times = start, start + timedelta(minutes=14)
+    cells = _swath(380 + 24 * number, 82, 20.0 - 47 * number, 0.12)
     name = f"METOPB_WIND_{start:%Y%m%dT%H%M}"
-    speed = 3 + 18 * _waves(latitude, longitude)
+    speed = 3 + 18 * _waves(*cells)
     speed[: 5 + number, :4] = np.nan
-    swath = ("row", "cell")
-    dataset = xr.Dataset(
-        {
-            "wind_speed": (swath, speed, {"units": "m s-1", "standard_name": "wind_speed"}),
-            "lat": (swath, latitude.astype(np.float32), {"units": "degrees_north"}),
-            "lon": (swath, longitude.astype(np.float32), {"units": "degrees_east"}),
-        },
-        attrs=_attributes(start, end, title="Ocean wind swath", platform="Metop-B"),
-    )
-    packing = {"dtype": "int16", "scale_factor": 0.01, "_FillValue": -32767}
+    attributes = {"units": "m s-1", "standard_name": "wind_speed"}
+    variable = xr.Variable(("row", "cell"), speed, attributes)
+    described = {"title": "Ocean wind swath", "platform": "Metop-B"}
     path = folder / f"{name}.nc"
-    dataset.to_netcdf(
+    packing = {"dtype": "int16", "scale_factor": 0.01, "_FillValue": -32767}
+    _dataset("wind_speed", variable, cells, times, **described).to_netcdf(
         path, engine="scipy", format="NETCDF3_64BIT", encoding={"wind_speed": packing}
     )
-    fields = _fields(name, start, end, platform="Metop-B", product="wind")
-    return GranuleFile(path, _outline(latitude, longitude), fields)
+    return GranuleFile(path, _outline(*cells), _fields(name, times, "Metop-B", "wind"))
 
 
 def _temperature(folder: Path, number: int) -> GranuleFile:
     """Write an HDF5 swath whose packing is its own."""
     start = FIRST + timedelta(hours=29 * number, minutes=40)
-    end = start + timedelta(minutes=5)
-    latitude, longitude = _swath(300 + 16 * number, 128, 2.0 + 44 * number, 0.09)
+    times = start, start + timedelta(minutes=5)
+    cells = _swath(300 + 16 * number, 128, 2.0 + 44 * number, 0.09)
     name = f"AQUA_SST_{start:%Y%m%dT%H%M}"
-    kelvin = 271 + 32 * np.cos(np.radians(latitude)) ** 2 + 2 * _waves(latitude, longitude)
-    swath = ("nj", "ni")
-    dataset = xr.Dataset(
-        {
-            "sea_surface_temperature": (swath, kelvin, {"units": "kelvin"}),
-            "lat": (swath, latitude.astype(np.float32), {"units": "degrees_north"}),
-            "lon": (swath, longitude.astype(np.float32), {"units": "degrees_east"}),
-        },
-        attrs=_attributes(start, end, title="Sea surface temperature swath", platform="Aqua"),
-    )
+    kelvin = 271 + 32 * np.cos(np.radians(cells[0])) ** 2 + 2 * _waves(*cells)
+    variable = xr.Variable(("nj", "ni"), kelvin, {"units": "kelvin"})
+    described = {"title": "Sea surface temperature swath", "platform": "Aqua"}
     packing = {
         "dtype": "int16",
         "scale_factor": round(0.004 + 0.0005 * number, 4),
@@ -159,9 +148,10 @@ def _temperature(folder: Path, number: int) -> GranuleFile:
         "shuffle": True,
     }
     path = folder / f"{name}.h5"
-    dataset.to_netcdf(path, engine="h5netcdf", encoding={"sea_surface_temperature": packing})
-    fields = _fields(name, start, end, platform="Aqua", product="sst")
-    return GranuleFile(path, _outline(latitude, longitude), fields)
+    _dataset("sea_surface_temperature", variable, cells, times, **described).to_netcdf(
+        path, engine="h5netcdf", encoding={"sea_surface_temperature": packing}
+    )
+    return GranuleFile(path, _outline(*cells), _fields(name, times, "Aqua", "sst"))
 
 
 def _scene(folder: Path, number: int) -> GranuleFile:
@@ -169,7 +159,6 @@ def _scene(folder: Path, number: int) -> GranuleFile:
     import rasterio
     from rasterio.enums import Resampling
     from rasterio.transform import from_origin
-    from rasterio.warp import transform_geom
 
     start = FIRST + timedelta(days=1 + 2 * number, hours=1)
     zone = 31 if number % 2 == 0 else 32
@@ -200,9 +189,7 @@ def _scene(folder: Path, number: int) -> GranuleFile:
     ) as scene:
         scene.write(values, 1)
         scene.build_overviews([2, 4], Resampling.average)
-        corners = shapely.box(*scene.bounds)
-        outline = shapely.geometry.shape(
-            transform_geom(scene.crs, "EPSG:4326", shapely.geometry.mapping(corners))
-        )
-    fields = _fields(name, start, start, platform="Sentinel-2B", product="scene")
+        to_degrees = Transformer.from_crs(scene.crs, "EPSG:4326", always_xy=True).transform
+        outline = shapely.transform(shapely.box(*scene.bounds), to_degrees, interleaved=False)
+    fields = _fields(name, (start, start), "Sentinel-2B", "scene")
     return GranuleFile(path, outline, fields | {"cloud_cover": float(cover)})

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import zarr
 
+from l2view.arrays.cf import read_floats
 from l2view.display.plot import plot_footprints
 from l2view.view import View
 
@@ -20,17 +19,7 @@ COLORS = {"wind": "viridis", "sst": "inferno", "scene": "gray"}
 
 
 def draw(everything: pa.Table, view: View, path: Path) -> None:
-    """Draw all footprints, those found on top, and a quicklook of each product found.
-
-    Parameters
-    ----------
-    everything
-        The rows of the collection.
-    view
-        The granules found.
-    path
-        Where the picture is written, as PNG.
-    """
+    """Draw the footprints of `everything`, those found on top, and a quicklook of each product."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 8), layout="constrained")
@@ -42,32 +31,17 @@ def draw(everything: pa.Table, view: View, path: Path) -> None:
     plot_footprints(view.table, ax=ax, alpha=0.45)
     ax.set(xlim=limits[0], ylim=limits[1])
     ax.set_title(f"{view.table.num_rows} of {everything.num_rows} granules found (red)")
-    examples = _first_of_each(view)
-    axes = below.subplots(1, len(examples), squeeze=False)[0]
-    for quicklook, (name, product) in zip(axes, examples, strict=True):
-        array = view[f"{name}/{QUICKLOOKS[product]}"]
-        assert isinstance(array, zarr.Array)
-        _quicklook(quicklook, array, COLORS[product])
-        quicklook.set_title(f"{name}\n{QUICKLOOKS[product]}", fontsize=8)
-    figure.savefig(path, dpi=110)
-
-
-def _first_of_each(view: View) -> Sequence[tuple[str, str]]:
-    """Return the name and product of the first granule found of each product."""
     products = view.table.column("product").to_pylist()
-    names = {
-        product: name for name, product in reversed(list(zip(view.names, products, strict=True)))
-    }
-    return [(name, product) for product, name in sorted(names.items())]
-
-
-def _quicklook(ax: Any, array: zarr.Array[Any], colors: str) -> None:
-    raw = np.asarray(array[...])
-    attributes: dict[str, Any] = dict(array.attrs)
-    values = raw * attributes.get("scale_factor", 1) + attributes.get("add_offset", 0)
-    fill = attributes.get("_FillValue")
-    masked = np.ma.masked_equal(raw, fill) if fill is not None else np.ma.masked_array(raw)
-    image = ax.imshow(np.ma.masked_array(values, masked.mask), cmap=colors, aspect="auto")
-    ax.set_xticks([])
-    ax.set_yticks([])
-    ax.figure.colorbar(image, ax=ax, shrink=0.8, label=str(attributes.get("units", "")))
+    # The first granule found of each product.
+    examples = dict(reversed(list(zip(products, view.names, strict=True))))
+    axes = below.subplots(1, len(examples), squeeze=False)[0]
+    for quicklook, (product, name) in zip(axes, sorted(examples.items()), strict=True):
+        variable = QUICKLOOKS[product]
+        array = view[f"{name}/{variable}"]
+        assert isinstance(array, zarr.Array)
+        image = quicklook.imshow(read_floats(array), cmap=COLORS[product], aspect="auto")
+        quicklook.set(xticks=[], yticks=[])
+        quicklook.set_title(f"{name}\n{variable}", fontsize=8)
+        label = str(array.attrs.get("units", ""))
+        quicklook.figure.colorbar(image, ax=quicklook, shrink=0.8, label=label)
+    figure.savefig(path, dpi=110)

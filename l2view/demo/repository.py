@@ -9,6 +9,7 @@ from typing import Any
 import icechunk
 import numpy as np
 import shapely
+import xarray as xr
 import zarr
 from obspec_utils.registry import ObjectStoreRegistry
 from obstore.store import LocalStore
@@ -25,12 +26,7 @@ def container(folder: Path) -> str:
 def build_repository(folder: Path, granules: Sequence[GranuleFile], path: Path) -> str:
     """Write references to the granules and their metadata into a new repository at `path`.
 
-    Metadata and references land in one commit. No byte of the granules is copied.
-
-    Returns
-    -------
-    str
-        The snapshot's id.
+    They land in one commit, whose snapshot is returned. No byte of the granules is copied.
     """
     prefix = container(folder)
     config = icechunk.RepositoryConfig.default()
@@ -42,56 +38,42 @@ def build_repository(folder: Path, granules: Sequence[GranuleFile], path: Path) 
         authorize_virtual_chunk_access={prefix: icechunk.credentials.LocalFileSystemAccess},
     )
     session = repository.writable_session("main")
-    root = zarr.create_group(session.store)
-    root.create_group("granules")
     registry = ObjectStoreRegistry({"file://": LocalStore()})
+    trees = {}
     for granule in granules:
-        tree = _parser(granule.path)(granule.path.resolve().as_uri(), registry)
-        for node in tree.to_virtual_datatree(loadable_variables=[]).subtree:
-            group = f"granules/{granule.path.stem}{node.path.rstrip('/')}"
-            dataset = node.to_dataset(inherit=False)
-            if dataset.variables:
-                dataset.vz.to_icechunk(session.store, group=group, mode="a")
-            else:
-                root.create_group(group, attributes=dataset.attrs)
-    _write_meta(root, granules)
+        manifests = _parser(granule.path)(granule.path.resolve().as_uri(), registry)
+        trees[granule.path.stem] = manifests.to_virtual_datatree(loadable_variables=[])
+    tree: Any = xr.DataTree(children={"granules": xr.DataTree(children=trees)})
+    tree.vz.to_icechunk(session.store)
+    _write_meta(zarr.open_group(session.store), granules)
     return str(session.commit("Demo granules"))
 
 
 def _parser(path: Path) -> Any:
     """Return VirtualiZarr's parser for a file of the demo."""
-    if path.suffix == ".nc":
-        from virtualizarr.parsers import NetCDF3Parser
-
-        return NetCDF3Parser()
-    if path.suffix == ".h5":
-        from virtualizarr.parsers import HDFParser
-
-        return HDFParser()
     from virtual_tiff import VirtualTIFF
+    from virtualizarr.parsers import HDFParser, NetCDF3Parser
 
-    return VirtualTIFF(ifd_layout="nested")
+    if path.suffix == ".tif":
+        return VirtualTIFF(ifd_layout="nested")
+    return NetCDF3Parser() if path.suffix == ".nc" else HDFParser()
 
 
 def _write_meta(root: zarr.Group, granules: Sequence[GranuleFile]) -> None:
     """Write one row a granule to ``/meta``."""
     meta = root.create_group("meta")
-    strings = ("id", "platform", "product")
-    columns: dict[str, tuple[Any, Any]] = {
-        name: (np.array([granule.fields[name] for granule in granules], dtype=object), "string")
-        for name in strings
-    }
-    columns["group_path"] = (
-        np.array([f"granules/{granule.path.stem}" for granule in granules], dtype=object),
-        "string",
-    )
-    for name in ("datetime", "start_datetime", "end_datetime"):
-        values = np.array([granule.fields[name] for granule in granules], dtype="datetime64[ms]")
-        columns[name] = (values, values.dtype)
-    cover = np.array([granule.fields["cloud_cover"] for granule in granules], dtype=np.float64)
-    columns["cloud_cover"] = (cover, cover.dtype)
-    outlines = shapely.to_wkb([granule.footprint for granule in granules])
-    columns["bbox"] = (np.array(list(outlines), dtype=object), VariableLengthBytes())
-    for name, (values, dtype) in columns.items():
-        array = meta.create_array(name, shape=(len(values),), chunks=(65_536,), dtype=dtype)
-        array[:] = values
+    rows = [
+        granule.fields
+        | {
+            "group_path": f"granules/{granule.path.stem}",
+            "bbox": shapely.to_wkb(granule.footprint),
+        }
+        for granule in granules
+    ]
+    dtypes: dict[str, Any] = dict.fromkeys(("id", "platform", "product", "group_path"), "string")
+    dtypes |= dict.fromkeys(("datetime", "start_datetime", "end_datetime"), "datetime64[ms]")
+    dtypes |= {"cloud_cover": "float64", "bbox": VariableLengthBytes()}
+    for name, dtype in dtypes.items():
+        array = meta.create_array(name, shape=(len(rows),), chunks=(65_536,), dtype=dtype)
+        is_number = dtype in ("datetime64[ms]", "float64")
+        array[:] = np.array([row[name] for row in rows], dtype if is_number else object)

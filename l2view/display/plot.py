@@ -56,11 +56,6 @@ def plot_footprints(
 
     Numbers and times of a `column` colour them by a scale, the rest by a legend. `total` are the
     rows that the table is a part of, and `style` is for the `PathCollection` (see `View.plot`).
-
-    Raises
-    ------
-    FieldError
-        Where there is no geometry field, or no field called `column`.
     """
     with requiring_matplotlib():
         import matplotlib.pyplot as plt

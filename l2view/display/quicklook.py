@@ -136,12 +136,8 @@ def _undrawable(root: zarr.Group, tree: Tree, variable: str) -> str:
     """Say that there is no such variable, or that it can't be drawn."""
     granules = tree.granules
     group = root.get(granules.name(0)) if len(granules) else None
-    members = group.members(max_depth=None) if isinstance(group, zarr.Group) else ()
-    drawable = [
-        path
-        for path, node in members
-        if isinstance(node, zarr.Array) and node.ndim >= 2 and tree.shows(path)
-    ]
+    arrays = LocatedGranule(group).arrays if isinstance(group, zarr.Group) else {}
+    drawable = [path for path, array in arrays.items() if array.ndim >= 2 and tree.shows(path)]
     if variable in drawable:
         return f"{variable} has no cells in the granules that would be drawn"
     names = [*granules.table.schema.names, *drawable]
@@ -198,16 +194,10 @@ def _unwrap(lon: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _fill_from_neighbours(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return coordinates without NaN, which pcolormesh refuses: NaN takes its neighbour's."""
-    for axis in (1, 0):
-        finite = np.isfinite(values)
-        length = values.shape[axis]
-        index = np.arange(length).reshape((-1, 1) if axis == 0 else (1, -1))
-        before = np.maximum.accumulate(np.where(finite, index, -1), axis=axis)
-        after = np.minimum.accumulate(np.flip(np.where(finite, index, length), axis), axis=axis)
-        after = np.flip(after, axis)
-        source = np.where(before >= 0, before, np.minimum(after, length - 1))
-        values = np.take_along_axis(values, source, axis=axis)
-    return np.nan_to_num(values)
+    import pandas as pd
+
+    frame = pd.DataFrame(values).ffill(axis=1).bfill(axis=1).ffill().bfill()
+    return np.asarray(np.nan_to_num(frame.to_numpy()))
 
 
 def _draw_coast(ax: Axes) -> None:

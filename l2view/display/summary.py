@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -90,26 +91,32 @@ def summarize_view(store: ViewStore) -> Summary:
     """Return the summary of a view."""
     description, granules = store.shape.description, store.tree.granules
     count, query = description["count"], description["query"]
-    facts = {"collection": description["collection"]}
-    if description["snapshot"]:
-        facts["snapshot"] = description["snapshot"]
     conditions = {name: repr(value) for name, value in query.items()}
     if len(query.get("ids", ())) > MAX_NAMES:
         conditions["ids"] = f"({len(query['ids']):,} ids)"
-    facts["query"] = ", ".join(f"{name}={text}" for name, text in conditions.items()) or "all"
-    if span := time_span(granules.table):
-        facts["time"] = span
-    facts["fields"] = join_names(granules.table.schema.names)
-    if "variables" in description:
-        facts["variables"] = join_names(description["variables"])
-    if isinstance(store.shape, JoinedView):
-        facts |= _join_facts(store.shape)
     names = [granules.name(row) for row in range(min(count, MAX_NAMES))]
-    facts["granules"] = join_names(names) + (", …" if count > MAX_NAMES else "")
-    footprints, _ = read_footprints(granules.table, MAX_FOOTPRINTS)
-    map_note = f"{MAX_FOOTPRINTS} of {count:,} footprints" if count > MAX_FOOTPRINTS else ""
+    variables = description.get("variables")
+    facts = {
+        "collection": description["collection"],
+        "snapshot": description["snapshot"],
+        "query": ", ".join(f"{name}={text}" for name, text in conditions.items()) or "all",
+        "time": time_span(granules.table),
+        "fields": join_names(granules.table.schema.names),
+        "variables": None if variables is None else join_names(variables),
+        **(_join_facts(store.shape) if isinstance(store.shape, JoinedView) else {}),
+        "granules": join_names(names) + (", …" if count > MAX_NAMES else ""),
+    }
     title = f"View of {count:,} granule{'' if count == 1 else 's'}"
-    return Summary(title, facts, *first_rows(granules.table), footprints, map_note)
+    return _summary(title, facts, granules.table, count)
+
+
+def _summary(title: str, facts: Mapping[str, str | None], table: pa.Table, count: int) -> Summary:
+    """Return a summary of `count` granules, of which `table` has some or all."""
+    footprints, _ = read_footprints(table, MAX_FOOTPRINTS)
+    drawn = min(len(table), MAX_FOOTPRINTS)
+    map_note = f"{drawn:,} of {count:,} footprints" if drawn < count else ""
+    known = {name: value for name, value in facts.items() if value}
+    return Summary(title, known, *first_rows(table), footprints, map_note)
 
 
 def _join_facts(view: JoinedView) -> dict[str, str]:
@@ -125,31 +132,25 @@ def _join_facts(view: JoinedView) -> dict[str, str]:
         return facts | {"groups": join_names(groups)}
     if "" not in view.joined_groups:  # of no granules
         return facts
-    arrays = []
+    lines = []
     for path, array in view.joined_groups[""].arrays.items():
         sizes = zip(array.dimensions, array.shape, strict=True)
-        arrays.append(f"{path} ({', '.join(f'{name}: {size}' for name, size in sizes)})")
-    lines = arrays[:MAX_ARRAYS] + (["…"] if len(arrays) > MAX_ARRAYS else [])
-    return facts | {"arrays": "\n".join(lines)}
+        lines.append(f"{path} ({', '.join(f'{name}: {size}' for name, size in sizes)})")
+    more = ["…"] if len(lines) > MAX_ARRAYS else []
+    return facts | {"arrays": "\n".join(lines[:MAX_ARRAYS] + more)}
 
 
 def summarize_collection(
     label: str, snapshot: str | None, meta: MetaTable, time_fields: tuple[str, ...]
 ) -> Summary:
     """Return the summary of a collection, for which little of it is read."""
-    facts = {"store": label}
-    if snapshot:
-        facts["snapshot"] = snapshot
+    span = None
     if time_fields and meta.rows <= MAX_SCANNED_ROWS:
         span = time_span(meta.take(np.arange(meta.rows), list(time_fields)))
-        facts |= {"time": span} if span else {}
-    facts["fields"] = "\n".join(f"{field.name}: {field.type}" for field in meta.schema)
+    fields = "\n".join(f"{field.name}: {field.type}" for field in meta.schema)
+    facts = {"store": label, "snapshot": snapshot, "time": span, "fields": fields}
     sample = meta.take(np.array(_sample_rows(meta), dtype=np.int64), meta.schema.names)
-    footprints, _ = read_footprints(sample)
-    sampled = len(sample) < meta.rows
-    map_note = f"{len(sample):,} of {meta.rows:,} footprints" if sampled else ""
-    title = f"Collection of {meta.rows:,} granules"
-    return Summary(title, facts, *first_rows(sample), footprints, map_note)
+    return _summary(f"Collection of {meta.rows:,} granules", facts, sample, meta.rows)
 
 
 def _sample_rows(meta: MetaTable) -> list[int]:

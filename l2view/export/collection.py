@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from itertools import batched
 from typing import Any
 from urllib.parse import unquote
@@ -18,12 +18,11 @@ import zarr
 from zarr.core.sync import sync
 
 from l2view.errors import ExportError, L2ViewWarning, warn
-from l2view.export.reference_table import ReferenceTable, read_profiles
+from l2view.export.reference_table import ProfileReferences, profile_references
 from l2view.granules import Location
 from l2view.granules.layouts import LOCATING_FIELDS, StorageName
 from l2view.granules.profile import DEFAULT_KEYS
 from l2view.granules.references import ArrayReferences, Checksum, GranuleReferences
-from l2view.granules.table import GranuleTable
 from l2view.index.commands import extend
 from l2view.ingest.files import FileInfo, object_store
 from l2view.ingest.granule import BatchResult, Granule
@@ -56,36 +55,7 @@ def to_icechunk(
     check: bool = True,
     progress: ReportProgress = lambda done, total: None,
 ) -> str | None:
-    """Write the granules of a tree as a collection (see `View.to_icechunk`).
-
-    Parameters
-    ----------
-    tree
-        The granules.
-    target
-        An Icechunk repository, a path or URL; or a session, which is left to commit.
-    storage
-        Where the arrays go.
-    branch
-        The branch to commit to.
-    copy_native
-        Whether chunks that nothing else can refer to are copied.
-    check
-        Whether files are looked at: one that has changed is an error, and the others are
-        referred to with what tells later changes.
-    progress
-        Called with the granules that are written, and how many there are.
-
-    Returns
-    -------
-    str or None
-        The last snapshot, None where it is for the caller to commit.
-
-    Raises
-    ------
-    ExportError
-        Where a file has changed, a chunk can't be referred to, or a granule can't be written.
-    """
+    """Write the granules of a tree as a collection (see `View.to_icechunk`)."""
     if lost := sorted(LOCATING_FIELDS.intersection(tree.granules.fields) - set(tree.layout.fields)):
         warn(
             f"the fields {join_names(lost)} are where l2view keeps a granule's place", L2ViewWarning
@@ -96,41 +66,33 @@ def to_icechunk(
     if check:
         _require_unchanged(tree)
     options = IngestOptions(on_conflict="error", branch=branch, storage=storage)
-    batches = _track(_batches(tree, copy_native, check), len(tree.granules), progress)
+    batches = _batches(tree, copy_native, check, progress)
     if isinstance(session, icechunk.Session):
-        _write_to_session(session, tree, batches, options)
+        for granules, urls in batches:
+            _require_containers(session, urls)
+            _require_written(write_to_session(session.store, granules, options))
+        _describe_fields(session.store, tree)
         return None
     return _write_to_repository(open_repository(target), tree, batches, options)
 
 
-def _write_to_session(
-    session: icechunk.Session, tree: Tree, batches: Iterator[Batch], options: IngestOptions
-) -> None:
-    """Write granules into a session, which is left to commit."""
-    for batch in batches:
-        _require_containers(session, batch.urls)
-        _require_written(write_to_session(session.store, batch.granules, options))
-    _describe_fields(session.store, tree)
-
-
 def _write_to_repository(
-    repository: icechunk.Repository,
-    tree: Tree,
-    batches: Iterator[Batch],
-    options: IngestOptions,
+    repository: icechunk.Repository, tree: Tree, batches: Iterator[Batch], options: IngestOptions
 ) -> str | None:
     """Write granules in commits of their own; return the last snapshot, None of no granules."""
-    source_containers = _containers(tree)
+    source_containers: Mapping[str, icechunk.VirtualChunkContainer] = {}
+    if isinstance(tree.source, icechunk.IcechunkStore):
+        source_containers = tree.source.session.config.virtual_chunk_containers or {}
     new_containers: list[str] = []
-    is_empty = True
-    for batch in batches:
-        repository, added = with_containers(repository, batch.urls, source_containers)
+    count = 0
+    for granules, urls in batches:
+        repository, added = with_containers(repository, urls, source_containers)
         new_containers += added
-        _require_written(write_batch(repository, batch.granules, options))
-        is_empty = False
+        _require_written(write_batch(repository, granules, options))
+        count += len(granules)
     if new_containers:
         keep_containers(repository, new_containers)
-    if is_empty:
+    if not count:
         return None
     session = repository.writable_session(options.branch)
     if _describe_fields(session.store, tree):
@@ -147,39 +109,25 @@ def _require_written(result: BatchResult) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Granules that are written in one commit, and the URLs of their files."""
-
-    granules: list[Granule]
-    urls: set[str]
+type Batch = tuple[list[Granule], set[str]]
+"""Granules that are written in one commit, and the URLs of their files."""
 
 
-def _batches(tree: Tree, copy_native: bool, check: bool) -> Iterator[Batch]:
-    """Yield the granules as ingest writes them, with what tells changes of their files."""
+def _batches(
+    tree: Tree, copy_native: bool, check: bool, progress: ReportProgress
+) -> Iterator[Batch]:
+    """Yield the granules as ingest writes them, and report each batch when it is written."""
+    done = 0
     for rows in batched(_granules(tree, copy_native), COMMIT_GRANULES):
         urls = {url for _, references in rows for url in references.urls}
         checksums = sync(_checksums(urls)) if check else {}
-        granules = [
-            Granule(fields, _with_checksums(references, checksums)) for fields, references in rows
-        ]
-        yield Batch(granules, urls)
-
-
-def _track(batches: Iterator[Batch], total: int, progress: ReportProgress) -> Iterator[Batch]:
-    """Yield batches, and report each when it is written."""
-    done = 0
-    for batch in batches:
-        yield batch
-        done += len(batch.granules)
-        progress(done, total)
-
-
-def _containers(tree: Tree) -> Mapping[str, icechunk.VirtualChunkContainer]:
-    """Return the virtual chunk containers of the collection that the granules come from."""
-    if not isinstance(tree.source, icechunk.IcechunkStore):
-        return {}
-    return tree.source.session.config.virtual_chunk_containers or {}
+        granules = []
+        for fields, references in rows:
+            used = {url: checksums[url] for url in references.urls if url in checksums}
+            granules.append(Granule(fields, replace(references, checksums=used)))
+        yield granules, urls
+        done += len(granules)
+        progress(done, len(tree.granules))
 
 
 def _require_containers(session: icechunk.Session, urls: set[str]) -> None:
@@ -217,93 +165,56 @@ async def _checksums(urls: set[str]) -> dict[str, Checksum]:
     return checksums
 
 
-def _with_checksums(
-    references: GranuleReferences, checksums: Mapping[str, Checksum]
-) -> GranuleReferences:
-    used = {url: checksums[url] for url in references.urls if url in checksums}
-    return GranuleReferences(references.arrays, references.attributes, used)
-
-
-@dataclass(frozen=True)
-class ProfileReferences:
-    """The granules of one profile, and the references of each of their arrays by path."""
-
-    granule_table: GranuleTable
-    locations: Sequence[Location]
-    tables: Mapping[str, ReferenceTable]
-
-    async def documents(self, tree: Tree, member: int) -> dict[str, JSON]:
-        """Return the documents of a granule's nodes by path, with the shapes that are shown."""
-        documents = {}
-        for path in (*self.granule_table.groups, *self.tables):
-            document = await tree.layout.document(self.locations[member], path) or {}
-            if path in self.tables:
-                array = self.granule_table.arrays[path]
-                shape = (array.ends[member] - array.begins[member]).tolist()
-                document = {**document, "shape": shape}
-            documents[path] = document
-        return documents
-
-    def references(self, documents: Mapping[str, JSON], member: int) -> GranuleReferences:
-        """Return what ingest writes of a granule."""
-        arrays = tuple(
-            _array_references(path, documents[path], table, member)
-            for path, table in self.tables.items()
-        )
-        groups = {
-            path: documents[path].get("attributes") or {} for path in self.granule_table.groups
-        }
-        return GranuleReferences(arrays, groups)
-
-
 def _granules(tree: Tree, copy_native: bool) -> Iterator[tuple[dict[str, Any], GranuleReferences]]:
     """Yield the fields and references of each granule, in the view's order."""
-    profiles = [
-        ProfileReferences(granule_table, locations, tables)
-        for granule_table, locations, tables in read_profiles(tree, copy_native=copy_native)
-    ]
     members = {
         row: (profile, member)
-        for profile in profiles
-        for member, row in enumerate(profile.granule_table.rows.tolist())
+        for profile in profile_references(tree, copy_native=copy_native)
+        for member, row in enumerate(profile.table.rows.tolist())
     }
     for rows in batched(sorted(members), CONCURRENT_READS):
         granules = [members[row] for row in rows]
-        documents = sync(_read_documents(tree, granules))
-        for fields, nodes, (profile, member) in zip(
-            _ingest_fields(tree, rows), documents, granules, strict=True
-        ):
-            yield fields, profile.references(nodes, member)
+        nodes = [
+            (profile.locations[member], path)
+            for profile, member in granules
+            for path in (*profile.table.groups, *profile.references)
+        ]
+        documents = sync(_read_documents(tree, nodes))
+        for fields, (profile, member) in zip(_ingest_fields(tree, rows), granules, strict=True):
+            location = profile.locations[member]
+            groups = {
+                path: documents[location, path].get("attributes") or {}
+                for path in profile.table.groups
+            }
+            arrays = (
+                _array_references(profile, path, member, documents[location, path])
+                for path in profile.references
+            )
+            yield fields, GranuleReferences(tuple(arrays), groups)
 
 
 async def _read_documents(
-    tree: Tree, granules: Sequence[tuple[ProfileReferences, int]]
-) -> list[dict[str, JSON]]:
+    tree: Tree, nodes: Sequence[tuple[Location, str]]
+) -> dict[tuple[Location, str], JSON]:
     """Return the documents of granules' nodes, which are read together."""
-    await tree.layout.prefetch(
-        [
-            (profile.locations[member], path)
-            for profile, member in granules
-            for path in (*profile.granule_table.groups, *profile.tables)
-        ]
-    )
-    return [await profile.documents(tree, member) for profile, member in granules]
+    await tree.layout.prefetch(nodes)
+    return {node: await tree.layout.document(*node) or {} for node in nodes}
 
 
 def _array_references(
-    path: str, document: JSON, table: ReferenceTable, member: int
+    profile: ProfileReferences, path: str, member: int, document: JSON
 ) -> ArrayReferences:
-    """Return the references of one granule's array."""
-    chunks, grid = table.slice_of(member), table.grids[member]
+    """Return the references of one granule's array, with the shape that is shown."""
+    table = profile.references[path]
+    shape, grid, chunks = table.shapes[member], table.grids[member], table.slice_of(member)
     inlined = {}
-    if table.inlined:
-        for position in range(chunks.start, chunks.stop):
-            if position in table.inlined:
-                index = np.unravel_index(position - chunks.start, grid) if len(grid) else ()
-                inlined[tuple(int(i) for i in index)] = table.inlined[position]
+    for position in range(chunks.start, chunks.stop) if table.inlined else ():
+        if position in table.inlined:
+            index = np.unravel_index(position - chunks.start, grid) if len(grid) else ()
+            inlined[tuple(map(int, index))] = table.inlined[position]
     return ArrayReferences(
         path,
-        {**document, "chunk_key_encoding": DEFAULT_KEYS},
+        {**document, "shape": shape.tolist(), "chunk_key_encoding": DEFAULT_KEYS},
         table.urls_of(member),
         table.offsets[chunks],
         table.lengths[chunks],
@@ -340,10 +251,7 @@ def _to_python(column: pa.Array, field: pa.Field) -> list[Any]:
         warn(f'the field "{field.name}" is kept as text, such as "PT1S"', L2ViewWarning)
         return json_values(column)
     if (field.name in GEOMETRIES or is_geometry(field)) and not pa.types.is_binary(kind):
-        return [
-            None if text is None else shapely.to_wkb(shapely.from_wkt(text))
-            for text in column.to_pylist()
-        ]
+        return list(shapely.to_wkb(shapely.from_wkt(column.to_pylist())))
     return list(column.to_pylist())
 
 
@@ -354,11 +262,8 @@ def _describe_fields(store: icechunk.IcechunkStore, tree: Tree) -> bool:
     for name, attributes in tree.field_attributes.items():
         array = meta.get(name)
         if isinstance(array, zarr.Array):
-            new = {
-                key: value
-                for key, value in attributes.items()
-                if key not in DECODING - {"units"} and key not in array.attrs
-            }
+            present = (DECODING - {"units"}) | array.attrs.keys()
+            new = {key: value for key, value in attributes.items() if key not in present}
             if new:
                 array.attrs.update(new)
                 changed = True

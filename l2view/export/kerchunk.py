@@ -10,27 +10,23 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from virtualizarr.manifests import ManifestArray, ManifestGroup
+from virtualizarr.manifests import ManifestArray
 from virtualizarr.writers.kerchunk import variable_to_kerchunk_arr_refs
 from zarr.core.buffer import default_buffer_prototype
-from zarr.core.metadata.v3 import ArrayV3Metadata
 
 from l2view.arrays.cf import xarray_attributes
 from l2view.errors import ExportError
-from l2view.export.manifests import manifest_group, walk_nodes
+from l2view.export.manifests import ManifestNodes, manifest_nodes
 from l2view.stores.hierarchy import JSON, join
 from l2view.text import first_line
 from l2view.virtual.store import Shape
-
-type ReferenceFormat = Literal["json", "parquet"]
-"""How references are written: one file, or a folder of Parquet files that are read as needed."""
 
 
 def to_kerchunk(
     shape: Shape,
     path: str | PathLike[str],
     *,
-    format: ReferenceFormat = "json",
+    format: Literal["json", "parquet"] = "json",
     zarr_format: Literal[2, 3] = 2,
     copy_native: bool = False,
 ) -> None:
@@ -39,8 +35,8 @@ def to_kerchunk(
         raise ExportError(f"format={format!r} is not json or parquet")
     if format == "parquet" and zarr_format == 3:
         raise ExportError("references in Parquet are of Zarr format 2; write JSON for format 3")
-    group, _ = manifest_group(shape, copy_native=copy_native)
-    refs = {"version": 1, "refs": _references(group, zarr_format)}
+    nodes = manifest_nodes(shape, copy_native=copy_native)
+    refs = {"version": 1, "refs": _references(nodes, zarr_format)}
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     if format == "json":
@@ -58,16 +54,20 @@ def to_kerchunk(
         refs_to_dataframe(refs, str(target))
 
 
-def _references(group: ManifestGroup, zarr_format: Literal[2, 3]) -> JSON:
+def _references(nodes: ManifestNodes, zarr_format: Literal[2, 3]) -> JSON:
     """Return all references by key."""
     refs: JSON = {}
-    for path, node in walk_nodes(group):
-        if isinstance(node, ManifestGroup):
-            refs |= _group_references(path, node, zarr_format)
-            continue
+    for path, attributes in nodes.groups.items():
+        if zarr_format == 3:
+            document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+            refs[join(path, "zarr.json")] = json.dumps(document)
+        else:
+            refs[join(path, ".zgroup")] = json.dumps({"zarr_format": 2})
+            refs[join(path, ".zattrs")] = json.dumps(attributes)
+    for path, array in nodes.arrays.items():
         try:
             references: JSON = variable_to_kerchunk_arr_refs(
-                node.to_virtual_variable(), path, zarr_format=zarr_format
+                array.to_virtual_variable(), path, zarr_format=zarr_format
             )
         except Exception as error:  # VirtualiZarr raises what it likes for what v2 can't say
             raise ExportError(
@@ -76,7 +76,7 @@ def _references(group: ManifestGroup, zarr_format: Literal[2, 3]) -> JSON:
                 + "leave it out with variables= or fields="
             ) from error
         if zarr_format == 2:
-            references = dict(references) | _with_masked_fill_value(path, node, references)
+            references = dict(references) | _with_masked_fill_value(path, array, references)
         refs |= {join(path, key): value for key, value in references.items()}
     return refs
 
@@ -87,12 +87,7 @@ def _with_masked_fill_value(
     """Return an array's metadata of format 2, with the fill value that xarray shall mask.
 
     In format 2 xarray masks by the fill value of the array itself, in format 3 by the attribute
-    ``_FillValue``.
-
-    Raises
-    ------
-    ExportError
-        Where chunks aren't there whose values would be another's.
+    ``_FillValue``. Where that would give chunks that aren't there other values, it's an error.
     """
     zarray, zattrs = json.loads(refs[".zarray"]), json.loads(refs[".zattrs"])
     metadata = array.metadata
@@ -109,25 +104,10 @@ def _with_masked_fill_value(
             f"{path} lacks chunks whose fill value {metadata.fill_value!r} is not what stands for "
             "missing, which Zarr format 2 can't tell apart; pass zarr_format=3"
         )
-    scalar = None if value is None else np.asarray(value, fill.dtype)[()]
-    zarray["fill_value"] = None if scalar is None else _json(metadata, scalar)
+    zarray["fill_value"] = None
+    if value is not None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of dtypes without a v3 specification
+            scalar = np.asarray(value, fill.dtype)[()]
+            zarray["fill_value"] = metadata.dtype.to_json_scalar(scalar, zarr_format=2)
     return {".zarray": json.dumps(zarray), ".zattrs": json.dumps(zattrs)}
-
-
-def _json(metadata: ArrayV3Metadata, value: Any) -> Any:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
-        return metadata.dtype.to_json_scalar(value, zarr_format=2)
-
-
-def _group_references(
-    path: str, group: ManifestGroup, zarr_format: Literal[2, 3]
-) -> dict[str, Any]:
-    attributes = group.metadata.attributes
-    if zarr_format == 3:
-        document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-        return {join(path, "zarr.json"): json.dumps(document)}
-    return {
-        join(path, ".zgroup"): json.dumps({"zarr_format": 2}),
-        join(path, ".zattrs"): json.dumps(attributes),
-    }

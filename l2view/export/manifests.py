@@ -5,8 +5,8 @@ What lies in files is referred to. The fields, and chunks of Icechunk's own, tra
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass, field
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.core.sync import sync
 
 from l2view.errors import ExportError
-from l2view.export.reference_table import ReferenceTable, read_profiles, read_references
+from l2view.export.reference_table import ReferenceTable, profile_references
 from l2view.granules.profile import DEFAULT_KEYS
 from l2view.ingest.files import store_registry
 from l2view.stores.hierarchy import JSON, join
@@ -31,102 +31,86 @@ TEXT = np.dtypes.StringDType()
 
 def to_manifest_store(shape: Shape, *, copy_native: bool = False) -> ManifestStore:
     """Return the view as a store of VirtualiZarr's (see `View.to_manifest_store`)."""
-    group, urls = manifest_group(shape, copy_native=copy_native)
-    return ManifestStore(group, registry=store_registry(*urls))
+    nodes = manifest_nodes(shape, copy_native=copy_native)
+    return ManifestStore(_nest(nodes), registry=store_registry(*nodes.urls))
 
 
-def manifest_group(shape: Shape, *, copy_native: bool = False) -> tuple[ManifestGroup, set[str]]:
-    """Return the view as a group of manifests, and the URLs of the files that they name.
+@dataclass(frozen=True)
+class ManifestNodes:
+    """The nodes of a view by path: groups by their attributes, and arrays."""
 
-    Parameters
-    ----------
-    shape
-        The view's shape.
-    copy_native
-        Whether chunks that nothing else can refer to are read into the manifests.
-
-    Raises
-    ------
-    ExportError
-        Where a chunk can't be referred to, or is made when it is read.
-    """
-    if isinstance(shape, JoinedView):
-        groups, arrays, urls = _joined_nodes(shape, copy_native)
-    else:
-        groups, arrays, urls = _granule_nodes(shape.tree, copy_native)
-    return _nest(groups, arrays), urls
+    groups: dict[str, JSON]
+    arrays: dict[str, ManifestArray] = field(default_factory=dict)
+    urls: set[str] = field(default_factory=set)  # of the files that are referred to
 
 
-def _nest(groups: Mapping[str, JSON], arrays: Mapping[str, ManifestArray]) -> ManifestGroup:
-    """Return groups by path, given with their attributes, and arrays by path as one group."""
+def _nest(nodes: ManifestNodes) -> ManifestGroup:
+    """Return nodes as one group."""
     members: dict[str, tuple[dict[str, ManifestArray], dict[str, ManifestGroup]]] = {
-        path: ({}, {}) for path in groups
+        path: ({}, {}) for path in nodes.groups
     }
-    for path, array in arrays.items():
+    for path, array in nodes.arrays.items():
         parent, _, name = path.rpartition("/")
         members[parent][0][name] = array
-    for path in sorted(groups, key=lambda path: -path.count("/") if path else 1):
-        child_arrays, child_groups = members[path]
-        group = ManifestGroup(arrays=child_arrays, groups=child_groups, attributes=groups[path])
-        if not path:
-            return group
+    for path in sorted(nodes.groups.keys() - {""}, key=lambda path: -path.count("/")):
         parent, _, name = path.rpartition("/")
-        members[parent][1][name] = group
-    raise AssertionError("a view has a root")
+        members[parent][1][name] = ManifestGroup(*members[path], attributes=nodes.groups[path])
+    return ManifestGroup(*members[""], attributes=nodes.groups[""])
 
 
-def _granule_nodes(
-    tree: Tree, copy_native: bool
-) -> tuple[dict[str, JSON], dict[str, ManifestArray], set[str]]:
-    """Return the attributes of a tree's groups, its arrays, and the files they lie in."""
-    groups: dict[str, JSON] = {"": tree.root["attributes"]}
-    arrays = {name: _field_manifest(array) for name, array in tree.fields.items()}
-    urls: set[str] = set()
-    for granule_table, _, tables in read_profiles(tree, copy_native=copy_native):
-        urls |= {url for table in tables.values() for url in table.urls}
-        for member, row in enumerate(granule_table.rows.tolist()):
-            name = tree.granules.name(row)
-            paths = [join(name, path) for path in (*granule_table.groups, *tables)]
-            for path, document in zip(paths, sync(tree.documents(paths)), strict=True):
+def manifest_nodes(shape: Shape, *, copy_native: bool = False) -> ManifestNodes:
+    """Return a view as manifests; `copy_native` reads what nothing can refer to into them.
+
+    A chunk that can't be referred to, or is made when it is read, is an ExportError.
+    """
+    nodes = ManifestNodes({"": shape.root["attributes"]})
+    if isinstance(shape, JoinedView):
+        _add_joined(nodes, shape, copy_native)
+    else:
+        _add_granules(nodes, shape.tree, copy_native)
+    return nodes
+
+
+def _add_granules(nodes: ManifestNodes, tree: Tree, copy_native: bool) -> None:
+    nodes.arrays.update({name: _field_manifest(array) for name, array in tree.fields.items()})
+    for profile in profile_references(tree, copy_native=copy_native):
+        tables = profile.references
+        nodes.urls.update(url for table in tables.values() for url in table.urls)
+        for member, row in enumerate(profile.table.rows.tolist()):
+            inner = [*profile.table.groups, *tables]
+            paths = [join(tree.granules.name(row), path) for path in inner]
+            documents = sync(tree.documents(paths))
+            for path, at, document in zip(inner, paths, documents, strict=True):
                 assert document is not None
                 if document["node_type"] == "group":
-                    groups[path] = document["attributes"]
-                else:
-                    table = tables[path[len(name) + 1 :]]
-                    arrays[path] = _granule_manifest(document, table, member)
-    return groups, arrays, urls
+                    nodes.groups[at] = document["attributes"]
+                    continue
+                manifest = ArrayManifest(tuple(tables[path].grids[member].tolist()))
+                manifest.put_references(tables[path], tables[path].slice_of(member))
+                nodes.arrays[at] = manifest.with_document(document)
 
 
-def _joined_nodes(
-    shape: JoinedView, copy_native: bool
-) -> tuple[dict[str, JSON], dict[str, ManifestArray], set[str]]:
-    """Return the same of joined granules."""
+def _add_joined(nodes: ManifestNodes, shape: JoinedView, copy_native: bool) -> None:
     tree = shape.tree
-    groups: dict[str, JSON] = {"": shape.root["attributes"]}
-    arrays: dict[str, ManifestArray] = {}
-    urls: set[str] = set()
-    granule_tables = sync(tree.tables())
+    profiles = profile_references(tree, copy_native=copy_native)
     for name, stack in shape.joined_groups.items():
-        groups |= {
-            join(name, path): attributes
-            for path, attributes in stack.groups.items()
-            if name or path
-        }
-        arrays |= {join(name, path): _field_manifest(field) for path, field in stack.fields.items()}
+        for path, attributes in stack.groups.items():
+            if name or path:
+                nodes.groups[join(name, path)] = attributes
+        for path, field_array in stack.fields.items():
+            nodes.arrays[join(name, path)] = _field_manifest(field_array)
         for path, array in stack.arrays.items():
             _require_passthrough(tree, array)
             manifest = ArrayManifest(array.grid)
-            for granule_table, locations in granule_tables:
-                if path in granule_table.arrays and np.isin(granule_table.rows, array.rows).all():
-                    table = read_references(
-                        tree, granule_table, locations, path, copy_native=copy_native
-                    )
-                    members = np.searchsorted(array.rows, granule_table.rows)
-                    manifest.put_references(table, *_chunks_in_join(array, table, members))
+            for profile in profiles:
+                rows = profile.table.rows
+                if path in profile.table.arrays and np.isin(rows, array.rows).all():
+                    table, members = profile.read(path), np.searchsorted(array.rows, rows)
+                    numbers = _numbers_in_join(array, table, members)
+                    manifest.put_references(table, slice(0, len(numbers)), numbers)
+                    nodes.urls.update(table.urls)
             _require_fill_value(tree, array, manifest)
-            arrays[join(name, path)] = manifest.with_document(array.document)
-            urls |= manifest.urls
-    return groups, arrays, urls
+            nodes.arrays[join(name, path)] = manifest.with_document(array.document)
 
 
 def _require_passthrough(tree: Tree, array: JoinedArray) -> None:
@@ -155,61 +139,47 @@ def _require_fill_value(tree: Tree, array: JoinedArray, manifest: ArrayManifest)
 
 
 class ArrayManifest:
-    """The references of one array, by the indices of its chunks.
-
-    Parameters
-    ----------
-    grid
-        The number of chunks along each axis.
-    """
+    """The references of one array with a grid of chunks, by their numbers in C order."""
 
     def __init__(self, grid: tuple[int, ...]) -> None:
-        self.paths = np.full(grid, "", dtype=TEXT)
-        self.offsets = np.zeros(grid, dtype=np.uint64)
-        self.lengths = np.zeros(grid, dtype=np.uint64)
+        self.grid = grid
+        self.paths = np.full(prod(grid), "", dtype=TEXT)
+        self.offsets, self.lengths = np.zeros((2, prod(grid)), dtype=np.uint64)
         self.inlined: dict[tuple[int, ...], bytes] = {}
-        self.urls: set[str] = set()
 
     def put_references(
-        self, table: ReferenceTable, positions: NDArray[np.int64], index: NDArray[np.int64]
+        self, table: ReferenceTable, chunks: slice, numbers: NDArray[np.int64] | None = None
     ) -> None:
-        """Put the chunks at some positions of a table at some indices of the array."""
-        in_file = table.file_codes[positions] >= 0
-        rows = positions[in_file]
-        target: Any = tuple(index[in_file].T)
-        if len(rows) and not target:  # a scalar array
-            rows, target = rows[0], ()
-        if in_file.any():
-            self.paths[target] = np.array(table.urls, dtype=TEXT)[table.file_codes[rows]]
-            self.offsets[target] = table.offsets[rows]
-            self.lengths[target] = table.lengths[rows]
-        self.urls |= set(table.urls)
+        """Put chunks of a table into the array, at some numbers or at all in order."""
+        positions = np.arange(chunks.start, chunks.stop)
+        numbers = positions - chunks.start if numbers is None else numbers
+        in_file = table.file_codes[chunks] >= 0
+        rows, targets = positions[in_file], numbers[in_file]
+        if len(rows):
+            self.paths[targets] = np.array(table.urls, dtype=TEXT)[table.file_codes[rows]]
+            self.offsets[targets] = table.offsets[rows]
+            self.lengths[targets] = table.lengths[rows]
         if table.inlined:
-            for position, chunk in zip(positions.tolist(), index.tolist(), strict=True):
+            for position, number in zip(positions.tolist(), numbers.tolist(), strict=True):
                 if (data := table.inlined.get(position)) is not None:
-                    self.put_inlined(tuple(chunk), data)
+                    self.put_inlined(number, data)
 
-    def put_inlined(self, index: tuple[int, ...], data: bytes) -> None:
+    def put_inlined(self, number: int, data: bytes) -> None:
         """Put a chunk that lies in no file."""
-        self.inlined[index] = data
-        self.paths[index] = INLINED_CHUNK_PATH
-        self.lengths[index] = len(data)
+        index = np.unravel_index(number, self.grid) if self.grid else ()
+        self.inlined[tuple(map(int, index))] = data
+        self.paths[number] = INLINED_CHUNK_PATH
+        self.lengths[number] = len(data)
 
     def is_complete(self, array: JoinedArray, member: int) -> bool:
-        """Return whether all chunks of one part are there."""
-        if array.axis is None:
-            return bool((self.paths[member] != "").all())
-        cut = slice(int(array.chunk_offsets[member]), int(array.chunk_offsets[member + 1]))
-        return bool((np.moveaxis(self.paths, array.axis, 0)[cut] != "").all())
+        """Return whether all chunks of one granule are there."""
+        axis, chunks = array.axis or 0, slice(member, member + 1)
+        if array.axis is not None:
+            chunks = slice(int(array.chunk_offsets[member]), int(array.chunk_offsets[member + 1]))
+        return bool((np.moveaxis(self.paths.reshape(self.grid), axis, 0)[chunks] != "").all())
 
     def with_document(self, document: JSON) -> ManifestArray:
-        """Return the array that has a document and these references.
-
-        Raises
-        ------
-        ExportError
-            Where the chunks are of different lengths, which VirtualiZarr doesn't know.
-        """
+        """Return the array that has a document and these references."""
         if document["chunk_grid"]["name"] != "regular":
             raise ExportError(
                 "VirtualiZarr's manifests and Kerchunk's references have chunks of one length "
@@ -218,63 +188,33 @@ class ArrayManifest:
             )
         metadata = ArrayV3Metadata.from_dict({**document, "chunk_key_encoding": DEFAULT_KEYS})
         manifest = ChunkManifest.from_arrays(
-            paths=self.paths,
-            offsets=self.offsets,
-            lengths=self.lengths,
+            paths=self.paths.reshape(self.grid),
+            offsets=self.offsets.reshape(self.grid),
+            lengths=self.lengths.reshape(self.grid),
             inlined=self.inlined,
             validate_paths=False,
         )
         return ManifestArray(metadata, manifest)
 
 
-def _granule_manifest(document: JSON, table: ReferenceTable, member: int) -> ManifestArray:
-    """Return the array of one granule."""
-    grid = tuple(table.grids[member].tolist())
-    chunks = table.slice_of(member)
-    positions = np.arange(chunks.start, chunks.stop)
-    manifest = ArrayManifest(grid)
-    manifest.put_references(table, positions, _unravel(positions - chunks.start, grid))
-    return manifest.with_document(document)
-
-
-def _unravel(numbers: NDArray[np.int64], grid: tuple[int, ...]) -> NDArray[np.int64]:
-    """Return the indices of chunks in C order, of shape (n, rank)."""
-    if not grid:
-        return np.zeros((len(numbers), 0), dtype=np.int64)
-    return np.stack(np.unravel_index(numbers, grid), axis=-1).astype(np.int64)
-
-
-def _chunks_in_join(
+def _numbers_in_join(
     array: JoinedArray, table: ReferenceTable, members: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the positions of granules' chunks, and their indices in a joined array."""
-    positions = [np.empty(0, dtype=np.int64)]
-    indices = [np.empty((0, len(array.shape)), dtype=np.int64)]
-    for granule, member in enumerate(members.tolist()):
-        chunks = table.slice_of(granule)
-        numbers = np.arange(chunks.start, chunks.stop)
-        index = _unravel(numbers - chunks.start, tuple(table.grids[granule].tolist()))
+) -> NDArray[np.int64]:
+    """Return the numbers that granules' chunks have in a joined array."""
+    numbers = [np.empty(0, dtype=np.int64)]
+    for grid, member in zip(table.grids.tolist(), members.tolist(), strict=True):
+        index = list(np.unravel_index(np.arange(prod(grid)), grid)) if grid else []
         if array.axis is None:
-            index = np.insert(index, 0, member, axis=1)
+            index.insert(0, np.full(prod(grid), member))
         else:
-            index[:, array.axis] += array.chunk_offsets[member]
-        positions.append(numbers)
-        indices.append(index)
-    return np.concatenate(positions), np.concatenate(indices)
+            index[array.axis] = index[array.axis] + array.chunk_offsets[member]
+        numbers.append(np.ravel_multi_index(tuple(index), array.grid))
+    return np.concatenate(numbers)
 
 
-def _field_manifest(field: FieldArray) -> ManifestArray:
+def _field_manifest(array: FieldArray) -> ManifestArray:
     """Return a field, whose chunks lie in no file."""
-    manifest = ArrayManifest((field.chunk_count,))
-    for number in range(field.chunk_count):
-        manifest.put_inlined((number,), field.chunk(number))
-    return manifest.with_document(field.document)
-
-
-def walk_nodes(group: ManifestGroup, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield all nodes of a group with their paths, itself first."""
-    yield path, group
-    for name, array in group.arrays.items():
-        yield join(path, name), array
-    for name, child in group.groups.items():
-        yield from walk_nodes(child, join(path, name))
+    manifest = ArrayManifest((array.chunk_count,))
+    for number in range(array.chunk_count):
+        manifest.put_inlined(number, array.chunk(number))
+    return manifest.with_document(array.document)

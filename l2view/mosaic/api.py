@@ -168,13 +168,7 @@ def explain_mosaic(
 
 
 def plan_view(view: HasViewStore, options: dict[str, Any]) -> MosaicPlan:
-    """Plan the mosaic of a view; the options are the fields of a `MosaicSpec`.
-
-    Raises
-    ------
-    QueryError
-        Where it is no view, or a package is missing; and where no mosaic can be made.
-    """
+    """Plan the mosaic of a view; the options are the fields of a `MosaicSpec`."""
     with require_extras():
         from l2view.mosaic.plan import plan_mosaic
         from l2view.mosaic.spec import MosaicSpec

@@ -68,13 +68,7 @@ class BandArray:
         return np.asarray((images[0][None] if len(images) == 1 else np.stack(images))[index])
 
     def window(self, window: GeoBox, group: int) -> NDArray[Any]:
-        """Return a window of the grid for one group of granules, of the window's shape.
-
-        Raises
-        ------
-        ChunkError
-            Where a chunk can't be read.
-        """
+        """Return a window of the grid for one group of granules, of the window's shape."""
         windows = split_window_at_antimeridian(window)
         if len(windows) > 1 or windows[0] is not window:
             return np.concatenate([self.window(side, group) for side in windows], axis=1)

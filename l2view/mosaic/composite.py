@@ -50,11 +50,6 @@ def composite(images: PendingImages, shape: Shape, dtype: np.dtype[Any], reduce:
 
     They come in the order in which they are composed, those of ``"last"`` in the opposite, and are
     asked for when they are needed. What takes pixels as they are gives values of `dtype`.
-
-    Raises
-    ------
-    QueryError
-        Where a function doesn't return an image.
     """
     if reduce in ("first", "last"):
         return _compose_first(images, shape, dtype)
@@ -167,12 +162,10 @@ def _extreme(
 ) -> Masked:
     values, filled = _nothing(shape, dtype)
     for tile in _layers(images, shape):
-        valid = np.ones(tile.values.shape, bool) if tile.valid is None else tile.valid
-        target, pasted = values[tile.target], cast(tile.values, dtype)
-        before = filled[tile.target]
-        choose(target, pasted, out=target, where=valid & before)
-        np.copyto(target, pasted, where=valid & ~before)
-        before |= valid
+        target, filled_before = values[tile.target], filled[tile.target]
+        both = filled_before if tile.valid is None else filled_before & tile.valid
+        choose(target, cast(tile.values, dtype), out=target, where=both)
+        _paste(values, filled, tile)
     return _with_valid(values, filled)
 
 

@@ -7,6 +7,7 @@ is cached; and what lies under other granules isn't read for the first or last.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -14,15 +15,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import shapely
 from numpy.typing import NDArray
+from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 
+from l2view.display.plot import requiring_matplotlib
 from l2view.granules.chunks import iterate_sync
 from l2view.granules.reader import GranuleReader
-from l2view.mosaic.images import ArrayRead, ImageArrays
+from l2view.mosaic.images import ArrayRead, ImageArrays, Images, SwathImages
 from l2view.mosaic.plan import MosaicPlan
-from l2view.mosaic.plot import plot_chunks
 from l2view.progress import ReportProgress, show_progress
+from l2view.regrid.projection import WGS84, apply_transform, project
 from l2view.regrid.target import crs_name
 from l2view.virtual.references import array_chunks, chunk_numbers, chunk_offsets
 from l2view.virtual.tree import Tree
@@ -31,18 +35,23 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.axes import Axes
 
-WINDOW = ("row_start", "row_stop", "column_start", "column_stop")
-
 SCHEMA = pa.schema(
     {
         "band": pa.string(),
         **dict.fromkeys(("group", "row", "column"), pa.int64()),
         "granule": pa.large_string(),
         "array": pa.string(),
-        **dict.fromkeys(("level", *WINDOW, "chunks", "bytes"), pa.int64()),
+        **dict.fromkeys(("level", "row_start", "row_stop"), pa.int64()),
+        **dict.fromkeys(("column_start", "column_stop", "chunks", "bytes"), pa.int64()),
     }
 )
 """The columns of an explanation's table."""
+
+MAX_OUTLINES = 2_000
+"""The most granules of a kind whose outlines are drawn."""
+
+STEPS = 16
+"""The parts in which the longer sides of an outline are drawn."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,13 +96,42 @@ class MosaicExplanation:
         ax
             Matplotlib axes to draw on, new ones of `figsize` inches by default.
         """
-        granules, counts = self.table.column("granule").unique(), self.granules_per_chunk
-        axes = plot_chunks(self.plan, counts, granules, ax, figsize)
-        axes.set_title(
+        with requiring_matplotlib():
+            import matplotlib.pyplot as plt
+            from matplotlib.collections import LineCollection
+        grid, counts = self.plan.grid, self.granules_per_chunk
+        granules = self.table.column("granule").unique()
+        assert grid.crs is not None
+        if ax is None:
+            ax = plt.figure(figsize=figsize, layout="constrained").add_subplot()
+        rows, columns = (
+            np.append(np.arange(0.0, length, chunk), length)
+            for chunk, length in zip(self.plan.chunks, grid.shape, strict=True)
+        )
+        x, y = apply_transform(grid.transform, *np.meshgrid(columns, rows))
+        levels = np.arange(-0.5, counts.max(initial=1) + 1)
+        shades = plt.get_cmap("YlGnBu", max(len(levels) - 1, 2))
+        drawn = ax.pcolormesh(
+            x, y, counts, cmap=shades, vmin=-0.5, vmax=levels[-1], edgecolor="white", linewidth=0.3
+        )
+        ticks = np.unique(np.linspace(0, counts.max(initial=1), 6).round())
+        ax.figure.colorbar(drawn, ax=ax, label="granules in a chunk", ticks=ticks, shrink=0.8)
+        lines = [
+            line
+            for images in self.plan.bands[0].images
+            for line in _outlines(images, granules, grid.crs)
+        ]
+        outlines = LineCollection(lines, colors="#c8452d", linewidths=0.9, alpha=0.8)
+        ax.add_collection(outlines, autolim=False)
+        west, south, east, north = grid.boundingbox
+        width, height = (east - west) * 0.04, (north - south) * 0.04
+        ax.set(xlim=(west - width, east + width), ylim=(south - height, north + height))
+        ax.set(aspect="equal", xlabel=f"x, {crs_name(grid.crs)}", ylabel="y")
+        ax.set_title(
             f"{counts.size:,} chunks, {self.nchunks:,} chunks of granules read, "
             f"{self.nbytes / 1e6:,.1f} MB"
         )
-        return axes
+        return ax
 
     @cached_property
     def granules_per_chunk(self) -> NDArray[np.int64]:
@@ -213,3 +251,24 @@ class ChunkSizes:
         unique = np.unique(np.concatenate(numbers))
         self.is_read[unique] = True
         return len(unique), int(self.sizes[unique].sum())
+
+
+def _outlines(images: Images, granules: pa.Array, crs: CRS) -> Iterator[NDArray[np.float64]]:
+    """Yield the outlines of images of some granules in the target's CRS, each of shape (n, 2)."""
+    names = images.reader.granules.names.take(pa.array(images.rows))
+    mask = pc.is_in(names.cast(pa.large_string()), granules).to_numpy(zero_copy_only=False)
+    for number in np.flatnonzero(mask)[:MAX_OUTLINES].tolist():
+        if isinstance(images, SwathImages):
+            shape, source = shapely.segmentize(images.footprints[number], 1.0), WGS84
+        else:
+            raster = images.raster(number)
+            box = shapely.box(0, 0, *raster.shape[::-1])
+            corners = shapely.get_coordinates(shapely.segmentize(box, max(raster.shape) / STEPS))
+            points = apply_transform(raster.transform, *corners.T)
+            shape, source = shapely.LinearRing(np.stack(points, axis=1)), raster.crs
+        for part in shapely.get_parts([] if shape is None else shape):
+            line = part.exterior if part.geom_type == "Polygon" else part
+            x, y = shapely.get_coordinates(line).T
+            x, y = project(x, y, source, crs)
+            known = np.isfinite(x) & np.isfinite(y)
+            yield np.stack([x[known], y[known]], axis=1)

@@ -62,13 +62,7 @@ class Layering:
 
 
 def layering(granules: Granules, spec: MosaicSpec) -> Layering:
-    """Return how granules are composed.
-
-    Raises
-    ------
-    QueryError, FieldError
-        Where `order_by` or `group_by` isn't valid.
-    """
+    """Return how granules are composed, by the options `order_by` and `group_by`."""
     ranks = _ranks(granules, spec.order_by)
     if spec.group_by is None:
         return Layering(ranks, np.zeros(len(granules), dtype=np.int64))
@@ -131,17 +125,13 @@ def _group_values(granules: Granules, group_by: str) -> tuple[NDArray[Any], NDAr
     missing = values.is_null().to_numpy(zero_copy_only=False)
     if pa.types.is_date(values.type) or pa.types.is_timestamp(values.type):
         values = values.cast(pa.timestamp("us"))
-    return _to_numpy(values.drop_null()), missing
-
-
-def _to_numpy(values: pa.ChunkedArray) -> NDArray[Any]:
-    kind = values.type
+    kind, values = values.type, values.drop_null()
     if pa.types.is_timestamp(kind):
-        return np.asarray(values.to_numpy().astype("M8[us]"))
+        return values.to_numpy().astype("M8[us]"), missing
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or kind == pa.string_view():
-        return np.array(values.to_pylist(), dtype=str)
+        return np.array(values.to_pylist(), dtype=str), missing
     if pa.types.is_integer(kind) or pa.types.is_boolean(kind) or pa.types.is_floating(kind):
-        return np.asarray(values.to_numpy())
+        return values.to_numpy(), missing
     raise QueryError(f"group_by= gives {kind}: group by times, texts or numbers")
 
 

@@ -164,13 +164,7 @@ class StoredImages:
         return self.reader.stored_array(row, arrays.array, member, arrays.decoders)
 
     def read(self, number: int, rows: range, columns: Iterable[range]) -> Masked:
-        """Return some rows of an image, and ranges of columns one after another, decoded.
-
-        Raises
-        ------
-        ChunkError
-            Where a chunk can't be read.
-        """
+        """Return some rows of an image, and ranges of columns one after another, decoded."""
         arrays = self.arrays_of(number)
         stored = self.open(number, arrays)
         key = (self.token, int(self.levels[number]), int(self.rows[number]))

@@ -45,13 +45,7 @@ class MosaicPlan:
 
 
 def plan_mosaic(tree: Tree, spec: MosaicSpec) -> MosaicPlan:
-    """Plan the mosaic of a tree's granules.
-
-    Raises
-    ------
-    QueryError, FieldError
-        As `l2view.mosaic` does.
-    """
+    """Plan the mosaic of a tree's granules."""
     require_free_loop()
     if not len(tree.granules):
         raise QueryError("the view has no granules, and there is nothing to make a mosaic of")

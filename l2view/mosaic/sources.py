@@ -71,7 +71,8 @@ class ProfileImages:
         """
         bounds = np.full((len(self.members), 4), np.nan)
         if self.footprints is not None:
-            return bounds, footprint_bounds(self.footprints, self.target)
+            lon, lat = shapely.get_coordinates(shapely.segmentize(self.footprints, 1.0)).T
+            return bounds, point_bounds(*project(lon, lat, WGS84, self.target), self.target)
         unions = []
         for subset, grids in self._finest_grids():
             bounds[subset], union = grids.bounds(self.target)
@@ -111,22 +112,19 @@ class ProfileImages:
         image lies on the target. Of shape (n,), and down and across, of shape (n, 2).
         """
         usable = self.placement.usable[self.members]
-        levels = usable.argmax(axis=1)
+        index, levels = np.arange(len(usable)), usable.argmax(axis=1)
         a, b, _, d, e, _ = np.moveaxis(self.placement.transforms[self.members], 2, 0)
         sizes = np.stack([np.hypot(b, e), np.hypot(a, d)], axis=2)
-        finest = sizes[np.arange(len(levels)), levels]
+        finest = sizes[index, levels]
         base = np.ones_like(finest)
         for subset, grids in self._finest_grids():
             base[subset] = grids.scales(grid, self.bounds[0][subset])
-        scales = base.copy()
-        for level in range(usable.shape[1]):
-            with np.errstate(invalid="ignore", divide="ignore"):
-                ratio = sizes[:, level] / finest
-                fits = usable[:, level] & (base * ratio <= COARSER).all(axis=1)
-            coarser = fits & (ratio.prod(axis=1) > (scales / base).prod(axis=1))
-            levels[coarser] = level
-            scales[coarser] = (base * ratio)[coarser]
-        return levels, scales
+        ratios = sizes / finest[:, None]
+        fits = usable & (base[:, None] * ratios <= COARSER).all(axis=2)
+        areas = np.where(fits, ratios.prod(axis=2), 0.0)
+        areas[index, levels] = 1.0  # the finest is read where none fits
+        levels = areas.argmax(axis=1)
+        return levels, base * ratios[index, levels]
 
     def on(
         self, grid: GeoBox, layers: Layering, reader: GranuleReader, mosaic: str
@@ -147,10 +145,10 @@ class ProfileImages:
             latitudes = _coordinates(table, placement.latitudes)
             longitudes = _coordinates(table, placement.longitudes)
             return SwathImages(*stored, mosaic, latitudes, longitudes, self.footprints[shown])
-        systems = np.array(self.systems, dtype=object)
-        crs, transforms = self.placement.crs[members], self.placement.transforms[members, levels]
-        where = systems[crs], transforms, shapes[shown], scales[shown], self.bounds[0][shown]
-        return RasterImages(*stored, self.target, *where)
+        crs = np.array(self.systems, dtype=object)[self.placement.crs[members]]
+        transforms = self.placement.transforms[members, levels]
+        grids = crs, transforms, shapes[shown], scales[shown], self.bounds[0][shown]
+        return RasterImages(*stored, self.target, *grids)
 
 
 @dataclass(frozen=True, eq=False)
@@ -167,10 +165,7 @@ class BandSources:
 def band_sources(tree: Tree, spec: MosaicSpec) -> list[BandSources]:
     """Return the bands of a tree's granules of which a mosaic is made.
 
-    Raises
-    ------
-    QueryError
-        Where a band isn't there, doesn't say where it lies, or can't be resampled so.
+    A QueryError says which isn't there, doesn't say where it lies, or can't be resampled so.
     """
     tables = [table for table, _ in sync(tree.tables(ATTRIBUTES))]
     finder, footprints = Finder.of(tree.reader), cache(partial(granule_footprints, tree))
@@ -259,11 +254,8 @@ def _common_dtype(band: Band, values: Sequence[ValueDecoder]) -> np.dtype[Any]:
 
 def _fill_values(values: Sequence[ValueDecoder]) -> tuple[int, ...]:
     """Return the integers that stand for what is missing, in the order in which they come."""
-    fills: dict[int, None] = {}
-    for value in values:
-        if value.packing is not None and value.dtype.kind in "iu":
-            fills |= dict.fromkeys(value.packing.missing.tolist())
-    return tuple(fills)
+    packings = [v.packing for v in values if v.packing is not None and v.dtype.kind in "iu"]
+    return tuple(dict.fromkeys(fill for packing in packings for fill in packing.missing.tolist()))
 
 
 def granule_footprints(tree: Tree) -> NDArray[Any]:
@@ -273,9 +265,3 @@ def granule_footprints(tree: Tree) -> NDArray[Any]:
     except FieldError:
         return np.full(len(tree.granules), None, dtype=object)
     return read_geometries(tree.granules.available([name]).column(0))
-
-
-def footprint_bounds(footprints: NDArray[Any], crs: CRS) -> NDArray[np.float64]:
-    """Return what footprints cover in a CRS, NaN where nothing is known."""
-    points = shapely.get_coordinates(shapely.segmentize(footprints, 1.0))
-    return point_bounds(*project(points[:, 0], points[:, 1], WGS84, crs), crs)

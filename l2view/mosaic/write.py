@@ -39,8 +39,7 @@ SOFTWARE = "TIFFTAG_SOFTWARE"
 """The attribute of a group, and the tag of a TIFF, that say that they are a mosaic."""
 
 type PutChunk = Callable[[int, int, tuple[int, int], NDArray[Any]], None]
-"""Writes a chunk, by the numbers of its band and group, its row and column among the chunks, and
-its values."""
+"""Writes a band's and group's chunk, by its row and column among the chunks."""
 
 
 def write_mosaic(
@@ -54,11 +53,6 @@ def write_mosaic(
 
     The `path` ends in ``.tif`` for a Cloud-Optimized GeoTIFF, in ``.zarr`` for a Zarr group. With
     `overwrite` a mosaic that is there is replaced once this one is complete.
-
-    Raises
-    ------
-    ExportError
-        Where it can't be written so, or something is there.
     """
     target = Path(path)
     suffix = target.suffix.lower()

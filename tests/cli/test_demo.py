@@ -14,8 +14,7 @@ from command_line import run
 import l2view
 from l2view.cli.demo import MARK, prepare_folder
 from l2view.demo.check import check_granule
-from l2view.demo.files import write_granules
-from l2view.demo.packages import require_packages
+from l2view.demo.files import require_packages, write_granules
 from l2view.demo.repository import build_repository
 
 PNG = b"\x89PNG\r\n\x1a\n"
