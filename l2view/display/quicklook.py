@@ -15,7 +15,8 @@ from l2view.display.plot import draw_ocean, requiring_matplotlib
 from l2view.display.svg import ocean
 from l2view.errors import FieldError, L2ViewError
 from l2view.geolocation.granule import LocatedGranule, Positions
-from l2view.geolocation.windows import corners_of, extremes
+from l2view.geolocation.windows import corners_of
+from l2view.regrid.projection import cell_extremes
 from l2view.text import join_names, unknown_name
 from l2view.virtual.crop import array_windows
 from l2view.virtual.store import ViewStore
@@ -172,7 +173,7 @@ def _draw_on_map(ax: Axes, image: GranuleImage, style: dict[str, Any]) -> QuadMe
     assert image.positions is not None
     lat, lon = corners_of(*image.positions)
     lon = _unwrap(lon)
-    west, east = extremes(lon)
+    west, east = cell_extremes(lon)
     with np.errstate(invalid="ignore"):
         # A cell on the seam of the map would be drawn all over it.
         drawable = np.isfinite([*image.positions, image.values]).all(axis=0) & (east - west < SEAM)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -17,9 +18,9 @@ from l2view.geolocation.coordinates import (
     LATITUDE,
     LONGITUDE,
     ancestors,
+    basename,
     is_coordinate,
     is_overview,
-    last_axes,
     parent,
 )
 from l2view.geolocation.transforms import geotiff_transform
@@ -30,16 +31,20 @@ from l2view.text import join_names, unknown_name
 type Bands = str | Sequence[str] | Mapping[str, str] | None
 """How bands are asked for: by paths or names, or by what each is to be called."""
 
-NORTH = frozenset({"y", "lat", "latitude", "northing", "yc"}) | {
-    f"projection_y_{quantity}" for quantity in ("coordinate", "angular_coordinate")
-}
-EAST = frozenset({"x", "lon", "longitude", "easting", "xc"}) | {
-    f"projection_x_{quantity}" for quantity in ("coordinate", "angular_coordinate")
-}
+NORTH = frozenset({
+    "y", "lat", "latitude", "northing", "yc", "projection_y_coordinate",
+    "projection_y_angular_coordinate",
+})  # fmt: skip
+EAST = frozenset({
+    "x", "lon", "longitude", "easting", "xc", "projection_x_coordinate",
+    "projection_x_angular_coordinate",
+})  # fmt: skip
 """Names of dimensions, and standard names of their coordinates, along which y and x grow."""
 
-TAKEN = frozenset({"x", "y", "time", "group", "spatial_ref"})
-"""Names of a mosaic's coordinates."""
+TAKEN = frozenset({"x", "y", "time", "group", "spatial_ref"})  # names of a mosaic's coordinates
+
+BANDS = frozenset({"band", "bands", "channel", "channels", "sample", "samples", "rgb", "rgba"})
+"""Names of a last dimension that isn't one of the image."""
 
 PICKED = re.compile(r"(?P<path>.+?)\[(?P<at>\s*-?\d+\s*(,\s*-?\d+\s*)*)\]")
 """A path with positions along the axes that aren't of the image."""
@@ -47,54 +52,32 @@ PICKED = re.compile(r"(?P<path>.+?)\[(?P<at>\s*-?\d+\s*(,\s*-?\d+\s*)*)\]")
 
 @dataclass(frozen=True)
 class Band:
-    """A band as it is asked for.
+    """A band as it is asked for."""
 
-    Attributes
-    ----------
-    name
-        What it is called in the mosaic.
-    path
-        The arrays' path below their granules, or their name alone.
-    picks
-        The positions along the axes that aren't of the image, None where they are of length 1.
-    """
-
-    name: str
-    path: str
-    picks: tuple[int, ...] | None = None
+    name: str  # what it is called in the mosaic
+    path: str  # of the arrays below their granules, or their name alone
+    picks: tuple[int, ...] | None = None  # positions along axes that aren't of the image
 
 
 @dataclass(frozen=True, eq=False)
 class Levels:
-    """The arrays of one band of the granules of a profile.
-
-    Attributes
-    ----------
-    table
-        The granules.
-    arrays
-        One for each resolution, the finest first.
-    group
-        The group of the granule that says their resolutions, None where there is but one.
-    assets
-        What that group calls them.
-    axes
-        Those of the rows and columns; rows alone of a track.
-    picks
-        The positions along the other axes.
-    """
+    """The arrays of one band of the granules of a profile."""
 
     table: GranuleTable
-    arrays: tuple[ArrayTable, ...]
-    group: str | None
-    assets: tuple[str, ...]
-    axes: tuple[int, ...]
-    picks: tuple[int, ...]
+    arrays: tuple[ArrayTable, ...]  # one for each resolution, the finest first
+    group: str | None  # of the granule, that says their resolutions
+    assets: tuple[str, ...]  # what that group calls them
+    axes: tuple[int, ...]  # those of the rows and columns; rows alone of a track
+    picks: tuple[int, ...] = ()  # the positions along the other axes
 
     def shapes(self, level: int) -> NDArray[np.int64]:
-        """Return the rows and columns of each granule's array, of shape (n, 2)."""
+        """Return the rows and columns of each granule's array that are shown, of shape (n, 2)."""
         array = self.arrays[level]
         return image_shapes(array.ends - array.begins, self.axes)
+
+    def stored_shapes(self, level: int) -> NDArray[np.int64]:
+        """Return the rows and columns of each granule's array, of shape (n, 2)."""
+        return image_shapes(self.arrays[level].shapes, self.axes)
 
 
 def image_shapes(shapes: NDArray[np.int64], axes: Sequence[int]) -> NDArray[np.int64]:
@@ -108,12 +91,9 @@ def image_shapes(shapes: NDArray[np.int64], axes: Sequence[int]) -> NDArray[np.i
 type Shows = Callable[[str], bool]
 """Whether an array is one that the view shows, by its path."""
 
-type Images = Mapping[str, tuple[str | None, dict[str, str]]]
-"""The images of a profile by path, each with its group of levels and their paths by asset."""
-
 
 def resolve_bands(bands: Bands, tables: Sequence[GranuleTable], shows: Shows) -> tuple[Band, ...]:
-    """Return the named bands; all that are images where none are named.
+    """Return the named bands; all that are images where none are named, by their shortest names.
 
     Raises
     ------
@@ -121,19 +101,21 @@ def resolve_bands(bands: Bands, tables: Sequence[GranuleTable], shows: Shows) ->
         Where they aren't named, or a granule has no images.
     """
     if bands is None:
-        paths = [
+        paths = dict.fromkeys(
             path
             for table in tables
-            for path in images_of(table)
-            if shows(path) and _has_one_image(table.arrays[path], table)
-        ]
-        names = _shortest_names(list(dict.fromkeys(paths)))
-        if not names:
+            for path, image in images_of(table).items()
+            if shows(path) and _has_one_image(image)
+        )
+        counts = Counter(map(basename, paths))
+        if not paths:
             raise QueryError(
                 "no granule of the view has an image, an array of numbers with rows and columns; "
                 "name variables along a track, or of more axes, with bands="
             )
-        return tuple(Band(name, path) for name, path in names.items())
+        return tuple(
+            Band(path if counts[basename(path)] > 1 else basename(path), path) for path in paths
+        )
     if isinstance(bands, str):
         bands = [bands]
     if not isinstance(bands, Sequence | Mapping):
@@ -146,9 +128,8 @@ def resolve_bands(bands: Bands, tables: Sequence[GranuleTable], shows: Shows) ->
     resolved = [_parse_band(name, text) for name, text in pairs]
     if not resolved:
         raise QueryError("bands= names no band")
-    names_given = [band.name for band in resolved]
-    twice = sorted({name for name in names_given if names_given.count(name) > 1})
-    if twice:
+    counts = Counter(band.name for band in resolved)
+    if twice := sorted(name for name, count in counts.items() if count > 1):
         raise QueryError(
             f"several bands would be called {join_names(twice)}: name each, as in "
             'bands={"red": "a/red", "red_20m": "b/red"}'
@@ -159,7 +140,7 @@ def resolve_bands(bands: Bands, tables: Sequence[GranuleTable], shows: Shows) ->
 def band_name(text: Any) -> str:
     """Return the default name of a band that is given by its path."""
     path, picks = _parse_path(text)
-    name = path.strip("/").rpartition("/")[2]
+    name = basename(path.strip("/"))
     return name if picks is None else "_".join([name, *map(str, picks)])
 
 
@@ -184,23 +165,8 @@ def _parse_band(name: Any, text: Any) -> Band:
     return Band(name, path, picks)
 
 
-def _shortest_names(paths: Sequence[str]) -> dict[str, str]:
-    """Return paths by their last parts, or by the full path where these aren't unique."""
-    names = [path.rpartition("/")[2] for path in paths]
-    return {
-        path if names.count(name) > 1 else name: path
-        for name, path in zip(names, paths, strict=True)
-    }
-
-
 def match_band(band: Band, tables: Sequence[GranuleTable], shows: Shows) -> list[Levels]:
-    """Return the arrays of a band, profile by profile; those without it are left out.
-
-    Raises
-    ------
-    QueryError
-        Where no granule has it, or its arrays are no images.
-    """
+    """Return the arrays of a band, profile by profile; those without it are left out."""
     matches = []
     for table in tables:
         images = images_of(table)
@@ -215,11 +181,36 @@ def match_band(band: Band, tables: Sequence[GranuleTable], shows: Shows) -> list
     return matches
 
 
-def images_of(table: GranuleTable) -> Images:
+def images_of(table: GranuleTable) -> dict[str, Levels]:
     """Return the images of a profile. One of several resolutions goes by the path of its finest."""
-    images = {path: array for path, array in table.arrays.items() if _is_image(array)}
-    levels: dict[str, tuple[str | None, dict[str, str]]] = {}
+    images = {
+        path: levels_at(table, {"": path})
+        for path, array in table.arrays.items()
+        if _is_image(array)
+    }
+    pyramids: dict[str, Levels] = {}
     coarser: set[str] = set()
+    for levels in (*_multiscales(images, table), *_tiff_overviews(images, table)):
+        finest, *overviews = (array.path for array in levels.arrays)
+        if overviews and finest not in pyramids and not coarser & {finest, *overviews}:
+            pyramids[finest] = levels
+            coarser |= set(overviews)
+    return {
+        path: pyramids.get(path, image) for path, image in images.items() if path not in coarser
+    }
+
+
+def levels_at(table: GranuleTable, assets: Mapping[str, str], group: str | None = None) -> Levels:
+    """Return the arrays of one image, whose paths are given by asset, the finest first."""
+    arrays = tuple(table.arrays[path] for path in assets.values())
+    return Levels(table, arrays, group, tuple(assets), image_axes(arrays[0], table))
+
+
+def _multiscales(images: Mapping[str, Levels], table: GranuleTable) -> Iterator[Levels]:
+    """Yield the images below groups that declare levels, the innermost first.
+
+    Levels are those that all granules name, and of which the images are like the largest.
+    """
     for group in sorted(table.groups, key=lambda path: -path.count("/")):
         below: dict[str, dict[str, str]] = {}
         for asset in _assets(table, group):
@@ -230,56 +221,77 @@ def images_of(table: GranuleTable) -> Images:
                 if path.startswith(f"{at}/"):
                     below.setdefault(path.removeprefix(f"{at}/"), {})[asset] = path
         for assets in below.values():
-            pyramid = _finest_first(assets, images, table)
-            paths = list(pyramid.values())
-            if len(paths) > 1 and not coarser & set(paths) and paths[0] not in levels:
-                levels[paths[0]] = (group, pyramid)
-                coarser |= set(paths[1:])
-    for full, pyramid in _tiff_overviews(images, table):
-        if full not in levels and not coarser & set(pyramid.values()):
-            levels[full] = (None, pyramid)
-            coarser |= set(pyramid.values()) - {full}
-    return {path: levels.get(path, (None, {"": path})) for path in images if path not in coarser}
+            sizes = {
+                asset: np.prod(images[path].stored_shapes(0).max(axis=0, initial=0))
+                for asset, path in assets.items()
+            }
+            ordered = sorted(assets, key=lambda asset: -sizes[asset])
+            finest = images[assets[ordered[0]]]
+            pyramid = {
+                asset: assets[asset] for asset in ordered if _is_like(images[assets[asset]], finest)
+            }
+            yield levels_at(table, pyramid, group)
 
 
-def _tiff_overviews(
-    images: Mapping[str, ArrayTable], table: GranuleTable
-) -> Iterator[tuple[str, dict[str, str]]]:
-    """Yield the full images of TIFFs, with their overviews.
+def _assets(table: GranuleTable, group: str) -> list[str]:
+    """Return the assets of a group's levels, of those that all granules name."""
+    names = [
+        dict.fromkeys(str(entry["asset"]) for entry in layout_of(variant))
+        for variant in table.groups[group].variants
+    ]
+    return [name for name in names[0] if all(name in others for others in names)] if names else []
+
+
+def layout_of(attributes: JSON) -> list[JSON]:
+    """Return the levels that attributes declare (the convention multiscales for Zarr)."""
+    multiscales = attributes.get("multiscales")
+    layout = multiscales.get("layout") if isinstance(multiscales, dict) else None
+    if not isinstance(layout, list | tuple):
+        return []
+    entries = (entry for entry in layout if isinstance(entry, dict))
+    return [entry for entry in entries if isinstance(entry.get("asset"), str)]
+
+
+def _tiff_overviews(images: Mapping[str, Levels], table: GranuleTable) -> Iterator[Levels]:
+    """Yield the full images of TIFFs, with their overviews, by number.
 
     They are numbered, and the full one alone says where it lies (TIFF 6.0, NewSubfileType, and
     OGC 19-008r4). An image may be a group of one array that is called as the group is.
     """
     numbered: dict[tuple[str, bool], dict[int, str]] = {}
     for path in images:
-        group, name = parent(path), path.rpartition("/")[2]
+        group, name = parent(path), basename(path)
         if name.isdigit():
-            nested = group.rpartition("/")[2] == name
+            nested = basename(group) == name
             numbered.setdefault((parent(group) if nested else group, nested), {})[int(name)] = path
     for paths in numbered.values():
         full = images.get(paths.get(0, ""))
         if full is None or not _has_geotiff_keys(full):
             continue
-        full_shapes = full.shapes[:, list(image_axes(full, table))]
+        full_shapes = full.stored_shapes(0)
         pyramid = {"0": paths[0]}
         for number in sorted(paths.keys() - {0}):
-            array = images[paths[number]]
-            shapes = array.shapes[:, list(image_axes(array, table))]
+            image = images[paths[number]]
+            shapes = image.stored_shapes(0)
             if (
-                array.rank == full.rank
-                and not any(_is_mask(variant["attributes"]) for variant in array.variants)
-                and array.variants[0]["data_type"] == full.variants[0]["data_type"]
-                and not _has_geotiff_keys(array)
+                _is_like(image, full)
+                and not any(_is_mask(variant["attributes"]) for variant in image.arrays[0].variants)
+                and not _has_geotiff_keys(image)
                 and all(map(is_overview, shapes.tolist(), full_shapes.tolist()))
                 and (shapes < full_shapes).all()
             ):
                 pyramid[str(number)] = paths[number]
-        if len(pyramid) > 1:
-            yield paths[0], pyramid
+        yield levels_at(table, pyramid)
 
 
-def _has_geotiff_keys(array: ArrayTable) -> bool:
-    return any(geotiff_transform(variant["attributes"]) is not None for variant in array.variants)
+def _is_like(image: Levels, other: Levels) -> bool:
+    a, b = image.arrays[0], other.arrays[0]
+    return a.rank == b.rank and bool(a.variants[0]["data_type"] == b.variants[0]["data_type"])
+
+
+def _has_geotiff_keys(image: Levels) -> bool:
+    variants = image.arrays[0].variants
+    return any(geotiff_transform(variant["attributes"]) is not None for variant in variants)
 
 
 def _is_mask(attributes: JSON) -> bool:
@@ -289,58 +301,16 @@ def _is_mask(attributes: JSON) -> bool:
     return masks or attributes.get("photometric_interpretation") == 4
 
 
-def _assets(table: GranuleTable, group: str) -> list[str]:
-    """Return the assets of a group's levels, of those that all granules name."""
-    names = [
-        dict.fromkeys(str(entry["asset"]) for entry in layout_of(variant))
-        for variant in table.groups[group].variants
-    ]
-    return (
-        [name for name in names[0] if all(name in variant_names for variant_names in names)]
-        if names
-        else []
-    )
-
-
-def layout_of(attributes: JSON) -> list[JSON]:
-    """Return the levels that attributes declare (the convention multiscales for Zarr)."""
-    multiscales = attributes.get("multiscales")
-    layout = multiscales.get("layout") if isinstance(multiscales, dict) else None
-    if not isinstance(layout, list | tuple):
-        return []
-    return [
-        entry for entry in layout if isinstance(entry, dict) and isinstance(entry.get("asset"), str)
-    ]
-
-
-def _finest_first(
-    assets: Mapping[str, str], images: Mapping[str, ArrayTable], table: GranuleTable
-) -> dict[str, str]:
-    """Return images from the largest to the smallest, of those that are like the largest."""
-
-    def size(path: str) -> int:
-        array = images[path]
-        return int(np.prod(array.shapes[:, list(image_axes(array, table))].max(axis=0, initial=0)))
-
-    ordered = sorted(assets.items(), key=lambda item: -size(item[1]))
-    finest = images[ordered[0][1]]
-    return {
-        asset: path
-        for asset, path in ordered
-        if images[path].rank == finest.rank
-        and images[path].variants[0]["data_type"] == finest.variants[0]["data_type"]
-    }
-
-
-def _has_one_image(array: ArrayTable, table: GranuleTable) -> bool:
+def _has_one_image(image: Levels) -> bool:
     """Whether an array has no axes beside rows and columns, but for those of length 1."""
-    others = [axis for axis in range(array.rank) if axis not in image_axes(array, table)]
+    array = image.arrays[0]
+    others = [axis for axis in range(array.rank) if axis not in image.axes]
     return bool((array.shapes[:, others] == 1).all())
 
 
 def _is_image(array: ArrayTable) -> bool:
     """Whether an array's values are numbers along two axes, and not coordinates."""
-    attributes, name = array.variants[0]["attributes"], array.path.rpartition("/")[2]
+    attributes, name = array.variants[0]["attributes"], basename(array.path)
     kind = native_dtype(array.variants[0]["data_type"]).kind
     return (
         array.rank >= 2
@@ -358,55 +328,41 @@ def image_axes(array: ArrayTable, table: GranuleTable) -> tuple[int, ...]:
     """
     names = array.variants[0]["attributes"].get("spatial:dimensions")
     if isinstance(names, list) and len(names) == 2 and set(names) <= set(array.dimensions):
-        rows, columns = (array.dimensions.index(name) for name in names)
-        return (rows, columns)
+        return array.dimensions.index(names[0]), array.dimensions.index(names[1])
     if array.rank < 2:
         return (0,)
-    axes = []
-    for words in (NORTH, EAST):
-        candidates = [
-            axis
-            for axis, name in enumerate(array.dimensions)
-            if name is not None and _points_to(name, array, table, words)
-        ]
-        if len(candidates) == 1:
-            axes.append(candidates[0])
-    return (axes[0], axes[1]) if len(axes) == 2 else last_axes(array.dimensions)
+    sides = [_side(name, array, table) for name in array.dimensions]
+    if sides.count(NORTH) == sides.count(EAST) == 1:
+        return sides.index(NORTH), sides.index(EAST)
+    has_bands = array.rank >= 3 and str(array.dimensions[-1]).lower() in BANDS
+    column_axis = array.rank - 1 - has_bands
+    return column_axis - 1, column_axis
 
 
-def _points_to(
-    dimension: str, array: ArrayTable, table: GranuleTable, words: frozenset[str]
-) -> bool:
-    """Whether a dimension, or the coordinate that is called so, points to the north or east."""
-    for group in ancestors(array.path):
-        coordinate = table.arrays.get(join(group, dimension))
+def _side(dimension: str | None, array: ArrayTable, table: GranuleTable) -> frozenset[str] | None:
+    """Return to which side a dimension points, by its coordinate's standard name or its own."""
+    name = str(dimension).lower()
+    for group in ancestors(array.path) if dimension is not None else ():
+        coordinate = table.arrays.get(join(group, str(dimension)))
         if coordinate is not None and coordinate.rank == 1:
-            name = coordinate.variants[0]["attributes"].get("standard_name")
-            if isinstance(name, str) and name in NORTH | EAST:
-                return name in words
+            standard_name = coordinate.variants[0]["attributes"].get("standard_name")
+            if isinstance(standard_name, str) and standard_name in NORTH | EAST:
+                name = standard_name
             break
-    return dimension.lower() in words
+    return next((words for words in (NORTH, EAST) if name in words), None)
 
 
-def _match_path(name: str, images: Images, table: GranuleTable) -> str | None:
-    """Return the path of a band's image or array, None where a profile has none.
-
-    Raises
-    ------
-    QueryError
-        Where several are called so.
-    """
+def _match_path(name: str, images: Mapping[str, Levels], table: GranuleTable) -> str | None:
+    """Return the path of a band's image or array, None where a profile has none."""
     path = resolve(name)
     if path is not None and path in table.arrays:
         return path
     if path is not None and path in table.groups:
-        finest = [image for image, (group, _) in images.items() if group == path]
+        finest = [image for image, levels in images.items() if levels.group == path]
         if len(finest) == 1:
             return finest[0]
-    matches = [image for image in images if image.rpartition("/")[2] == name]
-    matches = matches or [
-        candidate for candidate in table.arrays if candidate.rpartition("/")[2] == name
-    ]
+    matches = [image for image in images if basename(image) == name]
+    matches = matches or [array for array in table.arrays if basename(array) == name]
     if len(matches) > 1:
         raise QueryError(
             f'several bands are called "{name}": name one by its path, of {join_names(matches)}'
@@ -414,21 +370,17 @@ def _match_path(name: str, images: Images, table: GranuleTable) -> str | None:
     return matches[0] if matches else None
 
 
-def _levels_of_band(band: Band, path: str, images: Images, table: GranuleTable) -> Levels:
-    """Return a band of the granules of a profile: from what is named on to what is coarser.
-
-    Raises
-    ------
-    QueryError
-        Where its arrays aren't images.
-    """
-    group: str | None = None
-    assets = {"": path}
-    for holder, levels in images.values():
-        if path in levels.values():
-            group = holder
-            coarser = list(levels)[list(levels.values()).index(path) :]
-            assets = {name: levels[name] for name in coarser}
+def _levels_of_band(
+    band: Band, path: str, images: Mapping[str, Levels], table: GranuleTable
+) -> Levels:
+    """Return a band of the granules of a profile: from what is named on to what is coarser."""
+    pyramid = levels_at(table, {"": path})
+    for levels in images.values():
+        paths = [array.path for array in levels.arrays]
+        if path in paths:
+            assets = dict(zip(levels.assets, paths, strict=True))
+            coarser = dict(list(assets.items())[paths.index(path) :])
+            pyramid = levels_at(table, coarser, levels.group)
     finest = table.arrays[path]
     dtype = native_dtype(finest.variants[0]["data_type"])
     if dtype.kind not in "iufb" or finest.rank == 0:
@@ -436,30 +388,11 @@ def _levels_of_band(band: Band, path: str, images: Images, table: GranuleTable) 
             f'"{band.path}" is of {dtype} and {finest.rank} dimensions: a band has numbers along '
             "two of them"
         )
-    levels_found = levels_at(table, group, assets)
-    return replace(levels_found, picks=_picks(band, finest, levels_found.axes))
-
-
-def levels_at(table: GranuleTable, group: str | None, assets: Mapping[str, str]) -> Levels:
-    """Return the arrays of one image, by asset, the finest first."""
-    arrays = tuple(table.arrays[path] for path in assets.values())
-    return Levels(table, arrays, group, tuple(assets), image_axes(arrays[0], table), ())
-
-
-def all_levels(table: GranuleTable) -> Iterator[Levels]:
-    """Yield all images of a profile, each with its levels."""
-    for group, assets in images_of(table).values():
-        yield levels_at(table, group, assets)
+    return replace(pyramid, picks=_picks(band, finest, pyramid.axes))
 
 
 def _picks(band: Band, array: ArrayTable, axes: Sequence[int]) -> tuple[int, ...]:
-    """Return the positions along the axes that aren't of the image.
-
-    Raises
-    ------
-    QueryError
-        Where they aren't said, or aren't there.
-    """
+    """Return the positions along the axes that aren't of the image."""
     others = [axis for axis in range(array.rank) if axis not in axes]
     lengths: list[int] = array.shapes[:, others].min(axis=0, initial=2**62).tolist()
     names = [array.dimensions[axis] or f"axis {axis}" for axis in others]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,32 +9,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from l2view.arrays.dtypes import native_dtype
+from l2view.geolocation.transforms import axes_transform
 from l2view.granules.table import ArrayTable, GranuleTable
 
 LATITUDE = ("latitude", "lat", "north")
 LONGITUDE = ("longitude", "lon", "east")
 """The standard name, a short one, and the side of the globe that units name."""
 
-BANDS = frozenset({"band", "bands", "channel", "channels", "sample", "samples", "rgb", "rgba"})
-"""Names of a last dimension that isn't one of the image."""
 
-
-def is_coordinate(attributes: Mapping[str, Any], basename: str, words: tuple[str, ...]) -> bool:
+def is_coordinate(attributes: Mapping[str, Any], array_name: str, words: tuple[str, ...]) -> bool:
     """Whether an array of numbers is one of coordinates, by the CF conventions or by its name.
 
-    Parameters
-    ----------
-    attributes, basename
-        Of the array.
-    words
-        `LATITUDE` or `LONGITUDE`.
+    `words` are `LATITUDE` or `LONGITUDE`.
     """
     name, short, side = words
     if attributes.get("standard_name") == name:
         return True
     units = str(attributes.get("units", "")).lower().replace("_", "").replace(" ", "")
     degrees = units in (f"degrees{side}", f"degree{side}", "degrees", "degree", "")
-    return degrees and basename.lower() in (name, short, f"{short}s", f"{name}s")
+    return degrees and array_name.lower() in (name, short, f"{short}s", f"{name}s")
 
 
 def coordinates_of(table: GranuleTable, words: tuple[str, ...]) -> Iterator[ArrayTable]:
@@ -43,7 +35,7 @@ def coordinates_of(table: GranuleTable, words: tuple[str, ...]) -> Iterator[Arra
     for path, array in table.arrays.items():
         variant = array.variants[0]
         if native_dtype(variant["data_type"]).kind in "iuf" and is_coordinate(
-            variant["attributes"], path.rpartition("/")[2], words
+            variant["attributes"], basename(path), words
         ):
             yield array
 
@@ -68,17 +60,13 @@ def coordinate_pairs(table: GranuleTable) -> Iterator[tuple[ArrayTable, ArrayTab
         latitudes, longitudes = groups[group]
         pairs = []
         for latitude in latitudes:
-            matching = (
-                longitude for longitude in longitudes if _have_same_cells(latitude, longitude)
-            )
-            pairs += [(latitude, longitude) for longitude in itertools.islice(matching, 1)]
+            for longitude in longitudes:
+                if latitude.dimensions == longitude.dimensions and np.array_equal(
+                    latitude.shapes, longitude.shapes
+                ):
+                    pairs.append((latitude, longitude))
+                    break
         yield from pairs or zip(latitudes[:1], longitudes[:1], strict=False)
-
-
-def _have_same_cells(latitude: ArrayTable, longitude: ArrayTable) -> bool:
-    return latitude.dimensions == longitude.dimensions and np.array_equal(
-        latitude.shapes, longitude.shapes
-    )
 
 
 def are_axes(
@@ -95,17 +83,17 @@ def are_axes(
     names = latitude.dimensions[0], longitude.dimensions[0]
     if any(are_named([name]) for name in names):
         return names[0] != names[1]
-    return lat.shape != lon.shape or (_is_even(lat) and _is_even(np.unwrap(lon, period=360)))
-
-
-def _is_even(values: NDArray[np.float64]) -> bool:
-    steps = np.diff(values)
-    return bool(len(steps) and np.allclose(steps, steps.mean(), rtol=1e-3) and steps.mean() != 0)
+    return lat.shape != lon.shape or axes_transform(lat, np.unwrap(lon, period=360)) is not None
 
 
 def are_named(names: Sequence[str | None]) -> bool:
     """Whether all dimensions have names, and not ones that formats make up for want of some."""
     return all(name is not None and not name.startswith("phony_dim") for name in names)
+
+
+def basename(path: str) -> str:
+    """Return the name of an array or group, without the groups that hold it."""
+    return path.rpartition("/")[2]
 
 
 def parent(path: str) -> str:
@@ -143,14 +131,6 @@ def distance(group: str, holder: str) -> tuple[int, int]:
 def depth(path: str) -> int:
     """Return the number of groups in a path."""
     return path.count("/") + bool(path)
-
-
-def last_axes(names: Sequence[str | None]) -> tuple[int, int]:
-    """Return the axes of rows and columns of an image: the last two, but for one of bands."""
-    column_axis = len(names) - 1
-    if len(names) >= 3 and str(names[-1]).lower() in BANDS:
-        column_axis -= 1
-    return column_axis - 1, column_axis
 
 
 def is_overview(shape: Sequence[int], full: Sequence[int]) -> bool:

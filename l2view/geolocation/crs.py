@@ -24,40 +24,17 @@ from l2view.arrays.quiet import QUIET
 from l2view.regrid.projection import WGS84, project
 from l2view.regrid.target import metres_per_unit
 
-CF_MAPPING = frozenset(
-    {
-        "azimuth_of_central_line",
-        "crs_wkt",
-        "earth_radius",
-        "false_easting",
-        "false_northing",
-        "fixed_angle_axis",
-        "geographic_crs_name",
-        "grid_mapping_name",
-        "grid_north_pole_latitude",
-        "grid_north_pole_longitude",
-        "horizontal_datum_name",
-        "inverse_flattening",
-        "latitude_of_projection_origin",
-        "longitude_of_central_meridian",
-        "longitude_of_prime_meridian",
-        "longitude_of_projection_origin",
-        "north_pole_grid_longitude",
-        "perspective_point_height",
-        "prime_meridian_name",
-        "projected_crs_name",
-        "reference_ellipsoid_name",
-        "scale_factor_at_central_meridian",
-        "scale_factor_at_projection_origin",
-        "semi_major_axis",
-        "semi_minor_axis",
-        "spatial_ref",
-        "standard_parallel",
-        "straight_vertical_longitude_from_pole",
-        "sweep_angle_axis",
-        "towgs84",
-    }
-)
+CF_MAPPING = frozenset({
+    "azimuth_of_central_line", "crs_wkt", "earth_radius", "false_easting", "false_northing",
+    "fixed_angle_axis", "geographic_crs_name", "grid_mapping_name", "grid_north_pole_latitude",
+    "grid_north_pole_longitude", "horizontal_datum_name", "inverse_flattening",
+    "latitude_of_projection_origin", "longitude_of_central_meridian", "longitude_of_prime_meridian",
+    "longitude_of_projection_origin", "north_pole_grid_longitude", "perspective_point_height",
+    "prime_meridian_name", "projected_crs_name", "reference_ellipsoid_name",
+    "scale_factor_at_central_meridian", "scale_factor_at_projection_origin", "semi_major_axis",
+    "semi_minor_axis", "spatial_ref", "standard_parallel", "straight_vertical_longitude_from_pole",
+    "sweep_angle_axis", "towgs84",
+})  # fmt: skip
 """The attributes of a grid mapping (CF 1.12, appendix F)."""
 
 LENGTHS = dict.fromkeys(("m", "metre", "meter", "metres", "meters"), 1.0) | dict.fromkeys(
@@ -72,66 +49,33 @@ ANGLES = (
 )
 """Units of the axes of a geostationary projection, in radians."""
 
-USER_DEFINED = 32767
-"""GeoTIFF's code for what its other keys define."""
+USER_DEFINED = 32767  # GeoTIFF's code for what its other keys define
 
 METHODS = {
-    1: "tmerc",
-    7: "merc",
-    8: "lcc",
-    9: "lcc",
-    10: "laea",
-    11: "aea",
-    12: "aeqd",
-    14: "stere",
-    15: "stere",
-    16: "sterea",
-    17: "eqc",
-    18: "cass",
-    21: "ortho",
-    22: "poly",
-    24: "sinu",
+    1: "tmerc", 7: "merc", 8: "lcc", 9: "lcc", 10: "laea", 11: "aea", 12: "aeqd", 14: "stere",
+    15: "stere", 16: "sterea", 17: "eqc", 18: "cass", 21: "ortho", 22: "poly", 24: "sinu",
     28: "cea",
-}
+}  # fmt: skip
 """GeoTIFF's coordinate transformations (GeoKey 3075) in PROJ's names."""
 
 POLAR_STEREOGRAPHIC = 15
 
 PARAMETERS = {
-    "proj_std_parallel1": "lat_1",
-    "proj_std_parallel2": "lat_2",
-    "proj_nat_origin_lat": "lat_0",
-    "proj_false_origin_lat": "lat_0",
-    "proj_center_lat": "lat_0",
-    "proj_nat_origin_long": "lon_0",
-    "proj_false_origin_long": "lon_0",
-    "proj_center_long": "lon_0",
-    "proj_straight_vert_pole_long": "lon_0",
-    "proj_scale_at_nat_origin": "k_0",
-    "proj_scale_at_center": "k_0",
-    "proj_false_easting": "x_0",
-    "proj_false_northing": "y_0",
-    "proj_false_origin_easting": "x_0",
-    "proj_false_origin_northing": "y_0",
-    "proj_center_easting": "x_0",
-    "proj_center_northing": "y_0",
-}
+    "proj_std_parallel1": "lat_1", "proj_std_parallel2": "lat_2", "proj_nat_origin_lat": "lat_0",
+    "proj_false_origin_lat": "lat_0", "proj_center_lat": "lat_0", "proj_nat_origin_long": "lon_0",
+    "proj_false_origin_long": "lon_0", "proj_center_long": "lon_0",
+    "proj_straight_vert_pole_long": "lon_0", "proj_scale_at_nat_origin": "k_0",
+    "proj_scale_at_center": "k_0", "proj_false_easting": "x_0", "proj_false_northing": "y_0",
+    "proj_false_origin_easting": "x_0", "proj_false_origin_northing": "y_0",
+    "proj_center_easting": "x_0", "proj_center_northing": "y_0",
+}  # fmt: skip
 """GeoTIFF's keys of parameters, as virtual-tiff names them, in PROJ's names."""
 
 GEOKEYS = PARAMETERS.keys() | {
-    "geog_ellipsoid",
-    "geog_inv_flattening",
-    "geog_prime_meridian_long",
-    "geog_semi_major_axis",
-    "geog_semi_minor_axis",
-    "geographic_type",
-    "model_type",
-    "proj_coord_trans",
-    "proj_linear_unit_size",
-    "proj_linear_units",
-    "projected_type",
-    "projection",
-}
+    "geog_ellipsoid", "geog_inv_flattening", "geog_prime_meridian_long", "geog_semi_major_axis",
+    "geog_semi_minor_axis", "geographic_type", "model_type", "proj_coord_trans",
+    "proj_linear_unit_size", "proj_linear_units", "projected_type", "projection",
+}  # fmt: skip
 """GeoTIFF's keys that define a CRS."""
 
 MAX_ROUND_TRIP = 1.0
@@ -143,18 +87,10 @@ PROJ_FIELDS = ("proj:code", "proj:wkt2", "proj:projjson", "proj:epsg")
 
 @dataclass
 class CrsTable:
-    """The coordinate reference systems of some granules, each once.
-
-    Attributes
-    ----------
-    entries
-        The CRSs, in the order in which they came.
-    unknown
-        Declarations that can't be understood.
-    """
+    """The coordinate reference systems of some granules, each once, numbered as they came."""
 
     entries: list[CRS] = field(default_factory=list)
-    unknown: dict[str, None] = field(default_factory=dict)
+    unknown: dict[str, None] = field(default_factory=dict)  # declarations that aren't understood
     _numbers: dict[str, int] = field(default_factory=dict)
 
     def number(self, declaration: Any) -> int:
@@ -216,23 +152,19 @@ def geokeys_crs(attributes: Mapping[str, Any]) -> str | None:
     """Return the CRS of a raster's GeoTIFF keys, None where they define none that is known."""
     if "model_tiepoint" not in attributes and "model_transformation" not in attributes:
         return None
-    code = attributes.get("geographic_type" if _is_geographic(attributes) else "projected_type")
+    is_geographic = attributes.get("model_type") == 2
+    code = attributes.get("geographic_type" if is_geographic else "projected_type")
     if code not in (None, USER_DEFINED):
         return f"EPSG:{code}"
-    return _geokeys_wkt(
-        json.dumps({k: v for k, v in attributes.items() if k in GEOKEYS}, sort_keys=True)
-    )
-
-
-def _is_geographic(attributes: Mapping[str, Any]) -> bool:
-    return bool(attributes.get("model_type") == 2)
+    keys = {k: v for k, v in attributes.items() if k in GEOKEYS}
+    return _geokeys_wkt(json.dumps(keys, sort_keys=True))
 
 
 @lru_cache(maxsize=256)
 def _geokeys_wkt(text: str) -> str | None:
     keys = json.loads(text)
     base = _geographic_crs(keys)
-    if _is_geographic(keys):
+    if keys.get("model_type") == 2:
         return str(base.to_wkt())
     metres = keys.get("proj_linear_unit_size")
     if metres is None:
@@ -304,23 +236,18 @@ def _ellipsoid(keys: Mapping[str, Any]) -> str:
     return f"+a={axis} +b={keys.get('geog_semi_minor_axis', axis)}"
 
 
+def has_other_meridian(crs: CRS) -> bool:
+    """Whether a CRS's coordinates are longitudes that aren't counted from Greenwich."""
+    meridian = crs.proj.prime_meridian
+    return bool(crs.geographic and meridian is not None and meridian.longitude != 0)
+
+
 def axis_factor(units: Any, crs: CRS) -> float | None:
     """Return by what the values of an axis are multiplied to be coordinates of its CRS.
 
+    No units are the CRS's own; None is for units that are unknown, or that the CRS can't have.
     Angles in a projection are those at which a satellite sees a place, from its height (CF 1.12,
     appendix F, "Geostationary projection").
-
-    Parameters
-    ----------
-    units
-        The axis' units; the CRS's own where there are none.
-    crs
-        The CRS.
-
-    Returns
-    -------
-    float or None
-        None for units that are unknown, or that the CRS can't have.
     """
     name = str(units or "").lower().strip()
     (axis, *_) = crs.proj.axis_info

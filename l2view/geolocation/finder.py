@@ -26,9 +26,9 @@ from l2view.geolocation.bands import (
     EAST,
     NORTH,
     Levels,
-    all_levels,
     image_axes,
     image_shapes,
+    images_of,
     layout_of,
 )
 from l2view.geolocation.coordinates import (
@@ -61,30 +61,12 @@ from l2view.granules.reader import GranuleReader
 from l2view.granules.table import ArrayTable, GranuleTable
 from l2view.stores.hierarchy import JSON, join
 
-ATTRIBUTES = (
-    RELEVANT
-    | CF_MAPPING
-    | GEOKEYS
-    | set(PROJ_FIELDS)
-    | {
-        "GeoTransform",
-        "coordinates",
-        "grid_mapping",
-        "model_pixel_scale",
-        "model_tiepoint",
-        "model_transformation",
-        "multiscales",
-        "new_subfile_type",
-        "photometric_interpretation",
-        "proj:shape",
-        "proj:transform",
-        "raster_type",
-        "spatial:dimensions",
-        "spatial:registration",
-        "spatial:shape",
-        "spatial:transform",
-    }
-)
+ATTRIBUTES = RELEVANT.union(CF_MAPPING, GEOKEYS, PROJ_FIELDS, {
+    "GeoTransform", "coordinates", "grid_mapping", "model_pixel_scale", "model_tiepoint",
+    "model_transformation", "multiscales", "new_subfile_type", "photometric_interpretation",
+    "proj:shape", "proj:transform", "raster_type", "spatial:dimensions", "spatial:registration",
+    "spatial:shape", "spatial:transform",
+})  # fmt: skip
 """The attributes that say where arrays lie, beside those by which values are read."""
 
 AXES = frozenset(name for name in NORTH | EAST if name.startswith("projection_"))
@@ -92,16 +74,11 @@ AXES = frozenset(name for name in NORTH | EAST if name.startswith("projection_")
 
 FIELDS = (
     *(f"transform_{index}" for index in range(6)),
-    "proj:transform",
-    "shape_y",
-    "shape_x",
-    "proj:shape",
-    *PROJ_FIELDS,
+    *("proj:transform", "shape_y", "shape_x", "proj:shape", *PROJ_FIELDS),
 )
 """Fields of ``/meta`` that say it, of STAC's Projection extension and as harvested from it."""
 
-THREADS = 8
-"""How many granules' axes are read at once."""
+THREADS = 8  # how many granules' axes are read at once
 
 type AxisReader = Callable[[GranuleTable, ArrayTable, int], NDArray[np.float64]]
 """Reads the whole of a granule's 1-D array, decoded, NaN where a value is missing."""
@@ -109,23 +86,15 @@ type AxisReader = Callable[[GranuleTable, ArrayTable, int], NDArray[np.float64]]
 type FieldReader = Callable[[NDArray[np.int64]], Sequence[JSON]]
 """Returns those of `FIELDS` that there are, of some granules."""
 
+type Coordinates = tuple[ArrayTable, ArrayTable]
+"""The arrays of latitudes and longitudes."""
 
-@dataclass(frozen=True, eq=False)
-class DeclaredGeoreference:
-    """What a kind of georeference declares of one level of a band's n granules.
 
-    Attributes
-    ----------
-    transforms
-        From (column, row) to coordinates, of shape (n, 6); NaN for none.
-    crs
-        Numbers of a `CrsTable`, of shape (n,); -1 for none.
-    level
-        The level.
-    """
+class DeclaredGeoreference(NamedTuple):
+    """What a kind of georeference declares of one level of a band's n granules."""
 
-    transforms: NDArray[np.float64]
-    crs: NDArray[np.int64]
+    transforms: NDArray[np.float64]  # of shape (n, 6), NaN for none
+    crs: NDArray[np.int64]  # numbers of a `CrsTable`, of shape (n,); -1 for none
     level: int = 0
 
 
@@ -133,32 +102,15 @@ class DeclaredGeoreference:
 class Placement:
     """Where the images of one band of a profile's n granules lie.
 
-    Attributes
-    ----------
-    transforms
-        From (column, row) of each level to coordinates, of shape (n, levels, 6); NaN where a
-        level can't be used.
-    crs
-        The CRS of each, a number of a `CrsTable`, of shape (n,).
-    kinds
-        What says so, an index of `KINDS`, of shape (n,); -1 where no transform is declared.
-    latitudes, longitudes
-        The arrays of coordinates of those granules that have no transform, None where there are
-        none.
+    `transforms` are from (column, row) of each level to coordinates, of shape (n, levels, 6), NaN
+    where a level can't be used; `crs` numbers of a `CrsTable`, and `kinds` of `KINDS`, are of shape
+    (n,), -1 for none. Granules without a transform have `coordinates`, if there are any.
     """
 
     transforms: NDArray[np.float64]
     crs: NDArray[np.int64]
     kinds: NDArray[np.int64]
-    latitudes: ArrayTable | None = None
-    longitudes: ArrayTable | None = None
-
-    @classmethod
-    def empty(cls, levels: Levels) -> Placement:
-        """Return a placement that says nothing yet."""
-        count = len(levels.table.rows)
-        transforms = np.full((count, len(levels.arrays), 6), np.nan)
-        return cls(transforms, np.full(count, -1), np.full(count, -1))
+    coordinates: Coordinates | None = None
 
     @property
     def is_raster(self) -> NDArray[np.bool_]:
@@ -186,13 +138,7 @@ class Placement:
 
 
 class ProfileArrays:
-    """The arrays of a profile by what they are to others; looked for once.
-
-    Parameters
-    ----------
-    table
-        The profile.
-    """
+    """The arrays of a profile by what they are to others; looked for once."""
 
     def __init__(self, table: GranuleTable) -> None:
         self.table = table
@@ -210,7 +156,7 @@ class ProfileArrays:
     @cached_property
     def images(self) -> list[Levels]:
         """Images, with their levels."""
-        return list(all_levels(self.table))
+        return list(images_of(self.table).values())
 
     @cached_property
     def mappings(self) -> list[ArrayTable]:
@@ -223,19 +169,17 @@ class ProfileArrays:
         ]
 
 
+class Axes(NamedTuple):
+    """The arrays of the centres of a band's rows and columns."""
+
+    y: ArrayTable
+    x: ArrayTable
+    degrees: bool  # whether they are latitudes and longitudes
+
+
 @dataclass(frozen=True, eq=False)
 class Finder:
-    """Finds where the arrays of granules lie, and remembers the CRSs and axes that it met.
-
-    Attributes
-    ----------
-    read
-        Reads axes.
-    fields
-        Returns what ``/meta`` says.
-    crs
-        The CRSs.
-    """
+    """Finds where the arrays of granules lie, and remembers the CRSs and axes that it met."""
 
     read: AxisReader
     fields: FieldReader = lambda rows: [{}] * len(rows)
@@ -243,7 +187,6 @@ class Finder:
     _transforms: dict[tuple[str, str, str, int], tuple[int, Affine] | None] = field(
         default_factory=dict
     )
-
     _profiles: dict[int, ProfileArrays] = field(default_factory=dict)
 
     @classmethod
@@ -268,15 +211,53 @@ class Finder:
 
         A coarser level without a transform of its own covers what the finest covers.
         """
-        placement = Placement.empty(levels)
-        if len(levels.axes) == 2:
-            for number, kind in enumerate(KINDS):
-                for declared in kind.declare(self, levels, placement):
-                    placement.fill(declared, number)
-            _derive(levels, placement.transforms)
-            _crop(levels, placement.transforms)
-        coordinates = _coordinates(self, levels) or (None, None)
-        return Placement(placement.transforms, placement.crs, placement.kinds, *coordinates)
+        placement = self.ask(levels, KINDS if len(levels.axes) == 2 else ())
+        _derive(levels, placement.transforms)
+        _crop(levels, placement.transforms)
+        return replace(placement, coordinates=self.coordinates(levels))
+
+    def ask(self, levels: Levels, kinds: Sequence[Kind]) -> Placement:
+        """Return what kinds of georeference declare of a band, whole arrays at their own levels."""
+        count = len(levels.table.rows)
+        transforms = np.full((count, len(levels.arrays), 6), np.nan)
+        placement = Placement(transforms, np.full(count, -1), np.full(count, -1))
+        for number, kind in enumerate(kinds):
+            for declared in kind.declare(self, levels, placement):
+                placement.fill(declared, number)
+        return placement
+
+    def coordinates(self, levels: Levels) -> Coordinates | None:
+        """Return the latitudes and longitudes of a band's cells, None where there are none.
+
+        They are as long as the band along its rows and columns, or its axes.
+        """
+        profile, path = self.profile(levels.table), levels.arrays[0].path
+        longitudes = sort_by_distance(profile.longitudes, path)
+        for latitude in sort_by_distance(profile.latitudes, path):
+            for longitude in longitudes:
+                if (
+                    parent(latitude.path) == parent(longitude.path)
+                    and (latitude.rank == 1) == (longitude.rank == 1)
+                    and _is_along(latitude, levels, 0)
+                    and _is_along(longitude, levels, 1)
+                ):
+                    return latitude, longitude
+        return None
+
+    def axes(self, levels: Levels) -> Axes | None:
+        """Return the nearest arrays along a band's dimensions, None where it lacks them."""
+        array, axes = levels.arrays[0], []
+        for axis in levels.axes:
+            coordinate = _axis_along(array.dimensions[axis], array.path, levels.table)
+            if coordinate is None or (coordinate.shapes[:, 0] != array.shapes[:, axis]).any():
+                return None
+            axes.append(coordinate)
+        profile = self.profile(levels.table)
+        degrees = all(
+            any(axis is array for array in arrays)
+            for axis, arrays in zip(axes, (profile.latitudes, profile.longitudes), strict=True)
+        )
+        return Axes(axes[0], axes[1], degrees)
 
     def centres(
         self, levels: Levels, axes: Axes, member: int, crs: int
@@ -312,13 +293,7 @@ class Finder:
 
 
 def value_decoders(array: ArrayTable) -> tuple[ValueDecoder, ...]:
-    """Return the decoder of each variant of an array.
-
-    Raises
-    ------
-    QueryError
-        Where they can't be decoded.
-    """
+    """Return the decoder of each variant of an array; a QueryError where it can't be decoded."""
     try:
         return tuple(map(ValueDecoder.of_document, array.variants))
     except ValueError as error:
@@ -336,73 +311,48 @@ def georeference_fields(
     return attributes
 
 
-def _in_threads[Item, Result](
-    function: Callable[[Item], Result], items: Sequence[Item]
-) -> Iterator[Result]:
-    if len(items) <= 1:
-        yield from map(function, items)
-        return
-    with ThreadPoolExecutor(min(THREADS, len(items)), "l2view-axes") as threads:
-        yield from threads.map(function, items)
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of georeference.
-
-    Attributes
-    ----------
-    name
-        What it is called.
-    declare
-        Yields what it declares of a band, given what is known of it already.
-    """
+class Kind(NamedTuple):
+    """A kind of georeference: it declares something of a band, given what is known already."""
 
     name: str
     declare: Callable[[Finder, Levels, Placement], Iterator[DeclaredGeoreference]]
 
 
-@dataclass(frozen=True, eq=False)
-class _Holder:
-    """Attributes of an array, a group or fields: the different ones, and whose each are.
+class Convention(NamedTuple):
+    """How attributes declare a transform and a CRS."""
 
-    Attributes
-    ----------
-    variants, variant_index
-        As of a table.
-    level
-        The level of which they tell.
-    group
-        The group of whose largest image they tell where they say no shape; None for an array's.
-    """
+    transform: Callable[[JSON], Affine | None]
+    crs: Callable[[JSON], Any]
+
+
+SPATIAL = Convention(spatial_transform, proj_crs)
+GEOTIFF = Convention(geotiff_transform, geokeys_crs)
+GDAL = Convention(gdal_transform, mapping_crs)
+
+
+class _Holder(NamedTuple):
+    """Attributes of an array, a group or fields: the different ones, and whose each are."""
 
     variants: Sequence[JSON]
     variant_index: NDArray[np.int64] | NDArray[np.int32]
-    level: int
-    group: str | None
+    level: int = 0  # of which they tell
+    group: str | None = None  # of whose largest image they tell where they say no shape
 
     def declare(
-        self,
-        finder: Finder,
-        levels: Levels,
-        transform_of: Callable[[JSON], Affine | None],
-        crs_of: Callable[[JSON], Any],
+        self, convention: Convention, finder: Finder, levels: Levels
     ) -> DeclaredGeoreference:
         """Return the declared georeference, without transforms of images of another shape."""
-        crs = np.array([finder.crs.number(crs_of(variant)) for variant in self.variants])
-        transforms = np.array([_numbers(transform_of(variant)) for variant in self.variants])
+        crs = np.array([finder.crs.number(convention.crs(variant)) for variant in self.variants])
+        declared = map(convention.transform, self.variants)
+        transforms = np.array([t[:6] if t is not None else (np.nan,) * 6 for t in declared])
         transforms = transforms[self.variant_index]
         if np.isfinite(transforms).any():
             shapes = np.array([_shape(variant) for variant in self.variants])[self.variant_index]
             if self.group is not None:
-                shapes = np.where(shapes < 0, largest_shapes(levels.table, self.group), shapes)
-            actual = image_shapes(levels.arrays[self.level].shapes, levels.axes)
-            transforms[((shapes >= 0) & (shapes != actual)).any(axis=1)] = np.nan
+                shapes = np.where(shapes < 0, _largest_shapes(levels.table, self.group), shapes)
+            differs = (shapes >= 0) & (shapes != levels.stored_shapes(self.level))
+            transforms[differs.any(axis=1)] = np.nan
         return DeclaredGeoreference(transforms, crs[self.variant_index], self.level)
-
-
-def _numbers(transform: Affine | None) -> Sequence[float]:
-    return (np.nan,) * 6 if transform is None else transform[:6]
 
 
 def _shape(attributes: Mapping[str, Any]) -> tuple[int, int]:
@@ -413,7 +363,7 @@ def _shape(attributes: Mapping[str, Any]) -> tuple[int, int]:
     return -1, -1
 
 
-def largest_shapes(table: GranuleTable, group: str) -> NDArray[np.int64]:
+def _largest_shapes(table: GranuleTable, group: str) -> NDArray[np.int64]:
     """Return the shape of the largest image below a group, of shape (n, 2)."""
     largest = np.zeros((len(table.rows), 2), dtype=np.int64)
     for path, array in table.arrays.items():
@@ -424,42 +374,39 @@ def largest_shapes(table: GranuleTable, group: str) -> NDArray[np.int64]:
     return largest
 
 
-def _convention(
-    transform_of: Callable[[JSON], Affine | None], crs_of: Callable[[JSON], Any]
-) -> Callable[[Finder, Levels, Placement], Iterator[DeclaredGeoreference]]:
-    """Return a reader of attributes of arrays, then of their groups, the nearest first."""
-
-    def declare(
-        finder: Finder, levels: Levels, placement: Placement
-    ) -> Iterator[DeclaredGeoreference]:
-        for level, array in enumerate(levels.arrays):
-            attributes = [variant["attributes"] for variant in array.variants]
-            holders = [_Holder(attributes, array.variant_index, level, None)]
-            for path in ancestors(array.path):
-                group = levels.table.groups.get(path)
-                if group is not None and any(group.variants):
-                    holders.append(_Holder(group.variants, group.variant_index, level, path))
-            for holder in holders:
-                yield holder.declare(finder, levels, transform_of, crs_of)
-
-    return declare
+def _attributes(
+    convention: Convention, finder: Finder, levels: Levels, placement: Placement
+) -> Iterator[DeclaredGeoreference]:
+    """Yield the georeference by attributes of arrays, then of their groups, the nearest first."""
+    for level, array in enumerate(levels.arrays):
+        attributes = [variant["attributes"] for variant in array.variants]
+        yield _Holder(attributes, array.variant_index, level).declare(convention, finder, levels)
+        for path in ancestors(array.path):
+            group = levels.table.groups.get(path)
+            if group is not None and any(group.variants):
+                holder = _Holder(group.variants, group.variant_index, level, path)
+                yield holder.declare(convention, finder, levels)
 
 
 def _multiscales(
     finder: Finder, levels: Levels, placement: Placement
 ) -> Iterator[DeclaredGeoreference]:
     """Yield each level's georeference by their group (Zarr's convention multiscales)."""
-    if levels.group is None:
-        return
-    group = levels.table.groups[levels.group]
-    for level, asset in enumerate(levels.assets):
-        variants = [
-            next((entry for entry in layout_of(variant) if entry["asset"] == asset), {})
-            for variant in group.variants
-        ]
-        yield _Holder(variants, group.variant_index, level, None).declare(
-            finder, levels, spatial_transform, proj_crs
-        )
+    for level, (entries, index) in enumerate(_layout_entries(levels)):
+        yield _Holder(entries, index, level).declare(SPATIAL, finder, levels)
+
+
+def _layout_entries(levels: Levels) -> Iterator[tuple[list[JSON], NDArray[np.int32]]]:
+    """Yield what the different groups of granules say of each level, and which each has."""
+    if levels.group is not None:
+        group = levels.table.groups[levels.group]
+        layouts = [layout_of(variant) for variant in group.variants]
+        for asset in levels.assets:
+            entries = [
+                next((entry for entry in layout if entry["asset"] == asset), {})
+                for layout in layouts
+            ]
+            yield entries, group.variant_index
 
 
 def _fields(finder: Finder, levels: Levels, placement: Placement) -> Iterator[DeclaredGeoreference]:
@@ -468,8 +415,7 @@ def _fields(finder: Finder, levels: Levels, placement: Placement) -> Iterator[De
         return
     rows = [_field_attributes(row) for row in finder.fields(levels.table.rows)]
     if any(rows):
-        holder = _Holder(rows, np.arange(len(rows)), 0, "")
-        yield holder.declare(finder, levels, spatial_transform, proj_crs)
+        yield _Holder(rows, np.arange(len(rows)), group="").declare(SPATIAL, finder, levels)
 
 
 def _field_attributes(row: Mapping[str, Any]) -> JSON:
@@ -498,8 +444,8 @@ def _grid_mapping(
     mapping = _mapping(finder, levels)
     if mapping is not None:
         variants = [variant["attributes"] for variant in mapping.variants]
-        holder = _Holder(variants, mapping.variant_index, 0, parent(mapping.path))
-        yield holder.declare(finder, levels, gdal_transform, mapping_crs)
+        holder = _Holder(variants, mapping.variant_index, group=parent(mapping.path))
+        yield holder.declare(GDAL, finder, levels)
 
 
 def _mapping(finder: Finder, levels: Levels) -> ArrayTable | None:
@@ -523,59 +469,38 @@ def _even_axes(
 ) -> Iterator[DeclaredGeoreference]:
     """Yield the georeference of even axes, which are read only for grids without another."""
     members = np.flatnonzero(np.isnan(placement.transforms[:, 0, 0])).tolist()
-    axes = axes_of(finder, levels) if members else None
+    axes = finder.axes(levels) if members else None
     if axes is None:
         return
     transforms = np.full((len(levels.table.rows), 6), np.nan)
     crs = np.full(len(levels.table.rows), -1)
 
-    def read(member: int) -> tuple[int, Affine] | None:
-        return finder.axes_transform(levels, axes, member, int(placement.crs[member]))
-
-    for member, located in zip(members, _in_threads(read, members), strict=True):
+    def read(member: int) -> None:
+        located = finder.axes_transform(levels, axes, member, int(placement.crs[member]))
         if located is not None:
             crs[member], transforms[member] = located[0], located[1][:6]
+
+    if len(members) == 1:
+        read(members[0])
+    else:
+        with ThreadPoolExecutor(min(THREADS, len(members)), "l2view-axes") as threads:
+            list(threads.map(read, members))
     yield DeclaredGeoreference(transforms, crs)
 
 
-class Axes(NamedTuple):
-    """The arrays of the centres of a band's rows and columns."""
+def _axis_along(dimension: str | None, path: str, table: GranuleTable) -> ArrayTable | None:
+    """Return the nearest coordinate of an array's dimension, None where there is none.
 
-    y: ArrayTable
-    x: ArrayTable
-    degrees: bool
-    """Whether they are latitudes and longitudes."""
-
-
-def axes_of(finder: Finder, levels: Levels) -> Axes | None:
-    """Return the nearest arrays along a band's dimensions, None where it lacks them."""
-    array = levels.arrays[0]
-    axes = []
-    for axis in levels.axes:
-        name = array.dimensions[axis]
-        if name is None:
-            return None
-        candidates = (_axis_along(name, group, levels.table) for group in ancestors(array.path))
-        coordinate = next(filter(None, candidates), None)
-        if coordinate is None or (coordinate.shapes[:, 0] != array.shapes[:, axis]).any():
-            return None
-        axes.append(coordinate)
-    y, x = axes
-    profile = finder.profile(levels.table)
-    pairs = (y, profile.latitudes), (x, profile.longitudes)
-    degrees = all(any(axis is array for array in arrays) for axis, arrays in pairs)
-    return Axes(y, x, degrees)
-
-
-def _axis_along(dimension: str, group: str, table: GranuleTable) -> ArrayTable | None:
-    """Return a group's coordinate of a dimension, called as it or with an axis' standard name."""
-    coordinate = table.arrays.get(join(group, dimension))
-    if coordinate is not None and coordinate.rank == 1:
-        return coordinate
-    for path, array in table.arrays.items():
-        name = array.variants[0]["attributes"].get("standard_name")
-        if parent(path) == group and array.dimensions == (dimension,) and name in AXES:
-            return array
+    It is called as the dimension is, or has an axis' standard name.
+    """
+    for group in ancestors(path) if dimension is not None else ():
+        coordinate = table.arrays.get(join(group, str(dimension)))
+        if coordinate is not None and coordinate.rank == 1:
+            return coordinate
+        for other, array in table.arrays.items():
+            name = array.variants[0]["attributes"].get("standard_name")
+            if parent(other) == group and array.dimensions == (dimension,) and name in AXES:
+                return array
     return None
 
 
@@ -586,26 +511,23 @@ def _overview(
     names = [levels.arrays[0].dimensions[axis] for axis in levels.axes]
     if np.isfinite(placement.transforms[:, 0]).any() or not are_named(names):
         return
-    if _coordinates(finder, levels) is not None:
+    if finder.coordinates(levels) is not None:
         return
-    shapes = image_shapes(levels.arrays[0].shapes, levels.axes)
+    shapes = levels.stored_shapes(0)
     for full in finder.profile(levels.table).images:
         if [full.arrays[0].dimensions[axis] for axis in full.axes] != names:
             continue
-        larger = image_shapes(full.arrays[0].shapes, full.axes)
+        larger = full.stored_shapes(0)
         if (larger <= shapes).any() or not all(map(is_overview, shapes, larger)):
             continue
-        full = replace(full, arrays=full.arrays[:1], assets=full.assets[:1])
-        declared = Placement.empty(full)
-        for number, kind in enumerate(KINDS[:-1]):
-            for declaration in kind.declare(finder, full, declared):
-                declared.fill(declaration, number)
+        finest = replace(full, arrays=full.arrays[:1], assets=full.assets[:1])
+        declared = finder.ask(finest, KINDS[:-1])
         yield DeclaredGeoreference(_scale(declared.transforms[:, 0], larger / shapes), declared.crs)
 
 
-KINDS: tuple[Kind, ...] = (
-    Kind("conventions spatial and proj", _convention(spatial_transform, proj_crs)),
-    Kind("GeoTIFF keys", _convention(geotiff_transform, geokeys_crs)),
+KINDS = (
+    Kind("conventions spatial and proj", partial(_attributes, SPATIAL)),
+    Kind("GeoTIFF keys", partial(_attributes, GEOTIFF)),
     Kind("convention multiscales", _multiscales),
     Kind("fields of /meta", _fields),
     Kind("grid mapping with GeoTransform", _grid_mapping),
@@ -631,71 +553,46 @@ def _derive(levels: Levels, transforms: NDArray[np.float64]) -> None:
 
     Not where the group of the levels says that they are moved against it.
     """
-    full = levels.arrays[0].shapes[:, list(levels.axes)]
+    layout = dict(enumerate(_layout_entries(levels)))
     for level in range(1, len(levels.arrays)):
-        level_shapes = levels.arrays[level].shapes[:, list(levels.axes)]
         with np.errstate(divide="ignore", invalid="ignore"):
-            scaled = _scale(transforms[:, 0], full / level_shapes)
-        unknown = np.isnan(transforms[:, level, 0]) & ~_offset_levels(levels, level)
+            scale = levels.stored_shapes(0) / levels.stored_shapes(level)
+            scaled = _scale(transforms[:, 0], scale)
+        unknown = np.isnan(transforms[:, level, 0])
+        if level in layout:
+            entries, index = layout[level]
+            unknown &= ~np.array([_is_offset(entry) for entry in entries])[index]
         transforms[unknown, level] = scaled[unknown]
 
 
-def _offset_levels(levels: Levels, level: int) -> NDArray[np.bool_]:
-    """Return the mask of granules whose level is offset from the finest."""
-    if levels.group is None:
-        return np.zeros(len(levels.table.rows), dtype=bool)
-    group = levels.table.groups[levels.group]
-    offset = np.zeros(len(group.variants), dtype=bool)
-    for row, variant in enumerate(group.variants):
-        for entry in layout_of(variant):
-            if entry["asset"] == levels.assets[level]:
-                relative = entry.get("transform")
-                by = relative.get("translation") if isinstance(relative, dict) else None
-                offset[row] = any(not isinstance(n, int | float) or abs(n) > 1e-6 for n in by or ())
-    return offset[group.variant_index]
+def _is_offset(entry: JSON) -> bool:
+    """Whether an entry of a layout says that its level is offset from the finest."""
+    relative = entry.get("transform")
+    translation = relative.get("translation") if isinstance(relative, dict) else None
+    return any(not isinstance(n, int | float) or abs(n) > 1e-6 for n in translation or ())
 
 
 def _crop(levels: Levels, transforms: NDArray[np.float64]) -> None:
     """Move transforms to where the shown part of the arrays begins."""
     for level, array in enumerate(levels.arrays):
-        if array.starts is not None:
+        if array.starts is not None and len(levels.axes) == 2:
             rows, columns = array.starts[:, list(levels.axes)].T
             a, b, c, d, e, f = transforms[:, level].T
             transforms[:, level, 2] = a * columns + b * rows + c
             transforms[:, level, 5] = d * columns + e * rows + f
 
 
-def _coordinates(finder: Finder, levels: Levels) -> tuple[ArrayTable, ArrayTable] | None:
-    """Return the latitudes and longitudes of a band's cells, None where there are none.
-
-    They are as long as the band along its rows and columns, or its axes.
-    """
-    profile, path = finder.profile(levels.table), levels.arrays[0].path
-    longitudes = sort_by_distance(profile.longitudes, path)
-    for latitude in sort_by_distance(profile.latitudes, path):
-        for longitude in longitudes:
-            if _is_along(latitude, levels, 0) and _is_along(longitude, levels, 1):
-                same = parent(latitude.path) == parent(longitude.path)
-                if same and (latitude.rank == 1) == (longitude.rank == 1):
-                    return latitude, longitude
-    return None
-
-
 def _is_along(coordinate: ArrayTable, levels: Levels, axis: int) -> bool:
     """Whether coordinates lie along a band's rows and columns, or along one of them."""
-    array = levels.arrays[0]
-    lengths = coordinate.ends - coordinate.begins
-    shape = image_shapes(array.ends - array.begins, levels.axes)
+    lengths, shape = coordinate.ends - coordinate.begins, levels.shapes(0)
     if coordinate.rank == 0:
         return False
-    names = [array.dimensions[image_axis] for image_axis in levels.axes]
     if len(levels.axes) == 1:
         return coordinate.rank == 1 and bool((lengths[:, 0] == shape[:, 0]).all())
-    if coordinate.rank == 1:
-        name = coordinate.dimensions[0]
-        differs = are_named([names[axis], name]) and names[axis] != name
-        return not differs and bool((lengths[:, 0] == shape[:, axis]).all())
+    names = [levels.arrays[0].dimensions[image_axis] for image_axis in levels.axes]
     coordinate_names = list(coordinate.dimensions[-2:])
+    if coordinate.rank == 1:
+        names, shape = names[axis : axis + 1], shape[:, axis : axis + 1]
     differs = are_named([*names, *coordinate_names]) and names != coordinate_names
     alone = bool((lengths[:, :-2] == 1).all())
     return not differs and alone and bool((lengths[:, -2:] == shape).all())

@@ -1,8 +1,6 @@
 """A granule's footprint on the globe, as a polygon in EPSG:4326.
 
-From the attributes that bound it, else from its arrays of latitude and longitude, else from
-its grids. What crosses the antimeridian or holds a pole is cut as GeoJSON (RFC 7946, 3.1.9) asks
-for.
+What crosses the antimeridian or holds a pole is cut as GeoJSON (RFC 7946, 3.1.9) asks for.
 """
 
 from __future__ import annotations
@@ -19,49 +17,31 @@ from numpy.typing import NDArray
 from odc.geo import CRS
 
 from l2view.errors import IngestError
+from l2view.geolocation.crs import has_other_meridian
 from l2view.geolocation.globe import wrap_geometry
-from l2view.geolocation.granule import Georeference, LocatedGranule
+from l2view.geolocation.granule import Georeference, LocatedGranule, Positions
+from l2view.regrid.projection import unit_vectors
 
 BOUNDS = (
     ("geospatial_lon_min", "geospatial_lat_min", "geospatial_lon_max", "geospatial_lat_max"),
-    (
-        "westernmost_longitude",
-        "southernmost_latitude",
-        "easternmost_longitude",
-        "northernmost_latitude",
-    ),
-    (
-        "WestBoundingCoordinate",
-        "SouthBoundingCoordinate",
-        "EastBoundingCoordinate",
-        "NorthBoundingCoordinate",
-    ),
-)
+    ("westernmost_longitude", "southernmost_latitude",
+     "easternmost_longitude", "northernmost_latitude"),
+    ("WestBoundingCoordinate", "SouthBoundingCoordinate",
+     "EastBoundingCoordinate", "NorthBoundingCoordinate"),
+)  # fmt: skip
 """Attributes for west, south, east and north, in degrees."""
 
-RIBS = 48
-"""The rows of a swath that its outline is taken from where its edges are straight."""
-
-MOST_RIBS = 400
-"""The most rows that each edge adds to them."""
-
-POINTS = 9
-"""The most points of a row that it is taken from."""
-
-SIDE = 64
-"""The points of each side of a grid that its outline is taken from."""
+RIBS = 48  # the rows of a swath that its outline is taken from where its edges are straight
+MOST_RIBS = 400  # the most rows that each edge adds to them
+POINTS = 9  # the most points of a row that it is taken from
+SIDE = 64  # the points of each side of a grid that its outline is taken from
 
 MIN_HELD = 0.9
 """The share of the cells within a grid that its outline holds, if it is the right one."""
 
-SLIVER = 1e-6
-"""The part of an outline's area that is none."""
-
-BISECTIONS = 40
-"""How often the way to the edge of the globe is halved."""
-
-TRACK_WIDTH = 0.05
-"""Half the width in degrees that a track of single points is given."""
+SLIVER = 1e-6  # the part of an outline's area that is none
+BISECTIONS = 40  # how often the way to the edge of the globe is halved
+TRACK_WIDTH = 0.05  # half the width in degrees that a track of single points is given
 
 
 def harvest_footprint(group: zarr.Group, url: str) -> dict[str, Any]:
@@ -71,10 +51,7 @@ def harvest_footprint(group: zarr.Group, url: str) -> dict[str, Any]:
 
 
 def of_granule(granule: LocatedGranule) -> shapely.Geometry | None:
-    """Return the outline of a granule's cells, None where nothing says where they lie.
-
-    It is that of its latitudes and longitudes, else of all its grids.
-    """
+    """Return the outline of a granule's latitudes and longitudes, else of all its grids."""
     for pair in granule.pairs():
         outline = of_coordinates(granule, pair)
         if outline is not None and not outline.is_empty:
@@ -97,17 +74,8 @@ def of_granule(granule: LocatedGranule) -> shapely.Geometry | None:
 def on_the_globe(footprint: Any) -> shapely.Geometry:
     """Return a footprint as fields hold it: polygons within ±180° and ±90°.
 
-    Points and lines get a width, of `TRACK_WIDTH` to each side.
-
-    Parameters
-    ----------
-    footprint
-        WKB, or a geometry of shapely's, in degrees (EPSG:4326).
-
-    Raises
-    ------
-    IngestError
-        Where it is none, is empty, or reaches beyond the poles.
+    It is WKB or a geometry of shapely's, in degrees. Points and lines get a width, of `TRACK_WIDTH`
+    to each side. An IngestError is raised where it is no geometry, empty, or beyond the poles.
     """
     try:
         shape = (
@@ -152,19 +120,8 @@ def rectangle(west: float, south: float, east: float, north: float) -> shapely.G
     """Return a rectangle; west > east, or east > 180, crosses the antimeridian."""
     if east - west >= 360 - 1e-9:
         return shapely.box(-180, south, 180, north)
-    if west == east:
-        west = east = _wrap(west)
-    else:
-        west, east = _wrap(west), _wrap(east) if east != 180 else 180.0
-    if west <= east:
-        return shapely.box(west, south, east, north)
-    return shapely.MultiPolygon(
-        [shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)]
-    )
-
-
-def _wrap(longitude: float) -> float:
-    return (longitude + 180) % 360 - 180
+    turns = max(math.ceil((west - east) / 360), 0)
+    return wrap_geometry(shapely.box(west, south, east + 360 * turns, north))
 
 
 def of_coordinates(granule: LocatedGranule, pair: Georeference) -> shapely.Geometry | None:
@@ -206,64 +163,40 @@ def of_track(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
 
 
 def of_swath(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
-    """Return the outline of a swath, half a pixel around the centres.
+    """Return the outline of a swath, half a pixel around the centres, NaN where there is none.
 
     It is put together of strips between some of its rows, each of which is small on the globe:
-    a whole orbit has no outline that is one ring on a map.
-
-    Parameters
-    ----------
-    lat, lon
-        In degrees, of shape (rows, columns), NaN where there is none. Either axis may be the
-        longer one.
+    a whole orbit has no outline that is one ring on a map. Either axis may be the longer one.
     """
-    lat, lon = _along_first(lat, lon)
+    row, column = (length // 2 for length in lat.shape)
+    if _steps(lat[:, column], lon[:, column]).sum() < _steps(lat[row], lon[row]).sum():
+        lat, lon = lat.T, lon.T
     valid = _valid(lat, lon)
     rows = np.flatnonzero(valid.any(axis=1))
     if len(rows) == 0:
         return None
     half = _half_a_pixel(lat, lon, valid)
     ribs = list(_ribs(lat, lon, valid, rows, half / 2))
-    strips = []
-    for rib, following in pairwise(ribs):
-        strip = of_ring(np.concatenate([rib, following[::-1], rib[:1]]))
-        if strip is not None:
-            strips.append(strip)
+    rings = (np.concatenate([rib, after[::-1], rib[:1]]) for rib, after in pairwise(ribs))
+    strips = [strip for strip in map(of_ring, rings) if strip is not None]
     if not strips:
         return of_track(lat[valid], lon[valid])
     outline = shapely.union_all(strips).buffer(half, quad_segs=2)
     return _on_the_map(shapely.make_valid(outline.simplify(half / 4)))
 
 
-def _along_first(lat: NDArray[Any], lon: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return coordinates with the axis that is longer on the globe first."""
-    row, column = (length // 2 for length in lat.shape)
-    along = _length(lat[:, column], lon[:, column])
-    across = _length(lat[row], lon[row])
-    return (lat, lon) if along >= across else (lat.T, lon.T)
-
-
 def _steps(lat: NDArray[Any], lon: NDArray[Any]) -> NDArray[Any]:
-    """Return the distances between points, in degrees on the globe."""
-    y, x = np.radians(lat), np.radians(lon)
-    points = np.column_stack([np.cos(y) * np.cos(x), np.cos(y) * np.sin(x), np.sin(y)])
-    chords = np.linalg.norm(np.diff(points, axis=0), axis=1)
-    return np.degrees(2 * np.arcsin(np.clip(chords / 2, 0, 1)))
-
-
-def _length(lat: NDArray[Any], lon: NDArray[Any]) -> float:
+    """Return the distances between valid points, in degrees on the globe."""
     valid = _valid(lat, lon)
-    return float(_steps(lat[valid], lon[valid]).sum())
+    chords = np.linalg.norm(np.diff(unit_vectors(lat[valid], lon[valid]), axis=0), axis=1)
+    return np.degrees(2 * np.arcsin(np.clip(chords / 2, 0, 1)))
 
 
 def _half_a_pixel(lat: NDArray[Any], lon: NDArray[Any], valid: NDArray[np.bool_]) -> float:
     """Return half the distance between neighbours, in degrees, within reason."""
     row = int(np.argmax(valid.sum(axis=1)))
     column = int(np.argmax(valid.sum(axis=0)))
-    steps = [
-        _steps(lat[valid[:, column], column], lon[valid[:, column], column]),
-        _steps(lat[row, valid[row]], lon[row, valid[row]]),
-    ]
+    steps = _steps(lat[:, column], lon[:, column]), _steps(lat[row], lon[row])
     halves = [float(np.median(lengths)) / 2 for lengths in steps if len(lengths)]
     return min(max([0.01, *halves]), 0.5)
 
@@ -315,19 +248,14 @@ def _bends(lat: NDArray[Any], lon: NDArray[Any], tolerance: float) -> NDArray[np
 def of_ring(points: NDArray[Any]) -> shapely.Geometry | None:
     """Return a ring as polygons that are cut where the map is; None where it is a line.
 
-    Parameters
-    ----------
-    points
-        Longitudes and latitudes of shape (n, 2), the first point again at the end. No side is
-        longer than half a turn. A ring around a pole has the nearer pole in it.
+    Its longitudes and latitudes are of shape (n, 2), the first point again at the end. No side is
+    longer than half a turn. A ring around a pole has the nearer pole in it.
     """
     ring = _unwrap(points)
     if abs(ring[-1, 0] - ring[0, 0]) > 180:  # it goes around a pole
         cap = math.copysign(90, ring[:, 1].mean())
-        edge = [(ring[-1, 0], cap), (ring[0, 0], cap)]
-        polygon = shapely.Polygon([*map(tuple, ring), *edge])
-    else:
-        polygon = shapely.Polygon(ring)
+        ring = np.concatenate([ring, [(ring[-1, 0], cap), (ring[0, 0], cap)]])
+    polygon = shapely.Polygon(ring)
     if polygon.area < 1e-12:
         return None
     return wrap_geometry(shapely.make_valid(polygon))
@@ -348,7 +276,9 @@ def of_grid(grid: Georeference) -> shapely.Geometry | None:
     """Return the outline of a grid's cells, None where they all lie off the globe.
 
     Where its edge lies off the globe, as around the disk that a geostationary satellite sees, the
-    outline is where the globe ends.
+    outline is where the globe ends. The edge of a grid that covers more than a hemisphere, or the
+    globe up to its poles, doesn't say on which of its sides the cells lie: if it doesn't hold
+    those, their latitudes all around are the outline.
     """
     assert grid.crs is not None
     assert grid.transform is not None
@@ -361,53 +291,22 @@ def of_grid(grid: Georeference) -> shapely.Geometry | None:
             sorted((north, north + e * height)),
         )
         return rectangle(west, max(south, -90.0), east, min(north, 90.0))
-    ahead = np.linspace(0, 1, SIDE, endpoint=False)
-    back, start, end = 1 - ahead, np.zeros(SIDE), np.ones(SIDE)
-    columns = width * np.concatenate([start, ahead, end, back])
-    rows = height * np.concatenate([ahead, end, back, start])
-    columns, rows = _pull_onto_globe(grid, columns, rows)
+    steps = (np.arange(SIDE) + 0.5) / SIDE
+    columns, rows = np.meshgrid(width * steps, height * steps)
     lat, lon = grid.to_degrees(columns, rows)
-    ring = np.column_stack([lon, lat])[np.isfinite(lat)]
+    on_globe = np.isfinite(lat)
+    inner = on_globe if on_globe.any() else np.ones_like(on_globe)
+    ring = _edge_on_globe(grid, columns[inner].mean(), rows[inner].mean())
     outline = of_ring(np.concatenate([ring, ring[:1]])) if len(ring) > 2 else None
     if outline is not None:
         # Where the globe ends at the antimeridian, rounding leaves a sliver on its other side.
         pieces = shapely.get_parts(outline)
         outline = shapely.union_all(pieces[shapely.area(pieces) > SLIVER * outline.area])
-    return _with_inner_cells(grid, outline)
-
-
-def _is_in_degrees(crs: CRS) -> bool:
-    """Return whether a CRS's coordinates are longitudes and latitudes in degrees, unrotated."""
-    pyproj_crs = crs.proj
-    meridian = pyproj_crs.prime_meridian
-    return bool(
-        crs.geographic
-        and crs.epsg in (None, 4326)
-        and not pyproj_crs.is_derived
-        and (meridian is None or meridian.longitude == 0)
-        and all(axis.unit_name == "degree" for axis in pyproj_crs.axis_info)
-    )
-
-
-def _with_inner_cells(
-    grid: Georeference, outline: shapely.Geometry | None
-) -> shapely.Geometry | None:
-    """Return an outline that holds the cells within a grid, else their latitudes all around.
-
-    The edge of a grid that covers more than a hemisphere, or the globe up to its poles, doesn't
-    say on which of its sides the cells lie.
-    """
-    height, width = grid.shape
-    steps = (np.arange(SIDE) + 0.5) / SIDE
-    columns, rows = np.meshgrid(width * steps, height * steps)
-    lat, lon = grid.to_degrees(columns, rows)
-    valid = np.isfinite(lat)
-    if not valid.any():
-        return outline
-    if outline is not None:
-        held = shapely.contains_xy(outline, (lon[valid] + 180) % 360 - 180, lat[valid])
-        if held.mean() > MIN_HELD:
+        held = shapely.contains_xy(outline, (lon[on_globe] + 180) % 360 - 180, lat[on_globe])
+        if not on_globe.any() or held.mean() > MIN_HELD:
             return outline
+    if not on_globe.any():
+        return None
     with np.errstate(invalid="ignore"):
         steps_of_lat = [np.abs(np.diff(lat, axis=axis)).ravel() for axis in (0, 1)]
     step = np.nanmax(np.concatenate([*steps_of_lat, [0.0]]))
@@ -415,33 +314,40 @@ def _with_inner_cells(
     return shapely.box(-180, max(south, -90.0), 180, min(north, 90.0))
 
 
-def _pull_onto_globe(
-    grid: Georeference, columns: NDArray[np.float64], rows: NDArray[np.float64]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return pixels, those off the globe moved towards the middle of its part of the grid.
+def _is_in_degrees(crs: CRS) -> bool:
+    """Whether a CRS's coordinates are longitudes and latitudes in degrees, unrotated."""
+    return bool(
+        crs.geographic
+        and crs.epsg in (None, 4326)
+        and not crs.proj.is_derived
+        and not has_other_meridian(crs)
+        and all(axis.unit_name == "degree" for axis in crs.proj.axis_info)
+    )
 
-    The globe's part of a projection is convex.
+
+def _edge_on_globe(grid: Georeference, column: float, row: float) -> NDArray[np.float64]:
+    """Return longitudes and latitudes around a grid, of shape (n, 2).
+
+    Points off the globe are moved towards the middle of its part of the grid, which is convex.
     """
-
-    def is_on_globe(columns: NDArray[np.float64], rows: NDArray[np.float64]) -> NDArray[np.bool_]:
-        return np.isfinite(grid.to_degrees(columns, rows)[0])
-
-    outer = is_on_globe(columns, rows)
-    if outer.all():
-        return columns, rows
+    ahead = np.linspace(0, 1, SIDE, endpoint=False)
+    back, start, end = 1 - ahead, np.zeros(SIDE), np.ones(SIDE)
     height, width = grid.shape
-    mesh = np.meshgrid(np.linspace(0, width, SIDE), np.linspace(0, height, SIDE))
-    inner = is_on_globe(mesh[0], mesh[1])
-    if not inner.any():
-        return columns, rows
-    column, row = (pixels[inner].mean() for pixels in mesh)
+    columns = width * np.concatenate([start, ahead, end, back])
+    rows = height * np.concatenate([ahead, end, back, start])
 
-    def between(fraction: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        return column + fraction * (columns - column), row + fraction * (rows - row)
+    def positions(fraction: NDArray[np.float64]) -> Positions:
+        return grid.to_degrees(
+            column + fraction * (columns - column), row + fraction * (rows - row)
+        )
 
     low, high = np.zeros(len(columns)), np.ones(len(columns))
-    for _ in range(BISECTIONS):
-        fraction = (low + high) / 2
-        valid = is_on_globe(*between(fraction))
-        low, high = np.where(valid, fraction, low), np.where(valid, high, fraction)
-    return between(np.where(outer, 1.0, low))
+    lat, lon = grid.to_degrees(columns, rows)
+    outer = np.isfinite(lat)
+    if not outer.all():
+        for _ in range(BISECTIONS):
+            fraction = (low + high) / 2
+            on_globe = np.isfinite(positions(fraction)[0])
+            low, high = np.where(on_globe, fraction, low), np.where(on_globe, high, fraction)
+        lat, lon = positions(np.where(outer, 1.0, low))
+    return np.column_stack([lon, lat])[np.isfinite(lat)]

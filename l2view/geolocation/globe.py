@@ -9,14 +9,9 @@ import shapely.affinity
 
 
 def wrap_geometry(shape: shapely.Geometry, *, both_sides: bool = False) -> shapely.Geometry:
-    """Return a geometry with every part of it moved to where longitudes go from -180 to 180.
+    """Return a geometry whose longitudes go on beyond ±180 with every part moved within them.
 
-    Parameters
-    ----------
-    shape
-        In degrees, in one piece across the antimeridian: its longitudes go on beyond ±180.
-    both_sides
-        Whether what touches the antimeridian is at -180 as well as at 180.
+    With `both_sides`, what touches the antimeridian is at -180 as well as at 180.
     """
     west, _, east, _ = shape.bounds
     if west >= -180 and east <= 180 and not (both_sides and (west == -180 or east == 180)):

@@ -17,15 +17,15 @@ from numpy.typing import NDArray
 from odc.geo import CRS
 
 from l2view.arrays.cf import read_floats
-from l2view.geolocation.bands import Levels, all_levels, image_axes, levels_at
+from l2view.geolocation.bands import Levels, image_axes, images_of, levels_at
 from l2view.geolocation.coordinates import are_axes, coordinate_pairs
-from l2view.geolocation.crs import to_degrees
-from l2view.geolocation.finder import KINDS, Finder, Placement, axes_of
+from l2view.geolocation.crs import has_other_meridian, to_degrees
+from l2view.geolocation.finder import KINDS, Finder, Placement
 from l2view.granules.table import ArrayTable, GranuleTable, GroupTable
+from l2view.regrid.projection import apply_transform
 from l2view.stores.hierarchy import JSON
 
-COORDINATES = "latitudes and longitudes"
-"""The kind of georeference that gives no transform."""
+COORDINATES = "latitudes and longitudes"  # the kind of georeference that gives no transform
 
 UNEVEN_AXES = "uneven axes"
 
@@ -42,53 +42,28 @@ EVERYTHING: Part = (slice(None), slice(None))
 class Georeference:
     """Where the cells of an image, or the points of a track, of one granule lie.
 
-    Attributes
-    ----------
-    kind
-        What says so: the name of one of `l2view.geolocation.finder.KINDS`, `UNEVEN_AXES` or
-        `COORDINATES`.
-    path
-        The array that it was found for, or the latitudes.
-    dimensions, shape
-        The names and lengths of the rows and columns; of the points of a track alone.
-    crs, transform
-        From (column, row) to coordinates, None where it has none.
-    latitudes, longitudes
-        Without a transform: the paths of the arrays; 1-D arrays of an image are its axes.
-    cells
-        Without both: the latitudes and longitudes of the cells.
+    By a transform and its CRS; or by arrays of latitudes and longitudes, of which 1-D ones of an
+    image are its axes; or by the cells' own positions.
     """
 
-    kind: str
-    path: str
-    dimensions: tuple[str, ...]
-    shape: tuple[int, ...]
+    kind: str  # the name of one of `KINDS`, `UNEVEN_AXES` or `COORDINATES`
+    path: str  # of the array that it was found for, or the latitudes
+    dimensions: tuple[str, ...]  # the names of rows and columns; of the points of a track alone
+    shape: tuple[int, ...]  # their lengths
     crs: CRS | None = None
-    transform: Affine | None = None
-    latitudes: str = ""
-    longitudes: str = ""
+    transform: Affine | None = None  # from (column, row) to coordinates
+    coordinates: tuple[str, str] | None = None  # the paths of the arrays
     cells: Positions | None = None
 
-    def to_degrees(
-        self, columns: NDArray[np.float64], rows: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def to_degrees(self, columns: NDArray[np.float64], rows: NDArray[np.float64]) -> Positions:
         """Return latitudes and longitudes by the transform; (0, 0) is the first pixel's corner."""
         assert self.transform is not None
         assert self.crs is not None
-        a, b, c, d, e, f = self.transform[:6]
-        return to_degrees(a * columns + b * rows + c, d * columns + e * rows + f, self.crs)
+        return to_degrees(*apply_transform(self.transform, columns, rows), self.crs)
 
 
 class LocatedGranule:
-    """The arrays of one granule, and where they lie.
-
-    Parameters
-    ----------
-    group
-        The granule.
-    fields
-        Its fields in ``/meta`` that say where it lies.
-    """
+    """The arrays of one granule, and where they lie, also by its `fields` in ``/meta``."""
 
     def __init__(self, group: zarr.Group, fields: Mapping[str, Any] | None = None) -> None:
         members = dict(sorted(group.members(max_depth=None)))
@@ -117,10 +92,7 @@ class LocatedGranule:
         return image_axes(self.table.arrays[path], self.table)
 
     def image_values(self, path: str, part: Part = EVERYTHING) -> NDArray[np.float64]:
-        """Return a part of an image as values of shape (rows, columns), NaN where one is missing.
-
-        Of its other axes the first element is taken.
-        """
+        """Return a part of an image, NaN where a value is missing, the first along other axes."""
         array, axes = self.arrays[path], self.axes(path)
         index: list[Any] = [0] * array.ndim
         for axis, selection in zip(axes, part, strict=True):
@@ -133,65 +105,65 @@ class LocatedGranule:
         """The images by path: of which levels they are, and which of them."""
         return {
             array.path: (levels, level)
-            for levels in all_levels(self.table)
+            for levels in images_of(self.table).values()
             for level, array in enumerate(levels.arrays)
         }
 
     def georeference(self, path: str) -> Georeference | None:
         """Return the georeference of an array, None where nothing declares it."""
-        levels, level = self._levels.get(path) or (
-            levels_at(self.table, None, {"": path}),
-            0,
-        )
+        levels, level = self._levels.get(path) or (levels_at(self.table, {"": path}), 0)
         finest = levels.arrays[0].path
         if finest not in self._placements:
             self._placements[finest] = self._finder.locate(levels)
         placement = self._placements[finest]
-        array = self.arrays[path]
-        names = dimension_names(array)
+        names, lengths = dimension_names(self.arrays[path]), self.arrays[path].shape
         dimensions = tuple(names[axis] for axis in levels.axes)
-        shape = tuple(array.shape[axis] for axis in levels.axes)
-        crs = int(placement.crs[0])
+        shape = tuple(lengths[axis] for axis in levels.axes)
+        crs, systems = int(placement.crs[0]), self._finder.crs.entries
         if crs >= 0 and placement.usable[0, level]:
-            return Georeference(
-                KINDS[placement.kinds[0]].name,
-                path,
-                dimensions,
-                shape,
-                self._finder.crs.entries[crs],
-                Affine(*placement.transforms[0, level]),
-            )
-        if level == 0 and placement.latitudes is not None and placement.longitudes is not None:
-            return Georeference(
-                COORDINATES,
-                path,
-                dimensions,
-                shape,
-                latitudes=placement.latitudes.path,
-                longitudes=placement.longitudes.path,
-            )
-        if level == 0 and len(levels.axes) == 2:
-            axes = axes_of(self._finder, levels)
-            centres = None if axes is None else self._finder.centres(levels, axes, 0, crs)
-            if centres is not None:
-                number, y, x = centres
-                cells = to_degrees(*np.meshgrid(x, y), self._finder.crs.entries[number])
-                return Georeference(UNEVEN_AXES, path, dimensions, shape, cells=cells)
-        return None
+            kind = KINDS[placement.kinds[0]].name
+            transform = Affine(*placement.transforms[0, level])
+            return Georeference(kind, path, dimensions, shape, systems[crs], transform)
+        if level > 0:
+            return None
+        is_shifted = crs >= 0 and has_other_meridian(systems[crs])
+        if placement.coordinates is not None:
+            latitudes, longitudes = placement.coordinates
+            if latitudes.rank > 1 or not is_shifted:
+                paths = latitudes.path, longitudes.path
+                return Georeference(COORDINATES, path, dimensions, shape, coordinates=paths)
+        axes = self._finder.axes(levels) if len(levels.axes) == 2 else None
+        centres = None if axes is None else self._finder.centres(levels, axes, 0, crs)
+        if centres is None:
+            return None
+        number, y, x = centres
+        cells = to_degrees(*np.meshgrid(x, y), systems[number])
+        return Georeference(UNEVEN_AXES, path, dimensions, shape, systems[number], cells=cells)
 
     def images(self) -> Iterator[Georeference]:
         """Yield the georeferences of the granule's images, of those that have one."""
-        for path in self._levels:
-            georeference = self.georeference(path)
-            if georeference is not None:
-                yield georeference
+        yield from filter(None, map(self.georeference, self._levels))
 
     def pairs(self) -> Iterator[Georeference]:
-        """Yield the granule's own latitudes and longitudes, the nearest to its root first."""
+        """Yield the granule's own latitudes and longitudes, the nearest to its root first.
+
+        But for the axes of grids whose longitudes are counted from another meridian.
+        """
         for latitudes, longitudes in coordinate_pairs(self.table):
             georeference = self.pair(latitudes.path, longitudes.path)
-            if georeference is not None:
+            if georeference is not None and georeference.dimensions not in self._shifted_axes:
                 yield georeference
+
+    @cached_property
+    def _shifted_axes(self) -> set[tuple[str, ...]]:
+        """The dimensions of grids whose longitudes aren't counted from Greenwich."""
+        if not self._finder.profile(self.table).mappings:
+            return set()
+        return {
+            image.dimensions
+            for image in self.images()
+            if image.crs is not None and has_other_meridian(image.crs)
+        }
 
     def pair(self, latitudes: str, longitudes: str) -> Georeference | None:
         """Return the georeference of latitudes and longitudes, None where they don't fit."""
@@ -206,35 +178,21 @@ class LocatedGranule:
             dimensions, shape = dimensions + dimension_names(lon), lat.shape + lon.shape
         elif lat.shape != lon.shape or lat.ndim == 0:
             return None
-        return Georeference(
-            COORDINATES,
-            latitudes,
-            tuple(dimensions),
-            shape,
-            latitudes=latitudes,
-            longitudes=longitudes,
-        )
+        paths = latitudes, longitudes
+        return Georeference(COORDINATES, latitudes, tuple(dimensions), shape, coordinates=paths)
 
     def cells(self, georeference: Georeference) -> Positions:
         """Return the latitudes and longitudes of what has no transform; of a grid its axes."""
-        if georeference.cells is not None:
+        if georeference.coordinates is None:
+            assert georeference.cells is not None
             return georeference.cells
-        return self.values(georeference.latitudes), self.values(georeference.longitudes)
+        latitudes, longitudes = georeference.coordinates
+        return self.values(latitudes), self.values(longitudes)
 
     def positions(self, path: str, part: Part = EVERYTHING) -> Positions | None:
-        """Return the latitudes and longitudes of an image's cells, None where nothing says them.
+        """Return the latitudes and longitudes of a part of an image's cells.
 
-        Parameters
-        ----------
-        path
-            The image.
-        part
-            Which of its rows and columns.
-
-        Returns
-        -------
-        latitudes, longitudes
-            In degrees, of shape (rows, columns), NaN where there is none.
+        They are of shape (rows, columns), NaN where there is none. None where nothing says them.
         """
         georeference = self.georeference(path)
         if georeference is None or len(georeference.dimensions) != 2:
@@ -243,8 +201,8 @@ class LocatedGranule:
         if georeference.transform is not None:
             y, x = (np.arange(length, dtype=float) + 0.5 for length in georeference.shape)
             return georeference.to_degrees(*np.meshgrid(x[columns], y[rows]))
-        paths = (georeference.latitudes, georeference.longitudes)
-        if georeference.latitudes and self.arrays[paths[0]].ndim > 1:
+        paths = georeference.coordinates
+        if paths is not None and self.arrays[paths[0]].ndim > 1:
             return self.image_values(paths[0], part), self.image_values(paths[1], part)
         lat, lon = self.cells(georeference)
         if lat.ndim == 1:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from odc.geo import CRS
 from l2view.geolocation.coordinates import distance, parent
 from l2view.geolocation.footprint import of_grid
 from l2view.geolocation.granule import Georeference, LocatedGranule, dimension_names
-from l2view.regrid.projection import WGS84, project
+from l2view.regrid.projection import WGS84, cell_extremes, longitudes_around, project, unit_vectors
 
 type Window = tuple[int, int]
 """The first index along an axis, and the one after the last; (0, 0) for none."""
@@ -31,11 +32,8 @@ NOTHING: Window = (0, 0)
 WHOLE_TURN = 180.0
 """Cells that seem wider, in degrees, hold a pole or lie on the far side of the globe."""
 
-PIECES = 64
-"""How often the edges of a place are cut, where it is brought to another CRS."""
-
-MARGIN = 0.01
-"""How far around a grid a place is looked at, in parts of the grid's outline."""
+PIECES = 64  # how often the edges of a place are cut, where it is brought to another CRS
+MARGIN = 0.01  # how far around a grid a place is looked at, in parts of the grid's outline
 
 
 def swath_windows(
@@ -46,14 +44,16 @@ def swath_windows(
     Parameters
     ----------
     lat, lon
-        Of the cells' centres in degrees, of shape (rows, columns), NaN where there is none.
+        Of the cells' centres in degrees, of shape (…, rows, columns), NaN where there is none.
+        Several swaths lie on top of one another, as those that begin with a time.
     place
         In EPSG:4326, within ±180° of longitude.
     """
-    touching = np.zeros(lat.shape, dtype=bool)
-    corners = corners_of(lat, lon)
-    for geometry in shapely.get_parts(place):
-        touching |= _touching(*corners, geometry)
+    touching = np.zeros(lat.shape[-2:], dtype=bool)
+    for layer in np.ndindex(lat.shape[:-2]):
+        corners = corners_of(lat[layer], lon[layer])
+        for geometry in shapely.get_parts(place):
+            touching |= _touching(*corners, geometry)
     return _window(touching.any(axis=1)), _window(touching.any(axis=0))
 
 
@@ -65,13 +65,9 @@ def _window(touching: NDArray[np.bool_]) -> Window:
 def corners_of(lat: NDArray[Any], lon: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return latitudes and longitudes of cells' corners, of shape (rows + 1, columns + 1).
 
-    Parameters
-    ----------
-    lat, lon
-        Of the cells' centres in degrees, of shape (rows, columns), NaN where there is none.
+    Those of the centres are in degrees, of shape (rows, columns), NaN where there is none.
     """
-    y, x = np.radians(lat), np.radians(lon)
-    points = np.stack([np.cos(y) * np.cos(x), np.cos(y) * np.sin(x), np.sin(y)], axis=-1)
+    points = unit_vectors(lat, lon)
     for axis in (0, 1):
         points = _between(points, axis)
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -87,20 +83,17 @@ def _between(points: NDArray[Any], axis: int) -> NDArray[Any]:
 
     Where one of two neighbours is missing, the other's own half step is taken.
     """
-    count = points.shape[axis]
-    if count == 1:
+    if points.shape[axis] == 1:
         return np.repeat(points, 2, axis=axis)
-    lower = np.take(points, range(count - 1), axis=axis)
-    upper = np.take(points, range(1, count), axis=axis)
-    half = (upper - lower) / 2
-    missing = np.full_like(np.take(points, [0], axis=axis), np.nan)
-    forward = points + np.concatenate([missing, half], axis=axis)  # by the step before
-    backward = points - np.concatenate([half, missing], axis=axis)  # by the step behind
-    middle = lower + half
-    inner = np.where(np.isnan(middle), np.take(forward, range(count - 1), axis=axis), middle)
-    inner = np.where(np.isnan(inner), np.take(backward, range(1, count), axis=axis), inner)
-    start, end = np.take(backward, [0], axis=axis), np.take(forward, [count - 1], axis=axis)
-    return np.concatenate([start, inner, end], axis=axis)
+    points = np.moveaxis(points, axis, 0)
+    half = np.diff(points, axis=0) / 2
+    missing = np.full_like(points[:1], np.nan)
+    forward = points + np.concatenate([missing, half])  # by the step before
+    backward = points - np.concatenate([half, missing])  # by the step behind
+    middle = points[:-1] + half
+    inner = np.where(np.isnan(middle), forward[:-1], middle)
+    inner = np.where(np.isnan(inner), backward[1:], inner)
+    return np.moveaxis(np.concatenate([backward[:1], inner, forward[-1:]]), 0, axis)
 
 
 def _touching(
@@ -108,10 +101,9 @@ def _touching(
 ) -> NDArray[np.bool_]:
     """Return the mask of cells, given by their corners, that touch a geometry in one piece."""
     west, south, east, north = geometry.bounds
-    middle = (west + east) / 2
-    lon = (lon - middle + 180) % 360 - 180 + middle
-    low, high = extremes(lat)
-    cell_west, cell_east = extremes(lon)
+    lon = longitudes_around(lon, (west + east) / 2)
+    low, high = cell_extremes(lat)
+    cell_west, cell_east = cell_extremes(lon)
     with np.errstate(invalid="ignore"):
         # Such a cell holds a pole, or lies opposite the place.
         wide = cell_east - cell_west > WHOLE_TURN
@@ -129,11 +121,8 @@ def _touching(
         return touching
     shapely.prepare(geometry)
     rows, columns = np.nonzero(touching & ~wide)
-    corners = [
-        np.stack([lon[rows + i, columns + j], lat[rows + i, columns + j]], axis=-1)
-        for i, j in ((0, 0), (0, 1), (1, 1), (1, 0), (0, 0))
-    ]
-    rings = np.stack(corners, axis=1)
+    index = rows[:, None] + [0, 0, 1, 1, 0], columns[:, None] + [0, 1, 1, 0, 0]
+    rings = np.stack([lon[index], lat[index]], axis=-1)
     valid = np.isfinite(rings).all(axis=(1, 2))
     touching[rows[valid], columns[valid]] = shapely.intersects(
         geometry, shapely.polygons(rings[valid])
@@ -143,18 +132,9 @@ def _touching(
 
 def _wind_around_pole(lon: NDArray[Any]) -> NDArray[np.bool_]:
     """Return which cells hold a pole: going along their corners is going around the globe."""
-    ring = lon[:-1, :-1], lon[:-1, 1:], lon[1:, 1:], lon[1:, :-1]
-    turns = (
-        (after - before + 180) % 360 - 180
-        for before, after in zip(ring, (*ring[1:], ring[0]), strict=True)
-    )
+    ring = lon[:-1, :-1], lon[:-1, 1:], lon[1:, 1:], lon[1:, :-1], lon[:-1, :-1]
+    turns = ((after - before + 180) % 360 - 180 for before, after in pairwise(ring))
     return np.asarray(np.abs(functools.reduce(np.add, turns)) > WHOLE_TURN)
-
-
-def extremes(corners: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Return the least and greatest value at the corners of each cell, NaN ignored."""
-    four = corners[:-1, :-1], corners[:-1, 1:], corners[1:, :-1], corners[1:, 1:]
-    return functools.reduce(np.fmin, four), functools.reduce(np.fmax, four)
 
 
 def axis_window(centres: NDArray[Any], intervals: Sequence[tuple[float, float]]) -> Window:
@@ -162,8 +142,8 @@ def axis_window(centres: NDArray[Any], intervals: Sequence[tuple[float, float]])
     if len(centres) == 0:
         return NOTHING
     steps = np.diff(centres) / 2
-    half = (steps[:1], steps[-1:]) if len(steps) else (np.zeros(1), np.zeros(1))
-    edges = np.concatenate([centres[:1] - half[0], centres[:-1] + steps, centres[-1:] + half[1]])
+    first, last = (steps[0], steps[-1]) if len(steps) else (0.0, 0.0)
+    edges = np.concatenate([centres[:1] - first, centres[:-1] + steps, centres[-1:] + last])
     low, high = np.fmin(edges[:-1], edges[1:]), np.fmax(edges[:-1], edges[1:])
     touching = np.zeros(len(centres), dtype=bool)
     for start, stop in intervals:
@@ -184,15 +164,7 @@ def axes_windows(
 
 
 def grid_windows(grid: Georeference, place: shapely.Geometry) -> tuple[Window, Window]:
-    """Return the rows and columns of a grid that touch a place.
-
-    Parameters
-    ----------
-    grid
-        The grid.
-    place
-        In EPSG:4326, within ±180° of longitude.
-    """
+    """Return the rows and columns of a grid that touch a place in EPSG:4326, within ±180°."""
     assert grid.transform is not None
     height, width = grid.shape
     a, b, c, d, e, f = (~grid.transform)[:6]
@@ -257,21 +229,11 @@ def _project(place: shapely.Geometry, crs: CRS) -> shapely.Geometry:
 
 @dataclass(frozen=True)
 class CropCandidate:
-    """What touches a place along some dimensions of a granule.
+    """What touches a place along some dimensions of a granule."""
 
-    Attributes
-    ----------
-    group
-        The group that holds the coordinates.
-    sizes
-        The lengths of the dimensions, by name.
-    windows
-        What touches the place, by name.
-    """
-
-    group: str
-    sizes: Mapping[str, int]
-    windows: Mapping[str, Window]
+    group: str  # that holds the coordinates
+    sizes: Mapping[str, int]  # of the dimensions, by name
+    windows: Mapping[str, Window]  # what touches the place, by name
 
 
 def granule_windows(
@@ -279,27 +241,15 @@ def granule_windows(
 ) -> dict[str, tuple[Window, ...]] | None:
     """Return the windows of a granule's arrays that touch a place, by path.
 
-    Arrays that lie along none of the granule's georeferences are left out.
-
-    Parameters
-    ----------
-    granule
-        The granule.
-    place
-        In EPSG:4326, within ±180° of longitude.
-    named
-        The paths of its latitudes and longitudes, where they aren't found.
-
-    Returns
-    -------
-    dict or None
-        None where nothing says where the granule lies.
+    Arrays that lie along none of the granule's georeferences are left out; None where nothing says
+    where the granule lies. The place is in EPSG:4326, within ±180° of longitude; `named` are the
+    paths of latitudes and longitudes that aren't found.
     """
     crops: dict[tuple[str, ...], CropCandidate] = {}
 
     def crop(georeference: Georeference) -> CropCandidate:
-        paths = georeference.latitudes, georeference.longitudes
-        key = (*paths, *georeference.dimensions) if paths[0] else (georeference.path,)
+        paths = georeference.coordinates
+        key = (*paths, *georeference.dimensions) if paths else (georeference.path,)
         if key not in crops:
             crops[key] = _crop_candidate(granule, georeference, place)
         return crops[key]
@@ -310,7 +260,7 @@ def granule_windows(
     image_crops = {
         image.path: crop(image)
         for image in granule.images()
-        if named is None or not image.latitudes
+        if named is None or image.coordinates is None
     }
     if not crops:
         return None
@@ -320,8 +270,7 @@ def granule_windows(
             [image_crops[path]] if named is None and path in image_crops else list(crops.values())
         )
         candidates.sort(key=lambda candidate: distance(parent(path), candidate.group))
-        array_windows = _windows_of_array(array, candidates)
-        if array_windows is not None:
+        if array_windows := _windows_of_array(array, candidates):
             windows[path] = array_windows
     return windows
 
@@ -340,29 +289,12 @@ def _crop_candidate(
         elif lat.ndim == 1:
             windows = axes_windows(lat, lon, place)
         else:
-            windows = _stack_windows(lat, lon, place)
+            windows = swath_windows(lat, lon, place)
     return CropCandidate(
-        parent(georeference.latitudes or georeference.path),
+        parent((georeference.coordinates or (georeference.path,))[0]),
         dict(zip(names, georeference.shape, strict=True)),
         dict(zip(names, windows, strict=True)),
     )
-
-
-def _stack_windows(
-    lat: NDArray[np.float64], lon: NDArray[np.float64], place: shapely.Geometry
-) -> tuple[Window, Window]:
-    """Return the windows of swaths on top of one another, as those that begin with a time are."""
-    stack = (-1, *lat.shape[-2:])
-    layers = zip(lat.reshape(stack), lon.reshape(stack), strict=True)
-    rows, columns = zip(*(swath_windows(*layer, place) for layer in layers), strict=True)
-    return _hull(rows), _hull(columns)
-
-
-def _hull(windows: Sequence[Window]) -> Window:
-    touching = [window for window in windows if window[1] > window[0]]
-    if not touching:
-        return NOTHING
-    return min(start for start, _ in touching), max(stop for _, stop in touching)
 
 
 def _windows_of_array(

@@ -27,10 +27,15 @@ from l2view.meta.footprints import read_geometries
 from l2view.mosaic.groups import Layering, describe_granules
 from l2view.mosaic.images import ImageArrays, Images, RasterImages, SwathImages
 from l2view.mosaic.spec import MosaicSpec
-from l2view.regrid.extents import RasterGrids
 from l2view.regrid.projection import WGS84, project
 from l2view.regrid.swath import require_swath_resampling
-from l2view.regrid.target import METRES_PER_DEGREE, metres_per_unit, point_bounds, union_bounds
+from l2view.regrid.target import (
+    METRES_PER_DEGREE,
+    RasterGrids,
+    metres_per_unit,
+    point_bounds,
+    union_bounds,
+)
 from l2view.search.place import geometry_field
 from l2view.virtual.tree import Tree
 
@@ -141,9 +146,10 @@ class ProfileImages:
         composed = rows, members, layers.ranks[rows], layers.groups[rows]
         stored = reader, uuid4().hex, self.arrays, levels, *composed
         if self.footprints is not None:
-            table, placement = self.arrays[0].table, self.placement
-            latitudes = _coordinates(table, placement.latitudes)
-            longitudes = _coordinates(table, placement.longitudes)
+            assert self.placement.coordinates is not None
+            latitudes, longitudes = (
+                _coordinates(self.arrays[0].table, array) for array in self.placement.coordinates
+            )
             return SwathImages(*stored, mosaic, latitudes, longitudes, self.footprints[shown])
         crs = np.array(self.systems, dtype=object)[self.placement.crs[members]]
         transforms = self.placement.transforms[members, levels]
@@ -192,7 +198,7 @@ def band_sources(tree: Tree, spec: MosaicSpec) -> list[BandSources]:
             if placement.is_raster.any():
                 images.append(make(np.flatnonzero(placement.is_raster)))
             others = np.flatnonzero(~placement.is_raster)
-            if placement.latitudes is None:
+            if placement.coordinates is None:
                 unplaced += rows[others].tolist()
             elif len(others):
                 images.append(make(others, footprints()[rows[others]]))
@@ -217,9 +223,8 @@ def band_sources(tree: Tree, spec: MosaicSpec) -> list[BandSources]:
     return sources
 
 
-def _coordinates(table: GranuleTable, array: ArrayTable | None) -> ImageArrays:
+def _coordinates(table: GranuleTable, array: ArrayTable) -> ImageArrays:
     """Return latitudes or longitudes, along two axes or one."""
-    assert array is not None
     axes = (array.rank - 2, array.rank - 1) if array.rank >= 2 else (0,)
     return ImageArrays.of(table, array, axes, (0,) * (array.rank - len(axes)))
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from affine import Affine
@@ -22,27 +21,23 @@ from l2view.regrid.projection import (
     WGS84,
     Points,
     apply_transform,
+    cell_extremes,
+    grid_pixels,
+    longitude_arc,
     longitudes_around,
+    pixel_coordinates,
     project,
 )
 
-STEP = 64
-"""The pixels between two points of the mesh."""
-
-MAX_STEPS = 32
-"""The most steps along an axis."""
-
-MAX_BEND = 16.0
-"""The pixels by which a projection may bend between two points of a coarse mesh."""
+STEP = 64  # the pixels between two points of the mesh
+MAX_STEPS = 32  # the most steps along an axis
+MAX_BEND = 16.0  # the pixels by which a projection may bend between two points of a coarse mesh
 
 HALF_TURN_MARGIN = 135.0
 """The degrees to each side of a meridian that are projected for the pixels within 90° of it."""
 
-POLE_MARGIN = 2.0 * STEP
-"""The pixels from a window within which a pole bends its longitudes."""
-
-POLAR_ROWS = 64
-"""The rows of a raster next to a pole that the pixels at the pole may take."""
+POLE_MARGIN = 2.0 * STEP  # the pixels from a window within which a pole bends its longitudes
+POLAR_ROWS = 64  # the rows of a raster next to a pole that the pixels at the pole may take
 
 
 @dataclass(frozen=True)
@@ -80,16 +75,11 @@ class Raster:
         if not len(finite):
             return []
         height, width = self.shape
-        columns, rows = np.array([(0, 0), (width, 0), (0, height), (width, height)], dtype=float).T
-        edges, _ = apply_transform(self.transform, columns, rows)
-        west, east = float(edges.min()), float(edges.max())
-        low = math.floor((finite.min() - east) / TURN)
-        high = math.ceil((finite.max() - west) / TURN)
-        return [
-            TURN * turn
-            for turn in range(low, high + 1)
-            if west + TURN * turn <= finite.max() and east + TURN * turn >= finite.min()
-        ]
+        corners = [self.transform @ (column, row) for column in (0, width) for row in (0, height)]
+        west, east = min(corners)[0], max(corners)[0]
+        first = math.ceil((finite.min() - east) / TURN)
+        last = math.floor((finite.max() - west) / TURN)
+        return [TURN * turn for turn in range(first, last + 1)]
 
     def clip(self, down: tuple[int, int], across: tuple[int, int]) -> tuple[range, range]:
         """Return the rows and columns within some limits; columns may go around the globe."""
@@ -151,12 +141,7 @@ def overlaps(window: GeoBox, raster: Raster, reach: tuple[float, float]) -> list
     """Return the parts of a raster that an output window needs.
 
     There are several of a raster in degrees where the window lies around a pole, or is wider than
-    a turn.
-
-    Parameters
-    ----------
-    reach
-        The pixels to each side, down and across, of which a value is made.
+    a turn. A value is made of `reach` pixels to each side, down and across.
     """
     try:
         return list(_overlaps(window, raster, reach, dense=False))
@@ -171,18 +156,13 @@ class _MeshTooCoarseError(Exception):
 def _overlaps(
     window: GeoBox, raster: Raster, reach: tuple[float, float], *, dense: bool
 ) -> Iterator[Overlap]:
-    crs = window.crs
-    assert crs is not None
     columns, rows = mesh(window, dense=dense)
-    x, y = project(*apply_transform(window.transform, columns, rows), crs, raster.crs)
+    x, y = pixel_coordinates(window, columns, rows, raster.crs)
     points = _Mesh(window, columns, rows, reach, dense)
-    if not raster.crs.geographic:
-        yield from points.overlap(raster, x, y)
-    elif crs == raster.crs:
-        for turn in raster.turns_to(x):
-            yield from points.overlap(raster, x, y, Meridian(turn))
-    else:
+    if raster.crs.geographic:
         yield from _geographic_overlaps(points, raster, x, y)
+    else:
+        yield from points.overlap(raster, x, y)
 
 
 def wrap_columns(columns: range, width: int) -> Iterator[range]:
@@ -198,21 +178,22 @@ def wrap_columns(columns: range, width: int) -> Iterator[range]:
 def _geographic_overlaps(
     points: _Mesh, raster: Raster, x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> Iterator[Overlap]:
-    """Yield the overlaps with a raster in degrees of a window in another CRS.
+    """Yield the overlaps with a raster in degrees.
 
-    The window's longitudes lie within ±180°. Where they jump from one end to the other, they are
-    counted from a meridian of the window's own; around a pole, where they jump anywhere, in two
-    halves.
+    Longitudes of a window in another CRS lie within ±180°. Where they jump from one end to the
+    other, they are counted from a meridian of the window's own; around a pole, where they jump
+    anywhere, in two halves.
     """
     window = points.window
     pole = _pole_within(window)
     if pole is None and not points.dense and _pole_within(window, POLE_MARGIN) is not None:
         raise _MeshTooCoarseError  # longitudes bend around it, faster than a coarse mesh shows
-    if pole is None and not _crosses_antimeridian(x):
+    if window.crs == raster.crs or (pole is None and not _crosses_antimeridian(x)):
         for turn in raster.turns_to(x):
             yield from points.overlap(raster, x, y, Meridian(turn))
         return
-    middle, spread = _central_longitude(x)
+    west, spread = longitude_arc(x)
+    middle = float(round((west + spread / 2 + 180) % TURN - 180))
     half = pole is not None or spread > TURN / 2
     for centre in (0.0, 180.0) if half else (middle,):
         counted = longitudes_around(x, centre)
@@ -233,9 +214,8 @@ def _geographic_overlaps(
 
 
 def _polar_overlap(window: GeoBox, raster: Raster, pole: float) -> Iterator[Overlap]:
-    assert window.crs is not None
-    x, y = project(np.zeros(1), np.array([pole]), WGS84, window.crs)
-    column, row = (float(values[0]) for values in apply_transform(~window.transform, x, y))
+    pixels = grid_pixels(window, np.zeros(1), np.array([pole]), WGS84)
+    column, row = (float(values[0]) for values in pixels)
     rows, columns = (
         slice(max(math.floor(at) - 1, 0), min(math.floor(at) + 2, length))
         for at, length in ((row, window.shape[0]), (column, window.shape[1]))
@@ -252,17 +232,6 @@ def _crosses_antimeridian(x: NDArray[np.float64]) -> bool:
     """Whether longitudes jump between neighbours, as they do at the antimeridian."""
     with np.errstate(invalid="ignore"):
         return any(bool((np.abs(np.diff(x, axis=axis)) > TURN / 2).any()) for axis in (0, 1))
-
-
-def _central_longitude(x: NDArray[np.float64]) -> tuple[float, float]:
-    """Return the longitude in the middle of some, in whole degrees, and how far they spread."""
-    longitudes = np.unique(x[np.isfinite(x)] % TURN)
-    if not len(longitudes):
-        return 0.0, 0.0
-    gaps = np.diff(np.append(longitudes, longitudes[0] + TURN))
-    widest = int(gaps.argmax())
-    west, spread = longitudes[(widest + 1) % len(longitudes)], TURN - gaps[widest]
-    return float(round((west + spread / 2 + 180) % TURN - 180)), float(spread)
 
 
 def _pole_within(window: GeoBox, margin: float = 0.0) -> float | None:
@@ -360,20 +329,13 @@ def _bend(positions: NDArray[np.float64]) -> float:
 def _touching_cells(
     down: NDArray[np.float64], across: NDArray[np.float64], bends: Sequence[float], raster: Raster
 ) -> NDArray[np.bool_]:
-    """Mask of the cells of the mesh that touch the raster, of the mesh's shape less one."""
+    """Mask of the cells of the mesh that touch the raster."""
     touching = np.ones((down.shape[0] - 1, down.shape[1] - 1), dtype=bool)
     for axis, positions in enumerate((down, across)):
         if axis == 1 and raster.goes_around:
             continue
-        corners = _corners(positions)
-        unknown = ~np.isfinite(corners)
-        low = np.where(unknown, np.inf, corners).min(axis=0)
-        high = np.where(unknown, -np.inf, corners).max(axis=0)
+        low, high = cell_extremes(positions)
         touching &= (low - bends[axis] <= raster.shape[axis]) & (high + bends[axis] >= 0)
-    # A cell with a corner that isn't known may reach anywhere.
-    unknown = _corners(~np.isfinite(down))
-    return np.asarray(touching | (unknown.any(axis=0) & ~unknown.all(axis=0)))
-
-
-def _corners(values: NDArray[Any]) -> NDArray[Any]:
-    return np.stack([values[:-1, :-1], values[:-1, 1:], values[1:, :-1], values[1:, 1:]])
+    # A cell of which only some corners are known may reach anywhere.
+    all_known, any_known = cell_extremes(np.isfinite(down))
+    return np.asarray(touching | (all_known != any_known))

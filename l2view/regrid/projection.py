@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+import functools
+from typing import Any
 
 import numpy as np
 import pyproj
@@ -11,17 +12,14 @@ from numpy.typing import NDArray
 from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 
-WGS84 = CRS("EPSG:4326")
-"""The CRS of longitudes and latitudes that say no other."""
-
-TURN = 360.0
-"""A turn of longitude in degrees."""
+WGS84 = CRS("EPSG:4326")  # the CRS of longitudes and latitudes that say no other
+TURN = 360.0  # a turn of longitude in degrees
 
 type Points = tuple[NDArray[np.float64], NDArray[np.float64]]
 """The x and the y of points, or their columns and rows, in arrays of one shape."""
 
 
-@lru_cache(maxsize=512)
+@functools.lru_cache(maxsize=512)
 def transformer(source: str, target: str) -> pyproj.Transformer:
     """Return the transformer between two CRSs in WKT; x comes before y."""
     return pyproj.Transformer.from_crs(source, target, always_xy=True)
@@ -42,6 +40,45 @@ def apply_transform(transform: Affine, x: NDArray[np.float64], y: NDArray[np.flo
         return a * x + b * y + c, d * x + e * y + f
 
 
+def pixel_coordinates(
+    grid: GeoBox, columns: NDArray[np.float64], rows: NDArray[np.float64], crs: CRS
+) -> Points:
+    """Return the points of a CRS at which columns and rows of a grid lie."""
+    assert grid.crs is not None
+    return project(*apply_transform(grid.transform, columns, rows), grid.crs, crs)
+
+
+def grid_pixels(grid: GeoBox, x: NDArray[np.float64], y: NDArray[np.float64], crs: CRS) -> Points:
+    """Return the columns and rows of a grid at which points of a CRS lie."""
+    assert grid.crs is not None
+    return apply_transform(~grid.transform, *project(x, y, crs, grid.crs))
+
+
+def unit_vectors(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return points of the unit sphere, of shape (…, 3), at latitudes and longitudes."""
+    y, x = np.radians(lat), np.radians(lon)
+    return np.stack([np.cos(y) * np.cos(x), np.cos(y) * np.sin(x), np.sin(y)], axis=-1)
+
+
+def longitude_arc(x: NDArray[np.float64]) -> tuple[float, float]:
+    """Return where the shortest arc of longitudes begins, and its width; (0, 0) for none.
+
+    It begins between 0 and 360. What isn't finite doesn't count.
+    """
+    longitudes = np.unique(x[np.isfinite(x)] % TURN)
+    if not len(longitudes):
+        return 0.0, 0.0
+    gaps = np.diff(np.append(longitudes, longitudes[0] + TURN))
+    widest = int(gaps.argmax())
+    return float(longitudes[(widest + 1) % len(longitudes)]), float(TURN - gaps[widest])
+
+
+def cell_extremes(corners: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return the least and greatest value at the four corners of each cell, NaN ignored."""
+    four = corners[:-1, :-1], corners[:-1, 1:], corners[1:, :-1], corners[1:, 1:]
+    return functools.reduce(np.fmin, four), functools.reduce(np.fmax, four)
+
+
 def pixel_centres(grid: GeoBox) -> Points:
     """Return the columns and rows of the centres of a grid's pixels, each of its shape."""
     height, width = grid.shape
@@ -49,7 +86,9 @@ def pixel_centres(grid: GeoBox) -> Points:
     return columns, rows
 
 
-def longitudes_around(x: NDArray[np.float64], centre: float) -> NDArray[np.float64]:
+def longitudes_around(
+    x: NDArray[np.float64], centre: float | NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Return longitudes moved by whole turns to within half a turn of a meridian."""
     with np.errstate(invalid="ignore"):  # of points that a projection doesn't have
         return np.asarray((x - centre + TURN / 2) % TURN - TURN / 2 + centre)

@@ -16,16 +16,9 @@ QUANTILES = {"q1": 0.25, "med": 0.5, "q3": 0.75}
 def pixel_statistics(
     values: NDArray[Any], pixels: NDArray[np.int64], shape: tuple[int, int], resampling: str
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """Return a statistic of the values in each pixel, and which pixels have values.
+    """Return one of `STATISTICS` of the values in each pixel, and which pixels have values.
 
-    Parameters
-    ----------
-    values, pixels
-        The values, and the number of each one's pixel in C order, of shape (n,).
-    shape
-        The rows and columns of pixels.
-    resampling
-        One of `STATISTICS`.
+    Both are of `shape`. `pixels` are the number of each value's pixel in C order.
     """
     filled = np.zeros(shape, dtype=bool)
     if not len(values):

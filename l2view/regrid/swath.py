@@ -20,18 +20,22 @@ from pykdtree.kdtree import KDTree
 
 from l2view.errors import QueryError
 from l2view.regrid.overlaps import mesh
-from l2view.regrid.projection import WGS84, apply_transform, pixel_centres, project
+from l2view.regrid.projection import (
+    TURN,
+    WGS84,
+    apply_transform,
+    longitude_arc,
+    pixel_centres,
+    pixel_coordinates,
+    project,
+    unit_vectors,
+)
 from l2view.regrid.statistics import STATISTICS, pixel_statistics
 from l2view.regrid.warp import Masked, Target, Tile
 
-MARGIN = 1.0
-"""By how many degrees a swath may reach beyond its footprint, which providers simplify."""
-
-REACH = 1.005
-"""By how much further a cell reaches than its corners, against rounding."""
-
-EDGE = 1e-6
-"""The pixels by which rounding may move a point."""
+MARGIN = 1.0  # by how many degrees a swath may reach beyond its footprint, which providers simplify
+REACH = 1.005  # by how much further a cell reaches than its corners, against rounding
+EDGE = 1e-6  # the pixels by which rounding may move a point
 
 GAP = 2.0
 """By how many times the step to one neighbour is longer than to the opposite, across a gap."""
@@ -107,14 +111,11 @@ class WindowPixels:
             grid = self.points.reshape(height, width, 3)
             steps = [np.linalg.norm(np.diff(grid, axis=axis), axis=-1) for axis in (0, 1)]
             return max(float(step[np.isfinite(step)].max(initial=0.0)) for step in steps)
-        columns, rows = np.meshgrid([0.0, width / 2, width], [0.0, height / 2, height])
-        longest = 0.0
-        for column, row in zip(columns.ravel(), rows.ravel(), strict=True):
-            corners = np.array([[column - 0.5, column + 0.5]]), np.array([[row - 0.5, row + 0.5]])
-            start, end = unit_vectors(*_degrees(self.window, *corners))[0]
-            length = float(np.linalg.norm(end - start))
-            longest = max(longest, length if length == length else 0.0)
-        return longest / 2 * 1.1
+        mesh_points = np.meshgrid([0.0, width / 2, width], [0.0, height / 2, height])
+        corners = (at.reshape(-1, 1) + np.array([-0.5, 0.5]) for at in mesh_points)
+        ends = unit_vectors(*_degrees(self.window, *corners))
+        lengths = np.linalg.norm(ends[:, 1] - ends[:, 0], axis=-1)
+        return float(lengths[np.isfinite(lengths)].max(initial=0.0)) / 2 * 1.1
 
     @cached_property
     def circle(self) -> Circle:
@@ -145,12 +146,11 @@ class WindowPixels:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
         """Return the row and column of the pixel in which each point lies, and whether one does.
 
-        Points are latitudes and longitudes, of shape (n, 2). The results are of shape (n, turns): a
+        Points are latitudes and longitudes, of shape (n, 2). Results are of shape (n, turns), for a
         window wider than a turn may have a point more than once.
         """
-        window = self.window
+        window, lon = self.window, degrees[:, 1]
         assert window.crs is not None
-        lon = degrees[:, 1]
         lon = np.where(np.abs(lon) > 180, (lon + 180) % 360 - 180, lon)
         x, y = project(lon, degrees[:, 0], WGS84, window.crs)
         column, row = apply_transform(~window.transform, x[:, None] + self.turns, y[:, None])
@@ -170,18 +170,10 @@ def resample_swath(
     read: Callable[[NDArray[np.int64]], Masked],
     target: Target | None = None,
 ) -> Iterator[Tile]:
-    """Yield the tiles of an output window that a swath fills.
+    """Yield the tiles of an output window that a swath fills, of the part that is wanted.
 
-    Parameters
-    ----------
-    cells, pixels
-        The swath's cells, and the window's pixels.
-    resampling
-        ``"nearest"``, or one of `STATISTICS`.
-    read
-        Reads the values of cells by their numbers, of shape (n,).
-    target
-        The part of the window that is wanted.
+    `read` reads the values of cells by their numbers. For other statistics than ``"nearest"`` see
+    `STATISTICS`.
     """
     in_target = np.zeros(pixels.shape, dtype=bool)
     in_target[(slice(None), slice(None)) if target is None else target] = True
@@ -217,19 +209,11 @@ def _take_cells(
     yield Tile(target, values.reshape(mask.shape), valid)
 
 
-def unit_vectors(lat: NDArray[np.float64], lon: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return points of the unit sphere, of shape (…, 3), at latitudes and longitudes."""
-    y, x = np.radians(lat), np.radians(lon)
-    return np.stack([np.cos(y) * np.cos(x), np.cos(y) * np.sin(x), np.sin(y)], axis=-1)
-
-
 def _degrees(
     window: GeoBox, columns: NDArray[np.float64], rows: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return latitudes and longitudes of a window's pixels, NaN off the globe."""
-    assert window.crs is not None
-    x, y = apply_transform(window.transform, columns, rows)
-    lon, lat = project(x, y, window.crs, WGS84)
+    lon, lat = pixel_coordinates(window, columns, rows, WGS84)
     with np.errstate(invalid="ignore"):
         on_globe = np.isfinite(lon) & (np.abs(lat) <= 90 + 1e-9)
     return np.where(on_globe, lat, np.nan), np.where(on_globe, lon, np.nan)
@@ -258,15 +242,11 @@ def window_boxes(window: GeoBox) -> list[shapely.Geometry]:
     if north > 89 or south < -89:
         return [shapely.box(-180, max(south, -90), 180, min(north, 90))]
     margin = MARGIN / np.cos(np.radians(min(max(abs(south), abs(north)), 89.0)))
-    longitudes = np.unique((lon[on_globe] + 180) % 360 - 180)
-    gaps = np.diff(np.append(longitudes, longitudes[0] + 360))
-    widest = int(gaps.argmax())
-    west, east = longitudes[(widest + 1) % len(longitudes)], longitudes[widest]
-    width = (east - west) % 360 + 2 * margin
-    if width >= 360 or gaps[widest] < 90:
+    west, width = longitude_arc(lon)
+    if width + 2 * margin >= TURN or width > TURN - 90:
         return [shapely.box(-180, south, 180, north)]
-    west = (west - margin + 180) % 360 - 180
-    east = west + width
+    west = (west - margin + 180) % TURN - 180
+    east = west + width + 2 * margin
     if east <= 180:
         return [shapely.box(west, south, east, north)]
     return [shapely.box(west, south, 180, north), shapely.box(-180, south, east - 360, north)]
@@ -321,15 +301,15 @@ def nearest_cells(
 
     Both are of the window's shape; cells are numbered in C order.
     """
-    count = pixels.shape[0] * pixels.shape[1]
-    numbers, has_cell = np.zeros(count, dtype=np.int64), np.zeros(count, dtype=bool)
+    image, mask = np.zeros(pixels.shape, dtype=np.int64), np.zeros(pixels.shape, dtype=bool)
+    numbers, has_cell = image.ravel(), mask.ravel()
     limit = max(float(cells.reaches.max()), pixels.radius)
     centre, angle = cells.circle
     angle = angle + 2 * np.arcsin(min(limit / 2, 1.0)) + 1e-6
     with np.errstate(invalid="ignore"):
         around = np.flatnonzero(pixels.points @ centre >= np.cos(min(angle, np.pi)))
     if not len(around):
-        return numbers.reshape(pixels.shape), has_cell.reshape(pixels.shape)
+        return image, mask
     distances, index = cells.tree.query(pixels.points[around], k=1, distance_upper_bound=limit)
     hit = np.isfinite(distances) & (index < len(cells.numbers))
     around, distances, index = around[hit], distances[hit], index[hit].astype(np.int64)
@@ -338,7 +318,7 @@ def nearest_cells(
     has_cell[around[reached]] = True
     if pixels.radius > cells.reaches.min():  # cells that are smaller than a pixel may lie in it
         _fill_from_cells_within(pixels, cells, numbers, has_cell)
-    return numbers.reshape(pixels.shape), has_cell.reshape(pixels.shape)
+    return image, mask
 
 
 def _fill_from_cells_within(

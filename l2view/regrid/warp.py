@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
 from typing import Any, Literal, get_args
@@ -26,7 +26,13 @@ from pyproj.enums import WktVersion
 from l2view.arrays.quiet import QUIET
 from l2view.errors import QueryError
 from l2view.regrid.cast import cast
-from l2view.regrid.projection import apply_transform, longitudes_around, pixel_centres, project
+from l2view.regrid.projection import (
+    apply_transform,
+    longitudes_around,
+    pixel_centres,
+    pixel_coordinates,
+    project,
+)
 from l2view.regrid.statistics import pixel_statistics
 from l2view.text import unknown_name
 
@@ -47,8 +53,7 @@ POINTWISE = frozenset({"nearest", *RADIUS})
 SELECTING = frozenset({"nearest", "mode", "min", "max"})
 """What gives a pixel as it is, and computes nothing."""
 
-FRAME = 2
-"""The width in pixels of the frame around an image of which all pixels in one are taken."""
+FRAME = 2  # the width in pixels of the frame around an image of which all pixels in one are taken
 
 OVERSHOOTING = frozenset({"cubic", "lanczos"})
 """The kernels whose values may be beyond those of the pixels, by less than these differ."""
@@ -56,11 +61,8 @@ OVERSHOOTING = frozenset({"cubic", "lanczos"})
 EXACT_WHEN_ALIGNED = frozenset(RESAMPLINGS) - {"cubic_spline", "sum"}
 """What gives a pixel as it is where the grid's pixels are the image's."""
 
-TOLERANCE = 0.01
-"""By how many pixels a projection may be approximated along a row."""
-
-ALIGNED = 1e-3
-"""By how many pixels two grids may be off that are the same."""
+TOLERANCE = 0.01  # by how many pixels a projection may be approximated along a row
+ALIGNED = 1e-3  # by how many pixels two grids may be off that are the same
 
 GDAL_DTYPES = {"bool": "uint8", "int8": "int16", "float16": "float32"}
 """Data types that GDAL's warper doesn't have, and which it takes for them."""
@@ -68,17 +70,10 @@ GDAL_DTYPES = {"bool": "uint8", "int8": "int16", "float16": "float32"}
 PRIME_MERIDIAN = r'PRIMEM\["[^"]*",[-+.0-9eE]+(?:,AUTHORITY\["[^"]*","[^"]*"\])?\]'
 """A prime meridian in WKT 1."""
 
-STEPS = (64, 16, 4)
-"""The pixels between two points of a mesh, ever fewer until it is exact enough."""
-
-SUBPIXEL_MESH = 17
-"""The points along each axis of an image by which its pixels are found on a grid."""
-
-SUBPIXEL_SIZE = 3.0
-"""The pixels of a grid along an axis that an image covers at most to be binned."""
-
-EXACT = 2**53
-"""The integers up to which GDAL's warper, which counts in doubles, is exact."""
+STEPS = (64, 16, 4)  # the pixels between two points of a mesh, ever fewer until it is exact enough
+SUBPIXEL_MESH = 17  # the points along each axis of an image by which its pixels are found on a grid
+SUBPIXEL_SIZE = 3.0  # the pixels of a grid along an axis that an image covers at most to be binned
+EXACT = 2**53  # the integers up to which GDAL's warper, which counts in doubles, is exact
 
 type Masked = tuple[NDArray[Any], NDArray[np.bool_] | None]
 """Values, and where they are valid, of the same shape; None where they all are."""
@@ -97,15 +92,9 @@ class Tile:
 
     def shift(self, down: int, across: int) -> Tile:
         """Return it as a tile of a larger window, in which its own begins at a row and column."""
-        rows, columns = self.target
-        return Tile(
-            (
-                slice(rows.start + down, rows.stop + down),
-                slice(columns.start + across, columns.stop + across),
-            ),
-            self.values,
-            self.valid,
-        )
+        offsets = zip(self.target, (down, across), strict=True)
+        rows, columns = (slice(side.start + by, side.stop + by) for side, by in offsets)
+        return replace(self, target=(rows, columns))
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,14 +109,13 @@ class Image:
 
     def positions_of(
         self, grid: GeoBox, columns: NDArray[np.float64], rows: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the image's rows and columns at points of a grid."""
-        assert grid.crs is not None
-        x, y = project(*apply_transform(grid.transform, columns, rows), grid.crs, self.crs)
+    ) -> NDArray[np.float64]:
+        """Return the image's rows and columns at points of a grid, of shape (2, …)."""
+        x, y = pixel_coordinates(grid, columns, rows, self.crs)
         if self.centre:
             x = longitudes_around(x, self.centre) - self.centre
         across, down = apply_transform(~self.transform, x, y)
-        return down, across
+        return np.stack([down, across])
 
 
 @dataclass(frozen=True)
@@ -156,10 +144,7 @@ def require_resampling(resampling: Any) -> None:
 def warp(image: Image, grid: GeoBox, kernel: Kernel, dtype: np.dtype[Any]) -> Masked:
     """Return an image's values on a grid, in their own data type or, of floats, in `dtype`.
 
-    Raises
-    ------
-    QueryError
-        Where an integer would be rounded.
+    A QueryError is raised where an integer would be rounded.
     """
     resampling = kernel.resampling
     if image.crs == grid.crs and not image.centre:
@@ -218,7 +203,7 @@ def _nearest(image: Image, grid: GeoBox) -> Masked:
     shape = (grid.shape[0], grid.shape[1])
     values, valid = np.zeros(shape, image.values.dtype), np.ones(shape, bool)
     pixels = image.values.ravel()
-    for rows, down, across in _positions(image, grid):
+    for rows, (down, across) in _positions(image, grid):
         with np.errstate(invalid="ignore"):
             inside = (down >= 0) & (down < height) & (across >= 0) & (across < width)
         if not inside.all():
@@ -229,36 +214,32 @@ def _nearest(image: Image, grid: GeoBox) -> Masked:
     return values, None if valid.all() else valid
 
 
-def _positions(
-    image: Image, grid: GeoBox
-) -> Iterator[tuple[slice, NDArray[np.float64], NDArray[np.float64]]]:
+def _positions(image: Image, grid: GeoBox) -> Iterator[tuple[slice, NDArray[np.float64]]]:
     """Yield, for one block of a grid's rows after another, its centres' rows and columns."""
     height, width = grid.shape
     mesh = _position_mesh(image, grid)
     if mesh is not None:
-        edges, down, across = mesh
+        edges, positions = mesh
         for block, (start, stop) in enumerate(pairwise(edges.tolist())):
             rows = np.arange(start, min(stop, height))
             weight = ((rows + 0.5 - start) / (stop - start))[:, None]
-            row, column = (
-                at[block] + weight * (at[block + 1] - at[block]) for at in (down, across)
-            )
-            yield slice(start, start + len(rows)), row, column
+            above, below = positions[:, block, None], positions[:, block + 1, None]
+            yield slice(start, start + len(rows)), above + weight * (below - above)
         return
     for start in range(0, height, STEPS[0]):
         stop = min(start + STEPS[0], height)
         points = np.meshgrid(np.arange(width) + 0.5, np.arange(start, stop) + 0.5)
-        yield slice(start, stop), *image.positions_of(grid, *points)
+        yield slice(start, stop), image.positions_of(grid, *points)
 
 
 def _position_mesh(
     image: Image, grid: GeoBox
-) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]] | None:
+) -> tuple[NDArray[np.int64], NDArray[np.float64]] | None:
     """Return the image's rows and columns at edges between a grid's rows, to interpolate between.
 
     These are the rows of the grid that begin blocks, and one beyond, of shape (n + 1,), and the
-    image's rows and columns there, of shape (n + 1, columns of the grid). None where a mesh isn't
-    exact enough (`TOLERANCE`).
+    image's positions there, of shape (2, n + 1, columns of the grid). None where a mesh isn't exact
+    enough (`TOLERANCE`).
     """
     height, width = grid.shape
     for step in STEPS:
@@ -267,15 +248,12 @@ def _position_mesh(
         if len(rows) < 4 or len(columns) < 4:
             continue
         mesh = image.positions_of(grid, *np.meshgrid(columns.astype(float), rows.astype(float)))
-        if not all(np.isfinite(positions).all() for positions in mesh):
+        if not np.isfinite(mesh).all():
             return None
-        bends = [np.abs(np.diff(at, n=2, axis=axis)) for at in mesh for axis in (0, 1)]
-        if max(float(bend.max(initial=0.0)) for bend in bends) / 8 <= TOLERANCE:
+        bends = [np.abs(np.diff(mesh, n=2, axis=axis)).max() for axis in (1, 2)]
+        if max(bends) / 8 <= TOLERANCE:
             centres = np.arange(width) + 0.5
-            down, across = (
-                np.stack([np.interp(centres, columns, row) for row in at]) for at in mesh
-            )
-            return rows, down, across
+            return rows, np.array([[np.interp(centres, columns, row) for row in at] for at in mesh])
     return None
 
 
@@ -434,8 +412,7 @@ def counted_from(crs: CRS, centre: float) -> str:
 
 def is_within_quarter_turn(grid: GeoBox, crs: CRS, centre: float) -> NDArray[np.bool_]:
     """Mask of the grid's pixels within 90° of a meridian, of its shape."""
-    assert grid.crs is not None
-    x, _ = project(*apply_transform(grid.transform, *pixel_centres(grid)), grid.crs, crs)
+    x, _ = pixel_coordinates(grid, *pixel_centres(grid), crs)
     far = np.abs(longitudes_around(x, centre) - centre)
     with np.errstate(invalid="ignore"):
         # One that lies at 90° is on one side only.

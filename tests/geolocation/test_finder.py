@@ -429,6 +429,28 @@ def test_rotated_poles_are_no_longitudes() -> None:
     assert not shapely.contains_xy(outline, 0.0, 0.0)
 
 
+@pytest.mark.parametrize("even", [True, False])
+def test_longitudes_that_are_counted_from_another_meridian(even: bool) -> None:
+    group = zarr.create_group(MemoryStore())
+    mapping = {
+        "grid_mapping_name": "latitude_longitude",
+        "longitude_of_prime_meridian": 10.0,
+        "semi_major_axis": 6_378_137.0,
+        "inverse_flattening": 298.257223563,
+    }
+    put(group, "crs", np.array(0)).attrs.update(mapping)
+    lat, lon = 40 + np.arange(12) * 0.5, 5 + np.arange(15) * 0.5
+    lat[5] += 0.0 if even else 0.2
+    write(group, "lat", lat, ("lat",), units="degrees_north")
+    write(group, "lon", lon, ("lon",), units="degrees_east")
+    write(group, "red", np.zeros((12, 15)), ("lat", "lon"), grid_mapping="crs")
+    positions = LocatedGranule(group).positions("red")
+    assert positions is not None
+    np.testing.assert_allclose(positions[1][0], lon + 10, atol=1e-6)
+    bounds = shapely.from_wkb(harvest_footprint(group, "a")["bbox"]).bounds
+    np.testing.assert_allclose(bounds, (14.75, 39.75, 22.25, 45.75), atol=0.05)
+
+
 @pytest.mark.parametrize("pole", [90, -90])
 def test_a_swath_over_a_pole_keeps_the_cell_that_holds_it(pole: int) -> None:
     crs = pyproj.CRS.from_proj4(f"+proj=stere +lat_0={pole} +R=6371000")

@@ -26,8 +26,9 @@ from zarr.storage import MemoryStore
 
 import l2view
 from l2view.mosaic import images
+from l2view.regrid.projection import unit_vectors
 from l2view.regrid.statistics import STATISTICS, grouped_statistic
-from l2view.regrid.swath import SwathCells, unit_vectors
+from l2view.regrid.swath import SwathCells
 
 RADIUS = 6_370_997.0
 """pyresample's radius of the globe in metres."""
