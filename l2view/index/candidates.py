@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,41 +10,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from l2view.index.rtree import Box
-from l2view.limits import limits
-
-
-def max_candidates(rows: int) -> int:
-    """Return the most candidates among `rows` for which an index is of use."""
-    return rows // limits().scan_fraction
-
-
-def candidate_rows(
-    row_ranges: Sequence[range], row_sets: Sequence[NDArray[np.int64] | None], max_rows: int
-) -> list[NDArray[np.int64]] | None:
-    """Select the candidates among the rows of each segment of an index.
-
-    Parameters
-    ----------
-    row_ranges
-        The rows that each segment covers.
-    row_sets
-        The candidates of each segment; None for too many, then all rows of a small one are.
-    max_rows
-        The most candidates that are of use.
-
-    Returns
-    -------
-    list of ndarray
-        None where they are more.
-    """
-    rows = []
-    for row_range, candidates in zip(row_ranges, row_sets, strict=True):
-        if candidates is None and len(row_range) > max_rows:
-            return None
-        rows.append(
-            np.arange(row_range.start, row_range.stop) if candidates is None else candidates
-        )
-    return None if sum(map(len, rows)) > max_rows else rows
 
 
 def _no_rows() -> NDArray[np.int64]:

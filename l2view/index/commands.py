@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import icechunk
@@ -20,7 +21,7 @@ from l2view.index.storage import (
     SORTED,
     TREES,
     ZONES,
-    add_segment,
+    Progress,
     bump_rewrite_marker,
     remove,
 )
@@ -43,31 +44,40 @@ GROWTH = 2
 """A new segment merges those before it that aren't so many times larger: segments stay few, and a
 row is merged rarely."""
 
-BUILDERS = {"tree": build_tree, "sorted": build_sorted}
-"""The function that builds each kind of index of a field."""
-
 type Kind = Literal["zones", "tree", "sorted"]
 """Zone maps of all fields, the R-tree of one, or the sorted index of one."""
+
+LABELS: Mapping[Kind, str] = {
+    "zones": "zone maps",
+    "tree": "R-tree of ",
+    "sorted": "sorted index of ",
+}
+BUILDERS = {"tree": build_tree, "sorted": build_sorted}
+GROUPS: Mapping[Kind, tuple[str, ...]] = {
+    "zones": (ZONES,),
+    "tree": (TREES, FOOTPRINTS, SEGMENTS),
+    "sorted": (SORTED, SEGMENTS),
+}
+"""The groups that hold an index of each kind, by field."""
 
 
 @dataclass(frozen=True)
 class Index:
-    """An index.
-
-    Attributes
-    ----------
-    kind
-        What it is.
-    field
-        The field that it is of, empty for zone maps.
-    """
+    """An index of a field, or the zone maps, of which the field is empty."""
 
     kind: Kind
     field: str = ""
 
     def __str__(self) -> str:
-        names = {"zones": "zone maps", "tree": "R-tree of ", "sorted": "sorted index of "}
-        return names[self.kind] + self.field
+        return LABELS[self.kind] + self.field
+
+
+type IndexProgress = Callable[[Index, int, int], None]
+"""Called with an index, the rows processed, and their total."""
+
+
+def _ignore(index: Index, rows: int, total: int) -> None:
+    pass
 
 
 def build_indexes(
@@ -77,37 +87,12 @@ def build_indexes(
     drop: bool = False,
     branch: str = "main",
     geometry_field: str | None = None,
-    progress: Callable[[Index, int, int], None] = lambda index, rows, total: None,
+    progress: IndexProgress = _ignore,
 ) -> list[Index]:
-    """Build indexes, or drop them.
+    """Build indexes, or drop them: see `Collection.index`.
 
-    Parameters
-    ----------
-    store
-        A path, URL, Icechunk repository, or Zarr store that can be written to.
-    fields
-        Of which fields: footprints get an R-tree, others a sorted index. By default zone maps
-        of all fields, the R-trees of all footprints, and the sorted index of ``id``.
-    drop
-        Drop them instead; by default all.
-    branch
-        The branch of a repository to commit to.
-    geometry_field
-        A field that is taken for footprints beside those with the usual names.
-    progress
-        Called with an index, the rows processed, and their total.
-
-    Returns
-    -------
-    list of Index
-        The indexes that were built or dropped.
-
-    Raises
-    ------
-    FieldError
-        Where there is no such field, or it has no order.
-    IngestError, StoreError
-        Where the store can't be written to, or others keep rewriting rows.
+    A branch of a repository is committed to. A geometry field is taken for footprints beside
+    those with the usual names.
     """
     source, repository = _open_target(store, branch)
     hierarchy = Hierarchy(source.store, source.path)
@@ -117,19 +102,14 @@ def build_indexes(
     available = {field.name: field for field in fields_now}
     if not available:
         raise StoreError(f"{source.label} has no fields in its group {META}")
-    indexes = (
-        _existing_indexes(hierarchy)
-        if drop and fields is None
-        else _requested_indexes(available, fields)
-    )
+    if drop and fields is None:
+        indexes = _existing_indexes(hierarchy)
+    else:
+        indexes = _requested_indexes(available, fields)
     for index in indexes:
-        work = (
-            _drop_work(index, source.path)
-            if drop
-            else _build_work(index, available, source.path, progress)
-        )
+        work = partial(_drop, index) if drop else partial(_build, index, available, progress)
         if repository is None:
-            work(_writable(source.store))
+            work(Hierarchy(_writable(source.store), source.path))
         else:
             _commit(repository, branch, f"{'drop' if drop else 'index'}: {index}", work)
     return indexes
@@ -151,66 +131,46 @@ def _open_target(store: Any, branch: str) -> tuple[Source, icechunk.Repository |
 def extend(
     repository: icechunk.Repository,
     branch: str = "main",
-    progress: Callable[[Index, int, int], None] = lambda index, rows, total: None,
+    progress: IndexProgress = _ignore,
 ) -> list[Index]:
     """Index the rows that were appended since, at a cost in proportion to them.
 
     They get a segment of their own, which merges the last segments that aren't much larger (as
-    log-structured merge trees do).
-
-    Parameters
-    ----------
-    repository
-        The collection's repository.
-    branch
-        The branch to commit to.
-    progress
-        Called with an index, the rows processed, and their total.
-
-    Returns
-    -------
-    list of Index
-        The indexes that cover more rows now.
+    log-structured merge trees do). Return the indexes that cover more rows now.
     """
     extended = []
     for index in _existing_indexes(Hierarchy(repository.readonly_session(branch).store)):
         try:
-            if index.kind != "zones" and _commit(
-                repository, branch, f"index: {index}", _extend_work(index, progress)
-            ):
+            work = partial(_extend, index, progress)
+            if index.kind != "zones" and _commit(repository, branch, f"index: {index}", work):
                 extended.append(index)
         except IngestError as error:
-            warn(
-                f"{index} doesn't know of the last rows, which are scanned: {error}", L2ViewWarning
-            )
+            message = f"{index} doesn't know of the last rows, which are scanned: {error}"
+            warn(message, L2ViewWarning)
     return extended
 
 
-def _extend_work(
-    index: Index, progress: Callable[[Index, int, int], None]
-) -> Callable[[Store], bool]:
-    """Make the work that indexes appended rows, where they are many."""
+def _extend(index: Index, progress: IndexProgress, hierarchy: Hierarchy) -> bool:
+    """Index appended rows, where they are many."""
+    field = _current_field(hierarchy, index)
+    begin = None if field is None else _segment_start(hierarchy, index, field)
+    if field is None or begin is None:
+        return False
+    report = _counting(index, field.length - begin, progress)
+    BUILDERS[index.kind](hierarchy, field, report, begin)
+    return True
 
-    def work(store: Store) -> bool:
-        hierarchy = Hierarchy(store)
-        field = _current_field(hierarchy, index)
-        begin = None if field is None else _segment_start(hierarchy, index, field)
-        if field is None or begin is None:
-            return False
-        total, done = field.length - begin, 0
 
-        def report(rows: int) -> None:
-            nonlocal done
-            done += rows
-            progress(index, done, total)
+def _counting(index: Index, total: int, progress: IndexProgress) -> Progress:
+    """Make what is called with rows report those so far."""
+    done = 0
 
-        unindexed = BUILDERS[index.kind](hierarchy, field, report, begin)
-        if begin:
-            path = join(TREES if index.kind == "tree" else SORTED, index.field)
-            add_segment(hierarchy, path, range(begin, field.length), unindexed)
-        return True
+    def report(rows: int) -> None:
+        nonlocal done
+        done += rows
+        progress(index, done, total)
 
-    return work
+    return report
 
 
 def _current_field(hierarchy: Hierarchy, index: Index) -> Field | None:
@@ -221,11 +181,9 @@ def _current_field(hierarchy: Hierarchy, index: Index) -> Field | None:
 
 def _segment_start(hierarchy: Hierarchy, index: Index, field: Field) -> int | None:
     """First row of a new segment, None where too few rows aren't covered."""
-    indexes, ranges = Indexes(hierarchy), list[range]()
-    if index.kind == "tree" and (trees := indexes.tree(field)) is not None:
-        ranges = [segment.rows for segment in trees.segments]
-    elif index.kind == "sorted" and (ordered := indexes.sorted_index(field)) is not None:
-        ranges = [segment.row_range for segment in ordered.segments]
+    indexes = Indexes(hierarchy)
+    stored = indexes.tree(field) if index.kind == "tree" else indexes.sorted_index(field)
+    ranges = [] if stored is None else [segment.rows for segment in stored.segments]
     begin = ranges[-1].stop if ranges else 0
     if field.length - begin < limits().segment_rows:
         return None
@@ -246,97 +204,57 @@ def _requested_indexes(available: dict[str, Field], fields: Sequence[str] | None
     for name in dict.fromkeys(fields):
         if name not in available:
             raise FieldError(unknown_name("field", name, available))
-        if available[name].geometry is not None:
-            indexes.append(Index("tree", name))
-        elif can_be_sorted(available[name]):
-            indexes.append(Index("sorted", name))
-        else:
-            raise FieldError(
-                f'the field "{name}" is {available[name].type}, which has no order to index'
-            )
+        field = available[name]
+        if field.geometry is None and not can_be_sorted(field):
+            raise FieldError(f'the field "{name}" is {field.type}, which has no order to index')
+        indexes.append(Index("sorted" if field.geometry is None else "tree", name))
     return indexes
 
 
 def _existing_indexes(hierarchy: Hierarchy) -> list[Index]:
     """List the stored indexes that l2view built."""
     indexes = [Index("zones")] if sync(hierarchy.children(ZONES)) else []
-    for name in sync(hierarchy.children(TREES)):
-        document = sync(hierarchy.read(join(TREES, name))) or {}
-        if is_ours(document):
-            indexes.append(Index("tree", name))
+    documents = {n: sync(hierarchy.read(join(TREES, n))) for n in sync(hierarchy.children(TREES))}
+    indexes += [
+        Index("tree", name) for name, document in documents.items() if is_ours(document or {})
+    ]
     return indexes + [Index("sorted", name) for name in sync(hierarchy.children(SORTED))]
 
 
-def _build_work(
-    index: Index,
-    available: dict[str, Field],
-    root: str,
-    progress: Callable[[Index, int, int], None],
-) -> Callable[[Store], bool]:
-    """Make the work that builds an index in a store."""
+def _build(
+    index: Index, available: dict[str, Field], progress: IndexProgress, hierarchy: Hierarchy
+) -> bool:
+    """Build an index in a store."""
     rows = next(iter(available.values())).length
-    times = sum(map(has_zones, available.values())) if index.kind == "zones" else 1
-    total = rows * times
-
-    def work(store: Store) -> bool:
-        hierarchy, done = Hierarchy(store, root), 0
-
-        def report(rows: int) -> None:
-            nonlocal done
-            done += rows
-            progress(index, done, total)
-
-        if index.kind == "zones":
-            build_zones(hierarchy, progress=report)
-        elif (
-            field := _current_field(hierarchy, index)
-        ) is not None:  # which may have more rows by now
-            BUILDERS[index.kind](hierarchy, field, report)
-        return True
-
-    return work
+    if index.kind == "zones":
+        total = rows * sum(map(has_zones, available.values()))
+        build_zones(hierarchy, progress=_counting(index, total, progress))
+    elif (field := _current_field(hierarchy, index)) is not None:  # which may have more rows by now
+        BUILDERS[index.kind](hierarchy, field, _counting(index, rows, progress))
+    return True
 
 
-def _drop_work(index: Index, root: str) -> Callable[[Store], bool]:
-    """Make the work that drops an index from a store."""
-
-    def work(store: Store) -> bool:
-        hierarchy = Hierarchy(store, root)
-        match index.kind:
-            case "zones":
-                remove(hierarchy, ZONES)
-            case "tree":
-                remove(hierarchy, join(TREES, index.field))
-                remove(hierarchy, join(FOOTPRINTS, index.field))
-                remove(hierarchy, join(SEGMENTS, index.field))
-            case "sorted":
-                remove(hierarchy, join(SORTED, index.field))
-                remove(hierarchy, join(SEGMENTS, index.field))
-        return True
-
-    return work
+def _drop(index: Index, hierarchy: Hierarchy) -> bool:
+    """Drop an index from a store."""
+    for group in GROUPS[index.kind]:
+        remove(hierarchy, join(group, index.field))
+    return True
 
 
 def _commit(
-    repository: icechunk.Repository, branch: str, message: str, work: Callable[[Store], bool]
+    repository: icechunk.Repository, branch: str, message: str, work: Callable[[Hierarchy], bool]
 ) -> bool:
-    """Do work in a commit; what others append meanwhile stays, and is scanned until indexed.
+    """Do work in a commit, and tell whether there was anything to do.
 
-    Returns
-    -------
-    bool
-        Whether there was anything to do.
-
-    Raises
-    ------
-    IngestError
-        Where others keep rewriting rows.
+    What others append meanwhile stays, and is scanned until it is indexed. An `IngestError` says
+    that they keep rewriting rows.
     """
     for _ in range(ATTEMPTS):
         session = repository.writable_session(branch)
-        if not work(session.store):
+        hierarchy = Hierarchy(session.store)
+        if not work(hierarchy):
             return False
-        bump_rewrite_marker(Hierarchy(session.store))
+        bump_rewrite_marker(hierarchy)
         try:
             session.commit(message, rebase_with=icechunk.ConflictDetector())
             return True
@@ -349,13 +267,7 @@ def _commit(
 
 
 def _writable(store: Store) -> Store:
-    """Reopen a store for writing.
-
-    Raises
-    ------
-    StoreError
-        Where its class can't be written to.
-    """
+    """Reopen a store for writing; a `StoreError` says that its class can't be written to."""
     try:
         return store.with_read_only(False)
     except NotImplementedError as error:

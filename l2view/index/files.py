@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pyarrow as pa
@@ -20,15 +21,7 @@ FENCES = ("fences/c/0", "values/zarr.json", "rows/zarr.json")
 
 
 class IndexFiles:
-    """What is stored of indexes.
-
-    Parameters
-    ----------
-    hierarchy
-        The store.
-    fixed
-        Whether nothing in the store ever changes.
-    """
+    """What is stored of indexes in a hierarchy; in a `fixed` one nothing ever changes."""
 
     def __init__(self, hierarchy: Hierarchy, *, fixed: bool) -> None:
         self.hierarchy = hierarchy
@@ -70,8 +63,7 @@ class IndexFiles:
             if field.geometry is None:
                 paths += [join(SORTED, field.name, name) for name in FENCES]
             else:
-                tree = join(TREES, field.name)
-                paths += [f"{tree}/zarr.json", f"{tree}/c/0"]
+                paths += [join(TREES, field.name, name) for name in ("zarr.json", "c/0")]
                 paths.append(join(FOOTPRINTS, field.name, "zarr.json"))
         self.fetch(paths, tally)
 
@@ -88,11 +80,5 @@ class IndexFiles:
             return None
         if kind == pa.uint8() and document["data_type"] != "uint8":
             return None
-        return Field(
-            name=path,
-            path=self.hierarchy.key(path),
-            document=document,
-            type=kind,
-            nulls=() if like is None else like.nulls,
-            geometry=None if like is None else like.geometry,
-        )
+        array = Field(path, self.hierarchy.key(path), document, kind)
+        return array if like is None else replace(array, nulls=like.nulls, geometry=like.geometry)

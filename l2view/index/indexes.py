@@ -6,8 +6,8 @@ Each says how many rows it covers; what was appended since is scanned.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -25,26 +25,8 @@ from l2view.meta.zones import Zones, from_bytes
 from l2view.stores.hierarchy import Hierarchy, join
 
 
-@contextmanager
-def _leave_aside(description: str) -> Iterator[None]:
-    """Leave aside an index that can't be read; a search does without."""
-    try:
-        yield
-    except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:
-        advice = "make it again: l2view index"
-        warn(f"{description} can't be read and is left aside ({error!r}); {advice}", L2ViewWarning)
-
-
 class Indexes:
-    """The indexes of a collection, read when they are asked for.
-
-    Parameters
-    ----------
-    hierarchy
-        Its store.
-    fixed
-        Whether nothing in the store ever changes.
-    """
+    """The indexes of a collection, read when they are asked for; in a `fixed` one they stay."""
 
     def __init__(self, hierarchy: Hierarchy, *, fixed: bool = False) -> None:
         self._lock = threading.RLock()
@@ -56,8 +38,8 @@ class Indexes:
         self.runs: dict[tuple[Any, ...], pads.Dataset] = {}
         """What zone maps tell of runs of rows, by the runs and the fields."""
 
-    def __reduce__(self) -> tuple[Callable[..., Indexes], tuple[Hierarchy, bool]]:
-        return _unpickle, (self._files.hierarchy, self._files.fixed)
+    def __reduce__(self) -> tuple[Callable[[], Indexes], tuple[()]]:
+        return partial(Indexes, self._files.hierarchy, fixed=self._files.fixed), ()
 
     def refresh(self) -> None:
         """Forget what may be others in the store by now."""
@@ -72,40 +54,39 @@ class Indexes:
 
     def zones(self, field: Field) -> Zones | None:
         """Return the zone map of a field, None where none is stored."""
-        zones: Zones | None = self._load("zone map", field, _read_zones)
-        return zones
+        return self._load("zone map", field, _read_zones)
 
     def tree(self, field: Field) -> Trees | None:
         """Return the R-trees of a field of footprints, None where none is stored."""
-        trees: Trees | None = self._load("R-tree", field, read_trees)
-        return trees
+        return self._load("R-tree", field, read_trees)
 
     def sorted_index(self, field: Field) -> SortedIndexes | None:
         """Return the sorted indexes of a field, None where none is stored."""
-        indexes: SortedIndexes | None = self._load("sorted index", field, read_sorted)
-        return indexes
+        return self._load("sorted index", field, read_sorted)
 
-    def _load(self, kind: str, field: Field, read: Callable[[IndexFiles, Field], Any]) -> Any:
+    def _load[T](
+        self, kind: str, field: Field, read: Callable[[IndexFiles, Field], T | None]
+    ) -> T | None:
         with self._lock:
             if (kind, field.name) not in self._loaded:
                 self._loaded[kind, field.name] = None
-                with _leave_aside(f"the {kind} of {field.name}"):
+                try:
                     self._loaded[kind, field.name] = read(self._files, field)
-            return self._loaded[kind, field.name]
+                except (pa.ArrowInvalid, KeyError, TypeError, ValueError) as error:  # do without
+                    warn(
+                        f"the {kind} of {field.name} can't be read and is left aside "
+                        f"({error!r}); make it again: l2view index",
+                        L2ViewWarning,
+                    )
+            index: T | None = self._loaded[kind, field.name]
+            return index
 
     def rows_with_values(
         self, field: Field, spans: Sequence[Span], chunks: Chunks
     ) -> Candidates | None:
-        """Return the rows whose value of a field may lie in one of `spans`.
-
-        None where no index tells, or they are too many for it to be of use.
-        """
+        """Find the rows whose value may lie in one of `spans`, None where no index helps."""
         index = self.sorted_index(field)
         return None if index is None else index.candidates(chunks, spans)
-
-
-def _unpickle(hierarchy: Hierarchy, fixed: bool) -> Indexes:
-    return Indexes(hierarchy, fixed=fixed)
 
 
 def _read_zones(files: IndexFiles, field: Field) -> Zones | None:

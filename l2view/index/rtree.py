@@ -2,8 +2,7 @@
 
 Eight bytes say what it is; the boxes of all levels follow, the leaves first and the root last,
 then the row of each leaf (geo-index, ``rtree/index.rs``; flatbush's format, version 3). A search
-goes down from the root, and of each level reads the boxes below those it met: of a large tree
-little more than the leaves that it finds.
+goes down from the root, and of each level reads the boxes below those it met.
 """
 
 from __future__ import annotations
@@ -39,8 +38,12 @@ MIN_WIDE_BOXES = 16_384
 type Box = tuple[float, float, float, float]
 """West, south, east, north in degrees."""
 
-type ReadBytes = Callable[[Sequence[tuple[int, int]]], list[NDArray[np.uint8]]]
-"""Called with starts and stops, it returns the bytes between them."""
+type Records = tuple[int, int, NDArray[np.int64]]
+"""The offset of the first of consecutive records, the bytes of one, and the ascending numbers of
+those to read."""
+
+type ReadRecords = Callable[[Sequence[Records]], list[NDArray[np.void]]]
+"""Reads records of several kinds together."""
 
 
 def boxes_meet(corners: NDArray[Any], boxes: Iterable[Box]) -> NDArray[np.bool_]:
@@ -71,17 +74,7 @@ def within(corners: NDArray[Any], boxes: Iterable[Box]) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the levels and rows of a tree lie.
-
-    Attributes
-    ----------
-    items
-        The number of leaves.
-    node
-        The boxes in a node.
-    dtype
-        The type of the coordinates.
-    """
+    """Where levels and rows of a tree lie, by its leaves, boxes in a node and coordinates."""
 
     items: int
     node: int
@@ -102,19 +95,32 @@ class Layout:
         return self.levels[-1][1]
 
     @property
-    def width(self) -> int:
-        """The bytes of a box."""
-        return 4 * self.dtype.itemsize
-
-    @property
     def row_dtype(self) -> np.dtype[Any]:
         """The type of the rows."""
         return np.dtype("<u2" if self.boxes < MIN_WIDE_BOXES else "<u4")
 
     @property
+    def width(self) -> int:
+        """The bytes of a box."""
+        return 4 * self.dtype.itemsize
+
+    @property
+    def rows_offset(self) -> int:
+        """The byte at which the rows begin."""
+        return HEADER.size + self.boxes * self.width
+
+    @property
     def nbytes(self) -> int:
-        """The bytes of the whole tree."""
-        return HEADER.size + self.boxes * (self.width + self.row_dtype.itemsize)
+        """The bytes of all of the tree."""
+        return self.rows_offset + self.boxes * self.row_dtype.itemsize
+
+    def box_records(self, numbers: NDArray[np.int64]) -> Records:
+        """Select boxes to read."""
+        return HEADER.size, self.width, numbers
+
+    def row_records(self, numbers: NDArray[np.int64]) -> Records:
+        """Select rows to read, by leaf."""
+        return self.rows_offset, self.row_dtype.itemsize, numbers
 
 
 def layout(head: bytes) -> Layout:
@@ -133,17 +139,7 @@ def layout(head: bytes) -> Layout:
 
 @dataclass(frozen=True)
 class Leaves:
-    """Leaves of a tree.
-
-    Attributes
-    ----------
-    positions
-        Their positions among all leaves, ascending, int64, of shape (n,).
-    rows
-        Their rows, int64, of shape (n,).
-    corners
-        Their boxes, of shape (n, 4).
-    """
+    """Leaves of a tree: positions among all of them, rows, and boxes of shape (n, 4)."""
 
     positions: NDArray[np.int64]
     rows: NDArray[np.int64]
@@ -154,20 +150,11 @@ class Leaves:
 
 
 def search_tree(
-    tree: Layout, read: ReadBytes, boxes: Sequence[Box], max_leaves: int
+    tree: Layout, read: ReadRecords, boxes: Sequence[Box], max_leaves: int
 ) -> Leaves | None:
     """Find the leaves whose boxes meet one of `boxes`; None for more than `max_leaves`.
 
-    Parameters
-    ----------
-    tree
-        The tree's layout.
-    read
-        Reads bytes of the tree.
-    boxes
-        Rectangles.
-    max_leaves
-        The most leaves that are of use. Far more aren't even read.
+    Far more aren't even read.
     """
     empty = np.empty(0, dtype=np.int64)
     nothing = Leaves(empty, empty, np.empty((0, 4), dtype=tree.dtype))
@@ -175,20 +162,20 @@ def search_tree(
         return nothing
     # The levels above come together in one request, and the rows with the leaves' boxes.
     upper_start = next(start for start, _ in tree.levels if tree.boxes - start <= MAX_UPPER_BOXES)
-    upper = _gather(read, HEADER.size, tree.width, np.arange(upper_start, tree.boxes))
-    begin = HEADER.size + tree.boxes * tree.width
-    positions = np.zeros(1, dtype=np.int64)
-    rows = np.empty((0, 1), dtype=np.uint8)
+    begin, upper_bytes = upper_start * tree.width, (tree.boxes - upper_start) * tree.width
+    (upper,) = read([(HEADER.size + begin, upper_bytes, np.zeros(1, dtype=np.int64))])
+    upper = upper.view(f"V{tree.width}")
+    positions, rows = np.zeros(1, dtype=np.int64), np.empty(0, dtype=np.void)
     for level, (start, stop) in reversed([*enumerate(tree.levels[:-1])]):
         below = (positions[:, None] * tree.node + np.arange(tree.node)).ravel()
         below = below[below < stop - start]
         if start >= upper_start:
-            corners = upper[start - upper_start + below]
+            records = upper[start - upper_start + below]
         elif start:
-            corners = _gather(read, HEADER.size, tree.width, start + below)
+            (records,) = read([tree.box_records(start + below)])
         else:
-            corners, rows = _leaves(tree, read, below)
-        corners = corners.view(tree.dtype).reshape(-1, 4)
+            records, rows = read([tree.box_records(below), tree.row_records(below)])
+        corners = records.view(tree.dtype).reshape(-1, 4)
         meets = boxes_meet(corners, boxes)
         positions, corners = below[meets], corners[meets]
         if not len(positions):
@@ -198,42 +185,11 @@ def search_tree(
             return None
     if len(positions) > max_leaves:
         return None
-    if not upper_start:
-        rows = _gather(read, begin, tree.row_dtype.itemsize, positions)
-        meets = np.ones(len(positions), dtype=bool)
-    return Leaves(positions, rows[meets].view(tree.row_dtype).ravel().astype(np.int64), corners)
-
-
-def _leaves(
-    tree: Layout, read: ReadBytes, numbers: NDArray[np.int64]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Read the boxes and the rows of leaves, both as bytes, in one request."""
-    begin = HEADER.size + tree.boxes * tree.width
-    size = tree.row_dtype.itemsize
-    boxes, rows = _spans(HEADER.size, tree.width, numbers), _spans(begin, size, numbers)
-    buffers = read([*boxes, *rows])
-    return _records(buffers[: len(boxes)], tree.width), _records(buffers[len(boxes) :], size)
-
-
-def _gather(
-    read: ReadBytes, begin: int, size: int, numbers: NDArray[np.int64]
-) -> NDArray[np.uint8]:
-    """Read records of `size` bytes by their ascending numbers, of shape (n, size)."""
-    return _records(read(_spans(begin, size, numbers)), size)
-
-
-def _spans(begin: int, size: int, numbers: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """Byte ranges of records; adjacent ones are merged."""
-    cuts = np.flatnonzero(np.diff(numbers) > 1) + 1
-    firsts = numbers[np.concatenate([[0], cuts])]
-    lasts = numbers[np.concatenate([cuts - 1, [len(numbers) - 1]])]
-    starts, stops = begin + firsts * size, begin + (lasts + 1) * size
-    return list(zip(starts.tolist(), stops.tolist(), strict=True))
-
-
-def _records(buffers: Sequence[NDArray[np.uint8]], size: int) -> NDArray[np.uint8]:
-    data = buffers[0] if len(buffers) == 1 else np.concatenate(buffers)
-    return np.ascontiguousarray(data).reshape(-1, size)
+    if upper_start:
+        rows = rows[meets]
+    else:
+        (rows,) = read([tree.row_records(positions)])
+    return Leaves(positions, rows.view(tree.row_dtype).astype(np.int64), corners)
 
 
 def round_outward(corners: NDArray[np.float64]) -> NDArray[np.float32]:
@@ -264,15 +220,7 @@ def widen_boxes(boxes: Sequence[Box], dtype: np.dtype[Any]) -> list[Box]:
 
 
 def build(blocks: Iterable[NDArray[np.float32]], items: int) -> NDArray[np.uint8]:
-    """Build a tree and return its bytes.
-
-    Parameters
-    ----------
-    blocks
-        Rectangles of consecutive rows, each of shape (n, 4).
-    items
-        The number of rows.
-    """
+    """Build a tree of `items` rectangles, from blocks of shape (n, 4), and return its bytes."""
     from geoindex_rs import rtree  # type: ignore[attr-defined]
 
     builder = rtree.RTreeBuilder(items, limits().tree_node_boxes, "float32")
@@ -284,6 +232,5 @@ def build(blocks: Iterable[NDArray[np.float32]], items: int) -> NDArray[np.uint8
 def leaf_rows(tree: NDArray[np.uint8]) -> NDArray[np.int64]:
     """Read the row of each leaf from the bytes of a tree."""
     head = layout(tree[: HEADER.size].tobytes())
-    start = HEADER.size + head.boxes * head.width
-    stop = start + head.items * head.row_dtype.itemsize
-    return tree[start:stop].view(head.row_dtype).astype(np.int64)
+    stop = head.rows_offset + head.items * head.row_dtype.itemsize
+    return tree[head.rows_offset : stop].view(head.row_dtype).astype(np.int64)

@@ -7,42 +7,39 @@ search are read together.
 from __future__ import annotations
 
 import struct
-import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 import pyarrow as pa
-import zarr
 from numpy.typing import NDArray
 from zarr.core.sync import sync
 
 from l2view.errors import IngestError
 from l2view.index import rtree
-from l2view.index.candidates import Candidates, candidate_rows, max_candidates
+from l2view.index.candidates import Candidates
 from l2view.index.files import IndexFiles
-from l2view.index.rtree import Box
+from l2view.index.rtree import Box, Records
+from l2view.index.segments import Segment, Segments, read_segments
 from l2view.index.storage import (
     FOOTPRINTS,
     MAX_UNINDEXED,
-    SEGMENTS,
     TREES,
     Progress,
     chunk_values,
-    ignore_progress,
     put_bytes,
+    put_column,
     put_groups,
+    register_segment,
     remove,
     segment_path,
-    segments,
-    unindexed_rows,
 )
 from l2view.limits import limits
 from l2view.meta.chunks import Chunks, side_by_side
 from l2view.meta.decode import decode
 from l2view.meta.footprints import are_rectangles, bounds
-from l2view.meta.reader import RowReader, row_runs
+from l2view.meta.reader import RowReader, inverse_order, row_runs
 from l2view.meta.schema import Field, read_fields
 from l2view.stores.hierarchy import JSON, META, OWN, Hierarchy, join
 
@@ -51,19 +48,15 @@ COVERINGS = (("xmin", "ymin", "xmax", "ymax"), ("minx", "miny", "maxx", "maxy"))
 
 
 @dataclass(frozen=True)
-class Tree:
+class Tree(Segment):
     """The R-tree of some consecutive rows of a field of footprints.
 
     Attributes
     ----------
-    field
-        The footprints.
     bytes
         Its bytes as an array.
     layout
         The offsets of its levels and rows.
-    rows
-        The rows that it covers.
     copies
         The footprints in the order of its leaves, None where there is no copy.
     outward
@@ -72,10 +65,8 @@ class Tree:
         The fields that hold west, south, east and north of each footprint, if any do.
     """
 
-    field: Field
     bytes: Field
     layout: rtree.Layout
-    rows: range
     copies: Field | None
     outward: bool
     covering: tuple[str, ...]
@@ -83,36 +74,20 @@ class Tree:
     def leaves(self, chunks: Chunks, boxes: Sequence[Box], max_rows: int) -> rtree.Leaves | None:
         """Find the leaves that meet one of `boxes`, by row; None for more than `max_rows`."""
 
-        def read(spans: Sequence[tuple[int, int]]) -> list[NDArray[np.uint8]]:
-            return read_bytes(chunks, self.bytes, spans)
+        def read(records: Sequence[Records]) -> list[NDArray[np.void]]:
+            return _read_records(chunks, self.bytes, records)
 
         query_boxes = boxes if self.outward else rtree.widen_boxes(boxes, self.layout.dtype)
         leaves = rtree.search_tree(self.layout, read, query_boxes, max_rows)
         if leaves is None:
             return None
         leaves = leaves[np.argsort(leaves.rows)]
-        return leaves[leaves.rows < len(self.rows)]
+        leaves = leaves[leaves.rows < len(self.rows)]
+        return replace(leaves, rows=self.rows.start + leaves.rows)
 
 
-@dataclass(frozen=True)
-class Trees:
-    """The R-trees of a field of footprints.
-
-    Attributes
-    ----------
-    segments
-        The trees, each of the rows after those of its predecessor.
-    unindexed
-        Rows that they don't index, ascending, int64.
-    """
-
-    segments: tuple[Tree, ...]
-    unindexed: NDArray[np.int64]
-
-    @property
-    def tail(self) -> int:
-        """The first row that no tree covers."""
-        return self.segments[-1].rows.stop
+class Trees(Segments[Tree]):
+    """The R-trees of a field of footprints."""
 
     @cached_property
     def covering(self) -> tuple[str, ...]:
@@ -133,48 +108,41 @@ class Trees:
         None where they are too many for the index to be of use. Where the boxes are `filled`,
         those in them certainly do.
         """
-        max_rows = max_candidates(self.tail)
+        field = self.field
         leaves_by_tree = side_by_side(
-            lambda tree: tree.leaves(chunks, boxes, max_rows), self.segments
+            lambda tree: tree.leaves(chunks, boxes, self.max_candidates), self.segments
         )
         pairs = list(zip(self.segments, leaves_by_tree, strict=True))
-        row_sets = candidate_rows(
-            [tree.rows for tree in self.segments],
-            [None if leaves is None else tree.rows.start + leaves.rows for tree, leaves in pairs],
-            max_rows,
+        rows = self.matching_rows(
+            [None if leaves is None else leaves.rows for leaves in leaves_by_tree]
         )
-        if row_sets is None:
+        if rows is None:
             return None
-        is_inside = [
-            np.zeros(len(tree.rows), dtype=bool)
-            if leaves is None
-            else rtree.within(leaves.corners, boxes) & (filled and tree.outward)
-            for tree, leaves in pairs
-        ]
-        columns: dict[str, pa.Array] = {}
+        is_certain = np.concatenate(
+            [
+                np.zeros(len(tree.rows), dtype=bool)
+                if leaves is None
+                else rtree.within(leaves.corners, boxes) & (filled and tree.outward)
+                for tree, leaves in pairs
+            ]
+        )
         stored_copies = [
             (tree.copies, leaves.positions)
             for tree, leaves in pairs
             if tree.copies is not None and leaves is not None
         ]
+        values: list[pa.Array] = []
         if len(stored_copies) == len(self.segments) and not len(self.unindexed):
-            copies = pa.concat_arrays(
-                side_by_side(lambda copy: _values_at(chunks, *copy), stored_copies)
-            )
-            field = self.segments[0].field
-            columns[field.name] = copies
-            if with_covering:
-                corners = bounds(copies, field) + 0.0  # which makes 0.0 of -0.0
-                columns |= zip(self.covering, map(pa.array, corners.T), strict=True)
-        pruned_by = (f"R-tree of {self.segments[0].field.name}",)
-        rows, is_certain = np.concatenate(row_sets), np.concatenate(is_inside)
-        if filled and columns:
-            _mark_rectangles_that_meet(
-                is_certain, columns[self.segments[0].field.name], self.segments[0].field, boxes
-            )
+            values = side_by_side(lambda copy: _values_at(chunks, *copy), stored_copies)
+        candidates = self.candidates_at("R-tree", rows, values)
+        columns = dict(candidates.columns)
+        if columns and with_covering:
+            corners = bounds(columns[field.name], field) + 0.0  # which makes 0.0 of -0.0
+            columns |= zip(self.covering, map(pa.array, corners.T), strict=True)
+        if columns and filled:
+            _mark_rectangles_that_meet(is_certain, columns[field.name], field, boxes)
         certain = np.setdiff1d(rows[is_certain], self.unindexed, assume_unique=True)
-        rows = np.union1d(rows, self.unindexed)
-        return Candidates(rows, self.tail, columns, pruned_by=pruned_by, certain=certain)
+        return replace(candidates, columns=columns, certain=certain)
 
 
 def _mark_rectangles_that_meet(
@@ -188,25 +156,29 @@ def _mark_rectangles_that_meet(
     )
 
 
-def read_bytes(
-    chunks: Chunks, array: Field, spans: Sequence[tuple[int, int]]
-) -> list[NDArray[np.uint8]]:
-    """Read the bytes between starts and stops of a uint8 array, its chunks together."""
-    size = array.chunk_length
-    numbers = sorted(
-        {number for begin, end in spans for number in range(begin // size, -(-end // size))}
-    )
-    values = chunks.read([(array, number) for number in numbers], scanned=False)
-    chunk_bytes = {number: np.asarray(chunk) for number, chunk in zip(numbers, values, strict=True)}
-    slices = []
-    for start, stop in spans:
-        inside = range(start // size, -(-stop // size))
-        buffer = chunk_bytes[inside[0]]
-        if len(inside) > 1:
-            buffer = np.concatenate([chunk_bytes[number] for number in inside])
-        offset = inside[0] * size
-        slices.append(buffer[start - offset : stop - offset])
-    return slices
+def _read_records(
+    chunks: Chunks, array: Field, records: Sequence[Records]
+) -> list[NDArray[np.void]]:
+    """Read records of a uint8 array, its chunks together."""
+    length = array.chunk_length
+    is_needed = np.zeros(-(-array.length // length), dtype=bool)
+    for offset, size, numbers in records:
+        starts = offset + numbers * size
+        for step in (*range(0, size, length), size - 1):
+            is_needed[(starts + step) // length] = True
+    refs = [(array, number) for number in np.flatnonzero(is_needed).tolist()]
+    data = [np.asarray(chunk) for chunk in chunks.read(refs, scanned=False)]
+    buffer = data[0] if len(data) == 1 else np.concatenate(data)
+    # Chunks are next to each other in the buffer if they are in the array, so that records may
+    # cross them.
+    shifts = (np.cumsum(is_needed) - 1 - np.arange(len(is_needed))) * length
+    results = []
+    for offset, size, numbers in records:
+        starts = offset + numbers * size
+        # Each byte of the buffer begins a candidate.
+        windows = np.ndarray(len(buffer) - size + 1, f"V{size}", buffer, strides=(1,))
+        results.append(windows[starts + shifts[starts // length]])
+    return results
 
 
 def _values_at(chunks: Chunks, field: Field, positions: NDArray[np.int64]) -> pa.Array:
@@ -219,28 +191,14 @@ def _values_at(chunks: Chunks, field: Field, positions: NDArray[np.int64]) -> pa
     values = chunks.read([(field, number) for number in numbers.tolist()], scanned=False)
     inside = np.split(ascending % field.chunk_length, starts[1:])
     pieces = [chunk.take(pa.array(offsets)) for chunk, offsets in zip(values, inside, strict=True)]
-    inverse = np.empty_like(order)
-    inverse[order] = np.arange(len(order))
-    return pa.concat_arrays(pieces).take(pa.array(inverse))
+    return pa.concat_arrays(pieces).take(pa.array(inverse_order(order)))
 
 
 def read_trees(files: IndexFiles, field: Field) -> Trees | None:
     """Read the R-trees of a field of footprints, None where none is stored."""
-    base = _read_tree(files, field, 0)
-    if base is None:
-        return None
-    tree, metadata = base
-    paths = {rows: segment_path(field, rows.start) for rows in segments(metadata)}
     names = ("tree/zarr.json", "tree/c/0", "footprints/zarr.json")
-    files.fetch([join(path, name) for path in paths.values() for name in names])
-    trees = [tree]
-    for rows in paths:
-        segment = _read_tree(files, field, rows.start)
-        is_complete = segment is not None and len(segment[0].rows) >= len(rows)
-        if segment is None or not is_complete or rows.start != trees[-1].rows.stop:
-            break  # what isn't covered is scanned
-        trees.append(replace(segment[0], rows=rows))
-    return Trees(tuple(trees), unindexed_rows(metadata))
+    stored = read_segments(files, field, _read_tree, names)
+    return None if stored is None else Trees(*stored)
 
 
 def _paths(field: Field, first_row: int) -> tuple[str, str]:
@@ -278,7 +236,7 @@ def _read_tree(files: IndexFiles, field: Field, first_row: int) -> tuple[Tree, J
     covering = tuple(metadata.get("covering", ()))
     rows_covered = range(first_row, first_row + rows)
     outward = metadata.get("outward") is True
-    return Tree(field, array, layout, rows_covered, copies, outward, covering), metadata
+    return Tree(field, rows_covered, array, layout, copies, outward, covering), metadata
 
 
 def is_ours(document: JSON) -> bool:
@@ -287,26 +245,8 @@ def is_ours(document: JSON) -> bool:
     return metadata.get("outward") is True
 
 
-def build_tree(
-    hierarchy: Hierarchy, field: Field, progress: Progress = ignore_progress, begin: int = 0
-) -> list[int]:
-    """Write the R-tree of a field of footprints, and their copies in its order.
-
-    Parameters
-    ----------
-    hierarchy
-        A store that can be written to.
-    field
-        The footprints.
-    progress
-        See `Progress`.
-    begin
-        The first row that it covers; it covers all from there on.
-
-    Returns
-    -------
-    list of int
-        The rows that it doesn't index.
+def build_tree(hierarchy: Hierarchy, field: Field, progress: Progress, begin: int = 0) -> None:
+    """Write the R-tree of footprints, of all rows from `begin`, and copies of them in its order.
 
     Raises
     ------
@@ -314,7 +254,7 @@ def build_tree(
         Where too many values aren't footprints for an index.
     """
     chunks = Chunks(hierarchy.store)
-    unbounded_rows: list[NDArray[np.int64]] = []
+    unbounded_rows = [np.empty(0, dtype=np.int64)]
     nbytes = 0
 
     def blocks() -> Iterator[NDArray[np.float32]]:
@@ -330,8 +270,12 @@ def build_tree(
             yield rtree.round_outward(corners)
 
     tree = rtree.build(blocks(), field.length - begin)
-    unindexed = np.concatenate(unbounded_rows) if unbounded_rows else np.empty(0, dtype=np.int64)
-    _check_unindexed(unindexed, field)
+    unindexed = np.concatenate(unbounded_rows)
+    if len(unindexed) > MAX_UNINDEXED:
+        raise IngestError(
+            f'too many values of the field "{field.name}" aren\'t footprints for an index, '
+            f"{len(unindexed):,}; the first is that of idx {unindexed[0]}"
+        )
     rows = begin + rtree.leaf_rows(tree)
     path, copies_path = _paths(field, begin)
     # Where no commit holds them together, an old tree must not be read with new copies.
@@ -341,23 +285,14 @@ def build_tree(
         "rows": len(rows),
         "always": unindexed.tolist(),
         "outward": True,
-        "covering": list(covering_of(hierarchy, field, begin)),
+        "covering": list(_covering_of(hierarchy, field, begin)),
     }
     put_bytes(hierarchy, path, tree, {OWN: metadata})
-    if not begin:
-        remove(hierarchy, join(SEGMENTS, field.name))
-    return list(unindexed.tolist())
+    indexed = range(begin, field.length)
+    register_segment(hierarchy, join(TREES, field.name), indexed, unindexed.tolist())
 
 
-def _check_unindexed(unindexed: NDArray[np.int64], field: Field) -> None:
-    if len(unindexed) > MAX_UNINDEXED:
-        raise IngestError(
-            f'too many values of the field "{field.name}" aren\'t footprints for an index, '
-            f"{len(unindexed):,}; the first is that of idx {unindexed[0]}"
-        )
-
-
-def covering_of(hierarchy: Hierarchy, field: Field, begin: int = 0) -> tuple[str, ...]:
+def _covering_of(hierarchy: Hierarchy, field: Field, begin: int) -> tuple[str, ...]:
     """Find the fields that hold west, south, east and north of footprints, if any do.
 
     As in GeoParquet 1.1 ("covering"), under one of the usual names, of all rows from `begin`.
@@ -394,35 +329,24 @@ def _put_copies(
     """Write footprints in the order `rows`, in blocks that fit in memory."""
     put_groups(hierarchy, path)
     remove(hierarchy, path)
-    above, _, name = path.rpartition("/")
-    group = zarr.open_group(hierarchy.store, path=hierarchy.key(above), mode="a")
-    binary, chunk_rows = pa.types.is_binary(field.type), limits().copy_chunk_rows
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
-        array = group.create_array(
-            name,
-            shape=(len(rows),),
-            chunks=(chunk_rows,),
-            dtype="variable_length_bytes" if binary else "string",
-            attributes={"order": "of the leaves of the R-tree"},
-        )
+    is_binary, chunk_rows = pa.types.is_binary(field.type), limits().copy_chunk_rows
     block_count = max(1, -(-nbytes // limits().copy_bytes))
     step = -(-len(rows) // block_count // chunk_rows) * chunk_rows or chunk_rows
-    for start in range(0, len(rows), step):
-        block = rows[start : start + step]
-        order = np.argsort(block)
-        ascending = block[order]
-        pieces = []
-        for first_row, values in chunk_values(chunks, field, int(ascending[0])):
-            low, high = np.searchsorted(ascending, (first_row, first_row + len(values)))
-            if low < high:
-                pieces.append(values.take(pa.array(ascending[low:high] - first_row)))
-        inverse = np.empty_like(order)
-        inverse[order] = np.arange(len(order))
-        column = pa.chunked_array(pieces).cast(pa.large_binary() if binary else pa.large_string())
-        values = column.combine_chunks().take(pa.array(inverse)).fill_null(b"" if binary else "")
-        for offset in range(0, len(values), chunk_rows):
-            chunk = values[offset : offset + chunk_rows].to_numpy(zero_copy_only=False)
-            if not binary:
-                chunk = chunk.astype(np.dtypes.StringDType())
-            array[start + offset : start + offset + len(chunk)] = chunk
+
+    def blocks() -> Iterator[pa.Array]:
+        for start in range(0, len(rows), step):
+            block = rows[start : start + step]
+            order = np.argsort(block)
+            ascending = block[order]
+            pieces = []
+            for first_row, values in chunk_values(chunks, field, int(ascending[0])):
+                low, high = np.searchsorted(ascending, (first_row, first_row + len(values)))
+                if low < high:
+                    pieces.append(values.take(pa.array(ascending[low:high] - first_row)))
+            wide = pa.large_binary() if is_binary else pa.large_string()
+            column = pa.chunked_array(pieces).cast(wide).combine_chunks()
+            yield column.take(pa.array(inverse_order(order))).fill_null(b"" if is_binary else "")
+
+    attributes = {"order": "of the leaves of the R-tree"}
+    shape = (len(rows), chunk_rows)
+    put_column(hierarchy, path, field.type, blocks(), shape=shape, attributes=attributes)

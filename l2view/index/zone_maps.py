@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,19 +12,20 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 
 from l2view.index.indexes import Indexes
-from l2view.index.storage import (
-    ZONES,
-    Progress,
-    bytes_document,
-    ignore_progress,
-    put_groups,
-    to_json_bytes,
-)
+from l2view.index.storage import ZONES, Progress, put_buffers, put_groups
 from l2view.meta.chunks import Chunks
 from l2view.meta.decode import as_field_array
 from l2view.meta.schema import Field, read_fields
-from l2view.meta.zones import Zone, Zones, is_orderable, merge_zones, zone_of, zones_of
-from l2view.stores.hierarchy import META, Hierarchy, join, put_values
+from l2view.meta.zones import (
+    Zone,
+    Zones,
+    chunks_of,
+    is_orderable,
+    merge_zones,
+    zone_of,
+    zones_of,
+)
+from l2view.stores.hierarchy import META, Hierarchy, join
 
 
 def has_zones(field: Field) -> bool:
@@ -32,47 +33,32 @@ def has_zones(field: Field) -> bool:
     return field.geometry is not None or is_orderable(field.type)
 
 
-def put_zones(hierarchy: Hierarchy, zone_maps: Iterable[Zones]) -> None:
-    """Write zone maps."""
-    documents: dict[str, bytes] = {}
-    chunks: dict[str, bytes] = {}
-    for zones in zone_maps:
-        buffer = zones.to_bytes()
-        path = hierarchy.key(join(ZONES, zones.field.name))
-        documents[f"{path}/zarr.json"] = to_json_bytes(bytes_document(len(buffer), len(buffer)))
-        chunks[f"{path}/c/0"] = buffer
-    if documents:
+def _put_zones(hierarchy: Hierarchy, zone_maps: Sequence[Zones]) -> None:
+    if zone_maps:
         put_groups(hierarchy, join(ZONES, "field"))
-    put_values(hierarchy.store, documents)
-    put_values(hierarchy.store, chunks)
+    buffers = {join(ZONES, zones.field.name): zones.to_bytes() for zones in zone_maps}
+    put_buffers(hierarchy, buffers)
 
 
-def build_zones(hierarchy: Hierarchy, first: int = 0, progress: Progress = ignore_progress) -> None:
+def build_zones(
+    hierarchy: Hierarchy, first: int = 0, progress: Progress = lambda rows: None
+) -> None:
     """Write the zone maps of the chunks that hold the row `first` and all after it.
 
-    Parameters
-    ----------
-    hierarchy
-        A store that can be written to.
-    first
-        A row; the zones of chunks before it are kept.
-    progress
-        See `Progress`.
+    The zones of chunks before it are kept.
     """
     fields, _ = sync(read_fields(hierarchy, META))
     indexes, chunks = Indexes(hierarchy), Chunks(hierarchy.store)
-    written = []
-    for field in fields:
-        if not has_zones(field):
-            continue
-        begin = first // field.chunk_length
+    zone_maps = []
+    for field in filter(has_zones, fields):
         zones = []
-        for number in range(begin, -(-field.length // field.chunk_length)):
-            rows = min(field.length - number * field.chunk_length, field.chunk_length)
+        numbers = chunks_of(field, range(first, field.length))
+        for number in numbers:
+            rows = field.rows_in_chunk(number)
             zones.append(zone_of(field, chunks.read([(field, number)])[0][:rows]))
             progress(rows)
-        written.append(_replace_from(indexes.zones(field), field, begin, zones, field.length))
-    put_zones(hierarchy, written)
+        zone_maps.append(_replace_from(indexes.zones(field), field, numbers.start, zones))
+    _put_zones(hierarchy, zone_maps)
 
 
 def extend_zones(
@@ -106,33 +92,29 @@ def extend_zones(
         if values is None or not len(values):
             zone_maps.extend([stored] if stored is not None else [])
             continue
-        begin, length = start // field.chunk_length, field.chunk_length
-        column = as_field_array(values, field)
+        length, column = field.chunk_length, as_field_array(values, field)
+        numbers = chunks_of(field, range(start, field.length))
         zones: list[Zone | None] = []
-        for number in range(begin, -(-field.length // length)):
+        for number in numbers:
             chunk_rows = slice(max(number * length - start, 0), (number + 1) * length - start)
             zones.append(zone_of(field, column[chunk_rows]))
         if start % length:  # of the rows before, in the first of the chunks
-            before = None if stored is None else stored.chunk_zone(begin * length, start)
-            zones[0] = None if before is None or zones[0] is None else merge_zones(before, zones[0])
-        zone_maps.append(_replace_from(stored, field, begin, zones, field.length))
-    put_zones(hierarchy, zone_maps)
+            before = None if stored is None else stored.chunk_zone(numbers.start * length, start)
+            zones[0] = None if before is None else merge_zones(field, [before, zones[0]])
+        zone_maps.append(_replace_from(stored, field, numbers.start, zones))
+    _put_zones(hierarchy, zone_maps)
 
 
 def _replace_from(
-    stored: Zones | None, field: Field, begin: int, zones: Sequence[Zone | None], rows: int
+    stored: Zones | None, field: Field, begin: int, zones: Sequence[Zone | None]
 ) -> Zones:
     """Join the stored zones before the chunk `begin` and `zones` from there on."""
-    unknown_zones: list[Zone | None] = [None] * begin
-    new = zones_of(field, zones, rows).table
+    # A chunk that isn't covered to its end is one of which nothing is known.
+    complete = 0 if stored is None else min(begin, stored.rows // field.chunk_length)
+    new = zones_of(field, [*([None] * (begin - complete)), *zones], field.length)
     if stored is None:
-        before = zones_of(field, unknown_zones, 0).table
-    else:
-        # A chunk that isn't covered to its end is one of which nothing is known.
-        complete = min(begin, stored.rows // field.chunk_length)
-        gap = zones_of(field, unknown_zones[complete:], 0).table
-        before = pa.concat_tables([stored.table.slice(0, complete), gap])
-    return Zones(field, rows, pa.concat_tables([before, new]))
+        return new
+    return Zones(field, new.rows, pa.concat_tables([stored.table[:complete], new.table]))
 
 
 def _widen(stored: Zones, rows: NDArray[np.int64], values: NDArray[Any]) -> Zones:
@@ -140,16 +122,14 @@ def _widen(stored: Zones, rows: NDArray[np.int64], values: NDArray[Any]) -> Zone
     field = stored.field
     column = as_field_array(values, field)
     numbers = rows // field.chunk_length
-    replaced: list[int] = []
-    zones: list[Zone | None] = []
+    zones: dict[int, Zone] = {}
     for number in np.unique(numbers).tolist():
         start = number * field.chunk_length
         old = stored.chunk_zone(start, min(start + field.chunk_length, stored.rows))
         if old is not None:
             new = zone_of(field, column.filter(pa.array(numbers == number)))
-            replaced.append(number)
-            zones.append(merge_zones(old, new))
+            zones[number] = merge_zones(field, [old, new])
     order = np.arange(len(stored.table))
-    order[replaced] = len(order) + np.arange(len(replaced))
-    combined = pa.concat_tables([stored.table, zones_of(field, zones, 0).table])
+    order[list(zones)] = len(order) + np.arange(len(zones))
+    combined = pa.concat_tables([stored.table, zones_of(field, [*zones.values()], 0).table])
     return Zones(field, stored.rows, combined.take(pa.array(order)))

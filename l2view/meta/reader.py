@@ -128,9 +128,8 @@ class RowReader:
         table = pa.Table.from_batches(self.read_grouped(selections, names), self.schema(names))
         if np.array_equal(ascending, rows):
             return table
-        position = np.empty_like(order)
-        position[order] = np.arange(len(order))
-        columns = [_take(column, pa.array(position)) for column in table.columns]
+        positions = pa.array(inverse_order(order))
+        columns = [_take(column, positions) for column in table.columns]
         return pa.table(columns, schema=table.schema)
 
     def runs_at_once(self, names: Sequence[str]) -> int:
@@ -158,6 +157,13 @@ class RowReader:
                 L2ViewWarning,
             )
         return mask_rows(column, bad)
+
+
+def inverse_order(order: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Positions that undo a permutation."""
+    positions = np.empty_like(order)
+    positions[order] = np.arange(len(order))
+    return positions
 
 
 def row_runs(fields: Mapping[str, Field], begin: int = 0) -> Iterator[range]:

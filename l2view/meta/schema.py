@@ -88,6 +88,10 @@ class Field:
         """The number of rows in a chunk, at least 1."""
         return max(1, int(self.document["chunk_grid"]["configuration"]["chunk_shape"][0]))
 
+    def rows_in_chunk(self, number: int) -> int:
+        """Count the rows of a chunk that lie inside the field."""
+        return min(self.length - number * self.chunk_length, self.chunk_length)
+
     @property
     def attributes(self) -> JSON:
         """The array's own attributes."""

@@ -1,8 +1,7 @@
 """Zone maps: the least and the greatest value of each chunk of a field.
 
-A scan leaves out the chunks in which a condition can't hold. Which those are is Arrow's to say:
-each run of rows is a fragment of a `pyarrow.dataset` with what is known of it as its guarantee,
-and Arrow simplifies a filter by that.
+A scan leaves out the chunks in which a condition can't hold, which Arrow decides: each run of
+rows is a fragment of a `pyarrow.dataset` with what is known of it as its guarantee.
 """
 
 from __future__ import annotations
@@ -71,13 +70,13 @@ def zone_of(field: Field, values: pa.Array) -> Zone:
     return Zone(low, high, values.null_count)
 
 
-def zone_of_bounds(corners: NDArray[np.float64]) -> Zone:
-    """Zone of footprints with these bounds, of shape (n, 4)."""
-    is_valid = ~np.isnan(corners[:, 0])
-    nulls = int(len(corners) - is_valid.sum())
-    if nulls == len(corners):
-        return Zone((np.nan,) * 4, None, nulls)
-    least, most = corners[is_valid, :2].min(axis=0), corners[is_valid, 2:].max(axis=0)
+def zone_of_bounds(corners: NDArray[np.float64], nulls: int | None = None) -> Zone:
+    """Zone of footprints with these bounds, of shape (n, 4); by default NaN counts as NULL."""
+    with np.errstate(invalid="ignore"):
+        least = np.fmin.reduce(corners[:, :2], axis=0, initial=np.nan)
+        most = np.fmax.reduce(corners[:, 2:], axis=0, initial=np.nan)
+    if nulls is None:
+        nulls = int(np.isnan(corners[:, 0]).sum())
     return Zone((*least.tolist(), *most.tolist()), None, nulls)
 
 
@@ -97,21 +96,9 @@ def _next(char: str) -> str:
     return chr(0xE000 if 0xD800 <= code <= 0xDFFF else code)
 
 
-def merge_zones(a: Zone, b: Zone) -> Zone:
-    """Merge the zones of two runs of rows of a field."""
-    nulls = a.nulls + b.nulls
-    if isinstance(a.low, tuple):
-        with np.errstate(invalid="ignore"):
-            least = np.fmin(a.low, b.low)[:2]
-            most = np.fmax(a.low, b.low)[2:]
-        return Zone((*least.tolist(), *most.tolist()), None, nulls)
-    if not a.low.is_valid or not b.low.is_valid:
-        valid = a if a.low.is_valid else b
-        return Zone(valid.low, valid.high, nulls)
-    low = pc.min(pa.array([a.low, b.low]))
-    if not a.high.is_valid or not b.high.is_valid:
-        return Zone(low, pa.scalar(None, a.high.type), nulls)
-    return Zone(low, pc.max(pa.array([a.high, b.high])), nulls)
+def merge_zones(field: Field, zones: Sequence[Zone | None]) -> Zone:
+    """Merge the zones of some rows of a field."""
+    return zones_of(field, zones, 0).merge(range(len(zones)))
 
 
 @dataclass(frozen=True)
@@ -160,28 +147,27 @@ class Zones:
         inside = rows.stop <= self.rows and chunks.stop <= len(self.nulls)
         # Of a chunk that has grown since, what is known holds for its first rows alone.
         needed = min(chunks.stop * self.field.chunk_length, self.field.length)
-        return bool(inside and needed <= self.rows and (self.nulls[_slice(chunks)] >= 0).all())
+        return bool(
+            inside and needed <= self.rows and (self.nulls[chunks.start : chunks.stop] >= 0).all()
+        )
 
     def zone(self, rows: range) -> Zone | None:
         """Zone of `rows`, None where they aren't covered."""
-        if not self.covers(rows):
-            return None
-        chunks = chunks_of(self.field, rows)
-        if len(chunks) == 1:
-            return self._zone_at(chunks[0])
-        window = _slice(chunks)
-        nulls = int(self.nulls[window].sum())
+        return self.merge(chunks_of(self.field, rows)) if self.covers(rows) else None
+
+    def merge(self, chunks: range) -> Zone:
+        """Zone of covered chunks."""
+        window = slice(chunks.start, chunks.stop)
+        total = int(self.nulls[window].sum())
         if self.field.geometry is not None:
-            corners = self.corners[window]
-            if np.isnan(corners).all():
-                return Zone((np.nan,) * 4, None, nulls)
-            least, most = np.nanmin(corners[:, :2], axis=0), np.nanmax(corners[:, 2:], axis=0)
-            return Zone((*least.tolist(), *most.tolist()), None, nulls)
+            return zone_of_bounds(self.corners[window], total)
         lows, highs = self.lows[window], self.highs[window]
-        # A chunk without an upper bound, but with values, leaves the whole without one.
+        if len(chunks) == 1:
+            return Zone(lows[0], highs[0], total)
+        # A chunk without an upper bound, but with values, leaves all of them without one.
         open_ended = (highs.is_null().to_numpy(False) & lows.is_valid().to_numpy(False)).any()
         high = pa.scalar(None, highs.type) if open_ended else pc.max(highs)
-        return Zone(pc.min(lows), high, nulls)
+        return Zone(pc.min(lows), high, total)
 
     def chunk_zone(self, start: int, stop: int) -> Zone | None:
         """Zone of the chunk that begins at the row `start`, up to `stop`.
@@ -191,23 +177,21 @@ class Zones:
         number = start // self.field.chunk_length
         if self.rows < stop or number >= len(self.nulls) or self.nulls[number] < 0:
             return None
-        return self._zone_at(number)
-
-    def _zone_at(self, number: int) -> Zone:
-        """Zone of a chunk that is covered."""
-        nulls = int(self.nulls[number])
-        if self.field.geometry is not None:
-            return Zone(tuple(self.corners[number].tolist()), None, nulls)
-        return Zone(self.lows[number], self.highs[number], nulls)
+        return self.merge(range(number, number + 1))
 
     def to_bytes(self) -> bytes:
         """Encode them as an Arrow IPC stream whose metadata has the number of rows."""
         metadata = {"rows": str(self.rows), "chunk_length": str(self.field.chunk_length)}
-        table = self.table.combine_chunks().replace_schema_metadata(metadata)
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table)
-        return bytes(sink.getvalue())
+        return to_ipc(self.table, metadata)
+
+
+def to_ipc(table: pa.Table, metadata: Mapping[str, str]) -> bytes:
+    """Encode a table, with its metadata, as an Arrow IPC stream."""
+    table = table.combine_chunks().replace_schema_metadata(metadata)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
 
 
 def chunks_of(field: Field, rows: range) -> range:
@@ -215,24 +199,26 @@ def chunks_of(field: Field, rows: range) -> range:
     return range(rows.start // field.chunk_length, -(-rows.stop // field.chunk_length))
 
 
-def _slice(numbers: range) -> slice:
-    return slice(numbers.start, numbers.stop)
+def _schema(field: Field) -> pa.Schema:
+    """Columns of a field's zones."""
+    kind = field.type if field.geometry is None else pa.float64()
+    ends = ("low", "high") if field.geometry is None else BOUNDS
+    return pa.schema({**dict.fromkeys(ends, kind), "nulls": pa.int64()}.items())
 
 
 def zones_of(field: Field, zones: Sequence[Zone | None], rows: int) -> Zones:
     """Collect the zones of a field's first chunks, None for a chunk that is unknown."""
-    nulls = pa.array([None if zone is None else zone.nulls for zone in zones], pa.int64())
-    if field.geometry is not None:
-        nothing = (np.nan,) * 4
-        lows = [nothing if zone is None else zone.low for zone in zones]
-        corners = np.array(lows, dtype=np.float64).reshape(-1, 4)
-        columns = {name: pa.array(corners[:, i]) for i, name in enumerate(BOUNDS)}
-        return Zones(field, rows, pa.table({**columns, "nulls": nulls}))
-    low, high = (
-        pa.array([None if zone is None else getattr(zone, end) for zone in zones], field.type)
-        for end in ("low", "high")
-    )
-    return Zones(field, rows, pa.table({"low": low, "high": high, "nulls": nulls}))
+    columns: list[Any]
+    if field.geometry is None:
+        columns = [
+            [None if zone is None else getattr(zone, end) for zone in zones]
+            for end in ("low", "high")
+        ]
+    else:
+        corners = [(np.nan,) * 4 if zone is None else zone.low for zone in zones]
+        columns = [*np.array(corners, dtype=np.float64).reshape(-1, 4).T]
+    columns.append([None if zone is None else zone.nulls for zone in zones])
+    return Zones(field, rows, pa.table(columns, schema=_schema(field)))
 
 
 def from_bytes(field: Field, buffer: bytes) -> Zones | None:
@@ -241,18 +227,12 @@ def from_bytes(field: Field, buffer: bytes) -> Zones | None:
     metadata = table.schema.metadata
     if int(metadata[b"chunk_length"]) != field.chunk_length:
         return None
-    names = ("low", "high") if field.geometry is None else BOUNDS
-    if not {*names, "nulls"} <= set(table.schema.names):
+    schema = _schema(field)
+    try:  # of integers that became floats since
+        table = table.select(schema.names).cast(schema)
+    except (KeyError, pa.ArrowException):
         return None
-    if field.geometry is None and table.schema.field("low").type != field.type:
-        try:  # of integers that became floats since
-            extremes = [table.column(name).cast(field.type) for name in names]
-        except pa.ArrowInvalid:
-            return None
-        table = pa.table(
-            dict(zip((*names, "nulls"), [*extremes, table.column("nulls")], strict=True))
-        )
-    return Zones(field, int(metadata[b"rows"]), table.replace_schema_metadata(None))
+    return Zones(field, int(metadata[b"rows"]), table)
 
 
 def guarantee(field: Field, zone: Zone) -> pc.Expression | None:
@@ -275,14 +255,9 @@ def guarantee(field: Field, zone: Zone) -> pc.Expression | None:
 def runs_of(schema: pa.Schema, guarantees: Mapping[int, pc.Expression | None]) -> pads.Dataset:
     """Make runs of rows the fragments of a dataset, so that Arrow can prune them.
 
-    Parameters
-    ----------
-    schema
-        The table's schema.
-    guarantees
-        What holds for every row of a run, by its number; None where nothing is known.
+    `guarantees` are what holds for every row of a run, by its number; None where nothing is known.
     """
-    ipc, files = pads.IpcFileFormat(), pyarrow.fs.LocalFileSystem()
+    files, ipc = pyarrow.fs.LocalFileSystem(), pads.IpcFileFormat()
     fragments = [
         ipc.make_fragment(str(number), files, partition_expression=expression)
         for number, expression in guarantees.items()

@@ -274,7 +274,7 @@ def covered(repository: icechunk.Repository, name: str) -> list[tuple[int, int]]
         return [(part.rows.start, part.rows.stop) for part in trees.segments]
     ordered = indexes.sorted_index(field)
     assert ordered is not None
-    return [(part.row_range.start, part.row_range.stop) for part in ordered.segments]
+    return [(part.rows.start, part.rows.stop) for part in ordered.segments]
 
 
 def test_rows_are_taken_into_indexes_few_times(tmp_path: Path, few: None) -> None:

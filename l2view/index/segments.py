@@ -1,0 +1,122 @@
+"""The segments of an index: one covers the first rows of a field, others those that came later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from l2view.index.candidates import Candidates
+from l2view.index.files import IndexFiles
+from l2view.index.storage import segment_path, segment_ranges
+from l2view.limits import limits
+from l2view.meta.schema import Field
+from l2view.stores.hierarchy import JSON, join
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The index of some consecutive rows.
+
+    Attributes
+    ----------
+    field
+        The field.
+    rows
+        The rows that it covers.
+    """
+
+    field: Field
+    rows: range
+
+
+@dataclass(frozen=True)
+class Segments[S: Segment]:
+    """The indexes of a field.
+
+    Attributes
+    ----------
+    segments
+        The indexes, each of the rows after those of its predecessor.
+    unindexed
+        Rows that they leave out, ascending, int64.
+    """
+
+    segments: tuple[S, ...]
+    unindexed: NDArray[np.int64]
+
+    @property
+    def field(self) -> Field:
+        """The field."""
+        return self.segments[0].field
+
+    @property
+    def tail(self) -> int:
+        """The first row that no index covers."""
+        return self.segments[-1].rows.stop
+
+    @property
+    def max_candidates(self) -> int:
+        """The most candidates for which an index is of use."""
+        return self.tail // limits().scan_fraction
+
+    def matching_rows(
+        self, matches: Sequence[NDArray[np.int64] | None]
+    ) -> NDArray[np.int64] | None:
+        """Concatenate the rows that each segment found; None where they are too many to be of use.
+
+        None for a segment means too many, then all rows of a small one are.
+        """
+        sets = []
+        for segment, rows in zip(self.segments, matches, strict=True):
+            if rows is None and len(segment.rows) > self.max_candidates:
+                return None
+            sets.append(np.arange(segment.rows.start, segment.rows.stop) if rows is None else rows)
+        return None if sum(map(len, sets)) > self.max_candidates else np.concatenate(sets)
+
+    def candidates_at(
+        self, kind: str, rows: NDArray[np.int64], values: Sequence[pa.Array]
+    ) -> Candidates:
+        """Make candidates of rows and of the field's values at them, if each segment has some."""
+        columns = {}
+        if len(values) == len(self.segments) and not len(self.unindexed):
+            columns[self.field.name] = pa.concat_arrays(values)
+        rows = np.union1d(rows, self.unindexed)
+        return Candidates(rows, self.tail, columns, pruned_by=(f"{kind} of {self.field.name}",))
+
+
+def read_segments[S: Segment](
+    files: IndexFiles,
+    field: Field,
+    read: Callable[[IndexFiles, Field, int], tuple[S, JSON] | None],
+    names: Sequence[str],
+) -> tuple[tuple[S, ...], NDArray[np.int64]] | None:
+    """Read the segments of an index and the rows that they leave out, None where none is stored.
+
+    Parameters
+    ----------
+    files
+        What is stored of indexes.
+    field
+        The field.
+    read
+        Reads the segment that begins at a row, and the metadata beside it.
+    names
+        The files of a segment to fetch together.
+    """
+    base = read(files, field, 0)
+    if base is None:
+        return None
+    segments, metadata = [base[0]], base[1]
+    ranges = segment_ranges(metadata)
+    files.fetch([join(segment_path(field, r.start), name) for r in ranges for name in names])
+    for rows in ranges:
+        segment = read(files, field, rows.start)
+        is_complete = segment is not None and segment[0].rows.stop >= rows.stop
+        if segment is None or not is_complete or rows.start != segments[-1].rows.stop:
+            break  # what isn't covered is scanned
+        segments.append(replace(segment[0], rows=rows))
+    return tuple(segments), np.array(metadata.get("always", ()), dtype=np.int64)
