@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import batched
 from typing import Any
@@ -21,13 +20,12 @@ from xarray.backends.common import BackendArray
 from xarray.backends.zarr import ZarrArrayWrapper, _compact_chunk_sizes
 from xarray.conventions import decode_cf_variables
 from xarray.core import indexing
-from zarr import AsyncArray
-from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.core.sync import sync
 from zarr.storage import StorePath
 
 from l2view.arrays.cf import xarray_attributes
 from l2view.arrays.dtypes import native_dtype
+from l2view.granules.reader import open_array
 from l2view.stores.hierarchy import JSON, join
 from l2view.virtual.store import ViewStore
 from l2view.virtual.tree import Tree
@@ -42,8 +40,8 @@ def datatree(store: ViewStore, chunks: Any = None) -> xr.DataTree:
     `chunks` are as for `xarray.open_datatree`; the root's fields are in memory either way.
     """
     datasets = {"/": fields_dataset(store.tree)}
-    for group in sync(_read_groups(store)):
-        datasets[group.path] = _group_dataset(store, group)
+    for path, nodes in sync(_read_groups(store)).items():
+        datasets[path] = _group_dataset(store, path, *nodes)
     if chunks is not None:
         # Dask's own name for an array would be a hash of the whole view, for each of them.
         token = uuid.uuid4().hex
@@ -95,55 +93,35 @@ def fields_dataset(tree: Tree) -> xr.Dataset:
     return xr.decode_cf(xr.Dataset(variables, attrs=tree.root["attributes"]))
 
 
-@dataclass(frozen=True)
-class _Group:
-    """A group's path, attributes, and the documents of its arrays."""
-
-    path: str
-    attributes: JSON
-    arrays: dict[str, JSON]
-
-
-async def _read_groups(store: ViewStore) -> list[_Group]:
-    """Return every group of every granule, parents before children."""
-    result: list[_Group] = []
+async def _read_groups(store: ViewStore) -> dict[str, tuple[JSON, dict[str, JSON]]]:
+    """Return each group's attributes and its arrays' documents, parents before children."""
+    groups: dict[str, tuple[JSON, dict[str, JSON]]] = {}
     for batch in batched(store.tree.granules.names.to_pylist(), CONCURRENCY):
         level = list(batch)
         while level:
-            groups, level = await _read_level(store, level)
-            result.extend(groups)
-    return result
+            documents = await store.shape.documents(level)
+            names = await asyncio.gather(*map(store.shape.names, level))
+            pairs = zip(level, documents, strict=True)
+            groups |= {path: (node["attributes"], {}) for path, node in pairs if node is not None}
+            children = [(path, n) for path, below in zip(level, names, strict=True) for n in below]
+            level = []
+            nodes = await store.shape.documents([join(*child) for child in children])
+            for (path, name), node in zip(children, nodes, strict=True):
+                if node is not None and node["node_type"] == "group":
+                    level.append(join(path, name))
+                elif node is not None:
+                    groups[path][1][name] = node
+    return groups
 
 
-async def _read_level(store: ViewStore, paths: list[str]) -> tuple[list[_Group], list[str]]:
-    """Read the groups at `paths` with their arrays; also return the paths of their groups."""
-    documents = await store.shape.documents(paths)
-    names = await asyncio.gather(*(store.shape.names(path) for path in paths))
-    children = [
-        join(path, name) for path, below in zip(paths, names, strict=True) for name in below
-    ]
-    nodes = iter(await store.shape.documents(children))
-    groups, nested = [], []
-    for path, document, below in zip(paths, documents, names, strict=True):
-        arrays: dict[str, JSON] = {}
-        for name in below:
-            node = next(nodes)
-            if node is not None and node["node_type"] == "array":
-                arrays[name] = node
-            elif node is not None:
-                nested.append(join(path, name))
-        if document is not None:
-            groups.append(_Group(path, document["attributes"], arrays))
-    return groups, nested
-
-
-def _group_dataset(store: ViewStore, group: _Group) -> xr.Dataset:
+def _group_dataset(
+    store: ViewStore, path: str, attributes: JSON, arrays: Mapping[str, JSON]
+) -> xr.Dataset:
     """Return one group as a Dataset, decoded as xarray's own Zarr backend decodes it."""
     variables = {
-        name: _variable(store, join(group.path, name), document)
-        for name, document in group.arrays.items()
+        name: _variable(store, join(path, name), document) for name, document in arrays.items()
     }
-    attributes = {n: v for n, v in group.attributes.items() if not n.lower().startswith("_nc")}
+    attributes = {n: v for n, v in attributes.items() if not n.lower().startswith("_nc")}
     decoded, other_attributes, coordinates = decode_cf_variables(variables, attributes)
     dataset = xr.Dataset(decoded, attrs=other_attributes)
     return dataset.set_coords(coordinates.intersection(decoded))
@@ -191,9 +169,7 @@ class LazyArray(BackendArray):
     @cached_property
     def zarr(self) -> zarr.Array[Any]:
         """The array as zarr has it."""
-        metadata = ArrayV3Metadata.from_dict(dict(self.document))
-        array = AsyncArray(metadata=metadata, store_path=StorePath(self.store, self.path))
-        return zarr.Array(array)
+        return zarr.Array(open_array(StorePath(self.store, self.path), self.document))
 
     @cached_property
     def _array(self) -> ZarrArrayWrapper:

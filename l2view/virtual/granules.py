@@ -162,17 +162,17 @@ class Granules:
         return self._table
 
     @property
-    def fields(self) -> list[str]:
-        """The names of the row number and the selected fields."""
-        if self._table is None and self.origin is not None:
-            return [ROW, *self.origin.fields]
-        return list(self.table.schema.names)
-
-    @property
     def schema(self) -> pa.Schema:
         """The row number and the selected fields, as Arrow has them."""
-        source = self.table if self._table is not None or self.origin is None else self.origin.meta
-        return pa.schema([source.schema.field(name) for name in self.fields])
+        if self.origin is None:
+            return self.table.schema
+        names = [ROW, *self.origin.fields]
+        return pa.schema([self.origin.meta.schema.field(name) for name in names])
+
+    @property
+    def fields(self) -> list[str]:
+        """The names of the row number and the selected fields."""
+        return list(self.schema.names)
 
     @property
     def all_fields(self) -> pa.Schema:
@@ -260,18 +260,8 @@ def granules_from(
 ) -> Granules:
     """Return the granules that a search found.
 
-    Parameters
-    ----------
-    rows
-        Row numbers, the selected fields, ``id`` where there is one, and the locating fields.
-    fields
-        The selected fields.
-    locating
-        The fields that a layout locates granules by.
-    origin
-        Where the fields can be read again, None where they may change.
-    later
-        Whether the fields are read from the origin when they are needed, and aren't in `rows`.
+    The `rows` have the row number, ``id`` where there is one, the `locating` fields, and, unless
+    they are read from the `origin` `later`, the selected `fields`.
     """
     ids = rows.column("id") if "id" in rows.schema.names else None
     names = group_names(rows.column(ROW), ids, {ROW, *fields})
@@ -283,19 +273,10 @@ def granules_from(
 def group_names(
     rows: pa.ChunkedArray, ids: pa.ChunkedArray | None, reserved: set[str]
 ) -> pa.LargeStringArray:
-    """Return a name for each granule's group.
+    """Return a name for each granule's group, but for the `reserved` ones of root arrays.
 
     They are the ids, with ``_`` for what can't stand in a path; or the row numbers, where
-    there are no ids, they are bytes, two are alike, or one is `reserved`.
-
-    Parameters
-    ----------
-    rows
-        Row numbers, of shape (n,).
-    ids
-        Ids, of shape (n,), None where there are none.
-    reserved
-        Names of the view's root arrays.
+    there are no ids, they are bytes, two are alike, or one is reserved.
     """
     texts = None if ids is None or pa.types.is_binary(ids.type) else ids.cast(pa.large_string())
     if texts is not None and texts.null_count == 0:

@@ -8,40 +8,26 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 from zarr.core.sync import sync
 
-from l2view.arrays.cf import (
-    BOUNDS,
-    PACKING,
-    RANGES,
-    SCALING,
-    TIMES,
-    Packing,
-    is_time,
-    meaning_of,
-)
+from l2view.arrays.cf import BOUNDS, PACKING, RANGES, SCALING, TIMES, Packing, is_time, meaning_of
 from l2view.arrays.dtypes import common_dtype, native_dtype
 from l2view.arrays.encoding import ArrayEncoding
 from l2view.errors import L2ViewWarning, MissingGranuleWarning, ShapeError, warn
 from l2view.granules.profile import with_leading_axis
 from l2view.granules.table import ArrayTable, GranuleTable, find_variants, shared_attributes
-from l2view.stores.hierarchy import JSON, join
+from l2view.stores.hierarchy import JSON, join, parents
 from l2view.text import first_line, join_names, unknown_name
 from l2view.virtual.fields import DIMENSION, free_name
 from l2view.virtual.join_array import JoinedArray
 from l2view.virtual.join_conflicts import MemberArrays, dimension_conflicts
-from l2view.virtual.join_shape import (
-    NO_ROWS,
-    JoinedGroup,
-    JoinedView,
-    JoinOptions,
-    field_names,
-)
+from l2view.virtual.join_shape import NO_ROWS, JoinedGroup, JoinedView, JoinOptions, field_names
 from l2view.virtual.tree import Tree
 
 TITLES = (
@@ -63,10 +49,7 @@ MAX_PROBLEMS = 6
 def plan_join(tree: Tree, options: JoinOptions) -> JoinedView:
     """Plan how the granules of a tree are joined, reading none of their values.
 
-    Raises
-    ------
-    ShapeError
-        Where they can't be: naming granules that differ, in what, and what else can be done.
+    A `ShapeError` names granules that differ, in what, and what else can be done.
     """
     fields = tree.granules.fields
     if options.layout == "stack" and options.dim not in (None, DIMENSION, *fields):
@@ -90,13 +73,8 @@ def plan_join(tree: Tree, options: JoinOptions) -> JoinedView:
     groups = [planner.group(members) for members in structures]
     planner.raise_problems()
     names = _group_names(tree, groups)
-    description = {
-        **tree.description,
-        "layout": options.layout,
-        **({"dim": options.dim} if options.dim is not None else {}),
-        "encoding": options.encoding,
-        "ragged": options.ragged,
-    }
+    joined = {name: value for name, value in asdict(options).items() if value is not None}
+    description = {**tree.description, **joined}
     if len(groups) > 1:
         description["stacks"] = {
             name: {"granules": len(group.rows), "arrays": list(group.arrays)}
@@ -166,12 +144,8 @@ def _require_dimension(tree: Tree, structures: Sequence[Sequence[GranuleTable]],
     ]
     if not any(dim in dims for dims in dimensions):
         raise ShapeError(unknown_name("dimension", dim, sorted(set().union(*dimensions))))
-    lacking = [
-        table.rows
-        for members, dims in zip(structures, dimensions, strict=True)
-        if dim not in dims
-        for table in members
-    ]
+    pairs = zip(structures, dimensions, strict=True)
+    lacking = [t.rows for members, dims in pairs if dim not in dims for t in members]
     if lacking:
         rows = np.sort(np.concatenate(lacking))
         names = tree.granules.sample_names(rows)
@@ -193,10 +167,10 @@ class _Planner:
         """Raise an error of all problems, a few of them in full."""
         if not self.problems:
             return
-        options = self.options
-        how = "stacked" if options.layout == "stack" else f"joined along {options.dim}"
-        more = len(self.problems) - MAX_PROBLEMS
-        lines = [*self.problems[:MAX_PROBLEMS], *([f"and {more} more"] if more > 0 else [])]
+        how = "stacked" if self.options.layout == "stack" else f"joined along {self.options.dim}"
+        lines = self.problems[:MAX_PROBLEMS]
+        if (more := len(self.problems) - MAX_PROBLEMS) > 0:
+            lines.append(f"and {more} more")
         raise ShapeError(f"the granules can't be {how}:\n  " + "\n  ".join(lines))
 
     def group(self, members: Sequence[GranuleTable]) -> JoinedGroup:
@@ -292,19 +266,12 @@ class _Planner:
 
 def _group_attributes(members: Sequence[GranuleTable], arrays: Collection[str]) -> dict[str, JSON]:
     """Return the attributes that the granules' groups share, by path."""
-    groups = {
+    implied = {group for path in members[0].arrays for group in parents(path)}
+    return {
         path: shared_attributes(
             [table.groups[path].attributes if path in table.groups else {} for table in members]
         )
-        for path in members[0].groups
-    }
-    for path in members[0].arrays:
-        parents = path.split("/")[:-1]
-        for end in range(1, len(parents) + 1):
-            groups.setdefault("/".join(parents[:end]), {})
-    return {
-        path: attributes
-        for path, attributes in groups.items()
+        for path in [*members[0].groups, *sorted(implied - members[0].groups.keys())]
         if not path or any(array.startswith(f"{path}/") for array in arrays)
     }
 
@@ -329,21 +296,13 @@ def _merge_arrays(arrays: Sequence[ArrayTable], order: NDArray[np.intp]) -> Arra
     indices = [array.variant_index + n for array, n in zip(arrays, offsets[:-1], strict=True)]
     documents = [variant for array in arrays for variant in array.variants]
     variants, index, _ = find_variants(documents, np.concatenate(indices)[order])
-    shapes, chunk_shapes, starts, stops = (
-        np.concatenate([getattr(array, name) for array in arrays])[order]
-        for name in ("shapes", "chunk_shapes", "begins", "ends")
-    )
-    is_cropped = any(array.starts is not None for array in arrays)
-    return ArrayTable(
-        arrays[0].path,
-        variants,
-        index,
-        shapes,
-        chunk_shapes,
-        shared_attributes([array.attributes for array in arrays]),
-        starts if is_cropped else None,
-        stops if is_cropped else None,
-    )
+    columns: Any = {
+        name: np.concatenate([getattr(array, name) for array in arrays])[order]
+        for name in ("shapes", "chunk_shapes", "starts", "stops")
+        if getattr(arrays[0], name) is not None
+    }
+    shared = shared_attributes([array.attributes for array in arrays])
+    return replace(arrays[0], variants=variants, variant_index=index, attributes=shared, **columns)
 
 
 def _common_chunks(table: ArrayTable, axis: int | None) -> tuple[int, ...]:
@@ -368,8 +327,8 @@ def _choose_encoding(
     weighted = list(zip(table.variants, packings, weights.tolist(), strict=True))
     common, packing, _ = weighted[int(np.argmax(weights))]
     same_numbers = all(
-        variant["data_type"] == common["data_type"] and variant_packing == packing
-        for variant, variant_packing, weight in weighted
+        variant["data_type"] == common["data_type"] and own == packing
+        for variant, own, weight in weighted
         if weight
     )
     # Without one, only a value and no stored number can say that nothing is there.
@@ -378,16 +337,12 @@ def _choose_encoding(
         codecs = _common_codecs([(variant, n) for variant, _, n in weighted], in_stack)
         codecs = codecs or ArrayEncoding.of_values(native_dtype(common["data_type"])).codecs
         return ArrayEncoding.of_variant(common, codecs, padded=is_padded)
-    dtype = common_dtype(
-        [variant_packing.decoded_dtype for _, variant_packing, weight in weighted if weight]
-    )
+    dtype = common_dtype([own.decoded_dtype for _, own, weight in weighted if weight])
     data_type = ArrayEncoding.of_values(dtype).data_type
     unchanged = [
-        (
-            variant,
-            weight if variant_packing.is_identity and variant["data_type"] == data_type else 0,
-        )
-        for variant, variant_packing, weight in weighted
+        (variant, weight)
+        for variant, own, weight in weighted
+        if own.is_identity and variant["data_type"] == data_type
     ]
     return ArrayEncoding.of_values(dtype, _common_codecs(unchanged, in_stack))
 

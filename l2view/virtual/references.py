@@ -9,6 +9,7 @@ first to the last, and they are gone through until those of the view were found.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import replace
 from urllib.parse import quote
@@ -18,7 +19,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from zarr.abc.store import Store
 from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 from zarr.core.sync import sync
 
@@ -35,7 +35,6 @@ from l2view.granules.chunks import (
 )
 from l2view.granules.reader import GranuleReader
 from l2view.granules.table import ArrayTable, GranuleTable
-from l2view.stores.hierarchy import JSON
 from l2view.virtual.tree import Tree
 
 SCHEMA = pa.schema(
@@ -80,32 +79,34 @@ def _crop_chunks(chunks: ChunkTable, array: ArrayTable) -> ChunkTable:
     return replace(chunks, index=index).take(np.flatnonzero(inside))
 
 
-def references(tree: Tree) -> pa.RecordBatchReader:
-    """Return where the chunks of a tree's granules lie, as Arrow batches.
+def _iterate_arrays(tree: Tree) -> Iterator[tuple[GranuleTable, str, Iterator[ChunkTable]]]:
+    """Yield the paths of arrays that a tree shows, profile by profile, with their chunks."""
+    for table, locations in sync(tree.tables()):
+        for path in filter(tree.shows, table.arrays):
+            yield table, path, iterate_sync(array_chunks(tree.reader, table, locations, path))
 
-    Returns
-    -------
-    pyarrow.RecordBatchReader
-        With the columns of `SCHEMA`; it is read from the store as it is read.
+
+def references(tree: Tree) -> pa.RecordBatchReader:
+    """Return where the chunks of a tree's granules lie, with the columns of `SCHEMA`.
+
+    They are read from the store as the reader is read.
     """
     return pa.RecordBatchReader.from_batches(SCHEMA, _batches(tree))
 
 
 def _batches(tree: Tree) -> Iterator[pa.RecordBatch]:
     names = tree.granules.names.cast(pa.large_string())
-    for table, locations in sync(tree.tables()):
-        for path, array in table.arrays.items():
-            if not tree.shows(path):
-                continue
-            offsets = chunk_offsets(array.grids)
-            stored = np.zeros(int(offsets[-1]), dtype=bool)
-            for chunks in iterate_sync(array_chunks(tree.reader, table, locations, path)):
-                stored[chunk_numbers(chunks.members, chunks.index, array.grids, offsets)] = True
-                yield _batch(chunks, table.rows, path, names)
-            missing = np.flatnonzero(~stored)
-            for start in range(0, len(missing), BATCH):
-                chunks = _missing_chunks(missing[start : start + BATCH], array.grids, offsets)
-                yield _batch(chunks, table.rows, path, names)
+    for table, path, tables in _iterate_arrays(tree):
+        grids = table.arrays[path].grids
+        offsets = chunk_offsets(grids)
+        stored = np.zeros(int(offsets[-1]), dtype=bool)
+        for chunks in tables:
+            stored[chunk_numbers(chunks.members, chunks.index, grids, offsets)] = True
+            yield _batch(chunks, table.rows, path, names)
+        missing = np.flatnonzero(~stored)
+        for start in range(0, len(missing), BATCH):
+            chunks = _missing_chunks(missing[start : start + BATCH], grids, offsets)
+            yield _batch(chunks, table.rows, path, names)
 
 
 def chunk_offsets(grids: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -168,42 +169,23 @@ def _batch(
 def nbytes_by_container(tree: Tree) -> dict[str, int]:
     """Return how many bytes the chunks of a tree's granules have, by where they lie.
 
-    Returns
-    -------
-    dict
-        By the prefix of the virtual chunk container; by the name of the collection for those
-        that it holds itself.
+    That is the prefix of a virtual chunk container, or the collection that holds them itself.
     """
-    containers = _containers(tree.source)
-    totals: dict[str, int] = {}
-    for table, locations in sync(tree.tables()):
-        for path in filter(tree.shows, table.arrays):
-            for chunks in iterate_sync(array_chunks(tree.reader, table, locations, path)):
-                for container, size in _sizes(chunks, containers, tree.description):
-                    totals[container] = totals.get(container, 0) + size
+    containers: list[str] = []
+    if isinstance(tree.source, icechunk.IcechunkStore):
+        prefixes = tree.source.session.config.virtual_chunk_containers or {}
+        containers = sorted((quote(p, safe=":/") for p in prefixes), key=len, reverse=True)
+    totals: Counter[str] = Counter()
+    for _, _, tables in _iterate_arrays(tree):
+        for chunks in tables:
+            virtual = chunks.kinds == VIRTUAL
+            in_store = int(chunks.lengths[~virtual].sum())
+            if in_store or not virtual.any():
+                totals[str(tree.description["collection"])] += in_store
+            files = pa.array(chunks.paths, pa.string()).dictionary_encode()
+            codes, lengths = files.indices.to_numpy()[virtual], chunks.lengths[virtual]
+            sizes = np.bincount(codes, lengths.astype(np.float64), len(files.dictionary))
+            for url, size in zip(files.dictionary.to_pylist(), sizes.tolist(), strict=True):
+                if size:
+                    totals[next(filter(url.startswith, containers), "")] += int(size)
     return dict(sorted(totals.items()))
-
-
-def _sizes(
-    chunks: ChunkTable, containers: Sequence[str], description: JSON
-) -> Iterator[tuple[str, int]]:
-    """Yield containers with the bytes of chunks in them; one may come several times."""
-    virtual = chunks.kinds == VIRTUAL
-    in_store = int(chunks.lengths[~virtual].sum())
-    if in_store or not virtual.any():
-        yield str(description["collection"]), in_store
-    if virtual.any():
-        files = pa.array(chunks.paths, pa.string()).dictionary_encode()
-        codes, lengths = files.indices.to_numpy()[virtual], chunks.lengths[virtual]
-        sizes = np.bincount(codes, lengths.astype(np.float64), len(files.dictionary))
-        for url, size in zip(files.dictionary.to_pylist(), sizes.tolist(), strict=True):
-            if size:
-                yield next((c for c in containers if url.startswith(c)), ""), int(size)
-
-
-def _containers(store: Store) -> list[str]:
-    """Return the prefixes of a store's virtual chunk containers, the longest first."""
-    if not isinstance(store, icechunk.IcechunkStore):
-        return []
-    prefixes = store.session.config.virtual_chunk_containers or {}
-    return sorted((quote(prefix, safe=":/") for prefix in prefixes), key=len, reverse=True)
