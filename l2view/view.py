@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
@@ -21,6 +22,7 @@ from l2view.mosaic.api import explain_mosaic, mosaic
 from l2view.progress import show_progress
 from l2view.scan.dataset import TableDataset
 from l2view.search.place import box, geometry
+from l2view.stores.hierarchy import JSON
 from l2view.text import join_names
 from l2view.virtual.crop import Crop
 from l2view.virtual.datatree import datatree, fields_dataset, joined_dataset, joined_datatree
@@ -113,13 +115,7 @@ class View(zarr.Group):
         return [*shape.tree.fields, *self.names[:MAX_COMPLETIONS]]
 
     def head(self, count: int = 5) -> View:
-        """Return the view of the first granules, which says so in its attributes.
-
-        Parameters
-        ----------
-        count
-            How many.
-        """
+        """Return the view of the first `count` granules, which says so in its attributes."""
         if len(self.names) <= count:
             return self
         return self._over(self.view_store.tree.head(max(count, 0)))
@@ -200,11 +196,11 @@ class View(zarr.Group):
         Parameters
         ----------
         chunks
-            As for `xarray.open_datatree`: ``{}`` for Dask arrays with the chunks that are
-            stored, ``"auto"`` for larger ones, None for no Dask.
+            As for `to_dataset`.
         """
         store = self.view_store
-        return (datatree if store.shape is store.tree else joined_datatree)(store, chunks)
+        make = datatree if store.shape is store.tree else joined_datatree
+        return make(store, chunks)
 
     def references(self) -> pa.RecordBatchReader:
         """Return where the chunks of the granules lie, as Arrow batches.
@@ -232,17 +228,11 @@ class View(zarr.Group):
     ) -> TableDataset:
         """Return the cells of a variable over all granules, as a table that engines query.
 
-        One row a cell. Its columns are
-
-        - ``granule``, the name of the granule's group, and its fields (``granule_`` before those
-          whose names are taken);
-        - ``dim_0``, ``dim_1``, …: the cell's position along each axis, from 0;
-        - the names of the dimensions and coordinates, as `l2view.cells.scan` has them; of
-          swaths their latitudes and longitudes, too;
-        - ``value``.
-
-        A filter on the granule's columns leaves granules unread, one on positions and coordinates
-        along one axis chunks. Values are read only where they are asked for.
+        One row a cell. Its columns are ``granule``, the name of the granule's group, and its
+        fields (``granule_`` before those whose names are taken); then those of
+        `l2view.zarr_cells`, of swaths their latitudes and longitudes, too. A filter on the
+        granule's columns leaves granules unread, one on positions and coordinates along one axis
+        chunks.
 
         Parameters
         ----------
@@ -319,13 +309,13 @@ class View(zarr.Group):
         tree = self.view_store.tree
         if tree.crop is not None:
             raise QueryError("this view is cropped already; crop the view that it was made of")
-        options: dict[str, Any] = {"intersects": place.wkt} if bbox is None else {}
-        options |= {} if bbox is None else {"bbox": list(bbox)}
+        options: JSON = {"intersects": place.wkt} if bbox is None else {"bbox": list(bbox)}
         if latitude is not None and longitude is not None:
             options |= {"latitude": latitude, "longitude": longitude}
             tree.require_arrays(latitude, longitude)
         crop = Crop(place, exact=exact, latitude=latitude, longitude=longitude)
-        return self._over(tree.crop_to(crop, options | {"exact": exact}))
+        description = {**tree.description, "sel": options | {"exact": exact}}
+        return self._over(replace(tree, crop=crop, description=description))
 
     mosaic = mosaic
     explain_mosaic = explain_mosaic
@@ -445,8 +435,7 @@ class View(zarr.Group):
         target
             A path, a URL, or a Zarr store, without a hierarchy in it.
         progress
-            True for a bar where there is a terminal or a notebook; or what is called with the
-            chunks that are copied, and how many there are.
+            As for `to_icechunk`, of chunks.
 
         Raises
         ------
@@ -457,12 +446,9 @@ class View(zarr.Group):
             to_zarr(self.view_store, target, report)
 
     def verify(self) -> dict[str, str]:
-        """Return the granules whose files changed since they were referred to, or are gone.
+        """Return what is wrong with files that changed since they were referred to, or are gone.
 
-        Returns
-        -------
-        dict
-            What is wrong, by the name of the granule.
+        By the names of their granules.
         """
         verified = verify_granules(self.view_store.tree)
         return {name: problem for name, problem in verified if problem is not None}

@@ -27,10 +27,7 @@ class Layout(Protocol):
     """The fields of ``/meta`` that locate a granule."""
 
     async def document(self, location: Location, path: str) -> JSON | None:
-        """Return the Zarr v3 document of the node at `path` below the granule.
-
-        The path ``""`` is the granule itself, always a group. None where there is no node.
-        """
+        """Return the Zarr v3 document of the node at `path`; ``""`` is the granule, a group."""
         ...
 
     async def prefetch(self, nodes: Sequence[tuple[Location, str]]) -> None:
@@ -42,12 +39,9 @@ class Layout(Protocol):
         ...
 
     def source_key(self, location: Location, path: str) -> str | None:
-        """Translate a key below the granule that isn't metadata to the source store's key.
+        """Translate a chunk's key below the granule to the source store's key.
 
-        Raises
-        ------
-        UnreadError
-            Where that takes the granule's document, which hasn't been read yet.
+        An `UnreadError` says that this takes the granule's document, which isn't read yet.
         """
         ...
 
@@ -64,10 +58,7 @@ class Layout(Protocol):
     def sources(
         self, table: GranuleTable, locations: Sequence[Location], path: str
     ) -> Iterator[SourceArray]:
-        """Yield the source store's arrays that hold the chunks of the arrays at `path`.
-
-        The `locations` are those of the table's granules.
-        """
+        """Yield the source store's arrays with the chunks of a table's arrays at `path`."""
         ...
 
     async def probes(self, location: Location) -> list[str] | None:

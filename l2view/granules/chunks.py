@@ -51,34 +51,16 @@ AT_ONCE = 64
 
 @dataclass(frozen=True)
 class ChunkTable:
-    """n chunks of one array of granules.
+    """n chunks of one array of granules."""
 
-    Attributes
-    ----------
-    members
-        The positions of their granules in a table, of shape (n,).
-    index
-        Their chunk indices, of shape (n, rank).
-    kinds
-        Numbers of `KINDS`, of shape (n,).
-    paths
-        The URLs of their files; for native chunks of Icechunk's their ids. Empty for inline ones.
-    offsets, lengths
-        In bytes, of shape (n,).
-    inlined
-        The bytes of inline ones, by position.
-    checksums
-        The ETags of their files, where they are known.
-    """
-
-    members: NDArray[np.int64]
-    index: NDArray[np.int64]
-    kinds: NDArray[np.uint8]
-    paths: Sequence[str]
-    offsets: NDArray[np.uint64]
+    members: NDArray[np.int64]  # of their granules in a table, of shape (n,)
+    index: NDArray[np.int64]  # of shape (n, rank)
+    kinds: NDArray[np.uint8]  # numbers of `KINDS`, of shape (n,)
+    paths: Sequence[str]  # URLs of files; ids of Icechunk's native chunks; empty for inline ones
+    offsets: NDArray[np.uint64]  # in bytes, as the lengths, of shape (n,)
     lengths: NDArray[np.uint64]
-    inlined: Mapping[int, bytes]
-    checksums: Sequence[str | None] | None = None
+    inlined: Mapping[int, bytes]  # the bytes of inline ones, by position
+    checksums: Sequence[str | None] | None = None  # the files' ETags, where they are known
 
     def __len__(self) -> int:
         return len(self.members)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,21 +30,6 @@ LOCATIONS = ("group_path", "array_location", "path", "id")
 """Fields that are taken as a granule's path, the first that there is."""
 
 
-def location_field(fields: Sequence[str], name: str | None = None) -> str | None:
-    """Return the field that holds the paths of granules, None where there is none.
-
-    Raises
-    ------
-    FieldError
-        Where `name`, the caller's own, is no field.
-    """
-    if name is not None:
-        if name not in fields:
-            raise FieldError(unknown_name("field", name, fields))
-        return name
-    return next((field for field in LOCATIONS if field in fields), None)
-
-
 class GroupsLayout:
     """Each granule is a group or an array of the source store.
 
@@ -54,6 +40,13 @@ class GroupsLayout:
     def __init__(self, hierarchy: Hierarchy, field: str | None) -> None:
         self.hierarchy = hierarchy
         self.fields: tuple[str, ...] = () if field is None else (field,)
+
+    @classmethod
+    def of(cls, hierarchy: Hierarchy, fields: Sequence[str], location: str | None) -> Self:
+        """Return the layout of a store with these fields, by the `location` that a caller names."""
+        if location is not None and location not in fields:
+            raise FieldError(unknown_name("field", location, fields))
+        return cls(hierarchy, location or next((f for f in LOCATIONS if f in fields), None))
 
     async def document(self, location: Location, path: str) -> JSON | None:
         """Return the document of the node at `path` below the granule."""
@@ -112,13 +105,13 @@ class GroupsLayout:
             for row, (arrays, groups) in enumerate(nodes, start=start):
                 if groups:
                     granules[row] = arrays, groups
-                    if arrays and self._is_array(locations[row]):
+                    top = self.hierarchy.cached_document(_base(locations[row]) or "")
+                    if arrays and top is not None and top["node_type"] == "array":
                         arrays_alone.append(row)
         if len({path for row in arrays_alone for path in granules[row][0]}) > 1:
             for row in arrays_alone:
-                arrays, groups = granules[row]
-                (document,) = arrays.values()
-                granules[row] = ({ALONE: document}, groups)
+                (document,) = granules[row][0].values()
+                granules[row] = ({ALONE: document}, granules[row][1])
         members: dict[str, list[int]] = {}
         for row, (arrays, _) in granules.items():
             members.setdefault(_signature(arrays), []).append(row)
@@ -126,11 +119,6 @@ class GroupsLayout:
             _granule_table(name, rows, [granules[row] for row in rows], relevant)
             for name, rows in members.items()
         ]
-
-    def _is_array(self, location: Location) -> bool:
-        """Return whether a granule whose document was read lately is an array."""
-        top = self.hierarchy.cached_document(_base(location) or "")
-        return top is not None and top["node_type"] == "array"
 
     async def _nodes(self, location: Location, path: str = "") -> GranuleNodes:
         document = await self.document(location, path)

@@ -11,7 +11,7 @@ from zarr.core.sync import sync
 
 from l2view.granules import Layout
 from l2view.granules.convention import check_version
-from l2view.granules.groups import GroupsLayout, location_field
+from l2view.granules.groups import GroupsLayout
 from l2view.granules.groups_writer import write_groups
 from l2view.granules.packed import PackedLayout
 from l2view.granules.packed_writer import write_packed
@@ -27,18 +27,11 @@ type StorageName = Literal["packed", "groups"]
 class StorageLayout:
     """One form of granules' arrays in a collection.
 
-    Attributes
-    ----------
-    kinds
-        The fields that locate a granule, and what they hold.
-    read
-        Makes a `Layout` of a store, the names of its fields, and the field that the caller names.
-    write
-        Writes granules, by id and references, into a writable session's store; returns the
-        locating fields of each.
+    `read` makes a `Layout` of a store, the names of its fields, and the field that the caller
+    names. `write` writes granules, by id and references, and returns the locating fields of each.
     """
 
-    kinds: Mapping[str, Kind]
+    kinds: Mapping[str, Kind]  # of the fields that locate a granule
     read: Callable[[Hierarchy, Sequence[str], str | None], Layout]
     write: Callable[
         [icechunk.IcechunkStore, Sequence[tuple[str, GranuleReferences]]], list[dict[str, Value]]
@@ -51,13 +44,7 @@ LAYOUTS: Mapping[StorageName, StorageLayout] = {
         lambda hierarchy, fields, location: PackedLayout(hierarchy),
         write_packed,
     ),
-    "groups": StorageLayout(
-        {"group_path": "string"},
-        lambda hierarchy, fields, location: GroupsLayout(
-            hierarchy, location_field(fields, location)
-        ),
-        write_groups,
-    ),
+    "groups": StorageLayout({"group_path": "string"}, GroupsLayout.of, write_groups),
 }
 
 LOCATING_FIELDS = frozenset(name for layout in LAYOUTS.values() for name in layout.kinds)
@@ -75,15 +62,9 @@ def open_layout(
 ) -> Layout:
     """Return the layout of a collection with these `fields`.
 
-    Others' collections are groups, by one of several fields (see `location_field`). A
-    `location` is the field with their paths; `label` names the store in errors.
-
-    Raises
-    ------
-    FieldError
-        Where `location` is no field.
-    StoreError
-        Where the collection has another version of the format.
+    Others' collections are groups, by one of several fields (see `GroupsLayout.of`). A
+    `location` is the field with their paths; `label` names the store in errors. A `FieldError`
+    says that it is no field, a `StoreError` that the format has another version.
     """
     storage = (detect_storage(fields) if location is None else None) or "groups"
     if storage == "packed":

@@ -26,6 +26,7 @@ from l2view.granules.profile import (
     decode_floats,
     own_path,
     packed_path,
+    split_chunk_key,
 )
 from l2view.granules.table import (
     ArrayTable,
@@ -46,21 +47,16 @@ PROBES = ("probes",)
 
 @dataclass(frozen=True)
 class StoredProfile:
-    """A profile as it lies in the store.
+    """A profile as it lies in the store, with arrays that have a row a slot.
 
-    Attributes
-    ----------
-    attributes
-        By path; what the slots' patches are of.
-    arrays
-        With a row a slot: ``shapes`` and ``chunk_shapes``, of shape (slots, `Profile.width`);
-        ``attributes``, patches by path as JSON; ``probes``, keys of chunks that lie in all files
-        of a granule together, as JSON.
+    ``shapes`` and ``chunk_shapes`` are of shape (slots, `Profile.width`); ``attributes`` are
+    patches by path, and ``probes`` keys of chunks that lie in all files of a granule together,
+    as JSON.
     """
 
     name: str
     profile: Profile
-    attributes: dict[str, JSON]
+    attributes: dict[str, JSON]  # by path; the slots' patches are of these
     arrays: dict[str, AsyncArray[Any]]
 
     @property
@@ -133,15 +129,12 @@ class PackedLayout:
         name, slot = name_and_slot
         if name not in self._profiles:
             raise UnreadError(name)
-        array_and_key = self._profiles[name].profile.array_of_key(inside)
-        if array_and_key is None:
+        array_path, chunk = split_chunk_key(inside)
+        array, (_, *indices) = self._profiles[name].profile.array(array_path), chunk.split("/")
+        if array is None or len(indices) != array.rank or not all(map(str.isdigit, indices)):
             return None
-        array, key = array_and_key
-        separator, *indices = key.split("/")
-        if separator != "c" or len(indices) != array.rank or not all(map(str.isdigit, indices)):
-            return None
-        chunk = "/".join([array.path, "c", str(slot), *indices])
-        return self.hierarchy.key(packed_path(name, chunk))
+        packed = "/".join([array_path, "c", str(slot), *indices])
+        return self.hierarchy.key(packed_path(name, packed))
 
     async def tables(
         self, locations: Sequence[Location], relevant: frozenset[str]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import icechunk
@@ -31,24 +30,18 @@ ATTRIBUTE_SLOTS = 256
 """The slots in a chunk of a profile's attributes, and in a block that is read at a time."""
 
 
-@dataclass
-class PackedExtent:
-    """The extent of a packed array so far.
+def _extend(extent: JSON, array: ArrayReferences) -> JSON:
+    """Return the extent of a packed array with another granule's array.
 
     `shape` and `grid` are the largest of the granules' shapes and numbers of chunks along each
     axis; `chunk_shape` is None where theirs differ.
     """
-
-    shape: list[int]
-    grid: list[int]
-    chunk_shape: list[int] | None
-
-    def add(self, array: ArrayReferences) -> None:
-        """Take in one granule's array."""
-        self.shape = [max(pair) for pair in zip(self.shape, array.shape, strict=True)]
-        self.grid = [max(pair) for pair in zip(self.grid, array.grid, strict=True)]
-        if self.chunk_shape != list(array.chunk_shape):
-            self.chunk_shape = None
+    chunk_shape = list(array.chunk_shape)
+    return {
+        "shape": list(map(max, extent["shape"], array.shape)),
+        "grid": list(map(max, extent["grid"], array.grid)),
+        "chunk_shape": chunk_shape if extent["chunk_shape"] == chunk_shape else None,
+    }
 
 
 def write_packed(
@@ -79,15 +72,13 @@ def _append(
     first = int(group["shapes"].shape[0])
     stop = first + len(granules)
     state: JSON = group.attrs.asdict()
-    extents = {name: PackedExtent(**extent) for name, extent in state["packed"].items()}
+    extents: dict[str, JSON] = state["packed"]
     arrays = [{array.path: array for array in granule.arrays} for granule in granules]
-    for name, extent in extents.items():
+    for name in extents:
         for by_path in arrays:
-            extent.add(by_path[name])
+            extents[name] = _extend(extents[name], by_path[name])
     documents = {
-        packed_path(profile.name, array.path): array.packed_document(
-            stop, **vars(extents[array.path])
-        )
+        packed_path(profile.name, array.path): array.packed_document(stop, **extents[array.path])
         for array in profile.arrays
     }
     put_documents(store, documents)
@@ -108,7 +99,7 @@ def _append(
         target.resize((stop, *target.shape[1:]))
         if profile.width or target.ndim == 1:
             target[first:stop] = np.array(rows, dtype=target.dtype)
-    group.attrs["packed"] = {name: vars(extent) for name, extent in extents.items()}
+    group.attrs["packed"] = extents
     return first
 
 
@@ -117,7 +108,11 @@ def _create(
 ) -> None:
     """Create the groups and arrays of a profile without granules."""
     extents = {
-        array.path: vars(PackedExtent(list(array.shape), list(array.grid), list(array.chunk_shape)))
+        array.path: {
+            "shape": list(array.shape),
+            "grid": list(array.grid),
+            "chunk_shape": list(array.chunk_shape),
+        }
         for array in granule.arrays
     }
     own = root.create_group(

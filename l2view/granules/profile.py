@@ -52,10 +52,7 @@ class ArrayTemplate:
 
     @classmethod
     def from_document(cls, path: str, document: JSON) -> Self:
-        """Return the template of an array with a Zarr v3 document.
-
-        A `ValueError` says that it can't be packed.
-        """
+        """Return the template of an array; a `ValueError` says that it can't be packed."""
         if document.get("storage_transformers"):
             raise ValueError("it has storage transformers")
         names = ("zarr_format", "node_type", "data_type", "codecs", "fill_value")
@@ -79,7 +76,7 @@ class ArrayTemplate:
     def packed_document(
         self, slots: int, shape: Sequence[int], grid: Sequence[int], chunk_shape: list[int] | None
     ) -> JSON:
-        """Return the Zarr v3 document of the packed array of many granules (see `PackedExtent`).
+        """Return the Zarr v3 document of the packed array of many granules of an extent.
 
         Where chunk shapes differ, or a codec can't take another axis, its cells are chunks.
         """
@@ -140,14 +137,6 @@ class Profile:
             return True
         return any(array_path.startswith(f"{path}/") for array_path in self._by_path)
 
-    def array_of_key(self, key: str) -> tuple[ArrayTemplate, str] | None:
-        """Return the array that the chunk `key` is of, and the rest of the key."""
-        names = key.split("/")
-        for end in range(len(names) - 1, 0, -1):
-            if (array := self._by_path.get("/".join(names[:end]))) is not None:
-                return array, "/".join(names[end:])
-        return None
-
     def to_json(self) -> JSON:
         """Return the profile as JSON."""
         arrays = {array.path: {"rank": array.rank, **array.document} for array in self.arrays}
@@ -182,6 +171,18 @@ def with_leading_axis(codecs: Sequence[JSON]) -> list[JSON] | None:
             return None
         extended.append({"name": name, "configuration": configuration} if configuration else codec)
     return extended
+
+
+def split_chunk_key(key: str) -> tuple[str, str]:
+    """Return the path of the array that a chunk's key is of, and the key below it.
+
+    Examples
+    --------
+    >>> split_chunk_key("data/sst/c/0/1"), split_chunk_key("orbit/c")
+    (('data/sst', 'c/0/1'), ('orbit', 'c'))
+    """
+    path, _, indices = f"{key}/".rpartition("/c/")
+    return path, f"c/{indices}".rstrip("/")
 
 
 def packed_path(profile: str, path: str = "") -> str:

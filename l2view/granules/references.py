@@ -21,27 +21,15 @@ type Checksum = str | datetime
 
 @dataclass(frozen=True)
 class ArrayReferences:
-    """One array of a granule.
+    """One array of a granule."""
 
-    Attributes
-    ----------
-    path
-        Its path below the granule.
-    document
-        Its Zarr v3 document, with a regular chunk grid.
-    locations
-        The URL of each chunk's file, in C order of the chunk grid; empty where there is none.
-    offsets, lengths
-        Of the chunk in its file, in bytes.
-    inlined
-        The bytes of chunks that lie in no file, by their indices.
-    """
-
-    path: str
-    document: JSON
+    path: str  # below the granule
+    document: JSON  # of Zarr v3, with a regular chunk grid
+    # URLs of the chunks' files in C order of the chunk grid; empty without chunk.
     locations: list[str]
-    offsets: NDArray[np.uint64]
+    offsets: NDArray[np.uint64]  # in bytes, as the lengths
     lengths: NDArray[np.uint64]
+    # The chunks that lie in no file, by their indices.
     inlined: Mapping[tuple[int, ...], bytes] = field(default_factory=dict)
 
     @cached_property
@@ -76,21 +64,13 @@ class ArrayReferences:
 
 @dataclass(frozen=True)
 class GranuleReferences:
-    """One granule.
-
-    Attributes
-    ----------
-    attributes
-        Of its groups by path, ``""`` for the granule's own.
-    checksums
-        Of its files, by URL.
-    omitted
-        Why arrays of the files are left out, by path.
-    """
+    """One granule."""
 
     arrays: tuple[ArrayReferences, ...]
+    # Of its groups by path, "" for its own.
     attributes: Mapping[str, JSON] = field(default_factory=lambda: {"": {}})
-    checksums: Mapping[str, Checksum] = field(default_factory=dict)
+    checksums: Mapping[str, Checksum] = field(default_factory=dict)  # of its files, by URL
+    # Why arrays of the files are left out, by path.
     omitted: Mapping[str, str] = field(default_factory=dict)
 
     @property

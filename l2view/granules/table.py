@@ -20,31 +20,15 @@ from l2view.stores.hierarchy import JSON
 
 @dataclass(frozen=True)
 class ArrayTable:
-    """One array of n granules.
+    """One array of n granules."""
 
-    Attributes
-    ----------
-    path
-        Its path below a granule.
-    variants
-        The different Zarr v3 documents, without shape and chunk grid, and with only those
-        attributes by which values are read.
-    variant_index
-        The variant of each granule, of shape (n,).
-    shapes, chunk_shapes
-        Of shape (n, rank).
-    attributes
-        The attributes that all granules share.
-    starts, stops
-        The part that is shown along each axis, of shape (n, rank); None for all of it.
-    """
-
-    path: str
-    variants: tuple[JSON, ...]
-    variant_index: NDArray[np.int32]
-    shapes: NDArray[np.int64]
+    path: str  # below a granule
+    variants: tuple[JSON, ...]  # the different documents, see `find_variants`
+    variant_index: NDArray[np.int32]  # the variant of each granule, of shape (n,)
+    shapes: NDArray[np.int64]  # of shape (n, rank), as the other columns
     chunk_shapes: NDArray[np.int64]
-    attributes: JSON
+    attributes: JSON  # those that all granules share
+    # The part that is shown, to `stops`; None for all of it.
     starts: NDArray[np.int64] | None = None
     stops: NDArray[np.int64] | None = None
 
@@ -133,20 +117,13 @@ class GranuleTable:
 class SourceArray:
     """An array of the source store with the chunks of one array of some granules.
 
-    Attributes
-    ----------
-    path
-        Its path in the store.
-    slots
-        The first index of the chunks of each granule, of shape (n,); None where the array is
-        that of one granule alone, and the indices are its own.
-    members
-        The granules' positions in the table, of shape (n,).
+    The `slots` are the first index of the chunks of each granule, of shape (n,); None where the
+    array is that of one granule alone, and the indices are its own.
     """
 
-    path: str
+    path: str  # in the store
     slots: NDArray[np.int64] | None
-    members: NDArray[np.int64]
+    members: NDArray[np.int64]  # the granules' positions in the table, of shape (n,)
 
 
 def find_variants(
@@ -166,7 +143,7 @@ def find_variants(
     Returns
     -------
     variants
-        Documents without shape, chunk grid and other attributes.
+        The different documents, without shape, chunk grid and other attributes.
     variant_index
         The variant of each granule, of shape (n,).
     attributes

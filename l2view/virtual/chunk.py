@@ -86,17 +86,13 @@ class TranscodedChunk:
     async def read(self, prototype: BufferPrototype) -> Buffer | None:
         """Return the encoded chunk.
 
-        Raises
-        ------
-        ChunkError
-            Where the values can't be read, or brought into the encoding.
+        A `ChunkError` says that values can't be read, or brought into the encoding.
         """
         try:
             array = open_array(StorePath(self.reader.store(self.row), self.path), self.document)
             stored = np.asarray(await array.getitem(self.window))
-            chunk = await asyncio.to_thread(
-                self.encoder.chunk_of, stored, self.document, self.shape
-            )
+            encode = self.encoder.chunk_of
+            chunk = await asyncio.to_thread(encode, stored, self.document, self.shape)
         except AuthorizationError:
             raise
         except Exception as error:  # codecs raise what they like
@@ -144,18 +140,6 @@ def array_document(
         "attributes": attributes or {},
         "dimension_names": list(dimensions),
     }
-
-
-def split_chunk_key(key: str) -> tuple[str, str]:
-    """Return the path of the array that a chunk's key is of, and the key below it.
-
-    Examples
-    --------
-    >>> split_chunk_key("data/sst/c/0/1"), split_chunk_key("orbit/c")
-    (('data/sst', 'c/0/1'), ('orbit', 'c'))
-    """
-    path, _, indices = f"{key}/".rpartition("/c/")
-    return path, f"c/{indices}".rstrip("/")
 
 
 def chunk_index(key: str, grid: Sequence[int]) -> tuple[int, ...] | None:

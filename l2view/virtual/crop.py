@@ -26,7 +26,7 @@ from l2view.geolocation.granule import LocatedGranule, dimension_names
 from l2view.geolocation.windows import Window, granule_windows
 from l2view.granules.chunks import grid_of
 from l2view.granules.groups import ALONE
-from l2view.granules.profile import DEFAULT_KEYS
+from l2view.granules.profile import DEFAULT_KEYS, split_chunk_key
 from l2view.granules.reader import GranuleReader
 from l2view.granules.table import GranuleTable, regular_grid
 from l2view.stores.composed import ChunkSource
@@ -36,7 +36,6 @@ from l2view.virtual.chunk import (
     TranscodedChunk,
     chunk_index,
     existing_keys,
-    split_chunk_key,
 )
 from l2view.virtual.granules import READERS
 from l2view.virtual.join_array import inner_codecs
@@ -50,21 +49,11 @@ type ArrayWindows = Mapping[str, tuple[Window, ...]]
 
 @dataclass(eq=False)
 class Crop:
-    """A place, and the windows of each granule's arrays that touch it.
+    """A place, and the windows of each granule's arrays that touch it."""
 
-    Attributes
-    ----------
-    place
-        In EPSG:4326, within ±180° of longitude.
-    exact
-        Whether to show just the rows and columns that touch it, and not whole chunks.
-    latitude, longitude
-        The paths below a granule of the arrays of coordinates, where they aren't found.
-    """
-
-    place: shapely.Geometry
-    exact: bool = False
-    latitude: str | None = None
+    place: shapely.Geometry  # in EPSG:4326, within ±180° of longitude
+    exact: bool = False  # whether rows and columns are shown, and not whole chunks
+    latitude: str | None = None  # the paths of coordinates below a granule, where they are named
     longitude: str | None = None
     _windows: dict[int, ArrayWindows] = field(default_factory=dict)
     _pending: dict[int, Future[ArrayWindows]] = field(default_factory=dict)

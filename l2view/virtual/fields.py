@@ -98,16 +98,10 @@ class FieldArray:
 def field_arrays(
     table: pa.Table, attributes: Mapping[str, JSON], dimension: str | None = None
 ) -> dict[str, FieldArray]:
-    """Return the Zarr arrays for the columns of `table`, by name.
+    """Return the Zarr arrays for the columns of a table, by name.
 
-    Parameters
-    ----------
-    table
-        The rows.
-    attributes
-        The attributes of the arrays of ``/meta`` that the columns came from, by name.
-    dimension
-        The name of the arrays' dimension, by default one that none of them has.
+    The `attributes` are those of the arrays of ``/meta`` that the columns came from; the
+    dimension's name is by default one that no column has.
     """
     dimension = dimension or free_name(DIMENSION, table.schema.names)
     arrays = {}

@@ -101,14 +101,11 @@ class Granules:
 
     Parameters
     ----------
-    table
-        The row number and the selected fields, one row a granule.
-    names
-        The name of each granule's group, all different, of shape (n,).
+    table, names
+        The row number and the selected fields, one row a granule, and the name of each granule's
+        group, all different; None where they are read from the `origin` when they are needed.
     locations
         The fields that a layout locates granules by, one row a granule.
-    origin
-        Where `table` and `names` can be read again.
     rows
         The row numbers, where there is no `table` yet.
     """

@@ -36,29 +36,16 @@ from l2view.virtual.pickling import array_of, array_state, field_state
 
 @dataclass(frozen=True, eq=False)
 class JoinedArray:
-    """An array over the arrays of n granules.
+    """An array over the arrays of n granules."""
 
-    Attributes
-    ----------
-    rows
-        The granules, of shape (n,).
-    table
-        Their arrays.
-    chunk_shape
-        Along `axis`, where it has one, it is that of each granule.
-    axis
-        The axis along which granules are concatenated; None where they are stacked along a new
-        first axis.
-    """
-
-    rows: NDArray[np.int64]
+    rows: NDArray[np.int64]  # the granules, of shape (n,)
     table: ArrayTable
     encoding: ArrayEncoding
     attributes: JSON
     dimensions: tuple[str | None, ...]
     shape: tuple[int, ...]
-    chunk_shape: tuple[int, ...]
-    axis: int | None = None
+    chunk_shape: tuple[int, ...]  # along `axis` it is that of each granule
+    axis: int | None = None  # along which granules are concatenated; None for a new first axis
 
     def __getstate__(self) -> JSON:
         columns = {

@@ -52,16 +52,8 @@ def _same_units(first: str, second: str) -> bool:
 class MemberArrays:
     """The arrays of n granules at one path that are to be joined.
 
-    Attributes
-    ----------
-    granules
-        The granules of the view.
-    rows
-        Those with such an array, of shape (n,).
-    table
-        Their arrays.
-    axis
-        The axis along which they are concatenated, None in a stack.
+    The `rows` are the granules, of shape (n,); `axis` is that along which their arrays are
+    concatenated, None in a stack.
     """
 
     granules: Granules

@@ -17,11 +17,11 @@ import zarr
 from numpy.typing import NDArray
 
 from l2view.errors import QueryError
+from l2view.granules.profile import split_chunk_key
 from l2view.stores.composed import ChunkSource
 from l2view.stores.hierarchy import JSON, group_document, join
 from l2view.text import unknown_name
 from l2view.virtual.attributes import OWN
-from l2view.virtual.chunk import split_chunk_key
 from l2view.virtual.fields import FieldArray, field_arrays, free_name, owner_array
 from l2view.virtual.join_array import JoinedArray
 from l2view.virtual.pickling import array_of, array_state, field_state
@@ -54,10 +54,7 @@ class JoinOptions:
     ) -> JoinOptions | None:
         """Check the options, and return None where each granule is to be a group.
 
-        Raises
-        ------
-        QueryError
-            Where there is no such layout, or the other options have no use in it.
+        A `QueryError` says that there is no such layout, or the others have no use in it.
         """
         for name, value, type_ in (
             ("layout", layout, ShapeName),
@@ -78,24 +75,12 @@ class JoinOptions:
 
 @dataclass(frozen=True, eq=False)
 class JoinedGroup:
-    """The joined arrays of granules of one structure, by path.
+    """The joined arrays of granules of one structure, by path."""
 
-    Attributes
-    ----------
-    rows
-        The granules, of shape (n,).
-    groups
-        The attributes of its groups, by path; ``""`` for its own.
-    dimension
-        The name of the dimension with an element a granule.
-    tree
-        The granules of the view.
-    """
-
-    rows: NDArray[np.int64]
+    rows: NDArray[np.int64]  # the granules, of shape (n,)
     arrays: Mapping[str, JoinedArray]
-    groups: Mapping[str, JSON]
-    dimension: str
+    groups: Mapping[str, JSON]  # the attributes of its groups, "" for its own
+    dimension: str  # that has an element a granule
     tree: Tree
 
     def __getstate__(self) -> JSON:
@@ -169,34 +154,27 @@ class JoinedGroup:
         return list(dict.fromkeys(p[len(prefix) :].split("/", 1)[0] for p in paths if p))
 
 
+@dataclass(frozen=True, eq=False)
 class JoinedView:
     """The shape of a view whose granules are joined into arrays.
 
     The joined groups are by name, ``""`` for one whose arrays are the root's.
     """
 
-    def __init__(
-        self,
-        tree: Tree,
-        options: JoinOptions,
-        description: JSON,
-        joined_groups: Mapping[str, JoinedGroup],
-    ) -> None:
-        self.tree = tree
-        self.options = options
-        self.description = description
-        self.joined_groups = dict(joined_groups)
+    tree: Tree
+    options: JoinOptions
+    description: JSON
+    joined_groups: Mapping[str, JoinedGroup]
+
+    def __post_init__(self) -> None:
         arrays = [a for group in self.joined_groups.values() for a in group.arrays.values()]
         if not all(array.is_regular for array in arrays):
             # zarr reads such arrays only where this is on, also in another process.
             zarr.config.set({"array.rectilinear_chunks": True})
 
-    def __getstate__(self) -> JSON:
-        names = ["tree", "options", "description", "joined_groups"]
-        return {name: getattr(self, name) for name in names}
-
     def __setstate__(self, state: JSON) -> None:
-        self.__init__(**state)  # type: ignore[misc]
+        self.__dict__.update(state)
+        self.__post_init__()
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, JoinedView):
@@ -270,8 +248,7 @@ class JoinedView:
         path, chunk = split_chunk_key(inner)
         if (array := group.arrays.get(path)) is not None:
             return array.find(self.tree.reader, chunk)
-        field = group.fields.get(path)
-        return None if field is None else field.chunk_at(chunk)
+        return group.fields[path].chunk_at(chunk) if path in group.fields else None
 
     async def chunk_keys(self, path: str) -> AsyncIterator[str]:
         """Yield the keys of the chunks that there are of the array at `path`."""
@@ -281,8 +258,8 @@ class JoinedView:
         if (array := group.arrays.get(inner)) is not None:
             async for key in array.keys(self.tree.reader):
                 yield f"{path}/{key}"
-        elif (field := group.fields.get(inner)) is not None:
-            for key in field.keys:
+        elif inner in group.fields:
+            for key in group.fields[inner].keys:
                 yield f"{path}/{key}"
 
 

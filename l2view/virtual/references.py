@@ -1,8 +1,5 @@
 """Where the chunks of a view lie: file, offset and length of each.
 
-They are read array by array from Icechunk's manifests, or from the listing of a plain Zarr store;
-never all of them are held at once.
-
 Not good for a few granules of a large collection: Icechunk tells the chunks of an array from the
 first to the last, and they are gone through until those of the view were found.
 """

@@ -1,9 +1,5 @@
 """A search result as a read-only Zarr store.
 
-A metadata document is composed when it is asked for. The key of a chunk is translated into
-a key of the source store, whose own `get` answers with whatever byte range was wanted: the
-bytes of a granule never pass through anything else.
-
 Not good for listing a million granules: each one's document is then composed, one after
 another. `View.table` and `View.to_dataset` have the fields without that.
 """

@@ -34,34 +34,16 @@ from l2view.virtual.pickling import field_state
 
 @dataclass(frozen=True, eq=False)
 class Tree:
-    """The granules as groups, and the fields as arrays of the root.
-
-    Attributes
-    ----------
-    source
-        The store that holds the granules' chunks.
-    layout
-        Where in it the granules lie.
-    granules
-        The granules found.
-    description
-        The root's attribute ``l2view``.
-    variables
-        Globs for the arrays to show, None for all. One without a slash is matched with an
-        array's name, one with a slash with its path below the granule.
-    field_attributes
-        The attributes of the arrays of ``/meta``, by name.
-    crop
-        The place that the arrays are cropped to, None for the whole arrays.
-    """
+    """The granules as groups, and the fields as arrays of the root."""
 
     source: Store
     layout: Layout
     granules: Granules
-    description: JSON
+    description: JSON  # the root's attribute ``l2view``
+    # Globs for the arrays to show, see `is_shown`; None for all.
     variables: tuple[str, ...] | None = None
-    field_attributes: Mapping[str, JSON] = field(default_factory=dict)
-    crop: Crop | None = None
+    field_attributes: Mapping[str, JSON] = field(default_factory=dict)  # of arrays of /meta
+    crop: Crop | None = None  # what its arrays are cropped to
 
     __getstate__ = field_state
 
@@ -109,10 +91,6 @@ class Tree:
             for path in paths:
                 if path not in table.arrays:
                     raise QueryError(unknown_name("array", path, sorted(table.arrays)))
-
-    def crop_to(self, crop: Crop, options: JSON) -> Tree:
-        """Return the tree with its arrays cropped; `options` describe the crop."""
-        return replace(self, crop=crop, description={**self.description, "sel": options})
 
     @property
     def members(self) -> int:
@@ -245,6 +223,8 @@ class Tree:
 
 def is_shown(path: str, variables: Sequence[str] | None) -> bool:
     """Return whether the array at `path` below a granule is among the `variables`.
+
+    A glob with a slash is matched with the path, one without with the name.
 
     Examples
     --------
