@@ -9,6 +9,7 @@ import pyarrow as pa
 import zarr
 from zarr import AsyncGroup
 from zarr.core.group import GroupMetadata
+from zarr.core.sync import sync
 from zarr.storage import StorePath
 
 from l2view.cells.granules import cells
@@ -23,7 +24,7 @@ from l2view.progress import show_progress
 from l2view.scan.dataset import TableDataset
 from l2view.search.place import box, geometry
 from l2view.stores.hierarchy import JSON
-from l2view.text import join_names
+from l2view.text import join_names, unknown_name
 from l2view.virtual.crop import Crop
 from l2view.virtual.datatree import datatree, fields_dataset, joined_dataset, joined_datatree
 from l2view.virtual.granules import Names
@@ -312,7 +313,10 @@ class View(zarr.Group):
         options: JSON = {"intersects": place.wkt} if bbox is None else {"bbox": list(bbox)}
         if latitude is not None and longitude is not None:
             options |= {"latitude": latitude, "longitude": longitude}
-            tree.require_arrays(latitude, longitude)
+            paths = sync(tree.sample_arrays())
+            for path in (latitude, longitude):
+                if paths and path not in paths:
+                    raise QueryError(unknown_name("array", path, sorted(paths)))
         crop = Crop(place, exact=exact, latitude=latitude, longitude=longitude)
         description = {**tree.description, "sel": options | {"exact": exact}}
         return self._over(replace(tree, crop=crop, description=description))

@@ -100,7 +100,7 @@ def grid_of(document: JSON) -> tuple[int, ...]:
     )
 
 
-def stored_chunks(
+async def stored_chunks(
     store: Store, source: SourceArray, grid: NDArray[np.int64], encoding: ChunkKeyEncoding
 ) -> AsyncIterator[ChunkTable]:
     """Yield the chunks that there are of one array of a store.
@@ -109,32 +109,39 @@ def stored_chunks(
     `StoreError` says that the store can't list, and there may be more chunks than can be asked for.
     """
     if isinstance(store, icechunk.IcechunkStore):
-        return _from_icechunk(store, source)
-    return _from_listing(store, source, grid, encoding)
+        pages = _from_icechunk(store, source)
+    else:
+        pages = _from_listing(store, source, grid, encoding)
+    async for page in pages:
+        chunks = _assign_members(page, source)
+        inside = (chunks.index < grid[chunks.members]).all(axis=1)
+        yield chunks if inside.all() else chunks.take(np.flatnonzero(inside))
+
+
+def _assign_members(chunks: ChunkTable, source: SourceArray) -> ChunkTable:
+    """Return chunks with the granules that they are of, and the indices that they have there."""
+    if source.slots is None:
+        return replace(chunks, members=np.repeat(source.members, len(chunks)))
+    # A slot may be that of several granules, or of none of the view.
+    order = np.argsort(source.slots, kind="stable")
+    slots, own = source.slots[order], chunks.index[:, 0]
+    begins = np.searchsorted(slots, own, side="left")
+    counts = np.searchsorted(slots, own, side="right") - begins
+    rows = np.repeat(np.arange(len(chunks)), counts)
+    within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    members = source.members[order[np.repeat(begins, counts) + within]]
+    chunks = replace(chunks, index=chunks.index[:, 1:])
+    return replace(chunks if (counts == 1).all() else chunks.take(rows), members=members)
 
 
 async def _from_icechunk(
     store: icechunk.IcechunkStore, source: SourceArray
 ) -> AsyncIterator[ChunkTable]:
-    """Yield chunks from Icechunk's manifests."""
-    order = None if source.slots is None else np.argsort(source.slots, kind="stable")
+    """Yield chunks from Icechunk's manifests, by the indices that they have there."""
     chunks = store.array_chunk_iterator(f"/{source.path}", BATCH)
     async for indices, kinds, paths, offsets, lengths, inlined in chunks:
-        index: NDArray[np.int64] = indices.astype(np.int64)
-        if source.slots is None or order is None:
-            members = np.repeat(source.members, len(index))
-            yield ChunkTable(members, index, kinds, paths, offsets, lengths, inlined)
-            continue
-        # A slot may be that of several granules, or of none of the view.
-        slots = source.slots[order]
-        begins = np.searchsorted(slots, index[:, 0], side="left")
-        counts = np.searchsorted(slots, index[:, 0], side="right") - begins
-        rows = np.repeat(np.arange(len(index)), counts)
-        within = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-        members = source.members[order[np.repeat(begins, counts) + within]]
-        table = ChunkTable(index[:, 0], index[:, 1:], kinds, paths, offsets, lengths, inlined)
-        is_all = len(rows) == len(index) and bool((counts == 1).all())
-        yield replace(table if is_all else table.take(rows), members=members)
+        index, members = indices.astype(np.int64), np.zeros(len(indices), dtype=np.int64)
+        yield ChunkTable(members, index, kinds, paths, offsets, lengths, inlined)
 
 
 type StoredObject = tuple[str, str, int, str | None]
@@ -144,43 +151,33 @@ type StoredObject = tuple[str, str, int, str | None]
 async def _from_listing(
     store: Store, source: SourceArray, grid: NDArray[np.int64], encoding: ChunkKeyEncoding
 ) -> AsyncIterator[ChunkTable]:
-    """Yield the chunks of a plain Zarr store: each is an object of its own."""
-    rank = grid.shape[1]
-    members_of: dict[int, list[int]] = {}
-    if source.slots is not None:
-        for slot, member in zip(source.slots.tolist(), source.members.tolist(), strict=True):
-            members_of.setdefault(slot, []).append(member)
+    """Yield the chunks of a plain Zarr store, each of which is an object of its own."""
+    rank = grid.shape[1] + (source.slots is not None)
     async for page in _objects(store, source, grid, encoding):
-        rows: list[tuple[int, tuple[int, ...], str, int, str | None]] = []
-        for path, url, size, etag in page:
-            key = path.removeprefix(f"{source.path}/") if source.path else path
+        indices: list[tuple[int, ...]] = []
+        objects: list[StoredObject] = []
+        for described in page:
+            key = described[0].removeprefix(f"{source.path}/") if source.path else described[0]
             if key.rpartition("/")[2] in METADATA_KEYS:
                 continue
             try:
                 index = tuple(encoding.decode_chunk_key(key))
             except (ValueError, TypeError):  # what lies beside the chunks is none
                 continue
-            if source.slots is None:
-                # An array of no dimensions has an index in Zarr v2.
-                members, index = [int(source.members[0])], index if rank else ()
-            else:
-                members, index = members_of.get(index[0], []), index[1:]
-            rows += [
-                (member, index, url, size, etag)
-                for member in members
-                if len(index) == rank and (index < grid[member]).all()
-            ]
-        count = len(rows)
-        numbers, indices, urls, sizes, etags = zip(*rows, strict=True) if rows else [()] * 5
+            # An array of no dimensions has an index in Zarr v2.
+            if len(index) == rank or not rank:
+                indices.append(index[:rank])
+                objects.append(described)
+        count = len(objects)
         yield ChunkTable(
-            np.array(numbers, dtype=np.int64),
+            np.zeros(count, dtype=np.int64),
             np.array(indices, dtype=np.int64).reshape(count, rank),
             np.full(count, NATIVE, dtype=np.uint8),
-            urls,
+            [url for _, url, _, _ in objects],
             np.zeros(count, dtype=np.uint64),
-            np.array(sizes, dtype=np.uint64),
+            np.array([size for _, _, size, _ in objects], dtype=np.uint64),
             {},
-            etags,
+            [etag for _, _, _, etag in objects],
         )
 
 

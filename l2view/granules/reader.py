@@ -36,19 +36,15 @@ class GranuleRows(Protocol):
     @property
     def names(self) -> Any:
         """The names, an Arrow array of shape (n,)."""
-        ...
 
     def name(self, row: int) -> str:
         """Return the name of one granule."""
-        ...
 
     def location(self, row: int) -> Location:
         """Return where one granule's arrays lie."""
-        ...
 
     def available(self, names: Sequence[str]) -> pa.Table:
         """Read those of some fields that there are."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -9,12 +9,10 @@ from fnmatch import fnmatchcase
 from functools import cached_property
 
 from zarr.abc.store import Store
-from zarr.core.sync import sync
 
 from l2view.arrays.cf import RELEVANT, zarr_attributes
 from l2view.errors import (
     MissingGranuleWarning,
-    QueryError,
     SkippedArrayWarning,
     UnsupportedArrayError,
     warn,
@@ -24,7 +22,6 @@ from l2view.granules.reader import GranuleReader
 from l2view.granules.table import GranuleTable
 from l2view.stores.composed import ChunkSource, resolve_chunk
 from l2view.stores.hierarchy import JSON, METADATA_KEYS, group_document, join
-from l2view.text import unknown_name
 from l2view.virtual.attributes import OWN, array_attributes, group_attributes
 from l2view.virtual.crop import Crop, CroppedChunk
 from l2view.virtual.fields import FieldArray, field_arrays
@@ -84,13 +81,11 @@ class Tree:
         """The document of the root group."""
         return group_document({OWN: self.description})
 
-    def require_arrays(self, *paths: str) -> None:
-        """Raise a `QueryError` where the first granule has arrays, but none at one of `paths`."""
+    async def sample_arrays(self) -> list[str]:
+        """Return the paths of the first granule's arrays, shown or not."""
         locations = [self.granules.location(row) for row in range(min(len(self.granules), 1))]
-        for table in sync(self.layout.tables(locations, frozenset())):
-            for path in paths:
-                if path not in table.arrays:
-                    raise QueryError(unknown_name("array", path, sorted(table.arrays)))
+        tables = await self.layout.tables(locations, frozenset())
+        return [path for table in tables for path in table.arrays]
 
     @property
     def members(self) -> int:

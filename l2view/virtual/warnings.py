@@ -41,8 +41,7 @@ async def warnings_on_open(tree: Tree) -> list[tuple[str, type[L2ViewWarning]]]:
         messages.append((message, MissingGranuleWarning))
     if tree.variables is None or names[0] in missing:
         return messages
-    tables = await layout.tables(locations[:1], frozenset())
-    paths = [path for table in tables for path in table.arrays]
+    paths = await tree.sample_arrays()
     if paths and not any(map(tree.shows, paths)):
         message = (
             f"no array of {names[0]}, the first granule, matches "
