@@ -87,26 +87,23 @@ __all__ = [
     "zarr_cells",
 ]
 
-_DEFERRED = {
-    "Collection": "l2view.collection",
-    "FileFormat": "l2view.ingest.formats",
-    "IngestReport": "l2view.ingest.report",
-    "MosaicExplanation": "l2view.mosaic.explain",
-    "MosaicSpec": "l2view.mosaic.spec",
-    "Query": "l2view.search.query",
-    "SourceOptions": "l2view.stores.open",
-    "TableDataset": "l2view.scan.dataset",
-    "View": "l2view.view",
-    "ViewStore": "l2view.virtual.store",
-    "config": "l2view.config",
-    "explain_mosaic": "l2view.mosaic.api",
-    "ingest": "l2view.api",
-    "mosaic": "l2view.mosaic.api",
-    "open": "l2view.api",
-    "search": "l2view.api",
-    "sql": "l2view.api",
-    "zarr_cells": "l2view.cells.one_array",
+_MODULES = {
+    "l2view.api": ("ingest", "open", "search", "sql"),
+    "l2view.cells.one_array": ("zarr_cells",),
+    "l2view.collection": ("Collection",),
+    "l2view.config": ("config",),
+    "l2view.ingest.formats": ("FileFormat",),
+    "l2view.ingest.report": ("IngestReport",),
+    "l2view.mosaic.api": ("explain_mosaic", "mosaic"),
+    "l2view.mosaic.explain": ("MosaicExplanation",),
+    "l2view.mosaic.spec": ("MosaicSpec",),
+    "l2view.scan.dataset": ("TableDataset",),
+    "l2view.search.query": ("Query",),
+    "l2view.stores.open": ("SourceOptions",),
+    "l2view.view": ("View",),
+    "l2view.virtual.store": ("ViewStore",),
 }
+_DEFERRED = {name: module for module, names in _MODULES.items() for name in names}
 """The modules of the public names that are imported when they are first used."""
 
 _IMPORTS = RLock()
@@ -130,7 +127,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted([*__all__, "__version__"])
 
 
 class _Package(ModuleType):

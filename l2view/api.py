@@ -81,9 +81,10 @@ def open(
     fields
         The fields to carry along, all by default.
     variables
-        Globs for the arrays to show, all by default.
+        Globs for the arrays to show, all by default. One without a slash is matched with an
+        array's name, one with a slash with its path below the granule.
     order_by
-        SQL sort expressions, such as ``"cloud_cover DESC"``.
+        SQL sort expressions, such as ``"cloud_cover DESC"``; ties keep the order of the rows.
     limit
         The most granules.
     layout
@@ -229,15 +230,7 @@ def open_session(
     allow_stores: AllowStores = False,
     max_cells: int = MAX_CELLS,
 ) -> SqlSession:
-    """Return the session of a collection, or of another store that Zarr reads.
-
-    Parameters
-    ----------
-    store, options
-        What to open, and how.
-    tables, allow_stores, max_cells
-        As for `sql`.
-    """
+    """Return the session of a collection, or of another store that Zarr reads (see `sql`)."""
     try:
         collection = Collection.of(store, options)
         return collection.session(tables, allow_stores=allow_stores, max_cells=max_cells)

@@ -14,52 +14,36 @@ from datafusion import DataFrame
 from numpy.typing import NDArray
 from zarr.core.sync import sync
 
-from l2view.cells.granules import cells
 from l2view.cells.scan import MAX_CELLS
 from l2view.display.plot import outline_rows, plot_footprints
 from l2view.display.summary import Summary, summarize_collection
-from l2view.errors import (
-    FieldError,
-    IngestError,
-    L2ViewWarning,
-    QueryError,
-    SkippedFieldWarning,
-    warn,
-)
+from l2view.errors import FieldError, IngestError, QueryError, SkippedFieldWarning, warn
 from l2view.granules.layouts import open_layout
 from l2view.index.commands import Index, build_indexes
 from l2view.index.indexes import Indexes
 from l2view.ingest.deletion import delete_granules
 from l2view.meta.chunks import Tally
-from l2view.meta.schema import ROW, Field, fields_of
+from l2view.meta.schema import ROW, fields_of
 from l2view.scan.dataset import TableDataset
 from l2view.search.explain import SearchCost
 from l2view.search.parameters import as_texts
 from l2view.search.place import geometry_field
-from l2view.search.query import Query, as_query, view_attributes
-from l2view.search.result import SearchResult, find_rows
+from l2view.search.query import Query, as_query
+from l2view.search.result import find_rows
 from l2view.search.table import MetaTable
 from l2view.search.time import ENDS, STARTS, time_field
 from l2view.sql.access import AllowStores
 from l2view.sql.functions import TableFunctions
 from l2view.sql.session import SqlSession
 from l2view.stores.hierarchy import META, Hierarchy
-from l2view.stores.open import (
-    Authorize,
-    Source,
-    SourceOptions,
-    StoreLike,
-    open_source,
-    require_authorization,
-)
+from l2view.stores.open import Authorize, SourceOptions, StoreLike, open_source
 from l2view.stores.repository import find_repository
-from l2view.text import join_names, unknown_name
+from l2view.text import unknown_name
 from l2view.view import View
-from l2view.virtual.granules import Origin, granules_from
 from l2view.virtual.join_plan import plan_join
 from l2view.virtual.join_shape import EncodingName, JoinOptions, RaggedName, ShapeName
+from l2view.virtual.search import CollectionSearch
 from l2view.virtual.store import ViewStore
-from l2view.virtual.tree import Tree
 from l2view.virtual.warnings import warnings_on_open
 
 if TYPE_CHECKING:
@@ -114,34 +98,25 @@ class Collection:
     ) -> None:
         self._store = store
         self._options = options = SourceOptions(
-            branch,
-            tag,
-            snapshot,
-            group.strip("/"),
-            location,
-            geometry_field,
-            time_field,
-            authorize,
+            branch, tag, snapshot, group.strip("/"), location, geometry_field, time_field, authorize
         )
-        self._source: Source = open_source(store, options)
-        self._hierarchy = Hierarchy(self._source.store, self._source.path)
-        label = self._source.label
-        fields, skipped = sync(fields_of(self._hierarchy, options.group, label, geometry_field))
+        source = open_source(store, options)
+        hierarchy = Hierarchy(source.store, source.path)
+        columns, skipped = sync(fields_of(hierarchy, options.group, source.label, geometry_field))
         if skipped:
             reasons = "; ".join(f'"{name}": {why}' for name, why in skipped.items())
             warn(f"left out of the table meta: {reasons}", SkippedFieldWarning)
-        self._fields: dict[str, Field] = {field.name: field for field in fields}
+        fields = {field.name: field for field in columns}
         for named in (geometry_field, time_field):
-            if named is not None and named not in self._fields:
-                raise FieldError(unknown_name("field", named, self._fields))
-        self._layout = open_layout(self._hierarchy, tuple(self._fields), location, label)
-        self.table = MetaTable(
-            self._source.store,
-            self._fields,
-            snapshot=self._source.snapshot,
-            indexes=self._indexes(),
-        )
+            if named is not None and named not in fields:
+                raise FieldError(unknown_name("field", named, fields))
+        layout = open_layout(hierarchy, tuple(fields), location, source.label)
+        indexes = None  # those of a store are of its group ``meta``
+        if options.group == META:
+            indexes = Indexes(hierarchy, fixed=source.snapshot is not None)
+        self.table = MetaTable(source.store, fields, source.snapshot, indexes)
         """The table ``meta``, as searches read it."""
+        self._search = CollectionSearch(source, options, self.table, layout)
 
     @classmethod
     def of(cls, store: StoreLike, options: SourceOptions) -> Self:
@@ -153,12 +128,6 @@ class Collection:
         """The table ``meta`` as a `pyarrow.dataset.Dataset`, for DuckDB, Polars and others."""
         return TableDataset(self.table)
 
-    def _indexes(self) -> Indexes | None:
-        """Return what indexes there are; those of a store are of its group ``meta``."""
-        if self._options.group != META:
-            return None
-        return Indexes(self._hierarchy, fixed=self._source.snapshot is not None)
-
     @property
     def schema(self) -> pa.Schema:
         """The Arrow schema of the table ``meta``."""
@@ -167,17 +136,17 @@ class Collection:
     @property
     def label(self) -> str:
         """What a person calls the store."""
-        return self._source.label
+        return self._search.source.label
 
     @property
     def snapshot(self) -> str | None:
         """The Icechunk snapshot that is searched, None where there is none."""
-        return self._source.snapshot
+        return self._search.source.snapshot
 
     @property
     def geometry_fields(self) -> tuple[str, ...]:
         """The fields of footprints, the one that a search by place looks at first."""
-        names = [field.name for field in self._fields.values() if field.geometry is not None]
+        names = [field.name for field in self.table.fields.values() if field.geometry is not None]
         if self._options.geometry_field is not None:
             names.insert(0, self._options.geometry_field)
         return tuple(dict.fromkeys(names))
@@ -190,7 +159,7 @@ class Collection:
         except FieldError:
             return ()
         names = (STARTS.get(name), name, ENDS.get(name))
-        return tuple(name for name in names if name in self._fields)
+        return tuple(name for name in names if name in self.table.fields)
 
     def __len__(self) -> int:
         """Return the number of granules."""
@@ -223,27 +192,8 @@ class Collection:
 
         Parameters
         ----------
-        where
-            One SQL boolean expression in DataFusion's dialect, with the ``ST_*`` functions; or
-            a `Query`, which has all conditions, the order and the limit.
-        params
-            Values for its ``$name`` placeholders.
-        bbox
-            West, south, east, north in degrees (EPSG:4326); west > east crosses the
-            antimeridian.
-        intersects
-            A geometry in EPSG:4326: shapely, GeoJSON or WKT.
-        datetime
-            A STAC interval: ``"2025-06"``, ``"2025-06-01/.."``, datetimes, or a pair of them.
-        ids
-            Values of the field ``id``.
-        fields
-            The fields to return, all by default.
-        order_by
-            SQL sort expressions, such as ``"cloud_cover DESC"``; ties and everything else in
-            the order of the rows.
-        limit
-            The most granules.
+        where, params, bbox, intersects, datetime, ids, fields, order_by, limit
+            As for `l2view.open`.
 
         Returns
         -------
@@ -255,9 +205,9 @@ class Collection:
         QueryError, FieldError
             Where the search can't be asked of this collection.
         """
-        names = self._select_fields(fields)
+        names = self._search.select_fields(fields)
         query = as_query(where, params, bbox, intersects, datetime, ids, order_by, limit)
-        return self._find(query, names).take([ROW, *names])
+        return self._search.find(query, names).take([ROW, *names])
 
     def sql(
         self,
@@ -277,17 +227,8 @@ class Collection:
 
         Parameters
         ----------
-        query
-            One statement that reads, in DataFusion's dialect, with the ``ST_*`` functions.
-        params
-            Values for its ``$name`` placeholders.
-        tables
-            Tables of your own to join with, by name: whatever speaks Arrow.
-        allow_stores
-            Which other stores the query may read, by a path or URL before the other arguments of
-            ``zarr_…``: none, True for all, or those at and below some paths and URLs.
-        max_cells
-            A query that goes through more cells is an error.
+        query, params, tables, allow_stores, max_cells
+            As for `l2view.sql`.
 
         Returns
         -------
@@ -301,8 +242,8 @@ class Collection:
         QueryError, FieldError
             Where the query isn't valid, or would do more than read.
         """
-        options: Any = {"allow_stores": allow_stores, "max_cells": max_cells}
-        return self.session(tables, **options).run(query, params)
+        session = self.session(tables, allow_stores=allow_stores, max_cells=max_cells)
+        return session.run(query, params)
 
     def session(
         self,
@@ -312,7 +253,7 @@ class Collection:
         max_cells: int = MAX_CELLS,
     ) -> SqlSession:
         """Return a DataFusion session with the tables that `sql` has."""
-        functions = TableFunctions(self._source, self._cells, allow_stores, max_cells)
+        functions = TableFunctions(self._search.source, self._search, allow_stores, max_cells)
         return SqlSession(self.table, tables, functions)
 
     def open(
@@ -337,24 +278,8 @@ class Collection:
 
         Parameters
         ----------
-        where, params, bbox, intersects, datetime, ids, fields, order_by, limit
-            As for `search`.
-        variables
-            Globs for the arrays to show, all by default. One without a slash is matched with
-            an array's name, one with a slash with its path below the granule.
-        layout
-            ``"tree"``: each granule is a group. ``"stack"``: granules are joined along a new
-            first dimension. ``"concat"``: granules are concatenated along one of their
-            dimensions.
-        dim
-            For a stack, the name of the new dimension: a field, which becomes its coordinate
-            (``granule`` by default). For a concatenation, a dimension of the arrays.
-        encoding
-            For granules with different encodings: ``"keep"`` is an error that names them,
-            ``"unify"`` joins them in one harmonised encoding.
-        ragged
-            For granules with different shapes: ``"error"``, or ``"pad"``, which pads with the
-            fill value.
+        where, …, ragged
+            As for `l2view.open`.
 
         Returns
         -------
@@ -372,60 +297,13 @@ class Collection:
         """
         joining = JoinOptions.of(layout, dim, encoding, ragged)
         query = as_query(where, params, bbox, intersects, datetime, ids, order_by, limit)
-        tree = self._tree(query, self._select_fields(fields), as_texts("variables", variables))
+        names = self._search.select_fields(fields)
+        tree = self._search.tree(query, names, as_texts("variables", variables))
         if joining is not None:
             return View.of(ViewStore(plan_join(tree, joining)))
         for message, category in sync(warnings_on_open(tree)):
             warn(message, category)
         return View.of(ViewStore(tree))
-
-    def _tree(
-        self,
-        query: Query,
-        names: list[str],
-        globs: tuple[str, ...] | None,
-        *,
-        later: bool = False,
-    ) -> Tree:
-        """Return the granules that a search finds; their fields are read `later` where they can."""
-        require_authorization(self._source)
-        query = self._with_fields(query)
-        locating = [name for name in ("id", *self._layout.fields) if name in self._fields]
-        origin = Origin(self.table, tuple(names)) if self._source.snapshot is not None else None
-        later = later and origin is not None
-        read = list(dict.fromkeys([*(() if later else names), *locating]))
-        rows = self._find(query, read).take([ROW, *read])
-        description = view_attributes(query, self._source, names, len(rows), globs)
-        if self._options.group != META:
-            description["group"] = self._options.group
-        if self._options.location is not None:
-            description["location"] = self._options.location
-        return Tree(
-            source=self._source.store,
-            layout=self._layout,
-            granules=granules_from(rows, names, self._layout.fields, origin, later=later),
-            description=description,
-            variables=globs,
-            field_attributes={name: self._fields[name].attributes for name in names},
-        )
-
-    def _cells(
-        self,
-        variable: str,
-        *,
-        fields: Sequence[str] | str | None = None,
-        decode: bool,
-        max_cells: int,
-        **conditions: Any,
-    ) -> TableDataset:
-        """Return the cells of a variable of the granules that a search finds.
-
-        Their fields are by default all but the footprints, which are long for one cell.
-        """
-        plain = [name for name in self._fields if name not in self.geometry_fields]
-        names = self._select_fields(plain if fields is None else fields)
-        tree = self._tree(Query(**conditions), names, None, later=True)
-        return cells(tree, variable, decode=decode, max_cells=max_cells)
 
     def explain(
         self,
@@ -444,11 +322,11 @@ class Collection:
 
         The parameters are those of `search`.
         """
-        names = self._select_fields(fields)
+        names = self._search.select_fields(fields)
         query = as_query(where, params, bbox, intersects, datetime, ids, order_by, limit)
         tally, start = Tally(), time.perf_counter()
         table = self.table.counting(tally)
-        rows = find_rows(table, self._with_fields(query), names).take([ROW, *names])
+        rows = find_rows(table, self._search.with_fields(query), names).take([ROW, *names])
         return SearchCost(len(self), len(rows), tally, time.perf_counter() - start)
 
     def delete(
@@ -498,7 +376,7 @@ class Collection:
         options = replace(self._options, branch=None, authorize=None)
 
         def find(session: icechunk.Session) -> NDArray[np.int64]:
-            return Collection.of(session, options)._find(query).rows
+            return Collection.of(session, options)._search.find(query).rows
 
         return delete_granules(repository, find, branch=self._options.branch or "main")[0]
 
@@ -568,33 +446,7 @@ class Collection:
         The parameters are those of `View.plot`.
         """
         name = geometry_field(self.schema, self._options.geometry_field)
-        names = [name] if column is None else [name, *self._select_fields(column)]
+        names = [name] if column is None else [name, *self._search.select_fields(column)]
         table = self.table.take(outline_rows(self.table.rows), list(dict.fromkeys(names)))
         total = self.table.rows
         return plot_footprints(table, column, ax, figsize=figsize, total=total, **style)
-
-    def _select_fields(self, fields: Sequence[str] | str | None) -> list[str]:
-        """Return the names of fields, all by default, without ``idx``."""
-        names = as_texts("fields", fields)
-        if names is None:
-            return list(self._fields)
-        for name in names:
-            if name not in self._fields and name != ROW:
-                raise FieldError(unknown_name("field", name, self._fields))
-        return [name for name in dict.fromkeys(names) if name != ROW]
-
-    def _with_fields(self, query: Query) -> Query:
-        """Return a query that looks at the collection's fields of footprints and times."""
-        return replace(
-            query,
-            geometry_field=query.geometry_field or self._options.geometry_field,
-            time_field=query.time_field or self._options.time_field,
-        )
-
-    def _find(self, query: Query, names: Sequence[str] = ()) -> SearchResult:
-        result = find_rows(self.table, self._with_fields(query), names)
-        if query.ids is not None and query.has_only_ids:
-            present = set(result.take(["id"]).column(0).to_pylist())
-            if absent := [str(id) for id in dict.fromkeys(query.ids) if id not in present]:
-                warn(f"no granule has the id {join_names(absent)}", L2ViewWarning)
-        return result

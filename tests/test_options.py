@@ -7,7 +7,9 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
+import numpy as np
 import pytest
+import shapely
 import typer
 from builders import write_collection
 from zarr.storage import MemoryStore
@@ -18,6 +20,7 @@ from l2view import collection as collection_module
 from l2view.cli import options
 from l2view.search.query import Query, as_query
 from l2view.stores.open import SourceOptions
+from l2view.virtual.search import CollectionSearch
 
 QUERY = [field.name for field in fields(Query)]
 SOURCE = [field.name for field in fields(SourceOptions)]
@@ -70,7 +73,7 @@ def test_methods_of_collections_make_queries(name: str, monkeypatch: pytest.Monk
     collection = l2view.Collection(store)
     monkeypatch.setattr(collection_module, "as_query", capture(QUERY))
     monkeypatch.setattr(collection_module, "JoinOptions", type("J", (), {"of": lambda *_: None}))
-    monkeypatch.setattr(l2view.Collection, "_select_fields", lambda self, names: [])
+    monkeypatch.setattr(CollectionSearch, "select_fields", lambda self, names: [])
     found = captured(getattr(collection, name), "where")
     assert found == {option: option for option in QUERY[:8]}
 
@@ -141,3 +144,20 @@ def test_options_that_cannot_be_parsed() -> None:
         options.parse_assignments(["a"])
     with pytest.raises(typer.BadParameter, match="is not W,S,E,N"):
         options.parse_bbox("a,b")
+
+
+def test_queries_are_compared_by_what_they_ask() -> None:
+    query = Query("idx IN $rows", {"rows": np.arange(3)}, intersects="POINT (1 2)")
+    same = Query("idx IN $rows", {"rows": [0, 1, 2]}, intersects=shapely.Point(1, 2))
+    assert query == same
+    assert len({query, same, Query("idx IN $rows", {"rows": np.arange(4)})}) == 2
+    assert query != "idx IN $rows"
+
+
+def test_bounds_that_are_none() -> None:
+    with pytest.raises(typer.BadParameter, match="is not .west, south, east, north"):
+        options.SearchOptions(bbox="1,2").query()
+
+
+def test_only_public_names_are_listed() -> None:
+    assert set(dir(l2view)) == {*l2view.__all__, "__version__"}

@@ -87,8 +87,8 @@ def test_the_package_and_its_names_pickle() -> None:
 def test_the_table_says_what_commands_say(name: str) -> None:
     command = load_command(name)
     assert command.name == name
-    assert command.help.splitlines()[0] == COMMANDS[name][1]
-    assert COMMANDS[name][1].split()[0] in CliRunner().invoke(app, [name, "--help"]).output
+    assert command.help.splitlines()[0] == COMMANDS[name]
+    assert COMMANDS[name].split()[0] in CliRunner().invoke(app, [name, "--help"]).output
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -13,48 +16,19 @@ from typer.core import TyperGroup
 from l2view.errors import L2ViewError
 
 COMMANDS = {
-    "info": (
-        "show_info",
-        "Describe a collection, or those of its granules that match: count, times, fields.",
-    ),
-    "search": (
-        "search_granules",
-        "Find granules and write their rows. Conditions are combined with AND.",
-    ),
-    "sql": (
-        "run_sql",
-        "Run an SQL query over the table meta and the arrays of a store, and write its rows.",
-    ),
-    "tree": (
-        "show_tree",
-        "Show the groups and arrays of matching granules, of the first 10 without --limit.",
-    ),
-    "mosaic": (
-        "make_mosaic",
-        "Resample matching granules to one image, with the first of --order-by on top.",
-    ),
-    "ingest": (
-        "ingest_files",
-        "Add granules to a collection, without copying their data.",
-    ),
-    "verify": (
-        "verify_files",
-        "Find granules whose files changed since ingest, or are missing.",
-    ),
-    "index": (
-        "build_indexes",
-        "Build the indexes by which searches read less.",
-    ),
-    "delete": (
-        "delete_granules",
-        "Delete matching granules from a collection in one commit. Earlier snapshots keep them.",
-    ),
-    "demo": (
-        "run_demo",
-        "Write granules in real formats, search them, read them back and check every value.",
-    ),
+    "info": "Describe a collection, or those of its granules that match: count, times, fields.",
+    "search": "Find granules and write their rows. Conditions are combined with AND.",
+    "sql": "Run an SQL query over the table meta and the arrays of a store, and write its rows.",
+    "tree": "Show the groups and arrays of matching granules, of the first 10 without --limit.",
+    "mosaic": "Resample matching granules to one image, with the first of --order-by on top.",
+    "ingest": "Add granules to a collection, without copying their data.",
+    "verify": "Find granules whose files changed since ingest, or are missing.",
+    "index": "Build the indexes by which searches read less.",
+    "delete": "Delete matching granules from a collection in one commit. "
+    "Earlier snapshots keep them.",
+    "demo": "Write granules in real formats, search them, read them back and check every value.",
 }
-"""The function of each command, in the module of its name, and its line in the help."""
+"""The line of each command in the help, the first of its function's docstring."""
 
 SETTINGS: dict[str, Any] = {"rich_markup_mode": "rich", "pretty_exceptions_show_locals": False}
 
@@ -71,10 +45,22 @@ class CommandTable(TyperGroup):
 def load_command(name: str) -> Any:
     """Import the command `name`, with its options."""
     import_module("icechunk").set_logs_filter("error")
+    module = name if name in ("demo", "mosaic") else "commands"
+    function = getattr(import_module(f"l2view.cli.{module}"), name)
     single = typer.Typer(add_completion=False, **SETTINGS)
-    function, _ = COMMANDS[name]
-    single.command(name)(getattr(import_module(f"l2view.cli.{name}"), function))
+    single.command(name)(_ends_with_its_reader()(function))
     return typer.main.get_command(single)
+
+
+@contextmanager
+def _ends_with_its_reader() -> Iterator[None]:
+    """End a command without an error where the reader of its pipe has seen enough."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit from None
 
 
 app = typer.Typer(
@@ -84,7 +70,7 @@ app = typer.Typer(
     no_args_is_help=True,
     **SETTINGS,
 )
-for name, (_, summary) in COMMANDS.items():
+for name, summary in COMMANDS.items():
     app.command(name, help=summary)(lambda: None)
 
 

@@ -30,7 +30,7 @@ BBOX = (-20, 30, 30, 60)
 DATETIME = "2025-06-01/2025-06-08"
 
 
-def run_demo(
+def demo(
     folder: Annotated[
         Path, typer.Argument(help="A folder for the granules, the repository and the picture.")
     ] = Path("l2view-demo"),

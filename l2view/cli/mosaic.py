@@ -16,7 +16,7 @@ OUT = "The image: OUT.tif, a Cloud-Optimized GeoTIFF, or OUT.zarr. Not with --ex
 
 
 @with_options
-def make_mosaic(
+def mosaic(
     source: StoreOptions,
     search: SearchOptions,
     output: Annotated[str | None, typer.Argument(metavar="OUT", help=OUT)] = None,

@@ -17,6 +17,7 @@ import typer
 from typer.models import OptionInfo
 
 from l2view.collection import Collection
+from l2view.errors import QueryError
 from l2view.search.query import Query
 from l2view.stores.open import Authorize, SourceOptions
 
@@ -61,16 +62,8 @@ class StoreOptions:
 
     def source(self, authorize: Authorize | None = None) -> SourceOptions:
         """Return the options of the store; `authorize` is for commands that read no chunk."""
-        return SourceOptions(
-            self.branch,
-            self.tag,
-            self.snapshot,
-            self.group,
-            self.location,
-            self.geometry_field,
-            self.time_field,
-            self.authorize or authorize,
-        )
+        options = {name: value for name, value in vars(self).items() if name != "store"}
+        return SourceOptions(**options | {"authorize": self.authorize or authorize})
 
     def open(self, authorize: Authorize | None = None) -> Collection:
         """Open the collection."""
@@ -96,16 +89,14 @@ class SearchOptions:
 
     def query(self) -> Query:
         """Return the search; its conditions are combined with AND."""
-        return Query(
-            self.where,
-            parse_assignments(self.param) or None,
-            parse_bbox(self.bbox),
-            self.intersects,
-            self.datetime,
-            self.ids or None,
-            self.order_by,
-            self.limit,
-        )
+        options = dict(vars(self))
+        options["params"] = parse_assignments(options.pop("param")) or None
+        options["bbox"] = parse_bbox(self.bbox)
+        options["ids"] = self.ids or None
+        try:
+            return Query(**options)
+        except QueryError as error:
+            raise typer.BadParameter(str(error)) from error
 
 
 PANELS: dict[type, str] = {StoreOptions: "The store", SearchOptions: "The search"}

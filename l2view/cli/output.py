@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
@@ -62,26 +61,7 @@ def choose_format(form: OutputFormat | None, output: Path | None) -> OutputForma
 
 
 def write_table(table: pa.Table, form: OutputFormat, output: Path | None = None) -> None:
-    """Write the rows of `table`.
-
-    Parameters
-    ----------
-    table
-        The rows.
-    form
-        How to write them.
-    output
-        Where, standard output by default.
-    """
-    try:
-        _write(table, form, output)
-        sys.stdout.flush()
-    except BrokenPipeError:  # the reader of the pipe has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit from None
-
-
-def _write(table: pa.Table, form: OutputFormat, output: Path | None) -> None:
+    """Write the rows of a table, to standard output by default."""
     names = table.schema.names
     if repeated := sorted({name for name in names if names.count(name) > 1}):
         raise QueryError(f"there are several columns {join_names(repeated)}; name them with AS")
@@ -237,11 +217,3 @@ def _geoparquet(table: pa.Table) -> pa.Table:
         return table
     described = {"version": "1.1.0", "primary_column": next(iter(columns)), "columns": columns}
     return table.replace_schema_metadata({"geo": json.dumps(described)})
-
-
-WRITERS = {
-    OutputFormat.table: _align_columns,
-    OutputFormat.json: _json,
-    OutputFormat.geojson: _geojson,
-}
-"""What makes lines of text of a table."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import operator
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +23,7 @@ NOW = re.compile(r"\b(now|today|current_(?:date|time|timestamp))\b", re.IGNORECA
 """SQL functions whose value depends on when they are called."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Query:
     """The conditions of a search, which all hold for its rows, and the order of the rows.
 
@@ -75,6 +76,17 @@ class Query:
                 object.__setattr__(self, name, normalize(value))
         if self.where is None and self.params:
             raise QueryError("params= are values for the placeholders of where=, which is missing")
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Query) and self._text == other._text
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    @property
+    def _text(self) -> str:
+        """What it is compared by: parameters may be arrays, which have no truth value."""
+        return json.dumps(self.to_json(), sort_keys=True, default=repr)
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Self:

@@ -19,18 +19,21 @@ from datafusion import Expr
 from zarr.core.sync import sync
 
 from l2view.cells.chunks import StoredChunks
+from l2view.cells.granules import cells
 from l2view.cells.nodes import Nodes, nodes
 from l2view.cells.one_array import zarr_cells
 from l2view.cells.scan import MAX_CELLS, require_free_loop
 from l2view.errors import L2ViewError, QueryError, StoreError, UnsupportedArrayError
 from l2view.scan.dataset import TableDataset
 from l2view.search.engine import Session
+from l2view.search.query import Query
 from l2view.sql.access import AllowStores, is_allowed, looks_like_store
 from l2view.sql.arguments import positional
 from l2view.stores.hierarchy import Hierarchy, join, resolve
 from l2view.stores.open import Source, open_source, require_authorization
 from l2view.stores.urls import is_url
 from l2view.text import first_line, join_names, strip_credentials, unknown_name
+from l2view.virtual.search import CollectionSearch
 
 
 @lru_cache(maxsize=1)
@@ -72,8 +75,7 @@ class TableFunctions:
     source
         The store that they read.
     search
-        Returns the cells of a variable of the granules that a search finds, None where there is
-        nothing to search.
+        The collection that ``cells()`` searches, None where there is none.
     allow_stores
         Which other stores they may read.
     max_cells
@@ -86,7 +88,7 @@ class TableFunctions:
     """
 
     source: Source
-    search: Callable[..., TableDataset] | None = None
+    search: CollectionSearch | None = None
     allow_stores: AllowStores = False
     max_cells: int = MAX_CELLS
 
@@ -177,13 +179,19 @@ class TableFunctions:
     ) -> TableDataset:
         if len(variable) != 1 or not isinstance(variable[0], str):
             raise QueryError("cells() takes the name of a variable, a text, and a search by name")
-        query["decode"] = _flag("decode", query.pop("decode", True))
-        query["max_cells"] = self._cell_limit(query.pop("max_cells", None))
+        decode = _flag("decode", query.pop("decode", True))
+        most = self._cell_limit(query.pop("max_cells", None))
         if isinstance(query.get("where"), str):
             names = set(re.findall(r"\$(\w+)", query["where"]))
             query["params"] = {name: params[name] for name in names & params.keys()}
         assert self.search is not None
-        return self.search(variable[0], **query)
+        fields = query.pop("fields", None)
+        if fields is None:  # footprints are long for one cell
+            columns = self.search.table.fields.values()
+            fields = [field.name for field in columns if field.geometry is None]
+        selected = self.search.select_fields(fields)
+        tree = self.search.tree(Query(**query), selected, later=True)
+        return cells(tree, variable[0], decode=decode, max_cells=most)
 
     def _cell_limit(self, value: Any) -> int:
         if value is None:

@@ -232,7 +232,7 @@ def test_versions(tmp_path: Path) -> None:
         (["info", "nowhere"], 1, "error: there is nothing at nowhere"),
         (["search", "STORE", "--where", "cloudcover < 1"], 1, 'did you mean "cloud_cover"?'),
         (["search", "STORE", "--where", "1=1; DROP TABLE meta"], 1, "error: not valid SQL"),
-        (["search", "STORE", "--bbox", "1,2,3"], 1, "is not (west, south, east, north)"),
+        (["search", "STORE", "--bbox", "1,2,3"], 2, "is not (west, south, east, north)"),
         (["search", "STORE", "--bbox", "a,b,c,d"], 2, "Invalid value for --bbox: a,b,c,d is not"),
         (["search", "STORE", "-p", "novalue"], 2, "Invalid value for --param: novalue is not NAME"),
         (["sql", "STORE", "SELECT a.id, b.id FROM meta a JOIN meta b USING (idx)"], 1, "with AS"),
@@ -273,3 +273,10 @@ def test_a_reader_that_has_seen_enough(store: str) -> None:
         done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
         assert len(done.stdout.splitlines()) == 1
         assert done.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["info", "tree", "search"])
+def test_a_reader_that_reads_nothing(store: str, command: str) -> None:
+    script = f"set -o pipefail; {PROGRAM} {command} {store} | true"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert "rror" not in done.stderr

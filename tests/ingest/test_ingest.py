@@ -221,7 +221,7 @@ def test_verify_finds_what_changed_and_what_is_gone(tmp_path: Path) -> None:
     found = l2view.open(tmp_path / "c").verify()
     assert set(found) == {"s1", "s2"}
     assert "has changed" in found["s1"]
-    done = run("verify", str(tmp_path / "c"), code=1)
+    done = run("verify", str(tmp_path / "c"), code=3)
     assert "2 of 4 granules have files that changed or are missing" in done.stdout
     assert run("verify", str(tmp_path / "c"), "--where", "id = 's0'").stdout.startswith("0 of 1")
 

@@ -275,7 +275,7 @@ def test_compressors_and_filters_of_v2() -> None:
 
 def test_all_decoders_give_the_same(v3_store: MemoryStore) -> None:
     compared = plain = 0
-    for field in l2view.Collection(v3_store)._fields.values():
+    for field in l2view.Collection(v3_store).table.fields.values():
         document = {**field.document, "shape": [field.chunk_length]}
         raw = v3_store._store_dict[field.chunk_key(0)].to_bytes()
         rust, python = (decode(document, raw) for decode in (decode_with_rust, decode_with_python))
