@@ -100,9 +100,12 @@ def _follow(group: h5py.Group, name: str) -> Any:
     link = group.id.links.get_info(name.encode(errors="surrogateescape")).type
     if link == h5py.h5l.TYPE_EXTERNAL:
         raise IngestError("it is a link into another file")
-    if link == h5py.h5l.TYPE_SOFT and name not in group:
-        raise IngestError("it is a link to nothing")
-    return group[name]
+    try:
+        return group[name]
+    except KeyError as error:
+        if link != h5py.h5l.TYPE_SOFT:
+            raise
+        raise IngestError("it is a link to nothing") from error
 
 
 def _address(group: h5py.Group) -> int:
