@@ -21,7 +21,7 @@ from l2view.errors import FieldError, IngestError, QueryError, SkippedFieldWarni
 from l2view.granules.layouts import open_layout
 from l2view.index.commands import Index, build_indexes
 from l2view.index.indexes import Indexes
-from l2view.ingest.deletion import delete_granules
+from l2view.ingest.writer import delete_granules
 from l2view.meta.chunks import Tally
 from l2view.meta.schema import ROW, fields_of
 from l2view.scan.dataset import TableDataset
@@ -190,20 +190,12 @@ class Collection:
     ) -> pa.Table:
         """Find granules and return their rows, without their arrays.
 
-        Parameters
-        ----------
-        where, params, bbox, intersects, datetime, ids, fields, order_by, limit
-            As for `l2view.open`.
+        The parameters and errors are those of `l2view.open`.
 
         Returns
         -------
         pyarrow.Table
             The row number ``idx`` and the fields, one row a granule.
-
-        Raises
-        ------
-        QueryError, FieldError
-            Where the search can't be asked of this collection.
         """
         names = self._search.select_fields(fields)
         query = as_query(where, params, bbox, intersects, datetime, ids, order_by, limit)
@@ -225,10 +217,7 @@ class Collection:
         ``cells('red', where => …, bbox => …)``, the cells of a variable of the granules that a
         search finds, with their fields.
 
-        Parameters
-        ----------
-        query, params, tables, allow_stores, max_cells
-            As for `l2view.sql`.
+        The parameters are those of `l2view.sql`.
 
         Returns
         -------
@@ -274,27 +263,7 @@ class Collection:
         encoding: EncodingName = "keep",
         ragged: RaggedName = "error",
     ) -> View:
-        """Find granules and return them as a Zarr group.
-
-        Parameters
-        ----------
-        where, …, ragged
-            As for `l2view.open`.
-
-        Returns
-        -------
-        View
-            A `zarr.Group`; empty where nothing was found.
-
-        Raises
-        ------
-        AuthorizationError
-            Where the repository's virtual chunks may not be read yet.
-        QueryError, FieldError
-            Where the search can't be asked of this collection.
-        ShapeError
-            Where the granules found can't be joined so.
-        """
+        """Find granules and return them as a Zarr group, as `l2view.open` does."""
         joining = JoinOptions.of(layout, dim, encoding, ragged)
         query = as_query(where, params, bbox, intersects, datetime, ids, order_by, limit)
         names = self._search.select_fields(fields)
@@ -345,10 +314,7 @@ class Collection:
 
         This collection goes on showing the state that it was opened on.
 
-        Parameters
-        ----------
-        where, params, bbox, intersects, datetime, ids, order_by, limit
-            Which granules, as for `search`; all are ``where="true"``.
+        The parameters are those of `search`; all granules are ``where="true"``.
 
         Returns
         -------
@@ -378,7 +344,7 @@ class Collection:
         def find(session: icechunk.Session) -> NDArray[np.int64]:
             return Collection.of(session, options)._search.find(query).rows
 
-        return delete_granules(repository, find, branch=self._options.branch or "main")[0]
+        return delete_granules(repository, find, self._options.branch or "main")
 
     def index(
         self,

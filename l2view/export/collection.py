@@ -103,7 +103,7 @@ def _write_to_repository(
 
 def _require_written(result: BatchResult) -> None:
     if result.failed:
-        reasons = [f"{granule.id}: {reason}" for granule, reason in result.failed]
+        reasons = [f"{failure.id}: {failure.reason}" for failure in result.failed]
         raise ExportError(
             f"{len(reasons)} granules can't be written: {join_names(reasons, most=3)}"
         )

@@ -32,18 +32,9 @@ ROWS = 1_000
 
 
 def entries_of(granules: Any) -> Iterator[Entry | Failure]:
-    """Yield an entry for each granule that a caller names, or why there is none.
+    """Yield an entry for each granule that a caller names (see `l2view.ingest`), or a failure.
 
-    Parameters
-    ----------
-    granules
-        A path, URL, folder, prefix or glob; a STAC Item, ItemCollection or search; a CMR
-        record; or an iterable of these.
-
-    Raises
-    ------
-    IngestError
-        Where something is none of these, or names no granule.
+    An `IngestError` says that something is none of what may be passed, or names no granule.
     """
     if isinstance(granules, Entry):
         yield granules

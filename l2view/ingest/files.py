@@ -61,7 +61,7 @@ class FileInfo:
 
     @classmethod
     def from_meta(cls, url: str, meta: obstore.ObjectMeta) -> FileInfo:
-        """Return the entry as obstore has it."""
+        """Take what obstore says of a file."""
         return cls(url, meta["size"], meta["e_tag"], meta["last_modified"])
 
 
@@ -156,10 +156,7 @@ def is_kerchunk_parquet(url: str) -> bool:
 def expand_path(path: str | os.PathLike[str]) -> Iterator[str]:
     """Yield the URLs of the granules that a path, URL, folder, prefix or glob names, in order.
 
-    Raises
-    ------
-    IngestError
-        Where a folder, prefix or glob names none.
+    An `IngestError` says that there is none.
     """
     text = os.fspath(path)
     wild = WILD.search(text)

@@ -10,21 +10,20 @@ import importlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pkgutil import resolve_name
-from typing import Any
-
-from obspec_utils.protocols import ReadableFile
-from obspec_utils.registry import ObjectStoreRegistry
-from virtualizarr.manifests import ManifestStore
+from typing import TYPE_CHECKING, Any
 
 from l2view.errors import IngestError
 from l2view.ingest import plugins
 
+if TYPE_CHECKING:
+    from obspec_utils.protocols import ReadableFile
+    from obspec_utils.registry import ObjectStoreRegistry
+    from virtualizarr.manifests import ManifestStore
+
 type Parser = Callable[..., ManifestStore]
 """VirtualiZarr's protocol: called with a URL and a registry of stores."""
 
-type CheckedParser = Callable[
-    [str, ReadableFile, ObjectStoreRegistry[Any], int], tuple[ManifestStore, dict[str, str]]
-]
+type CheckedParser = Callable[..., tuple[ManifestStore, dict[str, str]]]
 """A parser around VirtualiZarr's that finds what that can't refer to or would get wrong.
 
 Called with a file's URL as VirtualiZarr names it, its bytes, the registry with its store, and the
@@ -68,24 +67,13 @@ class FileFormat:
         return head.startswith(self.magic) or self.detect(head)
 
     def parse(
-        self, url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], threshold: int
+        self,
+        url: str,
+        reader: ReadableFile | None,
+        stores: ObjectStoreRegistry[Any],
+        threshold: int,
     ) -> tuple[ManifestStore, dict[str, str]]:
-        """Return a file as references, and why arrays are left out, by path.
-
-        The parameters are those of a `CheckedParser`. An `IngestError` names the extra, where a
-        package is missing.
-        """
-        if not self.is_checked:
-            return self.make_parser()(url, stores), {}
-        parser: CheckedParser = self._load()
-        return parser(url, reader, stores, threshold)
-
-    def make_parser(self) -> Parser:
-        """Return VirtualiZarr's parser."""
-        parser: Parser = self._load()()
-        return parser
-
-    def _load(self) -> Any:
+        """Call the parser as a `CheckedParser`; an `IngestError` names a package that it lacks."""
         for package in self.needs:
             try:
                 importlib.import_module(package)
@@ -93,7 +81,11 @@ class FileFormat:
                 raise IngestError(
                     f"{self.name} needs {package}: pip install 'l2view[{self.extra}]'"
                 ) from error
-        return resolve_name(self.parser)
+        parser = resolve_name(self.parser)
+        if not self.is_checked:
+            return parser()(url, stores), {}
+        checked: CheckedParser = parser
+        return checked(url, reader, stores, threshold)
 
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
@@ -150,16 +142,12 @@ FORMATS = (
         "HDF4",
         "virtualizarr.parsers:HDF4Parser",
         (b"\x0e\x03\x13\x01",),
-        needs=("kerchunk",),
         extra="hdf4",
+        needs=("kerchunk",),
     ),
     TIFF,
     FileFormat(
-        "FITS",
-        "virtualizarr.parsers:FITSParser",
-        (b"SIMPLE  =",),
-        needs=("astropy",),
-        extra="fits",
+        "FITS", "virtualizarr.parsers:FITSParser", (b"SIMPLE  =",), needs=("astropy",), extra="fits"
     ),
     FileFormat(
         "GRIB",
@@ -181,22 +169,15 @@ FORMATS = (
 """The formats of single files, each with the bytes of its specification."""
 
 
-def _is_format(plugin: Any) -> bool:
-    return isinstance(plugin, FileFormat)
-
-
 def detect_format(head: bytes) -> FileFormat:
     """Return the format of a file that begins with `head`: l2view's own, then other packages'.
 
-    Raises
-    ------
-    IngestError
-        Where it is none that can be virtualised, saying what it looks like.
+    An `IngestError` says what a file of another format looks like.
     """
     for own in FORMATS:
         if own.matches(head):
             return own
-    others: Iterable[FileFormat] = plugins.load_plugins(plugins.FORMATS, _is_format).values()
+    others: Iterable[FileFormat] = plugins.load_plugins(plugins.FORMATS, FileFormat).values()
     for other in others:
         if other.matches(head):
             return other

@@ -78,6 +78,10 @@ class Granule:
         """Its field ``href``, empty where it has none."""
         return str(self.row.get("href") or "")
 
+    def failure(self, reason: str) -> Failure:
+        """Return it as a granule that is left out."""
+        return Failure(self.id, self.source, reason)
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -93,14 +97,11 @@ class Failure:
 
 @dataclass
 class BatchResult:
-    """What became of a batch: ids, the failed with their reasons, and what was written.
-
-    There is no snapshot where nothing was written.
-    """
+    """What became of a batch: ids, failures, and what was written; no snapshot of nothing."""
 
     added: list[str] = field(default_factory=list)
     replaced: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
-    failed: list[tuple[Granule, str]] = field(default_factory=list)
+    failed: list[Failure] = field(default_factory=list)
     granules: list[Granule] = field(default_factory=list)
     snapshot: str | None = None

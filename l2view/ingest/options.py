@@ -21,10 +21,7 @@ type OnConflict = Literal["skip", "replace", "error"]
 
 @dataclass(frozen=True)
 class ParseOptions:
-    """How granules are parsed; it goes to the workers.
-
-    Attributes are described by `l2view.ingest`.
-    """
+    """How granules are parsed, by `l2view.ingest`'s parameters; it goes to the workers."""
 
     parser: Parser | None = None
     harvest: Harvester | None = None
@@ -35,14 +32,9 @@ class ParseOptions:
 
 @dataclass(frozen=True)
 class IngestOptions:
-    """How granules are added to a collection.
+    """How granules are added to a collection, by `l2view.ingest`'s parameters.
 
-    Attributes are described by `l2view.ingest`.
-
-    Raises
-    ------
-    IngestError
-        Where a value is none that is allowed.
+    An `IngestError` says that a value isn't allowed.
     """
 
     parsing: ParseOptions = ParseOptions()

@@ -124,15 +124,14 @@ def _parse_file(asset: str, url: str, options: ParseOptions) -> ParsedFile:
     # What changes from here on until the granule is written has another checksum.
     infos = list(list_files(url)) if file is None else [file[0]]
     reader = None if file is None else file[1]
-    file_format = _detect(url, reader) if options.parser is None else None
+    source, registry = unquote_url(url), store_registry(url)
+    file_format: FileFormat | None = None
     omitted: dict[str, str] = {}
-    if file_format is not None and reader is not None:
-        store, omitted = file_format.parse(
-            unquote_url(url), reader, store_registry(url), options.inline_threshold
-        )
+    if options.parser is not None:
+        store = options.parser(source, registry)
     else:
-        parser = options.parser or ZARR.make_parser()
-        store = parser(unquote_url(url), store_registry(url))
+        file_format = _detect(url, reader)
+        store, omitted = file_format.parse(source, reader, registry, options.inline_threshold)
     parsed, attributes = manifest_references(store._group)
     if file_format is TIFF:
         # virtual-tiff, which only TIFFs need, is an extra.

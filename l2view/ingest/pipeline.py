@@ -6,15 +6,14 @@ In memory are one batch, the entries that are being parsed, and the report.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import partial
 from itertools import batched
 from os import PathLike
 from typing import Any
 
 import icechunk
-from rich.console import Console
 
 from l2view.errors import FieldError, IngestError, L2ViewError
 from l2view.granules.layouts import StorageName
@@ -25,15 +24,10 @@ from l2view.ingest.granule import Entry, Failure, Granule
 from l2view.ingest.harvest import plugin_harvesters
 from l2view.ingest.options import IngestOptions
 from l2view.ingest.parse import parse_granule
-from l2view.ingest.progress import progress_bar_of
+from l2view.ingest.progress import Show, show_ingest
 from l2view.ingest.report import IngestReport
 from l2view.ingest.state import CollectionState, read_state
-from l2view.ingest.writer import (
-    id_taken_message,
-    is_other_source,
-    plan_row,
-    write_batch,
-)
+from l2view.ingest.writer import id_taken_message, is_other_source, plan_row, write_batch
 from l2view.stores.repository import (
     containers_for,
     find_repository,
@@ -53,9 +47,6 @@ FOLDERS = 1_000
 LOOKED_UP = 1_000
 """The entries whose ids are looked up together."""
 
-type Show = Callable[[IngestReport], None]
-"""Shows a report as granules come in."""
-
 
 def run_ingest(granules: Any, store: Any, options: IngestOptions) -> IngestReport:
     """Add granules to a collection (see `l2view.ingest`)."""
@@ -65,32 +56,21 @@ def run_ingest(granules: Any, store: Any, options: IngestOptions) -> IngestRepor
     storage = state.require_storage(options.storage)
     report = IngestReport(dry_run=options.dry_run)
     plugin_harvesters()  # whose warnings are for this process
-    with _progress_callback(options, granules) as show:
-        entries: Iterable[Entry] = _valid_entries(entries_of(granules), report, show)
+    with show_ingest(options.progress, partial(count_entries, granules)) as show:
+        run = _Run(options, report, show)
+        entries = run.valid_entries(entries_of(granules))
         if options.on_conflict == "skip" and repository is not None:
-            entries = _skip_existing(repository, entries, report, options)
-        parsed = map_tasks(
-            pool, partial(parse_granule, options=options.parsing), entries, _worker_died
-        )
-        ready = _parsed_granules(parsed, report, show, strict=options.strict)
+            entries = run.new_entries(entries, repository)
+        parse = partial(parse_granule, options=options.parsing)
+        parsed = run.parsed_granules(map_tasks(pool, parse, entries, _worker_died))
         if repository is None or options.dry_run:
-            _dry_run(ready, state, storage, report)
+            run.plan(parsed, state, storage)
         else:
-            _write_all(repository, ready, report, options)
-            _extend_indexes(repository, report, options.branch, show)
+            run.write(parsed, repository)
         show(report)
     if options.strict and report.failures:
         raise IngestError(f"{report.failed[0]}. {report.added.count} granules were added before")
     return report
-
-
-def _progress_callback(options: IngestOptions, granules: Any) -> AbstractContextManager[Show]:
-    """Give what shows the report as granules come in."""
-    if callable(options.progress):
-        return nullcontext(options.progress)
-    if options.progress:
-        return progress_bar_of(lambda: count_entries(granules), Console(stderr=True))
-    return nullcontext(lambda report: None)
 
 
 def count_entries(granules: Any) -> int | None:
@@ -113,119 +93,105 @@ def _state(repository: icechunk.Repository | None, branch: str) -> CollectionSta
     return read_state(repository.readonly_session(branch).store)
 
 
-def _valid_entries(
-    entries: Iterable[Entry | Failure], report: IngestReport, show: Show
-) -> Iterator[Entry]:
-    """Yield the entries, and report the failures among them."""
-    for entry in entries:
-        if isinstance(entry, Failure):
-            report.fail(entry)
-            show(report)
-        else:
-            yield entry
-
-
-def _skip_existing(
-    repository: icechunk.Repository,
-    entries: Iterable[Entry],
-    report: IngestReport,
-    options: IngestOptions,
-) -> Iterator[Entry]:
-    """Yield the entries whose ids aren't in the collection, so that they aren't parsed again."""
-    # The caller's harvester may give a granule another source.
-    compare = options.parsing.harvest is None
-    for batch in batched(entries, LOOKED_UP):
-        state = read_state(repository.readonly_session(options.branch).store)
-        sources = state.sources([entry.id for entry in batch])
-        for entry in batch:
-            if entry.id not in sources:
-                yield entry
-                continue
-            source = sources[entry.id][1]
-            if compare and is_other_source(entry.source, source):
-                report.fail(Failure(entry.id, entry.url, id_taken_message(source)))
-            else:
-                report.skipped.add([entry.id])
-
-
 def _worker_died(entry: Entry) -> Failure:
     return Failure(entry.id, entry.url, "the process that parsed it ended")
 
 
-def _parsed_granules(
-    parsed: Iterable[Granule | Failure], report: IngestReport, show: Show, *, strict: bool
-) -> Iterator[Granule]:
-    """Yield the granules, and report the failures; with `strict`, stop at the first of them."""
-    for granule in parsed:
-        if isinstance(granule, Failure):
-            report.fail(granule)
-        else:
-            report.parsed += 1
-            yield granule
-        if strict and report.failures:
-            return
-        show(report)
+@dataclass(frozen=True)
+class _Run:
+    """The steps of an ingest, which all add to its report."""
 
+    options: IngestOptions
+    report: IngestReport
+    show: Show
 
-def _dry_run(
-    granules: Iterable[Granule], state: CollectionState, storage: StorageName, report: IngestReport
-) -> None:
-    """Report what would be written."""
-    kinds = state.field_kinds(storage)
-    folders: set[str] = set()
-    for granule in granules:
-        try:
-            plan_row(granule, kinds, storage)
-        except (FieldError, ValueError) as error:
-            report.fail(Failure(granule.id, granule.source, str(error)))
-            continue
-        report.added.add([granule.id])
-        report.add_granule(granule)
-        folders |= {f"{url.rpartition('/')[0]}/" for url in granule.references.urls}
-        if len(folders) > FOLDERS:
-            folders = set(common_folders(folders).values())
-    report.containers.extend(containers_for(folders))
-    report.fields = dict(kinds.known)
+    def valid_entries(self, entries: Iterable[Entry | Failure]) -> Iterator[Entry]:
+        """Yield the entries, and report the failures among them."""
+        for entry in entries:
+            if isinstance(entry, Failure):
+                self.report.fail(entry)
+                self.show(self.report)
+            else:
+                yield entry
 
+    def new_entries(
+        self, entries: Iterable[Entry], repository: icechunk.Repository
+    ) -> Iterator[Entry]:
+        """Yield the entries whose ids aren't in the collection, so that no other is parsed."""
+        # The caller's harvester may give a granule another source.
+        compare = self.options.parsing.harvest is None
+        for batch in batched(entries, LOOKED_UP):
+            state = read_state(repository.readonly_session(self.options.branch).store)
+            sources = state.sources([entry.id for entry in batch])
+            for entry in batch:
+                if entry.id not in sources:
+                    yield entry
+                    continue
+                source = sources[entry.id][1]
+                if compare and is_other_source(entry.source, source):
+                    self.report.fail(Failure(entry.id, entry.url, id_taken_message(source)))
+                else:
+                    self.report.skipped.add([entry.id])
 
-def _write_all(
-    repository: icechunk.Repository,
-    granules: Iterable[Granule],
-    report: IngestReport,
-    options: IngestOptions,
-) -> None:
-    """Write granules, so many in a commit, and none that has waited for long."""
-    pending: list[Granule] = []
-    began = time.monotonic()
+    def parsed_granules(self, parsed: Iterable[Granule | Failure]) -> Iterator[Granule]:
+        """Yield the granules, and report the failures; `strict` stops at the first of them."""
+        for granule in parsed:
+            if isinstance(granule, Failure):
+                self.report.fail(granule)
+            else:
+                self.report.parsed += 1
+                yield granule
+            if self.options.strict and self.report.failures:
+                return
+            self.show(self.report)
 
-    def flush() -> None:
-        nonlocal repository, began
-        if pending:
-            urls = {url for granule in pending for url in granule.references.urls}
-            repository, containers = with_containers(repository, urls)
-            report.containers.extend(containers)
-            report.add_batch(write_batch(repository, pending, options))
-            pending.clear()
+    def plan(
+        self, granules: Iterable[Granule], state: CollectionState, storage: StorageName
+    ) -> None:
+        """Report what would be written."""
+        kinds = state.field_kinds(storage)
+        folders: set[str] = set()
+        for granule in granules:
+            try:
+                plan_row(granule, kinds, storage)
+            except (FieldError, ValueError) as error:
+                self.report.fail(granule.failure(str(error)))
+                continue
+            self.report.added.add([granule.id])
+            self.report.add_granule(granule)
+            folders |= {f"{url.rpartition('/')[0]}/" for url in granule.references.urls}
+            if len(folders) > FOLDERS:
+                folders = set(common_folders(folders).values())
+        self.report.containers.extend(containers_for(folders))
+        self.report.fields = dict(kinds.known)
+
+    def write(self, granules: Iterable[Granule], repository: icechunk.Repository) -> None:
+        """Write granules, so many in a commit, and none that has waited for long."""
+        pending: list[Granule] = []
         began = time.monotonic()
 
-    for granule in granules:
-        pending.append(granule)
-        if len(pending) >= options.batch or time.monotonic() - began > SECONDS:
-            flush()
-    flush()
-    if report.containers:
-        keep_containers(repository, report.containers)
+        def flush() -> None:
+            nonlocal repository, began
+            if pending:
+                urls = {url for granule in pending for url in granule.references.urls}
+                repository, containers = with_containers(repository, urls)
+                self.report.containers.extend(containers)
+                self.report.add_batch(write_batch(repository, pending, self.options))
+                pending.clear()
+            began = time.monotonic()
 
+        for granule in granules:
+            pending.append(granule)
+            if len(pending) >= self.options.batch or time.monotonic() - began > SECONDS:
+                flush()
+        flush()
+        if self.report.containers:
+            keep_containers(repository, self.report.containers)
+        if self.report.snapshots:
+            indexes = extend(repository, self.options.branch, self._show_indexing)
+            self.report.indexes.extend(map(str, indexes))
+            self.report.indexing = ""
 
-def _extend_indexes(
-    repository: icechunk.Repository, report: IngestReport, branch: str, show: Show
-) -> None:
-    """Extend the indexes to what was written, and show how far they are."""
-
-    def progress(index: Index, rows: int, total: int) -> None:
-        report.indexing = f"{index}: {rows:,} of {total:,} rows"
-        show(report)
-
-    if report.snapshots:
-        report.indexes.extend(map(str, extend(repository, branch, progress)))
-        report.indexing = ""
+    def _show_indexing(self, index: Index, rows: int, total: int) -> None:
+        self.report.indexing = f"{index}: {rows:,} of {total:,} rows"
+        self.show(self.report)

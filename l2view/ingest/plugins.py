@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any
@@ -16,10 +16,10 @@ HARVESTERS = "l2view.harvesters"
 
 
 @cache
-def load_plugins(group: str, is_valid: Callable[[Any], bool]) -> Mapping[str, Any]:
+def load_plugins(group: str, kind: Any) -> Mapping[str, Any]:
     """Return the objects of a group of entry points, by name; each process loads them once.
 
-    An object that can't be loaded, or isn't valid, is left out with a warning that names it.
+    One that can't be loaded, or is none of a `kind`, is left out with a warning that names it.
     """
     plugins: dict[str, Any] = {}
     for point in sorted(entry_points(group=group), key=lambda point: point.name):
@@ -30,7 +30,7 @@ def load_plugins(group: str, is_valid: Callable[[Any], bool]) -> Mapping[str, An
         except Exception as error:  # whatever another package's import raises
             warn(f"{label} can't be loaded: {first_line(error)}", L2ViewWarning)
             continue
-        if is_valid(plugin):
+        if isinstance(plugin, kind):
             plugins[point.name] = plugin
         else:
             warn(f"{label} is left out: it is a {type(plugin).__name__}", L2ViewWarning)

@@ -96,8 +96,8 @@ class IngestReport:
         self.added.add(batch.added)
         self.replaced.add(batch.replaced)
         self.skipped.add(batch.skipped)
-        for granule, reason in batch.failed:
-            self.fail(Failure(granule.id, granule.source, reason))
+        for failure in batch.failed:
+            self.fail(failure)
         if batch.snapshot is not None:
             self.snapshots.append(batch.snapshot)
         for granule in batch.granules:

@@ -1,4 +1,4 @@
-"""One batch of granules into one Icechunk commit: metadata, references, all or nothing.
+"""Granules into a collection and out of it: each batch in one commit, all or nothing.
 
 A batch is planned and written in a session of its own. Where someone else committed first, it
 is planned again on what is there now: nothing was parsed for the plan, so that costs little,
@@ -9,21 +9,25 @@ from __future__ import annotations
 
 import random
 import time
+import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import icechunk
+import numpy as np
 import zarr
+from numpy.typing import NDArray
 
 from l2view.errors import FieldError, IngestError
 from l2view.granules.convention import NAME, declare_convention
 from l2view.granules.layouts import LAYOUTS, StorageName
-from l2view.index.storage import limit_indexes
-from l2view.index.zone_maps import extend_zones
+from l2view.index.storage import ZONES, limit_indexes
+from l2view.index.zone_maps import build_zones, extend_zones
 from l2view.ingest.granule import BatchResult, Granule
 from l2view.ingest.options import DEFAULT_OPTIONS, IngestOptions, OnConflict
 from l2view.ingest.state import IDS, CollectionState, hash_ids, read_state
 from l2view.meta.columns import Kinds, Value, plain, write
-from l2view.stores.hierarchy import META
+from l2view.stores.hierarchy import META, Hierarchy
 
 ATTEMPTS = 100
 """How often a batch is planned again where others commit first."""
@@ -104,7 +108,7 @@ def write_to_session(
             rows.append(plan_row(granule, kinds, storage))
             result.granules.append(granule)
         except (FieldError, ValueError) as error:
-            result.failed.append((granule, str(error)))
+            result.failed.append(granule.failure(str(error)))
     if not rows:
         return result
     root = zarr.open_group(store, mode="a")
@@ -150,9 +154,9 @@ def _select(
             result.skipped.append(granule.id)
             unique[granule.id] = granule
         elif on_conflict == "error":
-            result.failed.append((granule, "its id is twice in this ingest"))
+            result.failed.append(granule.failure("its id is twice in this ingest"))
         elif is_other_source(granule.source, previous.source):
-            result.failed.append((granule, id_taken_message(previous.source)))
+            result.failed.append(granule.failure(id_taken_message(previous.source)))
         else:
             result.skipped.append(granule.id)
     present = state.sources(list(unique))
@@ -160,9 +164,9 @@ def _select(
         for name, (_, source) in present.items():
             granule = unique.pop(name)
             if on_conflict == "error":
-                result.failed.append((granule, "its id is in the collection already"))
+                result.failed.append(granule.failure("its id is in the collection already"))
             elif is_other_source(granule.source, source):
-                result.failed.append((granule, id_taken_message(source)))
+                result.failed.append(granule.failure(id_taken_message(source)))
             else:
                 result.skipped.append(name)
     return list(unique.values()), {name: row for name, (row, _) in present.items()}
@@ -179,3 +183,45 @@ def id_taken_message(source: str) -> str:
         f"its id is that of {source} too; give it one of its own in harvest=, or take it in the "
         'place of the other with on_conflict="replace"'
     )
+
+
+def delete_granules(
+    repository: icechunk.Repository,
+    find: Callable[[icechunk.Session], NDArray[np.int64]],
+    branch: str,
+) -> int:
+    """Delete the granules in the rows that `find` finds in a session, and return how many.
+
+    Their rows leave ``/meta``, and the rows after them move up. Their slots stay, and no search
+    finds them any more. Earlier snapshots still have them.
+    """
+    count = 0
+
+    def change(session: icechunk.Session) -> str | None:
+        nonlocal count
+        rows, store = np.unique(find(session)), session.store
+        count = len(rows)
+        if count == 0:
+            return None
+        root: Any = zarr.open_group(store, mode="a")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of dtypes without a v3 specification
+            arrays = [array for _, array in root[META].arrays()]
+            for array in [*arrays, *([root[IDS]] if IDS in root else [])]:
+                _remove_rows(array, rows)
+            if ZONES in root:
+                build_zones(Hierarchy(store), int(rows[0]))
+            limit_indexes(store, rows=int(rows[0]))
+        return f"delete {count} granules"
+
+    commit_with_retries(repository, branch, change)
+    return count
+
+
+def _remove_rows(array: Any, rows: NDArray[np.int64]) -> None:
+    """Take rows out of a field; what lies before the first of them isn't touched."""
+    length, begin = int(array.shape[0]), int(rows[0])
+    values = np.delete(np.asarray(array[begin:]), rows - begin)
+    if len(values):
+        array[begin : begin + len(values)] = values
+    array.resize((length - len(rows),))

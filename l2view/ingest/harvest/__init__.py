@@ -24,7 +24,7 @@ type Harvester = Callable[[zarr.Group, str], Mapping[str, Any]]
 
 def plugin_harvesters() -> Mapping[str, Harvester]:
     """Return the harvesters of other packages, by name."""
-    return plugins.load_plugins(plugins.HARVESTERS, callable)
+    return plugins.load_plugins(plugins.HARVESTERS, Callable)
 
 
 def harvest_files(
