@@ -143,7 +143,7 @@ def test_options_that_cannot_be_parsed() -> None:
     with pytest.raises(typer.BadParameter, match="is not NAME=VALUE"):
         options.parse_assignments(["a"])
     with pytest.raises(typer.BadParameter, match="is not W,S,E,N"):
-        options.parse_bbox("a,b")
+        options.parse_numbers("a,b", "--bbox", "W,S,E,N in degrees")
 
 
 def test_queries_are_compared_by_what_they_ask() -> None:

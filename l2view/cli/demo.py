@@ -5,21 +5,22 @@ from __future__ import annotations
 import shutil
 import time
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
 import typer
 import xarray as xr
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from l2view.collection import Collection
 from l2view.demo.check import check_granule
-from l2view.demo.files import require_packages, write_granules
+from l2view.demo.files import GranuleFile, require_packages, write_granules
 from l2view.demo.picture import draw
 from l2view.demo.repository import build_repository, container
 from l2view.errors import L2ViewError
+from l2view.progress import show_progress
 from l2view.view import View
 
 MARK = ".l2view-demo"
@@ -46,23 +47,20 @@ def demo(
     files = prepare_folder(folder)
 
     _step(console, 1, "Granules, as their providers write them")
-    errors = Console(stderr=True)
-    with Progress(console=errors, transient=True, disable=not errors.is_terminal) as progress:
-        task = progress.add_task("writing granules", total=22)
-        granules = []
+    granules: list[GranuleFile] = []
+    with show_progress(True, "granules") as report:
         for granule in write_granules(files):
             granules.append(granule)
-            progress.advance(task)
+            report(len(granules), 22)
     size = sum(granule.path.stat().st_size for granule in granules)
+    counts = Counter(granule.path.suffix for granule in granules)
     kinds = {".nc": "netCDF-3 swaths", ".h5": "HDF5 swaths", ".tif": "GeoTIFF scenes (two zones)"}
     for suffix, kind in kinds.items():
-        count = sum(granule.path.suffix == suffix for granule in granules)
-        console.print(f"    {count} {kind}")
+        console.print(f"    {counts[suffix]} {kind}")
     console.print(f"    {size / 1e6:.1f} MB in {files}")
 
-    _step(
-        console, 2, "Virtualised into one Icechunk repository, with their metadata, in one commit"
-    )
+    title = "Virtualised into one Icechunk repository, with their metadata, in one commit"
+    _step(console, 2, title)
     repository = folder / "collection"
     snapshot = build_repository(files, granules, repository)
     nbytes = sum(path.stat().st_size for path in repository.rglob("*") if path.is_file())
@@ -136,13 +134,11 @@ def _step(console: Console, number: int, title: str) -> None:
 
 
 def _show_rows(console: Console, view: View) -> None:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("   granule", "product", "start", "cloud cover"):
-        table.add_column(name)
+    columns = ("   granule", "product", "start", "cloud cover")
+    table = Table(*columns, box=None, pad_edge=False, header_style="dim")
     rows = view.table.select(["product", "start_datetime", "cloud_cover"]).to_pylist()
     for name, row in zip(view.names, rows, strict=True):
         cover = "" if row["cloud_cover"] is None else f"{row['cloud_cover']:.0f} %"
         table.add_row(f"   {name}", row["product"], f"{row['start_datetime']:%d %B %H:%M}", cover)
     console.print(table)
-    total = len(view.table)
-    console.print(f"    {total} granules found")
+    console.print(f"    {len(rows)} granules found")

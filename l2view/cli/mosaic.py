@@ -7,7 +7,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
-from l2view.cli.options import SearchOptions, StoreOptions, with_options
+from l2view.cli.options import SearchOptions, StoreOptions, parse_numbers, with_options
 from l2view.errors import QueryError
 from l2view.geolocation.bands import band_name
 from l2view.mosaic.api import explain_mosaic, plan_view, require_extras
@@ -64,10 +64,11 @@ def mosaic(
     if output is not None and _overlaps(source.store, output):
         raise typer.BadParameter(f"{output} is where the granules come from", param_hint="OUT")
     query = search.query()
+    sizes = parse_numbers(resolution, "--resolution", "N or N,N")
     view = source.open().open(query)
     spec: dict[str, Any] = {
         "crs": crs,
-        "resolution": _parse_resolution(resolution),
+        "resolution": sizes[0] if sizes and len(sizes) == 1 else sizes,
         "bbox": None if like else query.bbox,
         "like": None if like is None else _read_grid(like),
         "bands": _parse_bands(band),
@@ -95,17 +96,6 @@ def _overlaps(store: str, output: str) -> bool:
     return origin == target or origin in target.parents or target in origin.parents
 
 
-def _parse_resolution(text: str | None) -> float | list[float] | None:
-    """Return the numbers of ``--resolution``."""
-    if text is None:
-        return None
-    try:
-        sizes = [float(number) for number in text.replace(",", " ").split()]
-    except ValueError as error:
-        raise typer.BadParameter(f"{text} is no number", param_hint="--resolution") from error
-    return sizes[0] if len(sizes) == 1 else sizes
-
-
 def _parse_bands(texts: list[str] | None) -> dict[str, str] | None:
     """Return the paths of ``--band`` by the bands' names, None for all."""
     if not texts:
@@ -123,13 +113,7 @@ def _parse_bands(texts: list[str] | None) -> dict[str, str] | None:
 
 
 def _read_grid(path: str) -> Any:
-    """Return the grid of a file.
-
-    Raises
-    ------
-    QueryError
-        Where it is no image.
-    """
+    """Return the grid of an image; a `QueryError` says that it is none."""
     with require_extras():
         import rasterio
         from odc.geo.geobox import GeoBox

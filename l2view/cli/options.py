@@ -91,7 +91,7 @@ class SearchOptions:
         """Return the search; its conditions are combined with AND."""
         options = dict(vars(self))
         options["params"] = parse_assignments(options.pop("param")) or None
-        options["bbox"] = parse_bbox(self.bbox)
+        options["bbox"] = parse_numbers(self.bbox, "--bbox", "W,S,E,N in degrees")
         options["ids"] = self.ids or None
         try:
             return Query(**options)
@@ -161,15 +161,14 @@ def parse_assignments(texts: list[str] | None, option: str = "--param") -> dict[
     return values
 
 
-def parse_bbox(text: str | None) -> tuple[float, ...] | None:
-    """Return the numbers of ``--bbox``."""
+def parse_numbers(text: str | None, option: str, form: str) -> tuple[float, ...] | None:
+    """Return the numbers of an option, with commas between; an error says its `form`."""
     if text is None:
         return None
     try:
         return tuple(float(number) for number in text.replace(",", " ").split())
     except ValueError as error:
-        message = f"{text} is not W,S,E,N in degrees"
-        raise typer.BadParameter(message, param_hint="--bbox") from error
+        raise typer.BadParameter(f"{text} is not {form}", param_hint=option) from error
 
 
 def split_names(texts: list[str] | None) -> list[str] | None:

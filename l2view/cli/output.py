@@ -70,15 +70,11 @@ def write_table(table: pa.Table, form: OutputFormat, output: Path | None = None)
             raise L2ViewError("Parquet is not for a terminal: pass --output, or a pipe")
         pyarrow.parquet.write_table(_geoparquet(table), output or sys.stdout.buffer)
     elif form is OutputFormat.csv:
-        pyarrow.csv.write_csv(_texts(table), output or sys.stdout.buffer)
+        pyarrow.csv.write_csv(_with_texts(table), output or sys.stdout.buffer)
     elif form is OutputFormat.table and output is None and sys.stdout.isatty():
         _show(table)
     else:
-        lines = {
-            OutputFormat.table: _align_columns,
-            OutputFormat.json: _json,
-            OutputFormat.geojson: _geojson,
-        }[form](table)
+        lines = {"table": _align_columns, "json": _json, "geojson": _geojson}[form](table)
         if output is None:
             sys.stdout.writelines(lines)
         else:
@@ -105,7 +101,7 @@ def _show(table: pa.Table) -> None:
 
 def _align_columns(table: pa.Table) -> Iterator[str]:
     """Yield a table's lines with every column as wide as its widest value."""
-    texts = [_column_texts(table, field) for field in table.schema]
+    texts = [pc.fill_null(_column_text(table, field), "") for field in table.schema]
     names = table.schema.names
     widths = [
         max(len(name), pc.max(pc.utf8_length(column)).as_py() or 0)
@@ -127,17 +123,16 @@ def _is_number(field: pa.Field) -> bool:
     return bool(pa.types.is_integer(field.type) or pa.types.is_floating(field.type))
 
 
-def _column_texts(table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
-    """Return a column as strings, empty where it is NULL."""
+def _column_text(table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
+    """Return a column as text: lists and structs as JSON."""
     column = table.column(field.name)
-    if not pa.types.is_integer(field.type):
-        values = json_columns(table.select([field.name]))[field.name]
-        column = pa.chunked_array([list(map(_text, values))], pa.string())
-    return pc.fill_null(column.cast(pa.string()), "")
+    if pa.types.is_integer(field.type):
+        return column.cast(pa.string())
+    values = json_columns(table.select([field.name]))[field.name]
+    return pa.chunked_array([list(map(_text, values))], pa.string())
 
 
 def _text(value: Any) -> str | None:
-    """Return a value as text: lists and structs as JSON."""
     if value is None:
         return None
     return json.dumps(value) if isinstance(value, list | dict) else str(value)
@@ -150,17 +145,16 @@ def _rows(table: pa.Table) -> Iterator[dict[str, Any]]:
             yield dict(zip(columns, values, strict=True))
 
 
-def _texts(table: pa.Table) -> pa.Table:
-    """Return `table` with everything that CSV has no form for as text."""
-    columns = json_columns(table)
-    plain = {
-        field.name: table.column(field.name)
-        if pa.types.is_integer(field.type) or pa.types.is_boolean(field.type)
-        else pa.array(list(map(_text, columns[field.name])), pa.string())
-        for field in table.schema
-        if not pa.types.is_floating(field.type)
-    }
-    return pa.table({name: plain.get(name, table.column(name)) for name in table.schema.names})
+def _with_texts(table: pa.Table) -> pa.Table:
+    """Return a table with everything that CSV has no form for as text."""
+    return pa.table(
+        {
+            field.name: table.column(field.name)
+            if _is_number(field) or pa.types.is_boolean(field.type)
+            else _column_text(table, field)
+            for field in table.schema
+        }
+    )
 
 
 def _json(table: pa.Table) -> Iterator[str]:
@@ -172,7 +166,7 @@ def _json(table: pa.Table) -> Iterator[str]:
 
 def _geojson(table: pa.Table) -> Iterator[str]:
     """Yield the lines of a FeatureCollection (RFC 7946)."""
-    field = geometry_of(table)
+    field = next((field for field in table.schema if is_geometry(field)), None)
     if field is None:
         raise FieldError(
             f"GeoJSON needs footprints, and no field of the rows is a geometry; fields: "
@@ -193,26 +187,18 @@ def _geojson(table: pa.Table) -> Iterator[str]:
     yield "\n]}\n"
 
 
-def geometry_of(table: pa.Table) -> pa.Field | None:
-    """Return the first field of geometries, None where there is none."""
-    return next((field for field in table.schema if is_geometry(field)), None)
-
-
 def _geoparquet(table: pa.Table) -> pa.Table:
-    """Return `table` as GeoParquet 1.1 has it: geometries as WKB, and what they are."""
-    columns = {}
-    for field in table.schema:
-        if is_geometry(field):
-            columns[field.name] = {"encoding": "WKB", "geometry_types": []}
-            if not pa.types.is_binary(field.type):
-                wkb = pa.array(
-                    shapely.to_wkb(read_geometries(table.column(field.name))), pa.binary()
-                )
-                metadata = field.metadata | {b"ARROW:extension:name": b"geoarrow.wkb"}
-                index = table.schema.get_field_index(field.name)
-                table = table.set_column(
-                    index, pa.field(field.name, pa.binary(), metadata=metadata), wkb
-                )
+    """Return a table as GeoParquet 1.1 has it: geometries as WKB, and what they are."""
+    columns: dict[str, Any] = {}
+    for index, field in enumerate(table.schema):
+        if not is_geometry(field):
+            continue
+        columns[field.name] = {"encoding": "WKB", "geometry_types": []}
+        if not pa.types.is_binary(field.type):
+            wkb = pa.array(shapely.to_wkb(read_geometries(table.column(index))), pa.binary())
+            metadata = field.metadata | {b"ARROW:extension:name": b"geoarrow.wkb"}
+            encoded = pa.field(field.name, pa.binary(), metadata=metadata)
+            table = table.set_column(index, encoded, wkb)
     if not columns:
         return table
     described = {"version": "1.1.0", "primary_column": next(iter(columns)), "columns": columns}
