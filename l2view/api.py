@@ -322,15 +322,8 @@ def ingest(
     from l2view.ingest.options import IngestOptions, ParseOptions
     from l2view.ingest.pipeline import run_ingest
 
+    parsing = ParseOptions(parser, harvest, collection, dict(defaults or {}), inline_threshold)
     options = IngestOptions(
-        parsing=ParseOptions(parser, harvest, collection, dict(defaults or {}), inline_threshold),
-        on_conflict=on_conflict,
-        parallel=parallel,
-        batch=batch,
-        strict=strict,
-        branch=branch,
-        storage=storage,
-        dry_run=dry_run,
-        progress=progress,
+        parsing, on_conflict, parallel, batch, strict, branch, storage, dry_run, progress
     )
     return run_ingest(granules, store, options)

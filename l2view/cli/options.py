@@ -10,11 +10,10 @@ import functools
 import inspect
 import json
 from collections.abc import Callable
-from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Annotated, Any, get_type_hints
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Annotated, Any
 
 import typer
-from typer.models import OptionInfo
 
 from l2view.collection import Collection
 from l2view.errors import QueryError
@@ -99,7 +98,7 @@ class SearchOptions:
             raise typer.BadParameter(str(error)) from error
 
 
-PANELS: dict[type, str] = {StoreOptions: "The store", SearchOptions: "The search"}
+PANELS = {StoreOptions: "The store", SearchOptions: "The search"}
 """The titles over the options in a command's help."""
 
 
@@ -109,41 +108,29 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     Each field of such a parameter becomes a parameter of the command, with its annotation and
     default; the others stay as they are.
     """
-    annotations: dict[str, Any] = {}
     parameters: list[inspect.Parameter] = []
-    groups: dict[str, tuple[type, list[str]]] = {}
-
-    def add(name: str, default: Any, annotation: Any) -> None:
-        annotations[name] = annotation
-        kind = inspect.Parameter.KEYWORD_ONLY
-        parameters.append(inspect.Parameter(name, kind, default=default, annotation=annotation))
-
-    hints = get_type_hints(command, include_extras=True)
-    for parameter in inspect.signature(command).parameters.values():
-        annotation = hints[parameter.name]
-        if not is_dataclass(annotation):
-            add(parameter.name, parameter.default, annotation)
+    groups: dict[str, Any] = {}
+    for parameter in inspect.signature(command, eval_str=True).parameters.values():
+        group: Any = parameter.annotation
+        if not is_dataclass(group):
+            parameters.append(parameter)
             continue
-        assert isinstance(annotation, type)
-        hints_of_fields = get_type_hints(annotation, include_extras=True)
-        groups[parameter.name] = annotation, [field.name for field in fields(annotation)]
-        for field in fields(annotation):
-            default = inspect.Parameter.empty if field.default is MISSING else field.default
-            for option in hints_of_fields[field.name].__metadata__:
-                if isinstance(option, OptionInfo):
-                    option.rich_help_panel = PANELS[annotation]
-            add(field.name, default, hints_of_fields[field.name])
+        groups[parameter.name] = group
+        for option in inspect.signature(group, eval_str=True).parameters.values():
+            option.annotation.__metadata__[0].rich_help_panel = PANELS[group]
+            parameters.append(option)
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
         options = {
-            name: group(**{field: values.pop(field) for field in names})
-            for name, (group, names) in groups.items()
+            name: group(**{field.name: values.pop(field.name) for field in fields(group)})
+            for name, group in groups.items()
         }
         command(**options, **values)
 
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = annotations
+    keywords = [parameter.replace(kind=parameter.KEYWORD_ONLY) for parameter in parameters]
+    run.__signature__ = inspect.Signature(keywords)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in keywords}
     return run
 
 

@@ -20,7 +20,7 @@ from l2view.text import replace_surrogates
 
 def manifest_references(group: ManifestGroup) -> tuple[list[ArrayReferences], dict[str, JSON]]:
     """Return the arrays of a VirtualiZarr group, and the attributes of its groups by path."""
-    nodes = dict(_walk(group, ""))
+    nodes = dict(walk(group))
     arrays = {path: node for path, node in nodes.items() if isinstance(node, ManifestArray)}
     attributes = {
         path: node.metadata.attributes
@@ -38,12 +38,15 @@ def manifest_references(group: ManifestGroup) -> tuple[list[ArrayReferences], di
     return [_references(array, path, document) for (path, array), document in pairs], attributes
 
 
-def _walk(group: ManifestGroup, path: str) -> Iterator[tuple[str, ManifestArray | ManifestGroup]]:
+def walk(
+    group: ManifestGroup, path: str = ""
+) -> Iterator[tuple[str, ManifestArray | ManifestGroup]]:
+    """Yield a group and all below it, each with its path."""
     yield path, group
     for name, array in group.arrays.items():
         yield join(path, name), array
     for name, child in group.groups.items():
-        yield from _walk(child, join(path, name))
+        yield from walk(child, join(path, name))
 
 
 def _references(array: ManifestArray, path: str, document: JSON) -> ArrayReferences:

@@ -140,13 +140,7 @@ def _multiscales_layout(levels: list[ArrayReferences]) -> list[multiscales.Layou
     full = levels[0]
     layout: list[multiscales.LayoutObject] = [{"asset": full.path}]
     for level in levels[1:]:
-        pairs = zip(full.shape[-2:], level.shape[-2:], strict=True)
-        scale = [large / small for large, small in pairs]
-        layout.append(
-            {
-                "asset": level.path,
-                "derived_from": full.path,
-                "transform": {"scale": scale, "translation": [0.0, 0.0]},
-            }
-        )
+        scale = np.divide(full.shape[-2:], level.shape[-2:]).tolist()
+        transform: Any = {"scale": scale, "translation": [0.0, 0.0]}
+        layout.append({"asset": level.path, "derived_from": full.path, "transform": transform})
     return layout

@@ -19,6 +19,7 @@ from virtualizarr.parsers.zarr.zip import _ZipMetadataStore, parse_zip_index
 from zarr.core.sync import sync
 from zarr.storage import ObjectStore
 
+from l2view.ingest.manifests import walk
 from l2view.stores.hierarchy import JSON, Hierarchy
 
 
@@ -63,21 +64,13 @@ async def _add_fill_values(group: ManifestGroup, hierarchy: Hierarchy) -> None:
     root = await hierarchy.read("")
     if root is not None and hierarchy.zarr_format == 3:
         return
+    arrays = dict(walk(group))
     async for node in hierarchy.walk():
-        array = _array(group, node.path)
-        if array is not None and node.zarray.get("fill_value") is not None and node.document:
+        array = arrays.get(node.path)
+        has_fill = node.zarray.get("fill_value") is not None
+        if isinstance(array, ManifestArray) and has_fill and node.document:
             fill = node.document["attributes"]["_FillValue"]
             array.metadata.attributes["_FillValue"] = fill
-
-
-def _array(group: ManifestGroup, path: str) -> ManifestArray | None:
-    """Return the array at a path below a group, None where there is none."""
-    *groups, name = path.split("/")
-    for part in groups:
-        if part not in group.groups:
-            return None
-        group = group.groups[part]
-    return group.arrays.get(name)
 
 
 def _add_to_references(refs: JSON) -> None:

@@ -16,6 +16,7 @@ import shapely
 import shapely.geometry
 
 from l2view.errors import IngestError
+from l2view.geolocation.footprint import rectangle
 from l2view.ingest.granule import SUFFIXES
 from l2view.ingest.harvest.attributes import parse_time
 from l2view.stores.urls import url_of
@@ -104,12 +105,7 @@ def _outline(item: Mapping[str, Any]) -> shapely.Geometry:
     if not item.get("bbox"):
         raise IngestError(f"the STAC Item {item.get('id')} has neither geometry nor bbox")
     values = item["bbox"]
-    west, south, east, north = values if len(values) == 4 else (*values[:2], *values[3:5])
-    if west <= east:
-        return shapely.box(west, south, east, north)
-    return shapely.MultiPolygon(
-        [shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)]
-    )
+    return rectangle(*(values if len(values) == 4 else (*values[:2], *values[3:5])))
 
 
 def grid_fields(properties: Mapping[str, Any]) -> dict[str, Any]:
