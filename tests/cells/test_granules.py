@@ -346,7 +346,7 @@ def test_arrays_of_the_real_granules_are_numpys(shared_data: Path, tmp_path: Pat
             if columns:
                 numbers = np.ravel_multi_index(index, array.shape)
                 assert (np.bincount(numbers, minlength=array.size) == 1).all()
-    assert len(kinds) >= 15
+    assert len(kinds) >= 14
 
 
 def test_wide_fields_take_no_more_memory_than_they_must() -> None:

@@ -174,3 +174,14 @@ def test_variables_called_like_dimensions(tmp_path: Path) -> None:
     view, _ = ingested(tmp_path / "s.nc")
     assert sorted(view["s"].array_keys()) == ["lat", "lon"]
     np.testing.assert_array_equal(view["s/lat"][...], np.arange(12).reshape(4, 3))
+
+
+def test_dimensions_that_are_no_variables(swath: Path) -> None:
+    """They have no values, which would be shown as zeros; not all have netCDF-4's own number."""
+    with h5py.File(swath, "a") as file:
+        made = file.create_dataset("obs", (12,), ">f4")
+        made.make_scale("This is a netCDF dimension but not a netCDF variable.        12")
+        compact(file, "gain", [1, 2])
+    view, report = ingested(swath)
+    assert sorted(view["s"].array_keys()) == ["gain", "lat", "lon", "sst"]
+    assert report.omitted == {}
