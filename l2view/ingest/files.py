@@ -163,37 +163,30 @@ def expand_path(path: str | os.PathLike[str]) -> Iterator[str]:
     if wild and is_url(text) and "=" in text.partition("?")[2]:
         wild = None  # a query, which is refused by name where the file is opened
     if wild and (is_url(text) or not Path(text).exists()):
-        yield from _matching(url_of(text[: wild.start()].rpartition("/")[0] or "."), text)
-        return
-    url = url_of(text)
-    folder = text.endswith("/") or (url.startswith("file://") and Path("/" + key_of(url)).is_dir())
-    if not folder:
-        yield url
-    elif is_zarr(url.rstrip("/")):
-        yield url.rstrip("/")
+        base = url_of(text[: wild.start()].rpartition("/")[0] or ".")
+        # Not taken apart as a URL, which would end at a question mark.
+        key = is_url(text) and text.partition("://")[2].partition("/")[2]
+        pattern = _glob_regex(key or os.path.abspath(text).lstrip("/"))  # noqa: PTH100
+        message = f"{strip_credentials(text)} names no file"
     else:
+        url = url_of(text)
         base = url.rstrip("/")
-        start = len(key_of(base))
-        shown = (c for c in _list_granules(base) if "/." not in f"/{key_of(c)[start:]}")
-        yield from _require_any(shown, f"there is no file below {strip_credentials(text)}")
-
-
-def _matching(base: str, pattern: str) -> Iterator[str]:
-    """Yield the URLs of granules below `base` that match `pattern`."""
-    # Not taken apart as a URL, which would end at a question mark.
-    key = is_url(pattern) and pattern.partition("://")[2].partition("/")[2]
-    match = re.compile(_glob_regex(key or os.path.abspath(pattern).lstrip("/"))).fullmatch  # noqa: PTH100
-    urls = (url for url in _list_granules(base) if match(key_of(url)))
-    yield from _require_any(urls, f"{strip_credentials(pattern)} names no file")
-
-
-def _require_any(urls: Iterator[str], message: str) -> Iterator[str]:
-    """Yield the URLs; raise where there is none."""
-    first = next(urls, None)
-    if first is None:
+        is_folder = url.startswith("file://") and Path("/" + key_of(url)).is_dir()
+        if not (is_folder or text.endswith("/")):
+            yield url
+            return
+        if is_zarr(base):
+            yield base
+            return
+        pattern = re.escape(key_of(base)) + r"(?s:(?!\.|.*/\.).*)"  # without hidden files
+        message = f"there is no file below {strip_credentials(text)}"
+    is_empty = True
+    for granule in _list_granules(base):
+        if re.fullmatch(pattern, key_of(granule)):
+            yield granule
+            is_empty = False
+    if is_empty:
         raise IngestError(message)
-    yield first
-    yield from urls
 
 
 def _glob_regex(pattern: str) -> str:
