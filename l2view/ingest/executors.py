@@ -99,7 +99,8 @@ def map_tasks[T, R](
         return
     remaining, tested = iter(tasks), not pool.processes
     while True:
-        waiting: deque[tuple[T, Future[R] | None]] = deque()
+        waiting: deque[T] = deque()
+        futures: deque[Future[R]] = deque()
         try:
             with pool.make() as executor:
                 if not tested:
@@ -107,13 +108,13 @@ def map_tasks[T, R](
                     tested = True
                 for task in remaining:
                     # It waits before it is submitted, which fails where the executor has broken.
-                    waiting.append((task, None))
-                    waiting[-1] = (task, executor.submit(function, task))
-                    if len(waiting) >= pool.window:
-                        yield _result(waiting[0][1])
+                    waiting.append(task)
+                    futures.append(executor.submit(function, task))
+                    if len(futures) >= pool.window:
+                        yield futures.popleft().result()
                         waiting.popleft()
-                while waiting:
-                    yield _result(waiting[0][1])
+                while futures:
+                    yield futures.popleft().result()
                     waiting.popleft()
                 return
         except BrokenProcessPool:
@@ -123,7 +124,7 @@ def map_tasks[T, R](
         while waiting:
             with pool.make() as executor:
                 while waiting:
-                    task, _ = waiting.popleft()
+                    task = waiting.popleft()
                     try:
                         result = executor.submit(function, task).result()
                     except BrokenProcessPool:
@@ -148,8 +149,3 @@ def _test_processes(executor: Executor, function: Any) -> None:
             "no process could be started. Each imports the script that asks for it: what it does "
             'must stand under if __name__ == "__main__":'
         ) from None
-
-
-def _result[R](future: Future[R] | None) -> R:
-    assert future is not None
-    return future.result()
