@@ -13,7 +13,7 @@ MAX_CHECKED_ON_OPEN = 32
 async def warnings_on_open(tree: Tree) -> list[tuple[str, type[L2ViewWarning]]]:
     """Return warnings of granules without arrays, and of variables that the first has none of.
 
-    Many granules aren't checked, unless none can have arrays: each warns when it is asked for.
+    Of many granules only the first is looked at: each warns when it is asked for.
     """
     if not len(tree.granules):
         return []
@@ -21,10 +21,11 @@ async def warnings_on_open(tree: Tree) -> list[tuple[str, type[L2ViewWarning]]]:
     if not layout.fields:
         message = f"the granules of {collection} have no arrays: {layout.missing(())}"
         return [(message, MissingGranuleWarning)]
-    if len(tree.granules) > MAX_CHECKED_ON_OPEN:
+    are_many = len(tree.granules) > MAX_CHECKED_ON_OPEN
+    if are_many and tree.variables is None:
         return []
     messages: list[tuple[str, type[L2ViewWarning]]] = []
-    names = tree.granules.names.to_pylist()
+    names = tree.granules.names[: 1 if are_many else None].to_pylist()
     locations = [tree.granules.location(row) for row in range(len(names))]
     await layout.prefetch([(location, "") for location in locations])
     missing = {
@@ -32,7 +33,7 @@ async def warnings_on_open(tree: Tree) -> list[tuple[str, type[L2ViewWarning]]]:
         for name, location in zip(names, locations, strict=True)
         if await layout.document(location, "") is None
     }
-    if missing:
+    if missing and not are_many:
         reasons = list(dict.fromkeys(missing.values()))
         message = (
             f"{len(missing)} of {len(names)} granules have no arrays in {collection}: "

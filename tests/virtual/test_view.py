@@ -390,7 +390,11 @@ def test_fields_and_variables(v3_store: MemoryStore) -> None:
     assert set(tree["S2A_001"].data_vars) == {"red"}
 
 
-def test_variables_that_match_nothing(v3_store: MemoryStore) -> None:
+@pytest.mark.parametrize("most", [32, 2])
+def test_variables_that_match_nothing(
+    v3_store: MemoryStore, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("l2view.virtual.warnings.MAX_CHECKED_ON_OPEN", most)
     with pytest.warns(SkippedArrayWarning) as caught:
         l2view.open(v3_store, WHERE, variables="rde")
     assert str(caught[0].message) == (
