@@ -79,7 +79,7 @@ def _parse_record(record: Any, base: str) -> Iterator[Entry | Failure]:
     try:
         if umm is not None:
             yield Entry(*cmr.record_of(umm))
-        elif stac.is_item(record):
+        elif record.get("type") == "Feature" and "assets" in record:
             yield Entry(*stac.item_of(record, base))
         else:
             raise IngestError("it is no STAC Item and no CMR record")

@@ -52,6 +52,3 @@ class IngestOptions:
             raise IngestError(f"on_conflict={self.on_conflict!r} is not skip, replace or error")
         if self.batch < 1:
             raise IngestError(f"batch={self.batch} is no number of granules")
-
-
-DEFAULT_OPTIONS = IngestOptions()

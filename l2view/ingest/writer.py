@@ -24,7 +24,7 @@ from l2view.granules.layouts import LAYOUTS, StorageName
 from l2view.index.storage import ZONES, limit_indexes
 from l2view.index.zone_maps import build_zones, extend_zones
 from l2view.ingest.granule import BatchResult, Granule
-from l2view.ingest.options import DEFAULT_OPTIONS, IngestOptions, OnConflict
+from l2view.ingest.options import IngestOptions, OnConflict
 from l2view.ingest.state import IDS, CollectionState, hash_ids, read_state
 from l2view.meta.columns import Kinds, Value, plain, write
 from l2view.stores.hierarchy import META, Hierarchy
@@ -60,7 +60,7 @@ def commit_with_retries(
 def write_batch(
     repository: icechunk.Repository,
     granules: Sequence[Granule],
-    options: IngestOptions = DEFAULT_OPTIONS,
+    options: IngestOptions = IngestOptions(),
 ) -> BatchResult:
     """Write a batch in one commit.
 

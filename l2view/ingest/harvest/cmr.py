@@ -46,9 +46,9 @@ def record_of(umm: Mapping[str, Any]) -> tuple[str, dict[str, str], dict[str, An
         # They are parsed where all fields are looked at, and what is no time is named.
         fields["datetime"] = fields["start_datetime"] = start
         fields["end_datetime"] = end
-    shape = outline_of(umm)
-    if shape is not None:
-        fields["bbox"] = shapely.to_wkb(shape)
+    domain = umm.get("SpatialExtent", {}).get("HorizontalSpatialDomain", {})
+    if shapes := list(_shapes(domain.get("Geometry", {}))):  # and not only an orbit
+        fields["bbox"] = shapely.to_wkb(shapely.union_all(shapes))
     reference = umm.get("CollectionReference", {})
     if reference.get("ShortName"):
         fields["collection"] = reference["ShortName"]
@@ -75,13 +75,6 @@ def _assets(urls: list[str]) -> dict[str, str]:
     shared = len(os.path.commonprefix(stems))  # noqa: RUF071 (letter by letter)
     names = [stem[shared:].strip("._- ") or stem for stem in stems]
     return dict(zip(names if len(set(names)) == len(names) else stems, urls, strict=True))
-
-
-def outline_of(umm: Mapping[str, Any]) -> shapely.Geometry | None:
-    """Return the footprint of a UMM-G record, None where it has only an orbit."""
-    domain = umm.get("SpatialExtent", {}).get("HorizontalSpatialDomain", {})
-    shapes = list(_shapes(domain.get("Geometry", {})))
-    return shapely.union_all(shapes) if shapes else None
 
 
 def _shapes(geometry: Mapping[str, Any]) -> Iterator[shapely.Geometry]:

@@ -30,11 +30,6 @@ NOT_DATA = frozenset({"thumbnail", "overview", "metadata"})
 TIMES = ("datetime", "start_datetime", "end_datetime", "created", "updated")
 
 
-def is_item(record: Mapping[str, Any]) -> bool:
-    """Return whether a record is a STAC Item."""
-    return record.get("type") == "Feature" and "assets" in record
-
-
 def item_of(
     item: Mapping[str, Any], base: str = ""
 ) -> tuple[str, dict[str, str], dict[str, Any], dict[str, str]]:
