@@ -146,29 +146,27 @@ def _select(
 ) -> tuple[list[Granule], dict[str, int]]:
     """Return the granules to write, each id once, and the rows of ids that are there."""
     unique: dict[str, Granule] = {}
-    for granule in granules:
-        previous = unique.get(granule.id)
-        if previous is None:
-            unique[granule.id] = granule
-        elif on_conflict == "replace":
-            result.skipped.append(granule.id)
-            unique[granule.id] = granule
-        elif on_conflict == "error":
-            result.failed.append(granule.failure("its id is twice in this ingest"))
-        elif is_other_source(granule.source, previous.source):
-            result.failed.append(granule.failure(id_taken_message(previous.source)))
+
+    def leave_out(granule: Granule, source: str, place: str) -> None:
+        if on_conflict == "error":
+            result.failed.append(granule.failure(f"its id is {place}"))
+        elif is_other_source(granule.source, source):
+            result.failed.append(granule.failure(id_taken_message(source)))
         else:
             result.skipped.append(granule.id)
+
+    for granule in granules:
+        previous = unique.get(granule.id)
+        if previous is not None and on_conflict != "replace":
+            leave_out(granule, previous.source, "twice in this ingest")
+            continue
+        if previous is not None:
+            result.skipped.append(granule.id)
+        unique[granule.id] = granule
     present = state.sources(list(unique))
     if on_conflict != "replace":
         for name, (_, source) in present.items():
-            granule = unique.pop(name)
-            if on_conflict == "error":
-                result.failed.append(granule.failure("its id is in the collection already"))
-            elif is_other_source(granule.source, source):
-                result.failed.append(granule.failure(id_taken_message(source)))
-            else:
-                result.skipped.append(name)
+            leave_out(unique.pop(name), source, "in the collection already")
     return list(unique.values()), {name: row for name, (row, _) in present.items()}
 
 
