@@ -29,13 +29,6 @@ Params = Annotated[
         help="A value for $NAME: JSON where it is JSON, else text. Repeatable.",
     ),
 ]
-BBox = Annotated[
-    str | None,
-    typer.Option(
-        metavar="W,S,E,N",
-        help="Degrees. West > east crosses the antimeridian. Write --bbox=-10,… for a west < 0.",
-    ),
-]
 
 
 @dataclass(frozen=True)
@@ -77,7 +70,13 @@ class SearchOptions:
         str | None, typer.Option(help="One SQL condition, such as 'cloud_cover < 10'.")
     ] = None
     param: Params = None
-    bbox: BBox = None
+    bbox: Annotated[
+        str | None,
+        typer.Option(
+            metavar="W,S,E,N",
+            help="Degrees. West > east crosses the antimeridian; --bbox=-10,… for a west < 0.",
+        ),
+    ] = None
     intersects: Annotated[str | None, typer.Option(help="GeoJSON or WKT in EPSG:4326.")] = None
     datetime: Annotated[
         str | None, typer.Option(help="An instant or interval, such as 2025-06 or 2025-06-01/..")

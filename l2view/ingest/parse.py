@@ -12,7 +12,6 @@ import numpy as np
 import shapely
 import zarr
 from obspec_utils.protocols import ReadableFile
-from virtualizarr.manifests import ManifestStore
 from zarr.storage import StorePath
 
 from l2view.errors import IngestError
@@ -51,18 +50,14 @@ SIGNATURES = frozenset({"sig", "signature", "token", "x-amz-signature", "x-goog-
 
 @dataclass(frozen=True)
 class ParsedFile:
-    """One of a granule's files: its references, with paths below the granule."""
+    """One of a granule's files: a group whose chunks can be read, and references.
+
+    The references have paths below the granule.
+    """
 
     url: str
+    group: zarr.Group
     references: GranuleReferences
-    store: ManifestStore
-
-    @property
-    def group(self) -> zarr.Group:
-        """The file as a Zarr group whose chunks can be read."""
-        # Opened by zarr, its metadata would be read again.
-        metadata = self.store._group.metadata
-        return zarr.Group(zarr.AsyncGroup(metadata, StorePath(self.store)))
 
 
 def parse_granule(entry: Entry, options: ParseOptions) -> Granule | Failure:
@@ -157,7 +152,9 @@ def _parse_file(asset: str, url: str, options: ParseOptions) -> ParsedFile:
         _checksums(arrays, url, infos),
         {join(asset, path): reason for path, reason in omitted.items()},
     )
-    return ParsedFile(url, references, store)
+    # Opened by zarr, its metadata would be read again.
+    group = zarr.Group(zarr.AsyncGroup(store._group.metadata, StorePath(store)))
+    return ParsedFile(url, group, references)
 
 
 def _detect(url: str, reader: ReadableFile | None) -> FileFormat:
