@@ -25,7 +25,7 @@ from l2view.errors import IngestError, StoreError
 from l2view.granules.convention import CONVENTION
 from l2view.granules.groups_writer import granule_path
 from l2view.granules.references import ArrayReferences, GranuleReferences
-from l2view.ingest import pipeline
+from l2view.ingest import progress
 from l2view.ingest.granule import Granule
 from l2view.ingest.writer import write_batch
 from l2view.stores.repository import open_repository
@@ -203,7 +203,7 @@ def test_progress_is_drawn_on_a_terminal(
     (swaths / "bad.h5").write_bytes(b"")
     drawn = io.StringIO()
     terminal = Console(file=drawn, force_terminal=True, width=160)
-    monkeypatch.setattr(pipeline, "Console", lambda **_: terminal)
+    monkeypatch.setattr(progress, "Console", lambda **_: terminal)
     l2view.ingest(swaths, tmp_path / "c", progress=True, batch=2)
     shown = drawn.getvalue()
     assert "6 written" in shown
@@ -211,7 +211,7 @@ def test_progress_is_drawn_on_a_terminal(
     assert "1 failed" in shown
     assert "left" in shown
     quiet = io.StringIO()
-    monkeypatch.setattr(pipeline, "Console", lambda **_: Console(file=quiet))
+    monkeypatch.setattr(progress, "Console", lambda **_: Console(file=quiet))
     report = l2view.ingest(swaths, tmp_path / "d", progress=True)
     assert quiet.getvalue() == ""
     assert repr(report) == str(report)
