@@ -46,7 +46,7 @@ def load_command(name: str) -> Any:
     """Import the command `name`, with its options."""
     import_module("icechunk").set_logs_filter("error")
     module = name if name in ("demo", "mosaic") else "commands"
-    function = getattr(import_module(f"l2view.cli.{module}"), name)
+    function = getattr(import_module(f"l2view.cli.{module}"), f"{name}_command")
     single = typer.Typer(add_completion=False, **SETTINGS)
     single.command(name)(_ends_with_its_reader()(function))
     return typer.main.get_command(single)

@@ -39,7 +39,7 @@ MAX_GRANULES = 10
 
 
 @with_options
-def info(
+def info_command(
     source: StoreOptions,
     search: SearchOptions,
     as_json: Annotated[bool, typer.Option("--json", help="Write JSON.")] = False,
@@ -75,7 +75,7 @@ def info(
 
 
 @with_options
-def search(
+def search_command(
     source: StoreOptions,
     search: SearchOptions,
     fields: Annotated[
@@ -111,7 +111,7 @@ def _fields_to_write(
 
 
 @with_options
-def sql(
+def sql_command(
     source: StoreOptions,
     query: Annotated[
         str,
@@ -144,7 +144,7 @@ def sql(
 
 
 @with_options
-def tree(
+def tree_command(
     source: StoreOptions,
     search: SearchOptions,
     variables: Annotated[
@@ -162,7 +162,7 @@ def tree(
         Console(stderr=True).print(f"the first {limit} granules; --limit shows more")
 
 
-def ingest(
+def ingest_command(
     files: Annotated[
         list[str],
         typer.Argument(
@@ -225,7 +225,7 @@ def ingest(
 
 
 @with_options
-def verify(source: StoreOptions, search: SearchOptions) -> None:
+def verify_command(source: StoreOptions, search: SearchOptions) -> None:
     """Find granules whose files changed since ingest, or are missing.
 
     The exit code is 3 if there are any.
@@ -244,7 +244,7 @@ def verify(source: StoreOptions, search: SearchOptions) -> None:
 
 
 @with_options
-def index(
+def index_command(
     source: StoreOptions,
     field: Annotated[
         list[str] | None,
@@ -273,7 +273,7 @@ def index(
 
 
 @with_options
-def delete(
+def delete_command(
     source: StoreOptions,
     search: SearchOptions,
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Don't ask.")] = False,

@@ -31,7 +31,7 @@ BBOX = (-20, 30, 30, 60)
 DATETIME = "2025-06-01/2025-06-08"
 
 
-def demo(
+def demo_command(
     folder: Annotated[
         Path, typer.Argument(help="A folder for the granules, the repository and the picture.")
     ] = Path("l2view-demo"),

@@ -16,7 +16,7 @@ OUT = "The image: OUT.tif, a Cloud-Optimized GeoTIFF, or OUT.zarr. Not with --ex
 
 
 @with_options
-def mosaic(
+def mosaic_command(
     source: StoreOptions,
     search: SearchOptions,
     output: Annotated[str | None, typer.Argument(metavar="OUT", help=OUT)] = None,
