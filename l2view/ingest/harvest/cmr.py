@@ -13,6 +13,7 @@ import shapely
 
 from l2view.errors import IngestError
 from l2view.geolocation.footprint import of_ring, of_track, rectangle
+from l2view.ingest.harvest.attributes import parse_time
 
 SIDES = (
     "WestBoundingCoordinate",
@@ -43,9 +44,9 @@ def record_of(umm: Mapping[str, Any]) -> tuple[str, dict[str, str], dict[str, An
     start = span.get("BeginningDateTime") or temporal.get("SingleDateTime")
     if start:
         end = span.get("EndingDateTime") or start
-        # They are parsed where all fields are looked at, and what is no time is named.
-        fields["datetime"] = fields["start_datetime"] = start
-        fields["end_datetime"] = end
+        # What is no time is named where all fields are looked at.
+        fields["datetime"] = fields["start_datetime"] = parse_time(start) or start
+        fields["end_datetime"] = parse_time(end) or end
     domain = umm.get("SpatialExtent", {}).get("HorizontalSpatialDomain", {})
     if shapes := list(_shapes(domain.get("Geometry", {}))):  # and not only an orbit
         fields["bbox"] = shapely.to_wkb(shapely.union_all(shapes))
