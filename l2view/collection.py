@@ -159,7 +159,7 @@ class Collection:
         except FieldError:
             return ()
         names = (STARTS.get(name), name, ENDS.get(name))
-        return tuple(name for name in names if name in self.table.fields)
+        return tuple(name for name in names if name is not None and name in self.table.fields)
 
     def __len__(self) -> int:
         """Return the number of granules."""

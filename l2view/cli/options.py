@@ -10,7 +10,7 @@ import functools
 import inspect
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any
 
 import typer
@@ -97,7 +97,7 @@ class SearchOptions:
             raise typer.BadParameter(str(error)) from error
 
 
-PANELS = {StoreOptions: "The store", SearchOptions: "The search"}
+PANELS: dict[Any, str] = {StoreOptions: "The store", SearchOptions: "The search"}
 """The titles over the options in a command's help."""
 
 
@@ -110,8 +110,8 @@ def with_options(command: Callable[..., None]) -> Callable[..., None]:
     parameters: list[inspect.Parameter] = []
     groups: dict[str, Any] = {}
     for parameter in inspect.signature(command, eval_str=True).parameters.values():
-        group: Any = parameter.annotation
-        if not is_dataclass(group):
+        group = parameter.annotation
+        if group not in PANELS:
             parameters.append(parameter)
             continue
         groups[parameter.name] = group

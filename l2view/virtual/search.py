@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from l2view.errors import FieldError, L2ViewWarning, warn
-from l2view.granules.layouts import Layout
+from l2view.granules import Layout
 from l2view.meta.schema import ROW
 from l2view.search.parameters import as_texts
 from l2view.search.query import Query, view_attributes
