@@ -127,10 +127,8 @@ def _require_passthrough(tree: Tree, array: JoinedArray) -> None:
 
 def _require_fill_value(tree: Tree, array: JoinedArray, manifest: ArrayManifest) -> None:
     """Raise where a chunk that isn't there would be read with another fill value."""
-    if array.same_fill.all():
-        return
-    for member in np.flatnonzero(~array.same_fill):
-        if not manifest.is_complete(array, int(member)):
+    for member in np.flatnonzero(~array.same_fill).tolist():
+        if not manifest.is_complete(array, member):
             name = tree.granules.name(int(array.rows[member]))
             raise ExportError(
                 f"{name} lacks chunks of {array.table.path}, and has another fill value than "

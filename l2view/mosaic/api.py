@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from numpy.typing import DTypeLike
 
     from l2view.geolocation.bands import Bands
+    from l2view.mosaic.array import Engine
     from l2view.mosaic.composite import Reduce
-    from l2view.mosaic.dataset import Engine
     from l2view.mosaic.explain import MosaicExplanation
     from l2view.mosaic.plan import MosaicPlan
     from l2view.mosaic.spec import Chunks
@@ -119,12 +119,12 @@ def mosaic(
     options = dict(locals())
     del options["view"], options["engine"]
     with require_extras():
-        from l2view.mosaic.dataset import ARRAYS, to_dataset
+        from l2view.mosaic.array import ARRAYS
     if engine not in ARRAYS:
         raise QueryError(unknown_name("engine", str(engine), ARRAYS))
     plan = plan_view(view, options)
     with require_extras():
-        return to_dataset(plan, ARRAYS[engine])
+        return plan.to_dataset(ARRAYS[engine])
 
 
 def explain_mosaic(

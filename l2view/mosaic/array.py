@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
+from uuid import uuid4
 
 import numpy as np
 from affine import Affine
@@ -127,6 +128,33 @@ class BandArray:
             values = np.where(valid, values, self.dtype.type(self.nodata))
         # A view into a cached chunk is not for the caller to write into.
         return values if values.flags.owndata else values.copy()
+
+
+type Engine = Literal["dask", "cubed"]
+"""Whose arrays the bands are."""
+
+type MakeArray = Callable[[BandArray, tuple[int, ...]], Any]
+"""Makes an array of a band and the shape of its chunks."""
+
+
+def _dask_array(band: BandArray, chunks: tuple[int, ...]) -> Any:
+    import dask.array as da
+
+    name = f"{band.name}-{uuid4().hex}"
+    meta = np.empty((0,) * band.ndim, band.dtype)
+    return da.from_array(  # type: ignore[no-untyped-call]
+        band, chunks=chunks, name=name, meta=meta, asarray=False
+    )
+
+
+def _cubed_array(band: BandArray, chunks: tuple[int, ...]) -> Any:
+    import cubed
+
+    return cubed.from_array(band, chunks=chunks, asarray=False)
+
+
+ARRAYS: dict[str, MakeArray] = {"dask": _dask_array, "cubed": _cubed_array}
+"""What makes each engine's arrays."""
 
 
 def split_window_at_antimeridian(window: GeoBox) -> list[GeoBox]:

@@ -1,4 +1,4 @@
-"""A mosaic before anything is read but where granules lie: its grid, its bands, its groups."""
+"""A mosaic before anything is read but where granules lie, and the Dataset that reads it."""
 
 from __future__ import annotations
 
@@ -8,11 +8,14 @@ from typing import Any
 from uuid import uuid4
 
 import numpy as np
+import xarray as xr
 from odc.geo.geobox import GeoBox, GeoboxTiles
+from odc.geo.xr import xr_coords
+from rasterix import RasterIndex
 
 from l2view.cells.scan import require_free_loop
 from l2view.errors import L2ViewWarning, QueryError, warn
-from l2view.mosaic.array import BandArray
+from l2view.mosaic.array import BandArray, MakeArray
 from l2view.mosaic.groups import Layering, layering
 from l2view.mosaic.images import Images, SwathImages
 from l2view.mosaic.sources import BandSources, ProfileImages, band_sources
@@ -42,6 +45,43 @@ class MosaicPlan:
     def tiles(self) -> GeoboxTiles:
         """The grid's chunks."""
         return GeoboxTiles(self.grid, self.chunks)
+
+    def to_dataset(self, make_array: MakeArray) -> xr.Dataset:
+        """Return the mosaic as a Dataset of arrays that `make_array` makes of its bands."""
+        labels = self.layers.labels
+        leading = {} if labels is None else {self.layers.dimension: 1}
+        dimensions, chunks = (*leading, "y", "x"), (*leading.values(), *self.chunks)
+        variables = {}
+        for band in self.bands:
+            counts = band.reduce == "count"
+            attributes: dict[str, Any] = {"units": "1"} if counts else {**band.attributes}
+            attributes["grid_mapping"] = "spatial_ref"
+            if not counts:
+                attributes["_FillValue"] = band.nodata
+            variables[band.name] = (dimensions, make_array(band, chunks), attributes)
+        dataset = xr.Dataset(variables, coords=_grid_coordinates(self.grid))
+        if labels is not None:
+            dataset = dataset.assign_coords({self.layers.dimension: labels})
+        return dataset.assign_attrs(granules=self.layers.count)
+
+
+def _grid_coordinates(grid: GeoBox) -> xr.Coordinates:
+    """Return the coordinates of a grid: its CRS, and the centres of its pixels, by an index."""
+    assert grid.crs is not None
+    height, width = grid.shape
+    index = RasterIndex.from_transform(
+        grid.transform, width=width, height=height, x_dim="x", y_dim="y", crs=grid.crs.proj
+    )
+    described = xr_coords(grid, always_yx=True)
+    coordinates = xr.Coordinates.from_xindex(index)
+    for name in ("x", "y"):
+        if name in coordinates and name in described:
+            coordinates[name].attrs.update(described[name].attrs)
+    crs = described["spatial_ref"]
+    if grid.axis_aligned and height > 1 and width > 1:
+        # The coordinates say it, also of a part of the mosaic, of which this would be wrong.
+        crs.attrs.pop("GeoTransform", None)
+    return coordinates.assign(spatial_ref=crs)
 
 
 def plan_mosaic(tree: Tree, spec: MosaicSpec) -> MosaicPlan:

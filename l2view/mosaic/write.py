@@ -23,7 +23,6 @@ from zarr_cm import geo_proj, spatial
 
 from l2view.errors import ExportError
 from l2view.mosaic.array import BandArray
-from l2view.mosaic.dataset import to_dataset
 from l2view.mosaic.plan import MosaicPlan
 from l2view.progress import ReportProgress, show_progress
 from l2view.regrid.warp import RADIUS
@@ -208,7 +207,7 @@ def _write_zarr(plan: MosaicPlan, path: Path, report: ReportProgress) -> None:
     encoding: dict[str, Any] = {
         band.name: {"fill_value": band.nodata} for band in plan.bands if band.dtype.kind in "iu"
     }
-    to_dataset(plan, empty).to_zarr(
+    plan.to_dataset(empty).to_zarr(
         path, compute=False, zarr_format=3, consolidated=False, encoding=encoding, mode="w-"
     )
     group = zarr.open_group(path, mode="r+")
