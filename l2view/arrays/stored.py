@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import math
 import os
@@ -22,7 +21,6 @@ from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.chunk_utils import ChunkTransform
 from zarr.core.metadata.v3 import ArrayV3Metadata
-from zarr.core.sync import sync
 from zarr.storage import StorePath
 
 from l2view.arrays.cache import CHUNKS
@@ -30,7 +28,7 @@ from l2view.arrays.codecs import at_once
 from l2view.arrays.grid import Edges, Window, edges_of, regular_edges, size
 from l2view.arrays.values import ValueDecoder
 from l2view.errors import ChunkError, L2ViewError
-from l2view.stores.hierarchy import join, reads_sync
+from l2view.stores.hierarchy import get_values, join
 from l2view.text import first_line
 
 MAX_KEPT = 1 << 22
@@ -328,7 +326,8 @@ class StoredArray:
             return [self._window(extent) for extent in extents]
         decoder, decoded = self.decoder, []
         keys = [join(self.store_path.path, self.key(index)) for index in indices]
-        for index, extent, raw in zip(indices, extents, self._get(keys), strict=True):
+        buffers = get_values(self.store_path.store, keys)
+        for index, extent, raw in zip(indices, extents, buffers, strict=True):
             shape = tuple(map(len, extent))
             if raw is None:
                 decoded.append(decoder.fill(shape))
@@ -340,17 +339,6 @@ class StoredArray:
             inside = tuple(slice(at, at + n) for at, n in zip(hidden, shape, strict=True))
             decoded.append(np.asarray(decoder.decode(raw)[inside], decoder.dtype))
         return decoded
-
-    def _get(self, keys: Sequence[str]) -> list[Buffer | None]:
-        """Return the stored bytes of keys, requested together where that is faster."""
-        prototype, store = default_buffer_prototype(), self.store_path.store
-        if reads_sync(store):
-            return [store.get_sync(key, prototype=prototype) for key in keys]
-
-        async def get_all() -> list[Buffer | None]:
-            return list(await asyncio.gather(*(store.get(key, prototype) for key in keys)))
-
-        return sync(get_all())
 
     def _with_chunk_errors[Result](self, chunks: Window, read: Callable[[], Result]) -> Result:
         """Return the result of `read`; an error names the first chunk that fails."""

@@ -1,14 +1,14 @@
-"""Chunks of fields: fetched together, decoded side by side, kept while there is room.
+"""Chunks of fields: fetched together, decoded side by side, cached while there is room.
 
 What is read is counted, so that a search can say what it cost.
 """
 
 from __future__ import annotations
 
-import asyncio
 import os
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,8 +21,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 from zarr.abc.store import Store
-from zarr.core.buffer import default_buffer_prototype
-from zarr.core.sync import sync
 from zarr.storage import LocalStore
 
 from l2view.arrays.cache import CACHE
@@ -33,7 +31,7 @@ from l2view.meta.footprints import bounds
 from l2view.meta.objects import Unchanged, objects_of
 from l2view.meta.schema import Field
 from l2view.meta.zones import Zone, is_orderable, zone_of, zone_of_bounds
-from l2view.stores.hierarchy import reads_sync
+from l2view.stores.hierarchy import get_values, reads_sync
 
 SHARE = 2
 """A field whose values take more than one part in so many of the cache is not kept in it: a scan
@@ -50,18 +48,13 @@ class Tally:
 
     Attributes
     ----------
-    requests
-        The keys that were asked for.
-    nbytes
-        The bytes that came.
-    decoded
-        The chunks that were decoded.
-    cached
-        The chunks that a cache had.
-    runs
-        The runs of rows that a scan decided about.
-    ruled_out
-        How many of them were left out, by the index or zone map that ruled them out.
+    requests, nbytes
+        The keys that were asked for, and the bytes that came.
+    decoded, cached
+        The chunks that were decoded, and those that a cache had.
+    runs, ruled_out
+        The runs of rows that a scan decided about, and how many of them were left out, by the
+        index or zone map that ruled them out.
     seconds
         Time by what it was spent on; threads side by side add up.
     """
@@ -71,43 +64,32 @@ class Tally:
     decoded: int = 0
     cached: int = 0
     runs: int = 0
-    ruled_out: dict[str, int] = field(default_factory=dict)
+    ruled_out: Counter[str] = field(default_factory=Counter)
     seconds: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[type[Tally], tuple[()]]:
         return Tally, ()  # what was counted stays in its process
 
-    def add(
-        self,
-        stage: str,
-        start: float,
-        *,
-        requests: int = 0,
-        nbytes: int = 0,
-        decoded: int = 0,
-        cached: int = 0,
-    ) -> None:
+    def add(self, stage: str, start: float, *, decoded: int = 0, cached: int = 0) -> None:
         """Count what one stage did since `start`, by `time.perf_counter`."""
         with self._lock:
-            self.requests += requests
-            self.nbytes += nbytes
             self.decoded += decoded
             self.cached += cached
-            spent = self.seconds.get(stage, 0.0)
-            self.seconds[stage] = spent + time.perf_counter() - start
+            self.seconds[stage] = self.seconds.get(stage, 0) + time.perf_counter() - start
 
     def count_fetched(self, start: float, raw: Sequence[Any]) -> None:
         """Count what was asked of a store since `start`; None came where there was nothing."""
-        nbytes = sum(0 if buffer is None else len(buffer) for buffer in raw)
-        self.add("fetch", start, requests=len(raw), nbytes=nbytes)
+        with self._lock:
+            self.requests += len(raw)
+            self.nbytes += sum(0 if buffer is None else len(buffer) for buffer in raw)
+        self.add("fetch", start)
 
     def rule_out(self, runs: int, by: Mapping[str, int]) -> None:
         """Count runs of rows, and those that were left out."""
         with self._lock:
             self.runs += runs
-            for name, count in by.items():
-                self.ruled_out[name] = self.ruled_out.get(name, 0) + count
+            self.ruled_out.update(by)
 
 
 type Derived = Literal["values", "bounds", "counts", "zone"]
@@ -153,22 +135,12 @@ class Chunks:
         self._footprints: dict[tuple[str, int], pa.Array] = {}
 
     def read(
-        self,
-        refs: Sequence[ChunkRef],
-        learn: Collection[str] = (),
-        *,
-        scanned: bool = True,
+        self, refs: Sequence[ChunkRef], learn: Collection[str] = (), *, scanned: bool = True
     ) -> list[pa.Array]:
         """Read chunks, each of full length, also at the end of its field.
 
-        Parameters
-        ----------
-        refs
-            Fields and numbers of chunks.
-        learn
-            The names of fields whose zones are remembered.
-        scanned
-            The fields are read from start to end, so only small ones are worth caching.
+        The zones of the fields called `learn` are remembered. Where fields are `scanned` from start
+        to end, only small ones are worth caching.
         """
         return self._derive(refs, "values", learn, scanned)
 
@@ -199,16 +171,16 @@ class Chunks:
         start = time.perf_counter()
         keys, raw = self._revalidate(refs, derived)
         results = [_lookup(key, derived, ref) for key, ref in zip(keys, refs, strict=True)]
-        if derived == "values" and self._footprints:
+        if derived == "values":
             results = [
                 self._footprints.get((field.path, number)) if result is None else result
                 for (field, number), result in zip(refs, results, strict=True)
             ]
         missing = [index for index, result in enumerate(results) if result is None]
         # The values that it is computed from may be in a cache.
-        sources = (
-            {} if derived == "values" else {i: _lookup(keys[i], "values", refs[i]) for i in missing}
-        )
+        sources: dict[int, pa.Array] = {}
+        if derived != "values":
+            sources = {i: _lookup(keys[i], "values", refs[i]) for i in missing}
         unread = [index for index in missing if sources.get(index) is None]
         self.tally.add("cache", start, cached=len(refs) - len(unread))
         # A store that answers at once is asked by the threads that decode.
@@ -231,7 +203,7 @@ class Chunks:
                 values = decode(field, raw.pop(index))
             if derived == "bounds":
                 self._footprints[field.path, number] = values
-            result = DERIVATIONS[derived](field, values, _rows_inside(field, number))
+            result = DERIVATIONS[derived](field, values, field.rows_in_chunk(number))
             if key is not None:
                 result = _cache(key, derived, ref, result, scanned=scanned)
                 if field.name in learn:
@@ -258,11 +230,8 @@ class Chunks:
     def _full_tags(self, names: Sequence[str], tags: Sequence[str | None]) -> list[Hashable | None]:
         """Identify objects in any store by their store, name and ETag."""
         assert self._objects is not None
-        identity = self._objects.identity
-        return [
-            None if tag is None else (*identity, name, tag)
-            for name, tag in zip(names, tags, strict=True)
-        ]
+        identity, pairs = self._objects.identity, zip(names, tags, strict=True)
+        return [None if tag is None else (*identity, name, tag) for name, tag in pairs]
 
     def _revalidate(
         self, refs: Sequence[ChunkRef], derived: Derived
@@ -277,14 +246,11 @@ class Chunks:
             _lookup(key, derived, ref) is not None or _lookup(key, "values", ref) is not None
             for key, ref in zip(keys, refs, strict=True)
         ]
-        in_memory = [
-            derived == "values" and (field.path, number) in self._footprints
-            for field, number in refs
-        ]
         unchecked = [
             i
-            for i, name in enumerate(names)
-            if not (in_memory[i] or (cached[i] and name in self._tags))
+            for i, (field, number) in enumerate(refs)
+            if not (derived == "values" and (field.path, number) in self._footprints)
+            and not (cached[i] and names[i] in self._tags)
         ]
         if sum(cached[i] for i in unchecked) > limits().conditional_requests:
             self._objects.mark_cached(names[i] for i in unchecked if cached[i])
@@ -294,9 +260,8 @@ class Chunks:
         start = time.perf_counter()
         etags = [tags[i] if cached[i] else None for i in unchecked]
         responses = self._objects.fetch([names[i] for i in unchecked], etags)
-        self.tally.count_fetched(
-            start, [None if buffer is Unchanged else buffer for buffer, _ in responses]
-        )
+        buffers = [None if buffer is Unchanged else buffer for buffer, _ in responses]
+        self.tally.count_fetched(start, buffers)
         raw = {}
         for i, (buffer, tag) in zip(unchecked, responses, strict=True):
             if buffer is not Unchanged:
@@ -316,14 +281,10 @@ def _key(tag: Hashable | None, ref: ChunkRef) -> Key | None:
     return None if tag is None else (tag, ref[0].fingerprint, ref[1])
 
 
-def _rows_inside(field: Field, number: int) -> int:
-    """Count the rows of a chunk that lie inside the field."""
-    return min(field.length - number * field.chunk_length, field.chunk_length)
-
-
 def _cache_key(key: Key, derived: Derived, ref: ChunkRef) -> Key:
     # A chunk that has more rows later is the same chunk, with other counts and another zone.
-    return (*key, derived, _rows_inside(*ref)) if derived in ("counts", "zone") else (*key, derived)
+    rows = [ref[0].rows_in_chunk(ref[1])] if derived in ("counts", "zone") else []
+    return (*key, derived, *rows)
 
 
 def _lookup(key: Key | None, derived: Derived, ref: ChunkRef) -> Any:
@@ -344,7 +305,7 @@ def _cache(key: Key, derived: Derived, ref: ChunkRef, value: Any, *, scanned: bo
     """Cache `derived` of a chunk where its field may take the room, and return it."""
     field, _ = ref
     name = _cache_key(key, derived, ref)
-    share = value.nbytes * _chunk_count(field) * SHARE
+    share = value.nbytes * -(-field.length // field.chunk_length) * SHARE
     if not scanned or share <= CACHE.budget:
         if derived == "values" and not pa.types.is_primitive(field.type):
             # A copy of the right size: what it was decoded into may be far larger.
@@ -357,7 +318,7 @@ def _cache(key: Key, derived: Derived, ref: ChunkRef, value: Any, *, scanned: bo
 
 def _cache_zone(key: Key, derived: Derived, ref: ChunkRef, values: pa.Array, result: Any) -> None:
     """Cache the zone of a chunk, from its bounds where those are the result."""
-    field, inside = ref[0], _rows_inside(*ref)
+    field, inside = ref[0], ref[0].rows_in_chunk(ref[1])
     if derived == "bounds":
         zone = zone_of_bounds(result[:inside])
     elif is_orderable(field.type):
@@ -367,24 +328,9 @@ def _cache_zone(key: Key, derived: Derived, ref: ChunkRef, values: pa.Array, res
     CACHE.put(_cache_key(key, "zone", ref), zone, 0)
 
 
-def _chunk_count(field: Field) -> int:
-    return -(-field.length // field.chunk_length)
-
-
 def fetch(store: Store, keys: Iterable[str]) -> list[Any]:
     """Fetch the stored bytes of `keys`, None where there are none."""
-    keys = list(keys)
-    prototype = default_buffer_prototype()
-    if not keys:
-        return []
-    if reads_sync(store):
-        buffers = [store.get_sync(key, prototype=prototype) for key in keys]
-    else:
-
-        async def gather() -> list[Any]:
-            return await asyncio.gather(*(store.get(key, prototype) for key in keys))
-
-        buffers = sync(gather())
+    buffers = get_values(store, list(keys))
     return [None if buffer is None else memoryview(buffer.as_numpy_array()) for buffer in buffers]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, date, datetime
 from typing import Any, Literal
@@ -14,9 +13,11 @@ import zarr
 from numpy.typing import NDArray
 from zarr.dtype import VariableLengthBytes
 
+from l2view.arrays.quiet import QUIET
 from l2view.errors import FieldError
 from l2view.limits import limits
 from l2view.meta.schema import GEOMETRIES, ROW
+from l2view.stores.hierarchy import JSON
 from l2view.text import replace_surrogates
 
 type Kind = Literal["string", "int", "float", "bool", "time", "bytes"]
@@ -36,30 +37,22 @@ EXACT = 2**53
 
 TOO_LARGE = "has integers beyond 2⁵³, which a float can't hold; make all of them texts"
 
-DTYPES: dict[Kind, Any] = {
-    "string": "string",
-    "int": "int64",
-    "float": "float64",
-    "bool": "int8",
-    "time": "datetime64[us]",
-    "bytes": VariableLengthBytes(),
+KINDS: Mapping[Kind, tuple[type, Any, Any]] = {
+    "string": (str, "string", ""),
+    "bool": (bool, "int8", BOOL_NULL),
+    "int": (int, "int64", INT_NULL),
+    "float": (float, "float64", math.nan),
+    "time": (datetime, "datetime64[us]", np.datetime64("NaT", "us")),
+    "bytes": (bytes, VariableLengthBytes(), b""),
 }
-NULLS: dict[Kind, Any] = {
-    "string": "",
-    "int": INT_NULL,
-    "float": math.nan,
-    "bool": BOOL_NULL,
-    "time": np.datetime64("NaT", "us"),
-    "bytes": b"",
-}
-ATTRIBUTES: dict[Kind, dict[str, Any]] = {
+"""The type of each kind's values in Python, as what zarr stores them, and what is NULL there."""
+
+ATTRIBUTES: Mapping[Kind, JSON] = {
     "string": {"_FillValue": ""},
     "int": {"_FillValue": INT_NULL},
-    "float": {},
     "bool": {"_FillValue": BOOL_NULL, "dtype": "bool"},
-    "time": {},
-    "bytes": {},
 }
+"""The attributes by which xarray reads the same; the other kinds need none."""
 
 
 def plain(name: str, value: Any) -> Value:
@@ -102,14 +95,7 @@ def _with_text_keys(value: Any) -> Any:
 
 def kind_of(value: Value) -> Kind | None:
     """Kind of field that holds `value`, None for NULL."""
-    kinds: dict[type, Kind] = {
-        str: "string",
-        bool: "bool",
-        int: "int",
-        float: "float",
-        datetime: "time",
-        bytes: "bytes",
-    }
+    kinds: dict[type, Kind] = {cls: kind for kind, (cls, _, _) in KINDS.items()}
     return next((kinds[cls] for cls in type(value).__mro__ if cls in kinds), None)
 
 
@@ -132,7 +118,7 @@ def kind_of_array(array: zarr.Array[Any]) -> Kind:
     if kind is None:
         # Another width would cut values short without a word.
         raise FieldError(f'the field "{name}" is {dtype}, to which ingest can\'t add')
-    null = ATTRIBUTES[kind].get("_FillValue")
+    null = ATTRIBUTES.get(kind, {}).get("_FillValue")
     if array.attrs.get("_FillValue") != null:
         raise FieldError(
             f'the field "{name}" has {array.attrs.get("_FillValue")!r} for NULL, where ingest '
@@ -157,14 +143,9 @@ def common_kind(current: Kind | None, new: Kind | None) -> Kind | None:
 
 
 class Kinds:
-    """The kinds of a collection's fields, as granules come in.
+    """The kinds of a collection's fields, those `known` and others as granules come in.
 
-    Parameters
-    ----------
-    known
-        The kinds of the fields that there are.
-    is_exact
-        Whether the integers that a field holds are the same as floats.
+    `is_exact` tells of a field whether its integers are the same as floats.
     """
 
     def __init__(
@@ -208,29 +189,25 @@ class Kinds:
 
 def column(kind: Kind, values: Iterable[Value]) -> NDArray[Any]:
     """Convert values to the NumPy array that is stored."""
-    null = NULLS[kind]
+    _, dtype, null = KINDS[kind]
     filled = [null if value is None else value for value in values]
-    match kind:
-        case "string":
-            return np.array(filled, dtype=np.dtypes.StringDType())
-        case "bytes":
-            array = np.empty(len(filled), dtype=object)
-            array[:] = filled
-            return array
-        case "time":
-            return np.array(filled, dtype="datetime64[us]")
-    return np.array(filled, dtype=DTYPES[kind])
+    if kind == "bytes":
+        array = np.empty(len(filled), dtype=object)
+        array[:] = filled
+        return array
+    return np.array(filled, dtype=np.dtypes.StringDType() if kind == "string" else dtype)
 
 
 def create(group: zarr.Group, name: str, kind: Kind, rows: int) -> zarr.Array[Any]:
     """Create a field of `rows` rows, all of them NULL."""
+    _, dtype, null = KINDS[kind]
     return group.create_array(
         name,
         shape=(rows,),
         chunks=(limits().field_chunk_rows,),
-        dtype=DTYPES[kind],
-        fill_value=NULLS[kind],
-        attributes=ATTRIBUTES[kind],
+        dtype=dtype,
+        fill_value=null,
+        attributes=ATTRIBUTES.get(kind, {}),
     )
 
 
@@ -261,7 +238,7 @@ def write(
     added: Sequence[Mapping[str, Value]],
     replaced: Mapping[int, Mapping[str, Value]],
 ) -> tuple[dict[str, NDArray[Any]], dict[str, tuple[NDArray[np.int64], NDArray[Any]]]]:
-    """Write rows of ``/meta``.
+    """Write rows of ``/meta``, and return their values, those replaced with their numbers.
 
     Parameters
     ----------
@@ -275,17 +252,10 @@ def write(
         The rows to add.
     replaced
         Rows to put in the place of others, by their numbers.
-
-    Returns
-    -------
-    dict, dict
-        The values of the rows that were added, by field; and of those that were put in the
-        place of others, with their numbers.
     """
     new: dict[str, NDArray[Any]] = {}
     changed: dict[str, tuple[NDArray[np.int64], NDArray[Any]]] = {}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
+    with QUIET:  # of dtypes without a v3 specification
         for name, kind in sorted(kinds.items()):
             stop = start + len(added)
             array = _field(group, name, kind, stop)
@@ -294,10 +264,10 @@ def write(
             if added:
                 new[name] = array[start:stop] = column(kind, (row.get(name) for row in added))
             if replaced:
-                numbers = sorted(replaced)
-                values = column(kind, (replaced[number].get(name) for number in numbers))
-                changed[name] = np.array(numbers), values
-                array.oindex[np.array(numbers)] = values
+                numbers = np.array(sorted(replaced))
+                values = column(kind, (replaced[number].get(name) for number in sorted(replaced)))
+                changed[name] = numbers, values
+                array.oindex[numbers] = values
     return new, changed
 
 

@@ -1,14 +1,12 @@
 """Chunk bytes to Arrow arrays.
 
 Plain numbers are Arrow's buffers as soon as they are decompressed; zarrista (Rust) decodes what
-else it knows, both without the GIL; zarr-python decodes the rest. Which of them did it can't be
-told from the values.
+else it knows, both without the GIL; zarr-python decodes the rest, to the same values.
 """
 
 from __future__ import annotations
 
 import json
-import warnings
 from typing import Any, cast
 
 import numpy as np
@@ -21,6 +19,7 @@ from zarr.core.buffer import Buffer, cpu
 from zarr.storage import MemoryStore
 
 from l2view.arrays.arrow import in_unit, text_array, without_negative_zero
+from l2view.arrays.quiet import QUIET
 from l2view.errors import FieldError
 from l2view.meta.schema import NUMBERS, Field, raw_bits, type_name
 from l2view.stores.hierarchy import JSON
@@ -37,19 +36,9 @@ for long leaves much unused, and which a virtual machine may be slow to give."""
 
 
 def decode(field: Field, raw: bytes | memoryview | None) -> pa.Array:
-    """Decode one chunk of a field.
+    """Decode one chunk of a field, None for one that isn't stored.
 
-    Parameters
-    ----------
-    field
-        The field.
-    raw
-        The chunk as it is stored, None where it isn't.
-
-    Returns
-    -------
-    pyarrow.Array
-        As long as a whole chunk, also at the end of the field, of the type `field.type`.
+    It is as long as a whole chunk, also at the end of the field, and of the type `field.type`.
 
     Raises
     ------
@@ -58,11 +47,10 @@ def decode(field: Field, raw: bytes | memoryview | None) -> pa.Array:
     """
     document = {**field.document, "shape": [field.chunk_length], "attributes": {}}
     try:
-        values = decode_with_arrow(document, raw)
-        if values is None:
-            values = decode_with_rust(document, raw)
-        if values is None:
-            values = decode_with_python(document, raw)
+        for decoder in (decode_with_arrow, decode_with_rust, decode_with_python):
+            values = decoder(document, raw)
+            if values is not None:
+                break
         return as_field_array(values, field)
     except Exception as error:  # each codec of either library has errors of its own
         raise FieldError(
@@ -128,8 +116,7 @@ def decode_with_python(document: JSON, raw: Any) -> NDArray[Any]:
         separator = document["chunk_key_encoding"].get("configuration", {}).get("separator", "/")
         default = document["chunk_key_encoding"]["name"] == "default"
         chunks[f"c{separator}0" if default else "0"] = cpu.Buffer.from_bytes(bytes(raw))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of dtypes without a v3 specification
+    with QUIET:  # of dtypes without a v3 specification
         return np.asarray(zarr.open_array(MemoryStore(chunks), mode="r")[:])
 
 

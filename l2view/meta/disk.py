@@ -14,7 +14,7 @@ import os
 import tempfile
 import threading
 from collections.abc import Hashable
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 
@@ -42,13 +42,7 @@ class Folder:
 
     @property
     def path(self) -> Path | None:
-        """The folder.
-
-        Raises
-        ------
-        L2ViewError
-            Where the setting is no path.
-        """
+        """The folder; an `L2ViewError` where the setting is no path."""
         setting = config.get("cache.folder")
         if setting is None or setting == "":
             return None
@@ -110,14 +104,12 @@ class Folder:
             self._written[folder] = written
 
 
-@lru_cache(maxsize=1)
-def _version() -> str:
-    return version("l2view")
+_version = cache(version)
 
 
 def _file(folder: Path, key: Hashable) -> Path:
     """Path of a key's file; each version of l2view decodes in its own way."""
-    text = repr((_version(), key)).encode()
+    text = repr((_version("l2view"), key)).encode()
     name = hashlib.blake2b(text, digest_size=20).hexdigest()
     return folder / name[:2] / (name[2:] + SUFFIX)
 

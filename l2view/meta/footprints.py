@@ -32,13 +32,7 @@ BLOCK = 8_192
 
 
 def read_geometries(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:
-    """Parse a column's geometries, None where it is NULL or isn't one.
-
-    Parameters
-    ----------
-    column
-        WKB as binary, or WKT as text, of shape (n,).
-    """
+    """Parse WKB as binary or WKT as text, None where one is NULL or isn't a geometry."""
     read = shapely.from_wkb if pa.types.is_binary(column.type) else shapely.from_wkt
     values = np.array(column.to_pylist(), dtype=object)
     try:
@@ -105,20 +99,9 @@ def _suspects(column: pa.Array) -> NDArray[np.int64]:
 
 
 def bounds(column: pa.Array, field: Field) -> NDArray[np.float64]:
-    """Bounds of footprints.
+    """Bounds of footprints: west, south, east and north in degrees, float64, of shape (n, 4).
 
-    Parameters
-    ----------
-    column
-        WKB as binary, or WKT as text, of shape (n,).
-    field
-        Its field.
-
-    Returns
-    -------
-    ndarray
-        West, south, east, north in degrees, float64, of shape (n, 4). NaN where it is NULL;
-        `EVERYWHERE` where a footprint can't be read or isn't finite.
+    NaN where one is NULL; `EVERYWHERE` where one can't be read or isn't finite.
     """
     corners = np.full((len(column), 4), np.nan)
     unparsed = np.ones(len(column), dtype=bool)
@@ -140,15 +123,7 @@ def bounds(column: pa.Array, field: Field) -> NDArray[np.float64]:
 
 
 def are_rectangles(column: pa.Array, field: Field) -> NDArray[np.bool_]:
-    """Mask of footprints that are axis-aligned rectangles; WKT is False.
-
-    Parameters
-    ----------
-    column
-        Footprints, of shape (n,).
-    field
-        Their field.
-    """
+    """Mask of footprints that are axis-aligned rectangles; WKT is False."""
     result = np.zeros(len(column), dtype=bool)
     for block, xy in _polygons(column, field):
         if xy.shape[1] != 2 * RECTANGLE:

@@ -1,7 +1,7 @@
 """The objects of an object store, told from what they were by their ETags.
 
-What is kept of an object holds as long as its ETag is what it was. Few objects are asked for on
-that condition, and come only where it isn't (RFC 9110, 13.1.2); of many a folder is listed.
+Few objects are asked for on the condition that their ETag is another (RFC 9110, 13.1.2); of many
+a folder is listed.
 """
 
 from __future__ import annotations
@@ -34,15 +34,7 @@ type Identity = tuple[str, ...]
 
 
 class Objects:
-    """The objects of one store.
-
-    Parameters
-    ----------
-    store
-        The store.
-    identity
-        What identifies it.
-    """
+    """The objects of one store."""
 
     def __init__(self, store: Any, identity: Identity) -> None:
         self.store = store
@@ -80,13 +72,8 @@ class Objects:
     ) -> list[tuple[Any, str | None]]:
         """Fetch the bytes and the ETags of objects, None where there are none.
 
-        Parameters
-        ----------
-        keys
-            Their keys.
-        tags
-            The ETags of those that are cached; where they are the same today, `Unchanged` stands
-            for the bytes.
+        `tags` are the ETags of those that are cached; where one is the same today, `Unchanged`
+        stands for the bytes.
         """
 
         async def get(key: str, tag: str | None) -> tuple[Any, str | None]:

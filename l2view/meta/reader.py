@@ -80,15 +80,14 @@ class RowReader:
             }
             for run, rows in selections
         ]
-        chunk_ids = {
-            (name, number): None
+        chunk_ids = dict.fromkeys(
+            (name, number)
             for numbered in needed
             for name, numbers in numbered.items()
             for number in numbers
-        }
-        arrays = self.chunks.read(
-            [(self.fields[name], number) for name, number in chunk_ids], learn
         )
+        refs = [(self.fields[name], number) for name, number in chunk_ids]
+        arrays = self.chunks.read(refs, learn)
         loaded = dict(zip(chunk_ids, arrays, strict=True))
         schema = self.schema(names)
         batches = []

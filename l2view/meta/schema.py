@@ -31,15 +31,12 @@ CRS = {"crs": "EPSG:4326", "crs_type": "authority_code"}
 """GeoArrow's description of longitude and latitude on WGS 84."""
 
 NUMBERS: dict[str, pa.DataType] = {
+    **{
+        f"{sign}int{bits}": pa.from_numpy_dtype(f"{sign}int{bits}")
+        for sign in ("", "u")
+        for bits in (8, 16, 32, 64)
+    },
     "bool": pa.bool_(),
-    "int8": pa.int8(),
-    "int16": pa.int16(),
-    "int32": pa.int32(),
-    "int64": pa.int64(),
-    "uint8": pa.uint8(),
-    "uint16": pa.uint16(),
-    "uint32": pa.uint32(),
-    "uint64": pa.uint64(),
     "float16": pa.float32(),  # query engines compare singles, and a half is one exactly
     "float32": pa.float32(),
     "float64": pa.float64(),
@@ -112,11 +109,7 @@ class Field:
         return join(self.path, f"c{separator}{index}" if default else str(index))
 
     def arrow(self) -> pa.Field:
-        """Return the field's place in the Arrow schema.
-
-        A geometry carries GeoArrow's extension name, so that the readers that know it
-        (GeoPandas, DuckDB, lonboard) see geometries.
-        """
+        """Return the field in an Arrow schema, where geometries have GeoArrow's extension name."""
         if self.geometry is None:
             return pa.field(self.name, self.type)
         extension = {
@@ -166,23 +159,7 @@ def arrow_type(data_type: str | JSON) -> pa.DataType:
 async def fields_of(
     hierarchy: Hierarchy, group: str, label: str, geometry: str | None = None
 ) -> tuple[tuple[Field, ...], dict[str, str]]:
-    """Read the fields of a collection, or say what keeps a store from being one.
-
-    Parameters
-    ----------
-    hierarchy
-        The store.
-    group
-        The path of the group with the fields.
-    label
-        What a person calls the store.
-    geometry
-        See `read_fields`.
-
-    Returns
-    -------
-    tuple of Field, dict
-        The fields, and why each of the other arrays can't be one.
+    """Read the fields of a collection: see `read_fields`; `label` is what a person calls the store.
 
     Raises
     ------
@@ -211,21 +188,9 @@ async def fields_of(
 async def read_fields(
     hierarchy: Hierarchy, group: str, geometry: str | None = None
 ) -> tuple[tuple[Field, ...], dict[str, str]]:
-    """Read the fields of the group at `group`, sorted by name.
+    """Read the fields of the group at `group`, sorted by name, and why other arrays can't be one.
 
-    Parameters
-    ----------
-    hierarchy
-        The store.
-    group
-        The path of the group, ``meta`` by default everywhere.
-    geometry
-        A field to take as a geometry beside those named in `GEOMETRIES`.
-
-    Returns
-    -------
-    tuple of Field, dict
-        The fields, and why each of the other arrays can't be one.
+    `geometry` is a field to take as a geometry beside those named in `GEOMETRIES`.
 
     Raises
     ------
@@ -268,38 +233,24 @@ def _field(name: str, path: str, document: JSON, geometry: str | None) -> Field:
     kind = stored if packing is None else _column_type(stored, packing)
     encoding: Literal["WKB", "WKT"] | None = None
     if name in GEOMETRIES or name == geometry:
-        encoding = "WKB" if pa.types.is_binary(kind) else "WKT"
-        if not (pa.types.is_binary(kind) or pa.types.is_string(kind)):
-            if name == geometry:
-                raise FieldError(f'the field "{name}" is {kind}; a geometry is WKB or WKT')
-            encoding = None
-    return Field(
-        name=name,
-        path=path,
-        document=document,
-        type=kind,
-        nulls=_null_values(attributes, stored) if packing is None else packing.missing_stored,
-        geometry=encoding,
-        packing=packing,
-    )
+        if pa.types.is_binary(kind) or pa.types.is_string(kind):
+            encoding = "WKB" if pa.types.is_binary(kind) else "WKT"
+        elif name == geometry:
+            raise FieldError(f'the field "{name}" is {kind}; a geometry is WKB or WKT')
+    nulls = _null_values(attributes, stored) if packing is None else packing.missing_stored
+    return Field(name, path, document, kind, nulls, encoding, packing)
 
 
 def _packing(data_type: str | JSON, attributes: JSON) -> Packing | None:
     """Return how numbers or texts are packed, None of anything else."""
     name = type_name(data_type)
-    if name in STRINGS:
-        return Packing.of(attributes, np.dtypes.StringDType())
-    return Packing.of(attributes, np.dtype(name)) if name in NUMBERS else None
+    if name not in NUMBERS and name not in STRINGS:
+        return None
+    return Packing.of(attributes, np.dtype(name) if name in NUMBERS else np.dtypes.StringDType())
 
 
 def _column_type(kind: pa.DataType, packing: Packing) -> pa.DataType:
-    """Return the type of what a field's values mean.
-
-    Raises
-    ------
-    ValueError
-        Where they mean nothing, or are times of a calendar that timestamps don't have.
-    """
+    """Return the type of what a field's values mean; a `ValueError` says that there is none."""
     attributes = packing.attributes
     if packing.is_time:
         unit: Any = "ns" if attributes["units"].casefold().startswith(("nano", "ns")) else "us"
