@@ -40,7 +40,7 @@ type Box = tuple[float, float, float, float]
 
 type Records = tuple[int, int, NDArray[np.int64]]
 """The offset of the first of consecutive records, the bytes of one, and the ascending numbers of
-those to read."""
+those to read. The last may reach beyond the end, where anything may come."""
 
 type ReadRecords = Callable[[Sequence[Records]], list[NDArray[np.void]]]
 """Reads records of several kinds together."""
@@ -114,14 +114,6 @@ class Layout:
         """The bytes of all of the tree."""
         return self.rows_offset + self.boxes * self.row_dtype.itemsize
 
-    def box_records(self, numbers: NDArray[np.int64]) -> Records:
-        """Select boxes to read."""
-        return HEADER.size, self.width, numbers
-
-    def row_records(self, numbers: NDArray[np.int64]) -> Records:
-        """Select rows to read, by leaf."""
-        return self.rows_offset, self.row_dtype.itemsize, numbers
-
 
 def layout(head: bytes) -> Layout:
     """Parse the layout from a tree's header of eight bytes.
@@ -166,15 +158,20 @@ def search_tree(
     (upper,) = read([(HEADER.size + begin, upper_bytes, np.zeros(1, dtype=np.int64))])
     upper = upper.view(f"V{tree.width}")
     positions, rows = np.zeros(1, dtype=np.int64), np.empty(0, dtype=np.void)
+    row_size = tree.row_dtype.itemsize
     for level, (start, stop) in reversed([*enumerate(tree.levels[:-1])]):
         below = (positions[:, None] * tree.node + np.arange(tree.node)).ravel()
         below = below[below < stop - start]
         if start >= upper_start:
             records = upper[start - upper_start + below]
-        elif start:
-            (records,) = read([tree.box_records(start + below)])
         else:
-            records, rows = read([tree.box_records(below), tree.row_records(below)])
+            nodes = [(HEADER.size + start * tree.width, tree.node * tree.width, positions)]
+            if not start:
+                nodes.append((tree.rows_offset, tree.node * row_size, positions))
+            records, *row_records = read(nodes)
+            records = records.view(f"V{tree.width}")[: len(below)]
+            if row_records:
+                rows = row_records[0].view(f"V{row_size}")[: len(below)]
         corners = records.view(tree.dtype).reshape(-1, 4)
         meets = boxes_meet(corners, boxes)
         positions, corners = below[meets], corners[meets]
@@ -188,7 +185,7 @@ def search_tree(
     if upper_start:
         rows = rows[meets]
     else:
-        (rows,) = read([tree.row_records(positions)])
+        (rows,) = read([(tree.rows_offset, row_size, positions)])
     return Leaves(positions, rows.view(tree.row_dtype).astype(np.int64), corners)
 
 

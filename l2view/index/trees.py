@@ -159,16 +159,17 @@ def _mark_rectangles_that_meet(
 def _read_records(
     chunks: Chunks, array: Field, records: Sequence[Records]
 ) -> list[NDArray[np.void]]:
-    """Read records of a uint8 array, its chunks together."""
-    length = array.chunk_length
-    is_needed = np.zeros(-(-array.length // length), dtype=bool)
+    """Read records of a uint8 array, its chunks together; zeros follow its end."""
+    length, count = array.chunk_length, -(-array.length // array.chunk_length)
+    longest = max(size for _, size, _ in records)
+    is_needed = np.zeros(count + longest // length + 2, dtype=bool)
     for offset, size, numbers in records:
         starts = offset + numbers * size
         for step in (*range(0, size, length), size - 1):
             is_needed[(starts + step) // length] = True
-    refs = [(array, number) for number in np.flatnonzero(is_needed).tolist()]
+    refs = [(array, number) for number in np.flatnonzero(is_needed[:count]).tolist()]
     data = [np.asarray(chunk) for chunk in chunks.read(refs, scanned=False)]
-    buffer = data[0] if len(data) == 1 else np.concatenate(data)
+    buffer = np.concatenate([*data, np.zeros(longest, dtype=np.uint8)])
     # Chunks are next to each other in the buffer if they are in the array, so that records may
     # cross them.
     shifts = (np.cumsum(is_needed) - 1 - np.arange(len(is_needed))) * length
