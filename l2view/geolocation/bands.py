@@ -88,8 +88,7 @@ def image_shapes(shapes: NDArray[np.int64], axes: Sequence[int]) -> NDArray[np.i
     return np.concatenate([lengths, np.ones_like(lengths)], axis=1)
 
 
-type Shows = Callable[[str], bool]
-"""Whether an array is one that the view shows, by its path."""
+type Shows = Callable[[str], bool]  # whether an array is one that the view shows, by its path
 
 
 def resolve_bands(bands: Bands, tables: Sequence[GranuleTable], shows: Shows) -> tuple[Band, ...]:
@@ -310,13 +309,12 @@ def _has_one_image(image: Levels) -> bool:
 
 def _is_image(array: ArrayTable) -> bool:
     """Whether an array's values are numbers along two axes, and not coordinates."""
-    attributes, name = array.variants[0]["attributes"], basename(array.path)
-    kind = native_dtype(array.variants[0]["data_type"]).kind
+    variant = array.variants[0]
     return (
         array.rank >= 2
-        and kind in "iufb"
-        and not is_time(attributes)
-        and not any(is_coordinate(attributes, name, words) for words in (LATITUDE, LONGITUDE))
+        and native_dtype(variant["data_type"]).kind in "iufb"
+        and not is_time(variant["attributes"])
+        and not any(is_coordinate(array, words) for words in (LATITUDE, LONGITUDE))
     )
 
 

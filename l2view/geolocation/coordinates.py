@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,26 +16,21 @@ LONGITUDE = ("longitude", "lon", "east")
 """The standard name, a short one, and the side of the globe that units name."""
 
 
-def is_coordinate(attributes: Mapping[str, Any], array_name: str, words: tuple[str, ...]) -> bool:
-    """Whether an array of numbers is one of coordinates, by the CF conventions or by its name.
-
-    `words` are `LATITUDE` or `LONGITUDE`.
-    """
-    name, short, side = words
+def is_coordinate(array: ArrayTable, words: tuple[str, ...]) -> bool:
+    """Whether numbers are `LATITUDE` or `LONGITUDE`, by the CF conventions or their name."""
+    attributes, (name, short, side) = array.variants[0]["attributes"], words
     if attributes.get("standard_name") == name:
         return True
     units = str(attributes.get("units", "")).lower().replace("_", "").replace(" ", "")
     degrees = units in (f"degrees{side}", f"degree{side}", "degrees", "degree", "")
-    return degrees and array_name.lower() in (name, short, f"{short}s", f"{name}s")
+    return degrees and basename(array.path).lower() in (name, short, f"{short}s", f"{name}s")
 
 
 def coordinates_of(table: GranuleTable, words: tuple[str, ...]) -> Iterator[ArrayTable]:
     """Yield the arrays of a profile that are latitudes, or longitudes."""
-    for path, array in table.arrays.items():
-        variant = array.variants[0]
-        if native_dtype(variant["data_type"]).kind in "iuf" and is_coordinate(
-            variant["attributes"], basename(path), words
-        ):
+    for array in table.arrays.values():
+        dtype = native_dtype(array.variants[0]["data_type"])
+        if dtype.kind in "iuf" and is_coordinate(array, words):
             yield array
 
 

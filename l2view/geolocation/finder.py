@@ -86,8 +86,7 @@ type AxisReader = Callable[[GranuleTable, ArrayTable, int], NDArray[np.float64]]
 type FieldReader = Callable[[NDArray[np.int64]], Sequence[JSON]]
 """Returns those of `FIELDS` that there are, of some granules."""
 
-type Coordinates = tuple[ArrayTable, ArrayTable]
-"""The arrays of latitudes and longitudes."""
+type Coordinates = tuple[ArrayTable, ArrayTable]  # the arrays of latitudes and longitudes
 
 
 class DeclaredGeoreference(NamedTuple):

@@ -20,7 +20,7 @@ from l2view.errors import IngestError
 from l2view.geolocation.crs import has_other_meridian
 from l2view.geolocation.globe import wrap_geometry
 from l2view.geolocation.granule import Georeference, LocatedGranule, Positions
-from l2view.regrid.projection import unit_vectors
+from l2view.regrid.projection import largest_difference, unit_vectors
 
 BOUNDS = (
     ("geospatial_lon_min", "geospatial_lat_min", "geospatial_lon_max", "geospatial_lat_max"),
@@ -78,9 +78,8 @@ def on_the_globe(footprint: Any) -> shapely.Geometry:
     to each side. An IngestError is raised where it is no geometry, empty, or beyond the poles.
     """
     try:
-        shape = (
-            footprint if isinstance(footprint, shapely.Geometry) else shapely.from_wkb(footprint)
-        )
+        is_shape = isinstance(footprint, shapely.Geometry)
+        shape = footprint if is_shape else shapely.from_wkb(footprint)
     except (TypeError, shapely.errors.ShapelyError, NotImplementedError) as error:
         raise IngestError('the field "bbox" is no geometry: pass WKB, or shapely\'s') from error
     shape = shapely.force_2d(shape)
@@ -91,11 +90,8 @@ def on_the_globe(footprint: Any) -> shapely.Geometry:
         raise IngestError('the field "bbox" has a latitude beyond 90°; is it longitude, latitude?')
     if not shapely.is_valid(shape):
         shape = shapely.make_valid(shape)
-    geometries = shapely.get_parts(shape)
-    if (
-        all(geometry.geom_type == "Polygon" for geometry in geometries)
-        and np.abs(coordinates[:, 0]).max() <= 180
-    ):
+    is_area = all(geometry.geom_type == "Polygon" for geometry in shapely.get_parts(shape))
+    if is_area and np.abs(coordinates[:, 0]).max() <= 180:
         return shape
     areas = [
         geometry if geometry.area > 0 else geometry.buffer(TRACK_WIDTH, quad_segs=1)
@@ -285,11 +281,8 @@ def of_grid(grid: Georeference) -> shapely.Geometry | None:
     height, width = grid.shape
     if _is_in_degrees(grid.crs) and grid.transform.b == grid.transform.d == 0:
         # A parallel is a straight line on the map, and not the shortest way.
-        a, _, west, _, e, north = grid.transform[:6]
-        (west, east), (south, north) = (
-            sorted((west, west + a * width)),
-            sorted((north, north + e * height)),
-        )
+        corners = grid.transform @ (0, 0), grid.transform @ (width, height)
+        (west, east), (south, north) = map(sorted, zip(*corners, strict=True))
         return rectangle(west, max(south, -90.0), east, min(north, 90.0))
     steps = (np.arange(SIDE) + 0.5) / SIDE
     columns, rows = np.meshgrid(width * steps, height * steps)
@@ -307,9 +300,7 @@ def of_grid(grid: Georeference) -> shapely.Geometry | None:
             return outline
     if not on_globe.any():
         return None
-    with np.errstate(invalid="ignore"):
-        steps_of_lat = [np.abs(np.diff(lat, axis=axis)).ravel() for axis in (0, 1)]
-    step = np.nanmax(np.concatenate([*steps_of_lat, [0.0]]))
+    step = max(largest_difference(lat, axis) for axis in (0, 1))
     south, north = np.nanmin(lat) - step, np.nanmax(lat) + step
     return shapely.box(-180, max(south, -90.0), 180, min(north, 90.0))
 

@@ -32,8 +32,7 @@ UNEVEN_AXES = "uneven axes"
 type Positions = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Latitudes and longitudes, of one shape; NaN where there is none."""
 
-type Part = tuple[slice, slice]
-"""Which rows and columns of an image."""
+type Part = tuple[slice, slice]  # which rows and columns of an image
 
 EVERYTHING: Part = (slice(None), slice(None))
 

@@ -15,9 +15,8 @@ from odc.geo.geobox import GeoBox
 
 from l2view.mosaic.composite import Reduce, composite
 from l2view.mosaic.images import Images, WindowRequest, halve
-from l2view.regrid.cast import cast
 from l2view.regrid.projection import TURN
-from l2view.regrid.warp import SELECTING, Masked
+from l2view.regrid.warp import SELECTING, Masked, cast
 
 MAX_STACK_BYTES = 1 << 27
 """The most bytes of images on top of one another, of which a median or function is made."""

@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from l2view.errors import QueryError
-from l2view.regrid.cast import cast
-from l2view.regrid.warp import Masked, Target, Tile
+from l2view.regrid.warp import Masked, Target, Tile, cast
 from l2view.text import unknown_name
 
 type ReduceName = Literal["first", "last", "min", "max", "mean", "median", "count"]

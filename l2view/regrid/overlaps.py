@@ -23,6 +23,7 @@ from l2view.regrid.projection import (
     apply_transform,
     cell_extremes,
     grid_pixels,
+    largest_difference,
     longitude_arc,
     longitudes_around,
     pixel_coordinates,
@@ -289,7 +290,8 @@ class _Mesh:
         across, down = np.where(finite, across, np.nan), np.where(finite, down, np.nan)
         limits, bends = [], []
         for axis, positions in enumerate((down, across)):
-            bend = _bend(positions)
+            # A projection may be off by so many pixels between the points of the mesh.
+            bend = 0.5 + sum(largest_difference(positions, side, 2) / 4 for side in (0, 1))
             low, high = float(np.nanmin(positions)), float(np.nanmax(positions))
             if not self.dense and bend > max(MAX_BEND, (high - low) / 4):
                 raise _MeshTooCoarseError
@@ -315,15 +317,6 @@ class _Mesh:
             start, stop = math.floor(edges[numbers[0]]), math.ceil(edges[numbers[-1] + 1])
             sides.append(slice(max(start, 0), min(stop, length)))
         return sides[0], sides[1]
-
-
-def _bend(positions: NDArray[np.float64]) -> float:
-    """Return the pixels by which a projection may be off between the points of a mesh."""
-    bend = 0.5
-    for axis in (0, 1):
-        differences = np.abs(np.diff(positions, n=2, axis=axis))
-        bend += float(differences[np.isfinite(differences)].max(initial=0.0)) / 4
-    return bend
 
 
 def _touching_cells(

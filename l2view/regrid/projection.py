@@ -79,6 +79,12 @@ def cell_extremes(corners: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
     return functools.reduce(np.fmin, four), functools.reduce(np.fmax, four)
 
 
+def largest_difference(values: NDArray[np.float64], axis: int, order: int = 1) -> float:
+    """Return the largest finite difference between neighbours along an axis, 0 for none."""
+    differences = np.abs(np.diff(values, n=order, axis=axis))
+    return float(differences[np.isfinite(differences)].max(initial=0.0))
+
+
 def pixel_centres(grid: GeoBox) -> Points:
     """Return the columns and rows of the centres of a grid's pixels, each of its shape."""
     height, width = grid.shape

@@ -24,6 +24,7 @@ from l2view.regrid.projection import (
     TURN,
     WGS84,
     apply_transform,
+    largest_difference,
     longitude_arc,
     pixel_centres,
     pixel_coordinates,
@@ -236,8 +237,7 @@ def window_boxes(window: GeoBox) -> list[shapely.Geometry]:
     on_globe = np.isfinite(lat)
     if not on_globe.any():
         return []
-    steps = [np.abs(np.diff(lat, axis=axis)) for axis in (0, 1)]
-    bend = max(float(step[np.isfinite(step)].max(initial=0.0)) for step in steps) / 2
+    bend = max(largest_difference(lat, axis) for axis in (0, 1)) / 2
     south, north = lat[on_globe].min() - bend - MARGIN, lat[on_globe].max() + bend + MARGIN
     if north > 89 or south < -89:
         return [shapely.box(-180, max(south, -90), 180, min(north, 90))]

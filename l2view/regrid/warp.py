@@ -25,7 +25,6 @@ from pyproj.enums import WktVersion
 
 from l2view.arrays.quiet import QUIET
 from l2view.errors import QueryError
-from l2view.regrid.cast import cast
 from l2view.regrid.projection import (
     apply_transform,
     longitudes_around,
@@ -78,8 +77,7 @@ EXACT = 2**53  # the integers up to which GDAL's warper, which counts in doubles
 type Masked = tuple[NDArray[Any], NDArray[np.bool_] | None]
 """Values, and where they are valid, of the same shape; None where they all are."""
 
-type Target = tuple[slice, slice]
-"""The rows and columns of a part of an output window."""
+type Target = tuple[slice, slice]  # the rows and columns of a part of an output window
 
 
 @dataclass(frozen=True, eq=False)
@@ -349,6 +347,24 @@ def _warp_by_gdal(image: Image, grid: GeoBox, kernel: Kernel, dtype: np.dtype[An
     if computed.kind in "iu" and computed != source and resampling != "sum":
         warped = cast(warped, np.dtype(np.uint8) if source.kind == "b" else source)
     return warped, None if present.all() else present
+
+
+def cast(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return values in a data type; in one of integers they are rounded, and clipped to it."""
+    if values.dtype == dtype:
+        return values
+    if dtype.kind in "iu" and values.dtype.kind in "iuf":
+        bounds = np.iinfo(dtype)
+        if values.dtype.kind == "f":
+            rounded = np.nan_to_num(np.rint(values).astype(np.float64))
+            with np.errstate(invalid="ignore"):  # the largest integers of 64 bits are no floats
+                integers = rounded.clip(bounds.min, bounds.max).astype(dtype)
+            return np.where(rounded >= float(bounds.max), dtype.type(bounds.max), integers)
+        limits = np.iinfo(values.dtype)
+        low, high = max(bounds.min, limits.min), min(bounds.max, limits.max)
+        return values.clip(low, high).astype(dtype)
+    with np.errstate(over="ignore"):  # what is too large for singles is infinite
+        return values.astype(dtype)
 
 
 def _in_gdal_dtype(values: NDArray[Any], valid: NDArray[np.bool_] | None) -> NDArray[Any]:

@@ -28,7 +28,7 @@ from zarr.storage import MemoryStore
 import l2view
 from l2view.mosaic import array
 from l2view.mosaic.array import bounding_ranges
-from l2view.regrid.cast import cast
+from l2view.regrid.warp import cast
 
 GRID = GeoBox((60, 90), Affine(10, 0, X, 0, -10, Y), UTM31)
 
