@@ -60,10 +60,7 @@ def _unit(dtype: np.dtype[Any]) -> str:
 def to_arrow(values: NDArray[Any], kind: pa.DataType) -> pa.Array:
     """Return values, of any shape, as an Arrow array of the type that `arrow_type` gave.
 
-    Raises
-    ------
-    OverflowError
-        Where a time is beyond what the type holds.
+    An `OverflowError` says that a time is beyond what the type holds.
     """
     if values.dtype.names is not None:
         columns = [to_arrow(values[field.name], field.type) for field in kind]
@@ -105,13 +102,7 @@ def without_negative_zero(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def in_unit(values: NDArray[Any], unit: Any) -> NDArray[Any]:
-    """Return times in another unit.
-
-    Raises
-    ------
-    OverflowError
-        Where one of them lies beyond what 64 bits of that unit hold.
-    """
+    """Return times in another unit; an `OverflowError` where 64 bits of it don't hold one."""
     converted = values.astype(f"{values.dtype.kind}8[{unit}]")
     back = converted.astype(values.dtype)
     if not np.array_equal(back[~np.isnat(values)], values[~np.isnat(values)]):

@@ -22,10 +22,7 @@ ENTRY = 256
 class ChunkCache:
     """Values by key; those that were not asked for the longest are given up first.
 
-    Parameters
-    ----------
-    setting
-        The setting of `l2view.config` with the budget, looked at whenever something is added.
+    `setting` of `l2view.config` is the budget, looked at whenever something is added.
     """
 
     def __init__(self, setting: str) -> None:
@@ -73,16 +70,8 @@ class ChunkCache:
     ) -> list[Value]:
         """Return the values of different keys, making those that neither are kept nor being made.
 
-        Each is made by one thread, for which others wait.
-
-        Parameters
-        ----------
-        keys
-            The keys.
-        make
-            Returns the values of some of them, by their positions.
-        sizeof
-            Returns the bytes of a value.
+        `make` returns the values of some of the keys, by their positions, `sizeof` the bytes of
+        one. Each is made by one thread, for which others wait.
         """
         values: dict[int, Value] = {}
         waiting: dict[int, Future[Value]] = {}

@@ -1,9 +1,7 @@
 """What the stored numbers of an array mean, by the CF conventions.
 
-Whoever wants values asks here: views, tables of cells, mosaics, spatial subsets, joined arrays and
-the fields of a collection. Values are decoded by xarray's own rules (`xarray.conventions`), so that
-what l2view shows equals what xarray decodes from the original file. Of a file's valid range, xarray
-takes no notice, and nor does l2view.
+Values are decoded by xarray's own rules (`xarray.conventions`), so that what l2view shows equals
+what xarray decodes from the original file. Neither takes notice of a valid range.
 """
 
 from __future__ import annotations
@@ -81,13 +79,7 @@ def meaning_of(document: JSON) -> JSON:
 
 
 def require_calendar(attributes: Mapping[str, Any]) -> None:
-    """Raise where times are in a calendar that NumPy doesn't have.
-
-    Raises
-    ------
-    ValueError
-        Naming the calendar.
-    """
+    """Raise a `ValueError` where times are in a calendar that NumPy doesn't have."""
     calendar = str(attributes.get("calendar", "standard")).lower()
     if calendar not in CALENDARS:
         raise ValueError(f"its times are in the calendar {calendar}")
@@ -152,25 +144,21 @@ class Packing:
         return cls.of(document["attributes"], native_dtype(document["data_type"]))
 
     @classmethod
-    def of_array(cls, array: zarr.Array[Any], *, missing: bool = True) -> Packing:
+    def of_array(cls, array: zarr.Array[Any]) -> Packing:
         """Read the packing of an array.
 
-        In Zarr v2, and there alone, an array's own fill value is what CF calls so, as xarray has
-        it.
-
-        Parameters
-        ----------
-        array
-            The array.
-        missing
-            Whether values may stand for what is missing.
+        In Zarr v2, and there alone, its own fill value is what CF calls so, as xarray has it.
         """
         attributes = dict(array.attrs)
-        if not missing:
-            attributes = {n: value for n, value in attributes.items() if n not in MISSING}
-        elif array.metadata.zarr_format == 2 and array.metadata.fill_value is not None:
+        if array.metadata.zarr_format == 2 and array.metadata.fill_value is not None:
             attributes["_FillValue"] = array.metadata.fill_value
         return cls.of(attributes, array.metadata.dtype.to_native_dtype())
+
+    @property
+    def unmasked(self) -> Packing:
+        """The same of an array in which no value is missing."""
+        attributes = {n: value for n, value in self.attributes.items() if n not in MISSING}
+        return Packing(self.dtype, attributes)
 
     @property
     def is_time(self) -> bool:
@@ -247,11 +235,8 @@ class Packing:
     def decoded_dtype(self) -> np.dtype[Any]:
         """The dtype of the values that `decode` gives.
 
-        Raises
-        ------
-        ValueError
-            Where the attributes say nothing of numbers, or times are in a calendar that NumPy
-            doesn't have.
+        A `ValueError` says that the attributes say nothing of numbers, or that NumPy lacks the
+        calendar of times.
         """
         if " since " in str(self.attributes.get("units", "")):
             require_calendar(self.attributes)
@@ -265,20 +250,9 @@ class Packing:
             raise ValueError(f"its attributes {self.attributes} say nothing of numbers") from error
 
     def decode(self, stored: NDArray[Any], time_unit: Literal["us", "ns"] = "ns") -> NDArray[Any]:
-        """Return stored values as xarray decodes them.
+        """Return stored values as xarray decodes them, in the machine's byte order.
 
-        Parameters
-        ----------
-        stored
-            What is stored, of any shape.
-        time_unit
-            The unit of times.
-
-        Returns
-        -------
-        numpy.ndarray
-            Of the same shape, in the machine's byte order; NaN and NaT for what is missing. Times
-            that the unit doesn't hold are objects.
+        NaN and NaT stand for what is missing. Times that the unit doesn't hold are objects.
         """
         if not self.attributes:
             return stored.astype(in_native_order(stored.dtype), copy=False)
@@ -298,10 +272,7 @@ class Packing:
         return self.decode(stored).astype(np.float64, copy=False)
 
     def valid(self, stored: NDArray[Any]) -> NDArray[np.bool_] | None:
-        """Return the mask of stored values that aren't missing, None where all are valid.
-
-        NaN and NaT are missing.
-        """
+        """Return the mask of stored values that aren't missing, None where all are valid."""
         values = stored if self.read_as == self.dtype else stored.view(self.read_as)
         mask = None if values.dtype.kind in "iub" else values == values
         for fill in self.missing:
@@ -322,25 +293,23 @@ class Packing:
 
 def xarray_attributes(document: JSON) -> JSON:
     """Return all attributes of an array as xarray's coders take them."""
-    packing = Packing.of_document(document).attributes
-    attributes = {n: value for n, value in document["attributes"].items() if n not in REWRITTEN}
-    return attributes | {name: value for name, value in packing.items() if name in REWRITTEN}
+    return _rewrite(document["attributes"], Packing.of_document(document).attributes)
 
 
 def zarr_attributes(attributes: JSON, data_type: str | JSON) -> JSON:
-    """Return all attributes of an array as every reader of a Zarr v3 document takes them.
-
-    Parameters
-    ----------
-    attributes
-        The attributes, whoever wrote them.
-    data_type
-        Of the Zarr v3 document.
-    """
+    """Return all attributes of an array as every reader of a Zarr v3 document takes them."""
     if attributes.keys().isdisjoint(REWRITTEN):
         return attributes
-    packing = Packing.of(attributes, native_dtype(data_type)).to_zarr()
-    others = {name: value for name, value in attributes.items() if name not in REWRITTEN}
+    return _rewrite(attributes, Packing.of(attributes, native_dtype(data_type)).to_zarr())
+
+
+def _rewrite(attributes: JSON, packing: Mapping[str, Any]) -> JSON:
+    """Return attributes with those of a packing in place of what else says the same.
+
+    A scale stays that no packing has, such as that of an array of texts.
+    """
+    replaced = {name for name in REWRITTEN if name not in SCALING or attributes.get(name) is None}
+    others = {name: value for name, value in attributes.items() if name not in replaced}
     return others | {name: value for name, value in packing.items() if name in REWRITTEN}
 
 
@@ -374,15 +343,8 @@ def _single(value: Any) -> Any:
 def _fill_value(value: Any, dtype: np.dtype[Any], flips_sign: bool) -> Any:
     """Return a ``_FillValue`` as a Python value that a dtype has; None where it is none of it.
 
-    Parameters
-    ----------
-    value
-        The attribute.
-    dtype
-        Of what is stored, numbers.
-    flips_sign
-        Whether integers are read as of the other sign. Then it may be told as the one or as the
-        other, and is returned as the signed one, which xarray takes in either case.
+    Where integers are read as of the other sign (`flips_sign`), it may be told as the one or as
+    the other, and is returned as the signed one, which xarray takes in either case.
     """
     if dtype.kind == "c":
         if isinstance(value, complex | np.complexfloating):

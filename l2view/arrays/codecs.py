@@ -66,10 +66,7 @@ class HorizontalDelta(ArrayArrayCodec):
 class Inflate(BytesBytesCodec):
     """DEFLATE in zlib's format (RFC 1950), for reading.
 
-    Attributes
-    ----------
-    codec
-        What decodes those that aren't as long as their chunk.
+    `codec` decodes those that aren't as long as their chunk.
     """
 
     codec: Any

@@ -48,10 +48,7 @@ def in_native_order(dtype: np.dtype[Any]) -> np.dtype[Any]:
 def common_dtype(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
     """Return the smallest dtype that has all values of others, exactly.
 
-    Raises
-    ------
-    ValueError
-        Where there is none.
+    A `ValueError` says that there is none.
     """
     kinds = {_kind(dtype) for dtype in dtypes}
     if len(kinds) == 1 or kinds <= {"number", "bool"}:

@@ -17,6 +17,16 @@ from l2view.stores.hierarchy import JSON
 NULL_TIME = -(2**63)
 """NumPy's NaT as an integer."""
 
+TIME_ATTRIBUTES: dict[str, JSON] = {
+    "M": {
+        "units": "nanoseconds since 1970-01-01",
+        "calendar": "proleptic_gregorian",
+        "_FillValue": NULL_TIME,
+    },
+    "m": {"units": "nanoseconds", "dtype": "timedelta64[ns]", "_FillValue": NULL_TIME},
+}
+"""The attributes of times and lengths of time in nanoseconds, by NumPy's kind."""
+
 
 @dataclass(frozen=True)
 class ArrayEncoding:
@@ -40,16 +50,9 @@ class ArrayEncoding:
 
     @classmethod
     def of_variant(cls, variant: JSON, codecs: Sequence[JSON], *, padded: bool) -> ArrayEncoding:
-        """Return the encoding of a variant as it is stored.
+        """Return the encoding of a variant, a Zarr v3 document without grid, as it is stored.
 
-        Parameters
-        ----------
-        variant
-            A Zarr v3 document without shape and chunk grid.
-        codecs
-            Of its chunks.
-        padded
-            Whether its fill value shall stand for what isn't there.
+        With `padded`, its fill value stands for what isn't there.
         """
         packing, fill = Packing.of_document(variant), variant["fill_value"]
         if padded and (missing := packing.missing_scalar) is not None:
@@ -58,32 +61,15 @@ class ArrayEncoding:
 
     @classmethod
     def of_values(cls, dtype: np.dtype[Any], codecs: Sequence[JSON] | None = None) -> ArrayEncoding:
-        """Return the encoding of decoded values.
+        """Return the encoding of decoded values; times are nanoseconds since 1970.
 
-        Parameters
-        ----------
-        dtype
-            Of the values; times are nanoseconds since 1970.
-        codecs
-            Of chunks that shall pass as they are, None for the bytes of the values.
+        `codecs` are those of chunks that pass as they are, None for the bytes of the values.
         """
-        attributes: JSON = {}
-        if dtype.kind == "M":
-            attributes = {
-                "units": "nanoseconds since 1970-01-01",
-                "calendar": "proleptic_gregorian",
-                "_FillValue": NULL_TIME,
-            }
-        elif dtype.kind == "m":
-            attributes = {
-                "units": "nanoseconds",
-                "dtype": "timedelta64[ns]",
-                "_FillValue": NULL_TIME,
-            }
-        stored = np.dtype(np.int64) if dtype.kind in "mM" else dtype
+        attributes = dict(TIME_ATTRIBUTES.get(dtype.kind, {}))
+        stored = np.dtype(np.int64) if attributes else dtype
         data_type = zarr_dtype_of(stored)
-        fill: Any = NULL_TIME
-        if not attributes:
+        fill = attributes.get("_FillValue")
+        if fill is None:
             missing = np.nan if dtype.kind in "fc" else data_type.default_scalar()
             fill = data_type.to_json_scalar(missing, zarr_format=3)
         if codecs is None:
@@ -113,10 +99,7 @@ class ArrayEncoding:
     def encode(self, stored: NDArray[Any], variant: JSON) -> NDArray[Any]:
         """Return the stored numbers of a variant as this encoding stores them.
 
-        Raises
-        ------
-        ValueError
-            Where a time is one that nanoseconds can't tell.
+        A `ValueError` says that a time is one that nanoseconds can't tell.
         """
         if not self.decoded:
             return stored.astype(self.dtype, copy=False)

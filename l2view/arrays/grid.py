@@ -63,17 +63,8 @@ def tiles(
 ) -> Iterator[Window]:
     """Yield chunks to read together: windows of chunk indices, in C order.
 
-    Parameters
-    ----------
-    edges
-        The chunk grid.
-    masks
-        Which chunks along each axis are wanted.
-    shards
-        How many chunks along each axis are stored as one object, which a window holds whole
-        where it can.
-    most
-        The most cells of a window, but for one chunk that has more.
+    `masks` select chunks along each axis. A window has at most `most` cells, but for one chunk
+    that has more, and holds whole objects where it can: `shards` chunks along each axis.
     """
     counts = [len(axis) - 1 for axis in edges]
     room = most // max(math.prod(int(np.diff(axis).max(initial=1)) for axis in edges), 1)
@@ -89,12 +80,9 @@ def tiles(
 def read_steps(
     masks: Sequence[NDArray[np.bool_]],
 ) -> Iterator[tuple[int, list[NDArray[np.bool_]]]]:
-    """Yield the first chunks along the first axis, for windows of few cells; then all others.
+    """Yield the most cells of a window, and the chunks along each axis that are wanted.
 
-    Yields
-    ------
-    int, list of numpy.ndarray
-        How many cells a window may have, and which chunks along each axis are wanted.
+    The first are those at the start of the first axis, for windows of few cells; then all others.
     """
     if not masks or masks[0].sum() < 2:
         yield FEW_CELLS, list(masks)

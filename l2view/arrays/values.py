@@ -50,10 +50,7 @@ class ValueDecoder:
     def of_packing(cls, data_type: ZDType[Any, Any], packing: Packing) -> ValueDecoder:
         """Return a decoder that gives values as the CF conventions mean them.
 
-        Raises
-        ------
-        ValueError
-            Where they can't be decoded.
+        A `ValueError` says that they can't be decoded.
         """
         stored = cls.raw(data_type)
         if stored.dtype.kind == "S" or pa.types.is_string(stored.type):
@@ -90,10 +87,7 @@ class ValueDecoder:
     def to_arrow(self, stored: NDArray[Any]) -> pa.Array:
         """Return stored values, of any shape, as an Arrow array in C order.
 
-        Raises
-        ------
-        ValueError, OverflowError
-            Where the type doesn't hold one of them.
+        A `ValueError` or `OverflowError` says that the type doesn't hold one of them.
         """
         if self.packing is None:
             return to_arrow(self._cast(stored), self.type)
@@ -111,19 +105,9 @@ class ValueDecoder:
         return pc.if_else(pa.array(valid.reshape(-1)), array, pa.scalar(None, array.type))
 
     def to_numpy(self, stored: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.bool_] | None]:
-        """Return stored numbers as decoded values, and which of them there are.
+        """Return stored numbers as values of `dtype`, and where they are valid.
 
-        Parameters
-        ----------
-        stored
-            What is stored, of any shape.
-
-        Returns
-        -------
-        values
-            Of the same shape and of `dtype`.
-        valid
-            Of the same shape, False where a value is missing; None where none is.
+        Both are of the shape of `stored`; None where no value is missing.
         """
         packing = self.packing
         if packing is not None and packing.is_mask:

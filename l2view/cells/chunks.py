@@ -22,6 +22,7 @@ from l2view.granules.chunks import (
 from l2view.granules.table import SourceArray
 from l2view.scan.filter import Condition
 from l2view.stores.hierarchy import JSON, Node, join
+from l2view.stores.zarr_v2 import grid_document
 
 SCHEMA = pa.schema(
     [
@@ -102,14 +103,7 @@ class StoredChunks(StoreTable):
 
 def _keys(node: Node) -> tuple[tuple[int, ...], ChunkKeyEncoding]:
     """Return the number of chunks along each axis of an array, and how their keys are made."""
-    if node.zarr_format == 2:
-        pairs = zip(node.zarray["shape"], node.zarray["chunks"], strict=True)
-        separator = node.zarray.get("dimension_separator", ".")
-        key_encoding: JSON = {"name": "v2", "configuration": {"separator": separator}}
-        grid = tuple(-(-length // max(chunk, 1)) for length, chunk in pairs)
-    else:
-        assert node.document is not None
-        encoding = node.document["chunk_key_encoding"]
-        key_encoding = {"name": encoding} if isinstance(encoding, str) else encoding
-        grid = grid_of(node.document)
-    return grid, parse_chunk_key_encoding(key_encoding)
+    document = node.document or grid_document(node.zarray)
+    encoding = document["chunk_key_encoding"]
+    key_encoding: JSON = {"name": encoding} if isinstance(encoding, str) else encoding
+    return grid_of(document), parse_chunk_key_encoding(key_encoding)

@@ -2,88 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
+from zarr.core.dtype.wrapper import ZDType
 
+from l2view.arrays.cf import Packing
 from l2view.arrays.stored import StoredArray
+from l2view.arrays.values import ValueDecoder
 from l2view.stores.hierarchy import resolve
 
 VALUE = "value"
 """The column of the cells' values."""
 
+type Dimensions = tuple[str | None, ...]
+"""The names of an array's dimensions, None where one has none."""
+
+type Axes = Mapping[str, tuple[int, ...]]
+"""Along which axes of an array each of its coordinates lies."""
+
 
 @dataclass(frozen=True)
 class CellColumns:
-    """The columns of a table of cells.
+    """The columns that the cells of some arrays have in a table.
 
     Attributes
     ----------
+    schema
+        All columns of the table; NULL for these arrays are those not named below.
     labels
         Those of a whole array, such as the fields of its granule.
-    dimensions
-        The names of the dimensions, None where one has none.
+    positions
+        The axis that each column of positions counts along.
     coordinates
         Along which axes each coordinate lies.
-    types
-        The types of the coordinates.
-    value
-        The type of the values.
-    hidden
-        Names that stand for no positions: those of other arrays' coordinates.
-    absent
-        Columns that other arrays of the table have, and NULL for these.
-    order
-        The names of all columns; first labels and last the value where it is empty.
     """
 
-    labels: pa.Schema
-    dimensions: tuple[str | None, ...]
-    coordinates: Mapping[str, tuple[int, ...]]
-    types: Mapping[str, pa.DataType]
-    value: pa.DataType
-    hidden: frozenset[str] = frozenset()
-    absent: Mapping[str, pa.DataType] = field(default_factory=dict)
-    order: tuple[str, ...] = ()
+    schema: pa.Schema
+    labels: tuple[str, ...]
+    positions: Mapping[str, int]
+    coordinates: Axes
 
-    @cached_property
-    def positions(self) -> Mapping[str, int]:
-        """The axis that each column of positions counts along.
+    @classmethod
+    def of_sets(
+        cls,
+        labels: pa.Schema,
+        sets: Sequence[tuple[Dimensions, Axes]],
+        types: dict[str, pa.DataType],
+        hidden: Collection[str] = (),
+    ) -> list[CellColumns]:
+        """Columns of several sets of arrays in one table: labels, positions, coordinates, value.
 
-        They are ``dim_0``, ``dim_1`` and so on, and the names of dimensions without coordinates.
+        Parameters
+        ----------
+        labels
+            Those of each array.
+        sets
+            The dimensions and the coordinates of each set.
+        types
+            The types of all coordinates, and of `VALUE` at last.
+        hidden
+            Names that stand for no positions.
         """
-        numbered = {dimension_column(axis): axis for axis in range(len(self.dimensions))}
-        reserved = {*numbered, *self.coordinates, *self.labels.names, *self.hidden, VALUE}
-        return numbered | {
-            name: axis
-            for axis, name in enumerate(self.dimensions)
-            if name is not None and name not in reserved and self.dimensions.count(name) == 1
-        }
+        reserved = {*labels.names, *types, *hidden}
+        positions = [_positions(dimensions, reserved) for dimensions, _ in sets]
+        columns = {name: pa.int64() for axes in positions for name in axes} | types
+        schema = pa.schema([*labels, *(pa.field(name, columns[name]) for name in columns)])
+        return [
+            cls(schema, tuple(labels.names), axes, coordinates)
+            for axes, (_, coordinates) in zip(positions, sets, strict=True)
+        ]
 
     @cached_property
-    def groups(self) -> tuple[dict[str, pa.DataType], ...]:
-        """The types of labels, positions, coordinates and the value, by name."""
-        return (
-            dict(zip(self.labels.names, self.labels.types, strict=True)),
-            dict.fromkeys(self.positions, pa.int64()),
-            {name: self.types[name] for name in self.coordinates},
-            {VALUE: self.value},
-        )
-
-    @cached_property
-    def schema(self) -> pa.Schema:
-        """All columns: labels, positions, coordinates, value."""
-        labels, positions, coordinates, value = self.groups
-        types = labels | positions | coordinates | dict(self.absent) | value
-        label_fields = {label.name: label for label in self.labels}
-        return pa.schema(
-            [label_fields.get(name, pa.field(name, types[name])) for name in self.order or types]
-        )
+    def absent(self) -> dict[str, pa.DataType]:
+        """The columns that other arrays of the table have, and NULL for these."""
+        present = {*self.labels, *self.positions, *self.coordinates, VALUE}
+        return {field.name: field.type for field in self.schema if field.name not in present}
 
     def along(self, axis: int) -> frozenset[str]:
         """Return the columns that depend on the position along one axis alone."""
@@ -100,26 +99,14 @@ class CellColumns:
         )
 
 
-def merge_columns(columns: Sequence[CellColumns]) -> list[CellColumns]:
-    """Return the columns of several sets of arrays as those of one table.
-
-    Parameters
-    ----------
-    columns
-        Of each set; with the same labels, and one type for each coordinate.
-    """
-    types: dict[str, pa.DataType] = {}
-    for groups in zip(*(each_set.groups for each_set in columns), strict=True):
-        for group in groups:
-            types |= group
-    return [
-        replace(
-            each_set,
-            absent={n: types[n] for n in types if n not in each_set.schema.names},
-            order=tuple(types),
-        )
-        for each_set in columns
-    ]
+def _positions(dimensions: Dimensions, reserved: Collection[str]) -> dict[str, int]:
+    """Columns of positions: ``dim_0`` and so on, and dimensions without coordinates."""
+    numbered = {dimension_column(axis): axis for axis in range(len(dimensions))}
+    return numbered | {
+        name: axis
+        for axis, name in enumerate(dimensions)
+        if name is not None and name not in {*numbered, *reserved} and dimensions.count(name) == 1
+    }
 
 
 def dimension_column(axis: int) -> str:
@@ -127,17 +114,10 @@ def dimension_column(axis: int) -> str:
     return f"dim_{axis}"
 
 
-def shared_axes(
-    coordinate: Sequence[str | None], dimensions: Sequence[str | None]
-) -> tuple[int, ...]:
+def shared_axes(coordinate: Dimensions, dimensions: Dimensions) -> tuple[int, ...]:
     """Return the axes of an array along which a coordinate lies, none where it does not.
 
-    Parameters
-    ----------
-    coordinate
-        The dimensions of the coordinate.
-    dimensions
-        Those of the array, which must have each of them once, in the same order.
+    The array has each dimension of the coordinate once, and in the same order.
     """
     if not all(name is not None and dimensions.count(name) == 1 for name in coordinate):
         return ()
@@ -146,7 +126,7 @@ def shared_axes(
 
 
 def coordinate_candidates(
-    group: str, dimensions: Sequence[str | None], attributes: Mapping[str, Any]
+    group: str, dimensions: Dimensions, attributes: Mapping[str, Any]
 ) -> Iterator[tuple[str, list[str]]]:
     """Yield the names of what may be coordinates of an array, and where each may lie.
 
@@ -160,12 +140,18 @@ def coordinate_candidates(
         yield name.rpartition("/")[2], [path for path in paths if path is not None]
 
 
-@dataclass(frozen=True, eq=False)
-class ArrayWithCoordinates:
-    """An array, and its coordinates by name."""
+def coordinate_decoder(
+    data_type: ZDType[Any, Any], packing: Packing, *, is_axis: bool
+) -> ValueDecoder:
+    """Return the decoder of a coordinate, which is decoded where it can be.
 
-    values: StoredArray
-    coordinates: Mapping[str, StoredArray]
+    That of the dimension that is called so (`is_axis`) has no missing values (CF 1.12, 2.5.1).
+    """
+    try:
+        decoder = ValueDecoder.of_packing(data_type, packing.unmasked if is_axis else packing)
+    except ValueError:  # such as of a calendar that timestamps don't have
+        decoder = ValueDecoder.raw(data_type)
+    return decoder.wide
 
 
 class ArraySet(Protocol):
@@ -185,6 +171,6 @@ class ArraySet(Protocol):
         """Return some labels, one row an array."""
         ...
 
-    def open(self, index: int) -> ArrayWithCoordinates:
-        """Return one of the arrays."""
+    def open(self, index: int, name: str) -> StoredArray:
+        """Return the values (`VALUE`) or a coordinate of one of the arrays."""
         ...

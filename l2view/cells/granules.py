@@ -5,9 +5,9 @@ Each granule's array is read with its own shape, chunks, scale and fill value; n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -16,17 +16,16 @@ from numpy.typing import NDArray
 from zarr.core.sync import sync
 
 from l2view.arrays.arrow import arrow_type
-from l2view.arrays.cf import MISSING
-from l2view.arrays.dtypes import TEXT_KINDS, common_dtype, in_native_order
+from l2view.arrays.cf import Packing
+from l2view.arrays.dtypes import TEXT_KINDS, common_dtype, in_native_order, zarr_dtype
 from l2view.arrays.stored import StoredArray
 from l2view.arrays.values import ValueDecoder
 from l2view.cells.columns import (
     VALUE,
-    ArrayWithCoordinates,
     CellColumns,
     coordinate_candidates,
+    coordinate_decoder,
     dimension_column,
-    merge_columns,
     shared_axes,
 )
 from l2view.cells.scan import MAX_CELLS, CellTable
@@ -42,22 +41,24 @@ from l2view.virtual.tree import Tree
 GRANULE = "granule"
 """The column of the granules' names."""
 
+NO_ROWS = np.zeros(0, dtype=np.int64)
+
 
 def cells(
     tree: Tree, variable: str, *, decode: bool = True, max_cells: int = MAX_CELLS
 ) -> TableDataset:
     """Return the cells of a variable of a tree's granules (see `View.cells`)."""
     tables = [table for table, _ in sync(tree.tables())]
-    visible = [[path for path in table.arrays if tree.shows(path)] for table in tables]
-    profiles = []
-    for table, paths in zip(tables, visible, strict=True):
-        path = _resolve_variable(variable, paths)
+    profiles, array_paths = [], []
+    for table in tables:
+        visible = [path for path in table.arrays if tree.shows(path)]
+        array_paths += visible
+        path = _resolve_variable(variable, visible)
         if path is not None:
             profiles.append(ProfileVariable.of(table, table.arrays[path], decode))
-    if not profiles and any(visible):
-        array_paths = dict.fromkeys(path for paths in visible for path in paths)
-        raise QueryError(unknown_name("variable", variable, array_paths))
-    rows = np.concatenate([np.zeros(0, dtype=np.int64), *(table.rows for table in tables)])
+    if array_paths and not profiles:
+        raise QueryError(unknown_name("variable", variable, dict.fromkeys(array_paths)))
+    rows = np.concatenate([NO_ROWS, *(table.rows for table in tables)])
     missing = np.setdiff1d(np.arange(len(tree.granules)), rows)
     if len(missing):
         warn(
@@ -97,46 +98,30 @@ def _sets(
     tree: Tree, variable: str, profiles: Sequence[ProfileVariable]
 ) -> tuple[GranuleArrays, ...]:
     """Return the arrays of several profiles in sets that have the same dimensions."""
-    value, profiles = _with_common_values(variable, profiles)
-    types, dropped, profiles = _with_common_coordinates(variable, profiles)
-    hidden = frozenset(
-        {*types, *dropped, *(name for profile in profiles for name in profile.hidden)}
-    )
+    dtypes, types = _common_types(variable, profiles)
+    hidden = {name for profile in profiles for name in (*profile.arrays, *profile.hidden)}
     sets: dict[tuple[Any, ...], list[ProfileVariable]] = {}
     for profile in profiles:
-        axes = tuple(
-            (name, coordinate.axes) for name, coordinate in sorted(profile.coordinates.items())
-        )
-        sets.setdefault((profile.values.array.dimensions, axes), []).append(profile)
-    arrays = [profile.values.array for profile in profiles]
-    dimensions = {name for array in arrays for name in array.dimensions if name is not None}
-    numbered = map(dimension_column, range(max((array.rank for array in arrays), default=0)))
+        cast = {n: arrays.cast(dtypes[n]) for n, arrays in profile.arrays.items() if n in dtypes}
+        axes = tuple((name, cast[name].axes) for name in sorted(cast.keys() - {VALUE}))
+        key = (cast[VALUE].array.dimensions, axes)
+        sets.setdefault(key, []).append(replace(profile, arrays=cast))
+    sets = sets or {((), ()): []}
+    names = {name for dimensions, _ in sets for name in dimensions if name is not None}
+    numbered = map(dimension_column, range(max(len(dimensions) for dimensions, _ in sets)))
     fields = tree.granules.schema
-    label_names = field_names(fields.names, {VALUE, GRANULE, *numbered, *types, *dimensions})
+    label_names = field_names(fields.names, {GRANULE, *types, *names, *numbered})
     labels = pa.schema(
         [
             pa.field(GRANULE, pa.string(), nullable=False),
             *(fields.field(name).with_name(label) for name, label in label_names.items()),
         ]
     )
-    if not sets:
-        return (GranuleArrays(tree, CellColumns(labels, (), {}, {}, value), ()),)
-    columns = [
-        CellColumns(
-            labels=labels,
-            dimensions=representative.values.array.dimensions,
-            coordinates={
-                name: coordinate.axes for name, coordinate in representative.coordinates.items()
-            },
-            types=types,
-            value=value,
-            hidden=hidden,
-        )
-        for representative, *_ in sets.values()
-    ]
+    dimensions_and_axes = [(dimensions, dict(axes)) for dimensions, axes in sets]
+    columns = CellColumns.of_sets(labels, dimensions_and_axes, types, hidden)
     return tuple(
         GranuleArrays(tree, set_columns, tuple(members))
-        for set_columns, members in zip(merge_columns(columns), sets.values(), strict=True)
+        for set_columns, members in zip(columns, sets.values(), strict=True)
     )
 
 
@@ -149,7 +134,7 @@ class DecodedArrays:
     array
         Their arrays.
     decoders
-        The decoder of profile variant.
+        The decoder of each variant.
     axes
         Of a coordinate: along which axes of the values it lies.
     """
@@ -159,28 +144,15 @@ class DecodedArrays:
     axes: tuple[int, ...] = ()
 
     @cached_property
-    def variants(self) -> list[int]:
-        """The variants that there are granules of."""
-        return [int(variant) for variant in np.unique(self.array.variant_index)]
-
-    @property
-    def dtypes(self) -> list[np.dtype[Any]]:
-        """Their dtypes."""
-        return [self.decoders[variant].dtype for variant in self.variants]
-
-    @property
-    def type(self) -> pa.DataType:
-        """The Arrow type of the first of them."""
-        return self.decoders[self.variants[0]].type
+    def used_decoders(self) -> list[ValueDecoder]:
+        """The decoders of the variants that there are granules of."""
+        return [self.decoders[variant] for variant in np.unique(self.array.variant_index)]
 
     def cast(self, dtype: np.dtype[Any] | None) -> DecodedArrays:
         """Return the same values in a dtype that has all of them; as they are for None."""
         if dtype is None:
             return self
-        decoders = list(self.decoders)
-        for variant in self.variants:
-            decoders[variant] = decoders[variant].cast(dtype)
-        return replace(self, decoders=tuple(decoders))
+        return replace(self, decoders=tuple(decoder.cast(dtype) for decoder in self.decoders))
 
 
 @dataclass(frozen=True, eq=False)
@@ -191,17 +163,14 @@ class ProfileVariable:
     ----------
     rows
         The granules, of shape (n,).
-    values
-        Their arrays.
-    coordinates
-        The coordinates by name.
+    arrays
+        Their values (`VALUE`), and the coordinates by name.
     hidden
         Names of coordinates that some of the granules can't have.
     """
 
     rows: NDArray[np.int64]
-    values: DecodedArrays
-    coordinates: Mapping[str, DecodedArrays]
+    arrays: Mapping[str, DecodedArrays]
     hidden: frozenset[str] = frozenset()
 
     @classmethod
@@ -214,46 +183,29 @@ class ProfileVariable:
             Where its values can't be decoded.
         """
         try:
-            decoders = [ValueDecoder.of_document(v, decode=decode) for v in array.variants]
+            decoders = tuple(ValueDecoder.of_document(v, decode=decode) for v in array.variants)
         except ValueError as error:
             raise QueryError(
                 f"{array.path} can't be decoded: {error}; decode => false gives what is stored"
             ) from error
-        coordinates: dict[str, DecodedArrays] = {}
+        arrays = {VALUE: DecodedArrays(array, decoders)}
         reserved = {VALUE, GRANULE, *map(dimension_column, range(array.rank))}
         hidden = set()
         for name, coordinate in _coordinates(table, array):
             axes = _coordinate_axes(coordinate, array)
             if axes is None:
                 hidden.add(name)
-            elif axes and name not in {*reserved, *coordinates}:
-                is_axis = coordinate.dimensions == (name,)
-                decode_as = tuple(
-                    _coordinate_decoder(v, is_axis=is_axis) for v in coordinate.variants
+            elif axes and name not in {*reserved, *arrays}:
+                decoders = tuple(
+                    coordinate_decoder(
+                        zarr_dtype(variant["data_type"]),
+                        Packing.of_document(variant),
+                        is_axis=coordinate.dimensions == (name,),
+                    )
+                    for variant in coordinate.variants
                 )
-                coordinates[name] = DecodedArrays(coordinate, decode_as, axes)
-        values = DecodedArrays(array, tuple(decoders))
-        return cls(table.rows, values, coordinates, frozenset(hidden))
-
-
-def _coordinate_decoder(variant: JSON, *, is_axis: bool) -> ValueDecoder:
-    """Return the decoder of a coordinate, which is decoded where it can be.
-
-    Parameters
-    ----------
-    variant
-        Its document.
-    is_axis
-        Whether it is that of the dimension that is called so, which has no missing values (CF
-        1.12, section 2.5.1).
-    """
-    attributes = dict(variant["attributes"])
-    if is_axis:
-        attributes = {name: value for name, value in attributes.items() if name not in MISSING}
-    try:
-        return ValueDecoder.of_document({**variant, "attributes": attributes}).wide
-    except ValueError:  # such as of a calendar that timestamps don't have
-        return ValueDecoder.of_document(variant, decode=False).wide
+                arrays[name] = DecodedArrays(coordinate, decoders, axes)
+        return cls(table.rows, arrays, frozenset(hidden))
 
 
 def _coordinate_axes(coordinate: ArrayTable, array: ArrayTable) -> tuple[int, ...] | None:
@@ -309,80 +261,51 @@ def _column_dtype(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any] | None:
     return common_dtype(sorted(native, key=str))
 
 
-def _with_common_values(
+def _common_types(
     variable: str, profiles: Sequence[ProfileVariable]
-) -> tuple[pa.DataType, Sequence[ProfileVariable]]:
-    """Return the common type of the values, and the arrays cast to it.
+) -> tuple[dict[str, np.dtype[Any] | None], dict[str, pa.DataType]]:
+    """Return the common dtypes and types of coordinates, and of the values at last.
+
+    Coordinates without any are left out, with a warning; a dtype is None where nothing is cast.
 
     Raises
     ------
     QueryError
-        Where they have none.
+        Where the values have none.
     """
-    dtypes = [dtype for profile in profiles for dtype in profile.values.dtypes]
-    if not dtypes:
-        return pa.float64(), profiles
-    try:
-        dtype = _column_dtype(dtypes)
-    except ValueError as error:
-        raise QueryError(
-            f"{variable} differs between granules: {error}; narrow the search to granules that "
-            "are alike"
-        ) from error
-    cast = [replace(profile, values=profile.values.cast(dtype)) for profile in profiles]
-    arrays = next(profile.values for profile in profiles if profile.values.variants)
-    return arrays.type if dtype is None else arrow_type(dtype), cast
-
-
-def _with_common_coordinates(
-    variable: str, profiles: Sequence[ProfileVariable]
-) -> tuple[dict[str, pa.DataType], list[str], Sequence[ProfileVariable]]:
-    """Return the common types of coordinates, those without any, and arrays without these."""
-    arrays: dict[str, list[DecodedArrays]] = {}
+    decoders: dict[str, list[ValueDecoder]] = {}
     for profile in profiles:
-        for name, coordinate in profile.coordinates.items():
-            arrays.setdefault(name, []).append(coordinate)
+        for name, arrays in profile.arrays.items():
+            decoders.setdefault(name, []).extend(arrays.used_decoders)
     dtypes: dict[str, np.dtype[Any] | None] = {}
+    types: dict[str, pa.DataType] = {}
     dropped = []
-    for name, coordinates in arrays.items():
+    for name, members in decoders.items():
         try:
-            dtypes[name] = _column_dtype(
-                [dtype for coordinate in coordinates for dtype in coordinate.dtypes]
-            )
-        except ValueError:
+            dtype = _column_dtype([decoder.dtype for decoder in members])
+        except ValueError as error:
+            if name == VALUE:
+                raise QueryError(
+                    f"{variable} differs between granules: {error}; narrow the search to granules "
+                    "that are alike"
+                ) from error
             dropped.append(name)
+            continue
+        dtypes[name] = dtype
+        types[name] = members[0].type if dtype is None else arrow_type(dtype)
     if dropped:
         warn(
             f"the data types of {join_names(dropped)} beside {variable} differ between granules, "
             "and they are no columns",
             L2ViewWarning,
         )
-    types = {
-        name: arrays[name][0].type if dtype is None else arrow_type(dtype)
-        for name, dtype in dtypes.items()
-    }
-    cast = []
-    for profile in profiles:
-        cast_coordinates = {
-            n: c.cast(dtypes[n]) for n, c in profile.coordinates.items() if n in dtypes
-        }
-        cast.append(replace(profile, coordinates=cast_coordinates))
-    return types, dropped, cast
+    value = types.pop(VALUE, pa.float64())
+    return dtypes, types | {VALUE: value}
 
 
 @dataclass(frozen=True, eq=False)
 class GranuleArrays:
-    """One variable of many granules as an `ArraySet`.
-
-    Attributes
-    ----------
-    tree
-        The granules.
-    columns
-        The columns: the granule's name and fields, and those of cells.
-    profiles
-        Their arrays, profile by profile.
-    """
+    """One variable of many granules as an `ArraySet`, profile by profile."""
 
     tree: Tree
     columns: CellColumns
@@ -395,9 +318,7 @@ class GranuleArrays:
 
     @cached_property
     def _rows(self) -> NDArray[np.int64]:
-        return np.concatenate(
-            [np.zeros(0, dtype=np.int64), *(profile.rows for profile in self.profiles)]
-        )
+        return np.concatenate([NO_ROWS, *(profile.rows for profile in self.profiles)])
 
     @cached_property
     def _members(self) -> NDArray[np.int64]:
@@ -411,7 +332,7 @@ class GranuleArrays:
     @cached_property
     def shapes(self) -> NDArray[np.int64]:
         """The shapes of what is shown, of shape (n, rank)."""
-        arrays = [profile.values.array for profile in self.profiles]
+        arrays = [profile.arrays[VALUE].array for profile in self.profiles]
         lengths = [array.ends - array.begins for array in arrays]
         rank = arrays[0].rank if arrays else 0
         return np.concatenate([np.zeros((0, rank), dtype=np.int64), *lengths])[self._order]
@@ -421,58 +342,22 @@ class GranuleArrays:
         granules, rows = self.tree.granules, pa.array(self._rows[self._order])
         if not names:
             return pa.table({"_": pa.nulls(len(rows))}).select([])
-        names_of_fields = [name for name in self.columns.labels.names if name != GRANULE]
-        stored = dict(zip(names_of_fields, granules.fields, strict=True))
+        labels = [name for name in self.columns.labels if name != GRANULE]
+        stored = dict(zip(labels, granules.fields, strict=True))
         fields = [stored[name] for name in names if name != GRANULE]
-        table = granules.columns(fields)
-        columns = dict(zip(fields, table.columns, strict=True)) if fields else {}
-        columns_of_rows = [
-            (granules.names.cast(pa.string()) if n == GRANULE else columns[stored[n]]).take(rows)
-            for n in names
-        ]
-        return pa.table(
-            columns_of_rows, schema=pa.schema([self.columns.labels.field(n) for n in names])
-        )
+        columns = {GRANULE: granules.names.cast(pa.string())}
+        if fields:
+            table = granules.columns(fields)
+            columns |= zip((n for n in names if n != GRANULE), table.columns, strict=True)
+        schema = pa.schema([self.columns.schema.field(name) for name in names])
+        return pa.table([columns[name].take(rows) for name in names], schema=schema)
 
-    def open(self, index: int) -> ArrayWithCoordinates:
-        """Return one granule's array."""
+    def open(self, index: int, name: str) -> StoredArray:
+        """Return the values or a coordinate of one granule."""
         number, member = self._members[index].tolist()
         profile = self.profiles[number]
-        row = int(profile.rows[member])
-
-        def open_arrays(arrays: DecodedArrays) -> StoredArray:
-            return self.tree.reader.stored_array(row, arrays.array, member, arrays.decoders)
-
-        coordinates = {
-            name: partial(open_arrays, coordinate)
-            for name, coordinate in profile.coordinates.items()
-        }
-        return ArrayWithCoordinates(open_arrays(profile.values), LazyCoordinates(coordinates))
+        arrays, row = profile.arrays[name], int(profile.rows[member])
+        return self.tree.reader.stored_array(row, arrays.array, member, arrays.decoders)
 
     def __getstate__(self) -> JSON:
         return {"tree": self.tree, "columns": self.columns, "profiles": self.profiles}
-
-
-class LazyCoordinates(Mapping[str, StoredArray]):
-    """Coordinates that are opened when they are asked for.
-
-    Parameters
-    ----------
-    openers
-        Open each array, by name.
-    """
-
-    def __init__(self, openers: Mapping[str, Callable[[], StoredArray]]) -> None:
-        self._openers = openers
-        self._opened: dict[str, StoredArray] = {}
-
-    def __getitem__(self, name: str) -> StoredArray:
-        if name not in self._opened:
-            self._opened[name] = self._openers[name]()
-        return self._opened[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._openers)
-
-    def __len__(self) -> int:
-        return len(self._openers)

@@ -21,7 +21,7 @@ from l2view.scan.dataset import Partition
 from l2view.scan.filter import Condition
 from l2view.stores.hierarchy import JSON, Hierarchy, Node
 from l2view.stores.open import Source, unreadable_store
-from l2view.stores.zarr_v2 import DIMENSIONS
+from l2view.stores.zarr_v2 import DIMENSIONS, grid_document
 
 MAX_BATCH = 1024
 """How many nodes are rows of one batch."""
@@ -141,19 +141,15 @@ def nodes(source: Source) -> Iterator[Node]:
     StoreError
         Where they can't be read.
     """
-    walk = iterate_sync(Hierarchy(source.store, source.path).walk())
     empty = True
-    while True:
-        try:
-            node = next(walk, None)
-        except L2ViewError:
-            raise
-        except Exception as error:  # every store has errors of its own
-            raise unreadable_store(source.label, error) from error
-        if node is None:
-            break
-        empty = False
-        yield node
+    try:
+        for node in iterate_sync(Hierarchy(source.store, source.path).walk()):
+            empty = False
+            yield node
+    except L2ViewError:
+        raise
+    except Exception as error:  # every store has errors of its own
+        raise unreadable_store(source.label, error) from error
     if empty:
         raise StoreError(f"there is no Zarr hierarchy at {source.label}")
 
@@ -181,10 +177,9 @@ def _v2_row(node: Node) -> JSON:
     """Return the row of a Zarr v2 array, as its metadata are stored."""
     stored = node.zarray
     shape, chunks, dtype = stored["shape"], stored["chunks"], stored["dtype"]
-    codecs = [*(stored.get("filters") or ()), *filter(None, [stored.get("compressor")])]
-    names = node.zattrs.get(DIMENSIONS)
     compressor = stored.get("compressor")
-    pairs = zip(shape, chunks, strict=True)
+    codecs = [*(stored.get("filters") or ()), *filter(None, [compressor])]
+    names = node.zattrs.get(DIMENSIONS)
     return {
         "rank": len(shape),
         "shape": shape,
@@ -196,7 +191,7 @@ def _v2_row(node: Node) -> JSON:
         "codecs": json.dumps(codecs),
         "fill_value": json.dumps(stored.get("fill_value")),
         "dimension_names": names if isinstance(names, list) else None,
-        "chunk_count": math.prod(-(-length // max(chunk, 1)) for length, chunk in pairs),
+        "chunk_count": math.prod(grid_of(grid_document(stored))),
         "chunk_key_encoding": "v2",
         "attributes": json.dumps(node.zattrs),
     }
@@ -204,14 +199,22 @@ def _v2_row(node: Node) -> JSON:
 
 def _v3_row(document: JSON) -> JSON:
     """Return the row of a Zarr v3 array."""
-    shape: list[int] = document["shape"]
     codecs = [_with_name(codec) for codec in document["codecs"]]
+    sharding = next((c["configuration"] for c in codecs if c["name"] == "sharding_indexed"), None)
+    grid = document["chunk_grid"]
+    chunks = grid["configuration"]["chunk_shape"] if grid["name"] == "regular" else None
+    shards = None
+    if sharding is not None:
+        codecs = [_with_name(codec) for codec in sharding["codecs"]]
+        if chunks is not None:
+            chunks, shards = sharding["chunk_shape"], chunks
+            grid = {"name": "regular", "configuration": {"chunk_shape": chunks}}
+    is_known = grid["name"] in ("regular", "rectilinear")
     encoding = _with_name(document["chunk_key_encoding"])
     separator = "/" if encoding["name"] == "default" else "."
-    chunks, shards, count = _grid(document, codecs)
     return {
-        "rank": len(shape),
-        "shape": shape,
+        "rank": len(document["shape"]),
+        "shape": document["shape"],
         "chunk_shape": chunks,
         "dtype": _dtype(document["data_type"], codecs),
         "order": _order(codecs),
@@ -221,7 +224,7 @@ def _v3_row(document: JSON) -> JSON:
         "fill_value": json.dumps(document["fill_value"]),
         "dimension_names": document.get("dimension_names"),
         "shard_shape": shards,
-        "chunk_count": count,
+        "chunk_count": math.prod(grid_of(document | {"chunk_grid": grid})) if is_known else None,
         "chunk_key_encoding": encoding["name"],
         "attributes": json.dumps(document.get("attributes") or {}),
     }
@@ -230,33 +233,6 @@ def _v3_row(document: JSON) -> JSON:
 def _with_name(extension: JSON | str) -> JSON:
     """Return an extension of Zarr v3 that may be told by its name alone."""
     return {"name": extension} if isinstance(extension, str) else extension
-
-
-def _inner(codecs: Sequence[JSON]) -> Sequence[JSON]:
-    """Return the codecs of chunks, within shards where there are any."""
-    for codec in codecs:
-        if codec["name"] == "sharding_indexed":
-            return [_with_name(inner) for inner in codec["configuration"]["codecs"]]
-    return codecs
-
-
-def _grid(
-    document: JSON, codecs: Sequence[JSON]
-) -> tuple[list[int] | None, list[int] | None, int | None]:
-    """Return the shapes of chunks and shards, and how many chunks; None for what isn't told."""
-    grid = document["chunk_grid"]
-    if grid["name"] not in ("regular", "rectilinear"):
-        return None, None, None
-    count = math.prod(grid_of(document))
-    if grid["name"] != "regular":
-        return None, None, count
-    outer: list[int] = grid["configuration"]["chunk_shape"]
-    for codec in codecs:
-        if codec["name"] == "sharding_indexed":
-            inner: list[int] = codec["configuration"]["chunk_shape"]
-            pairs = zip(document["shape"], inner, strict=True)
-            return inner, outer, math.prod(-(-length // max(n, 1)) for length, n in pairs)
-    return outer, None, count
 
 
 def _dtype(data_type: str | JSON, codecs: Sequence[JSON]) -> str:
@@ -269,14 +245,14 @@ def _dtype(data_type: str | JSON, codecs: Sequence[JSON]) -> str:
         return type_name(data_type)
     if dtype.names is not None:
         return json.dumps(dtype.descr)
-    endian = next((codec for codec in _inner(codecs) if codec["name"] == "bytes"), {})
+    endian = next((codec for codec in codecs if codec["name"] == "bytes"), {})
     big = endian.get("configuration", {}).get("endian") == "big"
     return str(dtype.newbyteorder(">").str if big else dtype.str)
 
 
 def _order(codecs: Sequence[JSON]) -> str:
     """Return ``F`` where the axes of chunks are stored the other way round."""
-    for codec in _inner(codecs):
+    for codec in codecs:
         if codec["name"] == "transpose":
             axes = codec["configuration"]["order"]
             if len(axes) > 1 and axes == sorted(axes, reverse=True):
@@ -286,7 +262,7 @@ def _order(codecs: Sequence[JSON]) -> str:
 
 def _compressor(codecs: Sequence[JSON]) -> str | None:
     """Return the compressor as numcodecs describes it, None where there is none."""
-    for codec in _inner(codecs):
+    for codec in codecs:
         try:
             compresses = issubclass(get_codec_class(codec["name"]), BytesBytesCodec)
         except UnknownCodecError:

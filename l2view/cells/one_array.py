@@ -19,9 +19,10 @@ from l2view.arrays.stored import StoredArray
 from l2view.arrays.values import ValueDecoder
 from l2view.cells.columns import (
     VALUE,
-    ArrayWithCoordinates,
     CellColumns,
+    Dimensions,
     coordinate_candidates,
+    coordinate_decoder,
     dimension_column,
     shared_axes,
 )
@@ -92,15 +93,7 @@ def zarr_cells(
 
 @dataclass(frozen=True, eq=False)
 class SingleArray:
-    """An array as an `ArraySet`.
-
-    Attributes
-    ----------
-    array
-        The array.
-    decode
-        Whether its values are decoded.
-    """
+    """An array as an `ArraySet`; `decode` says whether its values are decoded."""
 
     array: zarr.Array[Any]
     decode: bool = False
@@ -118,16 +111,12 @@ class SingleArray:
     @cached_property
     def columns(self) -> CellColumns:
         """The columns of its table."""
-        opened = self._array_with_coordinates
-        return CellColumns(
-            labels=pa.schema([]),
-            dimensions=dimensions_of(self.array),
-            coordinates={name: axes for name, (axes, _) in self._coordinates.items()},
-            types={name: array.values.type for name, array in opened.coordinates.items()},
-            value=opened.values.values.type,
-            # A dimension whose coordinate is no column has no positions by its name.
-            hidden=frozenset(name for name, _ in self._candidates),
-        )
+        coordinates = {name: axes for name, (axes, _) in self._coordinates.items()}
+        types = {name: self.open(0, name).values.type for name in [*coordinates, VALUE]}
+        # A dimension whose coordinate is no column has no positions by its name.
+        hidden = {name for name, _ in self._candidates}
+        sets = [(dimensions_of(self.array), coordinates)]
+        return CellColumns.of_sets(pa.schema([]), sets, types, hidden)[0]
 
     def __getstate__(self) -> dict[str, Any]:
         return {"array": self.array, "decode": self.decode}  # and nothing that was read
@@ -136,18 +125,21 @@ class SingleArray:
         """Return a row without columns: an array alone has no labels."""
         return pa.table({"_": pa.nulls(1)}).select([])
 
-    def open(self, index: int) -> ArrayWithCoordinates:
-        """Return the array."""
-        return self._array_with_coordinates
+    def open(self, index: int, name: str) -> StoredArray:
+        """Return the values or a coordinate."""
+        return self._stored[name]
 
     @cached_property
-    def _array_with_coordinates(self) -> ArrayWithCoordinates:
-        coordinates = {
-            name: StoredArray.of(coordinate.path, coordinate, coordinate_decoder(coordinate, name))
-            for name, (_, coordinate) in self._coordinates.items()
-        }
-        values = StoredArray.of(self.name, self.array, self._decoder)
-        return ArrayWithCoordinates(values, coordinates)
+    def _stored(self) -> dict[str, StoredArray]:
+        stored = {VALUE: StoredArray.of(self.name, self.array, self._decoder)}
+        for name, (_, array) in self._coordinates.items():
+            decoder = coordinate_decoder(
+                array.metadata.dtype,
+                Packing.of_array(array),
+                is_axis=dimensions_of(array) == (name,),
+            )
+            stored[name] = StoredArray.of(array.path, array, decoder)
+        return stored
 
     @property
     def _decoder(self) -> ValueDecoder:
@@ -166,9 +158,10 @@ class SingleArray:
     def _candidates(self) -> list[tuple[str, zarr.Array[Any] | None]]:
         """What may be coordinates, by their names; None for what can't be opened."""
         store, group = self.array.store_path.store, self.array.path.rpartition("/")[0]
-        dimensions = dimensions_of(self.array)
         candidates: list[tuple[str, zarr.Array[Any] | None]] = []
-        for name, paths in coordinate_candidates(group, dimensions, self.array.attrs):
+        for name, paths in coordinate_candidates(
+            group, dimensions_of(self.array), self.array.attrs
+        ):
             for path in paths:
                 try:
                     node = zarr.open(store, path=path, mode="r")
@@ -199,20 +192,7 @@ class SingleArray:
         return coordinates
 
 
-def coordinate_decoder(array: zarr.Array[Any], name: str) -> ValueDecoder:
-    """Return the decoder of a coordinate, which is decoded where it can be.
-
-    That of the dimension that is called so has no missing values (CF 1.12, section 2.5.1).
-    """
-    data_type = array.metadata.dtype
-    packing = Packing.of_array(array, missing=dimensions_of(array) != (name,))
-    try:
-        return ValueDecoder.of_packing(data_type, packing).wide
-    except ValueError:  # such as of a calendar that timestamps don't have
-        return ValueDecoder.raw(data_type).wide
-
-
-def dimensions_of(array: zarr.Array[Any]) -> tuple[str | None, ...]:
+def dimensions_of(array: zarr.Array[Any]) -> Dimensions:
     """Return the names of an array's dimensions, None where one has none."""
     names = getattr(array.metadata, "dimension_names", None)
     if names is None:  # as xarray names them in Zarr v2

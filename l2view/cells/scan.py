@@ -15,6 +15,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 
 from l2view.arrays.grid import read_steps, size, tiles
 from l2view.cells.columns import ArraySet
-from l2view.cells.windows import MAX_WINDOW, CellWindow, LabelledArray, Mask, ReadWindow
+from l2view.cells.windows import MAX_WINDOW, CellWindow, LabelledArray, Mask
 from l2view.errors import QueryError
 from l2view.scan.dataset import Partition
 from l2view.scan.filter import Condition
@@ -70,6 +71,37 @@ def require_free_loop() -> None:
             "a table can't be read within zarr's own event loop; read it in a thread: "
             "await asyncio.to_thread(…)"
         )
+
+
+def _results[Result](tasks: Generator[tuple[int, Future[Result]]], room: int) -> Generator[Result]:
+    """Yield the results of tasks in their order, some begun before they are asked for.
+
+    The second is begun when the first is done with: a consumer of few rows has got them by then.
+
+    Parameters
+    ----------
+    tasks
+        How many cells each reads, and the task; it begins when it is taken.
+    room
+        The most cells that are read before they are asked for.
+    """
+    queue: deque[tuple[int, Future[Result]]] = deque()
+    waiting, most_cells, most_tasks = 0, 0, 0
+    try:
+        for cells, task in tasks:
+            queue.append((cells, task))
+            waiting += cells
+            while queue and (waiting - queue[0][0] >= most_cells or len(queue) > most_tasks):
+                cells, task = queue.popleft()
+                waiting -= cells
+                yield task.result()
+                most_cells, most_tasks = room, MAX_READ_AHEAD
+        while queue:
+            yield queue.popleft()[1].result()
+    finally:
+        tasks.close()
+        for _, task in queue:
+            task.cancel()
 
 
 def _submit[*A, R](call: Callable[[*A], R], *arguments: *A) -> Future[R]:
@@ -160,8 +192,8 @@ def _prune(arrays: ArraySet, condition: Condition | None) -> NDArray[np.int64]:
     """Return the arrays in which a condition may hold."""
     alive = arrays.shapes.all(axis=1)
     columns = arrays.columns
-    if condition is not None and condition.looks_at([*columns.labels.names, *columns.absent]):
-        names = [name for name in columns.labels.names if name in condition.columns]
+    if condition is not None and condition.looks_at([*columns.labels, *columns.absent]):
+        names = [name for name in columns.labels if name in condition.columns]
         table = arrays.labels(names)
         values = {name: table.column(name).combine_chunks() for name in names}
         for name in columns.absent.keys() & condition.columns:
@@ -247,63 +279,34 @@ class CellsPartition:
     ) -> Iterator[pa.RecordBatch]:
         """Yield rows (see `l2view.scan.dataset.Partition`)."""
         require_free_loop()
-        queue: deque[tuple[int, Future[list[ReadWindow]]]] = deque()
-        waiting, room, most = 0, 0, 0
-        windows = self._windows(columns, condition)
-        try:
-            for window in windows:
-                queue.append((window.cost, _submit(window.read, columns, condition)))
-                waiting += window.cost
-                while queue and (waiting - queue[0][0] >= room or len(queue) > most):
-                    cost, task = queue.popleft()
-                    waiting -= cost
-                    for read, values in task.result():
-                        yield from read.batches(columns, condition, values)
-                    # A consumer of few rows has got them by now.
-                    room, most = self.ahead, MAX_READ_AHEAD
-            while queue:
-                for read, values in queue.popleft()[1].result():
-                    yield from read.batches(columns, condition, values)
-        finally:
-            windows.close()
-            for _, task in queue:
-                task.cancel()
+        tasks = (
+            (window.cost, _submit(window.read, columns, condition))
+            for window in self._windows(columns, condition)
+        )
+        with closing(_results(tasks, self.ahead)) as results:
+            for windows in results:
+                for window, values in windows:
+                    yield from window.batches(columns, condition, values)
 
-    def _windows(
-        self, columns: Sequence[str], condition: Condition | None
-    ) -> Generator[CellWindow]:
+    def _windows(self, columns: Sequence[str], condition: Condition | None) -> Iterator[CellWindow]:
         """Yield the windows in which a condition may hold, with what is known of their cells."""
-        number = 0
-        for array, masks in self._open_ahead(columns, condition):
-            values = array.values
-            steps = read_steps(masks) if number == 0 else [(MAX_WINDOW, masks)]
-            for most, tile_masks in steps:
-                shards = values.decoder.shards
-                for chunks in tiles(values.edges, tile_masks, shards, min(most, MAX_WINDOW)):
-                    number += 1
-                    if (number - 1) % self.step != self.offset:
-                        continue
-                    for window in array.windows(chunks, condition):
-                        self.scan.add(size(window.window))
-                        yield window
-
-    def _open_ahead(
-        self, columns: Sequence[str], condition: Condition | None
-    ) -> Iterator[tuple[LabelledArray, list[Mask]]]:
-        """Yield the arrays, some of them opened before they are asked for."""
-        queue: deque[Future[tuple[LabelledArray, list[Mask]]]] = deque()
-        most = 0
-        try:
-            for number, array in self._label_arrays(columns, condition):
-                queue.append(_submit(self._open, number, array, condition))
-                if len(queue) > most:
-                    yield queue.popleft().result()
-                    most = MAX_READ_AHEAD
-            while queue:
-                yield queue.popleft().result()
-        finally:
-            for task in queue:
-                task.cancel()
+        tasks = (
+            (0, _submit(self._open, number, array, condition))
+            for number, array in self._label_arrays(columns, condition)
+        )
+        count = 0
+        with closing(_results(tasks, self.ahead)) as results:
+            for array, masks in results:
+                steps = read_steps(masks) if count == 0 else [(MAX_WINDOW, masks)]
+                edges, shards = array.values.edges, array.values.decoder.shards
+                for most, tile_masks in steps:
+                    for chunks in tiles(edges, tile_masks, shards, min(most, MAX_WINDOW)):
+                        count += 1
+                        if (count - 1) % self.step != self.offset:
+                            continue
+                        for window in array.windows(chunks, condition):
+                            self.scan.add(size(window.window))
+                            yield window
 
     def _open(
         self, number: tuple[int, int], array: LabelledArray, condition: Condition | None
@@ -318,7 +321,7 @@ class CellsPartition:
         """Yield the arrays with their labels, nothing of them read yet."""
         requested = {*columns, *(condition.columns if condition is not None else ())}
         for kind, (arrays, numbers) in enumerate(self.arrays):
-            names = [name for name in arrays.columns.labels.names if name in requested]
+            names = [name for name in arrays.columns.labels if name in requested]
             table = arrays.labels(names)
             types = arrays.columns.absent
             absent = {name: pa.scalar(None, types[name]) for name in types if name in requested}

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property, reduce
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from l2view.arrays.grid import Edges, Window, size, slabs
 from l2view.arrays.stored import StoredArray
-from l2view.cells.columns import ArraySet, ArrayWithCoordinates, CellColumns
+from l2view.cells.columns import VALUE, ArraySet, CellColumns
 from l2view.meta.zones import prune, runs_of
 from l2view.scan.filter import Condition
 
@@ -47,21 +47,23 @@ class LabelledArray:
     arrays: ArraySet
     index: int
     labels: Mapping[str, pa.Scalar]
+    _opened: dict[str, StoredArray] = field(default_factory=dict)
 
     @property
     def columns(self) -> CellColumns:
         """The table's columns."""
         return self.arrays.columns
 
-    @cached_property
-    def handle(self) -> ArrayWithCoordinates:
-        """The array, and its coordinates."""
-        return self.arrays.open(self.index)
+    def stored(self, name: str) -> StoredArray:
+        """Return the array's values (`VALUE`) or one of its coordinates."""
+        if name not in self._opened:
+            self._opened[name] = self.arrays.open(self.index, name)
+        return self._opened[name]
 
     @property
     def values(self) -> StoredArray:
-        """The array."""
-        return self.handle.values
+        """The array's values."""
+        return self.stored(VALUE)
 
     @cached_property
     def max_rows(self) -> int:
@@ -69,18 +71,11 @@ class LabelledArray:
         widths = [pa.array([label.as_py()], label.type).nbytes for label in self.labels.values()]
         return max(min(MAX_WINDOW, MAX_LABEL_BYTES // int(max(widths, default=8))), 1)
 
-    def coordinate(self, name: str) -> StoredArray:
-        """Return one of the coordinates."""
-        return self.handle.coordinates[name]
-
-    def axis_columns(self, positions: range, names: Sequence[str]) -> dict[str, pa.Array]:
-        """Return columns at positions along their axis."""
-        return {
-            name: pa.array(np.arange(positions.start, positions.stop))
-            if name in self.columns.positions
-            else self.coordinate(name).read_next((positions,), cache_all=True)
-            for name in names
-        }
+    def axis_column(self, name: str, positions: range) -> pa.Array:
+        """Return a column at positions along its axis."""
+        if name in self.columns.positions:
+            return pa.array(np.arange(positions.start, positions.stop))
+        return self.stored(name).read_next((positions,), cache_all=True)
 
     def axis_mask(self, axis: int, positions: range, condition: Condition) -> Mask | None:
         """Return at which positions along an axis a condition may hold, None for all of them."""
@@ -91,7 +86,7 @@ class LabelledArray:
         masks = [np.zeros(0, dtype=bool)]
         for at in range(positions.start, positions.stop, self.max_rows):
             span = range(at, min(at + self.max_rows, positions.stop))
-            values = self.axis_columns(span, names)
+            values = {name: self.axis_column(name, span) for name in names}
             values |= {name: pa.repeat(self.labels[name], len(span)) for name in labels}
             masks.append(condition.may_hold(values, len(span)))
         return np.concatenate(masks)
@@ -122,7 +117,7 @@ class LabelledArray:
         step = MAX_WINDOW
         for name in sorted(self.columns.along(axis) & condition.columns):
             if name in self.columns.coordinates:
-                chunk = int(np.diff(self.coordinate(name).edges[0]).max(initial=1))
+                chunk = int(np.diff(self.stored(name).edges[0]).max(initial=1))
                 step = max(MAX_WINDOW // chunk, 1) * chunk if chunk < MAX_WINDOW else MAX_WINDOW
         for at in range(0, length, step):
             yield range(at, min(at + step, length))
@@ -169,10 +164,8 @@ class CellWindow:
 
     Attributes
     ----------
-    array
-        The array.
-    window
-        The positions along each axis.
+    array, window
+        The array, and the positions along each of its axes.
     axis_masks
         Where along each axis a cell may pass, None for everywhere; empty where nothing was asked.
     cell_mask
@@ -206,65 +199,58 @@ class CellWindow:
 
     def read(self, columns: Sequence[str], condition: Condition | None) -> list[ReadWindow]:
         """Read the columns of rows, those of the condition first."""
-        by_cell = self.array.columns.by_cell
-        cell_columns = sorted({*columns} & by_cell)
-        for name in {*columns} & self.array.columns.coordinates.keys() - by_cell:
-            if name in self.array.handle.coordinates:
-                self.array.coordinate(name).keep()
-        condition_columns = (
-            [] if condition is None or self.exact else sorted(condition.columns & by_cell)
-        )
-        deferred = [name for name in cell_columns if name not in condition_columns]
-        values = self._read(condition_columns or deferred)
-        if (
-            condition is None
-            or not condition_columns
-            or not deferred
-            or size(self.window) > MAX_WINDOW
-        ):
-            return [(self, values | (self._read(deferred) if condition_columns else {}))]
-        passing = [self._slab_mask(condition, condition.columns, s, values) for s in self._slabs()]
-        windows: list[ReadWindow] = []
-        for chunk_window, inside in self.split_by_chunk(np.concatenate(passing), exact=True):
-            chunk_values = {
-                name: values[name] for name in condition_columns if name in cell_columns
-            }
-            if inside is not None:
-                chunk_values = {
-                    name: self._crop(name, column, inside) for name, column in chunk_values.items()
-                }
-            windows.append((chunk_window, chunk_values | chunk_window._read(deferred)))
-        return windows
+        by_cell, coordinates = self.array.columns.by_cell, self.array.columns.coordinates
+        for name in {*columns} & coordinates.keys() - by_cell:
+            self.array.stored(name).keep()
+        requested = by_cell & {*columns}
+        if condition is None or self.exact or not condition.looks_at(by_cell):
+            return [(self, self._read(requested))]
+        tested = by_cell & condition.columns
+        deferred = requested - tested
+        values = self._read(tested)
+        if not deferred or size(self.window) > MAX_WINDOW:
+            return [(self, values | self._read(deferred))]
+        masks = [self._slab_mask(condition, condition.columns, s, values) for s in self._slabs()]
+        return [
+            (window, self._crop(tested & requested, values, inside) | window._read(deferred))
+            for window, inside in self.split_by_chunk(np.concatenate(masks), exact=True)
+        ]
 
     def _slabs(self) -> Iterator[Window]:
         """Yield parts that are consecutive in C order, of no more rows than are made together."""
         return slabs(self.shape, self.array.max_rows)
 
-    def _crop(self, name: str, values: pa.Array, inside: Window) -> pa.Array:
-        """Return the values of a column in a part of the window."""
-        axes = self._axes(name)
-        numbers = np.arange(len(values)).reshape([self.shape[axis] for axis in axes])
-        cropped = numbers[tuple(slice(inside[axis].start, inside[axis].stop) for axis in axes)]
-        return values.take(pa.array(cropped.reshape(-1)))
+    def _crop(
+        self, names: Iterable[str], columns: Mapping[str, Column], inside: Window | None
+    ) -> dict[str, Column]:
+        """Return columns of a part of the window, None for all of it."""
+        if inside is None:
+            return {name: columns[name] for name in names}
+        cropped: dict[str, Column] = {}
+        for name in names:
+            axes = self._axes(name)
+            numbers = np.arange(len(columns[name])).reshape([self.shape[axis] for axis in axes])
+            selection = tuple(slice(inside[axis].start, inside[axis].stop) for axis in axes)
+            cropped[name] = columns[name].take(pa.array(numbers[selection].reshape(-1)))
+        return cropped
 
     def _axes(self, name: str) -> tuple[int, ...]:
         """Return the axes along which a column lies."""
         return self.array.columns.coordinates.get(name, tuple(range(len(self.window))))
 
-    def _read(self, names: Sequence[str]) -> dict[str, Column]:
+    def _read(self, names: Iterable[str]) -> dict[str, Column]:
         """Return columns that are read cell by cell, along their own axes in C order."""
-        handle = self.array.handle
         columns: dict[str, Column] = {}
-        for name in names:
-            axes = self._axes(name)
+        for name in sorted(names):
+            axes, stored = self._axes(name), self.array.stored(name)
             window = tuple(self.window[axis] for axis in axes)
-            if name in handle.coordinates:
+            if name != VALUE:
                 is_shared = len(axes) < len(self.window)
-                columns[name] = handle.coordinates[name].read_next(window, cache_all=is_shared)
+                columns[name] = stored.read_next(window, cache_all=is_shared)
             elif size(window) > MAX_WINDOW:
-                columns[name] = np.ascontiguousarray(handle.values.read_stored(window)).reshape(-1)
+                columns[name] = np.ascontiguousarray(stored.read_stored(window)).reshape(-1)
             else:
-                columns[name] = handle.values.read_arrow(window)
+                columns[name] = stored.read_arrow(window)
         return columns
 
     def joint_masks(self, condition: Condition) -> Iterator[Mask]:
@@ -282,7 +268,7 @@ class CellWindow:
     ) -> Mask:
         """Return the mask of a slab's cells that may pass by some columns."""
         rows = self._rows(slab)
-        values = {name: self._column(name, slab, rows, columns) for name in sorted(names)}
+        values = {name: self._column(name, rows, columns) for name in sorted(names)}
         mask = np.zeros(size(slab), dtype=bool)
         mask[slice(None) if rows.numbers is None else rows.numbers] = condition.may_hold(
             values, rows.count
@@ -294,17 +280,8 @@ class CellWindow:
     ) -> Iterator[tuple[CellWindow, Window | None]]:
         """Yield the window, or the parts of it in the chunks of which a cell may pass.
 
-        Parameters
-        ----------
-        mask
-            Which cells may pass.
-        exact
-            Whether that is all that is asked of them.
-
-        Yields
-        ------
-        CellWindow, Window or None
-            The part, and where in this window it lies; None where it is the same.
+        With each comes where in this window it lies, None where it is the same. For `exact`, see
+        `CellWindow`.
         """
         values = self.array.values
         spans = zip(self.window, values.edges, values.chunks(self.window), strict=True)
@@ -330,77 +307,63 @@ class CellWindow:
 
     def _rows(self, slab: Window) -> SlabRows:
         """Return the cells of a slab that may pass."""
-        shape = tuple(map(len, slab))
+        rows = SlabRows(slab)
         if self.cell_mask is not None:
             start = self._offset(slab)
-            passing = self.cell_mask[start : start + size(slab)]
-            return SlabRows(shape, None if passing.all() else np.flatnonzero(passing))
+            return rows.narrow(self.cell_mask[start : start + size(slab)])
         if all(mask is None for mask in self.axis_masks):
-            return SlabRows(shape)
-        cells = np.ones((1,) * len(shape), dtype=bool)
+            return rows
+        cells = np.ones((1,) * len(slab), dtype=bool)
         for axis, mask in enumerate(self.axis_masks):
             if mask is not None:
-                cropped = mask[slab[axis].start : slab[axis].stop]
-                cells = cells & cropped.reshape([-1 if i == axis else 1 for i in range(len(shape))])
-        return SlabRows(shape, np.flatnonzero(np.broadcast_to(cells, shape)))
+                cells = cells & rows.along(axis, mask[slab[axis].start : slab[axis].stop])
+        return rows.narrow(np.broadcast_to(cells, tuple(map(len, slab))))
 
     def _offset(self, slab: Window) -> int:
         """Return the number of cells before a slab, in C order."""
         start = tuple(axis.start for axis in slab)
         return int(np.ravel_multi_index(start, self.shape)) if start else 0
 
-    def _column(
-        self, name: str, slab: Window, rows: SlabRows, columns: Mapping[str, Column]
-    ) -> pa.Array:
+    def _column(self, name: str, rows: SlabRows, columns: Mapping[str, Column]) -> pa.Array:
         """Return a column for some rows of a slab."""
-        array = self.array
+        array, slab = self.array, rows.slab
         if name in array.labels:
             return pa.repeat(array.labels[name], rows.count)
         if name in array.columns.positions:
             axis = array.columns.positions[name]
-            return pa.array(rows.index((axis,)) + self.window[axis].start + slab[axis].start)
+            return pa.array(rows.index((axis,)) + self.window[axis].start)
         axes = self._axes(name)
-        if name in columns and axes == tuple(range(len(slab))):
-            start = self._offset(slab)
-            values = columns[name][start : start + size(slab)]
-            if isinstance(values, np.ndarray):
-                values = array.values.to_arrow(values)
-            return values if rows.numbers is None else values.take(pa.array(rows.numbers))
-        if name in columns:
-            shape = tuple(len(self.window[axis]) for axis in axes)
-            index = rows.index(axes, tuple(slab[axis].start for axis in axes), shape)
+        if name not in columns:
+            (axis,) = axes
+            start = self.window[axis].start
+            positions = range(start + slab[axis].start, start + slab[axis].stop)
+            index = rows.index(axes) - slab[axis].start
+            return array.axis_column(name, positions).take(pa.array(index))
+        if len(axes) < len(slab):
+            index = rows.index(axes, tuple(self.shape[axis] for axis in axes))
             return columns[name].take(pa.array(index))
-        (axis,) = axes
-        at = self.window[axis].start
-        positions = range(at + slab[axis].start, at + slab[axis].stop)
-        return array.axis_columns(positions, [name])[name].take(pa.array(rows.index(axes)))
+        start = self._offset(slab)
+        values = columns[name][start : start + size(slab)]
+        if isinstance(values, np.ndarray):
+            values = array.values.to_arrow(values)
+        return values if rows.numbers is None else values.take(pa.array(rows.numbers))
 
     def batches(
         self, names: Sequence[str], condition: Condition | None, columns: Mapping[str, Column]
     ) -> Iterator[pa.RecordBatch]:
-        """Yield the rows that pass, slab by slab.
-
-        Parameters
-        ----------
-        names
-            The columns to yield.
-        condition
-            What to look for.
-        columns
-            What was read of the columns that are read cell by cell.
-        """
+        """Yield the rows that pass, slab by slab, of what was `read`."""
         schema = pa.schema([self.array.columns.schema.field(name) for name in names])
         for slab in self._slabs():
             rows = self._rows(slab)
             if condition is not None and not self._is_fulfilled(condition):
                 mask = self._slab_mask(condition, condition.columns, slab, columns)
-                rows = SlabRows(rows.shape, None if mask.all() else np.flatnonzero(mask))
+                rows = SlabRows(slab).narrow(mask)
             if not rows.count:
                 continue
             if not names:  # a batch of no columns still has a length
                 yield pa.record_batch({"_": pa.nulls(rows.count)}).select([])
                 continue
-            arrays = [self._column(name, slab, rows, columns) for name in names]
+            arrays = [self._column(name, rows, columns) for name in names]
             yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     def _is_fulfilled(self, condition: Condition) -> bool:
@@ -415,57 +378,39 @@ class CellWindow:
 
 @dataclass(frozen=True, eq=False)
 class SlabRows:
-    """Some cells of a slab.
+    """Some cells of a slab of a window, by their numbers in C order; None for all of them."""
 
-    Attributes
-    ----------
-    shape
-        The slab's shape.
-    numbers
-        Their numbers in C order, None for all of them.
-    """
-
-    shape: tuple[int, ...]
+    slab: Window
     numbers: NDArray[np.int64] | None = None
 
     @property
     def count(self) -> int:
         """How many there are."""
-        return int(np.prod(self.shape)) if self.numbers is None else len(self.numbers)
+        return size(self.slab) if self.numbers is None else len(self.numbers)
 
-    def index(
-        self,
-        axes: tuple[int, ...],
-        start: tuple[int, ...] | None = None,
-        shape: tuple[int, ...] | None = None,
-    ) -> NDArray[np.int64]:
-        """Return the numbers, in C order, of the cells' places along some axes.
+    def narrow(self, mask: Mask) -> SlabRows:
+        """Return those of the slab's cells that pass."""
+        return SlabRows(self.slab, None if mask.all() else np.flatnonzero(mask))
 
-        Parameters
-        ----------
-        axes
-            The axes.
-        start, shape
-            Where the slab begins in what is counted, and its shape; those of the slab by default.
+    def along[Scalar: np.generic](self, axis: int, values: NDArray[Scalar]) -> NDArray[Scalar]:
+        """Return values along an axis in a shape that spreads over the slab."""
+        return values.reshape([-1 if at == axis else 1 for at in range(len(self.slab))])
+
+    def index(self, axes: tuple[int, ...], shape: tuple[int, ...] = (0,)) -> NDArray[np.int64]:
+        """Return the numbers, in C order, of the cells' places along some axes of the window.
+
+        `shape` is that of the window along these axes, where they are several.
         """
-        shape = tuple(self.shape[axis] for axis in axes) if shape is None else shape
-        start = (0,) * len(axes) if start is None else start
-        strides = np.append(np.cumprod(shape[:0:-1])[::-1], 1).astype(np.int64)
-        terms = []
-        for axis, at, stride in zip(axes, start, strides.tolist(), strict=False):
-            if self.numbers is None:
-                along = (np.arange(self.shape[axis]) + at) * stride
-                terms.append(
-                    along.reshape([-1 if i == axis else 1 for i in range(len(self.shape))])
-                )
-            else:
-                terms.append((self._coordinates[axis] + at) * stride)
-        total = reduce(np.add, terms, np.zeros((), dtype=np.int64))
-        target = self.shape if self.numbers is None else (len(self.numbers),)
-        return np.broadcast_to(total, target).reshape(-1)
+        numbers, stride = np.zeros((1,) * len(self.slab), dtype=np.int64), 1
+        for axis, length in zip(reversed(axes), reversed(shape), strict=True):
+            positions = np.arange(self.slab[axis].start, self.slab[axis].stop) * stride
+            numbers = numbers + self.along(axis, positions)
+            stride *= length
+        spread = np.broadcast_to(numbers, tuple(map(len, self.slab)))
+        return spread.reshape(-1) if self.numbers is None else spread[self._places]
 
     @cached_property
-    def _coordinates(self) -> tuple[NDArray[np.int64], ...]:
-        """Their places along each axis."""
+    def _places(self) -> tuple[NDArray[np.int64], ...]:
+        """The places of `numbers` along each axis."""
         assert self.numbers is not None
-        return tuple(np.unravel_index(self.numbers, self.shape))
+        return np.unravel_index(self.numbers, tuple(map(len, self.slab)))

@@ -60,19 +60,11 @@ def array_document(zarray: JSON, attributes: JSON, *, masked: bool) -> JSON:
         except (ValueError, TypeError, KeyError, UnknownCodecError, NotImplementedError) as error:
             raise UnsupportedArrayError(f"this Zarr v2 array has no v3 form: {error}") from error
     dimensions, attributes = _dimension_names(attributes, len(metadata.shape))
-    document: JSON = {
+    document = {
         "zarr_format": 3,
         "node_type": "array",
-        "shape": list(metadata.shape),
+        **grid_document(zarray),
         "data_type": data_type,
-        "chunk_grid": {
-            "name": "regular",
-            "configuration": {"chunk_shape": list(metadata.chunks)},
-        },
-        "chunk_key_encoding": {
-            "name": "v2",
-            "configuration": {"separator": metadata.dimension_separator},
-        },
         "fill_value": fill_value,
         "codecs": codecs,
         "attributes": _fill_value_attribute(metadata, attributes) if masked else attributes,
@@ -80,6 +72,16 @@ def array_document(zarray: JSON, attributes: JSON, *, masked: bool) -> JSON:
     if dimensions is not None:
         document["dimension_names"] = dimensions
     return document
+
+
+def grid_document(zarray: JSON) -> JSON:
+    """Return that part of the v3 document of a v2 array which says where its chunks are."""
+    separator = zarray.get("dimension_separator", ".")
+    return {
+        "shape": zarray["shape"],
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": zarray["chunks"]}},
+        "chunk_key_encoding": {"name": "v2", "configuration": {"separator": separator}},
+    }
 
 
 def says_null(zarray: JSON, attributes: JSON) -> bool:

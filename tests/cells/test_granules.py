@@ -376,9 +376,9 @@ def test_granules_whose_field_is_null_are_left_unread() -> None:
     arrays = table.table.arrays[0]
     real = type(arrays).open
 
-    def watched(self: Any, member: int) -> Any:
+    def watched(self: Any, member: int, name: str) -> Any:
         opened.append(member)
-        return real(self, member)
+        return real(self, member, name)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(arrays), "open", watched)
