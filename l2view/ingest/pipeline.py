@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
-from itertools import batched
+from itertools import batched, chain, islice
 from os import PathLike
 from typing import Any
 
@@ -51,7 +51,7 @@ LOOKED_UP = 1_000
 def run_ingest(granules: Any, store: Any, options: IngestOptions) -> IngestReport:
     """Add granules to a collection (see `l2view.ingest`)."""
     pool = workers(options.parallel)
-    repository = find_repository(store) if options.dry_run else open_repository(store)
+    repository = find_repository(store)
     state = _state(repository, options.branch)
     storage = state.require_storage(options.storage)
     report = IngestReport(dry_run=options.dry_run)
@@ -63,10 +63,12 @@ def run_ingest(granules: Any, store: Any, options: IngestOptions) -> IngestRepor
             entries = run.new_entries(entries, repository)
         parse = partial(parse_granule, options=options.parsing)
         parsed = run.parsed_granules(map_tasks(pool, parse, entries, _worker_died))
-        if repository is None or options.dry_run:
+        if options.dry_run:
             run.plan(parsed, state, storage)
-        else:
-            run.write(parsed, repository)
+        elif first_parsed := list(islice(parsed, 1)):  # without any, no repository is made
+            if repository is None:
+                repository = open_repository(store)
+            run.write(chain(first_parsed, parsed), repository)
         show(report)
     if options.strict and report.failures:
         raise IngestError(f"{report.failed[0]}. {report.added.count} granules were added before")
@@ -85,11 +87,11 @@ def count_entries(granules: Any) -> int | None:
 
 
 def _state(repository: icechunk.Repository | None, branch: str) -> CollectionState:
-    if repository is None:
-        return CollectionState()
-    branches = repository.list_branches()
+    branches = {"main"} if repository is None else repository.list_branches()
     if branch not in branches:
         raise IngestError(unknown_name("branch", branch, sorted(branches), "branches"))
+    if repository is None:
+        return CollectionState()
     return read_state(repository.readonly_session(branch).store)
 
 

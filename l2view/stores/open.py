@@ -333,7 +333,13 @@ def _credentials(repository: icechunk.Repository, authorize: Authorize) -> dict[
         authorize = containers if authorize else ()
     elif isinstance(authorize, str):
         authorize = [authorize]
-    choices = dict(authorize) if isinstance(authorize, Mapping) else dict.fromkeys(authorize)
+    prefixes = list(authorize) if isinstance(authorize, Iterable) else [authorize]
+    if not all(isinstance(prefix, str) for prefix in prefixes):
+        raise AuthorizationError(
+            "authorize= takes URL prefixes, a mapping from prefixes to credentials, True or False, "
+            f"not {authorize!r}; containers of this repository are {join_names(containers)}"
+        )
+    choices = dict(authorize) if isinstance(authorize, Mapping) else dict.fromkeys(prefixes)
     credentials: dict[str, Any] = {}
     for name, choice in choices.items():
         prefix = name if name in containers else f"{name.rstrip('/')}/"

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from zarr.storage import MemoryStore
 
 import l2view
-from l2view.arrays.cf import Packing, read_floats
+from l2view.arrays.cf import Packing, read_floats, zarr_attributes
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:variable .* has multiple fill values",
@@ -262,6 +262,13 @@ def test_complex_fill_values_of_zarr_v2(dtype: str, fill: complex) -> None:
         Packing.of_array(array).decode(array[...]),
     ):
         np.testing.assert_array_equal(decoded, expected)
+
+
+@pytest.mark.parametrize("data_type", ["int16", "string"])
+@pytest.mark.parametrize("name", ["scale_factor", "add_offset"])
+def test_a_scale_that_is_no_number_is_kept(data_type: str, name: str) -> None:
+    attributes = {name: "a tenth", "_FillValue": None}
+    assert zarr_attributes(attributes, data_type) == {name: "a tenth"}
 
 
 def references(place: Path) -> str:

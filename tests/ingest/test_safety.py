@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -24,7 +25,7 @@ from builders import write_swath
 from command_line import run
 
 import l2view
-from l2view.errors import AuthorizationError, ChunkError, IngestError
+from l2view.errors import AuthorizationError, ChunkError, IngestError, L2ViewError
 from l2view.ingest.files import FileInfo
 from l2view.stores import repository as repository_of_ingest
 from l2view.stores.repository import containers_for, keep_containers, open_repository
@@ -156,6 +157,26 @@ def test_a_container_that_somebody_changed_must_be_authorised(tmp_path: Path) ->
     repository.reopen(config).save_config()
     with pytest.raises(AuthorizationError, match="authorize="):
         l2view.open(tmp_path / "c")
+
+
+@pytest.mark.parametrize(
+    ("path", "options"),
+    [
+        ("none.h5", {}),
+        ("bad.h5", {}),
+        ("s.h5", {"storage": "boxes"}),
+        ("s.h5", {"branch": "other"}),
+    ],
+)
+def test_an_ingest_of_nothing_leaves_nothing_behind(
+    tmp_path: Path, path: str, options: dict[str, Any]
+) -> None:
+    write_swath(tmp_path / "s.h5", 1)
+    (tmp_path / "bad.h5").write_bytes(b"no HDF5")
+    with contextlib.suppress(L2ViewError):
+        report = l2view.ingest(tmp_path / path, tmp_path / "c", **options)
+        assert report.failures
+    assert not (tmp_path / "c").exists()
 
 
 def test_containers_that_another_ingest_took_away(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import icechunk
 import numpy as np
@@ -233,6 +234,14 @@ def test_authorising_what_is_no_container(tmp_path: Path) -> None:
     with pytest.raises(AuthorizationError) as raised:
         l2view.open(tmp_path / "repository", authorize=["s3://other/"])
     assert "authorize= names s3://other/" in str(raised.value)
+    assert prefix in str(raised.value)
+
+
+@pytest.mark.parametrize("value", [3, [3], {3: "env"}])
+def test_authorising_what_is_no_prefix(tmp_path: Path, value: Any) -> None:
+    _, prefix = virtual_repository(tmp_path)
+    with pytest.raises(AuthorizationError, match="authorize= takes URL prefixes") as raised:
+        l2view.open(tmp_path / "repository", authorize=value)
     assert prefix in str(raised.value)
 
 
