@@ -87,17 +87,11 @@ def require_calendar(attributes: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Packing:
-    """How the stored values of an array are read.
+    """How the stored values of an array, which are of a `dtype`, are read.
 
-    Attributes
-    ----------
-    dtype
-        NumPy's dtype of what is stored.
-    attributes
-        The attributes by which it is decoded, as xarray's coders take them: numbers as numbers,
-        ``_FillValue`` as a value of `dtype`, ``_Unsigned`` where it changes the integers,
-        ``units`` and ``calendar`` of times only. For texts, all that is missing is a
-        ``missing_value``.
+    The `attributes` are those by which they are decoded, as xarray's coders take them: numbers as
+    numbers, ``_FillValue`` as a value of `dtype`, ``_Unsigned`` where it changes the integers,
+    ``units`` and ``calendar`` of times only. For texts, all that is missing is a ``missing_value``.
     """
 
     dtype: np.dtype[Any]
@@ -111,7 +105,12 @@ class Packing:
         (`xarray.backends.zarr.FillValueCoder`).
         """
         if dtype.kind in TEXT_KINDS:
-            texts = [text for name in MISSING for text in _texts(attributes.get(name))]
+            values = [value for name in MISSING for value in _values_of(attributes.get(name))]
+            texts = [
+                value.decode(errors="replace") if isinstance(value, bytes) else value
+                for value in values
+                if isinstance(value, str | bytes)
+            ]
             packing: JSON = {}
             if texts:
                 packing["missing_value"] = texts[0] if len(texts) == 1 else texts
@@ -321,14 +320,6 @@ def read_floats(array: zarr.Array[Any], index: Any = ...) -> NDArray[np.float64]
 def _values_of(value: Any) -> list[Any]:
     """Return an attribute's values, none where there is none."""
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
-
-
-def _texts(value: Any) -> list[str]:
-    return [
-        text.decode(errors="replace") if isinstance(text, bytes) else text
-        for text in _values_of(value)
-        if isinstance(text, str | bytes)
-    ]
 
 
 def _is_number(value: Any) -> bool:

@@ -7,9 +7,8 @@ in a coroutine; libdeflate inflates in half of zlib's time, as the size of a chu
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from zarr.abc.codec import ArrayArrayCodec, BytesBytesCodec, Codec
@@ -26,12 +25,8 @@ HORIZONTAL_DELTA = "HorizontalDeltaCodec"
 """virtual-tiff's codec for TIFF's predictor 2."""
 
 
-def at_once(codecs: Sequence[Codec]) -> tuple[Codec, ...]:
-    """Return codecs that decode the same, those that are known to be faster in their place."""
-    return tuple(_faster(codec) for codec in codecs)
-
-
-def _faster(codec: Codec) -> Codec:
+def faster_codec(codec: Codec) -> Codec:
+    """Return a codec that decodes the same, in less time where one is known."""
     if type(codec).__name__ == HORIZONTAL_DELTA:
         return HorizontalDelta()
     if isinstance(codec, Zlib) and inflating is not None:
@@ -39,8 +34,19 @@ def _faster(codec: Codec) -> Codec:
     return codec
 
 
+class ForReading:
+    """What codecs lack that only decode."""
+
+    def _encode_sync(self, *arguments: Any, **named: Any) -> NoReturn:
+        raise NotImplementedError(f"{type(self).__name__} is for reading")
+
+    def compute_encoded_size(self, *arguments: Any, **named: Any) -> NoReturn:
+        """Raise, as nothing is encoded."""
+        raise NotImplementedError(f"{type(self).__name__} is for reading")
+
+
 @dataclass(frozen=True)
-class HorizontalDelta(ArrayArrayCodec):
+class HorizontalDelta(ForReading, ArrayArrayCodec):
     """Differences between neighbours along the last axis (TIFF 6.0, section 14), for reading."""
 
     is_fixed_size = True
@@ -54,16 +60,9 @@ class HorizontalDelta(ArrayArrayCodec):
             decoded.view(values.dtype.newbyteorder("="))
         )
 
-    def _encode_sync(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer | None:
-        raise NotImplementedError(f"{type(self).__name__} is for reading")
-
-    def compute_encoded_size(self, input_byte_length: int, _chunk_spec: ArraySpec) -> int:
-        """Return the same length."""
-        return input_byte_length
-
 
 @dataclass(frozen=True)
-class Inflate(BytesBytesCodec):
+class Inflate(ForReading, BytesBytesCodec):
     """DEFLATE in zlib's format (RFC 1950), for reading.
 
     `codec` decodes those that aren't as long as their chunk.
@@ -85,10 +84,3 @@ class Inflate(BytesBytesCodec):
         if inflated is None or len(inflated) != len(decoded):
             return self.codec._decode_sync(chunk_bytes, chunk_spec)  # type: ignore[no-any-return]
         return chunk_spec.prototype.buffer.from_array_like(decoded)
-
-    def _encode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer | None:
-        raise NotImplementedError(f"{type(self).__name__} is for reading")
-
-    def compute_encoded_size(self, input_byte_length: int, _chunk_spec: ArraySpec) -> int:
-        """Raise, as nothing tells it."""
-        raise NotImplementedError(f"{type(self).__name__} is for reading")

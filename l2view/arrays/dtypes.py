@@ -17,6 +17,9 @@ from l2view.stores.hierarchy import JSON
 TEXT_KINDS = frozenset("SUTO")
 """NumPy's kinds of texts; objects are texts too."""
 
+KINDS = {"b": "bool", "U": "text", "T": "text", **dict.fromkeys("iufc", "number")}
+"""What the values of NumPy's kinds are, where several kinds have the same."""
+
 
 @lru_cache(maxsize=256)
 def _parse(data_type: str) -> ZDType[Any, Any]:
@@ -50,7 +53,7 @@ def common_dtype(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
 
     A `ValueError` says that there is none.
     """
-    kinds = {_kind(dtype) for dtype in dtypes}
+    kinds = {KINDS.get(dtype.kind, dtype.kind) for dtype in dtypes}
     if len(kinds) == 1 or kinds <= {"number", "bool"}:
         common = np.result_type(*dtypes)
         integers = [dtype for dtype in dtypes if dtype.kind in "iu"]
@@ -61,10 +64,3 @@ def common_dtype(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any]:
         if exact and common.kind != "O":
             return common
     raise ValueError(f"no data type holds all of {', '.join(sorted({*map(str, dtypes)}))}")
-
-
-def _kind(dtype: np.dtype[Any]) -> str:
-    """Return the kind of a dtype's values."""
-    return {"b": "bool", "U": "text", "T": "text"}.get(
-        dtype.kind, "number" if dtype.kind in "iufc" else dtype.kind
-    )

@@ -30,16 +30,9 @@ TIME_ATTRIBUTES: dict[str, JSON] = {
 
 @dataclass(frozen=True)
 class ArrayEncoding:
-    """How the values of one array are stored.
+    """How the values of one array are stored, for a chunk with the axes of a granule's own.
 
-    Attributes
-    ----------
-    data_type, codecs, fill_value
-        Of the Zarr v3 document, for a chunk with the axes of a granule's own.
-    attributes
-        Those by which its values are read.
-    decoded
-        Whether they are values that were decoded, and not stored numbers as they are.
+    By `attributes` its values are read; `decoded` ones are no stored numbers as they were.
     """
 
     data_type: str | JSON
@@ -73,7 +66,10 @@ class ArrayEncoding:
             missing = np.nan if dtype.kind in "fc" else data_type.default_scalar()
             fill = data_type.to_json_scalar(missing, zarr_format=3)
         if codecs is None:
-            codecs = [_serializer(stored)]
+            serializer: JSON = {"name": "vlen-utf8" if stored.kind in "TO" else "bytes"}
+            if stored.itemsize > 1 and stored.kind not in "SVbTO":
+                serializer["configuration"] = {"endian": "little"}
+            codecs = [serializer]
         name: Any = data_type.to_json(zarr_format=3)
         return cls(name, tuple(codecs), fill, attributes, decoded=True)
 
@@ -110,12 +106,3 @@ class ArrayEncoding:
         if values.dtype.kind in "mM":
             values = values.astype(f"{values.dtype.kind}8[ns]").view(np.int64)
         return values.astype(self.dtype, copy=False)
-
-
-def _serializer(dtype: np.dtype[Any]) -> JSON:
-    """Return the codec of plain values."""
-    if dtype.kind in "TO":
-        return {"name": "vlen-utf8"}
-    if dtype.itemsize == 1 or dtype.kind in "SVb":
-        return {"name": "bytes"}
-    return {"name": "bytes", "configuration": {"endian": "little"}}

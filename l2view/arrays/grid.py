@@ -41,14 +41,18 @@ def regular_edges(begin: int, end: int, chunk: int) -> Edges:
     return np.append(np.maximum(starts, begin), end) - begin
 
 
-def edges_of(lengths: Sequence[int]) -> Edges:
-    """Return the edges of chunks of some lengths."""
-    return np.concatenate([[0], np.cumsum(np.array(lengths, dtype=np.int64))])
-
-
 def size(window: Window) -> int:
     """Return the number of cells of a window."""
     return math.prod(map(len, window))
+
+
+def overlap(window: Window, outer: Window) -> tuple[slice, ...]:
+    """Return where in `outer` the cells lie that a window shares with it."""
+    pairs = zip(window, outer, strict=True)
+    return tuple(
+        slice(max(axis.start - at.start, 0), min(axis.stop, at.stop) - at.start)
+        for axis, at in pairs
+    )
 
 
 def runs(mask: NDArray[np.bool_]) -> Iterator[range]:

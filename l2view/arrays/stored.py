@@ -7,7 +7,7 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 from typing import Any
@@ -24,8 +24,8 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.storage import StorePath
 
 from l2view.arrays.cache import CHUNKS
-from l2view.arrays.codecs import at_once
-from l2view.arrays.grid import Edges, Window, edges_of, regular_edges, size
+from l2view.arrays.codecs import faster_codec
+from l2view.arrays.grid import Edges, Window, overlap, regular_edges, size
 from l2view.arrays.values import ValueDecoder
 from l2view.errors import ChunkError, L2ViewError
 from l2view.stores.hierarchy import get_values, join
@@ -59,10 +59,8 @@ class ChunkDecoder:
         How many chunks along each axis lie in one object.
     key
         Returns the key of an object by its place among the objects.
-    transform
-        What decodes a chunk at once, None where zarr must.
-    spec
-        What it takes to know of a chunk.
+    transform, spec
+        What decodes a chunk, which is an object of its own, at once; None where zarr must.
     zstd
         Whether chunks are nothing but numbers in the machine's byte order in Zstandard, which
         Arrow decompresses into memory that it has already.
@@ -71,9 +69,9 @@ class ChunkDecoder:
     dtype: np.dtype[Any]
     chunks: tuple[int, ...] | None
     shards: tuple[int, ...]
-    key: Callable[[tuple[int, ...]], str]
-    transform: ChunkTransform | None
-    spec: ArraySpec | None
+    key: Callable[[Index], str]
+    transform: ChunkTransform | None = None
+    spec: ArraySpec | None = None
     zstd: bool = False
 
     @classmethod
@@ -83,19 +81,21 @@ class ChunkDecoder:
         key = metadata.encode_chunk_key
         ones = (1,) * array.ndim
         if isinstance(metadata, ArrayV3Metadata) and hasattr(metadata.chunk_grid, "chunk_shapes"):
-            return cls(array.dtype, None, ones, key, None, None)
+            return cls(array.dtype, None, ones, key)
         if array.shards is not None:
             pairs = zip(array.shards, array.chunks, strict=True)
             shards = tuple(shard // chunk for shard, chunk in pairs)
-            return cls(array.dtype, array.chunks, shards, key, None, None)
+            return cls(array.dtype, array.chunks, shards, key)
+        if 0 in array.chunks:
+            return cls(array.dtype, array.chunks, ones, key)
         pipeline: Any = array.async_array.codec_pipeline
         config = array.async_array.config
         if not isinstance(metadata, ArrayV3Metadata):  # which says it, and the array doesn't
             config = replace(config, order=metadata.order)
         try:
-            transform = ChunkTransform(codecs=at_once(tuple(pipeline)))
+            transform = ChunkTransform(codecs=tuple(map(faster_codec, pipeline)))
         except TypeError:  # of a codec that is asynchronous only
-            return cls(array.dtype, array.chunks, ones, key, None, None)
+            return cls(array.dtype, array.chunks, ones, key)
         spec = ArraySpec(
             shape=array.chunks,
             dtype=metadata.dtype,
@@ -103,18 +103,24 @@ class ChunkDecoder:
             config=config,
             prototype=default_buffer_prototype(),
         )
-        zstd = array.dtype.kind in "iuf" and _is_zstd(tuple(pipeline))
+        match tuple(pipeline):
+            case (BytesCodec(endian=endian), ZstdCodec()):
+                order = getattr(endian, "value", endian)
+                zstd = array.dtype.kind in "iuf" and order in (None, sys.byteorder)
+            case _:
+                zstd = False
         return cls(array.dtype, array.chunks, ones, key, transform, spec, zstd)
 
     def fill(self, shape: tuple[int, ...]) -> NDArray[Any]:
         """Return the values of a chunk that isn't there."""
         assert self.spec is not None
-        if self.spec.fill_value is None:  # which Zarr v2 may leave open
-            return np.full(shape, self.spec.dtype.default_scalar(), self.dtype)
-        return np.full(shape, self.spec.fill_value, self.dtype)
+        value = self.spec.fill_value
+        if value is None:  # which Zarr v2 may leave open
+            value = self.spec.dtype.default_scalar()
+        return np.full(shape, value, self.dtype)
 
     def decode(self, raw: Buffer) -> NDArray[Any]:
-        """Return a whole chunk, of which `spec` and `transform` tell."""
+        """Return a whole chunk."""
         assert self.spec is not None
         assert self.transform is not None
         with _decode_slots(os.getpid()):
@@ -125,41 +131,17 @@ class ChunkDecoder:
             return np.frombuffer(values, self.dtype.newbyteorder("=")).reshape(self.spec.shape)
 
 
-def _is_zstd(codecs: Sequence[Any]) -> bool:
-    """Return whether codecs are plain bytes in Zstandard (see `ChunkDecoder.zstd`)."""
-    if len(codecs) != 2 or not isinstance(codecs[0], BytesCodec):
-        return False
-    order = getattr(codecs[0].endian, "value", codecs[0].endian)
-    return isinstance(codecs[1], ZstdCodec) and order in (None, sys.byteorder)
-
-
 @dataclass(eq=False)
 class StoredArray:
-    """An array, and what its values become.
+    """An array, and what its values become; messages call it `name`.
 
-    Attributes
-    ----------
-    name
-        What messages call it.
-    store_path
-        Its store, and its path there.
-    open
-        Opens it.
-    decoder
-        What decodes its chunks.
-    length
-        Its shape.
-    values
-        What its stored values become.
-    begin, shape
-        What is shown of it: from where along each axis, and how much.
+    `begin` and `shape` say what is shown of it: from where along each axis, and how much.
     """
 
     name: str
     store_path: StorePath
     open: Callable[[], zarr.Array[Any]]
     decoder: ChunkDecoder
-    length: tuple[int, ...]
     values: ValueDecoder
     begin: tuple[int, ...]
     shape: tuple[int, ...]
@@ -169,9 +151,8 @@ class StoredArray:
     @classmethod
     def of(cls, name: str, array: zarr.Array[Any], values: ValueDecoder) -> StoredArray:
         """Return an array that is shown whole."""
-        shape, begin = array.shape, (0,) * array.ndim
-        decoder = ChunkDecoder.of(array)
-        return cls(name, array.store_path, lambda: array, decoder, shape, values, begin, shape)
+        decoder, begin = ChunkDecoder.of(array), (0,) * array.ndim
+        return cls(name, array.store_path, lambda: array, decoder, values, begin, array.shape)
 
     @cached_property
     def array(self) -> zarr.Array[Any]:
@@ -182,7 +163,8 @@ class StoredArray:
     def edges(self) -> tuple[Edges, ...]:
         """The grid of its chunks, as far as it is shown; within shards that of the inner ones."""
         if self.decoder.chunks is None:
-            return tuple(map(edges_of, self.array.read_chunk_sizes))
+            lengths = self.array.read_chunk_sizes
+            return tuple(np.cumsum([0, *axis], dtype=np.int64) for axis in lengths)
         axes = zip(self.begin, self.shape, self.decoder.chunks, strict=True)
         return tuple(regular_edges(at, at + length, chunk) for at, length, chunk in axes)
 
@@ -199,6 +181,9 @@ class StoredArray:
         """Return the positions that chunks have."""
         pairs = zip(chunks, self.edges, strict=True)
         return tuple(range(int(e[span.start]), int(e[span.stop])) for span, e in pairs)
+
+    def _chunk_extent(self, index: Index) -> Window:
+        return self.extent(tuple(range(at, at + 1) for at in index))
 
     def key(self, index: Index) -> str:
         """Return the key, below the array, of the object with the chunk at `index`."""
@@ -225,12 +210,13 @@ class StoredArray:
             if size(block) <= 2 * size(window):
                 return self.read_arrow(window)
         with self._lock:
-            if self._cached is None or not _contains(self._cached[0], window):
-                self._cached = block, self.read_stored(block)
-            block, stored = self._cached
-        pairs = zip(window, block, strict=True)
-        inside = tuple(slice(axis.start - at.start, axis.stop - at.start) for axis, at in pairs)
-        return self.to_arrow(stored[inside])
+            cached = self._cached
+            if cached is None or not all(
+                outer.start <= axis.start and axis.stop <= outer.stop
+                for outer, axis in zip(cached[0], window, strict=True)
+            ):
+                cached = self._cached = block, self.read_stored(block)
+        return self.to_arrow(cached[1][overlap(window, cached[0])])
 
     def keep(self) -> None:
         """Read all of it, where it is small, for those who ask for parts of it."""
@@ -238,13 +224,7 @@ class StoredArray:
             self.read_next(tuple(range(min(length, 1)) for length in self.shape), cache_all=True)
 
     def to_arrow(self, stored: NDArray[Any]) -> pa.Array:
-        """Return stored values as they are shown, in C order.
-
-        Raises
-        ------
-        ChunkError
-            Where they can't be decoded.
-        """
+        """Return stored values as they are shown, in C order, or raise a `ChunkError`."""
         try:
             return self.values.to_arrow(stored)
         except (ValueError, TypeError, ArithmeticError) as error:
@@ -257,17 +237,7 @@ class StoredArray:
     def read_cached(self, key: Hashable, window: Window) -> NDArray[Any]:
         """Return the stored values of a window, of chunks that are cached for their neighbours.
 
-        Parameters
-        ----------
-        key
-            What tells the array from any other of this process.
-        window
-            The positions along each axis.
-
-        Raises
-        ------
-        ChunkError
-            Where a chunk can't be read.
+        `key` tells the array from any other of this process.
         """
         indices = list(itertools.product(*self.chunks(window)))
         chunks = CHUNKS.fetch(
@@ -277,52 +247,31 @@ class StoredArray:
             ),
             lambda chunk: chunk.nbytes,
         )
+        extents = [self._chunk_extent(index) for index in indices]
         if len(indices) == 1:
-            return chunks[0][self._overlap(indices[0], window)[1]]
+            return chunks[0][overlap(window, extents[0])]
         stored = np.empty(tuple(map(len, window)), self.decoder.dtype)
-        for index, chunk in zip(indices, chunks, strict=True):
-            inside, of_chunk = self._overlap(index, window)
-            stored[inside] = chunk[of_chunk]
+        for extent, chunk in zip(extents, chunks, strict=True):
+            stored[overlap(extent, window)] = chunk[overlap(window, extent)]
         return stored
 
-    def _overlap(self, index: Index, window: Window) -> tuple[tuple[slice, ...], tuple[slice, ...]]:
-        """Return the overlap of a chunk and a window: in the window, and in the chunk."""
-        inside, of_chunk = [], []
-        for axis, extent in zip(window, self.extent(_single(index)), strict=True):
-            begin, end = max(axis.start, extent.start), min(axis.stop, extent.stop)
-            inside.append(slice(begin - axis.start, end - axis.start))
-            of_chunk.append(slice(begin - extent.start, end - extent.start))
-        return tuple(inside), tuple(of_chunk)
-
     def read_stored(self, window: Window) -> NDArray[Any]:
-        """Return the stored values of a window.
-
-        Raises
-        ------
-        ChunkError
-            Naming the first chunk that can't be read.
-        """
+        """Return the stored values of a window; a `ChunkError` names one that can't be read."""
         return self._with_chunk_errors(self.chunks(window), lambda: self._window(window))
 
     def _window(self, window: Window) -> NDArray[Any]:
         spans = self.chunks(window)
-        if self._is_decoded_at_once and size(spans) == 1 and self.extent(spans) == window:
+        if self.decoder.transform and size(spans) == 1 and self.extent(spans) == window:
             # zarr copies what it decodes into an array, which takes as long as decoding.
             return self._chunks([tuple(span.start for span in spans)])[0]
         pairs = zip(window, self.begin, strict=True)
         selection = tuple(slice(axis.start + at, axis.stop + at) for axis, at in pairs)
         return np.asarray(self.array[selection], dtype=self.decoder.dtype)
 
-    @property
-    def _is_decoded_at_once(self) -> bool:
-        """Whether a chunk is an object that is decoded without zarr."""
-        spec = self.decoder.spec
-        return self.decoder.transform is not None and spec is not None and 0 not in spec.shape
-
     def _chunks(self, indices: Sequence[Index]) -> list[NDArray[Any]]:
         """Return chunks as they are stored, as far as they are shown."""
-        extents = [self.extent(_single(index)) for index in indices]
-        if not self._is_decoded_at_once:
+        extents = [self._chunk_extent(index) for index in indices]
+        if self.decoder.transform is None:
             return [self._window(extent) for extent in extents]
         decoder, decoded = self.decoder, []
         keys = [join(self.store_path.path, self.key(index)) for index in indices]
@@ -347,26 +296,16 @@ class StoredArray:
         except (L2ViewError, MemoryError):
             raise
         except Exception as error:  # codecs raise what they like
-            index = next(self._failing(chunks), tuple(span.start for span in chunks))
+            key = self.key(self._first_failing(chunks))
             raise ChunkError(
-                f"the chunk {self.key(index)} of {self.name} can't be read: {first_line(error)}"
+                f"the chunk {key} of {self.name} can't be read: {first_line(error)}"
             ) from error
 
-    def _failing(self, chunks: Window) -> Iterator[Index]:
-        """Yield the indices of the chunks that can't be read."""
+    def _first_failing(self, chunks: Window) -> Index:
+        """Return the index of the first chunk that can't be read."""
         for index in itertools.product(*chunks):
             try:
-                self._window(self.extent(_single(index)))
+                self._window(self._chunk_extent(index))
             except Exception:
-                yield index
-
-
-def _single(index: Index) -> Window:
-    """Return one chunk as a window of chunks."""
-    return tuple(range(at, at + 1) for at in index)
-
-
-def _contains(block: Window, window: Window) -> bool:
-    """Return whether a block contains a window."""
-    pairs = zip(block, window, strict=True)
-    return all(outer.start <= axis.start and axis.stop <= outer.stop for outer, axis in pairs)
+                return index
+        return tuple(span.start for span in chunks)

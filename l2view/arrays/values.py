@@ -20,18 +20,10 @@ from l2view.stores.hierarchy import JSON
 
 @dataclass(frozen=True)
 class ValueDecoder:
-    """What the stored values of an array become.
+    """What the stored values of an array become: their dtype in NumPy, and type in Arrow.
 
-    Integers stay integers where they are not scaled, whatever is missing among them.
-
-    Attributes
-    ----------
-    dtype
-        NumPy's dtype of the values.
-    type
-        Arrow's type of the values.
-    packing
-        How stored values are decoded, None where they stay as they are.
+    Integers stay integers where they are not scaled, whatever is missing among them. Without a
+    `packing`, values stay as they are stored.
     """
 
     dtype: np.dtype[Any]

@@ -29,18 +29,10 @@ type Axes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class CellColumns:
-    """The columns that the cells of some arrays have in a table.
+    """The columns that the cells of some arrays have in a table of a `schema`.
 
-    Attributes
-    ----------
-    schema
-        All columns of the table; NULL for these arrays are those not named below.
-    labels
-        Those of a whole array, such as the fields of its granule.
-    positions
-        The axis that each column of positions counts along.
-    coordinates
-        Along which axes each coordinate lies.
+    `labels` are those of a whole array, such as the fields of its granule; `positions` tell the
+    axis that each column of positions counts along, `coordinates` the axes of each coordinate.
     """
 
     schema: pa.Schema
@@ -58,16 +50,8 @@ class CellColumns:
     ) -> list[CellColumns]:
         """Columns of several sets of arrays in one table: labels, positions, coordinates, value.
 
-        Parameters
-        ----------
-        labels
-            Those of each array.
-        sets
-            The dimensions and the coordinates of each set.
-        types
-            The types of all coordinates, and of `VALUE` at last.
-        hidden
-            Names that stand for no positions.
+        `types` are those of all coordinates, and of `VALUE` at last; `hidden` are names that stand
+        for no positions.
         """
         reserved = {*labels.names, *types, *hidden}
         positions = [_positions(dimensions, reserved) for dimensions, _ in sets]

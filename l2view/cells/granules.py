@@ -29,19 +29,18 @@ from l2view.cells.columns import (
     shared_axes,
 )
 from l2view.cells.scan import MAX_CELLS, CellTable
-from l2view.errors import L2ViewWarning, MissingGranuleWarning, QueryError, warn
+from l2view.errors import L2ViewWarning, QueryError, warn
 from l2view.geolocation.coordinates import LATITUDE, LONGITUDE, coordinates_of, sort_by_distance
 from l2view.granules.table import ArrayTable, GranuleTable
 from l2view.scan.dataset import TableDataset
 from l2view.stores.hierarchy import JSON, resolve
 from l2view.text import join_names, unknown_name
+from l2view.virtual.join_plan import warn_of_missing
 from l2view.virtual.join_shape import field_names
 from l2view.virtual.tree import Tree
 
 GRANULE = "granule"
 """The column of the granules' names."""
-
-NO_ROWS = np.zeros(0, dtype=np.int64)
 
 
 def cells(
@@ -58,26 +57,12 @@ def cells(
             profiles.append(ProfileVariable.of(table, table.arrays[path], decode))
     if array_paths and not profiles:
         raise QueryError(unknown_name("variable", variable, dict.fromkeys(array_paths)))
-    rows = np.concatenate([NO_ROWS, *(table.rows for table in tables)])
-    missing = np.setdiff1d(np.arange(len(tree.granules)), rows)
-    if len(missing):
-        warn(
-            f"{len(missing):,} of {len(tree.granules):,} granules have no arrays in "
-            f"{tree.description['collection']}, and so no cells: "
-            f"{tree.granules.sample_names(missing.tolist())}",
-            MissingGranuleWarning,
-        )
+    warn_of_missing(tree, tables)
     return TableDataset(CellTable(variable, _sets(tree, variable, profiles), max_cells))
 
 
 def _resolve_variable(variable: str, paths: Sequence[str]) -> str | None:
-    """Return the path of a variable, which is given by its path or its name alone.
-
-    Raises
-    ------
-    QueryError
-        Where several have that name.
-    """
+    """Return the path of a variable, which is given by its path or by its name alone."""
     if not isinstance(variable, str):
         raise QueryError(f"a variable is named by a text, not by {variable!r}")
     if resolve(variable) in paths:
@@ -127,16 +112,9 @@ def _sets(
 
 @dataclass(frozen=True, eq=False)
 class DecodedArrays:
-    """One array of the granules of a profile, and what becomes of its values.
+    """One array of the granules of a profile, and the decoder of each variant.
 
-    Attributes
-    ----------
-    array
-        Their arrays.
-    decoders
-        The decoder of each variant.
-    axes
-        Of a coordinate: along which axes of the values it lies.
+    `axes` are those of the values along which a coordinate lies.
     """
 
     array: ArrayTable
@@ -157,16 +135,9 @@ class DecodedArrays:
 
 @dataclass(frozen=True, eq=False)
 class ProfileVariable:
-    """A variable of the granules of a profile.
+    """The values (`VALUE`) of n granules of a profile, and their coordinates by name.
 
-    Attributes
-    ----------
-    rows
-        The granules, of shape (n,).
-    arrays
-        Their values (`VALUE`), and the coordinates by name.
-    hidden
-        Names of coordinates that some of the granules can't have.
+    `hidden` are the names of coordinates that some of the granules can't have.
     """
 
     rows: NDArray[np.int64]
@@ -175,13 +146,7 @@ class ProfileVariable:
 
     @classmethod
     def of(cls, table: GranuleTable, array: ArrayTable, decode: bool) -> ProfileVariable:
-        """Return an array of a table with its coordinates.
-
-        Raises
-        ------
-        QueryError
-            Where its values can't be decoded.
-        """
+        """Return an array of a table with its coordinates."""
         try:
             decoders = tuple(ValueDecoder.of_document(v, decode=decode) for v in array.variants)
         except ValueError as error:
@@ -247,31 +212,13 @@ def _coordinates(table: GranuleTable, array: ArrayTable) -> Iterator[tuple[str, 
                 yield _name(coordinate.path), coordinate
 
 
-def _column_dtype(dtypes: Sequence[np.dtype[Any]]) -> np.dtype[Any] | None:
-    """Return the dtype that holds all values, None where they are columns of one type.
-
-    Raises
-    ------
-    ValueError
-        Where there is none.
-    """
-    native = set(map(in_native_order, dtypes))
-    if len(native) == 1 or all(dtype.kind in TEXT_KINDS - {"S"} for dtype in native):
-        return None
-    return common_dtype(sorted(native, key=str))
-
-
 def _common_types(
     variable: str, profiles: Sequence[ProfileVariable]
 ) -> tuple[dict[str, np.dtype[Any] | None], dict[str, pa.DataType]]:
     """Return the common dtypes and types of coordinates, and of the values at last.
 
-    Coordinates without any are left out, with a warning; a dtype is None where nothing is cast.
-
-    Raises
-    ------
-    QueryError
-        Where the values have none.
+    Coordinates without any are left out, with a warning; values without one are a `QueryError`. A
+    dtype is None where nothing is cast.
     """
     decoders: dict[str, list[ValueDecoder]] = {}
     for profile in profiles:
@@ -281,8 +228,10 @@ def _common_types(
     types: dict[str, pa.DataType] = {}
     dropped = []
     for name, members in decoders.items():
+        native = {in_native_order(decoder.dtype) for decoder in members}
+        is_one = len(native) == 1 or all(dtype.kind in TEXT_KINDS - {"S"} for dtype in native)
         try:
-            dtype = _column_dtype([decoder.dtype for decoder in members])
+            dtype = None if is_one else common_dtype(sorted(native, key=str))
         except ValueError as error:
             if name == VALUE:
                 raise QueryError(
@@ -312,34 +261,24 @@ class GranuleArrays:
     profiles: tuple[ProfileVariable, ...]
 
     @cached_property
-    def _order(self) -> NDArray[np.int64]:
-        """The arrays in the order of the granules."""
-        return np.argsort(self._rows, kind="stable")
-
-    @cached_property
-    def _rows(self) -> NDArray[np.int64]:
-        return np.concatenate([NO_ROWS, *(profile.rows for profile in self.profiles)])
-
-    @cached_property
     def _members(self) -> NDArray[np.int64]:
-        """The profile of each array, and its number in it, of shape (n, 2)."""
-        members = [
-            np.stack([np.full(len(profile.rows), number), np.arange(len(profile.rows))], axis=1)
-            for number, profile in enumerate(self.profiles)
-        ]
-        return np.concatenate([np.zeros((0, 2), dtype=np.int64), *members])[self._order]
+        """The granule of each array, its profile, its number in it, and its shape; by granule."""
+        members = []
+        for number, profile in enumerate(self.profiles):
+            array, rows = profile.arrays[VALUE].array, profile.rows
+            numbers = [rows, np.full_like(rows, number), np.arange(len(rows))]
+            members.append(np.hstack([np.stack(numbers, axis=1), array.ends - array.begins]))
+        table = np.concatenate(members or [np.zeros((0, 3), dtype=np.int64)])
+        return table[np.argsort(table[:, 0], kind="stable")]
 
-    @cached_property
+    @property
     def shapes(self) -> NDArray[np.int64]:
         """The shapes of what is shown, of shape (n, rank)."""
-        arrays = [profile.arrays[VALUE].array for profile in self.profiles]
-        lengths = [array.ends - array.begins for array in arrays]
-        rank = arrays[0].rank if arrays else 0
-        return np.concatenate([np.zeros((0, rank), dtype=np.int64), *lengths])[self._order]
+        return self._members[:, 3:]
 
     def labels(self, names: Sequence[str]) -> pa.Table:
         """Return some of the granules' names and fields, one row an array."""
-        granules, rows = self.tree.granules, pa.array(self._rows[self._order])
+        granules, rows = self.tree.granules, pa.array(self._members[:, 0])
         if not names:
             return pa.table({"_": pa.nulls(len(rows))}).select([])
         labels = [name for name in self.columns.labels if name != GRANULE]
@@ -354,9 +293,8 @@ class GranuleArrays:
 
     def open(self, index: int, name: str) -> StoredArray:
         """Return the values or a coordinate of one granule."""
-        number, member = self._members[index].tolist()
-        profile = self.profiles[number]
-        arrays, row = profile.arrays[name], int(profile.rows[member])
+        row, number, member, *_ = self._members[index].tolist()
+        arrays = self.profiles[number].arrays[name]
         return self.tree.reader.stored_array(row, arrays.array, member, arrays.decoders)
 
     def __getstate__(self) -> JSON:

@@ -2,8 +2,8 @@
 
 A filter is asked again and again, each time with more columns known: of whole arrays by their
 labels, of the chunks along each axis by positions and coordinates, of the cells of a few chunks by
-the same, of cells with the columns that the filter reads, such as the latitudes of a swath. Only
-what may still pass is fetched, a few chunks ahead of who reads.
+the same, of cells with the columns that the filter reads. Only what may still pass is fetched, a
+few chunks ahead of who reads.
 """
 
 from __future__ import annotations
@@ -55,13 +55,7 @@ def _pool(process: int) -> ThreadPoolExecutor:
 
 
 def require_free_loop() -> None:
-    """Raise where zarr's event loop is what asks: it would wait for threads that wait for it.
-
-    Raises
-    ------
-    QueryError
-        Saying how to ask instead.
-    """
+    """Raise where zarr's event loop is what asks: it would wait for threads that wait for it."""
     try:
         running = asyncio.get_running_loop()
     except RuntimeError:
@@ -74,16 +68,10 @@ def require_free_loop() -> None:
 
 
 def _results[Result](tasks: Generator[tuple[int, Future[Result]]], room: int) -> Generator[Result]:
-    """Yield the results of tasks in their order, some begun before they are asked for.
+    """Yield the results of tasks, each with the cells that it reads, `room` of them ahead.
 
-    The second is begun when the first is done with: a consumer of few rows has got them by then.
-
-    Parameters
-    ----------
-    tasks
-        How many cells each reads, and the task; it begins when it is taken.
-    room
-        The most cells that are read before they are asked for.
+    A task begins when it is taken. The second is when the first is done with: a consumer of few
+    rows has got them by then.
     """
     queue: deque[tuple[int, Future[Result]]] = deque()
     waiting, most_cells, most_tasks = 0, 0, 0
@@ -114,17 +102,7 @@ type ArrayNumbers = tuple[ArraySet, NDArray[np.int64]]
 
 @dataclass(frozen=True)
 class CellTable:
-    """The cells of arrays as a table.
-
-    Attributes
-    ----------
-    name
-        What messages call the arrays.
-    arrays
-        Sets of arrays that have the same columns.
-    max_cells
-        The most cells that are scanned.
-    """
+    """The cells of sets of arrays that have the same columns; messages call them `name`."""
 
     name: str
     arrays: tuple[ArraySet, ...]
@@ -147,14 +125,16 @@ class CellTable:
     ) -> list[Partition]:
         """Return the partitions in which a condition may hold (see `l2view.scan.dataset.Table`).
 
-        Raises
-        ------
-        QueryError
-            Where there are more than `max_cells` cells, and nothing says which are wanted.
+        A `QueryError` says that there are more than `max_cells` cells, and nothing says which.
         """
         numbers = [(arrays, _prune(arrays, condition)) for arrays in self.arrays]
         total = sum(_total(arrays.shapes[selected]) for arrays, selected in numbers)
-        if total > self.max_cells and not early and not self._is_narrowed(condition):
+        is_narrowed = condition is not None and any(
+            condition.looks_at(arrays.columns.along(axis))
+            for arrays in self.arrays
+            for axis in range(arrays.shapes.shape[1])
+        )
+        if total > self.max_cells and not early and not is_narrowed:
             raise self.too_many(f"{total:,}")
         scan = ScanState(self, early)
         if early or not several or total <= MAX_WINDOW:
@@ -169,14 +149,6 @@ class CellTable:
             CellsPartition(scan, [(a, share[at]) for a, share in shares], ahead=ahead).batches
             for at in range(WORKERS)
         ]
-
-    def _is_narrowed(self, condition: Condition | None) -> bool:
-        """Return whether a condition can exclude chunks."""
-        return condition is not None and any(
-            condition.looks_at(arrays.columns.along(axis))
-            for arrays in self.arrays
-            for axis in range(arrays.shapes.shape[1])
-        )
 
     def too_many(self, total: str) -> QueryError:
         """Return the error of scanning more than `max_cells` cells."""
@@ -213,14 +185,7 @@ def _total(shapes: NDArray[np.int64]) -> int:
 class ScanState:
     """What the partitions of one scan share.
 
-    Attributes
-    ----------
-    table
-        The table.
-    early
-        Whether the consumer may stop early; one window more than is allowed may then be read.
-    scanned
-        How many cells were scanned.
+    Where the consumer may stop `early`, one window more than is allowed may be read.
     """
 
     table: CellTable
@@ -230,13 +195,7 @@ class ScanState:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def add(self, cells: int) -> None:
-        """Count cells that are scanned.
-
-        Raises
-        ------
-        QueryError
-            Where they are too many.
-        """
+        """Count cells that are scanned; a `QueryError` where they are too many."""
         with self._lock:
             self.scanned += cells
         if self.scanned > self.table.max_cells + (MAX_WINDOW if self.early else 0):
@@ -254,18 +213,9 @@ class ScanState:
 
 @dataclass(frozen=True)
 class CellsPartition:
-    """The cells of some arrays, or every so many-th window of them.
+    """The cells of some arrays: of their window at `offset`, and every `step`-th after it.
 
-    Attributes
-    ----------
-    scan
-        What it shares with other partitions.
-    arrays
-        The arrays.
-    offset, step
-        Which of their windows: that at `offset`, and every `step`-th after it.
-    ahead
-        The most cells that are read before they are asked for.
+    `ahead` is the most cells that are read before they are asked for.
     """
 
     scan: ScanState

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from l2view.arrays.grid import Edges, Window, size, slabs
+from l2view.arrays.grid import Edges, Window, overlap, size, slabs
 from l2view.arrays.stored import StoredArray
 from l2view.cells.columns import VALUE, ArraySet, CellColumns
 from l2view.meta.zones import prune, runs_of
@@ -34,14 +34,9 @@ type ReadWindow = tuple[CellWindow, Mapping[str, Column]]
 
 @dataclass(frozen=True, eq=False)
 class LabelledArray:
-    """One array of a set, with the columns that all of its cells share.
+    """One array of a set, by its number, with the columns that all of its cells share.
 
-    Attributes
-    ----------
-    arrays, index
-        The set, and its number there.
-    labels
-        Its labels; NULL for those of other sets alone.
+    `labels` of other sets alone are NULL.
     """
 
     arrays: ArraySet
@@ -101,10 +96,7 @@ class LabelledArray:
         if condition is None or not condition.looks_at(self.columns.along(axis)):
             return np.ones(len(edges) - 1, dtype=bool)
         alive = np.zeros(len(edges) - 1, dtype=bool)
-        spans = list(self._spans(axis, int(edges[-1]), condition))
-        if len(spans) > 1:  # Arrow then tells by the positions which of them are worth a look
-            spans = [spans[number] for number in sorted(self._prune_spans(axis, spans, condition))]
-        for span in spans:
+        for span in self._spans(axis, int(edges[-1]), condition):
             mask = self.axis_mask(axis, span, condition)
             if mask is None:
                 return np.ones_like(alive)
@@ -112,24 +104,24 @@ class LabelledArray:
             alive[np.searchsorted(edges, hits, side="right") - 1] = True
         return alive
 
-    def _spans(self, axis: int, length: int, condition: Condition) -> Iterator[range]:
-        """Yield positions along an axis that are looked at together, by the coordinate's chunks."""
+    def _spans(self, axis: int, length: int, condition: Condition) -> list[range]:
+        """Return positions along an axis to look at together, by the coordinate's chunks."""
         step = MAX_WINDOW
         for name in sorted(self.columns.along(axis) & condition.columns):
             if name in self.columns.coordinates:
                 chunk = int(np.diff(self.stored(name).edges[0]).max(initial=1))
                 step = max(MAX_WINDOW // chunk, 1) * chunk if chunk < MAX_WINDOW else MAX_WINDOW
-        for at in range(0, length, step):
-            yield range(at, min(at + step, length))
-
-    def _prune_spans(self, axis: int, spans: Sequence[range], condition: Condition) -> set[int]:
-        """Return the numbers of the spans of positions in which a condition may hold."""
+        spans = [range(at, min(at + step, length)) for at in range(0, length, step)]
+        if len(spans) < 2:
+            return spans
+        # Arrow tells by the positions which of them are worth a look.
         names = [name for name, along in self.columns.positions.items() if along == axis]
         guarantees = {}
         for number, span in enumerate(spans):
             bounds = [(pc.field(n) >= span.start) & (pc.field(n) < span.stop) for n in names]
             guarantees[number] = reduce(lambda a, b: a & b, bounds)
-        return prune(condition.expression, runs_of(self.columns.schema, guarantees))
+        possible = prune(condition.expression, runs_of(self.columns.schema, guarantees))
+        return [spans[number] for number in sorted(possible)]
 
     def windows(self, chunks: Window, condition: Condition | None) -> Iterator[CellWindow]:
         """Yield the windows of chunks, which are read together, in which a condition may hold."""
@@ -155,23 +147,16 @@ class LabelledArray:
                 yield window
         else:
             mask = np.concatenate(list(window.joint_masks(condition)))
-            yield from (subset for subset, _ in window.split_by_chunk(mask, exact=False))
+            yield from window.split_by_chunk(mask, exact=False)
 
 
 @dataclass(frozen=True, eq=False)
 class CellWindow:
-    """A window of an array.
+    """A window of an array: the positions along each axis, and what is known of its cells.
 
-    Attributes
-    ----------
-    array, window
-        The array, and the positions along each of its axes.
-    axis_masks
-        Where along each axis a cell may pass, None for everywhere; empty where nothing was asked.
-    cell_mask
-        Which cells may pass, in C order; None where that isn't known.
-    exact
-        Whether `cell_mask` is all that was asked.
+    `axis_masks` tell where along each axis a cell may pass, None for everywhere, and are empty
+    where nothing was asked. `cell_mask` tells it of each cell, in C order, where that is known; it
+    is `exact` where it is all that was asked.
     """
 
     array: LabelledArray
@@ -212,8 +197,8 @@ class CellWindow:
             return [(self, values | self._read(deferred))]
         masks = [self._slab_mask(condition, condition.columns, s, values) for s in self._slabs()]
         return [
-            (window, self._crop(tested & requested, values, inside) | window._read(deferred))
-            for window, inside in self.split_by_chunk(np.concatenate(masks), exact=True)
+            (window, self._crop(tested & requested, values, window) | window._read(deferred))
+            for window in self.split_by_chunk(np.concatenate(masks), exact=True)
         ]
 
     def _slabs(self) -> Iterator[Window]:
@@ -221,17 +206,18 @@ class CellWindow:
         return slabs(self.shape, self.array.max_rows)
 
     def _crop(
-        self, names: Iterable[str], columns: Mapping[str, Column], inside: Window | None
+        self, names: Iterable[str], columns: Mapping[str, Column], inner: CellWindow
     ) -> dict[str, Column]:
-        """Return columns of a part of the window, None for all of it."""
-        if inside is None:
-            return {name: columns[name] for name in names}
-        cropped: dict[str, Column] = {}
-        for name in names:
+        """Return columns of a window within this one."""
+        cropped = {name: columns[name] for name in names}
+        if inner.shape == self.shape:
+            return cropped
+        inside = overlap(inner.window, self.window)
+        for name, column in cropped.items():
             axes = self._axes(name)
-            numbers = np.arange(len(columns[name])).reshape([self.shape[axis] for axis in axes])
-            selection = tuple(slice(inside[axis].start, inside[axis].stop) for axis in axes)
-            cropped[name] = columns[name].take(pa.array(numbers[selection].reshape(-1)))
+            numbers = np.arange(len(column)).reshape([self.shape[axis] for axis in axes])
+            selected = numbers[tuple(inside[axis] for axis in axes)]
+            cropped[name] = column.take(pa.array(selected.reshape(-1)))
         return cropped
 
     def _axes(self, name: str) -> tuple[int, ...]:
@@ -275,13 +261,10 @@ class CellWindow:
         )
         return mask
 
-    def split_by_chunk(
-        self, mask: Mask, *, exact: bool
-    ) -> Iterator[tuple[CellWindow, Window | None]]:
-        """Yield the window, or the parts of it in the chunks of which a cell may pass.
+    def split_by_chunk(self, mask: Mask, *, exact: bool) -> Iterator[CellWindow]:
+        """Yield the window, or windows in it of the chunks of which a cell may pass.
 
-        With each comes where in this window it lies, None where it is the same. For `exact`, see
-        `CellWindow`.
+        For `exact`, see `CellWindow`.
         """
         values = self.array.values
         spans = zip(self.window, values.edges, values.chunks(self.window), strict=True)
@@ -294,16 +277,15 @@ class CellWindow:
         for axis, cuts in enumerate(starts):
             alive = np.logical_or.reduceat(alive, cuts, axis=axis)
         if alive.all():
-            yield CellWindow(self.array, self.window, cell_mask=mask.ravel(), exact=exact), None
+            yield CellWindow(self.array, self.window, cell_mask=mask.ravel(), exact=exact)
             return
         stops = [np.append(cuts[1:], n) for cuts, n in zip(starts, self.shape, strict=True)]
         for index in np.argwhere(alive).tolist():
             bounds = zip(starts, stops, index, strict=True)
-            inside = tuple(range(int(a[at]), int(b[at])) for a, b, at in bounds)
-            selection = tuple(slice(axis.start, axis.stop) for axis in inside)
+            selection = tuple(slice(int(a[at]), int(b[at])) for a, b, at in bounds)
             window = tuple(axis[span] for axis, span in zip(self.window, selection, strict=True))
             cells = mask[selection].reshape(-1)
-            yield CellWindow(self.array, window, cell_mask=cells, exact=exact), inside
+            yield CellWindow(self.array, window, cell_mask=cells, exact=exact)
 
     def _rows(self, slab: Window) -> SlabRows:
         """Return the cells of a slab that may pass."""

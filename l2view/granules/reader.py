@@ -174,7 +174,6 @@ class GranuleReader:
             store_path=store_path,
             open=open,
             decoder=self._decoders[key][1],
-            length=tuple(array.shapes[member].tolist()),
             values=values[variant],
             begin=tuple(begin.tolist()),
             shape=tuple((array.ends[member] - begin).tolist()),

@@ -18,11 +18,10 @@ import zarr
 from datafusion import Expr
 from zarr.core.sync import sync
 
-from l2view.cells.chunks import StoredChunks
 from l2view.cells.granules import cells
-from l2view.cells.nodes import Nodes, nodes
 from l2view.cells.one_array import zarr_cells
 from l2view.cells.scan import MAX_CELLS, require_free_loop
+from l2view.cells.store import StoreTable, nodes
 from l2view.errors import L2ViewError, QueryError, StoreError, UnsupportedArrayError
 from l2view.scan.dataset import TableDataset
 from l2view.search.engine import Session
@@ -134,9 +133,9 @@ class TableFunctions:
             else:
                 positionals.append(value)
         functions: Mapping[str, Callable[..., TableDataset]] = {
-            "zarr_groups": partial(self._store_table, partial(Nodes, kind="group")),
-            "zarr_arrays": partial(self._store_table, partial(Nodes, kind="array")),
-            "zarr_chunks": partial(self._store_table, StoredChunks),
+            "zarr_groups": partial(self._store_table, "group"),
+            "zarr_arrays": partial(self._store_table, "array"),
+            "zarr_chunks": partial(self._store_table, "chunk"),
             "zarr_cells": self._array_cells,
             "zarr": self._arrays_or_cells,
             "cells": partial(self._search_cells, params),
@@ -144,10 +143,8 @@ class TableFunctions:
         call = partial(functions[name], name, *positionals, **named)
         return _readers(os.getpid()).submit(call).result()
 
-    def _store_table(
-        self, make: Callable[[Source], Nodes | StoredChunks], name: str, *store: str
-    ) -> TableDataset:
-        return TableDataset(make(self._source(name, store)))
+    def _store_table(self, kind: str, name: str, *store: str) -> TableDataset:
+        return TableDataset(StoreTable(self._source(name, store), kind))
 
     def _array_cells(
         self, name: str, *paths: str, decode: Any = False, max_cells: Any = None
@@ -172,7 +169,7 @@ class TableFunctions:
             return self._array_cells(name, *paths, **options)
         if options:
             raise QueryError(f"zarr() takes {join_names(options)} with the path of an array only")
-        return TableDataset(Nodes(self._source(name, paths), "array"))
+        return TableDataset(StoreTable(self._source(name, paths), "array"))
 
     def _search_cells(
         self, params: Mapping[str, Any], name: str, *variable: Any, **query: Any

@@ -187,10 +187,7 @@ class ComposedStore(Store):
         source = await self._resolve(key)
         if isinstance(source, str):
             return await self.source.getsize(source)
-        buffer = await self.get(key, default_buffer_prototype())
-        if buffer is None:
-            raise FileNotFoundError(key)
-        return len(buffer)
+        return await super().getsize(key)
 
     @property
     def supports_listing(self) -> bool:
@@ -219,35 +216,19 @@ class ComposedStore(Store):
         """Always True: zarr then asks for a deletion, which is refused by name."""
         return True
 
-    def _check_writable(self) -> None:
-        self._refuse()
-
-    def _refuse(self) -> NoReturn:
+    def _check_writable(self) -> NoReturn:
         raise ReadOnlyViewError(f"{self} is read-only")
 
-    async def set(self, key: str, value: Buffer) -> None:
+    async def delete(self, *arguments: Any, **named: Any) -> NoReturn:
         """Refuse."""
-        self._refuse()
+        self._check_writable()
 
-    async def delete(self, key: str) -> None:
+    def delete_sync(self, *arguments: Any, **named: Any) -> NoReturn:
         """Refuse."""
-        self._refuse()
+        self._check_writable()
 
-    async def delete_dir(self, prefix: str) -> None:
-        """Refuse."""
-        self._refuse()
-
-    async def clear(self) -> None:
-        """Refuse."""
-        self._refuse()
-
-    def set_sync(self, key: str, value: Buffer) -> None:
-        """Refuse."""
-        self._refuse()
-
-    def delete_sync(self, key: str) -> None:
-        """Refuse."""
-        self._refuse()
+    set = delete_dir = clear = delete
+    set_sync = delete_sync
 
 
 def is_metadata(key: str) -> bool:
@@ -268,15 +249,7 @@ def _slice(buffer: Buffer, byte_range: ByteRequest | None) -> Buffer:
 
 
 def raise_chunk_error(error: Exception, key: str) -> NoReturn:
-    """Raise `error` again, naming the chunk and what to do.
-
-    Raises
-    ------
-    AuthorizationError
-        Where the chunk lies in a container that wasn't authorised.
-    ChunkError
-        Where the object that holds it is gone, has changed, or can't be read.
-    """
+    """Raise `error` again; one of Icechunk or obstore names the chunk and what to do."""
     if not isinstance(error, icechunk.IcechunkError | obstore.exceptions.BaseError):
         raise error
     reason = strip_credentials(re.split(r"\n\n(?:context|Debug source):", str(error))[0].strip())

@@ -14,6 +14,10 @@ import icechunk
 from l2view.errors import AuthorizationError, IngestError, StoreError
 from l2view.text import strip_credentials
 
+S3, GCS, HTTP = frozenset({"s3", "s3a"}), frozenset({"gs", "gcs"}), frozenset({"http", "https"})
+AZURE = frozenset({"az", "azure", "abfs", "abfss"})
+"""The schemes of URLs by who serves them."""
+
 
 def flag(name: str) -> bool:
     """Return whether a variable of the environment is set to true."""
@@ -34,41 +38,32 @@ def icechunk_storage(url: str) -> icechunk.Storage | None:
     """Return Icechunk's storage for `url`, None for a scheme that it doesn't know."""
     split = urlsplit(url)
     prefix = split.path.strip("/")
-
-    def access(is_anonymous: bool) -> dict[str, Any]:
-        return {"anonymous": is_anonymous or None, "from_env": None if is_anonymous else True}
-
-    match split.scheme:
-        case "s3" | "s3a":
-            settings = _s3_settings() | access(flag("AWS_SKIP_SIGNATURE"))
-            return icechunk.s3_storage(bucket=split.netloc, prefix=prefix, **settings)
-        case "gs" | "gcs":
-            settings = access(flag("GOOGLE_SKIP_SIGNATURE"))
-            return icechunk.gcs_storage(bucket=split.netloc, prefix=prefix, **settings)
-        case "az" | "azure" | "abfs" | "abfss":
-            account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
-            if account is None:
-                raise StoreError(f"set AZURE_STORAGE_ACCOUNT_NAME to open {strip_credentials(url)}")
-            return icechunk.azure_storage(
-                account=account, container=split.netloc, prefix=prefix, from_env=True
-            )
-        case "http" | "https":
-            return icechunk.http_storage(url)
-    return None
+    if split.scheme in S3 | GCS:
+        variable = "AWS_SKIP_SIGNATURE" if split.scheme in S3 else "GOOGLE_SKIP_SIGNATURE"
+        access: Any = {"anonymous": True} if flag(variable) else {"from_env": True}
+        if split.scheme in GCS:
+            return icechunk.gcs_storage(bucket=split.netloc, prefix=prefix, **access)
+        settings = _s3_settings() | access
+        return icechunk.s3_storage(bucket=split.netloc, prefix=prefix, **settings)
+    if split.scheme in AZURE:
+        account = os.environ.get("AZURE_STORAGE_ACCOUNT_NAME")
+        if account is None:
+            raise StoreError(f"set AZURE_STORAGE_ACCOUNT_NAME to open {strip_credentials(url)}")
+        return icechunk.azure_storage(
+            account=account, container=split.netloc, prefix=prefix, from_env=True
+        )
+    return icechunk.http_storage(url) if split.scheme in HTTP else None
 
 
 def container_store(prefix: str) -> Any:
     """Return the store of a virtual chunk container; an `IngestError` for another scheme."""
     split = urlsplit(prefix)
-    match split.scheme:
-        case "file":
-            return icechunk.local_filesystem_store(split.path)
-        case "s3" | "s3a":
-            return icechunk.s3_store(**_s3_settings(), anonymous=flag("AWS_SKIP_SIGNATURE"))
-        case "gs" | "gcs":
-            return icechunk.gcs_store()
-        case "http" | "https":
-            return icechunk.http_store()
+    if split.scheme == "file":
+        return icechunk.local_filesystem_store(split.path)
+    if split.scheme in S3:
+        return icechunk.s3_store(**_s3_settings(), anonymous=flag("AWS_SKIP_SIGNATURE"))
+    if split.scheme in GCS | HTTP:
+        return icechunk.gcs_store() if split.scheme in GCS else icechunk.http_store()
     raise IngestError(f"Icechunk can't refer to files at {prefix}")
 
 
@@ -82,14 +77,14 @@ def container_credentials(prefix: str, credentials: Any) -> Any:
         return credentials
     if scheme == "file":
         return icechunk.credentials.LocalFileSystemAccess
-    if scheme in ("http", "https"):
+    if scheme in HTTP:
         return icechunk.credentials.HttpAccess
-    make: Any = {
+    makers: dict[str, Any] = {
         "s3": icechunk.s3_credentials,
-        "gs": icechunk.gcs_credentials,
-        "gcs": icechunk.gcs_credentials,
+        **dict.fromkeys(GCS, icechunk.gcs_credentials),
         "az": icechunk.azure_credentials,
-    }.get(scheme)
-    if make is None:
+    }
+    if scheme not in makers:
         raise AuthorizationError(f"authorize= needs credentials of icechunk's for {prefix}")
-    return make(from_env=True) if credentials == "env" else make(anonymous=True)
+    access: Any = {"from_env": True} if credentials == "env" else {"anonymous": True}
+    return makers[scheme](**access)

@@ -1,10 +1,6 @@
-"""The groups and arrays of a Zarr store, as Zarr v3 documents.
+"""The groups and arrays of a Zarr store, of v2 or v3, consolidated or not, as Zarr v3 documents.
 
-One reader for Zarr v2 and v3, consolidated or not, so that nothing above this module
-asks which of them a store is. Documents are plain JSON: a view passes most of them on,
-and composing them as zarr's classes would cost more than reading them.
-
-Not good for chunks: those go from the source store to the reader untouched.
+Documents are plain JSON: composing them as zarr's classes would cost more than reading them.
 """
 
 from __future__ import annotations
@@ -14,8 +10,9 @@ import contextlib
 import json
 import threading
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Hashable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, Literal, TypeGuard
 
 import icechunk
@@ -109,66 +106,90 @@ def group_document(attributes: JSON) -> JSON:
 class Node:
     """A group or array, by its path below the root.
 
-    Attributes
-    ----------
-    document
-        Its Zarr v3 document; None of an array without a v3 form.
-    zarr_format
-        The format in which it is stored.
-    key
-        The key of its metadata below the root; in consolidated metadata, ``#`` and its place there
-        follow.
-    zarray, zattrs
-        Its metadata in Zarr v2, empty where there is none.
+    What is `stored` is its ``zarr.json``; in Zarr v2 its ``.zarray``, None of a group.
     """
 
     path: str
-    document: JSON | None
     zarr_format: Literal[2, 3]
-    key: str
-    zarray: JSON = field(default_factory=dict)
+    stored: JSON | None
     zattrs: JSON = field(default_factory=dict)
+    is_consolidated: bool = False
+
+    @property
+    def zarray(self) -> JSON:
+        """Its ``.zarray``, empty where there is none."""
+        return (self.stored or {}) if self.zarr_format == 2 else {}
 
     @property
     def is_array(self) -> bool:
         """Whether it is an array."""
-        return self.document is None or self.document["node_type"] == "array"
+        if self.stored is None or self.zarr_format == 2:
+            return self.stored is not None
+        return bool(self.stored["node_type"] == "array")
+
+    @property
+    def key(self) -> str:
+        """The key of its metadata below the root.
+
+        In consolidated metadata, ``#`` and its place there follow.
+        """
+        if self.zarr_format == 3 and self.is_consolidated:
+            return f"zarr.json#{self.path}"
+        v2_name = ".zgroup" if self.stored is None else ".zarray"
+        key = join(self.path, "zarr.json" if self.zarr_format == 3 else v2_name)
+        return f".zmetadata#{key}" if self.is_consolidated else key
+
+    def to_v3(self, *, masked: bool = True) -> JSON:
+        """Return its Zarr v3 document (for `masked`, see `zarr_v2.array_document`).
+
+        An `UnsupportedArrayError` says that there is none of an array of Zarr v2.
+        """
+        if self.stored is None:
+            return group_document(self.zattrs)
+        if self.zarr_format == 3:
+            return self.stored
+        masked = masked or zarr_v2.says_null(self.stored, self.zattrs)
+        return zarr_v2.array_document(self.stored, self.zattrs, masked=masked)
+
+    @cached_property
+    def document(self) -> JSON | None:
+        """Its Zarr v3 document; None of an array without one."""
+        try:
+            return self.to_v3()
+        except UnsupportedArrayError:
+            return None
 
 
 class Hierarchy:
-    """The nodes of a Zarr store below the group at the path `root`."""
+    """The nodes of a Zarr store below the group at the path `root`.
+
+    `zarr_format` is that of the node that was read last.
+    """
 
     def __init__(self, store: Store, root: str = "") -> None:
         self.store = store
         self.root = root
+        self.zarr_format: Literal[2, 3] = 3
         self._cache: RecentCache[str, JSON] = RecentCache(CACHED_DOCUMENTS)
-        self._consolidated: Mapping[str, JSON] | None = None
-        self._format: Literal[2, 3] = 3
+        self._consolidated: Mapping[str, Node] | None = None
 
     def __getstate__(self) -> JSON:
         return {"store": self.store, "root": self.root}
 
     def __setstate__(self, state: JSON) -> None:
-        self.__init__(state["store"], state["root"])  # type: ignore[misc]
-
-    @property
-    def zarr_format(self) -> Literal[2, 3]:
-        """The format of the node that was read last."""
-        return self._format
+        self.__init__(**state)  # type: ignore[misc]
 
     def key(self, path: str) -> str:
         """Return the store's key for `path`."""
         return join(self.root, path)
 
-    async def read(self, path: str, *, masked: bool = False) -> JSON | None:
+    async def read(self, path: str) -> JSON | None:
         """Read the document of the node at `path` from the store itself.
 
-        Consolidated metadata is left aside, which may be older than what it describes. For
-        `masked`, see `zarr_v2.array_document`.
+        Consolidated metadata is left aside, which may be older than what it describes.
         """
-        if self._format == 3:
-            return await self._read_v3(path) or await self._read_v2(path, masked)
-        return await self._read_v2(path, masked) or await self._read_v3(path)
+        node = await self._read_node(path)
+        return None if node is None else node.to_v3(masked=False)
 
     async def walk(self, path: str = "") -> AsyncIterator[Node]:
         """Yield the nodes at and below `path`."""
@@ -188,17 +209,7 @@ class Hierarchy:
     async def _node(self, path: str) -> Node | None:
         """Return the node at `path`, None where there is none."""
         consolidated = await self.consolidated_metadata()
-        if path in consolidated:
-            if isinstance(consolidated, _ConsolidatedV2):
-                return _v2_node(path, *consolidated.raw_metadata(path), consolidated=True)
-            return Node(path, consolidated[path], 3, f"zarr.json#{path}")
-        if self._format == 3 and (document := await self._read_v3(path)):
-            return Node(path, document, 3, join(path, "zarr.json"))
-        zarray, zgroup, zattrs = await self._stored_v2(path)
-        if zarray is not None or zgroup is not None:
-            return _v2_node(path, zarray, zattrs)
-        document = await self._read_v3(path) if self._format == 2 else None
-        return None if document is None else Node(path, document, 3, join(path, "zarr.json"))
+        return consolidated.get(path) or await self._read_node(path)
 
     async def document(self, path: str) -> JSON | None:
         """Return the v3 document of the node at `path`, or None where there is none.
@@ -206,11 +217,9 @@ class Hierarchy:
         An `UnsupportedArrayError` says that a Zarr v2 array has no v3 form.
         """
         document = self._cache.get(path)
-        if document is None:
-            consolidated = await self.consolidated_metadata()
-            document = consolidated.get(path) or await self.read(path, masked=True)
-            if document is not None:  # what isn't there yet may be there later
-                self._cache.put(path, document)
+        if document is None and (node := await self._node(path)) is not None:
+            document = node.to_v3()
+            self._cache.put(path, document)  # what isn't there yet may be there later
         return document
 
     async def prefetch(self, paths: Sequence[str]) -> None:
@@ -224,11 +233,11 @@ class Hierarchy:
             for path in dict.fromkeys(paths)
             if path not in self._cache and path not in consolidated
         ]
-        if self._format == 3:
+        if self.zarr_format == 3:
             keys = [self.key(join(path, "zarr.json")) for path in unread]
             for path, buffer in zip(unread, await _read_many(self.store, keys), strict=True):
                 if buffer is not None:
-                    self._cache.put(path, _v3_document(buffer))
+                    self._cache.put(path, _without_consolidated(json.loads(buffer.to_bytes())))
             return
         results = await asyncio.gather(*map(self.document, unread), return_exceptions=True)
         for error in results:  # an array without a v3 form says so when it is asked for
@@ -252,8 +261,8 @@ class Hierarchy:
         names = {name.rstrip("/") async for name in self.store.list_dir(self.key(path))}
         return sorted(names - METADATA_KEYS)
 
-    async def consolidated_metadata(self) -> Mapping[str, JSON]:
-        """Return the consolidated metadata by path, empty where there is none."""
+    async def consolidated_metadata(self) -> Mapping[str, Node]:
+        """Return the nodes of consolidated metadata by path, none where there is none."""
         if self._consolidated is None:
             supported = self.store.supports_consolidated_metadata
             self._consolidated = await self._read_consolidated() if supported else {}
@@ -263,39 +272,44 @@ class Hierarchy:
         buffer = await self.store.get(join(self.root, path, name), default_buffer_prototype())
         return None if buffer is None else json.loads(buffer.to_bytes())
 
-    async def _read_v3(self, path: str) -> JSON | None:
-        key = join(self.root, path, "zarr.json")
-        buffer = await self.store.get(key, default_buffer_prototype())
-        if buffer is None:
-            return None
-        self._format = 3
-        return _v3_document(buffer)
+    async def _read_node(self, path: str) -> Node | None:
+        """Return the node that the store has at `path`, None where there is none."""
+        readers = (self._read_v3, self._read_v2)
+        for read in readers if self.zarr_format == 3 else reversed(readers):
+            if (node := await read(path)) is not None:
+                self.zarr_format = node.zarr_format
+                return node
+        return None
 
-    async def _read_v2(self, path: str, masked: bool) -> JSON | None:
-        zarray, zgroup, zattrs = await self._stored_v2(path)
-        if zarray is None and zgroup is None:
-            return None
-        return _v2_document(zarray, zattrs, masked)
+    async def _read_v3(self, path: str) -> Node | None:
+        document = await self._get(path, "zarr.json")
+        return None if document is None else Node(path, 3, _without_consolidated(document))
 
-    async def _stored_v2(self, path: str) -> tuple[JSON | None, JSON | None, JSON | None]:
-        """Return what Zarr v2 has of the node at `path`."""
+    async def _read_v2(self, path: str) -> Node | None:
         zarray, zgroup, zattrs = await asyncio.gather(
-            self._get(path, ".zarray"), self._get(path, ".zgroup"), self._get(path, ".zattrs")
+            *(self._get(path, name) for name in (".zarray", ".zgroup", ".zattrs"))
         )
-        if zarray is not None or zgroup is not None:
-            self._format = 2
-        return zarray, zgroup, zattrs
+        is_missing = zarray is None and zgroup is None
+        return None if is_missing else Node(path, 2, zarray, zattrs or {})
 
-    async def _read_consolidated(self) -> Mapping[str, JSON]:
+    async def _read_consolidated(self) -> Mapping[str, Node]:
         document, zmetadata = await asyncio.gather(
             self._get("", "zarr.json"), self._get("", ".zmetadata")
         )
         if document is not None:
-            inline = document.get("consolidated_metadata") or {}
-            return dict(inline.get("metadata") or {})
-        if zmetadata is None:
-            return {}
-        return _ConsolidatedV2(zmetadata["metadata"])
+            documents = (document.get("consolidated_metadata") or {}).get("metadata") or {}
+            return {p: Node(p, 3, doc, is_consolidated=True) for p, doc in documents.items()}
+        metadata = {} if zmetadata is None else zmetadata["metadata"]
+        nodes = {}
+        for key in metadata:
+            path, _, name = key.rpartition("/")
+            if name in (".zarray", ".zgroup"):
+                zarray, zattrs = (
+                    metadata.get(join(path, ".zarray")),
+                    metadata.get(join(path, ".zattrs")),
+                )
+                nodes[path] = Node(path, 2, zarray, zattrs or {}, is_consolidated=True)
+        return nodes
 
 
 async def describe_root(hierarchy: Hierarchy) -> str:
@@ -368,55 +382,6 @@ def reads_sync(store: Store) -> TypeGuard[SupportsGetSync]:
     return isinstance(store, SupportsGetSync) and getattr(store, "_supports_sync_io", True)
 
 
-def _v2_node(
-    path: str, zarray: JSON | None, zattrs: JSON | None, *, consolidated: bool = False
-) -> Node:
-    """Return a node of Zarr v2."""
-    inside = join(path, ".zgroup" if zarray is None else ".zarray")
-    try:
-        document = _v2_document(zarray, zattrs, masked=True)
-    except UnsupportedArrayError:
-        document = None
-    key = f".zmetadata#{inside}" if consolidated else inside
-    return Node(path, document, 2, key, zarray or {}, zattrs or {})
-
-
-def _v3_document(buffer: Buffer) -> JSON:
-    document: JSON = json.loads(buffer.to_bytes())
+def _without_consolidated(document: JSON) -> JSON:
     document.pop("consolidated_metadata", None)
     return document
-
-
-def _v2_document(zarray: JSON | None, zattrs: JSON | None, masked: bool) -> JSON:
-    if zarray is not None:
-        masked = masked or zarr_v2.says_null(zarray, zattrs or {})
-        return zarr_v2.array_document(zarray, zattrs or {}, masked=masked)
-    return group_document(zattrs or {})
-
-
-class _ConsolidatedV2(Mapping[str, JSON]):
-    """The documents of a ``.zmetadata`` by path, made when they are asked for."""
-
-    def __init__(self, metadata: Mapping[str, JSON]) -> None:
-        self._metadata = metadata
-        self._paths = {
-            key.rpartition("/")[0]: None
-            for key in metadata
-            if key.rpartition("/")[2] in (".zarray", ".zgroup")
-        }
-
-    def __getitem__(self, path: str) -> JSON:
-        if path not in self._paths:
-            raise KeyError(path)
-        return _v2_document(*self.raw_metadata(path), masked=True)
-
-    def raw_metadata(self, path: str) -> tuple[JSON | None, JSON | None]:
-        """Return what there is of an array or group, and its attributes."""
-        array, attributes = join(path, ".zarray"), join(path, ".zattrs")
-        return self._metadata.get(array), self._metadata.get(attributes)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._paths)
-
-    def __len__(self) -> int:
-        return len(self._paths)

@@ -1,10 +1,7 @@
-"""What a user may pass as ``store``, and how it becomes one Zarr store to read from.
+"""What a user may pass as ``store``, and how it becomes one Zarr store that is only read.
 
-Two things are decided here and nowhere else: whether a path or URL is an Icechunk
-repository or a plain Zarr store (by looking), and which virtual chunks may be read
-(by what the caller authorised, never by what the repository says of itself).
-
-Not good for writing: everything that comes out of here is only read.
+Which virtual chunks may be read is decided by what the caller authorised, never by what the
+repository says of itself.
 """
 
 from __future__ import annotations
@@ -12,10 +9,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import icechunk
 import obstore.store
@@ -25,9 +21,8 @@ from zarr.storage import FsspecStore, LocalStore, MemoryStore, ObjectStore, Stor
 
 from l2view.errors import AuthorizationError, StoreError
 from l2view.stores.environment import container_credentials, flag, icechunk_storage
-from l2view.stores.hierarchy import join
 from l2view.stores.trust import trusted_prefixes
-from l2view.stores.urls import is_url
+from l2view.stores.urls import is_url, local_path
 from l2view.text import join_names, strip_credentials, unknown_name
 
 type StoreLike = (
@@ -51,21 +46,11 @@ True for all that the repository lists, False for none."""
 
 @dataclass(frozen=True)
 class Source:
-    """A store as l2view reads it.
+    """A store as l2view reads it, and the group in it that is the collection's root.
 
-    Attributes
-    ----------
-    store
-        The Zarr store.
-    path
-        The group in it that is the collection's root.
-    label
-        What a person calls it. It holds no credentials.
-    snapshot
-        The Icechunk snapshot that is read, None where it isn't Icechunk or can be written
-        to: only a snapshot stays what it is.
-    unauthorized
-        The virtual chunk containers that the caller said nothing about.
+    Messages call it `label`, which holds no credentials. `snapshot` is that of Icechunk that is
+    read, None where it isn't Icechunk or can be written to: only a snapshot stays what it is. The
+    caller said nothing about the `unauthorized` virtual chunk containers.
     """
 
     store: Store
@@ -123,15 +108,7 @@ class SourceOptions:
 
 
 def open_source(store: Any, options: SourceOptions = SourceOptions()) -> Source:
-    """Open whatever a user passed as `store` for reading.
-
-    Parameters
-    ----------
-    store
-        An Icechunk repository, session or store; a Zarr store, group or `StorePath`; an
-        obstore store; a path; a URL.
-    options
-        Which state to read, and what is authorised.
+    """Open whatever a user passed as `store` for reading (see `StoreLike`).
 
     Raises
     ------
@@ -140,13 +117,15 @@ def open_source(store: Any, options: SourceOptions = SourceOptions()) -> Source:
     AuthorizationError
         Where a container is authorised that the repository doesn't have.
     """
-    state, authorize = options.state, options.authorize
-    if isinstance(store, os.PathLike):
-        store = os.fspath(store)
-    if isinstance(store, str):
-        store, label = _locate(store)
+    state, authorize, path = options.state, options.authorize, ""
+    if isinstance(store, zarr.Group):
+        store = store.store_path
+    if isinstance(store, StorePath):
+        store, path = store.store, store.path
+    if isinstance(store, str | os.PathLike):
+        store, label = _locate(os.fspath(store))
     else:
-        label = _describe(store)
+        label = f"{_describe(store)}/{path}".rstrip("/")
     if isinstance(store, icechunk.Storage):
         try:
             store = icechunk.Repository.open(store)
@@ -159,11 +138,7 @@ def open_source(store: Any, options: SourceOptions = SourceOptions()) -> Source:
             f"{unsupported[0]}= is for an Icechunk repository; {label} is not one. "
             "Pass the repository itself, or its path or URL"
         )
-    if isinstance(store, icechunk.Session):
-        return _from_session(store, label)
-    if isinstance(store, icechunk.IcechunkStore):
-        return _from_session(store.session, label, store)
-    return _from_zarr(store, label)
+    return replace(_from_zarr(store, label), path=path)
 
 
 def _from_repository(
@@ -184,13 +159,8 @@ def _from_repository(
             credentials = _credentials(repository, choices)
             repository = repository.reopen(authorize_virtual_chunk_access=credentials)
             missing -= trusted
-    session = _session(repository, label, state)
-    return Source(
-        store=session.store,
-        label=label,
-        snapshot=session.snapshot_id if session.read_only else None,
-        unauthorized=tuple(sorted(missing)) if authorize is None else (),
-    )
+    source = _from_zarr(_session(repository, label, state), label)
+    return source if authorize is not None else replace(source, unauthorized=tuple(sorted(missing)))
 
 
 def _session(
@@ -201,42 +171,28 @@ def _session(
     try:
         return repository.readonly_session(**selector)
     except (icechunk.NotFoundError, icechunk.InvalidInputError) as error:
-        if kind == "snapshot":
-            reason = f"no snapshot {name}; repository.ancestry() lists them"
-        elif kind == "tag":
+        reason = f"no snapshot {name}; repository.ancestry() lists them"
+        if kind == "tag":
             reason = unknown_name("tag", name, sorted(repository.list_tags()))
-        else:
+        elif kind == "branch":
             reason = unknown_name("branch", name, sorted(repository.list_branches()), "branches")
         raise StoreError(f"{label}: {reason}") from error
 
 
-def _from_session(
-    session: icechunk.Session, label: str, store: icechunk.IcechunkStore | None = None
-) -> Source:
-    return Source(
-        store=session.store if store is None else store,
-        label=label,
-        snapshot=session.snapshot_id if session.read_only else None,
-    )
-
-
 def _from_zarr(store: Any, label: str) -> Source:
-    path = ""
-    if isinstance(store, zarr.Group):
-        store = store.store_path
-    if isinstance(store, StorePath):
-        store, path = store.store, store.path
+    if isinstance(store, icechunk.Session):
+        store = store.store
     if isinstance(store, icechunk.IcechunkStore):
-        source = _from_session(store.session, label, store)
-        return Source(store=store, label=label, path=path, snapshot=source.snapshot)
+        snapshot = store.session.snapshot_id if store.session.read_only else None
+        return Source(store, label, snapshot=snapshot)
     if isinstance(store, Store):
-        return Source(store=store, label=label, path=path)
+        return Source(store, label)
     if type(store).__module__.startswith("obstore"):
-        return Source(store=ObjectStore(store, read_only=True), label=label)
+        return Source(ObjectStore(store, read_only=True), label)
     if isinstance(store, dict):
-        return Source(store=MemoryStore(store, read_only=True), label=label)
+        return Source(MemoryStore(store, read_only=True), label)
     if hasattr(store, "fs") and hasattr(store, "root"):  # an fsspec mapper
-        return Source(store=FsspecStore.from_mapper(store, read_only=True), label=label)
+        return Source(FsspecStore.from_mapper(store, read_only=True), label)
     raise StoreError(
         f"can't open a {type(store).__name__} as a store; pass an Icechunk repository, session "
         "or store, a Zarr store or group, an obstore store, a path or a URL"
@@ -252,9 +208,6 @@ def _describe(store: Any) -> str:
             return str(fields["path"]).strip()
         names = (fields[name].strip() for name in ("bucket", "prefix") if name in fields)
         return f"Icechunk repository {'/'.join(names)}".strip()
-    if isinstance(store, zarr.Group | StorePath):
-        path = store.store_path if isinstance(store, zarr.Group) else store
-        return join(_describe(path.store), path.path)
     if isinstance(store, icechunk.Session | icechunk.IcechunkStore):
         return "Icechunk session"
     if isinstance(store, LocalStore):
@@ -267,8 +220,7 @@ def _describe(store: Any) -> str:
 def _locate(url: str) -> tuple[Any, str]:
     """Open the repository or Zarr store at a path or URL, and name it without credentials."""
     label = strip_credentials(url)
-    if url.startswith("file://"):
-        url = unquote(urlsplit(url).path)
+    url = local_path(url)
     if not is_url(url):
         return _locate_file(url), label
     storage = icechunk_storage(url)
@@ -324,9 +276,8 @@ def _locate_file(text: str) -> Any:
 def _credentials(repository: icechunk.Repository, authorize: Authorize) -> dict[str, Any]:
     """Return Icechunk's map from container to credentials for what `authorize` says.
 
-    A prefix without credentials is read anonymously: a repository says which endpoint a
-    container has, so the environment's credentials are only sent where the caller asks
-    for them (``{"s3://bucket/": "env"}``).
+    A prefix without credentials is read anonymously: a repository says which endpoint a container
+    has, so the environment's are only sent where the caller asks for them (``"env"``).
     """
     containers = sorted(repository.config.virtual_chunk_containers or {})
     if isinstance(authorize, bool):
@@ -334,10 +285,10 @@ def _credentials(repository: icechunk.Repository, authorize: Authorize) -> dict[
     elif isinstance(authorize, str):
         authorize = [authorize]
     prefixes = list(authorize) if isinstance(authorize, Iterable) else [authorize]
-    if not all(isinstance(prefix, str) for prefix in prefixes):
+    if unsupported := [prefix for prefix in prefixes if not isinstance(prefix, str)]:
         raise AuthorizationError(
             "authorize= takes URL prefixes, a mapping from prefixes to credentials, True or False, "
-            f"not {authorize!r}; containers of this repository are {join_names(containers)}"
+            f"not {unsupported[0]!r}; this repository's containers are {join_names(containers)}"
         )
     choices = dict(authorize) if isinstance(authorize, Mapping) else dict.fromkeys(prefixes)
     credentials: dict[str, Any] = {}
@@ -353,13 +304,7 @@ def _credentials(repository: icechunk.Repository, authorize: Authorize) -> dict[
 
 
 def require_authorization(source: Source) -> None:
-    """Raise where the chunks of `source` would need an authorisation that wasn't given.
-
-    Raises
-    ------
-    AuthorizationError
-        Naming the containers and the argument to pass.
-    """
+    """Raise an `AuthorizationError` where the chunks of `source` need one that wasn't given."""
     if source.unauthorized:
         prefix = source.unauthorized[0]
         raise AuthorizationError(

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import icechunk
 
@@ -14,7 +14,7 @@ from l2view.errors import IngestError
 from l2view.stores.environment import container_store, icechunk_storage
 from l2view.stores.open import unreadable_store
 from l2view.stores.trust import trust
-from l2view.stores.urls import common_folders, is_url, root_of
+from l2view.stores.urls import common_folders, is_url, local_path, root_of
 from l2view.text import strip_credentials
 
 ATTEMPTS = 20
@@ -28,14 +28,9 @@ def config(*, is_writer: bool = False) -> icechunk.RepositoryConfig:
     """Return the configuration of a packed collection.
 
     References are split by slots, so that a reader of one granule reads few of them and an
-    ingest writes only new ones. None is read ahead, and few of those that were read are cached.
-
-    Parameters
-    ----------
-    is_writer
-        Whether the caches are those of a writer, who goes back to little of what it wrote. The
-        nodes of a snapshot name all manifests of their arrays: a cache of them is as large as
-        the collection, as many times as there were commits.
+    ingest writes only new ones. None is read ahead, and few of those that were read are cached;
+    fewer by a writer, as the nodes of a snapshot name all manifests of their arrays: a cache of
+    them is as large as the collection, as many times as there were commits.
     """
     settings = icechunk.RepositoryConfig.default()
     condition = icechunk.ManifestSplitCondition.path_matches("/granules/.*")
@@ -92,10 +87,8 @@ def _storage(store: Any) -> tuple[icechunk.Storage, str]:
         raise IngestError(
             f"ingest takes a path, a URL, or an Icechunk repository, not {type(store).__name__}"
         )
-    text = os.fspath(store)
-    label = strip_credentials(text)
-    if text.startswith("file://"):
-        text = unquote(urlsplit(text).path)
+    label = strip_credentials(os.fspath(store))
+    text = local_path(os.fspath(store))
     if is_url(text):
         storage = icechunk_storage(text)
         if storage is None:

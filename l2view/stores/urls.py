@@ -15,18 +15,17 @@ def is_url(text: str) -> bool:
 
 
 def url_of(path: str | os.PathLike[str]) -> str:
-    """Return the URL of a path or URL.
-
-    Examples
-    --------
-    >>> url_of("s3://bucket/a.nc")
-    's3://bucket/a.nc'
-    """
+    """Return the URL of a path or URL."""
     text = os.fspath(path)
     if is_url(text):
         return text
     # Not resolved: a link's own name is what its owner keeps in place.
     return f"file://{quote(os.path.abspath(os.path.expanduser(text)))}"  # noqa: PTH100, PTH111
+
+
+def local_path(text: str) -> str:
+    """Return the path that a ``file://`` URL names; anything else as it is."""
+    return unquote(urlsplit(text).path) if text.startswith("file://") else text
 
 
 def root_of(url: str) -> str:

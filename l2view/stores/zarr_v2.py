@@ -1,11 +1,7 @@
-"""Zarr v2 metadata, told as Zarr v3.
+"""Zarr v2 metadata, told as Zarr v3, of chunks that are read where they lie.
 
-A view is a Zarr v3 hierarchy whatever its source is. The chunks of a v2 array are
-read where they lie, so its v3 document must describe the same keys, bytes and values:
-the ``v2`` chunk key encoding, filters and compressor as codecs, ``order="F"`` as a
-transposition, ``_ARRAY_DIMENSIONS`` as dimension names.
-
-Not good for writing: nothing here makes v2 documents.
+Keys, bytes and values stay the same: the ``v2`` chunk key encoding, filters and compressor as
+codecs, ``order="F"`` as a transposition, ``_ARRAY_DIMENSIONS`` as dimension names.
 """
 
 from __future__ import annotations
@@ -32,20 +28,11 @@ JSON = dict[str, Any]
 
 
 def array_document(zarray: JSON, attributes: JSON, *, masked: bool) -> JSON:
-    """Return the v3 document of a v2 array.
+    """Return the v3 document of a v2 array by its ``.zarray`` and ``.zattrs``.
 
-    Parameters
-    ----------
-    zarray, attributes
-        The contents of ``.zarray`` and ``.zattrs``.
-    masked
-        Whether to write the fill value as the attribute by which xarray masks a v3 array,
-        as it masks a v2 array by the fill value itself.
-
-    Raises
-    ------
-    UnsupportedArrayError
-        Where a filter, compressor or dtype has no v3 form.
+    With `masked`, the fill value is also the attribute by which xarray masks a v3 array, as it
+    masks a v2 array by the fill value itself. An `UnsupportedArrayError` says that a filter,
+    compressor or dtype has no v3 form.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of dtypes without a v3 specification
@@ -106,11 +93,7 @@ def _dimension_names(attributes: JSON, rank: int) -> tuple[list[str] | None, JSO
 
 
 def _fill_value_attribute(metadata: ArrayV2Metadata, attributes: JSON) -> JSON:
-    """Put the v2 fill value where CF and xarray look for it in v3.
-
-    xarray masks by the array's own fill value in v2, and by the attribute ``_FillValue`` in v3.
-    Read either way, the values stay the same.
-    """
+    """Put the v2 fill value where CF and xarray look for it in v3: in ``_FillValue``."""
     if metadata.fill_value is None:
         return attributes
     with warnings.catch_warnings():
@@ -133,9 +116,12 @@ def _codecs(metadata: ArrayV2Metadata) -> list[JSON]:
         return [*transpose, serializer, *(_bytes_codec(step) for step in steps)]
     arrays: list[JSON] = []
     dtype = metadata.dtype.to_native_dtype()
-    while steps and (converted := _array_codec(steps[0])) is not None:
-        arrays.append(converted)
-        dtype = _encoded_dtype(steps.pop(0), dtype)
+    for step in steps:
+        kind, document = _find(step)
+        if not issubclass(kind, ArrayArrayCodec):
+            break
+        arrays.append(document)
+        dtype = _encoded_dtype(step, dtype)
     if dtype.hasobject:
         raise ValueError("objects are only supported as vlen-utf8 and vlen-bytes")
     orders = _byte_orders(dtype)
@@ -144,7 +130,7 @@ def _codecs(metadata: ArrayV2Metadata) -> list[JSON]:
     serializer = {"name": "bytes"}
     if orders:
         serializer["configuration"] = {"endian": orders.pop()}
-    return [*transpose, *arrays, serializer, *(_bytes_codec(step) for step in steps)]
+    return [*transpose, *arrays, serializer, *map(_bytes_codec, steps[len(arrays) :])]
 
 
 def _encoded_dtype(step: Any, dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -187,18 +173,11 @@ def _find(step: Any) -> tuple[type[Codec], JSON]:
     return get_codec_class(name), {"name": name, "configuration": config}
 
 
-def _array_codec(step: Any) -> JSON | None:
-    """Return the v3 form of a filter that maps arrays to arrays, else None."""
-    kind, document = _find(step)
-    return document if issubclass(kind, ArrayArrayCodec) else None
-
-
 def _bytes_codec(step: Any) -> JSON:
     """Return the v3 form of a filter or compressor that maps bytes to bytes.
 
-    Those that the v3 specification knows are written by its names, so that every reader
-    has them. What they say only an encoder heeds (level, shuffle, item size) is then
-    set to something valid.
+    Those that the v3 specification knows are written by its names, so that every reader has them,
+    and what only an encoder heeds (level, shuffle, item size) is set to something valid.
     """
     match step.codec_id:
         case "zstd":

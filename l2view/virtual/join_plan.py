@@ -62,7 +62,7 @@ def plan_join(tree: Tree, options: JoinOptions) -> JoinedView:
         raise ShapeError('layout="concat" joins along a dimension of the arrays: name it with dim=')
     stored = [table for table, _ in sync(tree.tables())]
     tables = [_select_variables(table, tree) for table in stored]
-    _warn_of_missing(tree, tables)
+    warn_of_missing(tree, tables)
     structures = _by_structure(tables, options)
     if tables and not structures:
         paths = join_names(sorted({path for table in stored for path in table.arrays}))
@@ -110,14 +110,15 @@ def _with_time_units(bounds: ArrayTable, times: ArrayTable) -> ArrayTable:
     )
 
 
-def _warn_of_missing(tree: Tree, tables: Sequence[GranuleTable]) -> None:
+def warn_of_missing(tree: Tree, tables: Sequence[GranuleTable]) -> None:
+    """Warn of the granules that have no arrays."""
     rows = np.concatenate([NO_ROWS, *(table.rows for table in tables)])
     missing = np.setdiff1d(np.arange(len(tree.granules)), rows)
     if len(missing):
         names, collection = tree.granules.sample_names(missing), tree.description["collection"]
         warn(
-            f"{len(missing)} of {len(tree.granules)} granules have no arrays in {collection} and "
-            f"are left out: {names}",
+            f"{len(missing):,} of {len(tree.granules):,} granules have no arrays in {collection}, "
+            f"and are left out: {names}",
             MissingGranuleWarning,
         )
 

@@ -136,7 +136,7 @@ class ViewStore(ComposedStore):
             async for key in self.shape.chunk_keys(path):
                 yield key
 
-    def _refuse(self) -> NoReturn:
+    def _check_writable(self) -> NoReturn:
         raise ReadOnlyViewError(
             "a view is read-only; write to the store that holds the granules, "
             f"{self.shape.description['collection']}, or copy the view first"

@@ -139,16 +139,16 @@ class TestStores:
 
 
 def test_a_filter_on_paths_looks_at_no_other_array(monkeypatch: pytest.MonkeyPatch) -> None:
-    from l2view.cells import chunks
+    from l2view.cells import store as tables
 
     asked: list[str] = []
-    real = chunks.stored_chunks
+    real = tables.stored_chunks
 
     def watched(store: Any, source: Any, *rest: Any) -> Any:
         asked.append(source.path)
         return real(store, source, *rest)
 
-    monkeypatch.setattr(chunks, "stored_chunks", watched)
+    monkeypatch.setattr(tables, "stored_chunks", watched)
     store = write_sample(MemoryStore(), 3)
     query = "SELECT count(*) n FROM zarr_chunks() WHERE array_path = 'temperature' AND length > 0"
     assert rows(store, query) == [{"n": 4}]

@@ -1,4 +1,4 @@
-"""The groups and arrays of a store as tables."""
+"""The groups, arrays and chunks of a store as tables."""
 
 from __future__ import annotations
 
@@ -8,18 +8,29 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import batched
 
+import numpy as np
 import pyarrow as pa
 from zarr.abc.codec import BytesBytesCodec
+from zarr.core.chunk_key_encodings import ChunkKeyEncoding, parse_chunk_key_encoding
 from zarr.errors import UnknownCodecError
 from zarr.registry import get_codec_class
 
 from l2view.arrays.dtypes import native_dtype
 from l2view.errors import L2ViewError, SkippedArrayWarning, StoreError, warn
-from l2view.granules.chunks import grid_of, iterate_sync
+from l2view.granules.chunks import (
+    INLINE,
+    KINDS,
+    NATIVE,
+    ChunkTable,
+    grid_of,
+    iterate_sync,
+    stored_chunks,
+)
+from l2view.granules.table import SourceArray
 from l2view.meta.schema import type_name
 from l2view.scan.dataset import Partition
 from l2view.scan.filter import Condition
-from l2view.stores.hierarchy import JSON, Hierarchy, Node
+from l2view.stores.hierarchy import JSON, Hierarchy, Node, join
 from l2view.stores.open import Source, unreadable_store
 from l2view.stores.zarr_v2 import DIMENSIONS, grid_document
 
@@ -63,33 +74,34 @@ ARRAYS = pa.schema(
 )
 """The columns of arrays."""
 
+CHUNKS = pa.schema(
+    {
+        "store_path": pa.string(),
+        "array_path": pa.string(),
+        "chunk_key": pa.string(),
+        "chunk_coords": INTEGERS,
+        "file_path": pa.string(),
+        "file_size_bytes": pa.int64(),
+        "offset": pa.uint64(),
+        "length": pa.uint64(),
+        "kind": pa.string(),
+    }
+)
+"""The columns of chunks."""
+
+
+SCHEMAS = {"group": GROUPS, "array": ARRAYS, "chunk": CHUNKS}
+
 
 @dataclass(frozen=True, eq=False)
 class StoreTable:
-    """What lies in a store as a table, which is read as one partition."""
+    """The nodes or chunks of a store as a table, which is read as one partition.
+
+    They are groups, arrays or chunks, by `kind` of `SCHEMAS`. A shard is one chunk, as it is one
+    object.
+    """
 
     source: Source
-
-    def partitions(
-        self, condition: Condition | None, *, early: bool = False, several: bool = False
-    ) -> list[Partition]:
-        """Return the only partition (see `l2view.scan.dataset.Table`)."""
-        return [self.batches]
-
-    def batches(
-        self, columns: Sequence[str], condition: Condition | None
-    ) -> Iterator[pa.RecordBatch]:
-        """Yield the rows (see `l2view.scan.dataset.Partition`)."""
-        raise NotImplementedError
-
-    def count(self) -> None:
-        """Return None: it takes reading."""
-
-
-@dataclass(frozen=True, eq=False)
-class Nodes(StoreTable):
-    """The groups or the arrays of a store, by `kind` ``"group"`` or ``"array"``."""
-
     kind: str
 
     def __str__(self) -> str:
@@ -98,12 +110,31 @@ class Nodes(StoreTable):
     @property
     def schema(self) -> pa.Schema:
         """The columns."""
-        return GROUPS if self.kind == "group" else ARRAYS
+        return SCHEMAS[self.kind]
+
+    def partitions(
+        self, condition: Condition | None, *, early: bool = False, several: bool = False
+    ) -> list[Partition]:
+        """Return the only partition (see `l2view.scan.dataset.Table`)."""
+        return [self.batches]
+
+    def count(self) -> None:
+        """Return None: it takes reading."""
 
     def batches(
         self, columns: Sequence[str], condition: Condition | None
     ) -> Iterator[pa.RecordBatch]:
         """Yield the rows (see `l2view.scan.dataset.Partition`)."""
+        for batch in self._chunks(condition) if self.kind == "chunk" else self._nodes():
+            if condition is not None:
+                values = {name: batch.column(name) for name in condition.columns}
+                batch = batch.filter(pa.array(condition.may_hold(values, len(batch))))
+            if columns:
+                yield batch.select(list(columns))
+            else:  # a batch of no columns still has a length
+                yield pa.record_batch({"_": pa.nulls(len(batch))}).select([])
+
+    def _nodes(self) -> Iterator[pa.RecordBatch]:
         label = self.source.label
         root = label if label.endswith("/") else f"{label}/"
         selected = (node for node in nodes(self.source) if node.is_array == (self.kind == "array"))
@@ -117,30 +148,57 @@ class Nodes(StoreTable):
                 }
                 for node in batch_nodes
             ]
-            batch = pa.RecordBatch.from_pylist(rows, self.schema)
-            yield select_rows(batch, columns, condition)
+            yield pa.RecordBatch.from_pylist(rows, self.schema)
 
+    def _chunks(self, condition: Condition | None) -> Iterator[pa.RecordBatch]:
+        """Yield the chunks of the arrays that a condition may hold for."""
+        source = self.source
+        for node in nodes(source):
+            if not node.is_array:
+                continue
+            names = {"array_path": node.path, "store_path": source.label}
+            labels = {name: pa.array([label]) for name, label in names.items()}
+            if condition is not None and not condition.may_hold(labels, 1).all():
+                continue
+            try:
+                document = node.document or grid_document(node.zarray)
+                grid = np.array([grid_of(document)], dtype=np.int64)
+                encoding = parse_chunk_key_encoding(_with_name(document["chunk_key_encoding"]))
+            except (KeyError, TypeError, ValueError) as error:
+                warn(f"the chunks of {node.path} can't be told: {error}", SkippedArrayWarning)
+                continue
+            array = SourceArray(join(source.path, node.path), None, np.zeros(1, dtype=np.int64))
+            for chunks in iterate_sync(stored_chunks(source.store, array, grid, encoding)):
+                yield self._chunk_rows(node, chunks, encoding)
 
-def select_rows(
-    batch: pa.RecordBatch, columns: Sequence[str], condition: Condition | None
-) -> pa.RecordBatch:
-    """Return some columns of the rows that fulfil a condition."""
-    if condition is not None:
-        values = {name: batch.column(name) for name in condition.columns}
-        batch = batch.filter(pa.array(condition.may_hold(values, len(batch))))
-    if not columns:  # a batch of no columns still has a length
-        return pa.record_batch({"_": pa.nulls(len(batch))}).select([])
-    return batch.select(list(columns))
+    def _chunk_rows(
+        self, node: Node, chunks: ChunkTable, encoding: ChunkKeyEncoding
+    ) -> pa.RecordBatch:
+        count, rank = chunks.index.shape
+        keys = [encoding.encode_chunk_key(tuple(index)) for index in chunks.index.tolist()]
+        offsets = pa.array(np.arange(count + 1, dtype=np.int32) * rank)
+        inline, native = chunks.kinds == INLINE, chunks.kinds == NATIVE
+        paths = [
+            None if hidden else path for path, hidden in zip(chunks.paths, inline, strict=True)
+        ]
+        return pa.record_batch(
+            [
+                pa.repeat(self.source.label, count),
+                pa.repeat(node.path, count),
+                pa.array(keys, pa.string()),
+                pa.ListArray.from_arrays(offsets, pa.array(chunks.index.ravel())),
+                pa.array(paths, pa.string()),
+                pa.array(chunks.lengths.astype(np.int64), mask=~native),
+                pa.array(chunks.offsets, mask=inline),
+                pa.array(chunks.lengths),
+                pa.array(KINDS).take(pa.array(chunks.kinds)),
+            ],
+            schema=CHUNKS,
+        )
 
 
 def nodes(source: Source) -> Iterator[Node]:
-    """Yield the groups and arrays of a store.
-
-    Raises
-    ------
-    StoreError
-        Where they can't be read.
-    """
+    """Yield the groups and arrays of a store; a `StoreError` where they can't be read."""
     empty = True
     try:
         for node in iterate_sync(Hierarchy(source.store, source.path).walk()):
@@ -155,12 +213,8 @@ def nodes(source: Source) -> Iterator[Node]:
 
 
 def _group(node: Node) -> JSON:
-    stored = node.document or {}
-    attributes = node.zattrs if node.zarr_format == 2 else stored.get("attributes") or {}
-    return {
-        "group_path": node.path or "/",
-        "attributes": json.dumps(attributes),
-    }
+    attributes = node.to_v3().get("attributes") or {}
+    return {"group_path": node.path or "/", "attributes": json.dumps(attributes)}
 
 
 def _array(node: Node) -> JSON:
