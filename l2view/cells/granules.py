@@ -47,7 +47,7 @@ def cells(
     tree: Tree, variable: str, *, decode: bool = True, max_cells: int = MAX_CELLS
 ) -> TableDataset:
     """Return the cells of a variable of a tree's granules (see `View.cells`)."""
-    tables = [table for table, _ in sync(tree.tables())]
+    tables = sync(tree.tables())
     profiles, array_paths = [], []
     for table in tables:
         visible = [path for path in table.arrays if tree.shows(path)]

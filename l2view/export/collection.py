@@ -175,13 +175,13 @@ def _granules(tree: Tree, copy_native: bool) -> Iterator[tuple[dict[str, Any], G
     for rows in batched(sorted(members), CONCURRENT_READS):
         granules = [members[row] for row in rows]
         nodes = [
-            (profile.locations[member], path)
+            (profile.table.locations[member], path)
             for profile, member in granules
             for path in (*profile.table.groups, *profile.references)
         ]
         documents = sync(_read_documents(tree, nodes))
         for fields, (profile, member) in zip(_ingest_fields(tree, rows), granules, strict=True):
-            location = profile.locations[member]
+            location = profile.table.locations[member]
             groups = {
                 path: documents[location, path].get("attributes") or {}
                 for path in profile.table.groups

@@ -16,7 +16,6 @@ from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 from zarr.core.sync import sync
 
 from l2view.errors import ChunkError, ExportError
-from l2view.granules import Location
 from l2view.granules.chunks import INLINE, ChunkTable, iterate_sync
 from l2view.granules.table import GranuleTable
 from l2view.stores.hierarchy import join
@@ -56,7 +55,6 @@ class ProfileReferences:
 
     tree: Tree
     table: GranuleTable
-    locations: Sequence[Location]
     copy_native: bool  # whether to read chunks that nothing else can refer to, to write them again
 
     @cached_property
@@ -82,7 +80,7 @@ class ProfileReferences:
         shapes = array.ends - array.begins
         references = ReferenceTable(shapes, grids, starts, codes, offsets, lengths)
         url_codes: dict[str, int] = {}
-        for chunks in iterate_sync(array_chunks(tree.reader, self.table, self.locations, path)):
+        for chunks in iterate_sync(array_chunks(tree.reader, self.table, path)):
             positions = chunk_numbers(chunks.members, chunks.index, grids, starts)
             files = pa.array(chunks.paths, pa.string()).dictionary_encode()
             # What has no URL is a value of the store, or within its manifest.
@@ -124,7 +122,7 @@ class ProfileReferences:
             encoding = parse_chunk_key_encoding(variant["chunk_key_encoding"])
             index = chunks.index[position] + array.first_chunks[member]
             chunk_key = encoding.encode_chunk_key(tuple(index.tolist()))
-            source_key = tree.layout.source_key(self.locations[member], join(path, chunk_key))
+            source_key = tree.layout.source_key(self.table.locations[member], join(path, chunk_key))
             assert source_key is not None
             data = await tree.source.get(source_key, default_buffer_prototype())
             if data is None:
@@ -136,4 +134,4 @@ class ProfileReferences:
 
 def profile_references(tree: Tree, *, copy_native: bool) -> list[ProfileReferences]:
     """Return what reads the references of a tree's granules, profile by profile."""
-    return [ProfileReferences(tree, *profile, copy_native) for profile in sync(tree.tables())]
+    return [ProfileReferences(tree, table, copy_native) for table in sync(tree.tables())]

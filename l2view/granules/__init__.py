@@ -50,9 +50,7 @@ class Layout(Protocol):
         arrays by which values are read.
         """
 
-    def sources(
-        self, table: GranuleTable, locations: Sequence[Location], path: str
-    ) -> Iterator[SourceArray]:
+    def sources(self, table: GranuleTable, path: str) -> Iterator[SourceArray]:
         """Yield the source store's arrays with the chunks of a table's arrays at `path`."""
 
     async def probes(self, location: Location) -> list[str] | None:

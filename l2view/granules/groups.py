@@ -144,11 +144,9 @@ class GroupsLayout:
             groups |= below[1]
         return arrays, groups
 
-    def sources(
-        self, table: GranuleTable, locations: Sequence[Location], path: str
-    ) -> Iterator[SourceArray]:
+    def sources(self, table: GranuleTable, path: str) -> Iterator[SourceArray]:
         """Yield the array of each granule."""
-        for member, location in enumerate(locations):
+        for member, location in enumerate(table.locations):
             source = self.source_key(location, path)
             if source is not None:
                 yield SourceArray(source, None, np.array([member]))

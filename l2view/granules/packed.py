@@ -155,11 +155,9 @@ class PackedLayout:
                     )
         return tables
 
-    def sources(
-        self, table: GranuleTable, locations: Sequence[Location], path: str
-    ) -> Iterator[SourceArray]:
+    def sources(self, table: GranuleTable, path: str) -> Iterator[SourceArray]:
         """Yield the packed array with the chunks of the array at `path`."""
-        slots = np.array([location[1] for location in locations], dtype=np.int64)
+        slots = np.array([location[1] for location in table.locations], dtype=np.int64)
         source = self.hierarchy.key(packed_path(table.name, path))
         yield SourceArray(source, slots, np.arange(len(slots)))
 

@@ -104,13 +104,15 @@ class GroupTable:
 class GranuleTable:
     """The arrays and groups, by path, of the n granules of one profile.
 
-    `rows` are the granules, of shape (n,), ascending; the group ``""`` is the granule itself.
+    `rows` are the granules, of shape (n,), ascending, and `locations` are theirs in the source
+    store, where they are asked for; the group ``""`` is the granule itself.
     """
 
     name: str
     rows: NDArray[np.int64]
     arrays: Mapping[str, ArrayTable]
     groups: Mapping[str, GroupTable]
+    locations: Sequence[tuple[object, ...]] = ()
 
 
 @dataclass(frozen=True)

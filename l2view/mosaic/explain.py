@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -230,8 +230,8 @@ class ChunkSizes:
         self.sizes = np.zeros(int(self.offsets[-1]), dtype=np.int64)  # 0 for what isn't stored
         self.is_read = np.zeros(len(self.sizes), dtype=bool)
         locations = [reader.granules.location(row) for row in arrays.table.rows.tolist()]
-        chunks = array_chunks(reader, arrays.table, locations, array.path)
-        for batch in iterate_sync(chunks):
+        table = replace(arrays.table, locations=locations)
+        for batch in iterate_sync(array_chunks(reader, table, array.path)):
             numbers = chunk_numbers(batch.members, batch.index, self.grids, self.offsets)
             self.sizes[numbers] = batch.lengths
 

@@ -77,7 +77,7 @@ class ImageArrays:
         if nodata is not None and np.isfinite(nodata):
             variants = tuple(_with_missing(variant, nodata) for variant in variants)
         decoders = value_decoders(replace(array, variants=variants))
-        table = replace(table, arrays={array.path: array}, groups={})
+        table = replace(table, arrays={array.path: array}, groups={}, locations=())
         return cls(table, array, decoders, axes, picks)
 
     @property

@@ -173,7 +173,7 @@ def band_sources(tree: Tree, spec: MosaicSpec) -> list[BandSources]:
 
     A QueryError says which isn't there, doesn't say where it lies, or can't be resampled so.
     """
-    tables = [table for table, _ in sync(tree.tables(ATTRIBUTES))]
+    tables = sync(tree.tables(ATTRIBUTES))
     finder, footprints = Finder.of(tree.reader), cache(partial(granule_footprints, tree))
     sources: list[BandSources] = []
     lacking: list[str] = []

@@ -60,7 +60,7 @@ def plan_join(tree: Tree, options: JoinOptions) -> JoinedView:
         )
     if options.layout == "concat" and options.dim is None:
         raise ShapeError('layout="concat" joins along a dimension of the arrays: name it with dim=')
-    stored = [table for table, _ in sync(tree.tables())]
+    stored = sync(tree.tables())
     tables = [_select_variables(table, tree) for table in stored]
     warn_of_missing(tree, tables)
     structures = _by_structure(tables, options)

@@ -7,7 +7,7 @@ first to the last, and they are gone through until those of the view were found.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from urllib.parse import quote
 
@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 from zarr.core.sync import sync
 
-from l2view.granules import Location
 from l2view.granules.chunks import (
     BATCH,
     KINDS,
@@ -50,13 +49,13 @@ SCHEMA = pa.schema(
 
 
 async def array_chunks(
-    reader: GranuleReader, table: GranuleTable, locations: Sequence[Location], path: str
+    reader: GranuleReader, table: GranuleTable, path: str
 ) -> AsyncIterator[ChunkTable]:
     """Yield the chunks that there are of the arrays at `path`, by the indices shown."""
     array = table.arrays[path]
     counts = array.grids.prod(axis=1)
     stored_grids = -(-array.shapes // np.maximum(array.chunk_shapes, 1))
-    for source in reader.layout.sources(table, locations, path):
+    for source in reader.layout.sources(table, path):
         remaining = int(counts[source.members].sum())
         variant = array.variants[array.variant_index[int(source.members[0])]]
         encoding = parse_chunk_key_encoding(variant["chunk_key_encoding"])
@@ -78,9 +77,9 @@ def _crop_chunks(chunks: ChunkTable, array: ArrayTable) -> ChunkTable:
 
 def _iterate_arrays(tree: Tree) -> Iterator[tuple[GranuleTable, str, Iterator[ChunkTable]]]:
     """Yield the paths of arrays that a tree shows, profile by profile, with their chunks."""
-    for table, locations in sync(tree.tables()):
+    for table in sync(tree.tables()):
         for path in filter(tree.shows, table.arrays):
-            yield table, path, iterate_sync(array_chunks(tree.reader, table, locations, path))
+            yield table, path, iterate_sync(array_chunks(tree.reader, table, path))
 
 
 def references(tree: Tree) -> pa.RecordBatchReader:

@@ -17,7 +17,7 @@ from l2view.errors import (
     UnsupportedArrayError,
     warn,
 )
-from l2view.granules import Layout, Location
+from l2view.granules import Layout
 from l2view.granules.reader import GranuleReader
 from l2view.granules.table import GranuleTable
 from l2view.stores.composed import ChunkSource, resolve_chunk
@@ -150,9 +150,7 @@ class Tree:
         name, _, inner = path.partition("/")
         return self.granules.row(name), inner
 
-    async def tables(
-        self, relevant: frozenset[str] = RELEVANT
-    ) -> list[tuple[GranuleTable, list[Location]]]:
+    async def tables(self, relevant: frozenset[str] = RELEVANT) -> list[GranuleTable]:
         """Describe the granules' arrays profile by profile, with the granules' locations.
 
         Nodes are told apart by the `relevant` attributes.
@@ -161,7 +159,7 @@ class Tree:
         tables = await self.layout.tables(locations, relevant)
         if self.crop is not None:
             tables = [await self.crop.crop_table(self.reader, each) for each in tables]
-        return [(table, [locations[row] for row in table.rows.tolist()]) for table in tables]
+        return [replace(t, locations=[locations[row] for row in t.rows.tolist()]) for t in tables]
 
     def shows(self, path: str) -> bool:
         """Return whether the array at `path` below a granule is among the variables."""
