@@ -6,7 +6,7 @@ the granule into the source store's documents, names and keys.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Protocol
 
 from l2view.granules.table import GranuleTable, SourceArray
@@ -50,7 +50,7 @@ class Layout(Protocol):
         arrays by which values are read.
         """
 
-    def sources(self, table: GranuleTable, path: str) -> Iterator[SourceArray]:
+    def sources(self, table: GranuleTable, path: str) -> AsyncIterator[SourceArray]:
         """Yield the source store's arrays with the chunks of a table's arrays at `path`."""
 
     async def probes(self, location: Location) -> list[str] | None:

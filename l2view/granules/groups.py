@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Self
 
 import numpy as np
@@ -144,10 +144,14 @@ class GroupsLayout:
             groups |= below[1]
         return arrays, groups
 
-    def sources(self, table: GranuleTable, path: str) -> Iterator[SourceArray]:
+    async def sources(self, table: GranuleTable, path: str) -> AsyncIterator[SourceArray]:
         """Yield the array of each granule."""
         for member, location in enumerate(table.locations):
-            source = self.source_key(location, path)
+            try:
+                source = self.source_key(location, path)
+            except UnreadError:  # or read too long ago
+                await self.document(location, "")
+                source = self.source_key(location, path)
             if source is not None:
                 yield SourceArray(source, None, np.array([member]))
 

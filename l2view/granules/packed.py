@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -155,7 +155,7 @@ class PackedLayout:
                     )
         return tables
 
-    def sources(self, table: GranuleTable, path: str) -> Iterator[SourceArray]:
+    async def sources(self, table: GranuleTable, path: str) -> AsyncIterator[SourceArray]:
         """Yield the packed array with the chunks of the array at `path`."""
         slots = np.array([location[1] for location in table.locations], dtype=np.int64)
         source = self.hierarchy.key(packed_path(table.name, path))

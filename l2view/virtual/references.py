@@ -55,7 +55,7 @@ async def array_chunks(
     array = table.arrays[path]
     counts = array.grids.prod(axis=1)
     stored_grids = -(-array.shapes // np.maximum(array.chunk_shapes, 1))
-    for source in reader.layout.sources(table, path):
+    async for source in reader.layout.sources(table, path):
         remaining = int(counts[source.members].sum())
         variant = array.variants[array.variant_index[int(source.members[0])]]
         encoding = parse_chunk_key_encoding(variant["chunk_key_encoding"])

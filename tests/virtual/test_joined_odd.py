@@ -328,6 +328,21 @@ def test_arrays_that_are_granules_are_one_stack() -> None:
     assert l2view.open(store)["g1/scene1"][...].tolist() == [1, 2, 3, 4]  # type: ignore[index]
 
 
+def test_references_of_more_granules_than_are_remembered(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What a granule is, is read again where it was read too long ago."""
+    monkeypatch.setattr("l2view.stores.hierarchy.CACHED_DOCUMENTS", 1)
+    root = zarr.create_group(LocalStore(tmp_path / "plain.zarr"))
+    for number in range(3):
+        array(root, f"scene{number}", np.arange(1, 5) + number, (2,))
+    meta = root.create_group("meta")
+    put(meta, "array_location", texts(f"scene{number}" for number in range(3)))
+    table = l2view.open(tmp_path / "plain.zarr").references().read_all()
+    assert table["granule"].to_pylist() == ["0", "0", "1", "1", "2", "2"]
+    assert set(table["kind"].to_pylist()) == {"native"}
+
+
 @pytest.mark.parametrize("layout", ["tree", "stack"])
 def test_many_granules_are_cropped_at_once(tmp_path: Path, layout: Any) -> None:
     """What reads coordinates leaves zarr the threads that it needs."""
