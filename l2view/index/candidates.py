@@ -48,21 +48,20 @@ class Candidates:
         """Whether they are all rows."""
         return not self.tail and not self.bbox_tests
 
+    def _filter(self, mask: NDArray[np.bool_]) -> Candidates:
+        columns = {name: values.filter(pa.array(mask)) for name, values in self.columns.items()}
+        return replace(self, rows=self.rows[mask], columns=columns)
+
     def uncertain(self) -> Candidates:
         """Leave out the rows that surely fulfil the condition."""
         is_uncertain = np.isin(self.rows, self.certain, assume_unique=True, invert=True)
-        columns = {
-            name: values.filter(pa.array(is_uncertain)) for name, values in self.columns.items()
-        }
-        return replace(self, rows=self.rows[is_uncertain], columns=columns, certain=_no_rows())
+        return replace(self._filter(is_uncertain), certain=_no_rows())
 
     def before(self, stop: int) -> Candidates:
         """Keep those below the row `stop`."""
         if stop > self.tail:
             return self
-        below = self.rows < stop
-        columns = {name: values.filter(pa.array(below)) for name, values in self.columns.items()}
-        return replace(self, rows=self.rows[below], columns=columns, tail=2**63 - 1)
+        return replace(self._filter(self.rows < stop), tail=2**63 - 1)
 
     def within(self, rows: range) -> NDArray[np.int64] | None:
         """Select the candidates among `rows`, None where all of them are."""

@@ -1,9 +1,7 @@
 """What was decoded, kept in a folder for other processes and other days.
 
 Each value is a file in Arrow's IPC format, named by a hash of its key (see `cache`), and read
-where it lies. Files come whole or not at all; what can't be read is deleted and made again.
-
-Not good for secrets: whoever may read the folder reads the fields.
+where it lies. Not good for secrets: whoever may read the folder reads the fields.
 """
 
 from __future__ import annotations
@@ -81,13 +79,12 @@ class Folder:
         path = _file(folder, key)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            # Others see it whole, whenever they look.
+            # Others see all of it, whenever they look.
             handle, name = tempfile.mkstemp(dir=path.parent)
             try:
-                with os.fdopen(handle, "wb") as file:
-                    batch = pa.record_batch({"values": array})
-                    with pa.ipc.new_file(file, batch.schema) as writer:
-                        writer.write_batch(batch)
+                batch = pa.record_batch({"values": array})
+                with os.fdopen(handle, "wb") as file, pa.ipc.new_file(file, batch.schema) as writer:
+                    writer.write_batch(batch)
                 size = Path(name).stat().st_size
                 Path(name).replace(path)
             except BaseException:

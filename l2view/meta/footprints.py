@@ -1,8 +1,7 @@
 """Footprints that are none: what keeps one bad geometry from spoiling a search.
 
-Geometries reach the ``ST_*`` functions as they are stored. Those functions fail as a whole on
-bytes that aren't WKB, and a coordinate that is NaN or infinite ends the process they run in, so
-neither gets there: such a footprint is NULL, and a warning names its row.
+The ``ST_*`` functions fail altogether on bytes that aren't WKB, and a coordinate that is NaN or
+infinite ends the process, so neither gets there: such a footprint is NULL, and a warning names it.
 """
 
 from __future__ import annotations
@@ -89,9 +88,8 @@ def _suspects(column: pa.Array) -> NDArray[np.int64]:
     raw = np.frombuffer(data, dtype=np.uint8)[bounds[0] : bounds[-1]]
     # Sign and the first seven bits of the exponent; the other four stand in the byte beside.
     ones = np.flatnonzero((raw & 0x7F) == 0x7F)
-    neighbours = [ones - 1, ones + 1]  # little-endian, big-endian
     hit = np.zeros(len(ones), dtype=bool)
-    for positions in neighbours:
+    for positions in (ones - 1, ones + 1):  # little-endian, big-endian
         inside = (positions >= 0) & (positions < len(raw))
         hit[inside] |= (raw[positions[inside]] & 0xF0) == 0xF0
     owners = np.searchsorted(bounds - bounds[0], ones[hit], side="right") - 1
@@ -143,9 +141,8 @@ def _polygons(
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.float64]]]:
     """Yield positions of little-endian polygons of one ring, as nearly all footprints are.
 
-    With them come their coordinates, x and y in turn, of shape (n, 2 points). Such a WKB is its
-    byte order, type and number of rings, the number of points, and their coordinates (OGC
-    06-103r4, 8.2): of one length they are a matrix.
+    With them come their coordinates, x and y in turn, of shape (n, 2 points). WKB of one length
+    (OGC 06-103r4, 8.2) is a matrix.
     """
     if field.geometry != "WKB" or not len(column):
         return

@@ -86,8 +86,7 @@ class RowReader:
             for name, numbers in numbered.items()
             for number in numbers
         )
-        refs = [(self.fields[name], number) for name, number in chunk_ids]
-        arrays = self.chunks.read(refs, learn)
+        arrays = self.chunks.read([(self.fields[name], n) for name, n in chunk_ids], learn)
         loaded = dict(zip(chunk_ids, arrays, strict=True))
         schema = self.schema(names)
         batches = []
@@ -168,7 +167,7 @@ def inverse_order(order: NDArray[np.int64]) -> NDArray[np.int64]:
 def row_runs(fields: Mapping[str, Field], begin: int = 0) -> Iterator[range]:
     """Yield the runs of rows from `begin` that a scan decides about at a time.
 
-    They end where the chunks of the field with the longest chunks end.
+    They end where chunks of the field with the longest ones end.
     """
     length = next((field.length for field in fields.values()), 0)
     longest = max((field.chunk_length for field in fields.values()), default=limits().run_rows)
@@ -201,11 +200,8 @@ def part_in_run(field: Field, number: int, values: Any, run: range) -> Any:
     return values[max(run.start - start, 0) : min(run.stop - start, field.chunk_length)]
 
 
-def _chunk_numbers(field: Field, run: range, rows: NDArray[np.int64] | None) -> list[int]:
-    if rows is None:
-        return list(chunks_of(field, run))
-    numbers: list[int] = np.unique(rows // field.chunk_length).tolist()
-    return numbers
+def _chunk_numbers(field: Field, run: range, rows: NDArray[np.int64] | None) -> Sequence[int]:
+    return chunks_of(field, run) if rows is None else np.unique(rows // field.chunk_length).tolist()
 
 
 def _piece(
@@ -220,11 +216,7 @@ def _piece(
 
 
 def _take(column: pa.ChunkedArray, positions: pa.Array) -> pa.ChunkedArray:
-    """Return the values at `positions`.
-
-    Arrow joins a column's pieces for that, which fails where strings or bytes are more than
-    2 GiB unless their offsets are wide.
-    """
+    """Take values by way of wide offsets, where those of strings or bytes of 2 GiB need them."""
     wide = {pa.string(): pa.large_string(), pa.binary(): pa.large_binary()}.get(column.type)
     if wide is None or column.nbytes < WIDE:
         return column.take(positions)

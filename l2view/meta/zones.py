@@ -82,8 +82,7 @@ def zone_of_bounds(corners: NDArray[np.float64], nulls: int | None = None) -> Zo
 
 def _shorten(low: str | None, high: str | None, kind: pa.DataType) -> tuple[Any, Any]:
     """Shorten the bounds of texts to `LONGEST` characters."""
-    if low is not None:
-        low = low[:LONGEST]
+    low = low and low[:LONGEST]
     if high is not None and len(high) > LONGEST:
         # The next text that doesn't begin like it; by code points, as UTF-8 is ordered.
         cut = high[:LONGEST].rstrip("\U0010ffff")
