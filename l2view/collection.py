@@ -25,11 +25,10 @@ from l2view.ingest.writer import delete_granules
 from l2view.meta.chunks import Tally
 from l2view.meta.schema import ROW, fields_of
 from l2view.scan.dataset import TableDataset
-from l2view.search.explain import SearchCost
 from l2view.search.parameters import as_texts
 from l2view.search.place import geometry_field
 from l2view.search.query import Query, as_query
-from l2view.search.result import find_rows
+from l2view.search.result import SearchCost, find_rows
 from l2view.search.table import MetaTable
 from l2view.search.time import ENDS, STARTS, time_field
 from l2view.sql.access import AllowStores
@@ -330,7 +329,7 @@ class Collection:
             tag or snapshot, or of a group other than ``meta``.
         """
         query = as_query(where, params, bbox, intersects, datetime, ids, order_by, limit)
-        if not query.has_conditions:
+        if not query.conditions:
             raise QueryError(
                 "name the granules to delete: where=, bbox=, intersects=, datetime= or ids=; all "
                 "are where='true'"

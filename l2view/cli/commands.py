@@ -47,7 +47,7 @@ def info_command(
     """Describe a collection, or those of its granules that match: count, times, fields."""
     collection = source.open(authorize=False)
     query = search.query()
-    searches = query.has_conditions or query.limit is not None
+    searches = bool(query.conditions) or query.limit is not None
     view = collection.open(query) if searches else None
     count = len(collection) if view is None else len(view.names)
     facts = {
@@ -280,7 +280,7 @@ def delete_command(
 ) -> None:
     """Delete matching granules from a collection in one commit. Earlier snapshots keep them."""
     query = search.query()
-    if not query.has_conditions:
+    if not query.conditions:
         raise typer.BadParameter(
             "name the granules to delete, all by --where true", param_hint="--where, --bbox, …"
         )

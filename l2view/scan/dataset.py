@@ -102,13 +102,7 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
         return self.table.schema
 
     def decide(self, table: Table, *, early: bool) -> None:
-        """Read `table` alone, whose consumer may stop `early`: said once, when a query is planned.
-
-        Raises
-        ------
-        RuntimeError
-            Where it was said before.
-        """
+        """Read `table`, whose consumer may stop `early`: said once, when a query is planned."""
         if self._early is not None:
             raise RuntimeError("which rows a query looks at is decided once")
         self.table, self._early = table, early

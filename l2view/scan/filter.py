@@ -36,15 +36,7 @@ NULL_OPTION, INCONCLUSIVE = "null_matching_behavior", 3
 
 @dataclass(frozen=True)
 class Condition:
-    """A filter over the columns of a table.
-
-    Parameters
-    ----------
-    expression
-        The filter.
-    schema
-        The table's schema.
-    """
+    """A filter over the columns of a table with this schema."""
 
     expression: pc.Expression
     schema: pa.Schema
@@ -88,14 +80,7 @@ class Condition:
         return not self.columns.isdisjoint(columns)
 
     def may_hold(self, known: Mapping[str, pa.Array], rows: int) -> NDArray[np.bool_]:
-        """Mask of rows for which it may hold, of shape (rows,); exact where all columns are known.
-
-        Parameters
-        ----------
-        known
-            Columns of `rows` rows each.
-        rows
-            How many rows.
+        """Mask of `rows` rows for which it may hold; exact where all columns are known.
 
         Raises
         ------

@@ -47,15 +47,7 @@ TRANSLATIONS = {
 
 
 def explain(message: str, fields: Sequence[str], tables: Sequence[str]) -> QueryError | FieldError:
-    """Return the error to raise for DataFusion's `message`.
-
-    Parameters
-    ----------
-    message
-        DataFusion's message.
-    fields, tables
-        The names that a query can use.
-    """
+    """Return the error for DataFusion's `message` on a query of these fields and tables."""
     if match := re.search(r"No field named (?:\w+\.)?(?:\"([^\"]+)\"|([^\s.]+))\.", message):
         name = match.group(1) or match.group(2)
         return FieldError(unknown_name("field", name, fields) + _quoting(name, fields))
@@ -116,8 +108,7 @@ def _no_signature(call: str, candidates: Sequence[str], message: str) -> str:
     signatures = [text.strip() for text in candidates if text.strip() and "UserDefined" not in text]
     if signatures:
         return f"no function {call}; there is {' or '.join(signatures)}"
-    match = re.search(r"expected (\d+) arguments? but received (\d+)", message)
-    if match:
+    if match := re.search(r"expected (\d+) arguments? but received (\d+)", message):
         return f"{call} has {match.group(2)} arguments; the function takes {match.group(1)}"
     return f"no function {call}; look at the types of its arguments"
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import pyarrow as pa
@@ -10,7 +11,7 @@ from datafusion import DataFrame
 from numpy.typing import NDArray
 
 from l2view.errors import L2ViewError
-from l2view.search.context import geo_context
+from l2view.search.context import column, geo_context
 from l2view.search.errors import explain
 from l2view.search.planning import require_plain, sort_keys
 
@@ -18,7 +19,6 @@ NUMBER = "__l2view_number"
 """A column with the position of each granule."""
 
 type Known = Callable[[Sequence[str]], pa.Table]
-"""Returns some fields of the granules."""
 
 
 def ranks(
@@ -32,58 +32,35 @@ def ranks(
         SQL sort expressions, such as ``"cloud_cover DESC"``.
     count
         How many granules there are.
-    fields
-        The fields' names.
-    known
-        Returns some of them, one row a granule.
-
-    Raises
-    ------
-    QueryError, FieldError
-        Where they aren't valid.
+    fields, known
+        The names of all fields, and what returns some of them, one row a granule.
     """
-
-    def run(frame: DataFrame) -> pa.Table:
-        keys = [*sort_keys(frame, order_by), frame.parse_sql_expr(NUMBER).sort()]
-        return frame.sort(*keys).select(NUMBER).to_arrow_table()
-
-    order = _run(str(order_by), count, fields, known, run).column(0).to_numpy()
+    with _frame(str(order_by), count, fields, known) as frame:
+        keys = [*sort_keys(frame, order_by), column(NUMBER).sort()]
+        order = frame.sort(*keys).select(NUMBER).to_arrow_table().column(0).to_numpy()
     ranks_by_granule = np.empty(len(order), dtype=np.int64)
     ranks_by_granule[order] = np.arange(len(order))
     return ranks_by_granule
 
 
 def values(expression: str, count: int, fields: Sequence[str], known: Known) -> pa.ChunkedArray:
-    """Return the value of an SQL expression for each granule.
-
-    The parameters and errors are those of `ranks`.
-    """
-
-    def run(frame: DataFrame) -> pa.Table:
+    """Return the value of an SQL expression for each granule (see `ranks`)."""
+    with _frame(expression, count, fields, known) as frame:
         value = frame.parse_sql_expr(expression)
         require_plain(value.canonical_name(), "group_by=")
-        number = frame.parse_sql_expr(NUMBER)
-        frame_of_values = frame.select(number, value.alias("value"))
-        return frame_of_values.sort(frame_of_values.parse_sql_expr(NUMBER).sort()).to_arrow_table()
-
-    return _run(expression, count, fields, known, run).column("value")
+        frame = frame.select(column(NUMBER), value.alias("value")).sort(column(NUMBER).sort())
+        return frame.to_arrow_table().column("value")
 
 
-def _run(
-    text: str,
-    count: int,
-    fields: Sequence[str],
-    known: Known,
-    run: Callable[[DataFrame], pa.Table],
-) -> pa.Table:
-    """Run a query over the fields that `text` names."""
+@contextmanager
+def _frame(text: str, count: int, fields: Sequence[str], known: Known) -> Iterator[DataFrame]:
+    """Make a frame of the fields that `text` names, whose errors are l2view's."""
     folded = text.casefold()
     table = known([name for name in fields if name.casefold() in folded])
-    numbers = pa.array(np.arange(count, dtype=np.int64))
     columns = dict(zip(table.schema.names, table.columns, strict=True))
-    table = pa.table({**columns, NUMBER: numbers})
+    table = pa.table({**columns, NUMBER: pa.array(np.arange(count, dtype=np.int64))})
     try:
-        return run(geo_context().from_arrow(table))
+        yield geo_context().from_arrow(table)
     except L2ViewError:
         raise
     except Exception as error:  # DataFusion raises bare Exceptions

@@ -32,13 +32,7 @@ FORMS: Mapping[str, Callable[[Any], Any]] = {
 
 
 def parameters(params: Mapping[str, Any] | None) -> dict[str, pa.Scalar]:
-    """Return the values of a query's placeholders as Arrow scalars.
-
-    Raises
-    ------
-    QueryError
-        Where they are no mapping, or SQL has no value for one.
-    """
+    """Return the values of a query's placeholders as Arrow scalars (see `scalar`)."""
     if params is not None and not isinstance(params, Mapping):
         raise QueryError(f"params= maps names to values, and is no {type(params).__name__}")
     return {name: scalar(name, value) for name, value in (params or {}).items()}
@@ -123,13 +117,7 @@ def to_json(value: Any) -> Any:
 
 
 def from_json(record: Any) -> Any:
-    """Make the value that `to_json` recorded.
-
-    Raises
-    ------
-    QueryError
-        Where the text of a form can't be read.
-    """
+    """Make the value that `to_json` recorded."""
     if isinstance(record, list | tuple):
         return [from_json(item) for item in record]
     if not isinstance(record, Mapping):
@@ -140,11 +128,6 @@ def from_json(record: Any) -> Any:
         except (TypeError, ValueError, ArithmeticError, shapely.errors.ShapelyError) as error:
             raise QueryError(f"{form!r}: {record[form]!r} can't be read: {error}") from error
     return {name: from_json(item) for name, item in record.items()}
-
-
-def python_ids(ids: Iterable[Any]) -> tuple[Any, ...]:
-    """Convert ids to Python's values."""
-    return tuple(value.as_py() if isinstance(value, pa.Scalar) else value for value in ids)
 
 
 def as_texts(name: str, value: Sequence[str] | str | None) -> tuple[str, ...] | None:

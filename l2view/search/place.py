@@ -35,13 +35,11 @@ def geometry_field(schema: pa.Schema, field: str | None = None) -> str:
     FieldError
         Where there is none.
     """
-    if field is not None:
-        if field not in schema.names:
-            raise FieldError(unknown_name("field", field, schema.names))
-        return field
-    for candidate in GEOMETRIES:
+    for candidate in GEOMETRIES if field is None else (field,):
         if candidate in schema.names:
             return candidate
+    if field is not None:
+        raise FieldError(unknown_name("field", field, schema.names))
     raise FieldError(
         f"a search by place looks at the field {' or '.join(GEOMETRIES)}, and there is neither; "
         f"name another with geometry_field=. fields: {join_names(schema.names)}"
@@ -49,13 +47,7 @@ def geometry_field(schema: pa.Schema, field: str | None = None) -> str:
 
 
 def box(bbox: Sequence[float]) -> shapely.Geometry:
-    """Return the rectangle of `bbox`, in two parts where it crosses the antimeridian.
-
-    Parameters
-    ----------
-    bbox
-        West, south, east, north in degrees, west > east across the antimeridian.
-    """
+    """Return the rectangle of a `bbox` in degrees, in two parts where it has west > east."""
     try:
         west, south, east, north = (float(value) for value in bbox)
     except (TypeError, ValueError) as error:
@@ -75,11 +67,6 @@ def geometry(value: Any) -> shapely.Geometry:
     """Return a geometry from shapely, GeoJSON (dict or text), WKT, or ``__geo_interface__``.
 
     What reaches beyond ±180° of longitude is cut there and moved to the other side.
-
-    Raises
-    ------
-    QueryError
-        Where it is none, is empty, or isn't valid.
     """
     try:
         shape = shapely.force_2d(_read(value))
@@ -120,18 +107,9 @@ def _read(value: Any) -> shapely.Geometry:
 def place_conditions(context: SessionContext, field: Field, shape: shapely.Geometry) -> list[Expr]:
     """Return the conditions under which a footprint and `shape` have a point in common.
 
-    The rectangle around the shape is asked for first. An outline of thousands of points is then
-    compared by shapely, which prepares it once: a function of SQL would go through it for each
-    row.
-
-    Parameters
-    ----------
-    context
-        The session, with the ``ST_*`` functions.
-    field
-        The field of footprints.
-    shape
-        In EPSG:4326, within ±180°.
+    The shape is in EPSG:4326, within ±180°. The rectangle around it is asked for first. An outline
+    of thousands of points is then compared by shapely, which prepares it once: a function of SQL
+    would go through it for each row.
     """
     components = shapely.get_parts(shape)
     # Not their union, which would drop those of points and of lines along an axis.

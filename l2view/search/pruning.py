@@ -83,17 +83,7 @@ class BboxTest:
 
 
 def find_candidates(context: SessionContext, plan: Any, meta: MetaTable) -> Candidates:
-    """Find the rows of ``meta`` that may answer a query.
-
-    Parameters
-    ----------
-    context
-        The session, with the ``ST_*`` functions.
-    plan
-        The query's optimised logical plan.
-    meta
-        The table of granules.
-    """
+    """Find the rows of ``meta`` that may answer a query, by its optimised logical plan."""
     spans: dict[str, list[Span]] = {}
     tests: list[BboxTest] = []
     boxes: dict[str, tuple[tuple[Box, ...], ...]] = {}

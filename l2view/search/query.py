@@ -10,10 +10,11 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Self, SupportsIndex
 
+import pyarrow as pa
 import shapely
 
 from l2view.errors import QueryError
-from l2view.search.parameters import as_texts, from_json, parameters, python_ids, to_json
+from l2view.search.parameters import as_texts, from_json, parameters, to_json
 from l2view.search.place import box, geometry
 from l2view.search.time import interval
 from l2view.stores.open import Source
@@ -31,23 +32,8 @@ class Query:
 
     Parameters
     ----------
-    where
-        One SQL boolean expression in DataFusion's dialect.
-    params
-        Values for its ``$name`` placeholders.
-    bbox
-        West, south, east, north in degrees (EPSG:4326); west > east crosses the
-        antimeridian.
-    intersects
-        A geometry in EPSG:4326: shapely, GeoJSON or WKT.
-    datetime
-        A STAC interval, closed; None for an open end.
-    ids
-        Values of the field ``id``.
-    order_by
-        SQL sort expressions (``"cloud_cover DESC"``); ties keep the order of the rows.
-    limit
-        The most rows.
+    where, params, bbox, intersects, datetime, ids, order_by, limit
+        As for `Collection.search`, whose first argument a query may be.
     geometry_field, time_field
         The fields for `bbox`, `intersects` and `datetime`, where they have none of the usual
         names.
@@ -117,16 +103,10 @@ class Query:
         return {name: to_json(value) for name, value in record.items()}
 
     @property
-    def has_conditions(self) -> bool:
-        """Whether anything but the order and the limit says which rows are wanted."""
-        conditions = (self.where, self.bbox, self.intersects, self.datetime, self.ids)
-        return any(condition is not None for condition in conditions)
-
-    @property
-    def has_only_ids(self) -> bool:
-        """Whether the ids alone say which rows are wanted."""
-        conditions = (self.where, self.bbox, self.intersects, self.datetime, self.limit)
-        return self.ids is not None and all(condition is None for condition in conditions)
+    def conditions(self) -> set[str]:
+        """The options that say which rows are wanted, whatever their order and limit."""
+        names = ("where", "bbox", "intersects", "datetime", "ids")
+        return {name for name in names if getattr(self, name) is not None}
 
     @property
     def depends_on_now(self) -> bool:
@@ -171,7 +151,7 @@ def _checked_bbox(bbox: Sequence[float]) -> tuple[float, ...]:
 def _checked_ids(ids: Any) -> tuple[Any, ...]:
     if isinstance(ids, str) or not isinstance(ids, Iterable):
         raise QueryError("ids= is a list of ids; for one, pass a list of one")
-    return python_ids(ids)
+    return tuple(value.as_py() if isinstance(value, pa.Scalar) else value for value in ids)
 
 
 def _checked_order(order_by: Any) -> str | tuple[str, ...]:
@@ -205,21 +185,7 @@ def view_attributes(
     count: int,
     variables: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """Describe a view in its root's attributes, as JSON.
-
-    Parameters
-    ----------
-    query
-        The query that it answers.
-    source
-        The store.
-    fields
-        The selected fields.
-    count
-        The number of granules.
-    variables
-        The globs of arrays, None for all.
-    """
+    """Describe a view of `count` granules in its root's attributes, as JSON."""
     attributes: dict[str, Any] = {
         "version": 1,
         "collection": source.label,

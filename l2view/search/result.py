@@ -1,4 +1,4 @@
-"""The rows that answer a query."""
+"""The rows that answer a query, and what it cost to find them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from l2view.errors import L2ViewWarning, UnreadableGeometryError, warn
 from l2view.index.candidates import EVERY, Candidates
+from l2view.meta.chunks import Tally
 from l2view.search.engine import Session
 from l2view.search.place import geometry_field
 from l2view.search.planning import id_values, plan_query
@@ -25,18 +26,13 @@ MAX_KEPT_BYTES = 2**28
 
 @dataclass(frozen=True)
 class SearchResult:
-    """The rows that answer a query.
-
-    Attributes
-    ----------
-    rows
-        The row numbers in its order, int64, of shape (n,).
-    table
-        The table, with the values that finding the rows has read already.
-    """
+    """The rows that answer a query."""
 
     rows: NDArray[np.int64]
+    """Row numbers in the query's order, of shape (n,)."""
+
     table: MetaTable
+    """The table, with the values that finding the rows has read already."""
 
     def take(self, names: Sequence[str]) -> pa.Table:
         """Read columns of the rows."""
@@ -46,14 +42,7 @@ class SearchResult:
 def find_rows(table: MetaTable, query: Query, names: Sequence[str] = ()) -> SearchResult:
     """Find the rows that answer a query.
 
-    Parameters
-    ----------
-    table
-        The table.
-    query
-        The query.
-    names
-        Fields that the caller takes of the result: those that the search reads anyway are kept.
+    Of the fields called `names`, which the caller takes, those that the search reads are kept.
 
     Raises
     ------
@@ -132,3 +121,28 @@ def _with_columns(
         for name in batches[0].schema.names[1:]
     }
     return Candidates(np.sort(rows), tail, columns, candidates.bbox_tests, candidates.pruned_by)
+
+
+@dataclass(frozen=True)
+class SearchCost:
+    """What a search of a collection of `rows` granules cost. Its text is for people."""
+
+    rows: int
+    found: int
+    tally: Tally
+    seconds: float
+
+    def __str__(self) -> str:
+        tally = self.tally
+        lines = [
+            f"{self.found:,} of {self.rows:,} granules in {self.seconds * 1e3:,.1f} ms",
+            f"runs of rows: {tally.runs:,}",
+            *(f"  {count:,} left out by {cause}" for cause, count in tally.ruled_out.items()),
+            f"chunks: {tally.decoded:,} read and decoded, {tally.cached:,} kept from before",
+            f"store: {tally.requests:,} requests, {tally.nbytes:,} bytes",
+            "time by stage, of threads side by side:",
+            *(f"  {name}: {seconds * 1e3:,.1f} ms" for name, seconds in tally.seconds.items()),
+        ]
+        return "\n".join(lines)
+
+    __repr__ = __str__

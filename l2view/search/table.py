@@ -50,10 +50,8 @@ class MetaTable:
 
     Attributes
     ----------
-    store
-        The Zarr store that holds the fields.
-    fields
-        The fields by name, all of one length.
+    store, fields
+        The Zarr store, and its fields by name, all of one length.
     snapshot
         The Icechunk snapshot that the store shows, None where its chunks may change.
     indexes
@@ -159,11 +157,11 @@ class MetaTable:
         self.refresh()
         runs = list(self.runs())
         if early or not several:
-            return [partial(self._scan, runs, early)]
+            return [partial(self._scan, runs, early=early)]
         runs = self._prune_runs(runs, condition, self.chunks())
         share = -(-len(runs) // (os.cpu_count() or 1)) or 1
         starts = range(0, len(runs) or 1, share)
-        return [partial(self._scan_pruned, runs[at : at + share], False) for at in starts]
+        return [partial(self._scan, runs[at : at + share], is_pruned=True) for at in starts]
 
     def zones(self, name: str, chunks: Chunks) -> Zones | None:
         """Return the zone map of a field, None where nothing is known of it.
@@ -218,31 +216,27 @@ class MetaTable:
     def _scan(
         self,
         runs: Sequence[range],
-        early: bool,
         columns: Sequence[str],
         condition: Condition | None,
+        *,
+        early: bool = False,
+        is_pruned: bool = False,
     ) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of runs that fulfil a condition (see `l2view.scan.dataset.Partition`)."""
-        blocks = growing_groups(runs, len(runs), 1) if early else [runs]
-        chunks = self.chunks()
-        remaining = (run for block in blocks for run in self._prune_runs(block, condition, chunks))
-        return self._scan_pruned(remaining, early, columns, condition)
+        """Yield the rows of runs that fulfil a condition (see `l2view.scan.dataset.Partition`).
 
-    def _scan_pruned(
-        self,
-        runs: Iterable[range],
-        early: bool,
-        columns: Sequence[str],
-        condition: Condition | None,
-    ) -> Iterator[pa.RecordBatch]:
-        """Yield the rows of runs of which those without any such row are left out already."""
+        Of runs that are pruned, those in which no row can are left out already.
+        """
         chunks = self.chunks()
         reader = self._reader(chunks)
         tested = self._columns_of(condition)
+        remaining: Iterable[range] = runs
+        if not is_pruned:
+            blocks = growing_groups(runs, len(runs), 1) if early else iter([list(runs)])
+            remaining = (r for block in blocks for r in self._prune_runs(block, condition, chunks))
         if not early and self._is_known([*tested, *columns]):
-            runs = _merge_runs(list(runs), self.candidates.tail)
+            remaining = _merge_runs(list(remaining), self.candidates.tail)
         run_limit = reader.runs_at_once(tested or columns)
-        for group in growing_groups(runs, run_limit, 1 if early else run_limit):
+        for group in growing_groups(remaining, run_limit, 1 if early else run_limit):
             selections = [(run, self.candidates.within(run)) for run in group]
             selections = self._pass_bbox_tests(chunks, selections)
             if condition is None:

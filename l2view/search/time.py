@@ -38,17 +38,11 @@ class Interval:
     """A span of time, in nanoseconds since 1970 in UTC; None where it is open.
 
     Python's integers: the years that people write for "for ever" are beyond 64 bits of them.
-
-    Attributes
-    ----------
-    start
-        The first instant.
-    stop
-        The first instant after it.
     """
 
     start: int | None
     stop: int | None
+    """The first instant after it."""
 
     def __str__(self) -> str:
         start = ".." if self.start is None else f"{_text(self.start)}Z"
@@ -65,16 +59,7 @@ def interval(value: Any) -> Interval:
     A part that names a year, month, day, hour, minute or second stands for the whole of it;
     one with a fraction, and a `datetime.datetime`, for that instant.
 
-    Parameters
-    ----------
-    value
-        ``"2025-06-01"``, ``"2025-06-01T00:00:00Z/2025-07-01"``, ``"../2025"``, a datetime
-        or date, a pair of these with None for an open end, or an `Interval`.
-
-    Raises
-    ------
-    QueryError
-        Where it is none of these, or ends before it begins.
+    It may also be a datetime or date, a pair of these with None for an open end, or an `Interval`.
     """
     if isinstance(value, Interval):
         return value
@@ -141,14 +126,15 @@ def nanoseconds(instant: datetime) -> int:
 
 
 def _calendar_span(instant: np.datetime64, unit: str) -> Interval:
-    """Return the whole year, day, second, … that `at` lies in."""
+    """Return the whole year, day, second, … that `instant` lies in."""
     begin = instant.astype(f"datetime64[{unit}]")
     end = begin + np.timedelta64(1, cast("Any", unit))
-    if unit in UNITS:
-        start = int(begin.astype(np.int64)) * UNITS[unit]
-        return Interval(start, start + UNITS[unit])
-    start, stop = (int(edge.astype("datetime64[s]").astype(np.int64)) for edge in (begin, end))
-    return Interval(start * SECOND, stop * SECOND)
+    ticks = unit if unit in UNITS else "s"
+    start, stop = (
+        int(edge.astype(f"datetime64[{ticks}]").astype(np.int64)) * UNITS[ticks]
+        for edge in (begin, end)
+    )
+    return Interval(start, stop)
 
 
 def _shift(span: Interval, offset: int) -> Interval:
@@ -187,28 +173,14 @@ def time_field(schema: pa.Schema, name: str | None = None) -> str:
 
 
 def time_conditions(schema: pa.Schema, span: Interval, field: str | None = None) -> list[Expr]:
-    """Return the conditions under which a granule's time meets `span`.
-
-    Parameters
-    ----------
-    schema
-        The table's schema.
-    span
-        The interval asked for.
-    field
-        The time field, where it isn't the first of `TIMES`.
-    """
+    """Return the conditions under which a granule's time, by default in `TIMES`, meets `span`."""
     name = time_field(schema, field)
     starts = _timestamps(schema, STARTS.get(name), name)
     stops = _timestamps(schema, ENDS.get(name), name)
     if len(stops) == 1:  # without an end, a granule is one instant
         starts = stops
-    conditions = []
-    if span.start is not None:
-        conditions.append(_compare(schema, stops + starts, span.start, "__ge__"))
-    if span.stop is not None:
-        conditions.append(_compare(schema, starts + stops, span.stop, "__lt__"))
-    return conditions
+    ends = ((span.start, stops + starts, "__ge__"), (span.stop, starts + stops, "__lt__"))
+    return [_compare(schema, names, at, how) for at, names, how in ends if at is not None]
 
 
 def _timestamps(schema: pa.Schema, *names: str | None) -> list[str]:

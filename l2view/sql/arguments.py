@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 
 TOKEN = re.compile(
     r"[eE]'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|\$(\w*)\$.*?\$\1\$|--[^\n]*"
@@ -26,14 +27,7 @@ ARROWS = ("=>", ":=")
 def positional(query: str, names: Iterable[str], mark: str) -> str:
     """Rewrite the named arguments of these functions as pairs.
 
-    Parameters
-    ----------
-    query
-        The query.
-    names
-        The functions.
-    mark
-        What the text begins with that stands for an argument's name.
+    The text that stands for an argument's name begins with `mark`.
 
     Examples
     --------
@@ -41,14 +35,12 @@ def positional(query: str, names: Iterable[str], mark: str) -> str:
     "SELECT * FROM cells('a => b', '#decode' , true)"
     """
     functions = set(names)
-    tokens = [match.group() for match in TOKEN.finditer(query)]
-    numbers = _significant(tokens)
+    tokens = [*(match.group() for match in TOKEN.finditer(query)), ""]
     depth = 0
     calls: list[int] = []
-    for number, following in zip(numbers, [*numbers[1:], None], strict=True):
-        text = tokens[number]
+    for number, following in pairwise(_significant(tokens)):
+        text, after = tokens[number], tokens[following]
         word = text.strip('"').lower()
-        after = "" if following is None else tokens[following]
         if text in ("(", "[", "{"):
             depth += 1
         elif text in (")", "]", "}"):
@@ -58,13 +50,7 @@ def positional(query: str, names: Iterable[str], mark: str) -> str:
         elif word in functions and after == "(":
             tokens[number] = word
             calls.append(depth + 1)
-        elif (
-            following is not None
-            and after in ARROWS
-            and word.isidentifier()
-            and calls
-            and calls[-1] == depth
-        ):
+        elif after in ARROWS and word.isidentifier() and calls and calls[-1] == depth:
             tokens[number] = f"'{mark}{word}'"
             tokens[following] = ","
     return "".join(tokens)

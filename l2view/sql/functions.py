@@ -261,11 +261,7 @@ def _array(source: Source, path: str) -> zarr.Array[Any]:
     """
     key = resolve(path)
     if key is None or _node_type(source, path) != "array":
-        paths = [
-            node.path
-            for node in nodes(source)
-            if node.document is not None and node.document["node_type"] == "array"
-        ]
+        paths = [node.path for node in nodes(source) if node.document and node.is_array]
         redacted = strip_credentials(path)
         another = ". Another store is named before its array, and read where allow_stores= says so"
         hint = another if is_url(path) or path.startswith("/") else ""

@@ -26,15 +26,8 @@ from l2view.sql.functions import TableFunctions
 class SqlSession:
     """The tables and functions that SQL queries know.
 
-    Parameters
-    ----------
-    table
-        The table ``meta``; where it has no fields, there is none.
-    tables
-        The caller's own tables by name: whatever speaks Arrow (``pyarrow``, pandas, Polars,
-        datasets).
-    functions
-        The table functions.
+    Beside ``meta``, where `table` has fields, these are the caller's own `tables`, whatever speaks
+    Arrow (``pyarrow``, pandas, Polars, datasets), and the table functions.
     """
 
     table: MetaTable

@@ -49,7 +49,7 @@ class CollectionSearch:
     def find(self, query: Query, names: Sequence[str] = ()) -> SearchResult:
         """Find the rows that answer a query, of which `names` are read next."""
         result = find_rows(self.table, self.with_fields(query), names)
-        if query.ids is not None and query.has_only_ids:
+        if query.ids is not None and query.limit is None and query.conditions == {"ids"}:
             present = set(result.take(["id"]).column(0).to_pylist())
             if absent := [str(id) for id in dict.fromkeys(query.ids) if id not in present]:
                 warn(f"no granule has the id {join_names(absent)}", L2ViewWarning)
