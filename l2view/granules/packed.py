@@ -10,7 +10,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -59,12 +59,12 @@ class StoredProfile:
     attributes: dict[str, JSON]  # by path; the slots' patches are of these
     arrays: dict[str, AsyncArray[Any]]
 
-    @property
+    @cached_property
     def slots(self) -> int:
         """The number of slots."""
         return int(self.arrays["attributes"].shape[0])
 
-    @property
+    @cached_property
     def block(self) -> int:
         """The slots in a block."""
         return int(self.arrays["attributes"].chunks[0])
@@ -110,10 +110,10 @@ class PackedLayout:
         slots = [_slot(location) for location, _ in nodes]
         await asyncio.gather(*map(self._profile, sorted({slot[0] for slot in slots if slot})))
         blocks = {}
-        for location, _ in nodes:
-            if (granule := await self._granule(location)) is not None:
-                stored, slot = granule
-                blocks[stored.name, slot // stored.block] = granule
+        for name, slot in filter(None, slots):
+            stored = self._profiles.get(name)
+            if stored is not None and slot < stored.slots:
+                blocks[name, slot // stored.block] = stored, slot
         await asyncio.gather(*(self._slot_values(*block, DESCRIPTION) for block in blocks.values()))
 
     async def children(self, location: Location, path: str) -> list[str]:
