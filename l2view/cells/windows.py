@@ -383,16 +383,18 @@ class SlabRows:
 
         `shape` is that of the window along these axes, where they are several.
         """
-        numbers, stride = np.zeros((1,) * len(self.slab), dtype=np.int64), 1
+        index, stride = np.zeros((), dtype=np.int64), 1
         for axis, length in zip(reversed(axes), reversed(shape), strict=True):
-            positions = np.arange(self.slab[axis].start, self.slab[axis].stop) * stride
-            numbers = numbers + self.along(axis, positions)
+            index = index + (self._places[axis] + self.slab[axis].start) * stride
             stride *= length
-        spread = np.broadcast_to(numbers, tuple(map(len, self.slab)))
-        return spread.reshape(-1) if self.numbers is None else spread[self._places]
+        if self.numbers is not None:
+            return index
+        return np.broadcast_to(index, tuple(map(len, self.slab))).reshape(-1)
 
     @cached_property
     def _places(self) -> tuple[NDArray[np.int64], ...]:
-        """The places of `numbers` along each axis."""
-        assert self.numbers is not None
-        return np.unravel_index(self.numbers, tuple(map(len, self.slab)))
+        """Their places along each axis; of all cells in shapes that together spread over them."""
+        shape = tuple(map(len, self.slab))
+        if self.numbers is None:
+            return np.indices(shape, np.int64, sparse=True)
+        return np.unravel_index(self.numbers, shape)
