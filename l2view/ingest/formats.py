@@ -110,6 +110,15 @@ def _is_dmrpp(head: bytes) -> bool:
     return names and _text(head).startswith(b"<")
 
 
+HDF5 = FileFormat(
+    "HDF5",
+    "l2view.ingest.hdf5:parse_hdf5",
+    (HDF5_SIGNATURE,),
+    _has_user_block,
+    needs=("h5py",),
+    extra="hdf",
+    is_checked=True,
+)
 TIFF = FileFormat(
     "TIFF",
     "l2view.ingest.tiff:parse_tiff",
@@ -129,15 +138,7 @@ FORMATS = (
         needs=("kerchunk", "scipy"),
         extra="netcdf3",
     ),
-    FileFormat(
-        "HDF5",
-        "l2view.ingest.hdf5:parse_hdf5",
-        (HDF5_SIGNATURE,),
-        _has_user_block,
-        needs=("h5py",),
-        extra="hdf",
-        is_checked=True,
-    ),
+    HDF5,
     FileFormat(
         "HDF4",
         "virtualizarr.parsers:HDF4Parser",

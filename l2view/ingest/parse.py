@@ -17,6 +17,7 @@ from zarr.storage import StorePath
 from l2view.errors import IngestError
 from l2view.geolocation.footprint import on_the_globe
 from l2view.granules.references import ArrayReferences, Checksum, GranuleReferences
+from l2view.ingest.dimensions import name_dimensions
 from l2view.ingest.files import (
     FileInfo,
     file_info,
@@ -27,7 +28,7 @@ from l2view.ingest.files import (
     read_head,
     store_registry,
 )
-from l2view.ingest.formats import HEAD, TIFF, ZARR, FileFormat, detect_format
+from l2view.ingest.formats import HDF5, HEAD, TIFF, ZARR, FileFormat, detect_format
 from l2view.ingest.granule import Entry, Failure, Granule
 from l2view.ingest.harvest import harvest_files
 from l2view.ingest.harvest.attributes import parse_time
@@ -127,6 +128,8 @@ def _parse_file(asset: str, url: str, options: ParseOptions) -> ParsedFile:
     else:
         file_format = _detect(url, reader)
         store, omitted = file_format.parse(source, reader, registry, options.inline_threshold)
+    # Opened by zarr, its metadata would be read again.
+    group = zarr.Group(zarr.AsyncGroup(store._group.metadata, StorePath(store)))
     parsed, attributes = manifest_references(store._group)
     if file_format is TIFF:
         # virtual-tiff, which only TIFFs need, is an extra.
@@ -134,6 +137,7 @@ def _parse_file(asset: str, url: str, options: ParseOptions) -> ParsedFile:
 
         parsed, attributes, reasons = flatten_images(parsed, attributes, alone=bool(asset))
         omitted |= reasons
+    parsed = name_dimensions(parsed, group, pads=file_format is HDF5)
     arrays = []
     for array in parsed:
         reason = _unfound_chunks(array, url, infos) if file is None else None
@@ -152,8 +156,6 @@ def _parse_file(asset: str, url: str, options: ParseOptions) -> ParsedFile:
         _checksums(arrays, url, infos),
         {join(asset, path): reason for path, reason in omitted.items()},
     )
-    # Opened by zarr, its metadata would be read again.
-    group = zarr.Group(zarr.AsyncGroup(store._group.metadata, StorePath(store)))
     return ParsedFile(url, group, references)
 
 

@@ -1,0 +1,213 @@
+"""The names of arrays' dimensions, where files don't say them or contradict themselves.
+
+xarray opens a group where each name of a dimension stands for one length, in the group and those
+below it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import count
+from typing import Any
+
+import numpy as np
+import zarr
+
+from l2view.granules.references import ArrayReferences
+
+PLACEHOLDER = re.compile(r"phony_dim_\d+")
+"""What VirtualiZarr calls a dimension without a scale, by its axis."""
+
+STRUCTURE = "HDFEOS INFORMATION/StructMetadata.0"
+"""The text that describes the swaths and grids of an HDF-EOS5 file."""
+
+GRANULE = "granule"
+"""The dimension of the fields of a search result, which lie above the granules in its tree."""
+
+EOS_GROUPS = {"Swath": "SWATHS", "Grid": "GRIDS", "Za": "ZAS"}
+EOS_FIELDS = {"Geo": "Geolocation Fields", "Data": "Data Fields"}
+
+type Names = tuple[str | None, ...]
+
+
+def name_dimensions(
+    arrays: Sequence[ArrayReferences], file: zarr.Group, *, pads: bool
+) -> list[ArrayReferences]:
+    """Return a file's arrays with a name for each dimension, of one length within its group.
+
+    Names come from the file's scales, from the product's own lists (GPM's ``DimensionNames``,
+    HDF-EOS5's ``StructMetadata``), or are made by length as netCDF-C makes them: ``phony_dim_0``,
+    ``phony_dim_1``, … Where a name stands for several lengths, arrays are padded, or the other
+    lengths get names of their own.
+
+    Parameters
+    ----------
+    arrays
+        A file's arrays.
+    file
+        The file as a Zarr group whose chunks can be read.
+    pads
+        Whether arrays that are shorter along a dimension than others of their group are padded
+        with their fill values, as netCDF reads what was written less far along an unlimited
+        dimension.
+    """
+    names = {array.path: _stored_names(array) for array in arrays}
+    if any(None in axes for axes in names.values()):
+        listed = _eos_names(file) if STRUCTURE in names else {}
+        names = {
+            array.path: _listed_names(array, names[array.path], listed.get(array.path))
+            for array in arrays
+        }
+        names = _names_by_length({array.path: array.shape for array in arrays}, names)
+    return _reconcile(arrays, names, pads=pads)
+
+
+def _stored_names(array: ArrayReferences) -> Names:
+    stored = array.document.get("dimension_names") or [None] * len(array.shape)
+    return tuple(None if name is None or PLACEHOLDER.fullmatch(name) else name for name in stored)
+
+
+def _listed_names(array: ArrayReferences, stored: Names, listed: Names | None) -> Names:
+    """Return the names that the product lists for an array, those stored without such a list."""
+    attribute = array.document["attributes"].get("DimensionNames")
+    if listed is None and isinstance(attribute, str):
+        listed = tuple(name.strip() or None for name in attribute.split(","))
+    usable = listed is not None and len(listed) == len(stored) == len(set(listed))
+    return listed if listed is not None and usable and None in stored else stored
+
+
+def _eos_names(file: zarr.Group) -> dict[str, Names]:
+    """Return the dimensions of the fields of an HDF-EOS5 file, by their paths.
+
+    The text is ODL (HDF-EOS5 User's Guide, "HDF-EOS Structural Metadata").
+    """
+    names: dict[str, Names] = {}
+    kind = group = path = ""
+    structure: Any = file[STRUCTURE]
+    for line in np.ravel(structure[...])[0].decode(errors="replace").splitlines():
+        key, _, value = line.strip().partition("=")
+        value = value.strip('"')
+        if key == "GROUP" and value.endswith("Structure"):
+            kind = value.removesuffix("Structure")
+        elif kind and key == f"{kind}Name":
+            group = value
+        elif key in ("GeoFieldName", "DataFieldName"):
+            fields = EOS_FIELDS[key.removesuffix("FieldName")]
+            path = f"HDFEOS/{EOS_GROUPS.get(kind, '')}/{group}/{fields}/{value}"
+        elif key == "DimList" and path:
+            names[path] = tuple(re.findall(r'"([^"]+)"', line))
+    return names
+
+
+def _names_by_length(
+    shapes: Mapping[str, tuple[int, ...]], names: Mapping[str, Names]
+) -> dict[str, Names]:
+    """Name what has no name by its length, as netCDF-C does: the group's dimension of that length.
+
+    An array with two dimensions of one length gets two. What a group lacks is numbered through
+    the file, as h5netcdf does.
+    """
+    taken = {name for axes in names.values() for name in axes if name is not None}
+    numbers = (name for n in count() if (name := f"phony_dim_{n}") not in taken)
+    complete: dict[str, Names] = {}
+    for _, paths in _by_group(names):
+        known: defaultdict[int, list[str]] = defaultdict(list)
+        for path in paths:
+            for stored, length in zip(names[path], shapes[path], strict=True):
+                if stored is not None and stored not in known[length]:
+                    known[length].append(stored)
+        for path in paths:
+            free = {n: [x for x in known[n] if x not in names[path]] for n in set(shapes[path])}
+            axes: list[str] = []
+            for axis, length in zip(names[path], shapes[path], strict=True):
+                if axis is None and not free[length]:
+                    known[length].append(next(numbers))
+                    free[length].append(known[length][-1])
+                axes.append(free[length].pop(0) if axis is None else axis)
+            complete[path] = tuple(axes)
+    return complete
+
+
+def _by_group(paths: Iterable[str]) -> list[tuple[str, list[str]]]:
+    groups: defaultdict[str, list[str]] = defaultdict(list)
+    for path in sorted(paths):
+        groups[path.rpartition("/")[0]].append(path)
+    return sorted(groups.items(), key=lambda item: item[0].split("/"))
+
+
+def _reconcile(
+    arrays: Sequence[ArrayReferences], names: Mapping[str, Names], *, pads: bool
+) -> list[ArrayReferences]:
+    """Return the arrays where each name has one length in a group and those that it lies in."""
+    by_path = {array.path: array for array in arrays}
+    taken = {name for axes in names.values() for name in axes}
+    # Of the groups gone through, with those above; in a tree the granules lie in a group of
+    # their own dimension.
+    lengths: dict[str, dict[Any, int]] = {"": {GRANULE: -1}}
+    for group, paths in _by_group(names):
+        own = dict(lengths[_nearest(group, lengths)])
+        longest = _longest([by_path[path] for path in paths], own) if pads else {}
+        lengths[group] = own
+        renamed: dict[tuple[Any, int], str] = {}
+        for path in paths:
+            array = by_path[path]
+            shape = tuple(
+                longest.get(name, n) if name == stored else n
+                for n, name, stored in zip(
+                    array.shape, names[path], _stored_names(array), strict=True
+                )
+            )
+            axes = []
+            for name, length in zip(names[path], shape, strict=True):
+                if own.setdefault(name, length) != length and (name, length) not in renamed:
+                    fresh = next(x for n in count(1) if (x := f"{name}_{n}") not in taken)
+                    taken.add(fresh)
+                    renamed[name, length] = fresh
+                    own[fresh] = length
+                axes.append(name if own[name] == length else renamed[name, length])
+            by_path[path] = _with_dimensions(array, axes, shape)
+    return list(by_path.values())
+
+
+def _nearest(group: str, groups: Container[str]) -> str:
+    """Return the nearest group above another that is one of `groups`."""
+    while group and group not in groups:
+        group = group.rpartition("/")[0]
+    return group
+
+
+def _longest(
+    arrays: Iterable[ArrayReferences], above: Mapping[str | None, int]
+) -> dict[str | None, int]:
+    """Return the most values along each dimension that has a scale."""
+    longest = dict(above)
+    for array in arrays:
+        for name, length in zip(_stored_names(array), array.shape, strict=True):
+            longest[name] = max(longest.get(name, 0), length)
+    longest.pop(None, None)
+    return longest
+
+
+def _with_dimensions(
+    array: ArrayReferences, names: Sequence[str | None], shape: tuple[int, ...]
+) -> ArrayReferences:
+    """Return an array with other names of dimensions, padded to `shape` by chunks that aren't."""
+    document = {**array.document, "dimension_names": list(names)}
+    if shape == array.shape:
+        return array if document == array.document else replace(array, document=document)
+    longer = replace(array, document={**document, "shape": list(shape)})
+    inside = tuple(map(slice, array.grid))
+    columns: list[Any] = []
+    for values, dtype, empty in (
+        (array.locations, object, ""),
+        (array.offsets, np.uint64, 0),
+        (array.lengths, np.uint64, 0),
+    ):
+        padded = np.full(longer.grid, empty, dtype)
+        padded[inside] = np.reshape(np.array(values, dtype), array.grid)
+        columns.append(padded.ravel())
+    locations, offsets, lengths = columns
+    return replace(longer, locations=locations.tolist(), offsets=offsets, lengths=lengths)
