@@ -10,30 +10,45 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import zarr
 
 from l2view.arrays.cf import Packing
+from l2view.ingest.harvest.descriptions import descriptions
 
 TIMES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("time_coverage_start",), ("time_coverage_end",)),
+    (("startgranuledatetime",), ("stopgranuledatetime",)),
     (("start_date", "start_time"), ("stop_date", "stop_time")),
     (("start_date", "start_time"), ("end_date", "end_time")),
-    (("RangeBeginningDate", "RangeBeginningTime"), ("RangeEndingDate", "RangeEndingTime")),
+    (("rangebeginningdate", "rangebeginningtime"), ("rangeendingdate", "rangeendingtime")),
+    (("range_beginning_date", "range_beginning_time"), ("range_ending_date", "range_ending_time")),
+    (("calendardate", "timeofday"), ()),
     (("start_time",), ("stop_time",)),
     (("start_time",), ("end_time",)),
     (("first_measurement_time",), ("last_measurement_time",)),
     (("sensing_start_time_utc",), ("sensing_end_time_utc",)),
-    (("StartTime",), ("EndTime",)),
+    (("sensing_start",), ("sensing_end",)),
+    (("startutc",), ("endutc",)),
+    (("starttime",), ("endtime",)),
+    (("starttime",), ("stoptime",)),
     (("start_date",), ("stop_date",)),
+    (("rangebeginningdate",), ("rangeendingdate",)),
+    (("image_acquisition_time",), ()),
     (("time_coverage_start",), ()),
     (("start_time",), ()),
     (("date",), ()),
 )
-"""The attributes that hold a beginning and an end, joined where there are two of each."""
+"""The attributes that hold a beginning and an end, joined where there are two of each.
+
+In lower case: products write them in any.
+"""
+
+MIDNIGHT = re.compile(r"T24:00(:00(\.0+)?)?(?=Z?$)")
+"""The end of a day (ISO 8601, 4.2.3)."""
 
 COMPACT = re.compile(r"([\d:T-]+?)(?:\.(\d+))?Z?")
 """Times that ISO 8601 doesn't have so, with what is left of a second."""
@@ -47,40 +62,52 @@ FORMS: Mapping[int, str] = {
 }
 """What so many digits are: dates, or years and days of the year as NASA's processors write them."""
 
+WORDS = ("%d-%b-%YT%H:%M:%S", "%d-%b-%Y %H:%M:%S", "%Y:%m:%d %H:%M:%S")
+"""Forms of SNAP's and of TIFF's times (TIFF 6.0, DateTime)."""
+
 TEXTS = frozenset({"platform", "instrument", "processing_level", "product_version", "title"})
 NUMBERS = frozenset({"cycle", "pass", "orbit"})
 """Fields that are texts, or integers, whatever a file has them as."""
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "platform": (
-        *("platform", "platform_name", "source_platform"),
-        *("spacecraft", "satellite", "mission_name"),
+        *("platform", "platform_name", "source_platform", "spacecraft", "satellite"),
+        *("mission_name", "satellitename", "associatedplatformshortname"),
     ),
-    "instrument": ("instrument", "sensor", "altimeter_sensor_name", "instrument_name"),
+    "instrument": (
+        *("instrument", "sensor", "altimeter_sensor_name", "instrument_name"),
+        *("instrumentname", "associatedinstrumentshortname"),
+    ),
     "processing_level": ("processing_level",),
-    "product_version": ("product_version",),
+    "product_version": ("product_version", "productversion", "versionid"),
     "title": ("title",),
     "institution": ("institution",),
     "cycle": ("cycle_number",),
     "pass": ("pass_number",),
-    "orbit": ("orbit_number", "start_orbit_number", "absolute_orbit_number"),
+    "orbit": (
+        *("orbit_number", "start_orbit_number", "absolute_orbit_number"),
+        *("granulenumber", "orbitnumber"),
+    ),
     "source": ("source",),
-    "day_night": ("day_night_flag", "day_or_night"),
+    "day_night": ("day_night_flag", "day_or_night", "daynightflag"),
 }
 """Fields, and the attributes that they are taken from, the first that there is."""
 
 
 def harvest_attributes(group: zarr.Group, url: str) -> dict[str, Any]:
     """Return a granule's time, platform, version, … by the attributes of its file."""
-    attributes = dict(group.attrs)
+    described = list(descriptions(group))
     fields: dict[str, Any] = {}
     for name, candidates in FIELDS.items():
-        value = next((_scalar(attributes[c]) for c in candidates if c in attributes), None)
+        values = (_scalar(d[c]) for d in described for c in candidates if c in d)
+        value = next((value for value in values if value is not None), None)
         if value is not None:
             fields[name] = _convert(name, value)
-    start, end = attribute_times(attributes)
-    if start is None:
-        start, end = array_times(group)
+    spans = (
+        *map(attribute_times, described),
+        array_times(group),
+    )
+    start, end = next((span for span in spans if span[0] is not None), (None, None))
     if start is not None:
         fields["datetime"] = fields["start_datetime"] = start
         fields["end_datetime"] = end if end is not None and end >= start else None
@@ -89,6 +116,7 @@ def harvest_attributes(group: zarr.Group, url: str) -> dict[str, Any]:
 
 def attribute_times(attributes: Mapping[str, Any]) -> tuple[datetime | None, datetime | None]:
     """Return the first and last time that attributes name, in UTC; None for what they don't."""
+    attributes = {name.lower(): value for name, value in attributes.items()}
     for start_names, end_names in TIMES:
         start = parse_time(*map(attributes.get, start_names))
         if start is not None:
@@ -109,18 +137,29 @@ def parse_time(*parts: Any) -> datetime | None:
     if not parts or not all(isinstance(part, str) and part.strip() for part in parts):
         return None
     text = "T".join(part.strip() for part in parts)
-    text = re.sub(r"\s*(UTC|GMT)$", "Z", text)
+    text = re.sub(r"\s*(UTC|GMT)$", "Z", text.removeprefix("UTC="))
+    if (midnight := MIDNIGHT.sub("T00:00:00", text)) != text:
+        at = parse_time(midnight)
+        return None if at is None else at + timedelta(days=1)
     with suppress(ValueError):
         at = datetime.fromisoformat(text)
         return at if at.tzinfo is None else at.astimezone(UTC).replace(tzinfo=None)
+    for form in WORDS:
+        whole, _, fraction = text.partition(".")
+        with suppress(ValueError):
+            return datetime.strptime(whole, form).replace(microsecond=_microseconds(fraction))
     match = COMPACT.fullmatch(text)
     digits = re.sub(r"\D", "", match[1]) if match else ""
     if match is None or len(digits) not in FORMS:
         return None
     with suppress(ValueError):
         at = datetime.strptime(digits, FORMS[len(digits)])
-        return at.replace(microsecond=int((match[2] or "")[:6].ljust(6, "0")))
+        return at.replace(microsecond=_microseconds(match[2] or ""))
     return None
+
+
+def _microseconds(digits: str) -> int:
+    return int(digits[:6].ljust(6, "0"))
 
 
 def array_times(group: zarr.Group) -> tuple[datetime | None, datetime | None]:

@@ -1,0 +1,89 @@
+"""Where a file describes itself: attributes, and the texts of other languages within them.
+
+NASA's products hold an inventory in ODL (HDF-EOS ``CoreMetadata``), GPM's and TRMM's a header of
+``Key=Value;`` lines, GDAL's an XML of items. Each becomes a mapping like attributes are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import zarr
+
+ODL_NAMES = re.compile(r"(core|inventory|archive)_?metadata(\.\d+)?", re.IGNORECASE)
+"""The names of attributes and arrays with an inventory in ODL."""
+
+HEADER_LINE = re.compile(r"^\s*(\w+)=([^;]*);", re.MULTILINE)
+"""A line of a header of GPM's or TRMM's products."""
+
+MAX_GROUPS = 500
+"""The most groups that are looked through: a description lies near the root."""
+
+
+def descriptions(group: zarr.Group) -> Iterator[Mapping[str, Any]]:
+    """Yield what describes a file, by lower-case names, the file's own attributes first.
+
+    Then come the texts within them, and the groups below.
+    """
+    groups = [("", group)]
+    for looked_at, (path, node) in enumerate(groups):
+        attributes = {name.lower(): value for name, value in node.attrs.items()}
+        if attributes:
+            yield attributes
+        for name, value in attributes.items():
+            if isinstance(value, str) and (parsed := _parse_text(name, value)):
+                yield parsed
+        if path.upper() == "HDFEOS INFORMATION":
+            for name, array in node.arrays():
+                if ODL_NAMES.fullmatch(name):
+                    yield _parse_odl(_text(array))
+        if looked_at < MAX_GROUPS:
+            groups += [(f"{path}/{name}".strip("/"), child) for name, child in node.groups()]
+
+
+def _parse_text(name: str, value: str) -> dict[str, Any]:
+    """Return what a text holds by name, nothing where it is plain."""
+    if ODL_NAMES.fullmatch(name):
+        return _parse_odl(value)
+    if name == "gdal_metadata":
+        return _parse_gdal(value)
+    lines = HEADER_LINE.findall(value)
+    return {key.lower(): text.strip() for key, text in lines} if len(lines) > 2 else {}
+
+
+def _parse_odl(text: str) -> dict[str, Any]:
+    """Return the values of an inventory's objects (HDF-EOS Library User's Guide, ODL).
+
+    The first of several objects of one name counts.
+    """
+    values: dict[str, Any] = {}
+    name = ""
+    for line in text.splitlines():
+        key, _, value = (side.strip() for side in line.partition("="))
+        if key == "OBJECT":
+            name = value.lower()
+        elif key == "VALUE" and name:
+            values.setdefault(name, value.strip('()"'))
+    return values
+
+
+def _parse_gdal(text: str) -> dict[str, Any]:
+    """Return the items of an image's ``GDALMetadata`` that are of no band."""
+    try:
+        items = ElementTree.fromstring(text).iter("Item")  # noqa: S314 (no entities are expanded)
+    except ElementTree.ParseError:
+        return {}
+    return {
+        item.get("name", "").lower(): (item.text or "").strip()
+        for item in items
+        if item.get("sample") is None
+    }
+
+
+def _text(array: zarr.Array[Any]) -> str:
+    value = np.ravel(np.asarray(array[...]))[0]
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,157 @@
+"""Times and fields where products say them: texts in attributes, nested groups, file names."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+import pytest
+import zarr
+from zarr.storage import MemoryStore
+
+from l2view.ingest.harvest.attributes import harvest_attributes, parse_time
+from l2view.ingest.harvest.names import times_in_name
+
+START, END = datetime(2019, 12, 2, 23, 15), datetime(2019, 12, 2, 23, 20)
+
+ODL = """GROUP = INVENTORYMETADATA
+  GROUP = RANGEDATETIME
+    OBJECT = RANGEBEGINNINGDATE
+      NUM_VAL = 1
+      VALUE = "2019-12-02"
+    END_OBJECT = RANGEBEGINNINGDATE
+    OBJECT = RANGEBEGINNINGTIME
+      NUM_VAL = 1
+      VALUE = "23:15:00.000000"
+    END_OBJECT = RANGEBEGINNINGTIME
+    OBJECT = RANGEENDINGDATE
+      VALUE = ("2019-12-02")
+    END_OBJECT = RANGEENDINGDATE
+    OBJECT = RANGEENDINGTIME
+      VALUE = "23:20:00"
+    END_OBJECT = RANGEENDINGTIME
+  END_GROUP = RANGEDATETIME
+  OBJECT = ASSOCIATEDPLATFORMINSTRUMENTSENSORCONTAINER
+    CLASS = "1"
+    OBJECT = ASSOCIATEDPLATFORMSHORTNAME
+      VALUE = "Terra"
+    END_OBJECT = ASSOCIATEDPLATFORMSHORTNAME
+  END_OBJECT = ASSOCIATEDPLATFORMINSTRUMENTSENSORCONTAINER
+END_GROUP = INVENTORYMETADATA
+END
+"""
+HEADER = """DOI=10.5067/GPM/MHS/NOAA18/1C/07;
+SatelliteName=NOAA18;
+StartGranuleDateTime=2019-12-02T23:15:00.000Z;
+StopGranuleDateTime=2019-12-02T23:20:00.000Z;
+"""
+XML = """<GDALMetadata>
+  <Item name="RANGEBEGINNINGDATE">2019-12-02</Item>
+  <Item name="RANGEBEGINNINGTIME">23:15:00</Item>
+  <Item name="RANGEENDINGDATE">2019-12-02</Item>
+  <Item name="RANGEENDINGTIME">23:20:00</Item>
+  <Item name="RANGEENDINGTIME" sample="0">nothing</Item>
+</GDALMetadata>"""
+
+
+def group_with(path: str, attributes: dict[str, Any]) -> zarr.Group:
+    root = zarr.create_group(MemoryStore())
+    (root.require_group(path) if path else root).attrs.update(attributes)
+    return root
+
+
+@pytest.mark.parametrize("path", ["", "HDFEOS/ADDITIONAL/FILE_ATTRIBUTES"])
+@pytest.mark.parametrize(
+    ("attributes", "platform"),
+    [
+        ({"CoreMetadata.0": ODL}, "Terra"),
+        ({"FileHeader": HEADER}, "NOAA18"),
+        ({"gdal_metadata": XML}, None),
+        ({"StartUTC": "2019-12-02T23:15:00Z", "EndUTC": "2019-12-02T23:20:00Z"}, None),
+        ({"Start_Date": "02-DEC-2019 23:15:00.00", "Stop_Date": "02-DEC-2019 23:20:00"}, None),
+        ({"start_time": "UTC=2019-12-02T23:15:00", "stop_time": "UTC=2019-12-02T23:20:00"}, None),
+    ],
+)
+def test_products_say_their_times(
+    path: str, attributes: dict[str, Any], platform: str | None
+) -> None:
+    fields = harvest_attributes(group_with(path, attributes), "file:///g")
+    assert (fields["datetime"], fields["end_datetime"]) == (START, END)
+    assert fields.get("platform") == platform
+
+
+def test_an_inventory_that_is_an_array() -> None:
+    root = zarr.create_group(MemoryStore())
+    text = np.array(ODL.encode(), dtype=f"S{len(ODL) + 100}")
+    root.create_array("HDFEOS INFORMATION/coremetadata.0", data=text)
+    assert harvest_attributes(root, "file:///g")["datetime"] == START
+
+
+def test_the_own_attributes_come_before_those_below() -> None:
+    root = group_with("below", {"time_coverage_start": "2001-01-01", "platform": "B"})
+    root.attrs.update({"time_coverage_start": "2002-01-01", "platform": "A"})
+    fields = harvest_attributes(root, "file:///g")
+    assert (fields["datetime"], fields["platform"]) == (datetime(2002, 1, 1), "A")
+
+
+@pytest.mark.parametrize(
+    "text", ["GROUP = X\nVALUE = \n=\nOBJECT", "<GDALMetadata><Item", "a=b;c=d;", "", "\0"]
+)
+@pytest.mark.parametrize("name", ["CoreMetadata.0", "gdal_metadata", "FileHeader"])
+def test_texts_that_are_damaged_say_nothing(name: str, text: str) -> None:
+    assert "datetime" not in harvest_attributes(group_with("", {name: text}), "file:///g")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2019-12-31T24:00:00Z", datetime(2020, 1, 1)),
+        ("2019-12-31T24:00:00.000", datetime(2020, 1, 1)),
+        ("2019-12-31T24:00:01Z", None),
+        ("14-APR-2017 10:27:29.45", datetime(2017, 4, 14, 10, 27, 29, 450000)),
+        ("2017:04:14 10:27:29", datetime(2017, 4, 14, 10, 27, 29)),
+        ("36000", None),
+        ("20150", None),
+    ],
+)
+def test_forms_of_times(text: str, expected: datetime | None) -> None:
+    assert parse_time(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "start", "end"),
+    [
+        (
+            "S5P_20200303T013547_20200303T031717_1_20200306T0538.nc",
+            "20200303013547",
+            "20200303031717",
+        ),
+        ("OPERA_20190302T034350Z_20230131T222341Z_L8.tiff", "20190302034350", None),
+        ("1C.MHS.20050525-S235459-E013706.000073.HDF5", "20050525235459", "20050526013706"),
+        (
+            "ABI_s20211381700538_e20211381700595_c20211381701211.nc",
+            "20210518170053",
+            "20210518170059",
+        ),
+        ("NSS.MHSX.NN.D07032.S0015.E0155.B0832728.WI.h5", "20070201001500", None),
+        ("MOD05_L2.A2019336.2315.061.2019337071952.hdf", "20191202231500", None),
+        ("MOD11B2.A2017032.h14v04.006.2018013155631.hdf", "20170201000000", None),
+        ("OMI-Aura_L2-OMNO2_2007m0210t0103-o13456_v003.he5", "20070210010300", None),
+        ("MLS-Aura_L2GP-IWC_v02-21-c02_2007d210.he5", "20070729000000", None),
+        ("GEDI04_A_2019117051430_O02102_01_T04603.h5", "20190427051430", None),
+        ("SWOT_003_005_20111115_030538_20111115_035643.nc", "20111115030538", "20111115035643"),
+        ("LC08_L2SP_005009_20150710_20200908_02_T2_SR_B2.TIF", "20150710000000", None),
+        ("SAFNWC_MSG3_CT___201304290415_BEL_________.h5", "20130429041500", None),
+    ],
+)
+def test_times_in_names(name: str, start: str, end: str | None) -> None:
+    expected = [text and datetime.strptime(text, "%Y%m%d%H%M%S") for text in (start, end)]
+    assert times_in_name(f"https://host/archive/{name}?version=20010101") == tuple(expected)
+
+
+@pytest.mark.parametrize(
+    "name", ["H108_1436.nc", "x_20150_y.nc", "a_201501011.nc", "tile_12345678.tif", "19.nc"]
+)
+def test_numbers_in_names_that_are_no_times(name: str) -> None:
+    assert times_in_name(f"file:///data/20200101/{name}") == (None, None)
