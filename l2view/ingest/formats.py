@@ -141,10 +141,11 @@ FORMATS = (
     HDF5,
     FileFormat(
         "HDF4",
-        "virtualizarr.parsers:HDF4Parser",
+        "l2view.ingest.hdf4:parse_hdf4",
         (b"\x0e\x03\x13\x01",),
+        needs=("pyhdf",),
         extra="hdf4",
-        needs=("kerchunk",),
+        is_checked=True,
     ),
     TIFF,
     FileFormat(
