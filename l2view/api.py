@@ -256,6 +256,7 @@ def ingest(
     parser: Parser | None = None,
     collection: str | None = None,
     defaults: Mapping[str, Any] | None = None,
+    require: Sequence[str] = (),
     parallel: Parallel = False,
     batch: int = 1_000,
     strict: bool = False,
@@ -286,6 +287,9 @@ def ingest(
         The field ``collection``, which wins over what STAC and CMR say.
     defaults
         Fields of granules that don't say, such as ``datetime``.
+    require
+        Fields without which a granule is left out, such as ``datetime`` and ``bbox``; others are
+        NULL where a granule doesn't say.
     parallel
         How files are parsed: False one after another, a number of processes, True for one a
         processor, ``"threads"``, ``"dask"``, ``"lithops"``, or an executor. What processes run
@@ -322,7 +326,9 @@ def ingest(
     from l2view.ingest.options import IngestOptions, ParseOptions
     from l2view.ingest.pipeline import run_ingest
 
-    parsing = ParseOptions(parser, harvest, collection, dict(defaults or {}), inline_threshold)
+    parsing = ParseOptions(
+        parser, harvest, collection, dict(defaults or {}), tuple(require), inline_threshold
+    )
     options = IngestOptions(
         parsing, on_conflict, parallel, batch, strict, branch, storage, dry_run, progress
     )

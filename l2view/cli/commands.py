@@ -18,6 +18,7 @@ from l2view.cli.options import (
     Params,
     SearchOptions,
     StoreOptions,
+    load_function,
     parse_assignments,
     split_names,
     with_options,
@@ -182,6 +183,16 @@ def ingest_command(
             metavar="NAME=VALUE", help="A field of granules that don't say, such as datetime."
         ),
     ] = None,
+    require: Annotated[
+        list[str] | None,
+        typer.Option(help="Fields without which a granule is left out: datetime,bbox."),
+    ] = None,
+    harvest: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MODULE:FUNCTION", help="Your own fields, from a file's zarr.Group and URL."
+        ),
+    ] = None,
     parallel: Annotated[
         str, typer.Option(help="Processes that parse, or: threads, dask, lithops.")
     ] = "1",
@@ -209,7 +220,9 @@ def ingest_command(
         store,
         on_conflict=on_conflict,  # type: ignore[arg-type]
         collection=collection,
+        harvest=None if harvest is None else load_function(harvest, "--harvest"),
         defaults=parse_assignments(default, "--default"),
+        require=split_names(require) or (),
         parallel=int(parallel) if parallel.isdigit() else parallel,
         batch=batch,
         strict=strict,

@@ -9,6 +9,8 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import pkgutil
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Annotated, Any
@@ -145,6 +147,20 @@ def parse_assignments(texts: list[str] | None, option: str = "--param") -> dict[
         except json.JSONDecodeError:
             values[name] = value
     return values
+
+
+def load_function(text: str, option: str) -> Callable[..., Any]:
+    """Return the function that an option MODULE:FUNCTION names; modules lie in the folder, too."""
+    sys.path.insert(0, "")
+    try:
+        function = pkgutil.resolve_name(text)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise typer.BadParameter(f"{text} can't be loaded: {error}", param_hint=option) from error
+    finally:
+        sys.path.remove("")
+    if ":" not in text or not callable(function):
+        raise typer.BadParameter(f"{text} is not MODULE:FUNCTION", param_hint=option)
+    return function  # type: ignore[no-any-return]
 
 
 def parse_numbers(text: str | None, option: str, form: str) -> tuple[float, ...] | None:

@@ -63,10 +63,14 @@ class Entry:
 
 @dataclass(frozen=True)
 class Granule:
-    """A granule that is ready to be written: its fields, ``id`` among them, and its arrays."""
+    """A granule that is ready to be written: its fields, ``id`` among them, and its arrays.
+
+    The notes say what its owner may want to mend.
+    """
 
     row: Mapping[str, Any]
     references: GranuleReferences
+    notes: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:

@@ -27,6 +27,7 @@ class ParseOptions:
     harvest: Harvester | None = None
     collection: str | None = None
     defaults: Mapping[str, Any] = field(default_factory=dict)
+    require: tuple[str, ...] = ()
     inline_threshold: int = 2**20
 
 

@@ -32,18 +32,25 @@ from l2view.ingest.formats import HDF5, HEAD, TIFF, ZARR, FileFormat, detect_for
 from l2view.ingest.granule import Entry, Failure, Granule
 from l2view.ingest.harvest import harvest_files
 from l2view.ingest.harvest.attributes import parse_time
+from l2view.ingest.harvest.names import times_in_name
 from l2view.ingest.manifests import manifest_references
 from l2view.ingest.options import ParseOptions
 from l2view.meta.columns import plain
 from l2view.stores.hierarchy import JSON, METADATA_KEYS, join, parents, resolve
 from l2view.stores.urls import key_of, root_of, unquote_url
-from l2view.text import first_line, strip_credentials
+from l2view.text import first_line, join_names, strip_credentials
 
 CONTAINED = frozenset({"file", "s3", "s3a", "gs", "gcs", "http", "https"})
 """The schemes of files that Icechunk can refer to."""
 
 TIMES = ("datetime", "start_datetime", "end_datetime")
 """The fields that every collection has as times."""
+
+HELPED_BY = {
+    "datetime": "a time: no search by time finds it; name the field datetime in harvest=",
+    "bbox": "a place: no search by place finds it; name the field bbox in harvest= or defaults=",
+}
+"""The fields by which granules are searched, and what is said of one that lacks them."""
 
 SIGNATURES = frozenset({"sig", "signature", "token", "x-amz-signature", "x-goog-signature"})
 """The names by which a URL's query is known for a signature."""
@@ -70,19 +77,23 @@ def parse_granule(entry: Entry, options: ParseOptions) -> Granule | Failure:
             path, reason = next(iter(references.omitted.items()))
             raise IngestError(f"no array of it can be taken in; {path}: {reason}")
         _check_paths(references)
-        row = _row(entry, options, files)
-        if row["datetime"] is None:
+        row, notes = _row(entry, options, files)
+        # What has no values needs no place.
+        empty = bool(references.arrays) and all(0 in a.shape for a in references.arrays)
+        lacking = [name for name in HELPED_BY if row.get(name) is None]
+        notes += [f"without {HELPED_BY[n]}" for n in lacking if not (n == "bbox" and empty)]
+        required = [name for name in options.require if row.get(name) is None]
+        if required and not (empty and required == ["bbox"]):
             raise IngestError(
-                "it doesn't say when it was taken; name the field datetime in harvest="
+                f"it lacks what require= names, {join_names(required)}; name it in harvest= or "
+                "defaults="
             )
-        empty = all(0 in array.shape for array in references.arrays)  # which needs no place
-        if row.get("bbox") is None and not empty:
-            raise IngestError("it doesn't say where it was taken; name the field bbox in harvest=")
         for name in row:
             if not isinstance(name, str):
                 raise IngestError(f"one of its fields is called {name!r}, which is no text")
         row = {name: plain(name, value) for name, value in row.items()}
-        return Granule({k: v for k, v in row.items() if v is not None}, references)
+        row = {name: value for name, value in row.items() if value is not None}
+        return Granule(row, references, tuple(notes))
     except Exception as error:  # parsers, codecs and harvesters have errors of their own
         return Failure(entry.id, entry.url, first_line(error))
 
@@ -229,8 +240,14 @@ def _checksums(
     return checksums
 
 
-def _row(entry: Entry, options: ParseOptions, files: Sequence[ParsedFile]) -> dict[str, Any]:
-    """Return a granule's fields: what each source says wins over those before it."""
+def _row(
+    entry: Entry, options: ParseOptions, files: Sequence[ParsedFile]
+) -> tuple[dict[str, Any], list[str]]:
+    """Return a granule's fields, and notes on them.
+
+    What each source says wins over those before it; the name of a file comes last.
+    """
+    notes: list[str] = []
     harvested = harvest_files(((file.group, file.url) for file in files), entry.fields)
     row: dict[str, Any] = {**harvested, **entry.fields, "href": entry.source, "id": entry.id}
     # A signed URL would give whoever reads the collection what its signature gives.
@@ -247,12 +264,18 @@ def _row(entry: Entry, options: ParseOptions, files: Sequence[ParsedFile]) -> di
         row[name] = _time(name, row.get(name))
     if row["datetime"] is None:
         row["datetime"] = row["start_datetime"]
+    if row["datetime"] is None:
+        spans = [span for file in files if (span := times_in_name(file.url))[0] is not None]
+        if spans:
+            row["datetime"], row["end_datetime"] = spans[0]
+            row["start_datetime"] = row["datetime"]
+            notes.append("its time is that in its file's name")
     if not isinstance(row["id"], str) or not row["id"]:
         raise IngestError(f"its id is {row['id']!r}, and not a text")
     # What is harvested from a file is as it is to be already.
     if row.get("bbox") is not None and row["bbox"] is not harvested.get("bbox"):
         row["bbox"] = shapely.to_wkb(on_the_globe(row["bbox"]))
-    return row
+    return row, notes
 
 
 def _check_paths(references: GranuleReferences) -> None:

@@ -38,6 +38,8 @@ class IngestReport:
         The first of the granules that were left out, each with its reason; the number of all.
     omitted
         The granules, by the path of an array that was left out of them and the reason.
+    notes
+        The granules, by what is to be said of them.
     containers
         The virtual chunk containers that the repository was given.
     snapshots
@@ -62,6 +64,7 @@ class IngestReport:
     failed: list[Failure] = field(default_factory=list)
     failures: int = 0
     omitted: dict[tuple[str, str], GranuleCount] = field(default_factory=dict)
+    notes: dict[str, GranuleCount] = field(default_factory=dict)
     containers: list[str] = field(default_factory=list)
     snapshots: list[str] = field(default_factory=list)
     indexes: list[str] = field(default_factory=list)
@@ -87,6 +90,9 @@ class IngestReport:
             self.bytes += int(array.lengths.sum())
         name = references.profile.name
         self.profiles[name] = self.profiles.get(name, 0) + 1
+        for note in granule.notes:
+            if note in self.notes or len(self.notes) < LISTED:
+                self.notes.setdefault(note, GranuleCount()).add([granule.id])
         for left_out in references.omitted.items():
             if left_out in self.omitted or len(self.omitted) < LISTED:
                 self.omitted.setdefault(left_out, GranuleCount()).add([granule.id])
@@ -123,6 +129,10 @@ class IngestReport:
             lines.extend(f"profile {name}: {count:,} granules" for name, count in most[:20])
             fields = [f"{name} ({kind})" for name, kind in sorted(self.fields.items())]
             lines.append(f"fields: {join_names(fields, most=100)}")
+        lines.extend(
+            f"{of.count:,} granules, {of.ids[0]} the first: {note}"
+            for note, of in list(self.notes.items())[:20]
+        )
         lines.extend(
             f"without {path}: {of.count:,} granules, {of.ids[0]} the first: {reason}"
             for (path, reason), of in list(self.omitted.items())[:20]
