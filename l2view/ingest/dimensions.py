@@ -65,9 +65,13 @@ def name_dimensions(
     return _reconcile(arrays, names, pads=pads)
 
 
+def _given_names(array: ArrayReferences) -> list[str | None]:
+    return array.document.get("dimension_names") or [None] * len(array.shape)
+
+
 def _stored_names(array: ArrayReferences) -> Names:
-    stored = array.document.get("dimension_names") or [None] * len(array.shape)
-    return tuple(None if name is None or PLACEHOLDER.fullmatch(name) else name for name in stored)
+    names = _given_names(array)
+    return tuple(None if name is None or PLACEHOLDER.fullmatch(name) else name for name in names)
 
 
 def _listed_names(array: ArrayReferences, stored: Names, listed: Names | None) -> Names:
@@ -197,7 +201,7 @@ def _with_dimensions(
     """Return an array with other names of dimensions, padded to `shape` by chunks that aren't."""
     document = {**array.document, "dimension_names": list(names)}
     if shape == array.shape:
-        return array if document == array.document else replace(array, document=document)
+        return array if names == _given_names(array) else replace(array, document=document)
     longer = replace(array, document={**document, "shape": list(shape)})
     inside = tuple(map(slice, array.grid))
     columns: list[Any] = []

@@ -19,6 +19,7 @@ from obspec_utils.registry import ObjectStoreRegistry
 from virtualizarr.manifests import ChunkManifest, ManifestArray, ManifestGroup, ManifestStore
 from virtualizarr.parsers.hdf.hdf import _construct_manifest_array, _dataset_dims, _extract_attrs
 from zarr.core.buffer import default_buffer_prototype
+from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
@@ -31,6 +32,10 @@ OWN = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_NCProperties", "_n
 
 PURE_DIMENSION = b"This is a netCDF dimension but not a netCDF variable"
 """How the attribute NAME of a dimension without a variable begins (netCDF-4 file format)."""
+
+DIMENSION, COORDINATES = "_Netcdf4Dimid", "_Netcdf4Coordinates"
+"""Attributes with the number of a dimension, and with those of a variable that is called like
+one of its own (netCDF-4 file format)."""
 
 NOT_COORDINATE = "_nc4_non_coord_"
 """How the HDF5 name begins of a variable called like a dimension that it doesn't lie along
@@ -71,7 +76,10 @@ class _Parser:
                         raise IngestError("it is a link to a group that it lies in")
                     groups[name] = self.parse_group(node, member, above)
                 elif isinstance(node, h5py.Dataset) and not _is_pure_dimension(node.id):
-                    arrays[name] = self._parse_dataset(node, str(group.name))
+                    array = self._parse_dataset(node, str(group.name))
+                    if COORDINATES in node.attrs and node.ndim > 1:
+                        array = _with_coordinate_names(array, node)
+                    arrays[name] = array
             except IngestError as error:
                 self.omitted[member] = str(error)
         try:
@@ -93,6 +101,24 @@ class _Parser:
             return _copy(dataset, group, self.threshold)
         except (IngestError, OSError, TypeError, ValueError, RuntimeError) as error:
             raise IngestError(f"{reason}; {first_line(error)}") from error
+
+
+def _with_coordinate_names(array: ManifestArray, dataset: h5py.Dataset) -> ManifestArray:
+    """Return a variable that is called like one of its dimensions with the names of them all."""
+    names: dict[int, str] = {}
+    group = dataset.parent
+    while True:
+        for name, node in group.items():
+            if isinstance(node, h5py.Dataset) and DIMENSION in node.attrs:
+                names.setdefault(int(node.attrs[DIMENSION]), name.removeprefix(NOT_COORDINATE))
+        if group.name == "/":
+            break
+        group = group.parent
+    numbers = [int(number) for number in dataset.attrs[COORDINATES]]
+    if len(numbers) != dataset.ndim or not names.keys() >= {*numbers}:
+        return array
+    document = {**array.metadata.to_dict(), "dimension_names": [names[n] for n in numbers]}
+    return ManifestArray(ArrayV3Metadata.from_dict(document), array.manifest)
 
 
 def _follow(group: h5py.Group, name: str) -> Any:

@@ -26,6 +26,9 @@ from l2view.meta.columns import Kind, Kinds, are_exact, kind_of_array
 from l2view.meta.schema import read_fields
 from l2view.stores.hierarchy import META, OWN, Hierarchy, join
 
+SEARCHED: Mapping[str, Kind] = {"datetime": "time", "bbox": "bytes"}
+"""The fields of a new collection, by which granules are searched, whether they have them or not."""
+
 IDS = join(OWN, "ids")
 """A hash of every granule's id, in the order of the rows."""
 
@@ -52,7 +55,7 @@ class CollectionState:
 
     def field_kinds(self, storage: StorageName) -> Kinds:
         """Return the kinds of the fields, to which granules add theirs."""
-        return Kinds({**self.kinds, **LAYOUTS[storage].kinds}, self._is_exact)
+        return Kinds({**(self.kinds or SEARCHED), **LAYOUTS[storage].kinds}, self._is_exact)
 
     def _is_exact(self, name: str) -> bool:
         """Return whether the integers of a field are the same as floats."""

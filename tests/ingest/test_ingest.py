@@ -146,11 +146,6 @@ def bad_files(folder: Path) -> dict[str, str]:
     (folder / "grib.grb").write_bytes(b"GRIB" + bytes(50))
     (folder / "cut.nc").write_bytes(b"CDF\x01" + bytes(3))
     (folder / "cut.tif").write_bytes(b"II*\x00\xff\xff\xff\x7f")
-    with h5py.File(folder / "timeless.h5", "w") as file:
-        file["x"] = np.arange(3)
-    with h5py.File(folder / "placeless.h5", "w") as file:
-        file["x"] = np.arange(3)
-        file.attrs["time_coverage_start"] = "2025-06-01T00:00:00Z"
     return {
         "empty": "it is empty",
         "short": "",
@@ -159,8 +154,6 @@ def bad_files(folder: Path) -> dict[str, str]:
         "text": "it begins with b'not a pi'",
         "grib": "No valid GRIB messages found",
         "cut": "",
-        "timeless": "it doesn't say when it was taken",
-        "placeless": "it doesn't say where it was taken",
     }
 
 
@@ -180,6 +173,53 @@ def test_bad_files_cost_one_granule_each(tmp_path: Path) -> None:
     assert l2view.search(tmp_path / "c")["id"].to_pylist() == ["good"]
     with pytest.raises(IngestError, match="it is empty. 0 granules were added before"):
         l2view.ingest(folder / "empty.h5", tmp_path / "d", strict=True)
+
+
+def test_what_says_neither_time_nor_place_comes_in(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "timeless.h5", "w") as file:
+        file["x"] = np.arange(3)
+    with h5py.File(tmp_path / "placeless.h5", "w") as file:
+        file["x"] = np.arange(3)
+        file.attrs["time_coverage_start"] = "2025-06-01T00:00:00Z"
+    with h5py.File(tmp_path / "named_20250601.h5", "w") as file:
+        file["x"] = np.arange(3)
+    write_swath(tmp_path / "good.h5", 1)
+    # The first commit has no granule with a time or a place, and is searched as others are.
+    first = l2view.ingest(tmp_path / "timeless.h5", tmp_path / "c")
+    assert first.added.ids == ["timeless"]
+    for condition in ({"bbox": (-180, -90, 180, 90)}, {"datetime": "2000/.."}):
+        assert l2view.search(tmp_path / "c", **condition).num_rows == 0
+    report = l2view.ingest(tmp_path / "*.h5", tmp_path / "c")
+    assert report.failed == []
+    notes = {note.split(":")[0]: count.ids for note, count in report.notes.items()}
+    assert notes == {
+        "without a place": ["named_20250601", "placeless"],
+        "its time is that in its file's name": ["named_20250601"],
+    }
+    assert "2 granules, named_20250601 the first: without a place" in str(report)
+    rows = l2view.search(tmp_path / "c", order_by="id").to_pylist()
+    assert [row["id"] for row in rows] == ["good", "named_20250601", "placeless", "timeless"]
+    assert [row["datetime"] is None for row in rows] == [False, False, False, True]
+    assert [row["bbox"] is None for row in rows] == [False, True, True, True]
+    found = l2view.search(tmp_path / "c", bbox=(-180, -90, 180, 90))
+    assert found["id"].to_pylist() == ["good"]
+    found = l2view.search(tmp_path / "c", datetime="2025-06-01")
+    assert set(found["id"].to_pylist()) >= {"named_20250601", "placeless"}
+    assert "timeless" not in found["id"].to_pylist()
+    view = l2view.open(tmp_path / "c")
+    assert view["timeless/x"][:].tolist() == [0, 1, 2]
+    assert len(view.to_datatree().children) == 4
+    assert "4 granules" in repr(view)
+
+
+def test_fields_that_are_required(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "placeless.h5", "w") as file:
+        file["x"] = np.arange(3)
+        file.attrs["time_coverage_start"] = "2025-06-01T00:00:00Z"
+    write_swath(tmp_path / "good.h5", 1)
+    report = l2view.ingest(tmp_path / "*.h5", tmp_path / "c", require=["datetime", "bbox"])
+    assert report.added.ids == ["good"]
+    assert report.failed[0].reason.startswith("it lacks what require= names, bbox")
 
 
 def test_fields_that_clash(tmp_path: Path) -> None:
@@ -462,9 +502,9 @@ def test_what_goes_in_comes_out(
             for name, made in zip(("a", "b/c"), pair, strict=True):
                 source = zarr.open_array(folder / f"g{number}.zarr" / name, mode="r")
                 found = view[f"g{number}/{name}"]
-                assert found.metadata.to_dict() | {"attributes": {}} == (
-                    source.metadata.to_dict() | {"attributes": {}}
-                )
+                # Names are completed and told apart (test_dimensions.py).
+                apart = {"attributes": {}, "dimension_names": ()}
+                assert found.metadata.to_dict() | apart == source.metadata.to_dict() | apart
                 assert dict(found.attrs) == made["attributes"] | {"idx": number}
                 assert np.asarray(found[...]).tobytes() == np.asarray(source[...]).tobytes()
     shutil.rmtree(folder)
