@@ -126,10 +126,9 @@ def _image(directory: Any, url: str, endian: str, reader: ReadableFile) -> Manif
         raise ValueError("its strips of JPEG don't divide its height")
     elif is_partial:
         values["image_height"] = -(-height // rows) * rows
-    image = parser._construct_manifest_array(
-        ifd=_Directory(directory, values), url=url, endian=endian
-    )
-    document = image.metadata.to_dict()
+    changed: Any = _Directory(directory, values)
+    image = parser._construct_manifest_array(ifd=changed, url=url, endian=endian)
+    document: Any = image.metadata.to_dict()
     if is_jpeg:
         document["codecs"] = [
             codec if codec["name"] != "imagecodecs_jpeg" else _jpeg_codec(directory)
