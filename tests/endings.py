@@ -40,13 +40,19 @@ type Run = tuple[str, subprocess.Popen[bytes]]
 
 def start_runs(folder: Path, environment: Mapping[str, str]) -> Iterator[Run]:
     """Write swaths and a collection of them, and start one process after another on them."""
-    options: dict[str, Any] = {"env": environment, "stderr": subprocess.DEVNULL}
+    # Python looks for modules where it is started, before it looks into TREE.
+    options: dict[str, Any] = {"env": environment, "stderr": subprocess.DEVNULL, "cwd": folder}
     swaths = [str(write_swath(folder / f"s{n}.h5", n, 64, chunk=1)) for n in range(4)]
     program = [sys.executable, "-m", "l2view"]
     store = str(folder / "collection")
-    subprocess.run(
-        [*program, "ingest", *swaths, "-s", store], stdout=subprocess.DEVNULL, check=True, **options
+    done = subprocess.run(
+        [*program, "ingest", *swaths, "-s", store],
+        stdout=subprocess.DEVNULL,
+        check=False,
+        **options,
     )
+    if done.returncode > 0:  # one that died of leaving had done its work
+        done.check_returncode()
     for number in range(sys.maxsize):
         commands = {
             "ingest": [*program, "ingest", swaths[number % 4], "-s", str(folder / f"c{number}")],
