@@ -35,6 +35,25 @@ class Limits:
         The rows that an index need not know: so many are quickly scanned.
     scan_fraction
         Where an index leaves more than one in so many rows, a scan is as good.
+    cached_documents
+        The documents of nodes that a hierarchy remembers.
+    cached_values
+        The most values of a coordinate that are kept in memory whole.
+    window_cells
+        The most cells that are read together, but for a chunk that has more.
+    view_chunk_rows
+        The most granules in a chunk of a view's fields.
+    checked_granules
+        The most granules that opening a view checks.
+    drawn_outlines
+        The most footprints that are drawn.
+    record_rows
+        The rows of a table of records that are read at a time.
+    image_pixels
+        The most pixels of an image that are read at once; for more a window is halved again and
+        again.
+    stack_bytes
+        The most bytes of images on top of one another, of which a median or function is made.
     """
 
     run_rows: int = 65_536
@@ -48,6 +67,15 @@ class Limits:
     tree_node_boxes: int = 64
     segment_rows: int = 65_536
     scan_fraction: int = 8
+    cached_documents: int = 4096
+    cached_values: int = 2**22
+    window_cells: int = 2**20
+    view_chunk_rows: int = 65_536
+    checked_granules: int = 32
+    drawn_outlines: int = 20_000
+    record_rows: int = 1_000
+    image_pixels: int = 2**25
+    stack_bytes: int = 2**27
 
 
 _limits = Limits()

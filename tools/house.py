@@ -20,7 +20,7 @@ LIMITS = {
     "packages in circles of imports": 0,
     "imports of own modules inside functions": 12,
     "functions with more than 6 parameters, but for the faces": 0,
-    "arguments passed as name=name in calls with more than 4 keywords": 70,
+    "arguments passed as name=name in calls with more than 4 keywords": 30,
     "% of assignments to vague names": 3.0,
     "% of functions called by a participle or a vague word alone": 2.0,
     "% of public module-level names that several modules define": 5.0,

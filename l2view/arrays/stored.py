@@ -28,12 +28,9 @@ from l2view.arrays.codecs import faster_codec
 from l2view.arrays.grid import Edges, Window, overlap, regular_edges, size
 from l2view.arrays.values import ValueDecoder
 from l2view.errors import ChunkError, L2ViewError
+from l2view.limits import limits
 from l2view.stores.hierarchy import get_values, join
 from l2view.text import first_line
-
-MAX_KEPT = 1 << 22
-"""The most values of a coordinate that are kept in memory whole."""
-
 
 type Index = tuple[int, ...]
 """The numbers of a chunk along each axis."""
@@ -203,7 +200,7 @@ class StoredArray:
         What has to be decoded for it is kept until another is asked: the chunks that hold it,
         where they are larger; all of the array, with `cache_all` and where it is small.
         """
-        if cache_all and math.prod(self.shape) <= MAX_KEPT:
+        if cache_all and math.prod(self.shape) <= limits().cached_values:
             block: Window = tuple(map(range, self.shape))
         else:
             block = self.extent(self.chunks(window))
@@ -220,7 +217,7 @@ class StoredArray:
 
     def keep(self) -> None:
         """Read all of it, where it is small, for those who ask for parts of it."""
-        if math.prod(self.shape) <= MAX_KEPT:
+        if math.prod(self.shape) <= limits().cached_values:
             self.read_next(tuple(range(min(length, 1)) for length in self.shape), cache_all=True)
 
     def to_arrow(self, stored: NDArray[Any]) -> pa.Array:

@@ -26,8 +26,9 @@ from numpy.typing import NDArray
 
 from l2view.arrays.grid import read_steps, size, tiles
 from l2view.cells.columns import ArraySet
-from l2view.cells.windows import MAX_WINDOW, CellWindow, LabelledArray, Mask
+from l2view.cells.windows import CellWindow, LabelledArray, Mask
 from l2view.errors import QueryError
+from l2view.limits import limits
 from l2view.scan.dataset import Partition
 from l2view.scan.filter import Condition
 from l2view.text import join_names
@@ -35,7 +36,7 @@ from l2view.text import join_names
 MAX_CELLS = 100_000_000_000
 """The most cells that a query goes through, unless a caller allows more."""
 
-MAX_CELLS_AHEAD = 4 * MAX_WINDOW
+MAX_CELLS_AHEAD = 1 << 22
 """The most cells of all partitions together that are read before they are asked for."""
 
 MAX_READ_AHEAD = 16
@@ -137,9 +138,9 @@ class CellTable:
         if total > self.max_cells and not early and not is_narrowed:
             raise self.too_many(f"{total:,}")
         scan = ScanState(self, early)
-        if early or not several or total <= MAX_WINDOW:
+        if early or not several or total <= limits().window_cells:
             return [CellsPartition(scan, numbers).batches]
-        ahead = max(MAX_CELLS_AHEAD // WORKERS, MAX_WINDOW)
+        ahead = max(MAX_CELLS_AHEAD // WORKERS, limits().window_cells)
         if sum(len(selected) for _, selected in numbers) < 4 * WORKERS:
             return [
                 CellsPartition(scan, numbers, at, WORKERS, ahead).batches for at in range(WORKERS)
@@ -198,7 +199,7 @@ class ScanState:
         """Count cells that are scanned; a `QueryError` where they are too many."""
         with self._lock:
             self.scanned += cells
-        if self.scanned > self.table.max_cells + (MAX_WINDOW if self.early else 0):
+        if self.scanned > self.table.max_cells + (limits().window_cells if self.early else 0):
             raise self.table.too_many(f"more than {self.scanned - cells:,}")
 
     def chunk_masks(
@@ -247,10 +248,11 @@ class CellsPartition:
         count = 0
         with closing(_results(tasks, self.ahead)) as results:
             for array, masks in results:
-                steps = read_steps(masks) if count == 0 else [(MAX_WINDOW, masks)]
+                steps = read_steps(masks) if count == 0 else [(limits().window_cells, masks)]
                 edges, shards = array.values.edges, array.values.decoder.shards
                 for most, tile_masks in steps:
-                    for chunks in tiles(edges, tile_masks, shards, min(most, MAX_WINDOW)):
+                    cells = min(most, limits().window_cells)
+                    for chunks in tiles(edges, tile_masks, shards, cells):
                         count += 1
                         if (count - 1) % self.step != self.offset:
                             continue

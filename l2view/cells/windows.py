@@ -14,11 +14,9 @@ from numpy.typing import NDArray
 from l2view.arrays.grid import Edges, Window, overlap, size, slabs
 from l2view.arrays.stored import StoredArray
 from l2view.cells.columns import VALUE, ArraySet, CellColumns
+from l2view.limits import limits
 from l2view.meta.zones import prune, runs_of
 from l2view.scan.filter import Condition
-
-MAX_WINDOW = 1 << 20
-"""The most cells that are read together, but for a chunk that has more."""
 
 MAX_LABEL_BYTES = 1 << 25
 """The most bytes that the labels of rows take that are made together."""
@@ -64,7 +62,7 @@ class LabelledArray:
     def max_rows(self) -> int:
         """The most rows that are made together."""
         widths = [pa.array([label.as_py()], label.type).nbytes for label in self.labels.values()]
-        return max(min(MAX_WINDOW, MAX_LABEL_BYTES // int(max(widths, default=8))), 1)
+        return max(min(limits().window_cells, MAX_LABEL_BYTES // int(max(widths, default=8))), 1)
 
     def axis_column(self, name: str, positions: range) -> pa.Array:
         """Return a column at positions along its axis."""
@@ -106,11 +104,11 @@ class LabelledArray:
 
     def _spans(self, axis: int, length: int, condition: Condition) -> list[range]:
         """Return positions along an axis to look at together, by the coordinate's chunks."""
-        step = MAX_WINDOW
+        step = most = limits().window_cells
         for name in sorted(self.columns.along(axis) & condition.columns):
             if name in self.columns.coordinates:
                 chunk = int(np.diff(self.stored(name).edges[0]).max(initial=1))
-                step = max(MAX_WINDOW // chunk, 1) * chunk if chunk < MAX_WINDOW else MAX_WINDOW
+                step = max(most // chunk, 1) * chunk if chunk < most else most
         spans = [range(at, min(at + step, length)) for at in range(0, length, step)]
         if len(spans) < 2:
             return spans
@@ -142,7 +140,7 @@ class LabelledArray:
             return
         if not window.is_joint(condition):
             yield window
-        elif size(window.window) > MAX_WINDOW:  # of one chunk
+        elif size(window.window) > limits().window_cells:  # of one chunk
             if any(mask.any() for mask in window.joint_masks(condition)):
                 yield window
         else:
@@ -193,7 +191,7 @@ class CellWindow:
         tested = by_cell & condition.columns
         deferred = requested - tested
         values = self._read(tested)
-        if not deferred or size(self.window) > MAX_WINDOW:
+        if not deferred or size(self.window) > limits().window_cells:
             return [(self, values | self._read(deferred))]
         masks = [self._slab_mask(condition, condition.columns, s, values) for s in self._slabs()]
         return [
@@ -233,7 +231,7 @@ class CellWindow:
             if name != VALUE:
                 is_shared = len(axes) < len(self.window)
                 columns[name] = stored.read_next(window, cache_all=is_shared)
-            elif size(window) > MAX_WINDOW:
+            elif size(window) > limits().window_cells:
                 columns[name] = np.ascontiguousarray(stored.read_stored(window)).reshape(-1)
             else:
                 columns[name] = stored.read_arrow(window)

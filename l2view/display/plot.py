@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from l2view.display.summary import read_footprints, spread_rows
 from l2view.display.svg import map_box, ocean
 from l2view.errors import FieldError, L2ViewError
+from l2view.limits import limits
 from l2view.text import unknown_name
 from l2view.virtual.attributes import is_geometry, json_values
 
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.collections import PathCollection
     from matplotlib.path import Path
-
-MAX_OUTLINES = 20_000
-"""The most footprints that are drawn."""
 
 CYCLE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbbbbb", "#222222")
 """Colours of a legend: the bright scheme of Paul Tol, "Colour Schemes" (2021), and black."""
@@ -40,7 +38,7 @@ def requiring_matplotlib() -> Iterator[None]:
 
 def outline_rows(count: int) -> NDArray[np.int64]:
     """Return the rows to draw: all of `count`, or as many as fit a map at even distances."""
-    return spread_rows(count, MAX_OUTLINES)
+    return spread_rows(count, limits().drawn_outlines)
 
 
 def plot_footprints(
@@ -64,7 +62,7 @@ def plot_footprints(
         raise FieldError(unknown_name("geometry field", "bbox", table.schema.names))
     if column is not None and column not in table.schema.names:
         raise FieldError(unknown_name("field", column, table.schema.names))
-    shapes, rows = read_footprints(table, MAX_OUTLINES)
+    shapes, rows = read_footprints(table, limits().drawn_outlines)
     if ax is None:
         ax = plt.figure(figsize=figsize, layout="constrained").add_subplot()
     west, south, east, north = map_box(shapes)
@@ -84,7 +82,9 @@ def plot_footprints(
     if column is not None:
         _color_by(ax, outlines, table.column(column).take(pa.array(rows[owners])), column)
     total = len(table) if total is None else total
-    count = f"{len(shapes):,}" if total <= MAX_OUTLINES else f"{len(shapes):,} of {total:,}"
+    count = (
+        f"{len(shapes):,}" if total <= limits().drawn_outlines else f"{len(shapes):,} of {total:,}"
+    )
     ax.set(xlim=(west, east), ylim=(south, north), aspect="equal")
     ax.set(xlabel="longitude", ylabel="latitude", title=f"{count} footprints")
     return ax

@@ -17,6 +17,7 @@ from l2view.errors import IngestError
 from l2view.ingest.files import expand_path, open_file
 from l2view.ingest.granule import Entry, Failure
 from l2view.ingest.harvest import cmr, stac
+from l2view.limits import limits
 from l2view.text import first_line
 
 LINES = (".ndjson", ".jsonl")
@@ -26,9 +27,6 @@ TABLES = (".parquet", ".geoparquet")
 
 BLOCK = 2**20
 """The bytes of a file of lines that are read at a time."""
-
-ROWS = 1_000
-"""The rows of a table that are read at a time."""
 
 
 def entries_of(granules: Any) -> Iterator[Entry | Failure]:
@@ -147,7 +145,7 @@ def _read_table(url: str) -> Iterator[Entry | Failure]:
         raise IngestError("stac-geoparquet needs rustac: pip install 'l2view[stac]'") from error
     try:
         table = pq.ParquetFile(_open_records(url))
-        for batch in table.iter_batches(batch_size=ROWS):
+        for batch in table.iter_batches(batch_size=limits().record_rows):
             rows = pa.Table.from_batches([batch], schema=table.schema_arrow)
             yield from _parse_record(rustac.from_arrow(rows), url)
     except (IngestError, OSError, pa.ArrowException, rustac.RustacError) as error:

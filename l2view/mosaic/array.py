@@ -13,13 +13,11 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 
+from l2view.limits import limits
 from l2view.mosaic.composite import Reduce, composite
 from l2view.mosaic.images import Images, WindowRequest, halve
 from l2view.regrid.projection import TURN
 from l2view.regrid.warp import SELECTING, Masked, cast
-
-MAX_STACK_BYTES = 1 << 27
-"""The most bytes of images on top of one another, of which a median or function is made."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +73,7 @@ class BandArray:
         height, width = window.shape
         images = self.images_in(window, group)
         nbytes = len(images) * height * width * self._composite_dtype.itemsize
-        if self._stacks and nbytes > MAX_STACK_BYTES and height * width > 1:
+        if self._stacks and nbytes > limits().stack_bytes and height * width > 1:
             halves = halve((slice(0, height), slice(0, width)))
             values = [self.window(window[half], group) for half in halves]
             return np.concatenate(values, axis=0 if height >= width else 1)

@@ -23,16 +23,13 @@ from l2view.geolocation.bands import image_shapes
 from l2view.geolocation.finder import value_decoders
 from l2view.granules.reader import GranuleReader
 from l2view.granules.table import ArrayTable, GranuleTable
+from l2view.limits import limits
 from l2view.mosaic.composite import PendingTile
 from l2view.regrid.overlaps import Overlap, Raster, overlaps, wrap_columns
 from l2view.regrid.projection import TURN
 from l2view.regrid.swath import SwathCells, WindowPixels, resample_swath, window_boxes
 from l2view.regrid.warp import Image, Kernel, Masked, Target, Tile, is_within_quarter_turn, warp
 from l2view.stores.hierarchy import JSON
-
-MAX_PIXELS = 1 << 25
-"""The most pixels of an image that are read at once; for more a window is halved again and again.
-"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -227,8 +224,8 @@ class RasterImages(StoredImages):
     def _tiles(
         self, number: int, overlap: Overlap, request: WindowRequest, target: Target
     ) -> Iterator[Tile]:
-        """Yield what an image gives a part of a window, reading `MAX_PIXELS` at once."""
-        too_large = overlap.pixels > MAX_PIXELS and target_shape(target) != (1, 1)
+        """Yield what an image gives a part of a window, reading `Limits.image_pixels` at once."""
+        too_large = overlap.pixels > limits().image_pixels and target_shape(target) != (1, 1)
         if target == overlap.target and not too_large:
             yield self._tile(number, overlap, request)
             return

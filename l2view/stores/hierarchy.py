@@ -21,6 +21,7 @@ from zarr.core.buffer import Buffer, cpu, default_buffer_prototype
 from zarr.core.sync import sync
 
 from l2view.errors import UnsupportedArrayError
+from l2view.limits import limits
 from l2view.stores import zarr_v2
 from l2view.text import join_names
 
@@ -34,9 +35,6 @@ OWN = "l2view"
 
 META = "meta"
 """The group of a collection with its fields."""
-
-CACHED_DOCUMENTS = 4096
-"""The documents that a hierarchy remembers."""
 
 WALKED = 256
 """The nodes that are read together."""
@@ -170,7 +168,7 @@ class Hierarchy:
         self.store = store
         self.root = root
         self.zarr_format: Literal[2, 3] = 3
-        self._cache: RecentCache[str, JSON] = RecentCache(CACHED_DOCUMENTS)
+        self._cache: RecentCache[str, JSON] = RecentCache(limits().cached_documents)
         self._consolidated: Mapping[str, Node] | None = None
 
     def __getstate__(self) -> JSON:

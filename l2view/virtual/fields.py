@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from l2view.arrays.cf import TIME_WORDS
 from l2view.arrays.encoding import NULL_TIME, ArrayEncoding
 from l2view.granules.table import regular_grid
+from l2view.limits import limits
 from l2view.stores.hierarchy import JSON
 from l2view.virtual.attributes import DECODING, is_geometry, json_values
 from l2view.virtual.chunk import array_document, chunk_index
@@ -30,9 +31,6 @@ type ColumnEncoder = Callable[[pa.Array], NDArray[Any]]
 
 DIMENSION = "granule"
 """The dimension of the root's arrays, where no field has that name."""
-
-CHUNK_ROWS = 65_536
-"""The most granules in a chunk of a root array."""
 
 CF_UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
@@ -182,7 +180,7 @@ def _encoding(
 
 
 def _document(length: int, encoding: ArrayEncoding, attributes: JSON, dimension: str) -> JSON:
-    chunk_grid = regular_grid([max(1, min(length, CHUNK_ROWS))])
+    chunk_grid = regular_grid([max(1, min(length, limits().view_chunk_rows))])
     return array_document(encoding, [length], chunk_grid, [dimension], attributes)
 
 

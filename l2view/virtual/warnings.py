@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from l2view.errors import L2ViewWarning, MissingGranuleWarning, SkippedArrayWarning
+from l2view.limits import limits
 from l2view.text import join_names
 from l2view.virtual.tree import Tree
-
-MAX_CHECKED_ON_OPEN = 32
-"""The most granules that opening a view checks."""
 
 
 async def warnings_on_open(tree: Tree) -> list[tuple[str, type[L2ViewWarning]]]:
@@ -21,7 +19,7 @@ async def warnings_on_open(tree: Tree) -> list[tuple[str, type[L2ViewWarning]]]:
     if not layout.fields:
         message = f"the granules of {collection} have no arrays: {layout.missing(())}"
         return [(message, MissingGranuleWarning)]
-    are_many = len(tree.granules) > MAX_CHECKED_ON_OPEN
+    are_many = len(tree.granules) > limits().checked_granules
     if are_many and tree.variables is None:
         return []
     messages: list[tuple[str, type[L2ViewWarning]]] = []

@@ -33,6 +33,7 @@ from l2view import zarr_cells
 from l2view.api import open_session
 from l2view.arrays.grid import regular_edges, runs, slabs, tiles
 from l2view.errors import ChunkError, QueryError
+from l2view.limits import override_limits
 
 scanned = importlib.import_module("l2view.cells.scan")
 arrays_of = importlib.import_module("l2view.arrays.stored")
@@ -267,10 +268,8 @@ def test_engines_read_the_same_table() -> None:
         assert [key for key in store.chunks if key.startswith("t/")] == ["t/c/0/0"]
 
 
-def test_a_long_axis_is_asked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scanned, "MAX_WINDOW", 64)
-    monkeypatch.setattr(pieces_of, "MAX_WINDOW", 64)
-    monkeypatch.setattr(arrays_of, "MAX_KEPT", 10)
+@override_limits(window_cells=64, cached_values=10)
+def test_a_long_axis_is_asked_in_parts() -> None:
     store = written(
         xr.Dataset({"v": ("t", np.arange(1000.0))}, coords={"t": np.arange(1000) // 2}),
         v={"chunks": (50,)},
@@ -289,9 +288,8 @@ def test_a_long_axis_is_asked_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     assert sorted(pa.concat_tables(parts)["value"].to_pylist()) == list(range(1000))
 
 
-def test_chunks_larger_than_a_window(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scanned, "MAX_WINDOW", 10)
-    monkeypatch.setattr(pieces_of, "MAX_WINDOW", 10)
+@override_limits(window_cells=10)
+def test_chunks_larger_than_a_window() -> None:
     values = np.arange(6 * 7 * 5).reshape(6, 7, 5)
     table = zarr_cells(zarr.create_array(MemoryStore(), data=values, chunks=(6, 7, 5)))
     assert table.to_table(["value"])["value"].to_pylist() == values.ravel().tolist()

@@ -224,10 +224,8 @@ def test_plots_by_a_field(v3_store: MemoryStore, name: str) -> None:
     mpl.pyplot.close("all")
 
 
-def test_a_plot_of_many_says_how_many(
-    v3_store: MemoryStore, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("l2view.display.plot.MAX_OUTLINES", 10)
+@override_limits(drawn_outlines=10)
+def test_a_plot_of_many_says_how_many(v3_store: MemoryStore) -> None:
     collection = l2view.Collection(v3_store)
     assert collection.plot().get_title() == "10 of 20 footprints"
     assert collection.open("idx <> 3").plot().get_title() == "10 of 19 footprints"

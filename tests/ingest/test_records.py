@@ -21,9 +21,9 @@ from zarr_cm import multiscales
 
 import l2view
 from l2view.errors import IngestError
-from l2view.ingest import entries as entries_module
 from l2view.ingest.entries import entries_of
 from l2view.ingest.granule import Entry, Failure
+from l2view.limits import override_limits
 
 
 def only(granules: Any) -> Entry:
@@ -222,11 +222,11 @@ def test_a_search_is_read_page_by_page(tmp_path: Path) -> None:
     assert pages.asked == 5
 
 
+@override_limits(record_rows=2)
 def test_stac_geoparquet(shared_data: Path, tmp_path: Path, monkeypatch: Any) -> None:
     paths = sorted((shared_data / "stac").glob("LC80*.json"))
     items = [json.loads(path.read_text()) for path in paths]
     rustac.write_sync(str(tmp_path / "items.parquet"), items)
-    monkeypatch.setattr(entries_module, "ROWS", 2)
     entries = list(entries_of(tmp_path / "items.parquet"))
     assert [entry.id for entry in entries] == [one["id"] for one in items]
     for entry, path in zip(entries, paths, strict=True):

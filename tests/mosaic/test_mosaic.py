@@ -26,7 +26,7 @@ from tables import Counting
 from zarr.storage import MemoryStore
 
 import l2view
-from l2view.mosaic import array
+from l2view.limits import override_limits
 from l2view.mosaic.array import bounding_ranges
 from l2view.regrid.warp import cast
 
@@ -92,10 +92,10 @@ def test_reduce_with_a_function() -> None:
         made(view(scenes), reduce=lambda images: images[0] * 1j)
 
 
-def test_medians_are_made_in_bounding_ranges(monkeypatch: pytest.MonkeyPatch) -> None:
+@override_limits(stack_bytes=4000)
+def test_medians_are_made_in_bounding_ranges() -> None:
     scenes = stack(dtype="float64", nodata=np.nan)
     whole = made(view(scenes), reduce="median")
-    monkeypatch.setattr(array, "MAX_STACK_BYTES", 4000)
     np.testing.assert_array_equal(made(view(scenes), reduce="median"), whole)
 
 

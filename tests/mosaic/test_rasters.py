@@ -34,7 +34,7 @@ from scenes import (
 )
 
 import l2view
-from l2view.mosaic import images
+from l2view.limits import override_limits
 from l2view.regrid.warp import RADIUS, RESAMPLINGS
 
 
@@ -319,11 +319,11 @@ def test_scenes_in_degrees_are_found_again_after_a_turn() -> None:
     assert not found[:, :30].any()
 
 
-def test_a_coarse_target_is_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+@override_limits(image_pixels=2000)
+def test_a_coarse_target_is_read_in_parts() -> None:
     one = scene(X, Y, (300, 300), dtype="float64", nodata=np.nan)
     target = grid(x=X, y=Y, size=(10, 10), resolution=300.0)
     whole = made(view([one]), target, resampling="average")
-    monkeypatch.setattr(images, "MAX_PIXELS", 2000)
     np.testing.assert_allclose(made(view([one]), target, resampling="average"), whole)
 
 

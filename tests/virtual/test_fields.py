@@ -11,6 +11,7 @@ from builders import boxes, put, put_wkb, texts, write_collection
 from zarr.storage import MemoryStore
 
 import l2view
+from l2view.limits import override_limits
 
 WHERE = "idx IN (1, 2, 4)"
 
@@ -93,8 +94,8 @@ def test_strings_with_null_in_the_root() -> None:
     assert view.table["name"].to_pylist() == ["x", None, ""]
 
 
-def test_more_granules_than_a_chunk_holds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("l2view.virtual.fields.CHUNK_ROWS", 7)
+@override_limits(view_chunk_rows=7)
+def test_more_granules_than_a_chunk_holds() -> None:
     store = MemoryStore()
     write_collection(store, 20)
     view = l2view.open(store, "idx <> 3")

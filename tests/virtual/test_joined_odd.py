@@ -17,6 +17,7 @@ from zarr.codecs import ShardingCodec
 from zarr.storage import LocalStore, MemoryStore
 
 import l2view
+from l2view.limits import override_limits
 
 type Writer = Callable[[zarr.Group, int], None]
 
@@ -328,11 +329,9 @@ def test_arrays_that_are_granules_are_one_stack() -> None:
     assert l2view.open(store)["g1/scene1"][...].tolist() == [1, 2, 3, 4]  # type: ignore[index]
 
 
-def test_references_of_more_granules_than_are_remembered(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@override_limits(cached_documents=1)
+def test_references_of_more_granules_than_are_remembered(tmp_path: Path) -> None:
     """What a granule is, is read again where it was read too long ago."""
-    monkeypatch.setattr("l2view.stores.hierarchy.CACHED_DOCUMENTS", 1)
     root = zarr.create_group(LocalStore(tmp_path / "plain.zarr"))
     for number in range(3):
         array(root, f"scene{number}", np.arange(1, 5) + number, (2,))

@@ -22,6 +22,7 @@ from zarr.storage import LocalStore, MemoryStore
 
 import l2view
 from l2view.errors import MissingGranuleWarning, QueryError, ReadOnlyViewError, SkippedArrayWarning
+from l2view.limits import override_limits
 from l2view.virtual.attributes import array_attributes, group_attributes, json_values
 
 WHERE = "idx IN (1, 2, 4)"
@@ -391,16 +392,14 @@ def test_fields_and_variables(v3_store: MemoryStore) -> None:
 
 
 @pytest.mark.parametrize("most", [32, 2])
-def test_variables_that_match_nothing(
-    v3_store: MemoryStore, most: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("l2view.virtual.warnings.MAX_CHECKED_ON_OPEN", most)
-    with pytest.warns(SkippedArrayWarning) as caught:
-        l2view.open(v3_store, WHERE, variables="rde")
-    assert str(caught[0].message) == (
-        "no array of S2A_001, the first granule, matches variables=['rde']; "
-        "it has nir, quality/flag, red"
-    )
+def test_variables_that_match_nothing(v3_store: MemoryStore, most: int) -> None:
+    with override_limits(checked_granules=most):
+        with pytest.warns(SkippedArrayWarning) as caught:
+            l2view.open(v3_store, WHERE, variables="rde")
+        assert str(caught[0].message) == (
+            "no array of S2A_001, the first granule, matches variables=['rde']; "
+            "it has nir, quality/flag, red"
+        )
 
 
 def test_a_granule_whose_arrays_are_missing(store: MemoryStore) -> None:
