@@ -1,9 +1,9 @@
 """This tree beside another commit's: ``python -m benchmarks.against REV [-n PAIRS] [NAME …]``.
 
-Each tree runs its own benchmarks, with its own package and entry points, in processes that take
-turns. Rows are compared by their names, in what they measure of l2view: the seconds of its side,
-which alone is run, or the figure of a row that has no sides. It exits with 1 where a row is slower
-or larger.
+Each tree runs its own benchmarks in a process of its own, with its own package and entry points.
+Both write their data once, and then take turns, run by run, so that what else the machine does
+meets both. Of rows with two sides l2view's alone is run. It exits with 1 where a row is slower or
+larger.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import subprocess
 import sys
 import tempfile
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import distribution
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -32,15 +33,24 @@ MOST = 1.05
 """The most that a median ratio may be, where its interval lies above 1."""
 
 RUN = """
-import json, statistics, sys, tempfile, warnings
+import json, os, statistics, sys, tempfile, warnings
 from pathlib import Path
 import icechunk
 from benchmarks import measure
 
+# What benchmarks print is no answer.
+answers = os.fdopen(os.dup(1), "w")
+os.dup2(2, 1)
+
+def answer(**values):
+    print(json.dumps(values), file=answers, flush=True)
+
 def time_ours(what, ours, theirs, most, *, runs=5):
     ours()
-    seconds = [measure.seconds(ours) for _ in range(min(2 * runs, 20))]
-    return measure.Row(what, 0.0, most, ours=statistics.median(seconds))
+    answer(row=what)
+    while sys.stdin.readline().strip() == "run":
+        answer(seconds=statistics.median(measure.seconds(ours) for _ in range(3)))
+    return measure.Row(what, 0.0, most, ours=0.0)
 
 measure.paired = time_ours
 from benchmarks.__main__ import BENCHMARKS
@@ -48,12 +58,13 @@ icechunk.set_logs_filter("error")
 warnings.simplefilter("ignore")
 with tempfile.TemporaryDirectory() as folder:
     rows = list(BENCHMARKS[sys.argv[1]](Path(folder)))
-print(json.dumps({row.what: row.value if row.ours is None else row.ours for row in rows}))
+answer(figures={row.what: row.value for row in rows if row.ours is None})
 """
+"""Answers with each row that is timed, with its seconds as often as asked, then with figures."""
 
 
-type Figures = dict[str, float]
-"""What each row of a benchmark measures, by the row's name."""
+type Figures = dict[str, list[float]]
+"""What each row of a benchmark measures, by the row's name, in pairs with the other tree's."""
 
 
 @dataclass(frozen=True)
@@ -100,22 +111,77 @@ def write_metadata(tree: Path, folder: Path) -> Path:
     return folder
 
 
-def measure(name: str, tree: Path, metadata: Path) -> Figures:
-    """Return what each row of a benchmark of `tree` measures of l2view."""
-    environment = {
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(metadata), str(tree)]),
-        "XDG_STATE_HOME": str(metadata / "state"),
-    }
-    done = subprocess.run(
-        [sys.executable, "-c", RUN, name],
-        env=environment,
-        cwd=metadata,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    figures: Figures = json.loads(done.stdout.splitlines()[-1])
+class Side:
+    """A benchmark of a tree, in a process that runs when it is its turn."""
+
+    def __init__(self, name: str, tree: Path, metadata: Path) -> None:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([str(metadata), str(tree)]),
+            "XDG_STATE_HOME": str(metadata / "state"),
+        }
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", RUN, name],
+            env=environment,
+            cwd=metadata,
+            stdin=pipe,
+            stdout=pipe,
+            text=True,
+        )
+
+    def __enter__(self) -> Side:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def read(self) -> Mapping[str, Any]:
+        """Return the next answer; a RuntimeError says that the process has ended."""
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"a benchmark ended with {self.process.wait()}")
+        answer: Mapping[str, Any] = json.loads(line)
+        return answer
+
+    def say(self, text: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(text + "\n")
+        self.process.stdin.flush()
+
+    def run(self) -> float:
+        """Return the seconds of one run."""
+        self.say("run")
+        return float(self.read()["seconds"])
+
+
+def measure(before: Side, now: Side, pairs: int) -> tuple[Figures, Figures]:
+    """Run both sides in turn, row by row, and return what each row measures.
+
+    Raises
+    ------
+    RuntimeError
+        Where a side ends too early, or both don't have the same rows.
+    """
+    figures: tuple[Figures, Figures] = ({}, {})
+    while True:
+        answers = before.read(), now.read()
+        if all("figures" in answer for answer in answers):
+            break
+        what, other = (answer.get("row") for answer in answers)
+        if what is None or what != other:
+            raise RuntimeError(f"the rows differ: {what} and {other}")
+        for side in figures:
+            side[what] = []
+        for turn in range(pairs):
+            for number in (0, 1) if turn % 2 == 0 else (1, 0):
+                figures[number][what].append((before, now)[number].run())
+        before.say("next")
+        now.say("next")
+    for side, answer in zip(figures, answers, strict=True):
+        side.update({what: [value] for what, value in answer["figures"].items()})
     return figures
 
 
@@ -131,16 +197,14 @@ def interval_of_median(values: Sequence[float]) -> tuple[float, float]:
     return ordered[rank], ordered[count - 1 - rank]
 
 
-def compare(before: Sequence[Figures], now: Sequence[Figures]) -> list[Comparison]:
-    """Compare the rows that every run of both trees has; the runs stand in pairs."""
-    shared = [what for what in now[0] if all(what in run for run in (*before, *now))]
-    for what in sorted({what for run in (*before, *now) for what in run} - {*shared}):
-        Console(stderr=True).print(f"only in one of both: {what}")
+def compare(before: Figures, now: Figures) -> list[Comparison]:
+    """Compare the rows that both trees have."""
     comparisons = []
-    for what in shared:
-        pairs = [(one[what], two[what]) for one, two in zip(before, now, strict=True)]
-        ratios = [two / one for one, two in pairs]
-        medians = [statistics.median(side) for side in zip(*pairs, strict=True)]
+    for what in now:
+        if what not in before:
+            continue
+        ratios = [two / one for one, two in zip(before[what], now[what], strict=True)]
+        medians = [statistics.median(side[what]) for side in (before, now)]
         ratio, interval = statistics.median(ratios), interval_of_median(ratios)
         comparisons.append(Comparison(what, medians[0], medians[1], ratio, interval))
     return comparisons
@@ -169,19 +233,16 @@ def main() -> None:
 
         options.names = list(BENCHMARKS)
     comparisons = []
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
         with checkout(options.revision, folder) as tree:
             sides = [
                 (tree, write_metadata(tree, folder / "metadata" / "before")),
                 (ROOT, write_metadata(ROOT, folder / "metadata" / "now")),
             ]
-            for benchmark in options.names:
-                runs: tuple[list[Figures], ...] = ([], [])
-                for turn in range(options.pairs):
-                    for side in (0, 1) if turn % 2 == 0 else (1, 0):
-                        runs[side].append(measure(benchmark, *sides[side]))
-                comparisons += compare(*runs)
+            for name in options.names:
+                with Side(name, *sides[0]) as before, Side(name, *sides[1]) as now:
+                    comparisons += compare(*measure(before, now, options.pairs))
     report(comparisons)
     sys.exit(any(row.is_worse for row in comparisons))
 

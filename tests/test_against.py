@@ -36,8 +36,8 @@ def test_the_order_of_values_does_not_matter(values: list[float]) -> None:
 
 
 def test_rows_are_compared_in_pairs() -> None:
-    before = [{"get": 1.0, "gone": 1.0}, {"get": 10.0, "gone": 1.0}, {"get": 2.0, "gone": 1.0}]
-    now = [{"get": 2.0, "new": 1.0}, {"get": 10.0, "new": 1.0}, {"get": 6.0, "new": 1.0}]
+    before = {"get": [1.0, 10.0, 2.0], "gone": [1.0]}
+    now = {"get": [2.0, 10.0, 6.0], "new": [1.0]}
     assert compare(before, now) == [Comparison("get", 2.0, 6.0, 2.0, (1.0, 3.0))]
 
 
@@ -72,8 +72,9 @@ def test_each_tree_has_its_own_entry_points(tmp_path: Path) -> None:
     )
 
 
-def test_rows_of_a_tree_are_measured_with_its_package(tmp_path: Path) -> None:
-    package = tmp_path / "tree/benchmarks"
+def write_tree(folder: Path, seconds: float, row: str = "get") -> Path:
+    """Write a tree whose benchmark takes the `seconds` that its package says."""
+    package = folder / "benchmarks"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
     (package / "measure.py").write_text(
@@ -88,12 +89,33 @@ def test_rows_of_a_tree_are_measured_with_its_package(tmp_path: Path) -> None:
         "from .measure import Row, paired\n"
         "def fail():\n"
         "    raise AssertionError('the side of others')\n"
-        "def rows(folder):\n"
-        "    yield paired('ours', lambda: l2view.ANSWER, fail, 1.0)\n"
-        "    yield Row('a figure', 3.0, 5.0)\n"
-        "BENCHMARKS = {'reading': rows}\n"
+        "def reading(folder):\n"
+        "    print('what a benchmark prints')\n"
+        f"    yield paired('{row}', lambda: l2view.SECONDS, fail, 1.0)\n"
+        "    yield Row('bytes', 3 * l2view.SECONDS, 5.0)\n"
+        "BENCHMARKS = {'reading': reading}\n"
     )
-    (tmp_path / "tree/l2view.py").write_text("ANSWER = 42.0\n")
-    (tmp_path / "metadata").mkdir()
-    figures = against.measure("reading", tmp_path / "tree", tmp_path / "metadata")
-    assert figures == {"ours": 42.0, "a figure": 3.0}
+    (folder / "l2view.py").write_text(f"SECONDS = {seconds}\n")
+    return folder
+
+
+def measure_trees(folder: Path, *trees: Path) -> tuple[against.Figures, against.Figures]:
+    for tree in trees:
+        (folder / "metadata" / tree.name).mkdir(parents=True)
+    before, now = (against.Side("reading", t, folder / "metadata" / t.name) for t in trees)
+    with before, now:
+        return against.measure(before, now, 3)
+
+
+def test_trees_take_turns_with_their_own_packages(tmp_path: Path) -> None:
+    trees = write_tree(tmp_path / "before", 2.0), write_tree(tmp_path / "now", 3.0)
+    before, now = measure_trees(tmp_path, *trees)
+    assert before == {"get": [2.0] * 3, "bytes": [6.0]}
+    assert now == {"get": [3.0] * 3, "bytes": [9.0]}
+    assert [row.ratio for row in compare(before, now)] == [1.5, 1.5]
+
+
+def test_rows_that_differ_are_not_compared(tmp_path: Path) -> None:
+    trees = write_tree(tmp_path / "before", 2.0), write_tree(tmp_path / "now", 3.0, "put")
+    with pytest.raises(RuntimeError, match="the rows differ: get and put"):
+        measure_trees(tmp_path, *trees)
