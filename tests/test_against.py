@@ -62,6 +62,7 @@ def test_each_tree_has_its_own_entry_points(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", program],
         env={"PYTHONPATH": str(folder)},
+        cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,

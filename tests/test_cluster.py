@@ -125,6 +125,7 @@ def many(path: Path, count: int) -> icechunk.Repository:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         for name, array in written["meta"].arrays():  # type: ignore[union-attr]
+            first = array[:1]
             array.resize((count,))
             if name == "id":
                 array[:] = texts(f"S3A_SL_2_WST_{n:06d}_{n * 7919:012x}" for n in range(count))
@@ -133,7 +134,7 @@ def many(path: Path, count: int) -> icechunk.Repository:
             elif name == "orbit":
                 array[:] = rng.integers(0, 100_000, count)
             else:
-                array[:] = np.full(count, str(array[0]), dtype=np.dtypes.StringDType())
+                array[:] = np.repeat(first, count)
         ids = written["l2view/ids"]
         profile = next(group for _, group in written["l2view"].groups() if "shapes" in group)  # type: ignore[union-attr]
         for array in (ids, *(array for _, array in profile.arrays())):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -151,7 +152,7 @@ def synthetic(number: int) -> Granule:
     one = np.array([14 * rows], dtype=np.uint64)
     url = f"file:///archive/{number}.nc"
     array = ArrayReferences("x", document, [url], one * 0, one)
-    row = {"id": str(number), "datetime": "2025-06-01", "bbox": shapely.Point(0, 0).wkb}
+    row = {"id": str(number), "datetime": datetime(2025, 6, 1), "bbox": shapely.Point(0, 0).wkb}
     return Granule(row, GranuleReferences((array,)))
 
 

@@ -388,9 +388,9 @@ def test_a_slot_that_two_rows_name(tmp_path: Path) -> None:
     meta = zarr.open_group(session.store)["meta"]
     assert isinstance(meta, zarr.Group)
     for name, field in meta.arrays():
-        first = field[0]
+        first = field[:1]
         field.resize((4,))
-        field[3] = "d" if name == "id" else first
+        field[3:] = np.array(["d"]) if name == "id" else first
     session.commit("the first once more")
     view = l2view.open(repository)
     kinds = view.references().read_all().to_pylist()
