@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -265,6 +266,7 @@ def ingest(
     inline_threshold: int = 2**20,
     dry_run: bool = False,
     progress: bool | Callable[[IngestReport], None] = False,
+    report: str | PathLike[str] | None = None,
 ) -> IngestReport:
     """Add granules to a collection, without copying their data.
 
@@ -280,13 +282,14 @@ def ingest(
         ``"replace"`` takes the new one in its place, ``"error"`` counts it as failed.
     harvest
         Your own fields: called with each of a granule's files as a `zarr.Group` and its URL, it
-        returns fields, which win over all others.
+        returns fields, which win over all others. A ``bbox`` is (west, south, east, north) in
+        degrees, WKT, GeoJSON, WKB or a geometry of shapely's.
     parser
         A VirtualiZarr parser for all files, instead of telling each by its content.
     collection
         The field ``collection``, which wins over what STAC and CMR say.
     defaults
-        Fields of granules that don't say, such as ``datetime``.
+        Fields of granules that don't say, such as ``datetime`` and ``bbox`` (as in `harvest`).
     require
         Fields without which a granule is left out, such as ``datetime`` and ``bbox``; others are
         NULL where a granule doesn't say.
@@ -311,6 +314,8 @@ def ingest(
     progress
         True for a bar where there is a terminal or a notebook; or what is called with the report
         as granules come in.
+    report
+        A JSON file for what became of every granule, and why; written as they go in.
 
     Returns
     -------
@@ -328,8 +333,8 @@ def ingest(
 
     parsing = ParseOptions(
         parser, harvest, collection, dict(defaults or {}), tuple(require), inline_threshold
-    )
+    ).with_place()
     options = IngestOptions(
-        parsing, on_conflict, parallel, batch, strict, branch, storage, dry_run, progress
+        parsing, on_conflict, parallel, batch, strict, branch, storage, dry_run, progress, report
     )
     return run_ingest(granules, store, options)

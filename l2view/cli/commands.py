@@ -180,7 +180,9 @@ def ingest_command(
     default: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="NAME=VALUE", help="A field of granules that don't say, such as datetime."
+            metavar="NAME=VALUE",
+            help="A field of granules that don't say, such as datetime, or bbox as W,S,E,N, WKT "
+            "or GeoJSON. Repeatable.",
         ),
     ] = None,
     require: Annotated[
@@ -210,12 +212,16 @@ def ingest_command(
     ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first that fails.")] = False,
     branch: Annotated[str, typer.Option(help="The branch to commit to.")] = "main",
+    report: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="A JSON file for every granule, with the reasons."),
+    ] = None,
 ) -> None:
     """Add granules to a collection, without copying their data.
 
     Run again, it goes on where it ended. The exit code is 1 where a granule was left out.
     """
-    report = api.ingest(
+    done = api.ingest(
         files,
         store,
         on_conflict=on_conflict,  # type: ignore[arg-type]
@@ -231,9 +237,10 @@ def ingest_command(
         inline_threshold=inline_threshold,
         dry_run=dry_run,
         progress=True,
+        report=report,
     )
-    typer.echo(str(report))
-    if report.failures:
+    typer.echo(str(done))
+    if done.failures:
         raise typer.Exit(1)
 
 

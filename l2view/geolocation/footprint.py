@@ -6,6 +6,7 @@ What crosses the antimeridian or holds a pole is cut as GeoJSON (RFC 7946, 3.1.9
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
 from typing import Any
@@ -18,9 +19,16 @@ from odc.geo import CRS
 
 from l2view.errors import IngestError
 from l2view.geolocation.crs import has_other_meridian
+from l2view.geolocation.geometries import (
+    GEOMETRY_ERRORS,
+    POLE_MARGIN,
+    bbox_corners,
+    parse_geometry,
+)
 from l2view.geolocation.globe import wrap_geometry
 from l2view.geolocation.granule import Georeference, LocatedGranule, Positions
 from l2view.regrid.projection import largest_difference, unit_vectors
+from l2view.text import first_line
 
 BOUNDS = (
     ("geospatial_lon_min", "geospatial_lat_min", "geospatial_lon_max", "geospatial_lat_max"),
@@ -38,6 +46,9 @@ SIDE = 64  # the points of each side of a grid that its outline is taken from
 
 MIN_HELD = 0.9
 """The share of the cells within a grid that its outline holds, if it is the right one."""
+
+BBOX_TEXT = re.compile(r"[-+\d.eE\s,\[\]]+")
+"""A bbox as a text: only numbers."""
 
 SLIVER = 1e-6  # the part of an outline's area that is none
 BISECTIONS = 40  # how often the way to the edge of the globe is halved
@@ -74,20 +85,24 @@ def of_granule(granule: LocatedGranule) -> shapely.Geometry | None:
 def on_the_globe(footprint: Any) -> shapely.Geometry:
     """Return a footprint as fields hold it: polygons within ±180° and ±90°.
 
-    It is WKB or a geometry of shapely's, in degrees. Points and lines get a width, of `TRACK_WIDTH`
-    to each side. An IngestError is raised where it is no geometry, empty, or beyond the poles.
+    It is in degrees: a bbox of numbers or as a text, or what `parse_geometry` takes. Points and
+    lines get a width, of `TRACK_WIDTH` to each side; latitudes up to `POLE_MARGIN` beyond a pole
+    are the pole's. An IngestError is raised where it is no geometry, empty, or further beyond.
     """
     try:
-        is_shape = isinstance(footprint, shapely.Geometry)
-        shape = footprint if is_shape else shapely.from_wkb(footprint)
-    except (TypeError, shapely.errors.ShapelyError, NotImplementedError) as error:
-        raise IngestError('the field "bbox" is no geometry: pass WKB, or shapely\'s') from error
-    shape = shapely.force_2d(shape)
+        shape = shapely.force_2d(_parse_footprint(footprint))
+    except GEOMETRY_ERRORS as error:
+        raise IngestError(
+            f'the field "bbox" is no geometry, that is (west, south, east, north), WKT, GeoJSON, '
+            f"WKB or shapely's: {first_line(error)}"
+        ) from error
     coordinates = shapely.get_coordinates(shape)
     if len(coordinates) == 0 or not np.isfinite(coordinates).all():
         raise IngestError('the field "bbox" is empty, or has a coordinate that is no number')
-    if np.abs(coordinates[:, 1]).max() > 90 + 1e-9:
+    if np.abs(coordinates[:, 1]).max() > 90 + POLE_MARGIN:
         raise IngestError('the field "bbox" has a latitude beyond 90°; is it longitude, latitude?')
+    if np.abs(coordinates[:, 1]).max() > 90:
+        shape = shapely.transform(shape, lambda at: np.clip(at, (-np.inf, -90), (np.inf, 90)))
     if not shapely.is_valid(shape):
         shape = shapely.make_valid(shape)
     is_area = all(geometry.geom_type == "Polygon" for geometry in shapely.get_parts(shape))
@@ -98,6 +113,14 @@ def on_the_globe(footprint: Any) -> shapely.Geometry:
         for geometry in shapely.get_parts(shapely.get_parts(shape))
     ]
     return _on_the_map(shapely.union_all(areas))
+
+
+def _parse_footprint(value: Any) -> shapely.Geometry:
+    if isinstance(value, str) and BBOX_TEXT.fullmatch(value):
+        value = value.strip("[] ").replace(",", " ").split()
+    if isinstance(value, list | tuple | np.ndarray):
+        return rectangle(*bbox_corners(value))
+    return parse_geometry(value)
 
 
 def of_bounds(attributes: Mapping[str, Any]) -> shapely.Geometry | None:

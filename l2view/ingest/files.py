@@ -22,10 +22,12 @@ import obstore.store
 from obspec_utils.protocols import ReadableFile
 from obspec_utils.readers import BlockStoreReader
 from obspec_utils.registry import ObjectStoreRegistry
+from zarr.core.sync import sync
+from zarr.storage import ObjectStore
 
-from l2view.errors import IngestError
+from l2view.errors import IngestError, UnsupportedArrayError
 from l2view.granules.references import Checksum
-from l2view.stores.hierarchy import METADATA_KEYS, RecentCache
+from l2view.stores.hierarchy import METADATA_KEYS, Hierarchy, RecentCache
 from l2view.stores.urls import is_url, key_of, root_of, url_of
 from l2view.text import first_line, strip_credentials
 
@@ -141,6 +143,16 @@ def is_zarr(url: str) -> bool:
             continue
         return True
     return False
+
+
+def is_zarr_array(url: str) -> bool:
+    """Return whether the Zarr hierarchy at `url` is a single array."""
+    hierarchy = Hierarchy(ObjectStore(object_store(root_of(url))), key_of(url))
+    try:
+        node = sync(hierarchy.read(""))
+    except UnsupportedArrayError:  # which its parser says
+        return True
+    return node is not None and node["node_type"] == "array"
 
 
 def is_kerchunk_parquet(url: str) -> bool:

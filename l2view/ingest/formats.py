@@ -130,6 +130,9 @@ TIFF = FileFormat(
 ZARR = FileFormat(
     "Zarr", "l2view.ingest.zarr_v2:HierarchyParser", needs=("arro3.core",), extra="zarr"
 )
+ZARR_ARRAY = FileFormat(
+    "Zarr", "l2view.ingest.zarr_v2:ArrayParser", needs=("arro3.core",), extra="zarr"
+)
 FORMATS = (
     FileFormat(
         "netCDF-3",
@@ -149,7 +152,12 @@ FORMATS = (
     ),
     TIFF,
     FileFormat(
-        "FITS", "virtualizarr.parsers:FITSParser", (b"SIMPLE  =",), needs=("astropy",), extra="fits"
+        "FITS",
+        "l2view.ingest.fits:parse_fits",
+        (b"SIMPLE  =",),
+        needs=("astropy",),
+        extra="fits",
+        is_checked=True,
     ),
     FileFormat(
         "GRIB",

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
+import shapely
+
 from l2view.errors import IngestError
+from l2view.geolocation.footprint import on_the_globe
 from l2view.granules.layouts import StorageName
 from l2view.ingest.executors import Parallel
 from l2view.ingest.formats import Parser
@@ -30,6 +34,16 @@ class ParseOptions:
     require: tuple[str, ...] = ()
     inline_threshold: int = 2**20
 
+    def with_place(self) -> ParseOptions:
+        """Return them with the default place as fields hold it.
+
+        An `IngestError` says that it is none.
+        """
+        if self.defaults.get("bbox") is None:
+            return self
+        place = shapely.to_wkb(on_the_globe(self.defaults["bbox"]))
+        return replace(self, defaults={**self.defaults, "bbox": place})
+
 
 @dataclass(frozen=True)
 class IngestOptions:
@@ -47,6 +61,7 @@ class IngestOptions:
     storage: StorageName | None = None
     dry_run: bool = False
     progress: bool | Callable[[IngestReport], None] = False
+    report: str | PathLike[str] | None = None
 
     def __post_init__(self) -> None:
         if self.on_conflict not in ("skip", "replace", "error"):

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import date
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
-import numpy as np
 import shapely
 import zarr
 from obspec_utils.protocols import ReadableFile
 from zarr.storage import StorePath
 
-from l2view.errors import IngestError
+from l2view.errors import FieldError, IngestError
 from l2view.geolocation.footprint import on_the_globe
 from l2view.granules.references import ArrayReferences, Checksum, GranuleReferences
 from l2view.ingest.dimensions import name_dimensions
@@ -23,28 +21,25 @@ from l2view.ingest.files import (
     file_info,
     is_kerchunk_parquet,
     is_zarr,
+    is_zarr_array,
     list_files,
     open_file,
     read_head,
     store_registry,
 )
-from l2view.ingest.formats import HDF5, HEAD, TIFF, ZARR, FileFormat, detect_format
+from l2view.ingest.formats import HDF5, HEAD, TIFF, ZARR, ZARR_ARRAY, FileFormat, detect_format
 from l2view.ingest.granule import Entry, Failure, Granule
-from l2view.ingest.harvest import harvest_files
-from l2view.ingest.harvest.attributes import parse_time
+from l2view.ingest.harvest import TIMES, harvest_files, time_of, valid_fields
 from l2view.ingest.harvest.names import times_in_name
 from l2view.ingest.manifests import manifest_references
 from l2view.ingest.options import ParseOptions
-from l2view.meta.columns import plain
+from l2view.meta.columns import Value, plain
 from l2view.stores.hierarchy import JSON, METADATA_KEYS, join, parents, resolve
 from l2view.stores.urls import key_of, root_of, unquote_url
 from l2view.text import first_line, join_names, strip_credentials
 
 CONTAINED = frozenset({"file", "s3", "s3a", "gs", "gcs", "http", "https"})
 """The schemes of files that Icechunk can refer to."""
-
-TIMES = ("datetime", "start_datetime", "end_datetime")
-"""The fields that every collection has as times."""
 
 HELPED_BY = {
     "datetime": "a time: no search by time finds it; name the field datetime in harvest=",
@@ -88,14 +83,34 @@ def parse_granule(entry: Entry, options: ParseOptions) -> Granule | Failure:
                 f"it lacks what require= names, {join_names(required)}; name it in harvest= or "
                 "defaults="
             )
-        for name in row:
-            if not isinstance(name, str):
-                raise IngestError(f"one of its fields is called {name!r}, which is no text")
-        row = {name: plain(name, value) for name, value in row.items()}
-        row = {name: value for name, value in row.items() if value is not None}
-        return Granule(row, references, tuple(notes))
+        row, left_out = _storable(row)
+        return Granule(row, references, tuple(notes + left_out))
     except Exception as error:  # parsers, codecs and harvesters have errors of their own
         return Failure(entry.id, entry.url, first_line(error))
+
+
+def _storable(row: Mapping[str, Any]) -> tuple[dict[str, Value], list[str]]:
+    """Return a granule's fields as ``/meta`` can hold them, and notes on those that it can't.
+
+    An `IngestError` names one whose name is no text.
+    """
+    storable: dict[str, Value] = {}
+    notes: list[str] = []
+    for name, value in row.items():
+        if not isinstance(name, str):
+            raise IngestError(f"one of its fields is called {name!r}, which is no text")
+        try:
+            if "/" in name:
+                field = name.replace("/", "_")
+                if field in row:
+                    raise FieldError(f'a field can\'t be called "{name}", and there is "{field}"')
+                notes.append(f'its field "{name}" is called "{field}"')
+                name = field
+            if (valid := plain(name, value)) is not None:
+                storable[name] = valid
+        except FieldError as error:
+            notes.append(f"{error}: it is left out; name it in harvest=")
+    return storable, notes
 
 
 def _merge(files: Sequence[GranuleReferences], omitted: Mapping[str, str]) -> GranuleReferences:
@@ -149,16 +164,21 @@ def _parse_file(asset: str, url: str, options: ParseOptions) -> ParsedFile:
         parsed, attributes, reasons = flatten_images(parsed, attributes, alone=bool(asset))
         omitted |= reasons
     parsed = name_dimensions(parsed, group, pads=file_format is HDF5)
+    # An asset that is an array is one of the granule, of the asset's name.
+    is_asset_array = bool(asset) and file_format is ZARR_ARRAY
+    attributes = {} if is_asset_array else attributes
     arrays = []
     for array in parsed:
-        reason = _unfound_chunks(array, url, infos) if file is None else None
+        chunks = url if file_format is ZARR_ARRAY else f"{url}/{quote(array.path)}"
+        reason = _unfound_chunks(array, chunks, infos) if file is None else None
         if reason is None and array.inlined_bytes > options.inline_threshold:
             reason = (
                 f"it can't be referred to, and its {array.inlined_bytes:,} bytes are more than "
                 f"inline_threshold={options.inline_threshold:,}"
             )
         if reason is None:
-            arrays.append(_quote_locations(array, url).at(join(asset, array.path)))
+            path = asset if is_asset_array else join(asset, array.path)
+            arrays.append(_quote_locations(array, url).at(path))
         else:
             omitted[array.path] = reason
     references = GranuleReferences(
@@ -178,7 +198,7 @@ def _detect(url: str, reader: ReadableFile | None) -> FileFormat:
     except IngestError:
         if not is_zarr(url):  # a server may answer for a folder with a page
             raise
-        return ZARR
+        return ZARR_ARRAY if is_zarr_array(url) else ZARR
     if not is_zarr(url):
         raise IngestError("there is no such file")
     if is_kerchunk_parquet(url):
@@ -186,14 +206,14 @@ def _detect(url: str, reader: ReadableFile | None) -> FileFormat:
             "it is Kerchunk's references in Parquet; pass "
             "parser=virtualizarr.parsers.KerchunkParquetParser()"
         )
-    return ZARR
+    return ZARR_ARRAY if is_zarr_array(url) else ZARR
 
 
-def _unfound_chunks(array: ArrayReferences, url: str, infos: list[FileInfo]) -> str | None:
-    """Return why a Zarr array is left out, None where its parser found all of it."""
+def _unfound_chunks(array: ArrayReferences, folder: str, infos: list[FileInfo]) -> str | None:
+    """Return why a Zarr array in a folder is left out, None where its parser found all of it."""
     if array.files or array.inlined or 0 in array.shape:
         return None
-    inside = f"{url}/{quote(array.path)}/"
+    inside = f"{folder}/"
     names = (info.url.rpartition("/")[2] for info in infos if info.url.startswith(inside))
     if any(name not in METADATA_KEYS for name in names):
         return "its chunks have names that VirtualiZarr's parser doesn't look for"
@@ -247,21 +267,23 @@ def _row(
 
     What each source says wins over those before it; the name of a file comes last.
     """
-    notes: list[str] = []
-    harvested = harvest_files(((file.group, file.url) for file in files), entry.fields)
-    row: dict[str, Any] = {**harvested, **entry.fields, "href": entry.source, "id": entry.id}
+    record, notes = valid_fields(entry.fields)
+    harvested, of_files = harvest_files(((file.group, file.url) for file in files), record)
+    notes += of_files
+    row: dict[str, Any] = {**harvested, **record, "href": entry.source, "id": entry.id}
     # A signed URL would give whoever reads the collection what its signature gives.
     for name, value in row.items():
         if name.startswith("asset_") and isinstance(value, str):
             row[name] = strip_credentials(value)
     if options.collection is not None:
         row["collection"] = options.collection
+    as_parsed = row.get("bbox")
     if options.harvest is not None:
         for file in files:
             row.update(options.harvest(file.group, file.url))
     row.update({name: v for name, v in options.defaults.items() if row.get(name) is None})
     for name in TIMES:
-        row[name] = _time(name, row.get(name))
+        row[name] = time_of(name, row.get(name))
     if row["datetime"] is None:
         row["datetime"] = row["start_datetime"]
     if row["datetime"] is None:
@@ -272,8 +294,7 @@ def _row(
             notes.append("its time is that in its file's name")
     if not isinstance(row["id"], str) or not row["id"]:
         raise IngestError(f"its id is {row['id']!r}, and not a text")
-    # What is harvested from a file is as it is to be already.
-    if row.get("bbox") is not None and row["bbox"] is not harvested.get("bbox"):
+    if row.get("bbox") is not None and row["bbox"] is not as_parsed:  # it is the caller's
         row["bbox"] = shapely.to_wkb(on_the_globe(row["bbox"]))
     return row, notes
 
@@ -289,12 +310,3 @@ def _check_paths(references: GranuleReferences) -> None:
     if len(unique) != len(paths) or unique & groups:
         names = ", ".join(sorted(unique & groups)) or "some"
         raise IngestError(f"it has arrays called like other arrays or groups: {names}")
-
-
-def _time(name: str, value: Any) -> Any:
-    """Return a field of times as a time; an `IngestError` says that it is none."""
-    if isinstance(value, str) and value.strip():
-        value = parse_time(value) or value
-    if value is None or isinstance(value, date | np.datetime64):
-        return value
-    raise IngestError(f'the field "{name}" is {value!r}, which is no time')

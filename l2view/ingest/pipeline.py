@@ -25,7 +25,7 @@ from l2view.ingest.harvest import plugin_harvesters
 from l2view.ingest.options import IngestOptions
 from l2view.ingest.parse import parse_granule
 from l2view.ingest.progress import Show, show_ingest
-from l2view.ingest.report import IngestReport
+from l2view.ingest.report import IngestReport, report_file
 from l2view.ingest.state import CollectionState, read_state
 from l2view.ingest.writer import id_taken_message, is_other_source, plan_row, write_batch
 from l2view.stores.repository import (
@@ -56,7 +56,8 @@ def run_ingest(granules: Any, store: Any, options: IngestOptions) -> IngestRepor
     storage = state.require_storage(options.storage)
     report = IngestReport(dry_run=options.dry_run)
     plugin_harvesters()  # whose warnings are for this process
-    with show_ingest(options.progress, partial(count_entries, granules)) as show:
+    progress = show_ingest(options.progress, partial(count_entries, granules))
+    with report_file(options.report, report), progress as show:
         run = _Run(options, report, show)
         entries = run.valid_entries(entries_of(granules))
         if options.on_conflict == "skip" and repository is not None:
@@ -133,7 +134,7 @@ class _Run:
                 if compare and is_other_source(entry.source, source):
                     self.report.fail(Failure(entry.id, entry.url, id_taken_message(source)))
                 else:
-                    self.report.skipped.add([entry.id])
+                    self.report.skip([entry.id])
 
     def parsed_granules(self, parsed: Iterable[Granule | Failure]) -> Iterator[Granule]:
         """Yield the granules, and report the failures; `strict` stops at the first of them."""

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from os import PathLike
+from pathlib import Path
 
 from l2view.ingest.granule import BatchResult, Failure, Granule
 from l2view.meta.columns import Kind
-from l2view.text import join_names
+from l2view.stores.hierarchy import JSON
+from l2view.text import join_names, strip_credentials
 
 LISTED = 1_000
 """The most ids of a kind that a report lists; it counts them all."""
@@ -24,6 +29,10 @@ class GranuleCount:
         """Add granules."""
         self.count += len(ids)
         self.ids.extend(ids[: LISTED - len(self.ids)])
+
+
+def _ignore(entry: JSON) -> None:
+    """Write an entry nowhere."""
 
 
 @dataclass(repr=False)
@@ -56,6 +65,8 @@ class IngestReport:
         The kind of each field, of a dry run alone.
     dry_run
         Whether nothing was written.
+    write_entry
+        Called with what became of each granule, as JSON.
     """
 
     added: GranuleCount = field(default_factory=GranuleCount)
@@ -75,16 +86,29 @@ class IngestReport:
     profiles: dict[str, int] = field(default_factory=dict)
     fields: Mapping[str, Kind] = field(default_factory=dict)
     dry_run: bool = False
+    write_entry: Callable[[JSON], None] = _ignore
 
     def fail(self, failure: Failure) -> None:
         """Add a granule that is left out."""
+        entry = {"id": failure.id, "status": "failed", "reason": failure.reason}
+        self.write_entry(entry | {"href": strip_credentials(failure.url)})
         self.failures += 1
         if len(self.failed) < LISTED:
             self.failed.append(failure)
 
-    def add_granule(self, granule: Granule) -> None:
+    def skip(self, ids: Sequence[str]) -> None:
+        """Add granules that are there already."""
+        self.skipped.add(ids)
+        for name in ids:
+            self.write_entry({"id": name, "status": "skipped"})
+
+    def add_granule(self, granule: Granule, status: str = "added") -> None:
         """Add the chunks, the profile and the omitted arrays of a granule that isn't left out."""
         references = granule.references
+        entry: JSON = {"id": granule.id, "status": status, "href": granule.source}
+        entry |= {"notes": list(granule.notes)} if granule.notes else {}
+        entry |= {"omitted": dict(references.omitted)} if references.omitted else {}
+        self.write_entry(entry)
         for array in references.arrays:
             self.references += len(array.locations) - array.locations.count("")
             self.bytes += int(array.lengths.sum())
@@ -101,13 +125,14 @@ class IngestReport:
         """Add what became of a batch."""
         self.added.add(batch.added)
         self.replaced.add(batch.replaced)
-        self.skipped.add(batch.skipped)
+        self.skip(batch.skipped)
         for failure in batch.failed:
             self.fail(failure)
         if batch.snapshot is not None:
             self.snapshots.append(batch.snapshot)
+        replaced = set(batch.replaced)
         for granule in batch.granules:
-            self.add_granule(granule)
+            self.add_granule(granule, "replaced" if granule.id in replaced else "added")
 
     def __repr__(self) -> str:
         return str(self)
@@ -141,5 +166,39 @@ class IngestReport:
             lines.append(f"… and {len(self.omitted) - 20:,} more arrays")
         lines.extend(f"left out: {failure}" for failure in self.failed[:20])
         if self.failures > 20:
-            lines.append(f"… and {self.failures - 20:,} more")
+            lines.append(f"… and {self.failures - 20:,} more; report= (--report) lists all")
         return "\n".join(lines)
+
+
+@contextmanager
+def report_file(path: str | PathLike[str] | None, report: IngestReport) -> Iterator[None]:
+    """Write what becomes of each granule to a JSON file as it goes, and the counts at the end.
+
+    The file has a line for each granule, so that what is there can be read at any moment.
+    """
+    if path is None:
+        yield
+        return
+    with Path(path).open("w", encoding="utf-8", buffering=1) as file:
+        file.write('{"granules": [')
+        separator = "\n"
+
+        def write_entry(entry: JSON) -> None:
+            nonlocal separator
+            file.write(separator + json.dumps(entry, ensure_ascii=True))
+            separator = ",\n"
+
+        report.write_entry = write_entry
+        try:
+            yield
+        finally:
+            report.write_entry = _ignore
+            counts = {
+                "added": report.added.count,
+                "replaced": report.replaced.count,
+                "skipped": report.skipped.count,
+                "failed": report.failures,
+                "dry_run": report.dry_run,
+                "snapshots": report.snapshots,
+            }
+            file.write(f"\n], {json.dumps(counts)[1:]}\n")

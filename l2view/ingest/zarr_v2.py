@@ -11,16 +11,18 @@ import json
 from typing import Any
 
 import numpy as np
+import zarr
 from obspec_utils.registry import ObjectStoreRegistry
 from virtualizarr.manifests import ManifestArray, ManifestGroup, ManifestStore
 from virtualizarr.parsers import KerchunkJSONParser, ZarrParser, ZippedZarrParser
 from virtualizarr.parsers.kerchunk.translator import manifestgroup_from_kerchunk_refs
+from virtualizarr.parsers.zarr.zarr import construct_manifest_array
 from virtualizarr.parsers.zarr.zip import _ZipMetadataStore, parse_zip_index
 from zarr.core.sync import sync
 from zarr.storage import ObjectStore
 
 from l2view.ingest.manifests import walk
-from l2view.stores.hierarchy import JSON, Hierarchy
+from l2view.stores.hierarchy import JSON, Hierarchy, join
 
 
 class HierarchyParser(ZarrParser):
@@ -32,6 +34,21 @@ class HierarchyParser(ZarrParser):
         store, path = registry.resolve(url)
         sync(_add_fill_values(manifests._group, Hierarchy(ObjectStore(store), str(path))))
         return manifests
+
+
+class ArrayParser(ZarrParser):
+    """Parses an array that is no member of a hierarchy, as one in a group, by its folder's name."""
+
+    def __call__(self, url: str, registry: ObjectStoreRegistry[Any]) -> ManifestStore:
+        """Return the array at a URL as references."""
+        store, path = registry.resolve(url)
+        key, objects = str(path), ObjectStore(store)
+        array = sync(zarr.api.asynchronous.open_array(store=objects, path=key, mode="r"))
+        parsed = sync(construct_manifest_array(array, url.removesuffix(key)))
+        name = key.rpartition("/")[2]
+        manifests = ManifestGroup({name: parsed})
+        sync(_add_fill_values(manifests, Hierarchy(objects, key), name))
+        return ManifestStore(manifests, registry=registry)
 
 
 class ZippedHierarchyParser(ZippedZarrParser):
@@ -59,14 +76,14 @@ class ReferencesParser(KerchunkJSONParser):
         return ManifestStore(group=group, registry=registry)
 
 
-async def _add_fill_values(group: ManifestGroup, hierarchy: Hierarchy) -> None:
-    """Add the attribute to the arrays of a group that are of Zarr v2."""
+async def _add_fill_values(group: ManifestGroup, hierarchy: Hierarchy, prefix: str = "") -> None:
+    """Add the attribute to the arrays of a group, at or below `prefix`, that are of Zarr v2."""
     root = await hierarchy.read("")
     if root is not None and hierarchy.zarr_format == 3:
         return
     arrays = dict(walk(group))
     async for node in hierarchy.walk():
-        array = arrays.get(node.path)
+        array = arrays.get(join(prefix, node.path))
         has_fill = node.zarray.get("fill_value") is not None
         if isinstance(array, ManifestArray) and has_fill and node.document:
             fill = node.document["attributes"]["_FillValue"]

@@ -6,17 +6,16 @@ is cut there. Footprints are expected to be cut the same way.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import shapely
-import shapely.geometry
 from datafusion import Expr, SessionContext, literal, udf
 
 from l2view.errors import FieldError, QueryError
+from l2view.geolocation.geometries import GEOMETRY_ERRORS, bbox_corners, parse_geometry
 from l2view.geolocation.globe import wrap_geometry
 from l2view.meta.footprints import read_geometries
 from l2view.meta.schema import GEOMETRIES, Field
@@ -47,18 +46,21 @@ def geometry_field(schema: pa.Schema, field: str | None = None) -> str:
 
 
 def box(bbox: Sequence[float]) -> shapely.Geometry:
-    """Return the rectangle of a `bbox` in degrees, in two parts where it has west > east."""
+    """Return the rectangle of a `bbox` in degrees, in two parts where it has west > east.
+
+    One of six numbers has heights, which no footprint has.
+    """
     try:
-        west, south, east, north = (float(value) for value in bbox)
+        west, south, east, north = bbox_corners(bbox)
     except (TypeError, ValueError) as error:
-        raise QueryError(f"bbox={bbox!r} is not (west, south, east, north) in degrees") from error
-    if not (-90 <= south <= north <= 90 and all(-180 <= x <= 180 for x in (west, east))):
         raise QueryError(
-            f"bbox={tuple(bbox)!r}: west and east go from -180 to 180, south ≤ north from -90 "
-            "to 90; west > east crosses the antimeridian"
-        )
+            f"bbox={bbox!r} is not (west, south, east, north) in degrees: {error}; "
+            "west > east crosses the antimeridian"
+        ) from error
     if west <= east:
-        return shapely.box(west, south, east, north)
+        return wrap_geometry(shapely.box(west, south, east, north))
+    if west > 180 or east < -180:
+        raise QueryError(f"bbox={bbox!r} has west > east, one of them beyond ±180")
     halves = [shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)]
     return shapely.MultiPolygon(halves)
 
@@ -69,8 +71,8 @@ def geometry(value: Any) -> shapely.Geometry:
     What reaches beyond ±180° of longitude is cut there and moved to the other side.
     """
     try:
-        shape = shapely.force_2d(_read(value))
-    except (shapely.errors.ShapelyError, ValueError, TypeError, KeyError, AttributeError) as error:
+        shape = shapely.force_2d(parse_geometry(value))
+    except GEOMETRY_ERRORS as error:
         raise QueryError(
             f"intersects= is a shapely geometry, GeoJSON or WKT in EPSG:4326: {error}"
         ) from error
@@ -85,23 +87,6 @@ def geometry(value: Any) -> shapely.Geometry:
     if south < -90 or north > 90:
         raise QueryError("intersects= reaches beyond ±90°; is it longitude, latitude?")
     return wrap_geometry(shape, both_sides=True)
-
-
-def _read(value: Any) -> shapely.Geometry:
-    if isinstance(value, shapely.Geometry):
-        return value
-    if isinstance(value, str):
-        if not value.lstrip().startswith("{"):
-            return shapely.from_wkt(value)
-        value = json.loads(value)
-    value = getattr(value, "__geo_interface__", value)
-    if not isinstance(value, dict):
-        raise TypeError(f"not {value!r}; a rectangle is bbox=")
-    if value.get("type") == "Feature":
-        value = value["geometry"]
-    if value.get("type") == "FeatureCollection":
-        return shapely.union_all([_read(feature) for feature in value["features"]])
-    return shapely.geometry.shape(value)
 
 
 def place_conditions(context: SessionContext, field: Field, shape: shapely.Geometry) -> list[Expr]:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import shapely
 
 from l2view.errors import QueryError
+from l2view.geolocation.geometries import bbox_corners
 from l2view.search.parameters import as_texts, from_json, parameters, to_json
 from l2view.search.place import box, geometry
 from l2view.search.time import interval
@@ -145,7 +146,7 @@ def _checked_params(params: Any) -> Mapping[str, Any]:
 
 def _checked_bbox(bbox: Sequence[float]) -> tuple[float, ...]:
     box(bbox)
-    return tuple(float(value) for value in bbox)
+    return bbox_corners(bbox)
 
 
 def _checked_ids(ids: Any) -> tuple[Any, ...]:

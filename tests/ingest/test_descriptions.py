@@ -10,7 +10,8 @@ import pytest
 import zarr
 from zarr.storage import MemoryStore
 
-from l2view.ingest.harvest.attributes import harvest_attributes, parse_time
+from l2view.ingest.harvest import harvest_files
+from l2view.ingest.harvest.attributes import array_times, harvest_attributes, parse_time
 from l2view.ingest.harvest.names import times_in_name
 
 START, END = datetime(2019, 12, 2, 23, 15), datetime(2019, 12, 2, 23, 20)
@@ -155,3 +156,39 @@ def test_times_in_names(name: str, start: str, end: str | None) -> None:
 )
 def test_numbers_in_names_that_are_no_times(name: str) -> None:
     assert times_in_name(f"file:///data/20200101/{name}") == (None, None)
+
+
+def array_of_times(values: Any, **attributes: str) -> zarr.Group:
+    group = zarr.create_group({})
+    group.create_array("time", data=np.asarray(values)).attrs.update(attributes)
+    return group
+
+
+@pytest.mark.parametrize(
+    ("calendar", "start", "end"),
+    [
+        ("standard", "2000-01-02", "2000-02-29"),
+        ("noleap", "2000-01-02", "2000-03-01"),
+        ("360_day", "2000-01-02", None),  # it has a 30 February
+        ("julian", "2000-01-15", "2000-03-13"),
+    ],
+)
+def test_calendars(calendar: str, start: str, end: str | None) -> None:
+    group = array_of_times([1, 59], units="days since 2000-01-01", calendar=calendar)
+    expected = (datetime.fromisoformat(start), end and datetime.fromisoformat(end))
+    fields, notes = harvest_files([(group, "")], {})
+    if end is None:
+        assert "datetime" not in fields
+        assert notes == ["its times are in the calendar 360_day, which has other days"]
+    else:
+        assert (array_times(group), notes) == (expected, [])
+
+
+def test_arrays_called_time_that_are_none() -> None:
+    """Such as indices of passes, lengths of time, and the beginning of a forecast."""
+    for units in ("days", "hours since 00:00 UTC", "1"):
+        assert array_times(array_of_times([1, 2], units=units)) == (None, None)
+    days = array_of_times(np.array([1, 2], "i1"), units="days since 2020-01-01")
+    assert array_times(days) == (datetime(2020, 1, 2), datetime(2020, 1, 3))
+    forecast = {"units": "days since 2020-01-01", "standard_name": "forecast_reference_time"}
+    assert array_times(array_of_times([1, 2], **forecast)) == (None, None)

@@ -182,6 +182,28 @@ def test_fits(tmp_path: Path) -> None:
     assert sorted(str(array[...].tolist()) for array in arrays) == expected
 
 
+def test_fits_with_tables_beside_images(tmp_path: Path) -> None:
+    values = np.arange(64 * 64, dtype=">i2").reshape(64, 64)
+    column = fits.Column("count", "J", array=np.arange(3))
+    text = fits.Column("count", "I6", array=np.arange(3), ascii=True)
+    parts = [
+        fits.PrimaryHDU(values),
+        fits.BinTableHDU.from_columns([column], name="EVENTS"),
+        fits.CompImageHDU(values, name="PACKED"),
+        fits.ImageHDU(values, fits.Header({"BZERO": 0, "BSCALE": 0}), name="FLAT"),
+        fits.TableHDU.from_columns([text], name="LIST"),
+        fits.ImageHDU(values + 1, name="SKY"),
+    ]
+    parts[3].header["BSCALE"] = 0
+    fits.HDUList(parts).writeto(tmp_path / "f.fits")
+    report = l2view.ingest(tmp_path / "f.fits", tmp_path / "c", defaults=DEFAULTS)
+    assert report.failed == []
+    assert {path for path, _ in report.omitted} >= {"EVENTS", "PACKED"}
+    granule = l2view.open(tmp_path / "c")["f"]
+    np.testing.assert_array_equal(granule["PRIMARY"][...], values)
+    np.testing.assert_array_equal(granule["SKY"][...], values + 1)
+
+
 def test_hdf4(tmp_path: Path) -> None:
     values = np.arange(12, dtype="int16").reshape(3, 4)
     file = SD(str(tmp_path / "f.hdf"), SDC.WRITE | SDC.CREATE)

@@ -298,6 +298,52 @@ def test_what_one_ingested_needs_no_authorisation(
         l2view.open(tmp_path / "c")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "170,-10,190,20",
+        "170 -10 -170 20",
+        "[170, -10, 0, -170, 20, 100]",
+        shapely.box(170, -10, 190, 20).wkt,
+        shapely.to_geojson(shapely.box(170, -10, 190, 20)),
+    ],
+)
+def test_a_default_place(tmp_path: Path, text: str) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = [1]
+    arguments = ["ingest", str(tmp_path / "a.h5"), "--store", str(tmp_path / "c")]
+    run(*arguments, "--default", f"bbox={text}")
+    (row,) = l2view.search(tmp_path / "c").to_pylist()
+    expected = shapely.union(shapely.box(170, -10, 180, 20), shapely.box(-180, -10, -170, 20))
+    assert shapely.equals(shapely.from_wkb(row["bbox"]), expected)
+    wrong = run(*arguments, "--default", "bbox=1,2,3", code=1)
+    assert '"bbox" is no geometry' in wrong.stderr
+
+
+def test_a_report_has_every_granule(swaths: Path, tmp_path: Path) -> None:
+    (tmp_path / "bad.h5").write_text("<html>")
+    with h5py.File(tmp_path / "bare.h5", "w") as file:
+        file["x"] = [1]
+    files = [*map(str, sorted(swaths.iterdir())), str(tmp_path / "b*.h5")]
+    store, path = str(tmp_path / "c"), tmp_path / "report.json"
+    seen: list[int] = []
+
+    def look(report: l2view.IngestReport) -> None:
+        seen.append(len(path.read_text().splitlines()) - 1)
+
+    l2view.ingest(files, store, batch=2, progress=look, report=path)
+    assert sorted(set(seen))[1] < seen[-1]  # it is written as granules come in
+    entries = {entry["id"]: entry for entry in json.loads(path.read_text())["granules"]}
+    assert len(entries) == len(list(swaths.iterdir())) + 2
+    assert entries["bad"]["reason"].startswith("its format isn't known: it is a page of HTML")
+    assert entries["bare"]["notes"][0].startswith("without a time")
+    assert entries["s00"] == {"id": "s00", "status": "added", "href": (swaths / "s00.h5").as_uri()}
+    run("ingest", *files, "--store", store, "--report", str(path), code=1)
+    report = json.loads(path.read_text())
+    assert {entry["status"] for entry in report["granules"]} == {"skipped", "failed"}
+    assert (report["skipped"], report["failed"]) == (len(entries) - 1, 1)
+
+
 def test_the_command(swaths: Path, tmp_path: Path) -> None:
     store = str(tmp_path / "c")
     shown = run("ingest", *(str(swaths / f"s0{n}.h5") for n in range(3)), "--store", store).stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ import rasterio
 import rustac
 import shapely
 import shapely.geometry
+import zarr
+from builders import write_swath
 from pystac_client.stac_api_io import StacApiIO
 from zarr_cm import multiscales
 
@@ -23,6 +26,7 @@ import l2view
 from l2view.errors import IngestError
 from l2view.ingest.entries import entries_of
 from l2view.ingest.granule import Entry, Failure
+from l2view.ingest.harvest.attributes import parse_time
 from l2view.limits import override_limits
 
 
@@ -278,3 +282,155 @@ def test_overviews_say_what_they_are_of(shared_data: Path, tmp_path: Path) -> No
     view = l2view.open(tmp_path / "d")
     assert view["one/red"].attrs["multiscales"] == attributes["multiscales"]
     assert "multiscales" not in view["one"].attrs
+
+
+def record(name: str, href: Path, key: str = "a", **changes: Any) -> dict[str, Any]:
+    """Return an Item of one file over (3, 41, 4, 42), with changed members or properties."""
+    members = {
+        "type": "Feature",
+        "stac_version": "1.0.0",
+        "id": name,
+        "geometry": shapely.geometry.mapping(shapely.box(3, 41, 4, 42)),
+        "bbox": [3, 41, 4, 42],
+        "links": [],
+        "assets": {key: {"href": str(href), "type": "application/x-netcdf"}},
+    }
+    changed = {name: changes.pop(name) for name in members if name in changes}
+    return {**members, **changed, "properties": {"datetime": "2025-01-01T00:00:00Z", **changes}}
+
+
+def ring(*corners: tuple[float, float]) -> dict[str, Any]:
+    return {"type": "Polygon", "coordinates": [[*corners, corners[0]]]}
+
+
+def test_what_an_item_lacks_is_harvested(tmp_path: Path) -> None:
+    path = write_swath(tmp_path / "s.h5", 1)
+    l2view.ingest(path, tmp_path / "plain")
+    (expected,) = l2view.search(tmp_path / "plain").to_pylist()
+    items = [
+        record("nowhere", path, geometry=None, bbox=None),
+        record("never", path, datetime=None),
+        record("broken", path, geometry={"type": "Polygon"}, bbox=[1, 2], datetime="soon"),
+        record("beyond", path, geometry=None, bbox=[3, 41, 4, 95]),
+    ]
+    report = l2view.ingest(items, tmp_path / "c")
+    assert report.failed == []
+    notes = " ".join(report.notes)
+    assert "is 'soon', which is no time" in notes
+    assert '"bbox" is no geometry' in notes
+    for row in l2view.search(tmp_path / "c").to_pylist():
+        if row["id"] != "never":
+            assert row["bbox"] == expected["bbox"]
+        if row["id"] in ("never", "broken"):
+            assert row["datetime"] == expected["datetime"]
+        else:
+            assert row["datetime"] == datetime(2025, 1, 1)
+            assert row["end_datetime"] is None
+
+
+def test_properties_and_keys_that_fields_lack(tmp_path: Path) -> None:
+    path = write_swath(tmp_path / "s.h5", 1)
+    properties = {"a/b": 1, "large": 2**63, "c/d": 2, "c_d": 3}
+    report = l2view.ingest(record("x", path, "B04/10m", **properties), tmp_path / "c")
+    assert report.failed == []
+    (row,) = l2view.search(tmp_path / "c").to_pylist()
+    assert {name: row[name] for name in ("a_b", "c_d")} == {"a_b": 1, "c_d": 3}
+    assert row["asset_B04_10m"] == path.as_uri()
+    assert "large" not in row
+    notes = " ".join(report.notes)
+    assert 'its field "a/b" is called "a_b"' in notes
+    assert '"large" is 9223372036854775808, which needs more than 64 bits' in notes
+    assert 'called "c/d", and there is "c_d"' in notes
+    assert "sst" in l2view.open(tmp_path / "c")["x/B04/10m"]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2025-01-01t00:00:00z", "2025-01-01 00:00:00"),
+        ("2016-12-31T23:59:60Z", "2017-01-01 00:00:00"),
+        ("2016-12-31T23:59:60.5Z", "2017-01-01 00:00:00.500000"),
+        ("20161231T235960Z", "2017-01-01 00:00:00"),
+        ("2017-01-01T05:29:60+05:30", "2017-01-01 00:00:00"),
+        ("2016060", "2016-02-29 00:00:00"),
+        ("14-apr-2017 10:27:29", "2017-04-14 10:27:29"),
+    ],
+)
+def test_times_of_rfc_3339(text: str, expected: str) -> None:
+    assert str(parse_time(text)) == expected
+
+
+def test_places_on_the_edges_of_the_map(tmp_path: Path) -> None:
+    path = write_swath(tmp_path / "s.h5", 1)
+    west, east = 175, -175
+    uncut = ring((west, 0), (east, 0), (east, 5), (west, 5))
+    half_a_pixel = [-180.05, -90.05, 179.95, 90.05]
+    globe = shapely.geometry.mapping(shapely.box(*half_a_pixel))
+    inverted = ring((11.4, 42.4), (12.7, 42.3), (12.7, 41.4), (11.4, 41.4))
+    items = {
+        "uncut": (record("uncut", path, geometry=uncut, bbox=[west, 0, east, 5]), 50),
+        "globe": (record("globe", path, geometry=globe, bbox=half_a_pixel), 360 * 180),
+        "bbox": (record("bbox", path, geometry=None, bbox=half_a_pixel), 360 * 180),
+        "inverted": (
+            record("inverted", path, geometry=inverted, bbox=[12.7, 41.4, 11.4, 42.4]),
+            shapely.geometry.shape(inverted).area,
+        ),
+        "heights": (record("heights", path, geometry=None, bbox=[3, 41, 0, 4, 42, 90]), 1),
+    }
+    report = l2view.ingest([one for one, _ in items.values()], tmp_path / "c")
+    assert (report.failed, report.notes) == ([], {})
+    for row in l2view.search(tmp_path / "c").to_pylist():
+        assert shapely.from_wkb(row["bbox"]).area == pytest.approx(items[row["id"]][1])
+    assert l2view.search(tmp_path / "c", bbox=(179, 1, -179, 2), ids=["uncut"]).num_rows == 1
+    assert l2view.search(tmp_path / "c", bbox=(-1, 1, 1, 2), ids=["uncut"]).num_rows == 0
+
+
+def test_items_of_pystac_on_this_machine(shared_data: Path, tmp_path: Path) -> None:
+    shutil.copy(shared_data / "l2" / "cog.tif", tmp_path / "a red.tif")
+    said = item(tmp_path / "one.json", red="./a red.tif")
+    with rasterio.open(tmp_path / "a red.tif") as file:
+        expected = file.read(1)
+    for name in ("relative", "absolute"):
+        one = pystac.Item.from_file(str(tmp_path / "one.json"))
+        one.id = name
+        if name == "absolute":
+            one.make_asset_hrefs_absolute()
+        assert l2view.ingest(one, tmp_path / "c").failed == []
+        view = l2view.open(tmp_path / "c", ids=[name])
+        np.testing.assert_array_equal(view[f"{name}/red/0"][...], expected)
+    assert said["id"] == "one"
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_assets_that_are_arrays(tmp_path: Path, zarr_format: Any) -> None:
+    values = np.arange(20, dtype="i2").reshape(4, 5)
+    root = zarr.create_group(tmp_path / "s.zarr", zarr_format=zarr_format)
+    array = root.create_array("r10m/b02", shape=(4, 5), chunks=(2, 5), dtype="i2", fill_value=-1)
+    array[:2] = values[:2]
+    scene = record("scene", tmp_path, geometry=None)
+    scene["assets"] = {
+        key: {"href": str(tmp_path / "s.zarr" / path), "type": "application/vnd+zarr"}
+        for key, path in (("blue", "r10m/b02"), ("all", "r10m"))
+    }
+    alone = tmp_path / "s.zarr" / "r10m" / "b02"
+    assert l2view.ingest([scene, alone], tmp_path / "c").failed == []
+    view = l2view.open(tmp_path / "c")
+    for path in ("scene/blue", "scene/all/b02", "b02/b02"):
+        np.testing.assert_array_equal(view[path][...], root["r10m/b02"][...])
+        assert view[path].attrs.get("_FillValue") == (-1 if zarr_format == 2 else None)
+
+
+def test_eopf_products_are_read_as_items(shared_data: Path, tmp_path: Path) -> None:
+    (path,) = (shared_data / "multi").glob("S2A*.zarr")
+    assert l2view.ingest(path, tmp_path / "c").failed == []
+    (row,) = l2view.search(tmp_path / "c").to_pylist()
+    discovery = json.loads((path / ".zattrs").read_text())["stac_discovery"]
+    assert discovery["bbox"][0] > discovery["bbox"][2]  # which is no crossing of the antimeridian
+    expected = pystac.Item.from_dict(discovery, migrate=False)
+    assert shapely.from_wkb(row["bbox"]).equals(shapely.geometry.shape(expected.geometry))
+    start = expected.common_metadata.start_datetime
+    assert start is not None
+    assert row["datetime"] == start.replace(tzinfo=None)
+    for name in ("eo:cloud_cover", "platform", "sat:relative_orbit"):
+        assert row[name] == expected.properties[name]
+    assert row["id"] == path.stem

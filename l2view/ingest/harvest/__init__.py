@@ -7,19 +7,30 @@ they return wins over l2view's own. The caller's harvester wins over all.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from datetime import date
 from typing import Any
 
+import numpy as np
 import shapely
 import zarr
 
 from l2view.errors import IngestError
 from l2view.geolocation.footprint import harvest_footprint, on_the_globe
 from l2view.ingest import plugins
-from l2view.ingest.harvest.attributes import harvest_attributes
+from l2view.ingest.harvest.attributes import (
+    harvest_attributes,
+    parse_time,
+    unconverted_calendars,
+)
+from l2view.ingest.harvest.stac import harvest_discovery
 from l2view.text import first_line
 
 type Harvester = Callable[[zarr.Group, str], Mapping[str, Any]]
 """Called with a granule's file as a Zarr group, its chunks readable, and its URL."""
+
+
+TIMES = ("datetime", "start_datetime", "end_datetime")
+"""The fields that every collection has as times."""
 
 
 def plugin_harvesters() -> Mapping[str, Harvester]:
@@ -29,18 +40,21 @@ def plugin_harvesters() -> Mapping[str, Harvester]:
 
 def harvest_files(
     files: Iterable[tuple[zarr.Group, str]], record: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the fields that a granule's files give, the first file's before the others'.
+) -> tuple[dict[str, Any], list[str]]:
+    """Return the fields that a granule's files give, and notes on them.
 
-    l2view's own harvesters stop at the file that completes time and place, with the fields of
-    the granule's `record`. An `IngestError` names another package's harvester that fails.
+    The first file's win over the others'. l2view's own harvesters stop at the file that completes
+    time and place, with the fields of the granule's `record`; where that has a time, the files'
+    are of no account. An `IngestError` names another package's harvester that fails.
     """
     harvested: dict[str, Any] = {}
     added: dict[str, Any] = {}
+    notes: list[str] = []
     for group, url in files:
         if not {"datetime", "bbox"} <= harvested.keys() | record.keys():
-            own = {**harvest_footprint(group, url), **harvest_attributes(group, url)}
-            harvested = {**own, **harvested}
+            own, of_file = _harvest_file(group, url)
+            notes += of_file
+            harvested = {**_without_times(own, record), **harvested}
         for name, harvester in plugin_harvesters().items():
             try:
                 added = {**harvester(group, url), **added}
@@ -48,4 +62,55 @@ def harvest_files(
                 raise IngestError(f"the harvester {name} fails: {first_line(error)}") from error
     if added.get("bbox") is not None:
         added["bbox"] = shapely.to_wkb(on_the_globe(added["bbox"]))
-    return {**harvested, **added}
+    return {**harvested, **added}, notes
+
+
+def _harvest_file(group: zarr.Group, url: str) -> tuple[dict[str, Any], list[str]]:
+    """Return the fields by l2view's own harvesters, and notes."""
+    discovered, notes = valid_fields(harvest_discovery(group))
+    if {"datetime", "bbox"} <= discovered.keys():
+        return discovered, notes
+    attributes = _without_times(harvest_attributes(group, url), discovered)
+    own = {**harvest_footprint(group, url), **attributes, **discovered}
+    if "datetime" not in own:
+        calendars = sorted(unconverted_calendars(group))
+        notes += [
+            f"its times are in the calendar {name}, which has other days" for name in calendars
+        ]
+    return own, notes
+
+
+def _without_times(fields: Mapping[str, Any], record: Mapping[str, Any]) -> dict[str, Any]:
+    """Return fields without times where a record has its own, which they may contradict."""
+    return {n: value for n, value in fields.items() if n not in TIMES or "datetime" not in record}
+
+
+def valid_fields(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """Return a record's fields with times and place as fields hold them.
+
+    Those that are none are left out, with a note.
+    """
+    valid = dict(fields)
+    notes: list[str] = []
+    for name in (*TIMES, "bbox"):
+        value = valid.pop(name, None)
+        if value is not None:
+            is_place = name == "bbox"
+            try:
+                valid[name] = (
+                    shapely.to_wkb(on_the_globe(value)) if is_place else time_of(name, value)
+                )
+            except IngestError as error:
+                notes.append(f"{error}; its files are asked instead")
+    if "start_datetime" in valid:
+        valid.setdefault("datetime", valid["start_datetime"])
+    return valid, notes
+
+
+def time_of(name: str, value: Any) -> Any:
+    """Return a field of times as a time; an `IngestError` says that it is none."""
+    if isinstance(value, str) and value.strip():
+        value = parse_time(value) or value
+    if value is None or isinstance(value, date | np.datetime64):
+        return value
+    raise IngestError(f'the field "{name}" is {value!r}, which is no time')

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import zarr
 
-from l2view.arrays.cf import Packing
+from l2view.arrays.cf import CALENDARS, Packing
 from l2view.ingest.harvest.descriptions import descriptions
 
 TIMES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
@@ -49,6 +49,9 @@ In lower case: products write them in any.
 
 MIDNIGHT = re.compile(r"T24:00(:00(\.0+)?)?(?=Z?$)")
 """The end of a day (ISO 8601, 4.2.3)."""
+
+LEAP_SECOND = re.compile(r"(?<=\d)([T ]\d\d(:?)\d\d\2)60(?!\d)")
+"""A 60th second (ISO 8601, 4.3.3)."""
 
 COMPACT = re.compile(r"([\d:T-]+?)(?:\.(\d+))?Z?")
 """Times that ISO 8601 doesn't have so, with what is left of a second."""
@@ -136,8 +139,11 @@ def parse_time(*parts: Any) -> datetime | None:
     """
     if not parts or not all(isinstance(part, str) and part.strip() for part in parts):
         return None
-    text = "T".join(part.strip() for part in parts)
+    text = "T".join(part.strip() for part in parts).upper()  # RFC 3339 has t and z too
     text = re.sub(r"\s*(UTC|GMT)$", "Z", text.removeprefix("UTC="))
+    if (before := LEAP_SECOND.sub(r"\g<1>59", text)) != text:
+        at = parse_time(before)  # the second after it begins the next minute, as in POSIX
+        return None if at is None else at + timedelta(seconds=1)
     if (midnight := MIDNIGHT.sub("T00:00:00", text)) != text:
         at = parse_time(midnight)
         return None if at is None else at + timedelta(days=1)
@@ -163,7 +169,10 @@ def _microseconds(digits: str) -> int:
 
 
 def array_times(group: zarr.Group) -> tuple[datetime | None, datetime | None]:
-    """Return the first and last value of a granule's array of times, None where it has none."""
+    """Return the first and last value of a granule's array of times, None where it has none.
+
+    Times of other calendars are converted, if both are days of the Gregorian one.
+    """
     for array in _time_arrays(group):
         raw = np.asarray(array[...])
         packing = Packing.of_array(array)
@@ -173,12 +182,32 @@ def array_times(group: zarr.Group) -> tuple[datetime | None, datetime | None]:
             continue
         try:
             edges = packing.decode(np.array([times.min(), times.max()]), time_unit="us")
-        except (ValueError, OverflowError):
+        except (ValueError, OverflowError, ImportError):
             continue
         if edges.dtype.kind == "M":
             start, end = edges.astype("datetime64[us]").tolist()
             return start, end
+        if edges.dtype.kind == "O":
+            with suppress(ValueError, OverflowError):
+                start, end = map(_gregorian, edges.tolist())
+                return start, end
     return None, None
+
+
+def unconverted_calendars(group: zarr.Group) -> set[str]:
+    """Return the calendars of a granule's arrays of times that aren't the Gregorian one."""
+    calendars = {str(array.attrs.get("calendar", "standard")) for array in _time_arrays(group)}
+    return {name for name in calendars if name.lower() not in CALENDARS}
+
+
+def _gregorian(at: Any) -> datetime:
+    """Return a time of cftime's; a `ValueError` says that the Gregorian calendar lacks the day.
+
+    A Julian day is another day there. Those of a model's calendar are called the same.
+    """
+    if at.calendar in ("julian", "standard", "gregorian"):
+        at = at.change_calendar("proleptic_gregorian")
+    return datetime(at.year, at.month, at.day, at.hour, at.minute, at.second, at.microsecond)
 
 
 def _time_arrays(group: zarr.Group) -> Iterator[zarr.Array[Any]]:
@@ -186,9 +215,8 @@ def _time_arrays(group: zarr.Group) -> Iterator[zarr.Array[Any]]:
     groups = [group]
     while groups:
         for name, array in (pair for parent in groups for pair in sorted(parent.arrays())):
-            has_name = (
-                name.lower() in ("time", "times") or array.attrs.get("standard_name") == "time"
-            )
+            meaning = array.attrs.get("standard_name") or name.lower()
+            has_name = meaning in ("time", "times")
             has_units = " since " in str(array.attrs.get("units", ""))
             is_time = array.dtype.kind == "M" or (array.dtype.kind in "iuf" and has_units)
             if has_name and is_time and array.size:

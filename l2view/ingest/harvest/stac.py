@@ -8,15 +8,19 @@ which zarr-datafusion-search and lazymerge place a scene: ``transform_0`` to ``t
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
+import numpy as np
 import shapely
 import shapely.geometry
+import zarr
 
 from l2view.errors import IngestError
-from l2view.geolocation.footprint import rectangle
+from l2view.geolocation.footprint import of_ring, rectangle
+from l2view.geolocation.geometries import GEOMETRY_ERRORS, bbox_corners
 from l2view.ingest.granule import SUFFIXES
 from l2view.ingest.harvest.attributes import parse_time
 from l2view.stores.urls import url_of
@@ -41,13 +45,26 @@ def item_of(
     links = {link.get("rel"): link.get("href") for link in item.get("links", ())}
     remote = bool(base) and not base.startswith("file://")
     base = base or str(links.get("self") or "")
+    base = url_of(base) if base else ""  # pystac has paths of this machine
     assets, omitted = _assets(item, base)
     for key, href in assets.items():
         if remote and href.lower().startswith("file:"):
             raise IngestError(f"its asset {key} names a file of this machine, {href}")
     if not assets:
         raise IngestError(f"the STAC Item {item.get('id')} has no asset with arrays")
-    asset = item["assets"][next(iter(assets))]
+    fields = item_fields(item)
+    fields |= grid_fields({**item["assets"][next(iter(assets))], **fields})
+    fields |= {
+        f"asset_{key}": _absolute(str(asset["href"]), base)
+        for key, asset in item["assets"].items()
+        if asset.get("href")
+    }
+    fields["href"] = links.get("self") or next(iter(assets.values()))
+    return str(item["id"]), assets, fields, omitted
+
+
+def item_fields(item: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an Item says of itself: its properties, place and collection."""
     fields: dict[str, Any] = dict(item.get("properties") or {})
     for name in TIMES:
         if isinstance(fields.get(name), str):
@@ -55,17 +72,16 @@ def item_of(
             fields[name] = parse_time(fields[name]) or fields[name]
     if fields.get("datetime") is None:
         fields["datetime"] = fields.get("start_datetime")
-    fields |= grid_fields({**asset, **fields})
-    fields |= {
-        f"asset_{key}": _absolute(str(asset["href"]), base)
-        for key, asset in item["assets"].items()
-        if asset.get("href")
-    }
-    fields["bbox"] = shapely.to_wkb(_outline(item))
+    fields["bbox"] = _outline(item)
     if item.get("collection"):
         fields["collection"] = item["collection"]
-    fields["href"] = links.get("self") or next(iter(assets.values()))
-    return str(item["id"]), assets, {k: v for k, v in fields.items() if v is not None}, omitted
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def harvest_discovery(group: zarr.Group) -> dict[str, Any]:
+    """Return the fields of the Item in the attribute ``stac_discovery`` (ESA's EOPF Zarr)."""
+    item = group.attrs.get("stac_discovery")
+    return item_fields(item) if isinstance(item, Mapping) else {}
 
 
 def _assets(item: Mapping[str, Any], base: str) -> tuple[dict[str, str], dict[str, str]]:
@@ -94,13 +110,33 @@ def _absolute(href: str, base: str) -> str:
     return urlunsplit((parts.scheme, parts.netloc, joined.path, joined.query, ""))
 
 
-def _outline(item: Mapping[str, Any]) -> shapely.Geometry:
-    if item.get("geometry"):
-        return shapely.force_2d(shapely.geometry.shape(item["geometry"]))
-    if not item.get("bbox"):
-        raise IngestError(f"the STAC Item {item.get('id')} has neither geometry nor bbox")
-    values = item["bbox"]
-    return rectangle(*(values if len(values) == 4 else (*values[:2], *values[3:5])))
+def _outline(item: Mapping[str, Any]) -> Any:
+    """Return an Item's place as WKB, by its geometry before its bbox; None where it says none.
+
+    What is no geometry is returned as it is, and named where all fields are looked at.
+    """
+    geometry, bbox = item.get("geometry"), item.get("bbox")
+    with suppress(*GEOMETRY_ERRORS):
+        shape = shapely.force_2d(shapely.geometry.shape(geometry))
+        if not shape.is_empty:
+            return shapely.to_wkb(_across_the_antimeridian(shape, bbox))
+    with suppress(ValueError, TypeError):
+        return shapely.to_wkb(rectangle(*bbox_corners(bbox or ())))
+    return geometry or bbox or None
+
+
+def _across_the_antimeridian(shape: shapely.Geometry, bbox: Any) -> shapely.Geometry:
+    """Return a geometry that isn't cut at the antimeridian with its polygons cut there.
+
+    GeoJSON wants it cut (RFC 7946, 3.1.9). A bbox with west > east tells that it crosses, and
+    sides of more than half a turn that it isn't cut.
+    """
+    longitudes = shapely.get_coordinates(shape)[:, 0]
+    crosses = bbox is not None and bbox[0] > bbox[len(bbox) // 2]
+    if not crosses or np.ptp(longitudes) <= 180 or np.abs(longitudes).max() == 180:
+        return shape
+    rings = [shapely.get_coordinates(part.exterior) for part in shapely.get_parts(shape)]
+    return shapely.union_all([area for area in map(of_ring, rings) if area is not None])
 
 
 def grid_fields(properties: Mapping[str, Any]) -> dict[str, Any]:
