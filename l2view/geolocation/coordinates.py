@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,23 +17,63 @@ LATITUDE = ("latitude", "lat", "north")
 LONGITUDE = ("longitude", "lon", "east")
 """The standard name, a short one, and the side of the globe that units name."""
 
+NAMES = {
+    "lat": re.compile(r"[xtuvcgn]?lats?|latitudes?"),
+    "lon": re.compile(r"[xtuvcgn]?lons?|[xtuvcgn]long|longitudes?"),
+}
+"""A word of the names of coordinates, as of ``nav_lat``, ``XLONG`` and ``lat_lowestmode``."""
+
+OTHERS = frozenset({
+    *("satellite", "subsatellite", "spacecraft", "instrument", "sensor", "subpoint", "sun"),
+    *("solar", "moon", "bound", "bounds", "bnds", "bounding", "corner", "corners", "vertex"),
+    *("vertices", "polygon", "min", "max", "range", "extent", "field", "start", "end", "error"),
+    *("uncertainty", "std", "offset", "resolution", "step", "magnetic", "geomagnetic", "pole"),
+    *("projection", "origin", "quality", "flag", "index", "count", "delta", "spacing", "size"),
+})  # fmt: skip
+"""Words of the names of latitudes and longitudes that are not those of cells."""
+
+WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+DIRECTION = re.compile(r"(?:degrees?|deg|°)(north|n|east|e)")
+
 
 def is_coordinate(array: ArrayTable, words: tuple[str, ...]) -> bool:
     """Whether numbers are `LATITUDE` or `LONGITUDE`, by the CF conventions or their name."""
+    return coordinate_rank(array, words) is not None
+
+
+def coordinate_rank(array: ArrayTable, words: tuple[str, ...]) -> int | None:
+    """Return how surely an array is of latitudes, or longitudes: 0 the surest, None not at all.
+
+    By its standard name or very name; by a word of its name; by units alone.
+    """
     attributes, (name, short, side) = array.variants[0]["attributes"], words
-    if attributes.get("standard_name") == name:
-        return True
-    units = str(attributes.get("units", "")).lower().replace("_", "").replace(" ", "")
-    degrees = units in (f"degrees{side}", f"degree{side}", "degrees", "degree", "")
-    return degrees and basename(array.path).lower() in (name, short, f"{short}s", f"{name}s")
+    units = re.sub(r"[_\s]", "", str(attributes.get("units", "")).lower())
+    match = DIRECTION.fullmatch(units)
+    is_side = match is not None and side.startswith(match[1])
+    if not is_side and units not in ("degrees", "degree", "deg", "°", ""):
+        is_named = attributes.get("standard_name") == name
+        return 0 if is_named and not units.startswith(("rad", "m", "km")) else None
+    own = {word.lower() for word in WORDS.findall(basename(array.path))}
+    if own & OTHERS:
+        return 2 if attributes.get("standard_name") == name else None
+    plain = (name, short, f"{short}s", f"{name}s")
+    if attributes.get("standard_name") == name or basename(array.path).lower() in plain:
+        return 0
+    if any(NAMES[short].fullmatch(word) for word in own):
+        return 1
+    return 2 if is_side else None
 
 
 def coordinates_of(table: GranuleTable, words: tuple[str, ...]) -> Iterator[ArrayTable]:
-    """Yield the arrays of a profile that are latitudes, or longitudes."""
-    for array in table.arrays.values():
-        dtype = native_dtype(array.variants[0]["data_type"])
-        if dtype.kind in "iuf" and is_coordinate(array, words):
-            yield array
+    """Yield the arrays of a profile that are latitudes, or longitudes, the surest first."""
+    ranks: dict[str, int] = {}
+    for path, array in table.arrays.items():
+        if native_dtype(array.variants[0]["data_type"]).kind in "iuf":
+            rank = coordinate_rank(array, words)
+            if rank is not None:
+                ranks[path] = rank
+    for path in sorted(ranks, key=lambda path: ranks[path]):
+        yield table.arrays[path]
 
 
 def sort_by_distance(arrays: Iterable[ArrayTable], path: str) -> list[ArrayTable]:
@@ -40,27 +82,43 @@ def sort_by_distance(arrays: Iterable[ArrayTable], path: str) -> list[ArrayTable
     return sorted(arrays, key=lambda array: distance(group, parent(array.path)))
 
 
-def coordinate_pairs(table: GranuleTable) -> Iterator[tuple[ArrayTable, ArrayTable]]:
+def coordinate_pairs(
+    table: GranuleTable, rank: int | None = None
+) -> Iterator[tuple[ArrayTable, ArrayTable]]:
     """Yield the latitudes and longitudes of each group, the granule's own first.
 
-    Several pairs of a group are told apart by their dimensions.
+    Several pairs of a group are told apart by their dimensions: of those that have the same, the
+    surest counts. Scalars are yielded for `rank` 0 alone.
     """
     groups: dict[str, tuple[list[ArrayTable], list[ArrayTable]]] = {}
     for axis, words in enumerate((LATITUDE, LONGITUDE)):
-        for array in sorted(coordinates_of(table, words), key=lambda array: array.path):
-            if array.shapes.prod(axis=1).all():
+        for array in coordinates_of(table, words):
+            if array.shapes.prod(axis=1).all() and (array.rank == 0) == (rank == 0):
                 groups.setdefault(parent(array.path), ([], []))[axis].append(array)
     for group in sorted(groups, key=lambda path: (depth(path), path)):
         latitudes, longitudes = groups[group]
-        pairs = []
+        pairs: dict[Any, tuple[ArrayTable, ArrayTable]] = {}
         for latitude in latitudes:
-            for longitude in longitudes:
-                if latitude.dimensions == longitude.dimensions and np.array_equal(
-                    latitude.shapes, longitude.shapes
-                ):
-                    pairs.append((latitude, longitude))
-                    break
-        yield from pairs or zip(latitudes[:1], longitudes[:1], strict=False)
+            alike = [
+                longitude
+                for longitude in longitudes
+                if latitude.dimensions == longitude.dimensions
+                and np.array_equal(latitude.shapes, longitude.shapes)
+            ]
+            key = (latitude.dimensions, latitude.shapes.tobytes())
+            # "event_lat" belongs to "event_lon", wherever "group_lon" stands.
+            alike.sort(key=lambda longitude: _stem(longitude.path) != _stem(latitude.path))
+            if alike and key not in pairs:
+                pairs[key] = latitude, alike[0]
+        if pairs:
+            yield from pairs.values()
+        elif latitudes and longitudes and latitudes[0].rank == longitudes[0].rank == 1:
+            yield latitudes[0], longitudes[0]
+
+
+def _stem(path: str) -> str:
+    """Return an array's name without what says latitude or longitude."""
+    return re.sub(r"latitude|longitude|lat|long?", "", basename(path).lower())
 
 
 def are_axes(

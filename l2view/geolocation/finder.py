@@ -230,9 +230,13 @@ class Finder:
 
         They are as long as the band along its rows and columns, or its axes.
         """
-        profile, path = self.profile(levels.table), levels.arrays[0].path
-        longitudes = sort_by_distance(profile.longitudes, path)
-        for latitude in sort_by_distance(profile.latitudes, path):
+        profile, array = self.profile(levels.table), levels.arrays[0]
+        named = _named_coordinates(array, levels.table)
+        latitudes, longitudes = (
+            sorted(sort_by_distance(arrays, array.path), key=lambda a: a.path not in named)
+            for arrays in (profile.latitudes, profile.longitudes)
+        )
+        for latitude in latitudes:
             for longitude in longitudes:
                 if (
                     parent(latitude.path) == parent(longitude.path)
@@ -487,6 +491,17 @@ def _even_axes(
     yield DeclaredGeoreference(transforms, crs)
 
 
+def _named_coordinates(array: ArrayTable, table: GranuleTable) -> set[str]:
+    """Return the paths that an array's attribute ``coordinates`` names, absolute ones too."""
+    names = str(array.variants[0]["attributes"].get("coordinates", "")).split()
+    paths = set()
+    for name in names:
+        groups = [""] if name.startswith("/") else ancestors(array.path)
+        candidates = (join(group, name.strip("/")) for group in groups)
+        paths |= {next((path for path in candidates if path in table.arrays), name)}
+    return paths
+
+
 def _axis_along(dimension: str | None, path: str, table: GranuleTable) -> ArrayTable | None:
     """Return the nearest coordinate of an array's dimension, None where there is none.
 
@@ -586,9 +601,10 @@ def _is_along(coordinate: ArrayTable, levels: Levels, axis: int) -> bool:
     lengths, shape = coordinate.ends - coordinate.begins, levels.shapes(0)
     if coordinate.rank == 0:
         return False
-    if len(levels.axes) == 1:
-        return coordinate.rank == 1 and bool((lengths[:, 0] == shape[:, 0]).all())
     names = [levels.arrays[0].dimensions[image_axis] for image_axis in levels.axes]
+    if len(levels.axes) == 1:
+        differs = are_named([*names, *coordinate.dimensions]) and names != [*coordinate.dimensions]
+        return coordinate.rank == 1 and not differs and bool((lengths[:, 0] == shape[:, 0]).all())
     coordinate_names = list(coordinate.dimensions[-2:])
     if coordinate.rank == 1:
         names, shape = names[axis : axis + 1], shape[:, axis : axis + 1]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +17,7 @@ import zarr
 from numpy.typing import NDArray
 from odc.geo import CRS
 
+from l2view.arrays.cf import read_floats
 from l2view.errors import IngestError
 from l2view.geolocation.crs import has_other_meridian
 from l2view.geolocation.geometries import (
@@ -27,17 +28,31 @@ from l2view.geolocation.geometries import (
 )
 from l2view.geolocation.globe import wrap_geometry
 from l2view.geolocation.granule import Georeference, LocatedGranule, Positions
-from l2view.regrid.projection import largest_difference, unit_vectors
+from l2view.geolocation.outlines import simplify_outward, sphere_area
+from l2view.regrid.projection import largest_difference, longitude_arc, unit_vectors
 from l2view.text import first_line
 
 BOUNDS = (
     ("geospatial_lon_min", "geospatial_lat_min", "geospatial_lon_max", "geospatial_lat_max"),
     ("westernmost_longitude", "southernmost_latitude",
      "easternmost_longitude", "northernmost_latitude"),
-    ("WestBoundingCoordinate", "SouthBoundingCoordinate",
-     "EastBoundingCoordinate", "NorthBoundingCoordinate"),
+    ("westboundingcoordinate", "southboundingcoordinate",
+     "eastboundingcoordinate", "northboundingcoordinate"),
 )  # fmt: skip
-"""Attributes for west, south, east and north, in degrees."""
+"""Attributes for west, south, east and north, in degrees; in lower case."""
+
+GLOBE = shapely.box(-180, -90, 180, 90)
+
+CHECKED = 2**18
+"""The most cells that are read although bounds are declared."""
+
+SAMPLED = 2**22  # the most cells of a chunk that declared bounds are checked with
+MOST_CELLS = 2**24  # the most cells of a granule's smaller pairs that its outline is taken from
+NEAR_SEAM = 0.5  # how near to ±180° or ±90° bounds are suspect, in degrees
+WIDEST = 350.0  # the width in degrees from which bounds are
+THINNEST = 1e-3  # the width in degrees below which a rectangle is none
+TOLERANCE = 0.01
+"""By how many degrees latitudes may be beyond the poles."""
 
 RIBS = 48  # the rows of a swath that its outline is taken from where its edges are straight
 MOST_RIBS = 400  # the most rows that each edge adds to them
@@ -50,23 +65,78 @@ MIN_HELD = 0.9
 BBOX_TEXT = re.compile(r"[-+\d.eE\s,\[\]]+")
 """A bbox as a text: only numbers."""
 
+MOST_OUTSIDE = 5000  # the most cells that are added to an outline one by one
+TINY = 1e-30  # the number below which none is a coordinate
+UNWRITTEN = 0.01  # the part of such numbers from which an array isn't written
 SLIVER = 1e-6  # the part of an outline's area that is none
 BISECTIONS = 40  # how often the way to the edge of the globe is halved
 TRACK_WIDTH = 0.05  # half the width in degrees that a track of single points is given
+TRACK_TOLERANCES = (0.01, 0.02, 0.05, 0.1, 0.2)  # by how much its outline may be off, in degrees
+TRACK_VERTICES = 56  # the most vertices of a track's line
+TRACK_PIECES = 8  # into how many pieces the gaps of a track part it
+TRACK_POINTS = 4096  # the points by which a track is told from a cloud
+JUMP = 10.0  # how many times as far as its neighbours' a step is where a track is parted
+
+HULL_GROWTH = 0.002
+"""The part by which the hull of a cloud of points is larger than it, so that it holds them."""
 
 
-def harvest_footprint(group: zarr.Group, url: str) -> dict[str, Any]:
-    """Return the field ``bbox`` as WKB, nothing where the granule doesn't say where it is."""
-    shape = of_bounds(dict(group.attrs)) or of_granule(LocatedGranule(group))
+def harvest_footprint(
+    group: zarr.Group, url: str, descriptions: Iterable[Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Return the field ``bbox`` as WKB, nothing where the granule doesn't say where it is.
+
+    The descriptions have lower-case names; they are those of the group by default.
+    """
+    if descriptions is None:
+        descriptions = [{name.lower(): value for name, value in group.attrs.items()}]
+    shape = of_granule(LocatedGranule(group), descriptions)
     return {} if shape is None else {"bbox": shapely.to_wkb(shape)}
 
 
-def of_granule(granule: LocatedGranule) -> shapely.Geometry | None:
-    """Return the outline of a granule's latitudes and longitudes, else of all its grids."""
-    for pair in granule.pairs():
+def of_granule(
+    granule: LocatedGranule, descriptions: Iterable[Mapping[str, Any]] = ()
+) -> shapely.Geometry | None:
+    """Return where a granule lies by few vertices, None where nothing says it.
+
+    Its latitudes and longitudes say it, unless they have many cells and agree with what is
+    declared; then its grids, what is declared, a single place.
+    """
+    outline = _outline(granule, list(descriptions))
+    return None if outline is None else simplify_outward(outline)
+
+
+def _outline(
+    granule: LocatedGranule, descriptions: Sequence[Mapping[str, Any]]
+) -> shapely.Geometry | None:
+    declared, is_suspect = _declared(granule, descriptions)
+    pairs = sorted(granule.pairs(), key=lambda pair: math.prod(pair.shape))
+    cells = sum(math.prod(pair.shape) for pair in pairs)
+    if declared is None or is_suspect or cells <= CHECKED or not _agrees(granule, pairs, declared):
+        outline = _of_pairs(granule, pairs)
+        if outline is not None:
+            return outline
+    grids = None if pairs and not is_suspect else of_grids(granule)
+    stations = (of_points(*point) for point in granule.points())
+    return grids or declared or next(filter(None, stations), None)
+
+
+def _of_pairs(granule: LocatedGranule, pairs: Sequence[Georeference]) -> shapely.Geometry | None:
+    """Return the outline of all latitudes and longitudes; of the smallest where they are many."""
+    outlines: list[shapely.Geometry] = []
+    cells = 0
+    for pair in pairs:
+        cells += math.prod(pair.shape)
+        if outlines and cells > MOST_CELLS:
+            break
         outline = of_coordinates(granule, pair)
         if outline is not None and not outline.is_empty:
-            return outline
+            outlines.append(outline)
+    return shapely.union_all(outlines) if outlines else None
+
+
+def of_grids(granule: LocatedGranule) -> shapely.Geometry | None:
+    """Return the outline of all of a granule's grids, None where it has none."""
     grids: dict[tuple[Any, ...], Georeference] = {}
     for image in granule.images():
         if image.transform is not None:  # many images of a granule share one grid
@@ -80,6 +150,90 @@ def of_granule(granule: LocatedGranule) -> shapely.Geometry | None:
     ]
     valid = [outline for outline in outlines if outline is not None]
     return shapely.union_all(valid) if valid else None
+
+
+def _declared(
+    granule: LocatedGranule, descriptions: Sequence[Mapping[str, Any]]
+) -> tuple[shapely.Geometry | None, bool]:
+    """Return the place that attributes declare, and whether it is suspect."""
+    box, is_suspect = None, False
+    for attributes in descriptions:
+        bounds = bounds_of(attributes)
+        if bounds is not None:
+            west, south, east, north = bounds
+            edges = np.abs(np.abs([west, east, 2 * south, 2 * north]) - 180)
+            is_suspect = bool(edges.min() < NEAR_SEAM) or (east - west) % 360 > WIDEST
+            box = of_bounds(attributes)
+            break
+    for group in granule.table.groups.values():
+        for attributes in group.variants:
+            polygon = _of_position_list(attributes.get("gml:posList"))
+            if polygon is not None:
+                return polygon, False
+    for attributes in descriptions:
+        polygon = _of_text(attributes.get("geospatial_bounds"), None if is_suspect else box)
+        if polygon is not None:
+            return polygon, False
+    return box, is_suspect or box is None
+
+
+def _of_position_list(text: Any) -> shapely.Geometry | None:
+    """Return the polygon of GML's latitudes and longitudes (OGC 07-036, 10.1.4.2)."""
+    try:
+        points = np.array(str(text).split(), dtype=float)
+    except ValueError:
+        return None
+    if len(points) < 8 or len(points) % 2:
+        return None
+    outline = of_ring(points.reshape(-1, 2)[:, ::-1])
+    # The ring around a swath over both poles has none of them within it on the map.
+    if outline is not None and sphere_area(outline) > sphere_area(GLOBE) / 2:
+        outline = GLOBE.difference(outline)
+    return outline
+
+
+def _of_text(text: Any, box: shapely.Geometry | None) -> shapely.Geometry | None:
+    """Return the polygon of ``geospatial_bounds`` (ACDD 1.3), None where its axes aren't clear.
+
+    Latitudes come first by the convention, and last by the habits of many: it is to fit the
+    declared rectangle, or to have values that are no latitudes.
+    """
+    try:
+        polygon = shapely.from_wkt(text) if isinstance(text, str) else None
+    except shapely.errors.ShapelyError:
+        return None
+    if polygon is None or polygon.geom_type != "Polygon" or polygon.is_empty:
+        return None
+    points = shapely.get_coordinates(polygon.exterior)
+    orders = [p for p in (points, points[:, ::-1]) if np.abs(p[:, 1]).max() <= 90 + TOLERANCE]
+    shapes = [shape for shape in map(of_ring, orders) if shape is not None]
+    if box is not None:
+        return next((s for s in shapes if np.allclose(s.bounds, box.bounds, atol=1)), None)
+    return shapes[0] if len(shapes) == 1 else None
+
+
+def _agrees(
+    granule: LocatedGranule, pairs: Sequence[Georeference], declared: shapely.Geometry
+) -> bool:
+    """Whether the middle chunk of each pair lies where it is declared."""
+    around = declared.buffer(0.1)
+    for pair in pairs:
+        assert pair.coordinates is not None
+        arrays = [granule.arrays[path] for path in pair.coordinates]
+        if arrays[0].shape != arrays[1].shape or arrays[0].chunks != arrays[1].chunks:
+            continue
+        if math.prod(arrays[0].chunks) > SAMPLED:
+            continue
+        chunk = tuple(
+            slice(start := length // 2 // step * step, start + step)
+            for length, step in zip(arrays[0].shape, arrays[0].chunks, strict=True)
+        )
+        lat, lon = _clean(*(read_floats(array, chunk) for array in arrays))
+        valid = np.isfinite(lat)
+        inside = shapely.intersects_xy(around, _wrap(lon[valid]), lat[valid])
+        if inside.size and inside.mean() < 0.99:
+            return False
+    return True
 
 
 def on_the_globe(footprint: Any) -> shapely.Geometry:
@@ -123,15 +277,24 @@ def _parse_footprint(value: Any) -> shapely.Geometry:
     return parse_geometry(value)
 
 
-def of_bounds(attributes: Mapping[str, Any]) -> shapely.Geometry | None:
-    """Return the rectangle of bounds in attributes, None where there are none."""
+def bounds_of(attributes: Mapping[str, Any]) -> tuple[float, float, float, float] | None:
+    """Return the west, south, east and north that attributes declare, None where they don't."""
     for names in BOUNDS:
         try:
             west, south, east, north = (float(attributes[name]) for name in names)
         except (KeyError, TypeError, ValueError):
             continue
-        if -90 <= south <= north <= 90 and all(-180 <= x <= 360 for x in (west, east)):
-            return rectangle(west, south, east, north)
+        return west, south, east, north
+    return None
+
+
+def of_bounds(attributes: Mapping[str, Any]) -> shapely.Geometry | None:
+    """Return the rectangle of bounds in attributes, None where there are none, or of no area."""
+    west, south, east, north = bounds_of(attributes) or (0.0, 0.0, 0.0, 0.0)
+    width = east - west if east - west >= WIDEST else (east - west) % 360
+    is_place = all(-180 - TOLERANCE <= x <= 360 for x in (west, east)) and width >= THINNEST
+    if is_place and -90 - TOLERANCE <= south <= north - THINNEST and north <= 90 + TOLERANCE:
+        return rectangle(west, max(south, -90.0), east, min(north, 90.0))
     return None
 
 
@@ -147,7 +310,7 @@ def of_coordinates(granule: LocatedGranule, pair: Georeference) -> shapely.Geome
     """Return the outline of latitudes and longitudes, None where none is valid."""
     lat, lon = granule.cells(pair)
     if len(pair.dimensions) == 1:
-        return of_track(lat, lon)
+        return of_points(lat, lon)
     if lat.ndim == 1:
         return of_axes(lat, lon)
     # TROPOMI's, for one, begin with a time of length 1.
@@ -169,16 +332,74 @@ def _step(values: NDArray[Any]) -> float:
     return float(np.median(np.abs(np.diff(values)))) if len(values) > 1 else 0.0
 
 
-def of_track(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
-    """Return a narrow polygon along a track of points."""
-    valid = _valid(lat, lon)
-    lat, lon = lat[valid], lon[valid]
+def of_points(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
+    """Return the outline of points: along their track, else their hull."""
+    lat, lon = _clean(lat.ravel(), lon.ravel())
+    lat, lon = lat[np.isfinite(lat)], lon[np.isfinite(lat)]
     if len(lat) == 0:
         return None
-    chosen = np.unique(np.linspace(0, len(lat) - 1, min(len(lat), RIBS * POINTS)).astype(int))
-    points = np.column_stack([lon[chosen], lat[chosen]])
-    line = shapely.Point(points[0]) if len(points) == 1 else shapely.LineString(_unwrap(points))
-    return _on_the_map(line.simplify(TRACK_WIDTH / 5).buffer(TRACK_WIDTH, quad_segs=1))
+    some = np.unique(np.linspace(0, len(lat) - 1, min(len(lat), TRACK_POINTS)).astype(int))
+    outline = None if _is_scattered(lat[some], lon[some]) else _of_pieces(lat, lon)
+    return of_cloud(lat, lon) if outline is None else outline
+
+
+def _is_scattered(lat: NDArray[Any], lon: NDArray[Any]) -> bool:
+    """Whether points follow one another in no direction, as random ones do."""
+    points = unit_vectors(lat, lon)[np.isfinite(lat)]
+    steps = np.diff(points, axis=0)
+    lengths = np.linalg.norm(steps, axis=1)
+    steps = steps[lengths > 0] / lengths[lengths > 0, None]
+    return len(steps) > 2 and bool((steps[1:] * steps[:-1]).sum(axis=1).mean() <= 0)
+
+
+def _of_pieces(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
+    """Return the outline of a track that gaps may part, None where it has too many vertices."""
+    steps = _steps(lat, lon)
+    reach = max(JUMP * float(np.median(steps)), 1.0) if len(steps) else 1.0
+    gaps = np.flatnonzero(steps > reach) + 1
+    if len(gaps) >= TRACK_PIECES:
+        gaps = gaps[:0]
+    pieces = list(zip(np.split(lat, gaps), np.split(lon, gaps), strict=True))
+    for tolerance in TRACK_TOLERANCES:
+        lines = [_line(*piece, tolerance) for piece in pieces]
+        if shapely.get_num_coordinates(lines).sum() <= TRACK_VERTICES:
+            width = TRACK_WIDTH + tolerance
+            areas = shapely.buffer(lines, width, cap_style="square", join_style="mitre")
+            return _hold(_on_the_map(shapely.union_all(areas)), lat, lon, width)
+    return None
+
+
+def _line(lat: NDArray[Any], lon: NDArray[Any], tolerance: float) -> shapely.Geometry:
+    """Return a line along a track, or its one point, right to `tolerance` on the map."""
+    some = np.unique(np.linspace(0, len(lat) - 1, min(len(lat), TRACK_POINTS)).astype(int))
+    points = _unwrap(np.column_stack([lon, lat])[some])
+    points = points[np.append(True, (np.diff(points, axis=0) != 0).any(axis=1))]
+    if len(points) == 1:
+        return shapely.Point(points[0])
+    return shapely.simplify(shapely.LineString(points), tolerance, preserve_topology=False)
+
+
+def of_track(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
+    """Return a narrow polygon along a track of points."""
+    lat, lon = _clean(lat, lon)
+    lat, lon = lat[np.isfinite(lat)], lon[np.isfinite(lat)]
+    if len(lat) == 0:
+        return None
+    line = _line(lat, lon, TRACK_WIDTH / 5)
+    return _on_the_map(line.buffer(TRACK_WIDTH, quad_segs=1))
+
+
+def of_cloud(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
+    """Return the hull of points on the map, across the antimeridian where that is smaller."""
+    lat, lon = _clean(lat, lon)
+    lat, lon = lat[np.isfinite(lat)], lon[np.isfinite(lat)]
+    if len(lat) == 0:
+        return None
+    west, _ = longitude_arc(lon)
+    points = np.column_stack([(lon - west + TOLERANCE) % 360 + west - TOLERANCE, lat])
+    hull = shapely.MultiPoint(points).convex_hull
+    width = HULL_GROWTH * hull.area / hull.length if hull.area > 0 else TRACK_WIDTH
+    return _on_the_map(hull.buffer(width, quad_segs=1))
 
 
 def of_swath(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
@@ -187,10 +408,13 @@ def of_swath(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
     It is put together of strips between some of its rows, each of which is small on the globe:
     a whole orbit has no outline that is one ring on a map. Either axis may be the longer one.
     """
+    lat, lon = _clean(lat, lon)
     row, column = (length // 2 for length in lat.shape)
+    if _is_scattered(lat[:, column], lon[:, column]) or _is_scattered(lat[row], lon[row]):
+        return of_cloud(lat.ravel(), lon.ravel())
     if _steps(lat[:, column], lon[:, column]).sum() < _steps(lat[row], lon[row]).sum():
         lat, lon = lat.T, lon.T
-    valid = _valid(lat, lon)
+    valid = np.isfinite(lat)
     rows = np.flatnonzero(valid.any(axis=1))
     if len(rows) == 0:
         return None
@@ -199,14 +423,32 @@ def of_swath(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
     rings = (np.concatenate([rib, after[::-1], rib[:1]]) for rib, after in pairwise(ribs))
     strips = [strip for strip in map(of_ring, rings) if strip is not None]
     if not strips:
-        return of_track(lat[valid], lon[valid])
+        return of_points(lat[valid], lon[valid])
     outline = shapely.union_all(strips).buffer(half, quad_segs=2)
-    return _on_the_map(shapely.make_valid(outline.simplify(half / 4)))
+    outline = _on_the_map(shapely.make_valid(outline.simplify(half / 4)))
+    return _hold(outline, lat[valid], lon[valid], half)
+
+
+def _hold(
+    outline: shapely.Geometry, lat: NDArray[Any], lon: NDArray[Any], width: float
+) -> shapely.Geometry:
+    """Return an outline with the cells, of half a `width`, of the points that it doesn't hold."""
+    shapely.prepare(outline)
+    lon = _wrap(lon)
+    outside = ~shapely.intersects_xy(outline, lon, lat)
+    if not outside.any():
+        return outline
+    lat, lon = lat[outside], lon[outside]
+    if len(lat) > MOST_OUTSIDE:
+        return shapely.union_all([outline, of_cloud(lat, lon)])
+    across = np.minimum(width / np.maximum(np.cos(np.radians(lat)), SLIVER), 90)
+    cells = shapely.box(lon - across, lat - width, lon + across, lat + width)
+    return _on_the_map(shapely.union_all([outline, *cells]))
 
 
 def _steps(lat: NDArray[Any], lon: NDArray[Any]) -> NDArray[Any]:
     """Return the distances between valid points, in degrees on the globe."""
-    valid = _valid(lat, lon)
+    valid = np.isfinite(lat)
     chords = np.linalg.norm(np.diff(unit_vectors(lat[valid], lon[valid]), axis=0), axis=1)
     return np.degrees(2 * np.arcsin(np.clip(chords / 2, 0, 1)))
 
@@ -286,9 +528,27 @@ def _unwrap(points: NDArray[Any]) -> NDArray[Any]:
     return np.column_stack([longitudes, points[:, 1]])
 
 
-def _valid(lat: NDArray[Any], lon: NDArray[Any]) -> NDArray[np.bool_]:
-    with np.errstate(invalid="ignore"):
-        return np.asarray((np.abs(lat) <= 90) & (lon >= -180) & (lon <= 360))
+def _clean(lat: NDArray[Any], lon: NDArray[Any]) -> Positions:
+    """Return positions to 1e-7°, those that aren't on the globe as NaN.
+
+    GEOS never ends at some numbers such as 1e-310. These are memory that wasn't written, as are
+    positions that are all 0.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        valid = (np.abs(lat) <= 90 + TOLERANCE) & (np.abs(lon) <= 360 + TOLERANCE)
+        unwritten = (_is_tiny(lat) | _is_tiny(lon)) & valid
+        lat, lon = np.clip(np.round(lat, 7), -90, 90), np.round(lon, 7)
+    if unwritten.sum() > UNWRITTEN * valid.sum() or not (lat[valid].any() or lon[valid].any()):
+        valid = np.zeros_like(valid)
+    return np.where(valid, lat, np.nan), np.where(valid, lon, np.nan)
+
+
+def _is_tiny(values: NDArray[Any]) -> NDArray[np.bool_]:
+    return np.asarray((values != 0) & (np.abs(values) < TINY))
+
+
+def _wrap(lon: NDArray[Any]) -> NDArray[np.float64]:
+    return np.where((lon >= -180) & (lon <= 180), lon, (lon + 180) % 360 - 180)
 
 
 def of_grid(grid: Georeference) -> shapely.Geometry | None:

@@ -153,6 +153,11 @@ class LocatedGranule:
             if georeference is not None and georeference.dimensions not in self._shifted_axes:
                 yield georeference
 
+    def points(self) -> Iterator[Positions]:
+        """Yield latitudes and longitudes that are scalars, as those of a buoy."""
+        for latitude, longitude in coordinate_pairs(self.table, rank=0):
+            yield self.values(latitude.path).reshape(1), self.values(longitude.path).reshape(1)
+
     @cached_property
     def _shifted_axes(self) -> set[tuple[str, ...]]:
         """The dimensions of grids whose longitudes aren't counted from Greenwich."""

@@ -31,7 +31,7 @@ from l2view.ingest.formats import HDF5, HEAD, TIFF, ZARR, ZARR_ARRAY, FileFormat
 from l2view.ingest.granule import Entry, Failure, Granule
 from l2view.ingest.harvest import TIMES, harvest_files, time_of, valid_fields
 from l2view.ingest.harvest.names import times_in_name
-from l2view.ingest.manifests import manifest_references
+from l2view.ingest.manifests import NamelessStore, manifest_references
 from l2view.ingest.options import ParseOptions
 from l2view.meta.columns import Value, plain
 from l2view.stores.hierarchy import JSON, METADATA_KEYS, join, parents, resolve
@@ -155,7 +155,8 @@ def _parse_file(asset: str, url: str, options: ParseOptions) -> ParsedFile:
         file_format = _detect(url, reader)
         store, omitted = file_format.parse(source, reader, registry, options.inline_threshold)
     # Opened by zarr, its metadata would be read again.
-    group = zarr.Group(zarr.AsyncGroup(store._group.metadata, StorePath(store)))
+    readable = NamelessStore(store._group, registry=store._registry)
+    group = zarr.Group(zarr.AsyncGroup(store._group.metadata, StorePath(readable)))
     parsed, attributes = manifest_references(store._group)
     if file_format is TIFF:
         # virtual-tiff, which only TIFFs need, is an extra.

@@ -22,6 +22,7 @@ from l2view.ingest.harvest.attributes import (
     parse_time,
     unconverted_calendars,
 )
+from l2view.ingest.harvest.descriptions import descriptions
 from l2view.ingest.harvest.stac import harvest_discovery
 from l2view.text import first_line
 
@@ -71,7 +72,7 @@ def _harvest_file(group: zarr.Group, url: str) -> tuple[dict[str, Any], list[str
     if {"datetime", "bbox"} <= discovered.keys():
         return discovered, notes
     attributes = _without_times(harvest_attributes(group, url), discovered)
-    own = {**harvest_footprint(group, url), **attributes, **discovered}
+    own = {**harvest_footprint(group, url, descriptions(group)), **attributes, **discovered}
     if "datetime" not in own:
         calendars = sorted(unconverted_calendars(group))
         notes += [

@@ -1,0 +1,133 @@
+"""Outlines of few vertices that hold all that those of many vertices hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import shapely
+from numpy.typing import NDArray
+
+SCENE, ORBIT = 64, 128  # the most vertices of an outline, by its length
+LONG = 180.0  # the length in degrees from which an outline is that of an orbit
+GOAL = 48  # the vertices below which only those are taken that say nothing
+GROWTH = (0.008, 0.002, 0.05)
+"""The parts by which an outline may grow; the last where it has too many vertices else."""
+
+NEGLIGIBLE = 1e-6  # the part of an outline's area that says nothing
+
+
+def simplify_outward(shape: shapely.Geometry) -> shapely.Geometry:
+    """Return polygons within ±180° and ±90° with fewer vertices, which hold the others.
+
+    Vertices are taken where the outline is hollow, and edges where their neighbours meet beyond
+    them, those first that add the least area on the sphere.
+    """
+    vertices = shapely.get_num_coordinates(shape)
+    most = ORBIT if shape.length > LONG else SCENE
+    simplest, area = shape, sphere_area(shape)
+    for growth in GROWTH:
+        if shapely.get_num_coordinates(simplest) <= (most if simplest is not shape else GOAL):
+            break
+        simple = _simplify(shape, growth, GOAL if growth < GROWTH[-1] else most)
+        # A vertex that is taken may let edges cross.
+        holds = simple.is_valid and shape.difference(simple).area <= NEGLIGIBLE**2 * shape.area
+        if holds and sphere_area(simple) <= area * (1 + 1.25 * growth):
+            count = shapely.get_num_coordinates(simple)
+            if count < vertices:
+                simplest, vertices = simple, count
+    return simplest
+
+
+def sphere_area(shape: shapely.Geometry) -> float:
+    """Return the area of polygons on the sphere, whose square degrees at the equator are 1."""
+    area = 0.0
+    for polygon in shapely.get_parts(shape):
+        for ring, sign in ((polygon.exterior, 1), *((hole, -1) for hole in polygon.interiors)):
+            area += sign * _ring_area(shapely.get_coordinates(ring))
+    return area
+
+
+def _ring_area(points: NDArray[np.float64]) -> float:
+    x, y = points[:, 0], np.radians(points[:, 1])
+    middle, half = (y[1:] + y[:-1]) / 2, np.diff(y) / 2
+    # The mean sine along an edge, which is straight on the map.
+    return abs(float(np.degrees((np.diff(x) * np.sin(middle) * np.sinc(half / np.pi)).sum())))
+
+
+def _simplify(shape: shapely.Geometry, growth: float, goal: int) -> shapely.Geometry:
+    """Return polygons with about `goal` vertices, or whose area has grown by the part `growth`."""
+    area = sphere_area(shape)
+    least, left = NEGLIGIBLE * area, growth * area
+    polygons: list[list[NDArray[np.float64]]] = []
+    for polygon in shapely.get_parts(shapely.orient_polygons(shape)):
+        holes = [hole for hole in polygon.interiors if _hole_area(hole) > growth / 20 * area]
+        left -= sum(map(_hole_area, polygon.interiors)) - sum(map(_hole_area, holes))
+        edges = (polygon.exterior, *holes)
+        polygons.append([shapely.get_coordinates(ring)[:-1] for ring in edges])
+    limit = least
+    while limit <= growth * area and left > 0:
+        before = left, _count(polygons)
+        for rings in polygons:
+            for number, ring in enumerate(rings):
+                surplus = _count(polygons) - goal
+                rings[number], spent = _take(ring, limit, least, left, surplus)
+                left -= spent
+        if before == (left, _count(polygons)):
+            limit *= 4
+    parts = [shapely.Polygon(rings[0], rings[1:]) for rings in polygons]
+    if len(parts) == 1:
+        return parts[0]
+    separate = all(part.is_valid for part in parts)
+    return shapely.union_all(parts) if separate else shapely.multipolygons(parts)
+
+
+def _hole_area(hole: shapely.LinearRing) -> float:
+    return _ring_area(shapely.get_coordinates(hole))
+
+
+def _count(polygons: list[list[NDArray[np.float64]]]) -> int:
+    return sum(len(ring) + 1 for rings in polygons for ring in rings)
+
+
+def _take(
+    ring: NDArray[np.float64], limit: float, least: float, left: float, surplus: int
+) -> tuple[NDArray[np.float64], float]:
+    """Take vertices of a ring with the shape on its left; return what stays, and the area added.
+
+    None adds more than `limit`, all no more than `left`; `surplus` of them more than `least`.
+    """
+    before, after, next_after = (np.roll(ring, shift, axis=0) for shift in (1, -1, -2))
+    to_here, edge, back = ring - before, after - ring, after - next_after
+    turn = _cross(to_here, edge)
+    cosine = np.cos(np.radians(ring[:, 1]))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        both = _cross(to_here, back)
+        along, behind = _cross(edge, back) / both, _cross(edge, to_here) / both
+        corner = ring + along[:, None] * to_here
+        added = np.abs(_cross(corner - ring, edge)) / 2 * cosine
+        meet = (turn > 0) & (np.roll(turn, -1) > 0) & (along > 0) & (behind > 0)
+        meet &= (np.abs(corner) <= (180, 90)).all(axis=1)
+    hollow = turn <= 0
+    cost = np.where(hollow, -turn / 2 * cosine, np.where(meet, added, np.inf))
+    stays, spent, count = np.ones(len(ring), dtype=bool), 0.0, len(ring)
+    blocked = np.zeros(count, dtype=bool)
+    ring = ring.copy()
+    for vertex in np.argsort(cost, kind="stable"):
+        price = float(cost[vertex])
+        if price > limit or spent + price > left or (surplus <= 0 and price > least):
+            break
+        if stays.sum() <= (3 if hollow[vertex] else 4):
+            break
+        around = np.arange(vertex - 3, vertex + 4) % count
+        if blocked[around].any():
+            continue
+        blocked[around] = True
+        if hollow[vertex]:
+            stays[vertex] = False
+        else:
+            ring[vertex], stays[(vertex + 1) % count] = corner[vertex], False
+        spent, surplus = spent + price, surplus - 1
+    return ring[stays], spent
+
+
+def _cross(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0])

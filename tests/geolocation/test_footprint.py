@@ -1,0 +1,283 @@
+"""Footprints hold all cells, are small, and don't believe what files declare."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import netCDF4
+import numpy as np
+import pytest
+import shapely
+import zarr
+from zarr.storage import MemoryStore
+
+from l2view.geolocation.footprint import (
+    harvest_footprint,
+    of_bounds,
+    of_cloud,
+    of_points,
+    of_swath,
+    on_the_globe,
+)
+from l2view.geolocation.granule import LocatedGranule
+from l2view.geolocation.outlines import simplify_outward, sphere_area
+
+NAMES = ("geospatial_lon_min", "geospatial_lat_min", "geospatial_lon_max", "geospatial_lat_max")
+
+
+def write(
+    group: zarr.Group, name: str, values: Any, dims: tuple[str, ...] = (), **attributes: Any
+) -> None:
+    values = np.asarray(values)
+    names = {"dimension_names": dims} if dims else {}
+    group.create_array(name, data=values, attributes=attributes, **names)
+
+
+def granule(lat: Any, lon: Any, dims: tuple[str, ...], **attributes: Any) -> zarr.Group:
+    group = zarr.create_group(MemoryStore(), attributes=attributes)
+    write(group, "lat", lat, dims, units="degrees_north")
+    write(group, "lon", lon, dims, units="degrees_east")
+    return group
+
+
+def footprint(group: zarr.Group) -> shapely.Geometry | None:
+    bbox = harvest_footprint(group, "").get("bbox")
+    return None if bbox is None else shapely.from_wkb(bbox)
+
+
+def holds(shape: shapely.Geometry | None, lat: Any, lon: Any) -> bool:
+    wrapped = (np.ravel(lon) + 180) % 360 - 180
+    return shape is not None and bool(shapely.intersects_xy(shape, wrapped, np.ravel(lat)).all())
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        (0.0, 0.0, 0.0, 0.0),
+        (-999.0, -999.0, -999.0, -999.0),
+        (21.0, 20.0, 10.0, 11.0),
+        (-180.0, -90.0, 180.0, 90.0),
+        (179.99976, -89.936, -179.99988, 89.935),  # as those of Sentinel-5P
+        (100.0, 10.0, 101.0, 11.0),
+    ],
+)
+def test_bounds_that_cells_contradict_are_ignored(bounds: tuple[float, ...]) -> None:
+    lat, lon = np.meshgrid(np.linspace(10, 11, 30), np.linspace(20, 21, 20), indexing="ij")
+    shape = footprint(granule(lat, lon, ("y", "x"), **dict(zip(NAMES, bounds, strict=True))))
+    assert holds(shape, lat, lon)
+    assert shape is not None
+    assert shape.bounds == pytest.approx((19.97, 9.98, 21.03, 11.02), abs=0.02)
+
+
+@pytest.mark.parametrize("west", [20.0, 30.0])
+def test_bounds_of_many_cells_are_checked_by_a_chunk(west: float) -> None:
+    lat, lon = np.meshgrid(np.linspace(10, 11, 600), np.linspace(20, 21, 600), indexing="ij")
+    bounds = (west, 10.0, west + 1.0, 11.5)
+    group = granule(lat, lon, ("y", "x"), **dict(zip(NAMES, bounds, strict=True)))
+    shape = footprint(group)
+    assert holds(shape, lat, lon)
+    assert shape is not None
+    assert shape.bounds[3] == pytest.approx(11.5 if west == 20 else 11.0, abs=0.02)
+
+
+def test_boxes_without_area_are_no_place() -> None:
+    for bounds in ((180, 0, 180, 1), (10, 5, 20, 5), (10, 6, 20, 5)):
+        assert of_bounds(dict(zip(NAMES, bounds, strict=True))) is None
+        group = zarr.create_group(MemoryStore(), attributes=dict(zip(NAMES, bounds, strict=True)))
+        assert footprint(group) is None
+
+
+@pytest.mark.parametrize(
+    ("lat", "lon", "north", "east"),
+    [
+        ("lat", "lon", "degrees_N", "degrees_E"),
+        ("lat", "lon", "degreeN", "degreesE"),
+        ("sp_lat", "sp_lon", "degrees_north", "degrees_east"),
+        ("nav_lat", "nav_lon", "degrees_north", "degrees_east"),
+        ("XLAT", "XLONG", "degree_north", "degree_east"),
+        ("event_lat", "event_lon", "", ""),
+        ("lat_lowestmode", "lon_lowestmode", "degrees", "degrees"),
+        ("gphit", "glamt", "degree_north", "degree_east"),
+    ],
+)
+def test_latitudes_by_units_and_names(lat: str, lon: str, north: str, east: str) -> None:
+    group = zarr.create_group(MemoryStore())
+    write(group, lat, np.linspace(10, 20, 30), ("t",), units=north)
+    write(group, lon, np.linspace(30, 40, 30), ("t",), units=east)
+    assert holds(footprint(group), np.linspace(10, 20, 30), np.linspace(30, 40, 30))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["satellite_lat", "lat_bnds", "nominal_satellite_subpoint_lat", "along_track", "flat_field"],
+)
+def test_names_that_are_of_no_cells(name: str) -> None:
+    group = zarr.create_group(MemoryStore())
+    units = "degrees_north" if "lat" in name and name != "flat_field" else ""
+    write(group, name, np.linspace(10, 20, 30), ("t",), units=units)
+    write(group, "lon", np.linspace(30, 40, 30), ("t",), units="degrees_east")
+    assert footprint(group) is None
+
+
+def test_scalars_are_a_point() -> None:
+    group = granule(54.2, 7.9, ())
+    shape = footprint(group)
+    assert shape is not None
+    assert shape.contains(shapely.Point(7.9, 54.2))
+    assert shape.area < 0.1
+
+
+def test_unsigned_coordinates() -> None:
+    group = zarr.create_group(MemoryStore())
+    lat, lon = np.linspace(-30, 5, 50), np.linspace(-75, -40, 50)
+    for name, values, offset in (("event_lat", lat, -66.56), ("event_lon", lon, -141.56)):
+        stored = np.round((values - offset) / 0.00203128).astype("u2").view("i2")
+        packing = {"_Unsigned": "true", "scale_factor": 0.00203128, "add_offset": offset}
+        write(group, name, stored, ("n",), **packing)
+    assert holds(footprint(group), lat[1:-1], lon[1:-1])
+
+
+def test_a_cloud_of_points_has_its_hull() -> None:
+    random = np.random.default_rng(1)
+    lat, lon = random.uniform(-20, 40, 3000), random.uniform(165, 215, 3000)
+    for longitudes in (lon, lon - 360, (lon + 180) % 360 - 180):
+        shape = of_points(lat, longitudes)
+        assert holds(shape, lat, lon)
+        assert shape is not None
+        hull = shapely.MultiPoint(np.column_stack([lon, lat])).convex_hull
+        assert shape.area <= 1.01 * hull.area
+        assert shapely.get_num_coordinates(simplify_outward(shape)) <= 64
+
+
+def test_a_track_that_gaps_part_leaves_them_out() -> None:
+    ways = ((0, 1, 5), (10, 11, 3), (20, 21, 4))
+    points = np.concatenate([np.linspace(*way) for way in ways])
+    shape = of_points(points, points)
+    assert holds(shape, points, points)
+    assert shape is not None
+    assert not shape.intersects(shapely.box(4.9, 4.9, 5.1, 5.1))
+
+
+def test_several_pairs_of_one_group_and_of_several() -> None:
+    group = zarr.create_group(MemoryStore())
+    for beam, east in (("BEAM0000", 0.0), ("BEAM0001", 1.0)):
+        below = group.create_group(beam)
+        for rate, count in (("01", 50), ("20_ku", 1000)):
+            write(below, f"lat_{rate}", np.linspace(-50, 50, count), (f"time_{rate}",))
+            write(below, f"lon_{rate}", np.linspace(10, 30, count) + east, (f"time_{rate}",))
+    pairs = {pair.coordinates for pair in LocatedGranule(group).pairs()}
+    assert len(pairs) == 4
+    assert ("BEAM0001/lat_20_ku", "BEAM0001/lon_20_ku") in pairs
+    for east in (0.0, 1.0):
+        assert holds(footprint(group), np.linspace(-50, 50, 9), np.linspace(10, 30, 9) + east)
+
+
+def test_coordinates_that_an_array_names_by_absolute_paths() -> None:
+    group = zarr.create_group(MemoryStore())
+    for name, west in (("a", 10.0), ("b", 50.0)):
+        lat, lon = np.meshgrid(np.linspace(0, 1, 8), west + np.linspace(0, 1, 9), indexing="ij")
+        below = group.create_group(f"geo_{name}")
+        write(below, "latitude", lat, ("y", "x"), units="degrees_north")
+        write(below, "longitude", lon, ("y", "x"), units="degrees_east")
+    named = "/geo_b/latitude /geo_b/longitude"
+    write(group.create_group("data"), "v", np.zeros((8, 9)), ("y", "x"), coordinates=named)
+    georeference = LocatedGranule(group).georeference("data/v")
+    assert georeference is not None
+    assert georeference.coordinates == ("geo_b/latitude", "geo_b/longitude")
+
+
+@pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
+def test_texts_with_polygons(order: slice) -> None:
+    ring = np.array([(20, 10), (30, 12), (29, 18), (19, 16), (20, 10)])[:, order]
+    text = ", ".join(f"{x} {y}" for x, y in ring)
+    bounds = dict(zip(NAMES, (19.0, 10.0, 30.0, 18.0), strict=True))
+    attributes = {"geospatial_bounds": f"POLYGON (({text}))"}
+    group = zarr.create_group(MemoryStore(), attributes=attributes | bounds)
+    shape = footprint(group)
+    assert shape is not None
+    assert not shape.contains(shapely.Point(29.9, 17.9))
+    assert shape.contains(shapely.Point(25, 14))
+    # Which of the axes comes first isn't clear.
+    assert footprint(zarr.create_group(MemoryStore(), attributes=attributes)) is None
+
+
+def test_position_lists_of_gml() -> None:
+    group = zarr.create_group(MemoryStore())
+    text = "10 20 12 30 18 29 16 19 10 20"
+    group.create_group("METADATA/gml:exterior", attributes={"gml:posList": text})
+    shape = footprint(group)
+    assert shape is not None
+    assert shape.bounds == (19, 10, 30, 18)
+
+
+def test_latitudes_slightly_beyond_the_poles_are_clipped() -> None:
+    assert on_the_globe(shapely.box(0, 80, 10, 90.005)).bounds == (0, 80, 10, 90)
+    lat, lon = np.meshgrid(np.linspace(88, 90.004, 9), np.linspace(0, 90, 9), indexing="ij")
+    shape = of_swath(lat, lon)
+    assert shape is not None
+    assert shape.bounds[3] == 90
+
+
+@pytest.mark.parametrize("make", [of_points, of_cloud])
+def test_memory_that_was_not_written_is_no_place(make: Any) -> None:
+    tiny = np.array([[6.15378780e-313, 2.33419537e-313]] * 2)
+    assert make(tiny[:, 0], tiny[:, 1]) is None
+    assert make(np.zeros(9), np.zeros(9)) is None
+
+
+@pytest.mark.parametrize("zone", [32632, 32701])
+def test_outlines_of_scenes_are_small(zone: int) -> None:
+    transform = "400000 20 0 5000000 0 -20" if zone == 32632 else "100000 100 0 8000000 0 -100"
+    group = zarr.create_group(MemoryStore())
+    attributes = {"spatial_ref": f"EPSG:{zone}", "GeoTransform": transform}
+    write(group, "crs", np.array(0), **attributes)
+    write(group, "red", np.zeros((2000, 2000), "u1"), ("y", "x"), grid_mapping="crs")
+    shape = footprint(group)
+    assert shape is not None
+    assert shapely.get_num_coordinates(shape) <= 64
+    positions = LocatedGranule(group).positions("red", (slice(0, None, 7), slice(0, None, 7)))
+    assert positions is not None
+    assert holds(shape, *positions)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_simplified_outlines_hold_the_others(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    blobs = [
+        shapely.Point(*random.uniform((-60, -50), (60, 50))).buffer(random.uniform(5, 15), 40)
+        for _ in range(6)
+    ]
+    shape = shapely.union_all(blobs)
+    simple = simplify_outward(shape)
+    assert simple.is_valid
+    assert shape.difference(simple).area < 1e-9
+    assert sphere_area(simple) <= 1.01 * sphere_area(shape)
+    assert shapely.get_num_coordinates(simple) <= 128
+
+
+def test_places_of_products(shared_data: Path) -> None:
+    """All cells of GOES' lightning and of an ASCAT orbit lie within, little else does."""
+    (path,) = (shared_data / "real").glob("OR_GLM*.nc")
+    with netCDF4.Dataset(path) as file:
+        lat, lon = (
+            np.ma.filled(file[f"event_{n}"][:].astype("f8"), np.nan) for n in ("lat", "lon")
+        )
+    shape = of_points(lat, lon)
+    valid = np.isfinite(lat)
+    assert holds(shape, lat[valid], lon[valid])
+    assert shape is not None
+    hull = shapely.MultiPoint(np.column_stack([lon[valid] % 360, lat[valid]])).convex_hull
+    assert shape.area <= 1.01 * hull.area
+    (path,) = (shared_data / "real").glob("W_XX-EUMETSAT*.nc")
+    with netCDF4.Dataset(path) as file:
+        lat, lon = (np.asarray(file[n][:], "f8") for n in ("latitude", "longitude"))
+    full = of_swath(lat, lon)
+    assert full is not None
+    simple = simplify_outward(full)
+    assert holds(simple, lat, lon)
+    assert sphere_area(simple) <= 1.01 * sphere_area(full)
+    assert shapely.get_num_coordinates(simple) <= 128
+    with netCDF4.Dataset(shared_data / "real" / "tiepoints_slstr_n.nc") as file:
+        lat, lon = (np.ma.filled(file[f"SLN_TP_{n}"][:], np.nan) for n in ("lat", "lon"))
+    assert of_points(lat, lon) is None
