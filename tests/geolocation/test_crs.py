@@ -288,8 +288,8 @@ def test_a_full_disk(longitude: float) -> None:
     footprint = shapely.from_wkb(harvest_footprint(group, "")["bbox"])
     assert shapely.intersects_xy(footprint, lon[on_disk], lat[on_disk]).all()
     _, south, _, north = footprint.bounds
-    assert -81.5 < south < -81
-    assert 81 < north < 81.5
+    assert -81.6 < south < -81
+    assert 81 < north < 81.6
     assert footprint.area < 162 * 162
     view = l2view.open(store)
 
