@@ -31,6 +31,7 @@ from l2view.errors import (
     SkippedArrayWarning,
     SkippedFieldWarning,
     StoreError,
+    UndecodedArrayWarning,
 )
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ __all__ = [
     "SourceOptions",
     "StoreError",
     "TableDataset",
+    "UndecodedArrayWarning",
     "View",
     "ViewStore",
     "config",

@@ -79,6 +79,10 @@ class SkippedArrayWarning(L2ViewWarning):
     """An array of a granule is not shown by the view."""
 
 
+class UndecodedArrayWarning(L2ViewWarning):
+    """The values of a granule's array are shown as they are stored."""
+
+
 def warn(message: str, category: type[L2ViewWarning]) -> None:
     """Warn at the line of whoever called l2view."""
     warnings.warn(message, category, skip_file_prefixes=(PACKAGE,), stacklevel=2)

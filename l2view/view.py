@@ -187,21 +187,25 @@ class View(zarr.Group):
             )
         return joined_dataset(store, chunks)
 
-    def to_datatree(self, chunks: Any = None) -> xr.DataTree:
+    def to_datatree(self, chunks: Any = None, **decoding: Any) -> xr.DataTree:
         """Return the view as a DataTree.
 
         The same as ``xr.open_datatree(view.store, engine="zarr")``; a tree of granules, with the
         fields in its root and a node for each granule, is made faster. Arrays stay where they
-        are until they are computed.
+        are until they are computed. What xarray can't decode, such as times of odd units, is as
+        it is stored there, and an `UndecodedArrayWarning` names granule and array.
 
         Parameters
         ----------
         chunks
             As for `to_dataset`.
+        **decoding
+            As for `xarray.decode_cf`: ``decode_times``, ``decode_timedelta``, ``decode_coords``,
+            ``mask_and_scale``, ``concat_characters``, ``use_cftime``, ``drop_variables``.
         """
         store = self.view_store
         make = datatree if store.shape is store.tree else joined_datatree
-        return make(store, chunks)
+        return make(store, chunks, **decoding)
 
     def references(self) -> pa.RecordBatchReader:
         """Return where the chunks of the granules lie, as Arrow batches.

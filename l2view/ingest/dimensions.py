@@ -153,6 +153,8 @@ def _reconcile(
     lengths: dict[str, dict[Any, int]] = {"": {GRANULE: -1}}
     for group, paths in _by_group(names):
         own = dict(lengths[_nearest(group, lengths)])
+        # A scalar's name is that of no dimension.
+        own |= {path.rpartition("/")[2]: -1 for path in paths if not names[path]}
         longest = _longest([by_path[path] for path in paths], own) if pads else {}
         lengths[group] = own
         renamed: dict[tuple[Any, int], str] = {}

@@ -17,6 +17,7 @@ import zarr
 from obspec_utils.protocols import ReadableFile
 from obspec_utils.registry import ObjectStoreRegistry
 from virtualizarr.manifests import ChunkManifest, ManifestArray, ManifestGroup, ManifestStore
+from virtualizarr.manifests.utils import copy_and_replace_metadata
 from virtualizarr.parsers.hdf.hdf import _construct_manifest_array, _dataset_dims, _extract_attrs
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.metadata.v3 import ArrayV3Metadata
@@ -94,11 +95,11 @@ class _Parser:
         reason = _reason_to_copy(dataset.id)
         if reason is None:
             try:
-                return _construct_manifest_array(self.url, dataset, group)
+                return _own_axes(_construct_manifest_array(self.url, dataset, group), dataset)
             except Exception as error:  # of the data type, an attribute, or the dimensions
                 reason = first_line(error)
         try:
-            return _copy(dataset, group, self.threshold)
+            return _own_axes(_copy(dataset, group, self.threshold), dataset)
         except (IngestError, OSError, TypeError, ValueError, RuntimeError) as error:
             raise IngestError(f"{reason}; {first_line(error)}") from error
 
@@ -168,7 +169,7 @@ def _skips_a_filter(chunk: Any) -> bool | None:
 
 def _is_pure_dimension(dataset: h5py.h5d.DatasetID) -> bool:
     """Return whether a dataset is only a dimension of netCDF-4."""
-    if not h5py.h5a.exists(dataset, b"NAME") or dataset.get_storage_size():
+    if not h5py.h5a.exists(dataset, b"NAME"):
         return False
     attribute = h5py.h5a.open(dataset, b"NAME")
     value = np.empty(attribute.shape, attribute.dtype)
@@ -176,6 +177,36 @@ def _is_pure_dimension(dataset: h5py.h5d.DatasetID) -> bool:
     name = value.tolist()
     text = name.encode(errors="replace") if isinstance(name, str) else name
     return isinstance(text, bytes) and text.startswith(PURE_DIMENSION)
+
+
+def _own_axes(array: ManifestArray, dataset: h5py.Dataset) -> ManifestArray:
+    """Return an array along several dimensions that has the name of the first with all names.
+
+    netCDF-4 keeps the numbers of its dimensions (``_Netcdf4Coordinates``).
+    """
+    if dataset.ndim < 2 or not h5py.h5ds.is_scale(dataset.id):
+        return array
+    names = [f"phony_dim_{axis}" for axis in range(dataset.ndim)]
+    names[0] = dataset.name.rpartition("/")[2]
+    numbers = np.ravel(dataset.attrs.get("_Netcdf4Coordinates", [])).tolist()
+    if len(numbers) == dataset.ndim:
+        known = _numbered_dimensions(dataset.parent)
+        names = [known.get(number, name) for number, name in zip(numbers, names, strict=True)]
+    metadata = copy_and_replace_metadata(array.metadata, new_dimension_names=names)
+    return ManifestArray(metadata, array.manifest)
+
+
+def _numbered_dimensions(group: h5py.Group) -> dict[int, str]:
+    """Return the dimensions of a group and those that it lies in, by netCDF-4's numbers."""
+    above = {} if group.name == "/" else _numbered_dimensions(group.parent)
+    datasets = (node for node in group.values() if isinstance(node, h5py.Dataset))
+    return above | {
+        int(np.ravel(node.attrs["_Netcdf4Dimid"])[0]): node.name.rpartition("/")[2].removeprefix(
+            NOT_COORDINATE
+        )
+        for node in datasets
+        if "_Netcdf4Dimid" in node.attrs and h5py.h5ds.is_scale(node.id)
+    }
 
 
 def _copy(dataset: h5py.Dataset, group: str, threshold: int) -> ManifestArray:

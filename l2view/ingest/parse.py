@@ -32,6 +32,7 @@ from l2view.ingest.granule import Entry, Failure, Granule
 from l2view.ingest.harvest import TIMES, harvest_files, time_of, valid_fields
 from l2view.ingest.harvest.names import times_in_name
 from l2view.ingest.manifests import NamelessStore, manifest_references
+from l2view.ingest.opening import make_openable
 from l2view.ingest.options import ParseOptions
 from l2view.meta.columns import Value, plain
 from l2view.stores.hierarchy import JSON, METADATA_KEYS, join, parents, resolve
@@ -61,6 +62,7 @@ class ParsedFile:
     url: str
     group: zarr.Group
     references: GranuleReferences
+    notes: tuple[str, ...] = ()
 
 
 def parse_granule(entry: Entry, options: ParseOptions) -> Granule | Failure:
@@ -73,6 +75,7 @@ def parse_granule(entry: Entry, options: ParseOptions) -> Granule | Failure:
             raise IngestError(f"no array of it can be taken in; {path}: {reason}")
         _check_paths(references)
         row, notes = _row(entry, options, files)
+        notes += [note for file in files for note in file.notes]
         # What has no values needs no place.
         empty = bool(references.arrays) and all(0 in a.shape for a in references.arrays)
         lacking = [name for name in HELPED_BY if row.get(name) is None]
@@ -168,6 +171,9 @@ def _parse_file(asset: str, url: str, options: ParseOptions) -> ParsedFile:
     # An asset that is an array is one of the granule, of the asset's name.
     is_asset_array = bool(asset) and file_format is ZARR_ARRAY
     attributes = {} if is_asset_array else attributes
+    is_classic = file_format is not None and file_format.name == "netCDF-3"
+    parsed, reasons, notes = make_openable(parsed, is_filled=is_classic)
+    omitted |= reasons
     arrays = []
     for array in parsed:
         chunks = url if file_format is ZARR_ARRAY else f"{url}/{quote(array.path)}"
@@ -188,7 +194,7 @@ def _parse_file(asset: str, url: str, options: ParseOptions) -> ParsedFile:
         _checksums(arrays, url, infos),
         {join(asset, path): reason for path, reason in omitted.items()},
     )
-    return ParsedFile(url, group, references)
+    return ParsedFile(url, group, references, tuple(join(asset, note) for note in notes))
 
 
 def _detect(url: str, reader: ReadableFile | None) -> FileFormat:

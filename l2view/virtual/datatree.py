@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from functools import cached_property
 from itertools import batched
 from typing import Any
@@ -25,8 +25,10 @@ from zarr.storage import StorePath
 
 from l2view.arrays.cf import xarray_attributes
 from l2view.arrays.dtypes import native_dtype
+from l2view.errors import UndecodedArrayWarning, warn
 from l2view.granules.reader import open_array
 from l2view.stores.hierarchy import JSON, join
+from l2view.text import first_line
 from l2view.virtual.store import ViewStore
 from l2view.virtual.tree import Tree
 
@@ -34,14 +36,15 @@ CONCURRENCY = 128
 """How many granules are read at a time."""
 
 
-def datatree(store: ViewStore, chunks: Any = None) -> xr.DataTree:
+def datatree(store: ViewStore, chunks: Any = None, **decoding: Any) -> xr.DataTree:
     """Return the tree of the view over `store`.
 
-    `chunks` are as for `xarray.open_datatree`; the root's fields are in memory either way.
+    `chunks` and the arguments of `decoding` are as for `xarray.open_datatree`; the root's fields
+    are in memory either way.
     """
-    datasets = {"/": fields_dataset(store.tree)}
+    datasets = {"/": fields_dataset(store.tree, **decoding)}
     for path, nodes in sync(_read_groups(store)).items():
-        datasets[path] = _group_dataset(store, path, *nodes)
+        datasets[path] = _group_dataset(store, path, *nodes, decoding)
     if chunks is not None:
         # Dask's own name for an array would be a hash of the whole view, for each of them.
         token = uuid.uuid4().hex
@@ -59,10 +62,10 @@ def joined_dataset(store: ViewStore, chunks: Any = None) -> xr.Dataset:
     return _chunk(dataset, chunks, uuid.uuid4().hex)
 
 
-def joined_datatree(store: ViewStore, chunks: Any = None) -> xr.DataTree:
+def joined_datatree(store: ViewStore, chunks: Any = None, **decoding: Any) -> xr.DataTree:
     """Return joined granules as a DataTree."""
     source: Any = store
-    return xr.open_datatree(source, engine="zarr", consolidated=False, chunks=chunks)
+    return xr.open_datatree(source, engine="zarr", consolidated=False, chunks=chunks, **decoding)
 
 
 def _chunk(dataset: xr.Dataset, chunks: Any, token: str) -> xr.Dataset:
@@ -81,7 +84,7 @@ def _chunk(dataset: xr.Dataset, chunks: Any, token: str) -> xr.Dataset:
     )
 
 
-def fields_dataset(tree: Tree) -> xr.Dataset:
+def fields_dataset(tree: Tree, **decoding: Any) -> xr.Dataset:
     """Return the fields of a view as a Dataset over the dimension ``granule``."""
     variables = {}
     for name, array in tree.fields.items():
@@ -90,7 +93,7 @@ def fields_dataset(tree: Tree) -> xr.Dataset:
             values = values.astype(np.dtypes.StringDType())
         dimensions = array.document["dimension_names"]
         variables[name] = xr.Variable(dimensions, values, xarray_attributes(array.document))
-    return xr.decode_cf(xr.Dataset(variables, attrs=tree.root["attributes"]))
+    return xr.decode_cf(xr.Dataset(variables, attrs=tree.root["attributes"]), **decoding)
 
 
 async def _read_groups(store: ViewStore) -> dict[str, tuple[JSON, dict[str, JSON]]]:
@@ -115,16 +118,67 @@ async def _read_groups(store: ViewStore) -> dict[str, tuple[JSON, dict[str, JSON
 
 
 def _group_dataset(
-    store: ViewStore, path: str, attributes: JSON, arrays: Mapping[str, JSON]
+    store: ViewStore,
+    path: str,
+    attributes: JSON,
+    arrays: Mapping[str, JSON],
+    decoding: Mapping[str, Any],
 ) -> xr.Dataset:
-    """Return one group as a Dataset, decoded as xarray's own Zarr backend decodes it."""
+    """Return one group as a Dataset, decoded as xarray's own Zarr backend decodes it.
+
+    What xarray can't decode stays as it is stored and has no index, with a warning.
+    """
+    dropped = decoding.get("drop_variables") or ()
+    dropped = {dropped} if isinstance(dropped, str) else set(dropped)
     variables = {
-        name: _variable(store, join(path, name), document) for name, document in arrays.items()
+        name: _variable(store, join(path, name), document)
+        for name, document in arrays.items()
+        if name not in dropped
     }
     attributes = {n: v for n, v in attributes.items() if not n.lower().startswith("_nc")}
-    decoded, other_attributes, coordinates = decode_cf_variables(variables, attributes)
-    dataset = xr.Dataset(decoded, attrs=other_attributes)
-    return dataset.set_coords(coordinates.intersection(decoded))
+    try:
+        return _decode(variables, {}, attributes, decoding)
+    except Exception:  # of one of them, of whatever xarray makes of its attributes or values
+        undecoded = dict(_undecodable(variables, decoding))
+        for name, error in undecoded.items():
+            message = f"{join(path, name)} is shown as it is stored: {first_line(error)}"
+            warn(message, UndecodedArrayWarning)
+        return _decode(variables, undecoded, attributes, decoding)
+
+
+def _decode(
+    variables: Mapping[str, xr.Variable],
+    undecoded: Container[str],
+    attributes: JSON,
+    decoding: Mapping[str, Any],
+) -> xr.Dataset:
+    """Return a Dataset of variables, all of them decoded but those that are `undecoded`."""
+    stored = {name: variable for name, variable in variables.items() if name in undecoded}
+    decoded, others, coordinates = decode_cf_variables(
+        dict(variables), attributes, **{**decoding, "drop_variables": set(stored)}
+    )
+    axes = {name: variable for name, variable in stored.items() if variable.dims == (name,)}
+    values = decoded | {name: stored[name] for name in stored.keys() - axes.keys()}
+    # An index would be made of values that may be unreadable.
+    dataset = xr.Dataset(values, coords=xr.Coordinates(axes, indexes={}), attrs=others)
+    return dataset.set_coords(coordinates.intersection(dataset.variables))
+
+
+def _undecodable(
+    variables: Mapping[str, xr.Variable], decoding: Mapping[str, Any]
+) -> Iterator[tuple[str, Exception]]:
+    """Yield the variables of a group that can't be decoded, or whose index can't."""
+    for name, variable in variables.items():
+        others = variables.keys() - {name}
+        try:
+            # Bounds take the units of the times that they are of.
+            decoded = decode_cf_variables(
+                dict(variables), {}, **{**decoding, "drop_variables": others}
+            )[0]
+            if variable.dims == (name,):
+                xr.Dataset(decoded)
+        except Exception as error:  # which xarray has of many kinds
+            yield name, error
 
 
 def _variable(store: ViewStore, path: str, document: JSON) -> xr.Variable:
