@@ -158,7 +158,7 @@ def _decode(
         dict(variables), attributes, **{**decoding, "drop_variables": set(stored)}
     )
     axes = {name: variable for name, variable in stored.items() if variable.dims == (name,)}
-    values = decoded | {name: stored[name] for name in stored.keys() - axes.keys()}
+    values = {**decoded, **{name: stored[name] for name in stored.keys() - axes.keys()}}
     # An index would be made of values that may be unreadable.
     dataset = xr.Dataset(values, coords=xr.Coordinates(axes, indexes={}), attrs=others)
     return dataset.set_coords(coordinates.intersection(dataset.variables))

@@ -195,6 +195,37 @@ def test_datatree_reads_lazily_and_as_selected(view: l2view.View) -> None:
     np.testing.assert_array_equal(chunked.mean("x"), expected.mean("x"))
 
 
+def test_what_xarray_cannot_decode_costs_no_other_array() -> None:
+    root = zarr.create_group(MemoryStore())
+    granules = root.create_group("granules")
+    for name, last in (("a", 2.0), ("b", 1e30)):
+        group = granules.create_group(name)
+        for array in ("time", "start", "end"):
+            values = np.array([1.0, last])
+            made = group.create_array(array, data=values, dimension_names=("time",))
+            made.attrs["units"] = "days since 2000-01-01"
+        group["end"].attrs["units"] = "days since launch"
+    put(root.create_group("meta"), "id", texts(["a", "b"]))
+    put(root["meta"], "group_path", texts(["granules/a", "granules/b"]))
+    view = l2view.open(root.store)
+    with pytest.warns(l2view.UndecodedArrayWarning) as caught:
+        tree = view.to_datatree()
+    assert sorted(str(warning.message).split(": ")[0] for warning in caught) == [
+        f"{name} is shown as it is stored" for name in ("a/end", "b/end", "b/start", "b/time")
+    ]
+    assert tree["a/time"].dtype.kind == tree["a"].indexes["time"].dtype.kind == "M"
+    assert tree["b/time"].to_numpy().tolist() == tree["b/start"].to_numpy().tolist() == [1, 1e30]
+    assert tree["b/start"].attrs["units"] == "days since 2000-01-01"
+    stored = view.to_datatree(decode_times=False)
+    expected = xr.open_datatree(
+        view.store, engine="zarr", consolidated=False, decode_times=False, chunks=None
+    )
+    assert stored.identical(expected)
+    assert "time" not in view.to_datatree(drop_variables=["time", "start", "end"])["b"]
+    with pytest.raises(TypeError):
+        view.to_datatree(decode_time=False)
+
+
 def test_datatree_needs_dimension_names() -> None:
     root = zarr.create_group(MemoryStore())
     root.create_group("a").create_array("x", shape=(3,), chunks=(3,), dtype="int8")
