@@ -87,6 +87,8 @@ def version(
 def main() -> None:
     """Run the command: 0 where it worked, 1 for an error of the data, 2 for one of usage."""
     warnings.showwarning = _show_warning  # type: ignore[assignment]
+    # Of texts of a fixed length: zarr's warning to those who write arrays of them.
+    warnings.filterwarnings("ignore", ".*does not have a Zarr V3 specification")
     try:
         app()
     except (L2ViewError, OSError) as error:
