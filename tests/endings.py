@@ -98,8 +98,10 @@ def count_endings(
     counted: Counter[tuple[str, str]] = Counter()
     with busy_processors(os.cpu_count() or 1):
         starting = islice(start_runs(folder, environment), runs)
-        while running or not counted.total():
+        while True:
             running.extend(islice(starting, at_once - len(running)))
+            if not running:
+                break
             for run in list(running):
                 hold_tokio_back(run[1])
                 if (code := run[1].poll()) is not None:
