@@ -158,7 +158,10 @@ def _reason_to_copy(dataset: h5py.h5d.DatasetID) -> str | None:
         if properties.get_external_count():
             raise IngestError("its values lie in another file")
         return None
-    if properties.get_nfilters() and dataset.chunk_iter(_skips_a_filter) is not None:
+    filters = [properties.get_filter(n)[0] for n in range(properties.get_nfilters())]
+    if len(set(filters)) < len(filters):
+        return "its chunks go through one filter twice"
+    if filters and dataset.chunk_iter(_skips_a_filter) is not None:
         return "some of its chunks skip a filter"
     return None
 

@@ -162,6 +162,23 @@ def test_values_in_headers_by_all_their_names(swath: Path) -> None:
     assert set(reasons(report).values()) == {"it is a link to a group that it lies in"}
 
 
+def test_chunks_that_are_deflated_twice(tmp_path: Path) -> None:
+    values = np.arange(400, dtype="i4").reshape(20, 20)
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        properties.set_chunk((10, 10))
+        properties.set_shuffle()
+        for level in (1, 9):
+            properties.set_deflate(level)
+        space, dtype = h5py.h5s.create_simple((20, 20)), h5py.h5t.NATIVE_INT32
+        dataset = h5py.h5d.create(file.id, b"twice", dtype, space, properties)
+        dataset.write(h5py.h5s.ALL, h5py.h5s.ALL, values)
+        file.attrs["time_coverage_start"] = "2025-06-01T00:00:00Z"
+    view, report = ingested(tmp_path / "s.h5")
+    np.testing.assert_array_equal(view["s/twice"][...], values)
+    assert report.omitted == {}
+
+
 def test_variables_called_like_dimensions(tmp_path: Path) -> None:
     with netCDF4.Dataset(tmp_path / "s.nc", "w") as file:
         file.createDimension("lat", 4)
