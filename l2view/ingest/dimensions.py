@@ -13,10 +13,10 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-import numpy as np
 import zarr
 
 from l2view.granules.references import ArrayReferences
+from l2view.ingest.harvest.descriptions import read_text
 
 PLACEHOLDER = re.compile(r"phony_dim_\d+")
 """What VirtualiZarr calls a dimension without a scale, by its axis."""
@@ -33,15 +33,12 @@ EOS_FIELDS = {"Geo": "Geolocation Fields", "Data": "Data Fields"}
 type Names = tuple[str | None, ...]
 
 
-def name_dimensions(
-    arrays: Sequence[ArrayReferences], file: zarr.Group, *, pads: bool
-) -> list[ArrayReferences]:
+def name_dimensions(arrays: Sequence[ArrayReferences], file: zarr.Group) -> list[ArrayReferences]:
     """Return a file's arrays with a name for each dimension, of one length within its group.
 
     Names come from the file's scales, from the product's own lists (GPM's ``DimensionNames``,
-    HDF-EOS5's ``StructMetadata``), or are made by length as netCDF-C makes them: ``phony_dim_0``,
-    ``phony_dim_1``, … Where a name stands for several lengths, arrays are padded, or the other
-    lengths get names of their own.
+    HDF-EOS5's ``StructMetadata``), or are made by length as h5netcdf makes them: ``phony_dim_0``,
+    ``phony_dim_1``, … Where a name stands for several lengths, the others get names of their own.
 
     Parameters
     ----------
@@ -49,10 +46,6 @@ def name_dimensions(
         A file's arrays.
     file
         The file as a Zarr group whose chunks can be read.
-    pads
-        Whether arrays that are shorter along a dimension than others of their group are padded
-        with their fill values, as netCDF reads what was written less far along an unlimited
-        dimension.
     """
     names = {array.path: _stored_names(array) for array in arrays}
     if any(None in axes for axes in names.values()):
@@ -62,7 +55,7 @@ def name_dimensions(
             for array in arrays
         }
         names = _names_by_length({array.path: array.shape for array in arrays}, names)
-    return _reconcile(arrays, names, pads=pads)
+    return _reconcile(arrays, names)
 
 
 def _given_names(array: ArrayReferences) -> list[str | None]:
@@ -90,8 +83,8 @@ def _eos_names(file: zarr.Group) -> dict[str, Names]:
     """
     names: dict[str, Names] = {}
     kind = group = path = ""
-    structure: Any = file[STRUCTURE]
-    for line in np.ravel(structure[...])[0].decode(errors="replace").splitlines():
+    structure = file[STRUCTURE]
+    for line in read_text(structure).splitlines() if isinstance(structure, zarr.Array) else ():
         key, _, value = line.strip().partition("=")
         value = value.strip('"')
         if key == "GROUP" and value.endswith("Structure"):
@@ -109,10 +102,10 @@ def _eos_names(file: zarr.Group) -> dict[str, Names]:
 def _names_by_length(
     shapes: Mapping[str, tuple[int, ...]], names: Mapping[str, Names]
 ) -> dict[str, Names]:
-    """Name what has no name by its length, as netCDF-C does: the group's dimension of that length.
+    """Name what has no name by its length, as netCDF readers do.
 
-    An array with two dimensions of one length gets two. What a group lacks is numbered through
-    the file, as h5netcdf does.
+    That is the group's dimension of that length, or two where an array has two. What a group
+    lacks is numbered through the file, as h5netcdf does.
     """
     taken = {name for axes in names.values() for name in axes if name is not None}
     numbers = (name for n in count() if (name := f"phony_dim_{n}") not in taken)
@@ -143,7 +136,7 @@ def _by_group(paths: Iterable[str]) -> list[tuple[str, list[str]]]:
 
 
 def _reconcile(
-    arrays: Sequence[ArrayReferences], names: Mapping[str, Names], *, pads: bool
+    arrays: Sequence[ArrayReferences], names: Mapping[str, Names]
 ) -> list[ArrayReferences]:
     """Return the arrays where each name has one length in a group and those that it lies in."""
     by_path = {array.path: array for array in arrays}
@@ -155,26 +148,21 @@ def _reconcile(
         own = dict(lengths[_nearest(group, lengths)])
         # A scalar's name is that of no dimension.
         own |= {path.rpartition("/")[2]: -1 for path in paths if not names[path]}
-        longest = _longest([by_path[path] for path in paths], own) if pads else {}
         lengths[group] = own
         renamed: dict[tuple[Any, int], str] = {}
         for path in paths:
             array = by_path[path]
-            shape = tuple(
-                longest.get(name, n) if name == stored else n
-                for n, name, stored in zip(
-                    array.shape, names[path], _stored_names(array), strict=True
-                )
-            )
             axes = []
-            for name, length in zip(names[path], shape, strict=True):
+            for name, length in zip(names[path], array.shape, strict=True):
                 if own.setdefault(name, length) != length and (name, length) not in renamed:
                     fresh = next(x for n in count(1) if (x := f"{name}_{n}") not in taken)
                     taken.add(fresh)
                     renamed[name, length] = fresh
                     own[fresh] = length
                 axes.append(name if own[name] == length else renamed[name, length])
-            by_path[path] = _with_dimensions(array, axes, shape)
+            if axes != _given_names(array):
+                document = {**array.document, "dimension_names": axes}
+                by_path[path] = replace(array, document=document)
     return list(by_path.values())
 
 
@@ -183,37 +171,3 @@ def _nearest(group: str, groups: Container[str]) -> str:
     while group and group not in groups:
         group = group.rpartition("/")[0]
     return group
-
-
-def _longest(
-    arrays: Iterable[ArrayReferences], above: Mapping[str | None, int]
-) -> dict[str | None, int]:
-    """Return the most values along each dimension that has a scale."""
-    longest = dict(above)
-    for array in arrays:
-        for name, length in zip(_stored_names(array), array.shape, strict=True):
-            longest[name] = max(longest.get(name, 0), length)
-    longest.pop(None, None)
-    return longest
-
-
-def _with_dimensions(
-    array: ArrayReferences, names: Sequence[str | None], shape: tuple[int, ...]
-) -> ArrayReferences:
-    """Return an array with other names of dimensions, padded to `shape` by chunks that aren't."""
-    document = {**array.document, "dimension_names": list(names)}
-    if shape == array.shape:
-        return array if names == _given_names(array) else replace(array, document=document)
-    longer = replace(array, document={**document, "shape": list(shape)})
-    inside = tuple(map(slice, array.grid))
-    columns: list[Any] = []
-    for values, dtype, empty in (
-        (array.locations, object, ""),
-        (array.offsets, np.uint64, 0),
-        (array.lengths, np.uint64, 0),
-    ):
-        padded = np.full(longer.grid, empty, dtype)
-        padded[inside] = np.reshape(np.array(values, dtype), array.grid)
-        columns.append(padded.ravel())
-    locations, offsets, lengths = columns
-    return replace(longer, locations=locations.tolist(), offsets=offsets, lengths=lengths)

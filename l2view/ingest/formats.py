@@ -110,14 +110,12 @@ def _is_dmrpp(head: bytes) -> bool:
     return names and _text(head).startswith(b"<")
 
 
-HDF5 = FileFormat(
-    "HDF5",
-    "l2view.ingest.hdf5:parse_hdf5",
-    (HDF5_SIGNATURE,),
-    _has_user_block,
-    needs=("h5py",),
-    extra="hdf",
-    is_checked=True,
+NETCDF3 = FileFormat(
+    "netCDF-3",
+    "virtualizarr.parsers:NetCDF3Parser",
+    (b"CDF\x01", b"CDF\x02", b"CDF\x05"),
+    needs=("kerchunk", "scipy"),
+    extra="netcdf3",
 )
 TIFF = FileFormat(
     "TIFF",
@@ -134,14 +132,16 @@ ZARR_ARRAY = FileFormat(
     "Zarr", "l2view.ingest.zarr_v2:ArrayParser", needs=("arro3.core",), extra="zarr"
 )
 FORMATS = (
+    NETCDF3,
     FileFormat(
-        "netCDF-3",
-        "virtualizarr.parsers:NetCDF3Parser",
-        (b"CDF\x01", b"CDF\x02", b"CDF\x05"),
-        needs=("kerchunk", "scipy"),
-        extra="netcdf3",
+        "HDF5",
+        "l2view.ingest.hdf5:parse_hdf5",
+        (HDF5_SIGNATURE,),
+        _has_user_block,
+        needs=("h5py",),
+        extra="hdf",
+        is_checked=True,
     ),
-    HDF5,
     FileFormat(
         "HDF4",
         "l2view.ingest.hdf4:parse_hdf4",

@@ -8,6 +8,7 @@ another, and what it can't refer to is copied where it is small, or left out wit
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,7 +21,6 @@ from virtualizarr.manifests import ChunkManifest, ManifestArray, ManifestGroup, 
 from virtualizarr.manifests.utils import copy_and_replace_metadata
 from virtualizarr.parsers.hdf.hdf import _construct_manifest_array, _dataset_dims, _extract_attrs
 from zarr.core.buffer import default_buffer_prototype
-from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
@@ -33,10 +33,6 @@ OWN = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_NCProperties", "_n
 
 PURE_DIMENSION = b"This is a netCDF dimension but not a netCDF variable"
 """How the attribute NAME of a dimension without a variable begins (netCDF-4 file format)."""
-
-DIMENSION, COORDINATES = "_Netcdf4Dimid", "_Netcdf4Coordinates"
-"""Attributes with the number of a dimension, and with those of a variable that is called like
-one of its own (netCDF-4 file format)."""
 
 NOT_COORDINATE = "_nc4_non_coord_"
 """How the HDF5 name begins of a variable called like a dimension that it doesn't lie along
@@ -53,7 +49,7 @@ def parse_hdf5(
     parser = _Parser(url, threshold)
     with h5py.File(reader, mode="r") as file:
         group = parser.parse_group(file, "", ())
-    return ManifestStore(group, registry=stores), parser.omitted
+    return ManifestStore(parser.pad(group), registry=stores), parser.omitted
 
 
 @dataclass
@@ -62,6 +58,10 @@ class _Parser:
     threshold: int
     omitted: dict[str, str] = field(default_factory=dict)
     """Why datasets and links are left out, by path."""
+    lengths: dict[str, int] = field(default_factory=dict)
+    """The most values along each unlimited dimension, by the path of its scale."""
+    unlimited: dict[int, dict[int, str]] = field(default_factory=dict)
+    """The unlimited dimensions by axis, of arrays by their identity."""
 
     def parse_group(self, group: h5py.Group, path: str, above: tuple[int, ...]) -> ManifestGroup:
         """Parse a group and all below it; it lies in those at the addresses `above`."""
@@ -77,10 +77,8 @@ class _Parser:
                         raise IngestError("it is a link to a group that it lies in")
                     groups[name] = self.parse_group(node, member, above)
                 elif isinstance(node, h5py.Dataset) and not _is_pure_dimension(node.id):
-                    array = self._parse_dataset(node, str(group.name))
-                    if COORDINATES in node.attrs and node.ndim > 1:
-                        array = _with_coordinate_names(array, node)
-                    arrays[name] = array
+                    arrays[name] = self._parse_dataset(node, str(group.name))
+                    self._note_unlimited(node, arrays[name])
             except IngestError as error:
                 self.omitted[member] = str(error)
         try:
@@ -89,6 +87,35 @@ class _Parser:
             attributes = _attributes(group)
         renamed = {name.removeprefix(NOT_COORDINATE): array for name, array in arrays.items()}
         return ManifestGroup(renamed if len(renamed) == len(arrays) else arrays, groups, attributes)
+
+    def _note_unlimited(self, dataset: h5py.Dataset, array: ManifestArray) -> None:
+        if None not in (dataset.maxshape or ()):
+            return
+        scales = {}
+        for axis, most in enumerate(dataset.maxshape):
+            if most is None and len(dataset.dims[axis]) == 1:
+                scales[axis] = str(dataset.dims[axis][0].name)
+            elif most is None and dataset.ndim == 1 and h5py.h5ds.is_scale(dataset.id):
+                scales[axis] = str(dataset.name)
+        for axis, scale in scales.items():
+            self.lengths[scale] = max(self.lengths.get(scale, 0), dataset.shape[axis])
+        self.unlimited[id(array)] = scales
+
+    def pad(self, group: ManifestGroup) -> ManifestGroup:
+        """Return a group whose arrays are as long as their unlimited dimensions.
+
+        netCDF reads what was written less far than another variable as fill values.
+        """
+        arrays = {}
+        for name, array in group.arrays.items():
+            scales = self.unlimited.get(id(array), {})
+            longer = [
+                self.lengths[scales[axis]] if axis in scales else length
+                for axis, length in enumerate(array.shape)
+            ]
+            arrays[name] = array if longer == list(array.shape) else _with_shape(array, longer)
+        groups = {name: self.pad(child) for name, child in group.groups.items()}
+        return ManifestGroup(arrays, groups, dict(group.metadata.attributes))
 
     def _parse_dataset(self, dataset: h5py.Dataset, group: str) -> ManifestArray:
         """Refer to a dataset of a group, or copy it; an `IngestError` says why neither can be."""
@@ -104,22 +131,22 @@ class _Parser:
             raise IngestError(f"{reason}; {first_line(error)}") from error
 
 
-def _with_coordinate_names(array: ManifestArray, dataset: h5py.Dataset) -> ManifestArray:
-    """Return a variable that is called like one of its dimensions with the names of them all."""
-    names: dict[int, str] = {}
-    group = dataset.parent
-    while True:
-        for name, node in group.items():
-            if isinstance(node, h5py.Dataset) and DIMENSION in node.attrs:
-                names.setdefault(int(node.attrs[DIMENSION]), name.removeprefix(NOT_COORDINATE))
-        if group.name == "/":
-            break
-        group = group.parent
-    numbers = [int(number) for number in dataset.attrs[COORDINATES]]
-    if len(numbers) != dataset.ndim or not names.keys() >= {*numbers}:
-        return array
-    document = {**array.metadata.to_dict(), "dimension_names": [names[n] for n in numbers]}
-    return ManifestArray(ArrayV3Metadata.from_dict(document), array.manifest)
+def _with_shape(array: ManifestArray, shape: Sequence[int]) -> ManifestArray:
+    """Return a longer array, of whose further chunks there are none."""
+    manifest = array.manifest
+    grid = tuple(-(-n // max(c, 1)) for n, c in zip(shape, array.metadata.chunks, strict=True))
+    inside = tuple(map(slice, manifest.shape_chunk_grid))
+    paths = np.full(grid, "", dtype=np.dtypes.StringDType())
+    offsets, lengths = np.zeros(grid, np.uint64), np.zeros(grid, np.uint64)
+    if (manifest._paths != "").any():  # without entries its grid may have another shape
+        paths[inside], offsets[inside] = manifest._paths, manifest._offsets
+        lengths[inside] = manifest._lengths
+    return ManifestArray(
+        copy_and_replace_metadata(array.metadata, new_shape=list(shape)),
+        ChunkManifest.from_arrays(
+            paths=paths, offsets=offsets, lengths=lengths, inlined=dict(manifest._inlined)
+        ),
+    )
 
 
 def _follow(group: h5py.Group, name: str) -> Any:

@@ -27,7 +27,7 @@ from l2view.ingest.files import (
     read_head,
     store_registry,
 )
-from l2view.ingest.formats import HDF5, HEAD, TIFF, ZARR, ZARR_ARRAY, FileFormat, detect_format
+from l2view.ingest.formats import HEAD, NETCDF3, TIFF, ZARR, ZARR_ARRAY, FileFormat, detect_format
 from l2view.ingest.granule import Entry, Failure, Granule
 from l2view.ingest.harvest import TIMES, harvest_files, time_of, valid_fields
 from l2view.ingest.harvest.names import times_in_name
@@ -167,12 +167,11 @@ def _parse_file(asset: str, url: str, options: ParseOptions) -> ParsedFile:
 
         parsed, attributes, reasons = flatten_images(parsed, attributes, alone=bool(asset))
         omitted |= reasons
-    parsed = name_dimensions(parsed, group, pads=file_format is HDF5)
+    parsed = name_dimensions(parsed, group)
     # An asset that is an array is one of the granule, of the asset's name.
     is_asset_array = bool(asset) and file_format is ZARR_ARRAY
     attributes = {} if is_asset_array else attributes
-    is_classic = file_format is not None and file_format.name == "netCDF-3"
-    parsed, reasons, notes = make_openable(parsed, is_filled=is_classic)
+    parsed, reasons, notes = make_openable(parsed, is_filled=file_format is NETCDF3)
     omitted |= reasons
     arrays = []
     for array in parsed:
@@ -296,8 +295,9 @@ def _row(
     if row["datetime"] is None:
         spans = [span for file in files if (span := times_in_name(file.url))[0] is not None]
         if spans:
-            row["datetime"], row["end_datetime"] = spans[0]
-            row["start_datetime"] = row["datetime"]
+            start, end = spans[0]
+            row["datetime"] = row["start_datetime"] = start
+            row["end_datetime"] = row["end_datetime"] or end
             notes.append("its time is that in its file's name")
     if not isinstance(row["id"], str) or not row["id"]:
         raise IngestError(f"its id is {row['id']!r}, and not a text")

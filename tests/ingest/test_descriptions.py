@@ -47,13 +47,6 @@ SatelliteName=NOAA18;
 StartGranuleDateTime=2019-12-02T23:15:00.000Z;
 StopGranuleDateTime=2019-12-02T23:20:00.000Z;
 """
-XML = """<GDALMetadata>
-  <Item name="RANGEBEGINNINGDATE">2019-12-02</Item>
-  <Item name="RANGEBEGINNINGTIME">23:15:00</Item>
-  <Item name="RANGEENDINGDATE">2019-12-02</Item>
-  <Item name="RANGEENDINGTIME">23:20:00</Item>
-  <Item name="RANGEENDINGTIME" sample="0">nothing</Item>
-</GDALMetadata>"""
 
 
 def group_with(path: str, attributes: dict[str, Any]) -> zarr.Group:
@@ -68,7 +61,6 @@ def group_with(path: str, attributes: dict[str, Any]) -> zarr.Group:
     [
         ({"CoreMetadata.0": ODL}, "Terra"),
         ({"FileHeader": HEADER}, "NOAA18"),
-        ({"gdal_metadata": XML}, None),
         ({"StartUTC": "2019-12-02T23:15:00Z", "EndUTC": "2019-12-02T23:20:00Z"}, None),
         ({"Start_Date": "02-DEC-2019 23:15:00.00", "Stop_Date": "02-DEC-2019 23:20:00"}, None),
         ({"start_time": "UTC=2019-12-02T23:15:00", "stop_time": "UTC=2019-12-02T23:20:00"}, None),
@@ -96,10 +88,8 @@ def test_the_own_attributes_come_before_those_below() -> None:
     assert (fields["datetime"], fields["platform"]) == (datetime(2002, 1, 1), "A")
 
 
-@pytest.mark.parametrize(
-    "text", ["GROUP = X\nVALUE = \n=\nOBJECT", "<GDALMetadata><Item", "a=b;c=d;", "", "\0"]
-)
-@pytest.mark.parametrize("name", ["CoreMetadata.0", "gdal_metadata", "FileHeader"])
+@pytest.mark.parametrize("text", ["GROUP = X\nVALUE = \n=\nOBJECT", "a=b;c=d;", "", "\0"])
+@pytest.mark.parametrize("name", ["CoreMetadata.0", "FileHeader"])
 def test_texts_that_are_damaged_say_nothing(name: str, text: str) -> None:
     assert "datetime" not in harvest_attributes(group_with("", {name: text}), "file:///g")
 

@@ -102,6 +102,24 @@ def test_what_was_written_less_far_is_padded_as_netcdf_reads_it(tmp_path: Path) 
     assert view.to_datatree()["g/inner/some"].shape == (5,)
 
 
+def test_a_dimension_of_a_group_hides_one_above(tmp_path: Path) -> None:
+    """It has another length for good, and nothing lacks along it."""
+    path = tmp_path / "g.nc"
+    with netCDF4.Dataset(path, "w") as file:
+        inner = file.createGroup("inner")
+        for group, length in ((file, 10), (inner, 5)):
+            group.createDimension("x", length)
+            group.createDimension("time", None)
+            group.createVariable("x", "f8", ("x",))[:] = np.arange(length)
+            group.createVariable("v", "f4", ("time", "x"))[:length] = np.ones((length, length))
+    view = view_of(path)
+    root: Any = view["g"]
+    assert root["v"].shape == (10, 10)
+    assert root["inner/v"].shape == (5, 5)
+    assert (root["inner/v"][...] == 1).all()
+    assert xr.open_datatree(view.store, engine="zarr", consolidated=False)
+
+
 @pytest.mark.parametrize("conflict", ["in a group", "below a group"])
 def test_a_name_of_several_lengths_is_told_apart(tmp_path: Path, conflict: str) -> None:
     path = tmp_path / "g.zarr"
@@ -133,7 +151,8 @@ def test_a_dimension_called_like_that_of_granules(tmp_path: Path, layout: Any) -
     assert values.tolist() == [0, 1, 2, 3, 4]
 
 
-def test_lists_of_products(tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_variable", [False, True])
+def test_lists_of_products(tmp_path: Path, is_variable: bool) -> None:
     path = tmp_path / "g.h5"
     structure = """GROUP=SwathStructure
   GROUP=SWATH_1
@@ -169,7 +188,8 @@ END_GROUP=GridStructure
         file[f"{swath}/Geolocation Fields/Latitude"] = np.ones(4)
         file[f"{swath}/Data Fields/O3"] = np.ones((4, 4))
         file["HDFEOS/GRIDS/G/Data Fields/wrong"] = np.ones((2, 3))
-        file["HDFEOS INFORMATION/StructMetadata.0"] = np.bytes_(structure.ljust(4000, "\0"))
+        text = structure if is_variable else np.bytes_(structure.ljust(4000, "\0"))
+        file["HDFEOS INFORMATION/StructMetadata.0"] = text
         file["S1/Tc"] = np.ones((2, 3))
         file["S1/Tc"].attrs["DimensionNames"] = np.bytes_("nscan1, npixel1")
     root: Any = view_of(path)["g"]

@@ -1,7 +1,7 @@
 """Where a file describes itself: attributes, and the texts of other languages within them.
 
 NASA's products hold an inventory in ODL (HDF-EOS ``CoreMetadata``), GPM's and TRMM's a header of
-``Key=Value;`` lines, GDAL's an XML of items. Each becomes a mapping like attributes are.
+``Key=Value;`` lines. Each becomes a mapping like attributes are.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any
-from xml.etree import ElementTree
 
 import numpy as np
 import zarr
@@ -40,7 +39,7 @@ def descriptions(group: zarr.Group) -> Iterator[Mapping[str, Any]]:
         if path.upper() == "HDFEOS INFORMATION":
             for name, array in node.arrays():
                 if ODL_NAMES.fullmatch(name):
-                    yield _parse_odl(_text(array))
+                    yield _parse_odl(read_text(array))
         if looked_at < MAX_GROUPS:
             groups += [(f"{path}/{name}".strip("/"), child) for name, child in node.groups()]
 
@@ -49,8 +48,6 @@ def _parse_text(name: str, value: str) -> dict[str, Any]:
     """Return what a text holds by name, nothing where it is plain."""
     if ODL_NAMES.fullmatch(name):
         return _parse_odl(value)
-    if name == "gdal_metadata":
-        return _parse_gdal(value)
     lines = HEADER_LINE.findall(value)
     return {key.lower(): text.strip() for key, text in lines} if len(lines) > 2 else {}
 
@@ -71,19 +68,7 @@ def _parse_odl(text: str) -> dict[str, Any]:
     return values
 
 
-def _parse_gdal(text: str) -> dict[str, Any]:
-    """Return the items of an image's ``GDALMetadata`` that are of no band."""
-    try:
-        items = ElementTree.fromstring(text).iter("Item")  # noqa: S314 (no entities are expanded)
-    except ElementTree.ParseError:
-        return {}
-    return {
-        item.get("name", "").lower(): (item.text or "").strip()
-        for item in items
-        if item.get("sample") is None
-    }
-
-
-def _text(array: zarr.Array[Any]) -> str:
-    value = np.ravel(np.asarray(array[...]))[0]
+def read_text(array: zarr.Array[Any]) -> str:
+    """Return the text of an array of one, empty where it has no value."""
+    value = next(iter(np.ravel(np.asarray(array[...]))), "")
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
