@@ -19,8 +19,8 @@ import zarr
 from numpy.typing import NDArray
 from odc.geo import CRS
 
+from l2view.geolocation.cell_outlines import of_grid
 from l2view.geolocation.coordinates import distance, parent
-from l2view.geolocation.footprint import of_grid
 from l2view.geolocation.granule import Georeference, LocatedGranule, dimension_names
 from l2view.regrid.projection import WGS84, cell_extremes, longitudes_around, project, unit_vectors
 

@@ -12,16 +12,10 @@ import shapely
 import zarr
 from zarr.storage import MemoryStore
 
-from l2view.geolocation.footprint import (
-    harvest_footprint,
-    of_bounds,
-    of_cloud,
-    of_points,
-    of_swath,
-    on_the_globe,
-)
+from l2view.geolocation.cell_outlines import of_cloud, of_points, of_swath
+from l2view.geolocation.footprint import harvest_footprint, of_bounds, on_the_globe
 from l2view.geolocation.granule import LocatedGranule
-from l2view.geolocation.outlines import simplify_outward, sphere_area
+from l2view.geolocation.simplification import simplify_outward, sphere_area
 
 NAMES = ("geospatial_lon_min", "geospatial_lat_min", "geospatial_lon_max", "geospatial_lat_max")
 

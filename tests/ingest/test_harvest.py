@@ -13,15 +13,9 @@ import zarr
 from xarray.backends.zarr import FillValueCoder
 from zarr.storage import MemoryStore
 
+from l2view.geolocation.cell_outlines import of_axes, of_swath, of_track, rectangle
 from l2view.geolocation.crs import geokeys_crs
-from l2view.geolocation.footprint import (
-    harvest_footprint,
-    of_axes,
-    of_bounds,
-    of_swath,
-    of_track,
-    rectangle,
-)
+from l2view.geolocation.footprint import harvest_footprint, of_bounds
 from l2view.ingest.harvest.attributes import attribute_times, harvest_attributes
 
 GLOBE = pyproj.Geod(ellps="sphere")

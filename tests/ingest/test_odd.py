@@ -20,7 +20,8 @@ from builders import write_swath
 
 import l2view
 from l2view.errors import IngestError, L2ViewWarning
-from l2view.geolocation.footprint import of_axes, of_bounds, of_granule, on_the_globe
+from l2view.geolocation.cell_outlines import of_axes
+from l2view.geolocation.footprint import of_bounds, of_granule, on_the_globe
 from l2view.geolocation.granule import LocatedGranule
 from l2view.ingest.entries import entries_of
 from l2view.ingest.granule import Entry, Failure

@@ -25,7 +25,7 @@ from virtual_tiff import VirtualTIFF
 from virtualizarr.parsers import HDFParser, NetCDF3Parser
 
 import l2view
-from l2view.geolocation.footprint import of_swath
+from l2view.geolocation.cell_outlines import of_swath
 
 FILES = [
     "2020_01_02_3200ff_global.nc",

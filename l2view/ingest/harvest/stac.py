@@ -19,7 +19,7 @@ import shapely.geometry
 import zarr
 
 from l2view.errors import IngestError
-from l2view.geolocation.footprint import of_ring, rectangle
+from l2view.geolocation.cell_outlines import of_ring, rectangle
 from l2view.geolocation.geometries import GEOMETRY_ERRORS, bbox_corners
 from l2view.ingest.granule import SUFFIXES
 from l2view.ingest.harvest.attributes import parse_time
