@@ -94,6 +94,8 @@ def search_command(
     form = choose_format(form, output)
     names = _fields_to_write(collection, split_names(fields), form)
     if explain:
+        if output is not None:
+            raise typer.BadParameter("--explain writes no rows: leave out --output")
         typer.echo(str(collection.explain(search.query(), fields=names)))
     else:
         write_table(collection.search(search.query(), fields=names), form, output)

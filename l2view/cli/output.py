@@ -177,7 +177,10 @@ def _geojson(table: pa.Table) -> Iterator[str]:
     for start in range(0, len(table), BATCH):
         batch = table.slice(start, BATCH)
         shapes = shapely.to_geojson(read_geometries(batch.column(field.name)))
-        for row, shape in zip(_rows(batch.drop_columns([field.name])), shapes, strict=True):
+        others = batch.drop_columns([field.name])
+        # A table without columns has no rows.
+        rows = list(_rows(others)) if others.num_columns else [{} for _ in shapes]
+        for row, shape in zip(rows, shapes, strict=True):
             named = "" if row.get("id") is None else f' "id": {json.dumps(row["id"])},'
             yield (
                 f'{comma}{{"type": "Feature",{named} "geometry": {shape or "null"}, '

@@ -31,7 +31,7 @@ SIDE = 64  # the points of each side of a grid that its outline is taken from
 MIN_HELD = 0.9
 """The share of the cells within a grid that its outline holds, if it is the right one."""
 
-MOST_OUTSIDE = 5000  # the most cells that are added to an outline one by one
+MOST_OUTSIDE = 500  # the most cells that are added to an outline one by one
 TINY = 1e-30  # the number below which none is a coordinate
 UNWRITTEN = 0.01  # the part of such numbers from which an array isn't written
 SLIVER = 1e-6  # the part of an outline's area that is none
@@ -57,10 +57,15 @@ def rectangle(west: float, south: float, east: float, north: float) -> shapely.G
 
 def of_axes(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
     """Return the rectangle that a grid covers, with half a cell around its centres."""
-    lat, lon = lat[np.isfinite(lat)], np.unwrap(lon[np.isfinite(lon)], period=360)
-    if len(lat) == 0 or len(lon) == 0:
+    with np.errstate(invalid="ignore"):
+        lat, lon = lat[np.abs(lat) <= 90 + TOLERANCE], lon[np.abs(lon) <= 360 + TOLERANCE]
+    is_unwritten = len(lat) > 1 and len(lon) > 1 and not (lat.any() or lon.any())
+    if len(lat) == 0 or len(lon) == 0 or is_unwritten:
         return None
-    dy, dx = (_step(values) / 2 for values in (lat, lon))
+    lon = np.unwrap(lon, period=360)
+    # A single row is as wide as its columns are apart.
+    dy, dx = _step(lat) / 2, _step(lon) / 2
+    dy, dx = dy or dx or TRACK_WIDTH, dx or dy or TRACK_WIDTH
     south, north = max(lat.min() - dy, -90.0), min(lat.max() + dy, 90.0)
     return rectangle(lon.min() - dx, south, lon.max() + dx, north)
 
@@ -309,6 +314,7 @@ def of_grid(grid: Georeference) -> shapely.Geometry | None:
     columns, rows = np.meshgrid(width * steps, height * steps)
     lat, lon = grid.to_degrees(columns, rows)
     on_globe = np.isfinite(lat)
+    step = max(largest_difference(lat, axis) for axis in (0, 1)) if on_globe.any() else 0.0
     inner = on_globe if on_globe.any() else np.ones_like(on_globe)
     ring = _edge_on_globe(grid, columns[inner].mean(), rows[inner].mean())
     outline = of_ring(np.concatenate([ring, ring[:1]])) if len(ring) > 2 else None
@@ -317,11 +323,13 @@ def of_grid(grid: Georeference) -> shapely.Geometry | None:
         pieces = shapely.get_parts(outline)
         outline = shapely.union_all(pieces[shapely.area(pieces) > SLIVER * outline.area])
         held = shapely.contains_xy(outline, (lon[on_globe] + 180) % 360 - 180, lat[on_globe])
-        if not on_globe.any() or held.mean() > MIN_HELD:
+        if not on_globe.any():
             return outline
+        if held.mean() > MIN_HELD:
+            # Between the points of its edge the outline may cut cells off.
+            return _hold(outline, lat[on_globe], lon[on_globe], step / 2)
     if not on_globe.any():
         return None
-    step = max(largest_difference(lat, axis) for axis in (0, 1))
     south, north = np.nanmin(lat) - step, np.nanmax(lat) + step
     return shapely.box(-180, max(south, -90.0), 180, min(north, 90.0))
 

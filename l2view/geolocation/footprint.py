@@ -89,11 +89,13 @@ def _outline(
 ) -> shapely.Geometry | None:
     declared, is_suspect = _declared(granule, descriptions)
     pairs = sorted(granule.pairs(), key=lambda pair: math.prod(pair.shape))
-    cells = sum(math.prod(pair.shape) for pair in pairs)
+    # Of a grid there are only its axes to read.
+    cells = sum(granule.arrays[path].size for pair in pairs for path in pair.coordinates or ()) / 2
     if declared is None or is_suspect or cells <= CHECKED or not _agrees(granule, pairs, declared):
         outline = _of_pairs(granule, pairs)
-        if outline is not None:
-            return outline
+        if outline is not None:  # stations may stand beside an image
+            images = of_grids(granule, with_cells=False)
+            return outline if images is None else shapely.union_all([outline, images])
     grids = None if pairs and not is_suspect else of_grids(granule)
     stations = (of_points(*point) for point in granule.points())
     return grids or declared or next(filter(None, stations), None)
@@ -113,14 +115,17 @@ def _of_pairs(granule: LocatedGranule, pairs: Sequence[Georeference]) -> shapely
     return shapely.union_all(outlines) if outlines else None
 
 
-def of_grids(granule: LocatedGranule) -> shapely.Geometry | None:
-    """Return the outline of all of a granule's grids, None where it has none."""
+def of_grids(granule: LocatedGranule, *, with_cells: bool = True) -> shapely.Geometry | None:
+    """Return the outline of all of a granule's grids, None where it has none.
+
+    Those that have no transform are left out without `with_cells`.
+    """
     grids: dict[tuple[Any, ...], Georeference] = {}
     for image in granule.images():
         if image.transform is not None:  # many images of a granule share one grid
             corners = (*(image.transform @ (0, 0)), *(image.transform @ image.shape[::-1]))
             grids.setdefault((image.crs, *np.round(corners, 6)), image)
-        elif image.cells is not None:
+        elif with_cells and image.cells is not None:
             grids[image.path,] = image
     outlines = [
         of_coordinates(granule, grid) if grid.transform is None else of_grid(grid)

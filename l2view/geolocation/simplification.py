@@ -63,15 +63,16 @@ def _simplify(shape: shapely.Geometry, growth: float, goal: int) -> shapely.Geom
         left -= sum(map(_hole_area, polygon.interiors)) - sum(map(_hole_area, holes))
         edges = (polygon.exterior, *holes)
         polygons.append([shapely.get_coordinates(ring)[:-1] for ring in edges])
-    limit = least
+    limit, count = least, sum(len(ring) + 1 for rings in polygons for ring in rings)
     while limit <= growth * area and left > 0:
-        before = left, _count(polygons)
+        before = left, count
         for rings in polygons:
             for number, ring in enumerate(rings):
-                surplus = _count(polygons) - goal
-                rings[number], spent = _take(ring, limit, least, left, surplus)
-                left -= spent
-        if before == (left, _count(polygons)):
+                if len(ring) < 4:  # a triangle
+                    continue
+                rings[number], spent = _take(ring, limit, least, left, count - goal)
+                left, count = left - spent, count - len(ring) + len(rings[number])
+        if before == (left, count):
             limit *= 4
     parts = [shapely.Polygon(rings[0], rings[1:]) for rings in polygons]
     if len(parts) == 1:
@@ -82,10 +83,6 @@ def _simplify(shape: shapely.Geometry, growth: float, goal: int) -> shapely.Geom
 
 def _hole_area(hole: shapely.LinearRing) -> float:
     return _ring_area(shapely.get_coordinates(hole))
-
-
-def _count(polygons: list[list[NDArray[np.float64]]]) -> int:
-    return sum(len(ring) + 1 for rings in polygons for ring in rings)
 
 
 def _take(
@@ -109,13 +106,14 @@ def _take(
     hollow = turn <= 0
     cost = np.where(hollow, -turn / 2 * cosine, np.where(meet, added, np.inf))
     stays, spent, count = np.ones(len(ring), dtype=bool), 0.0, len(ring)
+    staying = count
     blocked = np.zeros(count, dtype=bool)
     ring = ring.copy()
     for vertex in np.argsort(cost, kind="stable"):
         price = float(cost[vertex])
         if price > limit or spent + price > left or (surplus <= 0 and price > least):
             break
-        if stays.sum() <= (3 if hollow[vertex] else 4):
+        if staying <= (3 if hollow[vertex] else 4):
             break
         around = np.arange(vertex - 3, vertex + 4) % count
         if blocked[around].any():
@@ -125,7 +123,7 @@ def _take(
             stays[vertex] = False
         else:
             ring[vertex], stays[(vertex + 1) % count] = corner[vertex], False
-        spent, surplus = spent + price, surplus - 1
+        spent, surplus, staying = spent + price, surplus - 1, staying - 1
     return ring[stays], spent
 
 

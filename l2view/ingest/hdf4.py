@@ -132,9 +132,13 @@ class _Dataset:
             value = value.encode("latin-1")
         try:
             with np.errstate(all="ignore"):
-                return np.asarray(value).astype(dtype).reshape(-1)[0]
+                said = np.asarray(value).reshape(-1)[:1]
+                fill = said.astype(dtype)
+            if dtype.kind == "S" or np.array_equal(fill, said, equal_nan=dtype.kind == "f"):
+                return fill[0]
         except (ValueError, IndexError):  # a text, or nothing
-            return np.array(default, dtype)[()]
+            pass
+        return np.array(default, dtype)[()]
 
     def read(self, start: Sequence[int], count: Sequence[int]) -> NDArray[Any]:
         """Read values; an `IngestError` says that the library can't."""

@@ -8,6 +8,7 @@ another, and what it can't refer to is copied where it is small, or left out wit
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import h5py
 import numpy as np
 import zarr
+from numpy.lib.recfunctions import repack_fields
 from obspec_utils.protocols import ReadableFile
 from obspec_utils.registry import ObjectStoreRegistry
 from virtualizarr.manifests import ChunkManifest, ManifestArray, ManifestGroup, ManifestStore
@@ -26,7 +28,7 @@ from zarr.storage import MemoryStore
 
 from l2view.errors import IngestError
 from l2view.stores.hierarchy import JSON, join
-from l2view.text import first_line
+from l2view.text import first_line, replace_surrogates
 
 OWN = ("CLASS", "NAME", "DIMENSION_LIST", "REFERENCE_LIST", "_NCProperties", "_nc3_strict")
 """Attributes by which HDF5 and netCDF-4 keep dimensions; ``_Netcdf4…`` are such too."""
@@ -68,8 +70,9 @@ class _Parser:
         above = (*above, _address(group))
         arrays: dict[str, ManifestArray] = {}
         groups: dict[str, ManifestGroup] = {}
-        for name in group:
-            member = join(path, name)
+        for raw in group:
+            name = os.fsdecode(raw)  # h5py has names that aren't UTF-8 as bytes
+            member = join(path, replace_surrogates(name))
             try:
                 node = _follow(group, name)
                 if isinstance(node, h5py.Group):
@@ -79,8 +82,8 @@ class _Parser:
                 elif isinstance(node, h5py.Dataset) and not _is_pure_dimension(node.id):
                     arrays[name] = self._parse_dataset(node, str(group.name))
                     self._note_unlimited(node, arrays[name])
-            except IngestError as error:
-                self.omitted[member] = str(error)
+            except Exception as error:  # of one member, which costs no other
+                self.omitted[member] = first_line(error)
         try:
             attributes = _extract_attrs(group)
         except Exception:  # of one attribute, such as a text in Latin-1
@@ -171,8 +174,13 @@ def _reason_to_copy(dataset: h5py.h5d.DatasetID) -> str | None:
 
     An `IngestError` says that they don't lie in the file.
     """
-    if dataset.get_offset() is not None:
-        return None  # all of it lies in one place of the file
+    if _packed(dtype := dataset.dtype).itemsize != dtype.itemsize:
+        return "its records have padding"
+    try:
+        if dataset.get_offset() is not None:
+            return None  # all of it lies in one place of the file
+    except RuntimeError:
+        return "it has no storage"
     if dataset.get_space().get_simple_extent_type() == h5py.h5s.NULL:
         raise IngestError("it has no dataspace")
     properties = dataset.get_create_plist()
@@ -191,6 +199,11 @@ def _reason_to_copy(dataset: h5py.h5d.DatasetID) -> str | None:
     if filters and dataset.chunk_iter(_skips_a_filter) is not None:
         return "some of its chunks skip a filter"
     return None
+
+
+def _packed(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """Return a data type whose records have no padding."""
+    return repack_fields(dtype, align=False, recurse=True) if dtype.names else dtype
 
 
 def _skips_a_filter(chunk: Any) -> bool | None:
@@ -244,7 +257,7 @@ def _copy(dataset: h5py.Dataset, group: str, threshold: int) -> ManifestArray:
 
     An `IngestError` says that its data type has no Zarr form, or that it is too large.
     """
-    dtype: Any = dataset.dtype
+    dtype: Any = _packed(dataset.dtype)
     texts = h5py.check_vlen_dtype(dtype) in (str, bytes)
     if not texts and dtype.kind not in "biufcSV":
         raise IngestError(f"HDF5's {dataset.id.get_type().__class__.__name__} has no Zarr form")
@@ -263,12 +276,12 @@ def _copy(dataset: h5py.Dataset, group: str, threshold: int) -> ManifestArray:
         shape=dataset.shape,
         chunks=tuple(max(length, 1) for length in dataset.shape),
         dtype="string" if texts else dtype.newbyteorder("="),
-        fill_value="" if texts else dataset.fillvalue,
+        fill_value="" if texts else _fill_value(dataset, dtype),
         dimension_names=names or None,
         attributes=_attributes(dataset),
     )
     if allocated:
-        array[...] = dataset.asstr()[()] if texts else dataset[()]
+        array[...] = dataset.asstr()[()] if texts else dataset[()].astype(dtype)
     index = ["0"] * dataset.ndim
     chunk = sync(store.get("/".join(["c", *index]), default_buffer_prototype()))
     entries: Any = {}
@@ -279,6 +292,13 @@ def _copy(dataset: h5py.Dataset, group: str, threshold: int) -> ManifestArray:
     grid = tuple(min(length, 1) for length in dataset.shape)
     metadata: Any = array.metadata
     return ManifestArray(metadata, ChunkManifest(entries, shape=grid, separator="/"))
+
+
+def _fill_value(dataset: h5py.Dataset, dtype: np.dtype[Any]) -> Any:
+    try:
+        return np.asarray(dataset.fillvalue).astype(dtype)[()]
+    except RuntimeError:  # it is undefined: what wasn't written may be anything
+        return np.zeros((), dtype)[()]
 
 
 def _attributes(node: h5py.Group | h5py.Dataset) -> JSON:

@@ -44,6 +44,9 @@ def manifest_references(group: ManifestGroup) -> tuple[list[ArrayReferences], di
         ensure_ascii=False,
     )
     documents, attributes = json.loads(text if text.isascii() else replace_surrogates(text))
+    for array, document in zip(arrays.values(), documents, strict=True):
+        # Harvesters read them, and what JSON lacks can't be read.
+        array.metadata.attributes.update(document["attributes"])
     pairs = zip(arrays.items(), documents, strict=True)
     return [_references(array, path, document) for (path, array), document in pairs], attributes
 
@@ -107,4 +110,5 @@ def local_dimension_names(names: Sequence[str | None]) -> list[str | None]:
 
 def _json_number(value: Any) -> Any:
     """Return a NumPy value as JSON has it."""
-    return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
+    plain = value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
+    return str(plain) if isinstance(plain, np.generic) else plain  # of a long double

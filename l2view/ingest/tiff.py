@@ -10,7 +10,7 @@ import base64
 import math
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum, EnumType
 from typing import Any
@@ -28,6 +28,7 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.core.sync import sync
 from zarr_cm import multiscales
 
+from l2view.errors import IngestError
 from l2view.granules.references import ArrayReferences
 from l2view.stores.hierarchy import JSON
 from l2view.text import first_line
@@ -115,6 +116,9 @@ def _image(directory: Any, url: str, endian: str, reader: ReadableFile) -> Manif
         "jpeg_tables": None,
         "photometric_interpretation": directory.photometric_interpretation,
     }
+    bits = {int(number) for number in directory.bits_per_sample}
+    if dtype.kind != "b" and bits != {8 * dtype.itemsize}:
+        raise IngestError("its pixels have a number of bits that no codec of Zarr's unpacks")
     is_jpeg = directory.compression == JPEG
     if is_jpeg and directory.photometric_interpretation == YCBCR:
         values["photometric_interpretation"] = PhotometricInterpretation.RGB
@@ -123,7 +127,7 @@ def _image(directory: Any, url: str, endian: str, reader: ReadableFile) -> Manif
     if is_partial and directory.compression == UNCOMPRESSED:
         values |= _whole_strips(directory, dtype)
     elif is_partial and is_jpeg:
-        raise ValueError("its strips of JPEG don't divide its height")
+        raise IngestError("its strips of JPEG don't divide its height")
     elif is_partial:
         values["image_height"] = -(-height // rows) * rows
     changed: Any = _Directory(directory, values)
@@ -152,7 +156,7 @@ def _representable(text: str | None, dtype: np.dtype[Any]) -> str | None:
         return None
     if dtype.kind == "f":
         return repr(number)
-    if not math.isfinite(number) or number != int(number):
+    if dtype.kind not in "iu" or not math.isfinite(number) or number != int(number):
         return None
     bounds = np.iinfo(dtype)
     # A float doesn't have all integers of 64 bits.
@@ -173,7 +177,7 @@ def _whole_strips(directory: Any, dtype: np.dtype[Any]) -> dict[str, Any]:
 
     Raises
     ------
-    ValueError
+    IngestError
         Where they don't.
     """
     offsets, counts = list(directory.strip_offsets), list(directory.strip_byte_counts)
@@ -186,7 +190,7 @@ def _whole_strips(directory: Any, dtype: np.dtype[Any]) -> dict[str, Any]:
         own = slice(plane * strips, (plane + 1) * strips)
         ends = np.cumsum([offsets[own][0], *counts[own]])
         if ends[:-1].tolist() != offsets[own] or ends[-1] - ends[0] != height * row:
-            raise ValueError("its strips don't divide its height, and lie apart")
+            raise IngestError("its strips don't divide its height, and lie apart")
         begins.append(offsets[own][0])
     divisors = [n for n in range(1, height + 1) if height % n == 0]
     fitting = [n for n in divisors if n >= directory.rows_per_strip and n * row <= MAX_STRIP]
@@ -320,10 +324,17 @@ def _levels(arrays: list[ArrayReferences]) -> list[ArrayReferences]:
             len(array.shape) == len(full.shape)
             and array.document["data_type"] == full.document["data_type"]
             and array.document["attributes"].get("photometric_interpretation") != TRANSPARENCY_MASK
+            and _is_reduction(full.shape[-2:], array.shape[-2:])
         )
         if smaller and is_overview:
             levels.append(array)
     return levels
+
+
+def _is_reduction(full: Sequence[int], small: Sequence[int]) -> bool:
+    """Whether an image is another one by one scale, but for a pixel: else it is another page."""
+    (height, width), (rows, columns) = full, small
+    return abs(height * columns - width * rows) <= max(height, width)
 
 
 def _multiscales_layout(levels: list[ArrayReferences]) -> list[multiscales.LayoutObject]:

@@ -13,6 +13,7 @@ import zarr
 from numpy.typing import NDArray
 from zarr.dtype import VariableLengthBytes
 
+from l2view.arrays.cf import Packing
 from l2view.arrays.quiet import QUIET
 from l2view.errors import FieldError
 from l2view.limits import limits
@@ -118,6 +119,9 @@ def kind_of_array(array: zarr.Array[Any]) -> Kind:
     if kind is None:
         # Another width would cut values short without a word.
         raise FieldError(f'the field "{name}" is {dtype}, to which ingest can\'t add')
+    packing = Packing.of(dict(array.attrs), dtype)
+    if dtype.kind in "if" and (packing.is_scaled or packing.is_time):
+        raise FieldError(f'the field "{name}" is packed, to which ingest can\'t add')
     null = ATTRIBUTES.get(kind, {}).get("_FillValue")
     if array.attrs.get("_FillValue") != null:
         raise FieldError(

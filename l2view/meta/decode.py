@@ -52,6 +52,8 @@ def decode(field: Field, raw: bytes | memoryview | None) -> pa.Array:
             if values is not None:
                 break
         return as_field_array(values, field)
+    except MemoryError:
+        raise
     except Exception as error:  # each codec of either library has errors of its own
         raise FieldError(
             f'a chunk of the field "{field.name}" can\'t be decoded: {error}. '

@@ -176,7 +176,6 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
         condition: Condition | None,
         batch_size: int,
     ) -> Iterator[pa.RecordBatch]:
-        self.failure = None
         try:
             early = bool(self._early)
             partitions = [partition] if partition else self.table.partitions(condition, early=early)
@@ -191,7 +190,7 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
         """Turn an error of a scan into the one to raise, and remember it."""
         if not isinstance(error, L2ViewError | MemoryError):
             error = StoreError(f"{self.table} can't be read: {first_line(error)}")
-        self.failure = error
+        self.failure = self.failure or error
         return error
 
 

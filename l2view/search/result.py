@@ -96,7 +96,7 @@ def _is_ruled_out(table: MetaTable, candidates: Candidates) -> bool:
     if inside is None or len(inside):
         return False
     runs = len(list(table.runs()))
-    table.tally.rule_out(runs, {" and ".join(candidates.pruned_by): runs})
+    table.tally.rule_out(runs, {" and ".join(candidates.pruned_by) or "limit=0": runs})
     return True
 
 

@@ -268,7 +268,8 @@ class MetaTable:
         is_fixed = all(zones is not None and zones.rows >= self.rows for zones in stored)
         cache = self.indexes.runs if is_fixed and self.indexes is not None else {}
         key = (runs[0].start, runs[-1].stop, len(runs), *names)
-        if key not in cache:
+        # Other threads may clear it at any moment.
+        if (combined := cache.get(key)) is None:
             zones = [(field, self.zones(field.name, chunks)) for field in fields]
             guarantees = {
                 number: _guarantee(run, zones, with_row=ROW in names)
@@ -276,8 +277,8 @@ class MetaTable:
             }
             if len(cache) >= MAX_CACHED_RUNS:
                 cache.clear()
-            cache[key] = runs_of(self.schema, guarantees)
-        return cache[key]
+            cache[key] = combined = runs_of(self.schema, guarantees)
+        return combined
 
     def _pass_bbox_tests(self, chunks: Chunks, selections: list[Selection]) -> list[Selection]:
         """Keep the rows whose bounding boxes pass every test."""

@@ -91,7 +91,7 @@ def _instant(value: Any) -> Interval:
     """Parse one end of an interval as a span."""
     if value is None or (isinstance(value, str) and value.strip() in ("", "..")):
         return Interval(None, None)
-    if isinstance(value, np.datetime64):
+    if isinstance(value, np.datetime64) and not np.isnat(value):
         return _calendar_span(value, np.datetime_data(value.dtype)[0])
     if isinstance(value, datetime) and value == value:  # which pandas' NaT is not
         instant = nanoseconds(value)
@@ -128,11 +128,12 @@ def nanoseconds(instant: datetime) -> int:
 def _calendar_span(instant: np.datetime64, unit: str) -> Interval:
     """Return the whole year, day, second, … that `instant` lies in."""
     begin = instant.astype(f"datetime64[{unit}]")
+    if unit in UNITS:  # whose last one ends beyond what NumPy has
+        start = int(begin.astype(np.int64)) * UNITS[unit]
+        return Interval(start, start + UNITS[unit])
     end = begin + np.timedelta64(1, cast("Any", unit))
-    ticks = unit if unit in UNITS else "s"
     start, stop = (
-        int(edge.astype(f"datetime64[{ticks}]").astype(np.int64)) * UNITS[ticks]
-        for edge in (begin, end)
+        int(edge.astype("datetime64[s]").astype(np.int64)) * SECOND for edge in (begin, end)
     )
     return Interval(start, stop)
 

@@ -25,7 +25,7 @@ from zarr.storage import StorePath
 
 from l2view.arrays.cf import xarray_attributes
 from l2view.arrays.dtypes import native_dtype
-from l2view.errors import UndecodedArrayWarning, warn
+from l2view.errors import L2ViewError, UndecodedArrayWarning, warn
 from l2view.granules.reader import open_array
 from l2view.stores.hierarchy import JSON, join
 from l2view.text import first_line
@@ -177,6 +177,8 @@ def _undecodable(
             )[0]
             if variable.dims == (name,):
                 xr.Dataset(decoded)
+        except (L2ViewError, OSError, MemoryError):  # of reading, not of decoding
+            raise
         except Exception as error:  # which xarray has of many kinds
             yield name, error
 

@@ -18,11 +18,13 @@ from l2view.errors import (
     warn,
 )
 from l2view.granules import Layout
+from l2view.granules.chunks import grid_of
 from l2view.granules.reader import GranuleReader
 from l2view.granules.table import GranuleTable
 from l2view.stores.composed import ChunkSource, resolve_chunk
 from l2view.stores.hierarchy import JSON, METADATA_KEYS, group_document, join
 from l2view.virtual.attributes import OWN, array_attributes, group_attributes
+from l2view.virtual.chunk import existing_keys
 from l2view.virtual.crop import Crop, CroppedChunk
 from l2view.virtual.fields import FieldArray, field_arrays
 from l2view.virtual.granules import Granules
@@ -212,6 +214,17 @@ class Tree:
             async for key in self.source.list_prefix(f"{prefix}/"):
                 if key.rpartition("/")[2] not in METADATA_KEYS:
                     yield path + key.removeprefix(prefix)
+            return
+        # A packed array holds chunks of other granules too.
+        document = await self.layout.document(self.granules.location(row), inner)
+        if document is not None and document["node_type"] == "array":
+            chunks = existing_keys(
+                grid_of(document),
+                lambda key: self.reader.chunk(row, join(inner, key)),
+                self.source,
+            )
+            async for key in chunks:
+                yield f"{path}/{key}"
 
 
 def is_shown(path: str, variables: Sequence[str] | None) -> bool:

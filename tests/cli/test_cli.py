@@ -102,6 +102,10 @@ def test_search_as_geojson(store: str) -> None:
     feature = json.loads(done.stdout)["features"][0]
     assert feature["geometry"]["type"] == "Polygon"
     assert feature["properties"] == {"idx": 0, "id": "S2A/000"}
+    done = run("sql", store, "SELECT bbox FROM meta", "-f", "geojson")
+    assert {len(f["properties"]) for f in json.loads(done.stdout)["features"]} == {0}
+    done = run("search", store, "--explain", "--output", "rows.csv", code=2)
+    assert "leave out --output" in done.stderr
     done = run("sql", store, "SELECT id FROM meta", "-f", "geojson", code=1)
     assert "error: GeoJSON needs footprints, and no field of the rows" in done.stderr
     assert "fields: id" in done.stderr

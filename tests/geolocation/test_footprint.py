@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import shapely
 import zarr
+from affine import Affine
+from odc.geo import CRS
 from zarr.storage import MemoryStore
 
-from l2view.geolocation.cell_outlines import of_cloud, of_points, of_swath
+from l2view.geolocation.cell_outlines import of_axes, of_cloud, of_grid, of_points, of_swath
 from l2view.geolocation.footprint import harvest_footprint, of_bounds, on_the_globe
-from l2view.geolocation.granule import LocatedGranule
+from l2view.geolocation.granule import Georeference, LocatedGranule
 from l2view.geolocation.simplification import simplify_outward, sphere_area
 
 NAMES = ("geospatial_lon_min", "geospatial_lat_min", "geospatial_lon_max", "geospatial_lat_max")
@@ -275,3 +277,72 @@ def test_places_of_products(shared_data: Path) -> None:
     with netCDF4.Dataset(shared_data / "real" / "tiepoints_slstr_n.nc") as file:
         lat, lon = (np.ma.filled(file[f"SLN_TP_{n}"][:], np.nan) for n in ("lat", "lon"))
     assert of_points(lat, lon) is None
+
+
+def test_stations_beside_an_image_hide_nothing_of_it() -> None:
+    group = granule([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], ("station",))
+    corners = {"spatial:transform": [1, 0, 20, 0, -1, 50], "proj:code": "EPSG:4326"}
+    write(group, "red", np.ones((10, 10)), ("y", "x"), **corners)
+    outline = footprint(group)
+    assert outline is not None
+    assert shapely.contains_xy(outline, [2, 25], [2, 45]).all()
+
+
+def test_axes_are_read_however_many_cells_they_have() -> None:
+    declared = dict(zip(NAMES, (0.0, 0.0, 5.0, 5.0), strict=True))
+    group = zarr.create_group(MemoryStore(), attributes=declared)
+    write(group, "lat", np.linspace(30, 40, 600), ("lat",), units="degrees_north")
+    write(group, "lon", np.linspace(50, 60, 500), ("lon",), units="degrees_east")
+    outline = footprint(group)
+    assert outline is not None
+    np.testing.assert_allclose(outline.bounds, (50, 30, 60, 40), atol=0.1)
+
+
+@pytest.mark.parametrize(("lat", "lon"), [([10.0], [20.0]), (np.linspace(10, 20, 11), [20.0])])
+def test_axes_of_one_value_have_an_area(lat: Any, lon: Any) -> None:
+    outline = of_axes(np.asarray(lat), np.asarray(lon))
+    assert outline is not None
+    assert outline.is_valid
+    assert outline.area > 0
+    assert shapely.covers(outline, shapely.Point(20, 10))
+
+
+def test_axes_with_what_is_no_coordinate() -> None:
+    lat, lon = np.append(np.linspace(30, 40, 20), -9999), np.append(-9999, np.linspace(50, 60, 50))
+    outline = of_axes(lat, lon)
+    assert outline is not None
+    np.testing.assert_allclose(outline.bounds, (50, 30, 60, 40), atol=0.5)
+    assert of_axes(np.zeros(20), np.zeros(50)) is None
+
+
+@pytest.mark.parametrize(
+    ("crs", "bounds"),
+    [
+        (6931, (-9e6, -9e6, 9e6, 9e6)),
+        ("+proj=geos +h=35785831 +lon_0=140.7 +sweep=x", (3.9e6, -5.5e6, 5.5e6, -3.1e6)),
+        ("+proj=geos +h=35785831 +lon_0=-137 +sweep=x", (-5.5e6, -5.5e6, 0, 5.5e6)),
+        ("+proj=sinu +R=6371007.181", (-4447802, 8895604, -3335852, 10007554)),
+    ],
+)
+def test_outlines_of_grids_hold_cells_that_their_edges_cut_off(crs: Any, bounds: Any) -> None:
+    west, south, east, north = bounds
+    size = 64
+    transform = Affine((east - west) / size, 0, west, 0, (south - north) / size, north)
+    grid = Georeference("", "", ("y", "x"), (size, size), CRS(crs), transform)
+    outline = of_grid(grid)
+    assert outline is not None
+    columns, rows = np.meshgrid(np.arange(size) + 0.5, np.arange(size) + 0.5)
+    lat, lon = grid.to_degrees(columns, rows)
+    valid = np.isfinite(lat)
+    assert valid.any()
+    lon = (lon[valid] + 180) % 360 - 180
+    for shape in (outline, simplify_outward(outline)):
+        assert shapely.intersects_xy(shape, lon, lat[valid]).all()
+
+
+def test_many_scattered_cells_are_simplified_in_reasonable_steps() -> None:
+    squares = [shapely.box(x, y, x + 0.2, y + 0.2) for x in range(-170, 170) for y in range(5)]
+    outline = shapely.MultiPolygon(squares)
+    simple = simplify_outward(outline)
+    assert shapely.covers(simple, outline.representative_point())
+    assert sphere_area(simple) <= 1.1 * sphere_area(outline)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import zarr
 from builders import write_swath
+from zarr.storage import MemoryStore
 
 import l2view
 from l2view.errors import FieldError, IngestError
@@ -156,3 +157,16 @@ def test_what_wins_over_what(files: list[Path], tmp_path: Path) -> None:
     row = l2view.search(tmp_path / "d").to_pylist()[0]
     assert (row["id"], row["platform"], row["grade"]) == ("other", "of the caller", 7)
     assert "collection" not in row
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [{"scale_factor": 0.1, "add_offset": 1.0}, {"units": "days since 2000-01-01"}],
+)
+def test_packed_fields_take_no_more_values(attributes: dict[str, Any]) -> None:
+    group = zarr.create_group(MemoryStore())
+    array = group.create_array("n", data=np.arange(3), attributes={"_FillValue": -(2**63)})
+    assert kind_of_array(array) == "int"
+    array.attrs.update(attributes)
+    with pytest.raises(FieldError, match='the field "n" is packed'):
+        kind_of_array(array)

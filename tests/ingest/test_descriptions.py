@@ -11,7 +11,12 @@ import zarr
 from zarr.storage import MemoryStore
 
 from l2view.ingest.harvest import harvest_files
-from l2view.ingest.harvest.attributes import array_times, harvest_attributes, parse_time
+from l2view.ingest.harvest.attributes import (
+    array_times,
+    attribute_times,
+    harvest_attributes,
+    parse_time,
+)
 from l2view.ingest.harvest.names import times_in_name
 
 START, END = datetime(2019, 12, 2, 23, 15), datetime(2019, 12, 2, 23, 20)
@@ -95,8 +100,36 @@ def test_texts_that_are_damaged_say_nothing(name: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("attributes", "expected"),
+    [
+        ({"StartUTC": "2020-01-01"}, (datetime(2020, 1, 1), None)),
+        ({"sensing_start": "2020-01-01", "platform": "A"}, (datetime(2020, 1, 1), None)),
+        (
+            {
+                "time_coverage_start": "2020-06-01",
+                "start_date": "2019-01-01",
+                "stop_date": "2019-01-02",
+            },
+            (datetime(2020, 6, 1), None),
+        ),
+        (
+            {
+                "start_time": "2020-01-01",
+                "sensing_start": "2020-01-01",
+                "sensing_end": "2020-01-02",
+            },
+            (datetime(2020, 1, 1), datetime(2020, 1, 2)),
+        ),
+    ],
+)
+def test_a_beginning_needs_no_end(attributes: dict[str, str], expected: Any) -> None:
+    assert attribute_times(attributes) == expected
+
+
+@pytest.mark.parametrize(
     ("text", "expected"),
     [
+        ("9999-12-31T24:00:00Z", None),
         ("2019-12-31T24:00:00Z", datetime(2020, 1, 1)),
         ("2019-12-31T24:00:00.000", datetime(2020, 1, 1)),
         ("2019-12-31T24:00:01Z", None),
@@ -142,7 +175,15 @@ def test_times_in_names(name: str, start: str, end: str | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["H108_1436.nc", "x_20150_y.nc", "a_201501011.nc", "tile_12345678.tif", "19.nc"]
+    "name",
+    [
+        "H108_1436.nc",
+        "x_20150_y.nc",
+        "y_2019366.nc",
+        "a_201501011.nc",
+        "tile_12345678.tif",
+        "19.nc",
+    ],
 )
 def test_numbers_in_names_that_are_no_times(name: str) -> None:
     assert times_in_name(f"file:///data/20200101/{name}") == (None, None)

@@ -509,3 +509,20 @@ def test_real_files(shared_data: Path, tmp_path: Path, name: str, chunks: int) -
             assert array.attrs[key] == expected, (dataset, key)
         compared += 1
     assert compared == len(list(granule.array_keys()))
+
+
+def test_a_fill_value_that_the_type_lacks_is_none(tmp_path: Path) -> None:
+    """It would be another number, which stood for records that were never written."""
+    file = SD(str(tmp_path / "g.hdf"), SDC.WRITE | SDC.CREATE)
+    for name, rows in (("short", 2), ("long", 5)):
+        dataset = file.create(name, SDC.UINT8, (SDC.UNLIMITED, 3))
+        dataset.dim(0).setname("time")
+        dataset.attr("_FillValue").set(SDC.INT16, -999)
+        dataset[:rows] = np.ones((rows, 3), np.uint8)
+        dataset.endaccess()
+    file.end()
+    defaults = {"datetime": "2025-06-01"}
+    l2view.ingest(tmp_path / "g.hdf", tmp_path / "c", defaults=defaults)
+    values = l2view.open(tmp_path / "c")["g/short"][...]
+    assert (values[:2] == 1).all()
+    assert -999 % 256 not in values

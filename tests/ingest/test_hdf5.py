@@ -202,3 +202,30 @@ def test_dimensions_that_are_no_variables(swath: Path) -> None:
     view, report = ingested(swath)
     assert sorted(view["s"].array_keys()) == ["gain", "lat", "lon", "sst"]
     assert report.omitted == {}
+
+
+@pytest.mark.parametrize("layout", [{}, {"chunks": (2,)}, {"chunks": (2,), "compression": "gzip"}])
+def test_records_with_padding(tmp_path: Path, layout: dict[str, Any]) -> None:
+    dtype = np.dtype([("a", "i1"), ("b", "f8")], align=True)
+    values = np.array([(1, 2.5), (3, 4.5), (5, 6.5)], dtype)
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        file.create_dataset("v", data=values, **layout)
+        file["w"] = np.arange(3)
+    view, report = ingested(tmp_path / "s.h5")
+    assert report.omitted == {}
+    assert view["s/v"][...].tolist() == values.tolist()
+
+
+def test_attributes_and_names_that_json_lacks_cost_nothing_else(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        for name in ("good", "odd"):
+            file[name] = np.arange(3)
+        for node in (file, file["odd"]):
+            node.attrs["gain"] = 1 + 2j
+            node.attrs["long"] = np.longdouble(1.5)
+            node.attrs["where"] = file["good"].ref
+        file["odd"].attrs["NAME"] = h5py.Empty("S4")
+        file[b"caf\xe9"] = np.arange(2)
+    view, _ = ingested(tmp_path / "s.h5")
+    assert view["s/good"][:].tolist() == [0, 1, 2]
+    assert view["s"].attrs["gain"] == "(1+2j)"

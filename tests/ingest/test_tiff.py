@@ -125,3 +125,29 @@ def test_nodata_is_read_as_gdal_reads_it(
     read(path)
     found = l2view.open(tmp_path / "collection").to_datatree()["a/0"].to_numpy()[0]
     assert [int(v) for v, f in zip(values[0, 0], found, strict=True) if np.isnan(f)] == masked
+
+
+@pytest.mark.parametrize("bits", [4, 12])
+@pytest.mark.parametrize("compression", [{}, {"compress": "deflate"}])
+def test_pixels_of_odd_bits_are_left_out_by_name(
+    tmp_path: Path, bits: int, compression: dict[str, str]
+) -> None:
+    dtype = "uint8" if bits == 4 else "uint16"
+    write(tmp_path / "a.tif", values_of((1, 40, 40), dtype) % 16, NBITS=bits, **compression)
+    report = l2view.ingest(tmp_path / "a.tif", tmp_path / "collection", defaults=DEFAULTS)
+    assert "a number of bits" in report.failed[0].reason
+
+
+def test_another_page_is_no_overview(tmp_path: Path) -> None:
+    for number, (height, width) in enumerate(((64, 64), (32, 48))):
+        options = {"APPEND_SUBDATASET": "YES"} if number else {}
+        write(tmp_path / "a.tif", values_of((1, height, width), "uint8"), **options)
+    l2view.ingest(tmp_path / "a.tif", tmp_path / "collection", defaults=DEFAULTS)
+    group = l2view.open(tmp_path / "collection")["a"]
+    assert sorted(group.array_keys()) == ["0", "1"]
+    assert "multiscales" not in group.attrs
+
+
+def test_complex_pixels_with_nodata(tmp_path: Path) -> None:
+    expected = write(tmp_path / "a.tif", np.ones((1, 16, 16), "complex64"), nodata=0)
+    np.testing.assert_array_equal(read(tmp_path / "a.tif")[...], expected[0])

@@ -23,7 +23,7 @@ from zarr.core.buffer import cpu
 from zarr.storage import MemoryStore, WrapperStore
 
 import l2view
-from l2view.errors import FieldError, SkippedFieldWarning
+from l2view.errors import FieldError, SkippedFieldWarning, StoreError
 from l2view.limits import override_limits
 from l2view.meta.decode import decode_with_arrow, decode_with_python, decode_with_rust
 from l2view.scan.dataset import TableDataset
@@ -593,3 +593,20 @@ def test_a_dataset_that_is_filtered(small_ranges: None) -> None:
     with pytest.raises(IndexError, match="Index 180 out of bounds"):
         ours.take([180])
     assert meta.count_rows() == 400
+
+
+def test_a_failure_stays_that_of_its_scan() -> None:
+    """Another partition that is read beside it must not clear it."""
+
+    class Broken:
+        schema = pa.schema([("a", pa.int64())])
+
+        def partitions(self, *_: Any, **__: Any) -> list[Any]:
+            raise StoreError("gone")
+
+    dataset = TableDataset(Broken())  # type: ignore[arg-type]
+    with pytest.raises(StoreError):
+        list(dataset.get_fragments())
+    good = pa.record_batch({"a": [1]})
+    assert dataset.scan(lambda *_: iter([good]), ["a"], None, 10).to_table().num_rows == 1
+    assert isinstance(dataset.failure, StoreError)

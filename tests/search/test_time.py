@@ -71,6 +71,9 @@ def test_datetime(v3_store: MemoryStore, said: Any, expected: list[int]) -> None
         ("../..", "open at both ends"),
         ("a/b/c", "has 3 parts"),
         (7, "no instant such as"),
+        (np.datetime64("NaT", "s"), "no instant such as"),
+        ((np.datetime64("NaT", "us"), "2025"), "no instant such as"),
+        ((None, np.datetime64("NaT", "ns")), "no instant such as"),
         ("", "open at both ends"),
     ],
 )
@@ -160,6 +163,11 @@ def test_times_are_compared_beyond_the_unit_of_their_field(unit: str) -> None:
     assert rows(collection.search("datetime = $x", params=at)) == []
     assert rows(collection.search("datetime > TIMESTAMP '2025-06-01T00:00:00.5'")) == [1]
     assert rows(collection.search("datetime < '2025-06-01T00:00:00.5'")) == [0]
+
+
+def test_the_last_instant_of_numpy_is_an_end() -> None:
+    for last in (pd.Timestamp.max.to_datetime64(), np.datetime64(2**63 - 1, "us")):
+        assert interval(("2025-01-01", last)).start == 1_735_689_600 * 10**9
 
 
 def test_open_ends_far_away_and_starts_in_nanoseconds() -> None:

@@ -17,7 +17,7 @@ import pytest
 import shapely
 import xarray as xr
 import zarr
-from builders import boxes, put, texts, write_collection
+from builders import boxes, put, texts, write_collection, write_swath
 from zarr.storage import LocalStore, MemoryStore
 
 import l2view
@@ -224,6 +224,34 @@ def test_what_xarray_cannot_decode_costs_no_other_array() -> None:
     assert "time" not in view.to_datatree(drop_variables=["time", "start", "end"])["b"]
     with pytest.raises(TypeError):
         view.to_datatree(decode_time=False)
+
+
+@pytest.mark.parametrize("error", [OSError("connection reset"), MemoryError()])
+def test_what_cannot_be_read_is_no_matter_of_decoding(error: Exception) -> None:
+    class Failing(MemoryStore):
+        async def get(self, key: str, *arguments: Any, **options: Any) -> Any:
+            if "/time/c/" in key:
+                raise error
+            return await super().get(key, *arguments, **options)
+
+    store = Failing()
+    root = zarr.create_group(store)
+    made = root.create_array("granules/a/time", data=np.arange(3), dimension_names=("time",))
+    made.attrs["units"] = "days since 2000-01-01"
+    put(root.create_group("meta"), "id", texts(["a"]))
+    put(root["meta"], "group_path", texts(["granules/a"]))
+    with pytest.raises((OSError, MemoryError, l2view.L2ViewError)):
+        l2view.open(store).to_datatree()["a/time"].to_numpy()
+
+
+def test_chunks_of_packed_granules_are_listed(tmp_path: Path) -> None:
+    for number in range(2):
+        write_swath(tmp_path / f"s{number}.h5", number, chunk=4)
+    l2view.ingest(tmp_path / "*.h5", tmp_path / "c")
+    view = l2view.open(tmp_path / "c")
+    for name in view.names:
+        array: Any = zarr.open_group(view.store, mode="r")[f"{name}/sst"]
+        assert array.nchunks_initialized == array.nchunks > 1
 
 
 def test_datatree_needs_dimension_names() -> None:

@@ -19,8 +19,11 @@ import zarr
 from l2view.arrays.cf import CALENDARS, Packing
 from l2view.ingest.harvest.descriptions import descriptions
 
+ACDD = ("time_coverage_start",)
+"""The attribute of the Attribute Convention for Data Discovery, which none of others overrules."""
+
 TIMES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
-    (("time_coverage_start",), ("time_coverage_end",)),
+    (ACDD, ("time_coverage_end",)),
     (("startgranuledatetime",), ("stopgranuledatetime",)),
     (("start_date", "start_time"), ("stop_date", "stop_time")),
     (("start_date", "start_time"), ("end_date", "end_time")),
@@ -38,8 +41,6 @@ TIMES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
     (("start_date",), ("stop_date",)),
     (("rangebeginningdate",), ("rangeendingdate",)),
     (("image_acquisition_time",), ()),
-    (("time_coverage_start",), ()),
-    (("start_time",), ()),
     (("date",), ()),
 )
 """The attributes that hold a beginning and an end, joined where there are two of each.
@@ -120,13 +121,15 @@ def harvest_attributes(group: zarr.Group, url: str) -> dict[str, Any]:
 def attribute_times(attributes: Mapping[str, Any]) -> tuple[datetime | None, datetime | None]:
     """Return the first and last time that attributes name, in UTC; None for what they don't."""
     attributes = {name.lower(): value for name, value in attributes.items()}
+    first: datetime | None = None
     for start_names, end_names in TIMES:
         start = parse_time(*map(attributes.get, start_names))
         if start is not None:
             end = parse_time(*map(attributes.get, end_names))
-            if end is not None or not end_names:
+            if end is not None or not end_names or start_names == ACDD:
                 return start, end
-    return None, None
+            first = first or start
+    return first, None
 
 
 def parse_time(*parts: Any) -> datetime | None:
@@ -142,11 +145,9 @@ def parse_time(*parts: Any) -> datetime | None:
     text = "T".join(part.strip() for part in parts).upper()  # RFC 3339 has t and z too
     text = re.sub(r"\s*(UTC|GMT)$", "Z", text.removeprefix("UTC="))
     if (before := LEAP_SECOND.sub(r"\g<1>59", text)) != text:
-        at = parse_time(before)  # the second after it begins the next minute, as in POSIX
-        return None if at is None else at + timedelta(seconds=1)
+        return _later(parse_time(before), timedelta(seconds=1))  # as in POSIX
     if (midnight := MIDNIGHT.sub("T00:00:00", text)) != text:
-        at = parse_time(midnight)
-        return None if at is None else at + timedelta(days=1)
+        return _later(parse_time(midnight), timedelta(days=1))
     with suppress(ValueError):
         at = datetime.fromisoformat(text)
         return at if at.tzinfo is None else at.astimezone(UTC).replace(tzinfo=None)
@@ -161,6 +162,12 @@ def parse_time(*parts: Any) -> datetime | None:
     with suppress(ValueError):
         at = datetime.strptime(digits, FORMS[len(digits)])
         return at.replace(microsecond=_microseconds(match[2] or ""))
+    return None
+
+
+def _later(at: datetime | None, by: timedelta) -> datetime | None:
+    with suppress(OverflowError):  # after the year 9999
+        return None if at is None else at + by
     return None
 
 

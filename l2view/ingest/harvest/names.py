@@ -20,7 +20,7 @@ PATTERNS = tuple(
                 rf"(?:[\d.]*Z?[-_]+(?P<end>{YEAR}\d{{3,4}}T\d{{6}}))?"
             ),
             r"(?P<day>\d{8})-S(?P<begin>\d{6})-E(?P<end>\d{6})",  # GPM and TRMM
-            r"_s(?P<start>\d{13})\d_e(?P<end>\d{13})\d_",  # GOES-R
+            r"_s(?P<start>\d{13})\d_e(?P<end>\d{13})\d_c\d{14}",  # GOES-R
             r"\.D(?P<start>\d{5}\.S\d{4})\.E",  # NOAA's level 1B
             r"\.A(?P<start>\d{7}\.\d{4})\.",  # granules of MODIS and VIIRS
             r"\.A(?P<start>\d{7})\.",  # their days
@@ -78,6 +78,9 @@ def times_in_name(url: str) -> tuple[datetime | None, datetime | None]:
 
 def _parse(text: str) -> datetime | None:
     digits = re.sub(r"\D", "", text)
+    form = FORMS.get(len(digits), "-")
     with suppress(ValueError):
-        return datetime.strptime(digits, FORMS.get(len(digits), "-"))
+        at = datetime.strptime(digits, form)
+        # strptime takes day 366 of any year for the next one's first.
+        return at if at.strftime(form) == digits else None
     return None

@@ -42,7 +42,7 @@ def item_of(
     Assets' paths may be relative to `base`, the URL that it was read from. An `IngestError` says
     that no asset has arrays.
     """
-    links = {link.get("rel"): link.get("href") for link in item.get("links", ())}
+    links = {link.get("rel"): link.get("href") for link in item.get("links") or () if link}
     remote = bool(base) and not base.startswith("file://")
     base = base or str(links.get("self") or "")
     base = url_of(base) if base else ""  # pystac has paths of this machine
@@ -145,9 +145,11 @@ def grid_fields(properties: Mapping[str, Any]) -> dict[str, Any]:
     code = properties.get("proj:code")
     if isinstance(code, str) and code.upper().startswith("EPSG:") and code[5:].isdigit():
         fields["proj:epsg"] = int(code[5:])
-    for index, value in enumerate((properties.get("proj:transform") or ())[:6]):
-        fields[f"transform_{index}"] = float(value)
-    shape = properties.get("proj:shape")
-    if shape:
-        fields["shape_y"], fields["shape_x"] = int(shape[0]), int(shape[1])
+    # What isn't as the extension has it places nothing.
+    with suppress(TypeError, ValueError):
+        numbers = [float(value) for value in properties.get("proj:transform") or ()]
+        fields |= {f"transform_{index}": value for index, value in enumerate(numbers[:6])}
+    with suppress(TypeError, ValueError):
+        height, width = map(int, properties.get("proj:shape") or ())
+        fields |= {"shape_y": height, "shape_x": width}
     return fields
