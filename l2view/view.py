@@ -26,7 +26,7 @@ from l2view.search.place import box, geometry
 from l2view.stores.hierarchy import JSON
 from l2view.text import join_names, unknown_name
 from l2view.virtual.crop import Crop
-from l2view.virtual.datatree import datatree, fields_dataset, joined_dataset, joined_datatree
+from l2view.virtual.datatree import datatree, fields_dataset, joined_dataset
 from l2view.virtual.granules import Names
 from l2view.virtual.join_plan import plan_join
 from l2view.virtual.join_shape import JoinedView
@@ -164,7 +164,8 @@ class View(zarr.Group):
         """Return the view as a Dataset: of its fields, or of the arrays that it joins.
 
         The same as ``xr.open_zarr(view.store)``, in a tree without asking the store for each
-        granule. Of arrays nothing is read until they are computed.
+        granule. Of arrays nothing is read until they are computed. What xarray can't decode is as
+        it is stored (see `to_datatree`).
 
         Parameters
         ----------
@@ -193,7 +194,7 @@ class View(zarr.Group):
         The same as ``xr.open_datatree(view.store, engine="zarr")``; a tree of granules, with the
         fields in its root and a node for each granule, is made faster. Arrays stay where they
         are until they are computed. What xarray can't decode, such as times of odd units, is as
-        it is stored there, and an `UndecodedArrayWarning` names granule and array.
+        it is stored there, in every layout, and an `UndecodedArrayWarning` names all such arrays.
 
         Parameters
         ----------
@@ -203,9 +204,7 @@ class View(zarr.Group):
             As for `xarray.decode_cf`: ``decode_times``, ``decode_timedelta``, ``decode_coords``,
             ``mask_and_scale``, ``concat_characters``, ``use_cftime``, ``drop_variables``.
         """
-        store = self.view_store
-        make = datatree if store.shape is store.tree else joined_datatree
-        return make(store, chunks, **decoding)
+        return datatree(self.view_store, chunks, **decoding)
 
     def references(self) -> pa.RecordBatchReader:
         """Return where the chunks of the granules lie, as Arrow batches.

@@ -18,6 +18,7 @@ from zarr.core.sync import sync
 from l2view.errors import ChunkError, ExportError
 from l2view.granules.chunks import INLINE, ChunkTable, iterate_sync
 from l2view.granules.table import GranuleTable
+from l2view.stores.composed import resolve_chunk
 from l2view.stores.hierarchy import join
 from l2view.virtual.references import array_chunks, chunk_numbers, chunk_offsets
 from l2view.virtual.tree import Tree
@@ -122,8 +123,9 @@ class ProfileReferences:
             encoding = parse_chunk_key_encoding(variant["chunk_key_encoding"])
             index = chunks.index[position] + array.first_chunks[member]
             chunk_key = encoding.encode_chunk_key(tuple(index.tolist()))
-            source_key = tree.layout.source_key(self.table.locations[member], join(path, chunk_key))
-            assert source_key is not None
+            row = int(self.table.rows[member])
+            source_key = await resolve_chunk(tree.reader.chunk(row, join(path, chunk_key)))
+            assert isinstance(source_key, str)
             data = await tree.source.get(source_key, default_buffer_prototype())
             if data is None:
                 raise ChunkError(f"{source_key} is gone from {tree.description['collection']}")

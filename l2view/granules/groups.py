@@ -40,6 +40,7 @@ class GroupsLayout:
     def __init__(self, hierarchy: Hierarchy, field: str | None) -> None:
         self.hierarchy = hierarchy
         self.fields: tuple[str, ...] = () if field is None else (field,)
+        self._unsupported: dict[str, str] = {}  # why granules that are one array have no v3 form
 
     @classmethod
     def of(cls, hierarchy: Hierarchy, fields: Sequence[str], location: str | None) -> Self:
@@ -53,12 +54,20 @@ class GroupsLayout:
         base, inside = _base(location), resolve(path)
         if base is None or inside is None:
             return None
-        top = await self.hierarchy.document(base)
+        top = await self._top(base)
         if top is None or top["node_type"] == "group":
             return await self.hierarchy.document(join(base, inside)) if inside else top
         if not inside:
             return group_document({})
         return top if inside in (_name(base), ALONE) else None
+
+    async def _top(self, base: str) -> JSON | None:
+        """Return a granule's document; None where it isn't there, or an array without v3 form."""
+        try:
+            return await self.hierarchy.document(base)
+        except UnsupportedArrayError as error:
+            self._unsupported[base] = str(error)
+            return None
 
     async def prefetch(self, nodes: Sequence[tuple[Location, str]]) -> None:
         """Read the documents of several nodes together."""
@@ -70,7 +79,7 @@ class GroupsLayout:
         base, inside = _base(location), resolve(path)
         if base is None or inside is None:
             return []
-        top = await self.hierarchy.document(base)
+        top = await self._top(base)
         if top is None:
             return []
         if top["node_type"] == "array":
@@ -138,7 +147,8 @@ class GroupsLayout:
         for child in children:
             try:
                 below = await self._nodes(location, child)
-            except UnsupportedArrayError:  # left out of every view, with a warning of its own
+            except UnsupportedArrayError as error:
+                warn(f"{_base(location)}/{child} is left out: {error}", SkippedArrayWarning)
                 continue
             arrays |= below[0]
             groups |= below[1]
@@ -167,8 +177,10 @@ class GroupsLayout:
         path = location[0]
         if path is None:
             return f'its field "{self.fields[0]}" is NULL'
-        if _base(location) is None:
+        if (base := _base(location)) is None:
             return f"{path!r} is not a path inside the store"
+        if base in self._unsupported:
+            return f"the array at {path!r} can't be shown: {self._unsupported[base]}"
         return f"there is no group or array at {path!r}"
 
 

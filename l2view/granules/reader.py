@@ -24,7 +24,9 @@ from l2view.errors import UnsupportedArrayError
 from l2view.granules import Layout, Location, UnreadError
 from l2view.granules.table import ArrayTable
 from l2view.stores.composed import ChunkSource, ComposedStore, MetadataDocument, is_metadata
-from l2view.stores.hierarchy import JSON, join
+from l2view.stores.hierarchy import JSON, RecentCache, join
+
+DECODERS = 256  # the decoders that a reader remembers
 
 type DecoderKey = tuple[int, int, tuple[int, ...]]
 """The id of a table's arrays, a variant of theirs, and a chunk shape."""
@@ -134,8 +136,9 @@ class GranuleReader:
         self.source = source
         self.layout = layout
         self.granules = granules
-        # By the arrays themselves, which are held for that, so that no other takes an id's place.
-        self._decoders: dict[DecoderKey, tuple[ArrayTable, ChunkDecoder]] = {}
+        # With the arrays, which are held so that no other takes an id's place.
+        self._decoders: RecentCache[DecoderKey, tuple[ArrayTable, ChunkDecoder]]
+        self._decoders = RecentCache(DECODERS)
 
     def __getstate__(self) -> JSON:
         return {"source": self.source, "layout": self.layout, "granules": self.granules}
@@ -167,13 +170,14 @@ class GranuleReader:
 
         # What decodes a chunk is the same for all granules with such chunks.
         key = (id(array), variant, tuple(array.chunk_shapes[member].tolist()))
-        if key not in self._decoders:
-            self._decoders[key] = array, ChunkDecoder.of(open())
+        if (cached := self._decoders.get(key)) is None:
+            cached = array, ChunkDecoder.of(open())
+            self._decoders.put(key, cached)
         return StoredArray(
             name=f"{name}/{array.path}",
             store_path=store_path,
             open=open,
-            decoder=self._decoders[key][1],
+            decoder=cached[1],
             values=values[variant],
             begin=tuple(begin.tolist()),
             shape=tuple((array.ends[member] - begin).tolist()),

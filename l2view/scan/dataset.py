@@ -23,7 +23,7 @@ import pyarrow.fs
 from pyarrow.acero import Declaration, ProjectNodeOptions, TableSourceNodeOptions
 
 from l2view.errors import FieldError, L2ViewError, StoreError
-from l2view.scan.filter import Condition, columns_of
+from l2view.scan.filter import Condition, columns_of, with_sql_nulls
 from l2view.text import first_line, unknown_name
 
 BATCH_ROWS = 131_072
@@ -84,6 +84,7 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
         self.failure: Exception | None = None
         """What stopped the last scan, for engines that report only its text."""
         self._early: bool | None = None
+        self._last_filter: tuple[pc.Expression, Condition] | None = None
         # C++ needs a dataset to point at: one that fails by a name which says why.
         files, ipc = pyarrow.fs.LocalFileSystem(), pads.IpcFileFormat()
         nothing = ipc.make_fragment("(this dataset is read by its own methods)", files)
@@ -152,7 +153,14 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
             filter = pc.scalar(filter)
         if self.condition is not None:
             filter = self.condition if filter is None else self.condition & filter
-        return Condition.of(filter, self.schema)
+        if filter is None:
+            return None
+        # A query scans each fragment with one filter, whose columns take long to find.
+        last = self._last_filter
+        if last is None or not last[0].equals(filter):
+            condition = Condition(with_sql_nulls(filter), self.schema)
+            last = self._last_filter = filter, condition
+        return last[1]
 
     def scan(
         self,

@@ -36,15 +36,10 @@ NULL_OPTION, INCONCLUSIVE = "null_matching_behavior", 3
 
 @dataclass(frozen=True)
 class Condition:
-    """A filter over the columns of a table with this schema."""
+    """A filter over the columns of a table with this schema; NULL in it is SQL's."""
 
     expression: pc.Expression
     schema: pa.Schema
-
-    @classmethod
-    def of(cls, expression: pc.Expression | None, schema: pa.Schema) -> Condition | None:
-        """Filter of an engine, with SQL's NULL."""
-        return None if expression is None else cls(with_sql_nulls(expression), schema)
 
     @cached_property
     def columns(self) -> frozenset[str]:

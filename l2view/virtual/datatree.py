@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import cached_property
 from itertools import batched
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 import zarr
 from xarray.backends.common import BackendArray
-from xarray.backends.zarr import ZarrArrayWrapper, _compact_chunk_sizes
+from xarray.backends.zarr import ZarrArrayWrapper, ZarrStore, _compact_chunk_sizes
 from xarray.conventions import decode_cf_variables
 from xarray.core import indexing
 from zarr.core.sync import sync
@@ -28,44 +28,78 @@ from l2view.arrays.dtypes import native_dtype
 from l2view.errors import L2ViewError, UndecodedArrayWarning, warn
 from l2view.granules.reader import open_array
 from l2view.stores.hierarchy import JSON, join
-from l2view.text import first_line
+from l2view.text import first_line, join_names
 from l2view.virtual.store import ViewStore
 from l2view.virtual.tree import Tree
 
-CONCURRENCY = 128
-"""How many granules are read at a time."""
+CONCURRENCY = 128  # the granules that are read at a time
+
+type StoredGroup = tuple[JSON, Mapping[str, xr.Variable]]
+"""A group's attributes, and its arrays as they are stored."""
 
 
 def datatree(store: ViewStore, chunks: Any = None, **decoding: Any) -> xr.DataTree:
     """Return the tree of the view over `store`.
 
     `chunks` and the arguments of `decoding` are as for `xarray.open_datatree`; the root's fields
-    are in memory either way.
+    of granules that are groups are in memory either way.
     """
-    datasets = {"/": fields_dataset(store.tree, **decoding)}
-    for path, nodes in sync(_read_groups(store)).items():
-        datasets[path] = _group_dataset(store, path, *nodes, decoding)
-    if chunks is not None:
-        # Dask's own name for an array would be a hash of the whole view, for each of them.
-        token = uuid.uuid4().hex
-        for path in datasets.keys() - {"/"}:
-            datasets[path] = _chunk(datasets[path], chunks, f"{path}-{token}")
-    return xr.DataTree.from_dict(datasets)
+    if store.shape is store.tree:
+        groups = ((path, _variables(store, path, *g)) for path, g in sync(_read_groups(store)))
+        datasets = {"/": fields_dataset(store.tree, **decoding)}
+        return xr.DataTree.from_dict(datasets | _datasets(groups, chunks, decoding))
+    source: Any = store
+    stored = ZarrStore.open_store(source, group="/", consolidated=False)
+    groups = ((path, _load(group)) for path, group in stored.items())
+    return xr.DataTree.from_dict(_datasets(groups, chunks, decoding))
 
 
 def joined_dataset(store: ViewStore, chunks: Any = None) -> xr.Dataset:
-    """Return joined granules as a Dataset."""
-    source: Any = store  # which xarray's types leave out
-    dataset = xr.open_dataset(source, engine="zarr", consolidated=False)
-    if chunks is None:
-        return dataset
-    return _chunk(dataset, chunks, uuid.uuid4().hex)
-
-
-def joined_datatree(store: ViewStore, chunks: Any = None, **decoding: Any) -> xr.DataTree:
-    """Return joined granules as a DataTree."""
+    """Return the arrays in the root of joined granules as a Dataset."""
     source: Any = store
-    return xr.open_datatree(source, engine="zarr", consolidated=False, chunks=chunks, **decoding)
+    group = _load(ZarrStore.open_group(source, consolidated=False))
+    return _datasets([("", group)], chunks, {})[""]
+
+
+def _load(group: ZarrStore) -> StoredGroup:
+    variables, attributes = group.load()  # type: ignore[no-untyped-call]
+    for variable in variables.values():
+        variable.data = _cached(variable._data)
+    return dict(attributes), variables
+
+
+def _cached(array: Any) -> indexing.MemoryCachedArray:
+    return indexing.MemoryCachedArray(indexing.CopyOnWriteArray(array))  # type: ignore[no-untyped-call]
+
+
+def _datasets(
+    groups: Iterable[tuple[str, StoredGroup]], chunks: Any, decoding: Mapping[str, Any]
+) -> dict[str, xr.Dataset]:
+    """Return groups as Datasets, decoded as xarray's own Zarr backend decodes them.
+
+    What xarray can't decode stays as it is stored and has no index, with a warning.
+    """
+    datasets: dict[str, xr.Dataset] = {}
+    undecoded: dict[str, Exception] = {}
+    # Dask's own name for an array would be a hash of the whole view, for each of them.
+    token = uuid.uuid4().hex
+    for path, (attributes, variables) in groups:
+        errors: dict[str, Exception] = {}
+        try:
+            dataset = _decode(variables, errors, attributes, decoding)
+        except Exception:  # of one of them, of whatever xarray makes of its attributes or values
+            errors = dict(_undecodable(variables, decoding))
+            dataset = _decode(variables, errors, attributes, decoding)
+        undecoded |= {join(path, name): error for name, error in errors.items()}
+        datasets[path] = dataset if chunks is None else _chunk(dataset, chunks, f"{path}-{token}")
+    if undecoded:
+        reason = first_line(next(iter(undecoded.values())))
+        verb = "array is shown as it is" if len(undecoded) == 1 else "arrays are shown as they are"
+        warn(
+            f"{len(undecoded):,} {verb} stored: {join_names(undecoded)}; the first, for {reason}",
+            UndecodedArrayWarning,
+        )
+    return datasets
 
 
 def _chunk(dataset: xr.Dataset, chunks: Any, token: str) -> xr.Dataset:
@@ -96,7 +130,7 @@ def fields_dataset(tree: Tree, **decoding: Any) -> xr.Dataset:
     return xr.decode_cf(xr.Dataset(variables, attrs=tree.root["attributes"]), **decoding)
 
 
-async def _read_groups(store: ViewStore) -> dict[str, tuple[JSON, dict[str, JSON]]]:
+async def _read_groups(store: ViewStore) -> Iterable[tuple[str, tuple[JSON, dict[str, JSON]]]]:
     """Return each group's attributes and its arrays' documents, parents before children."""
     groups: dict[str, tuple[JSON, dict[str, JSON]]] = {}
     for batch in batched(store.tree.granules.names.to_pylist(), CONCURRENCY):
@@ -114,36 +148,15 @@ async def _read_groups(store: ViewStore) -> dict[str, tuple[JSON, dict[str, JSON
                     level.append(join(path, name))
                 elif node is not None:
                     groups[path][1][name] = node
-    return groups
+    return groups.items()
 
 
-def _group_dataset(
-    store: ViewStore,
-    path: str,
-    attributes: JSON,
-    arrays: Mapping[str, JSON],
-    decoding: Mapping[str, Any],
-) -> xr.Dataset:
-    """Return one group as a Dataset, decoded as xarray's own Zarr backend decodes it.
-
-    What xarray can't decode stays as it is stored and has no index, with a warning.
-    """
-    dropped = decoding.get("drop_variables") or ()
-    dropped = {dropped} if isinstance(dropped, str) else set(dropped)
-    variables = {
-        name: _variable(store, join(path, name), document)
-        for name, document in arrays.items()
-        if name not in dropped
-    }
-    attributes = {n: v for n, v in attributes.items() if not n.lower().startswith("_nc")}
-    try:
-        return _decode(variables, {}, attributes, decoding)
-    except Exception:  # of one of them, of whatever xarray makes of its attributes or values
-        undecoded = dict(_undecodable(variables, decoding))
-        for name, error in undecoded.items():
-            message = f"{join(path, name)} is shown as it is stored: {first_line(error)}"
-            warn(message, UndecodedArrayWarning)
-        return _decode(variables, undecoded, attributes, decoding)
+def _variables(
+    store: ViewStore, path: str, attributes: JSON, arrays: Mapping[str, JSON]
+) -> StoredGroup:
+    """Return a group with its arrays, none of which is opened."""
+    variables = {name: _variable(store, join(path, name), node) for name, node in arrays.items()}
+    return {n: v for n, v in attributes.items() if not n.lower().startswith("_nc")}, variables
 
 
 def _decode(
@@ -153,9 +166,12 @@ def _decode(
     decoding: Mapping[str, Any],
 ) -> xr.Dataset:
     """Return a Dataset of variables, all of them decoded but those that are `undecoded`."""
+    dropped = decoding.get("drop_variables") or ()
+    dropped = {dropped} if isinstance(dropped, str) else set(dropped)
+    variables = {name: variable for name, variable in variables.items() if name not in dropped}
     stored = {name: variable for name, variable in variables.items() if name in undecoded}
     decoded, others, coordinates = decode_cf_variables(
-        dict(variables), attributes, **{**decoding, "drop_variables": set(stored)}
+        variables, attributes, **{**decoding, "drop_variables": set(stored)}
     )
     axes = {name: variable for name, variable in stored.items() if variable.dims == (name,)}
     values = {**decoded, **{name: stored[name] for name in stored.keys() - axes.keys()}}
@@ -191,8 +207,7 @@ def _variable(store: ViewStore, path: str, document: JSON) -> xr.Variable:
             "variables=, or read it from the view itself"
         )
     lazy = LazyArray(store, path, document)
-    array: Any = indexing.LazilyIndexedArray(lazy)
-    data = indexing.MemoryCachedArray(indexing.CopyOnWriteArray(array))  # type: ignore[no-untyped-call]
+    data = _cached(indexing.LazilyIndexedArray(lazy))
     return xr.Variable(dimensions, data, xarray_attributes(document), _encoding(lazy))
 
 

@@ -62,7 +62,7 @@ def plan_join(tree: Tree, options: JoinOptions) -> JoinedView:
         raise ShapeError('layout="concat" joins along a dimension of the arrays: name it with dim=')
     stored = sync(tree.tables())
     tables = [_select_variables(table, tree) for table in stored]
-    warn_of_missing(tree, tables)
+    warn_of_missing(tree, [table for table in stored if table.arrays])
     structures = _by_structure(tables, options)
     if tables and not structures:
         paths = join_names(sorted({path for table in stored for path in table.arrays}))

@@ -558,3 +558,21 @@ def test_the_most_cells_are_those_of_all_parts() -> None:
         context.sql("SELECT sum(value) FROM t WHERE dim_0 < 2500").to_arrow_table()
     found = context.sql("SELECT count(value) n FROM t WHERE dim_0 < 1500").to_pydict()
     assert found == {"n": [1_500_000]}
+
+
+def test_the_columns_of_a_filter_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    filters = importlib.import_module("l2view.scan.filter")
+    looked: list[Any] = []
+    columns_of = filters.columns_of
+    monkeypatch.setattr(
+        filters, "columns_of", lambda *args: looked.append(args) or columns_of(*args)
+    )
+    dataset = zarr_cells(zarr.create_array({}, data=np.arange(8), chunks=(2,)))
+    with override_limits(window_cells=2):
+        for low in (3, 5):
+            fragments = list(dataset.get_fragments(pc.field("value") > low))
+            scans = [f.scanner(filter=pc.field("value") > low).to_table() for f in fragments]
+            values = sorted(pa.concat_tables(scans)["value"].to_pylist())
+            assert values == list(range(low + 1, 8))
+    assert len(fragments) > 1
+    assert len(looked) == 2

@@ -71,3 +71,16 @@ def test_arrays_are_opened_by_tables(reader: GranuleReader) -> None:
 def test_a_chunk_that_is_gone_reads_as_nothing(reader: GranuleReader) -> None:
     assert sync(reader.store(0).get("sst/c/9/9", default_buffer_prototype())) is None
     assert reader.store(0).get_sync("other/c/0") is None
+
+
+def test_a_reader_remembers_a_few_decoders(
+    reader: GranuleReader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("l2view.granules.reader.DECODERS", 2)
+    reader = GranuleReader(reader.source, reader.layout, reader.granules)
+    for _ in range(5):
+        for table in sync(reader.layout.tables([("group",)], RELEVANT)):
+            decoders = [ValueDecoder.of_document(v) for v in table.arrays["sst"].variants]
+            array = reader.stored_array(0, table.arrays["sst"], 0, decoders)
+            assert array.read_stored((range(3), range(4))).tolist() == VALUES.tolist()
+    assert len(reader._decoders._values) == 2
