@@ -35,10 +35,7 @@ DEFAULTS: dict[str, Any] = {
 def most_bytes(name: str) -> int:
     """Return a setting that is a number of bytes.
 
-    Raises
-    ------
-    L2ViewError
-        Where it is none.
+    An `L2ViewError` is raised where it is none.
     """
     value = config.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):

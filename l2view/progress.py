@@ -39,15 +39,7 @@ def is_watched(console: Console) -> bool:
 
 @contextmanager
 def show_progress(progress: bool | ReportProgress, unit: str) -> Iterator[ReportProgress]:
-    """Give a function that reports progress.
-
-    Parameters
-    ----------
-    progress
-        True for a bar where people see it; or what is called instead.
-    unit
-        What is counted.
-    """
+    """Give a function that reports progress: to a bar where people see it, or to `progress`."""
     if callable(progress):
         yield progress
         return

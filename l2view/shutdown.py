@@ -20,14 +20,9 @@ import time
 from pathlib import Path
 
 THREADS = Path("/proc/self/task")
-INTERVAL = 0.005
-"""The seconds between two looks at the threads."""
-
-MAX_WAIT = 1.0
-"""The most seconds that threads get."""
-
-BLIND_WAIT = 0.05
-"""The seconds that threads get where the system doesn't list them."""
+INTERVAL = 0.005  # the seconds between two looks at the threads
+MAX_WAIT = 1.0  # the most seconds that threads get
+BLIND_WAIT = 0.05  # the seconds that threads get where the system doesn't list them
 
 _exit_code: int | None = None
 

@@ -45,8 +45,7 @@ if TYPE_CHECKING:
 
     from l2view.granules.layouts import StorageName
 
-MAX_COMPLETIONS = 1000
-"""How many names tab completion offers."""
+MAX_COMPLETIONS = 1000  # how many names tab completion offers
 
 
 class View(zarr.Group):

@@ -15,8 +15,7 @@ from typing import Any
 
 from l2view.config import most_bytes
 
-ENTRY = 256
-"""Bytes that an entry takes beside its value."""
+ENTRY = 256  # bytes that an entry takes beside its value
 
 
 class ChunkCache:
@@ -110,11 +109,6 @@ class ChunkCache:
             self.nbytes = 0
 
 
-CACHE = ChunkCache("cache.bytes")
-"""Decoded chunks and indexes of collections, of this process."""
-
-CHUNKS = ChunkCache("mosaic.bytes")
-"""Decoded chunks of images."""
-
-CELLS = ChunkCache("mosaic.cells_bytes")
-"""Where the cells of swaths lie."""
+CACHE = ChunkCache("cache.bytes")  # decoded chunks and indexes of collections, of this process
+CHUNKS = ChunkCache("mosaic.bytes")  # decoded chunks of images
+CELLS = ChunkCache("mosaic.cells_bytes")  # where the cells of swaths lie

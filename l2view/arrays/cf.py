@@ -40,8 +40,7 @@ PACKING = frozenset({*MISSING, *SCALING, "_Unsigned", "_Encoding", "dtype"})
 RANGES = frozenset({"valid_max", "valid_min", "valid_range"})
 """The attributes that are told in stored numbers (CF 1.12, section 2.5.1)."""
 
-TIMES = frozenset({"units", "calendar"})
-"""The attributes by which a number becomes a time."""
+TIMES = frozenset({"units", "calendar"})  # the attributes by which a number becomes a time
 
 CALENDARS = frozenset({"standard", "gregorian", "proleptic_gregorian"})
 """The calendars whose times NumPy has."""

@@ -21,8 +21,7 @@ try:
 except ModuleNotFoundError:  # of the extra tiff
     inflating = None  # type: ignore[assignment]
 
-HORIZONTAL_DELTA = "HorizontalDeltaCodec"
-"""virtual-tiff's codec for TIFF's predictor 2."""
+HORIZONTAL_DELTA = "HorizontalDeltaCodec"  # virtual-tiff's codec for TIFF's predictor 2
 
 
 def faster_codec(codec: Codec) -> Codec:

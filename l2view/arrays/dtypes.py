@@ -14,8 +14,7 @@ from zarr.dtype import parse_dtype
 from l2view.arrays.quiet import QUIET
 from l2view.stores.hierarchy import JSON
 
-TEXT_KINDS = frozenset("SUTO")
-"""NumPy's kinds of texts; objects are texts too."""
+TEXT_KINDS = frozenset("SUTO")  # NumPy's kinds of texts; objects are texts too
 
 KINDS = {"b": "bool", "U": "text", "T": "text", **dict.fromkeys("iufc", "number")}
 """What the values of NumPy's kinds are, where several kinds have the same."""

@@ -14,8 +14,7 @@ from l2view.arrays.cf import Packing
 from l2view.arrays.dtypes import native_dtype, zarr_dtype, zarr_dtype_of
 from l2view.stores.hierarchy import JSON
 
-NULL_TIME = -(2**63)
-"""NumPy's NaT as an integer."""
+NULL_TIME = -(2**63)  # NumPy's NaT as an integer
 
 TIME_ATTRIBUTES: dict[str, JSON] = {
     "M": {

@@ -13,17 +13,13 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-FEW_CELLS = 1 << 14
-"""The cells of a window for a consumer that may want no more than a few rows."""
-
-ALL_CELLS = 1 << 62
-"""More cells than there are."""
+FEW_CELLS = 1 << 14  # the cells of a window for a consumer that may want no more than a few rows
+ALL_CELLS = 1 << 62  # more cells than there are
 
 type Edges = NDArray[np.int64]
 """Where the chunks along one axis begin, and where the last one ends, of shape (chunks + 1,)."""
 
-type Window = tuple[range, ...]
-"""The positions along each axis."""
+type Window = tuple[range, ...]  # the positions along each axis
 
 
 def regular_edges(begin: int, end: int, chunk: int) -> Edges:

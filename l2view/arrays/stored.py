@@ -32,8 +32,7 @@ from l2view.limits import limits
 from l2view.stores.hierarchy import get_values, join
 from l2view.text import first_line
 
-type Index = tuple[int, ...]
-"""The numbers of a chunk along each axis."""
+type Index = tuple[int, ...]  # the numbers of a chunk along each axis
 
 
 @lru_cache(maxsize=1)
@@ -44,31 +43,18 @@ def _decode_slots(process: int) -> threading.BoundedSemaphore:
 
 @dataclass(frozen=True, eq=False)
 class ChunkDecoder:
-    """What arrays of one data type, chunk shape and codecs have in common.
+    """What arrays of one data type, chunk shape and codecs have in common."""
 
-    Attributes
-    ----------
-    dtype
-        NumPy's dtype of what is stored.
-    chunks
-        The shape of a chunk, within shards of an inner one; None where chunks have several.
-    shards
-        How many chunks along each axis lie in one object.
-    key
-        Returns the key of an object by its place among the objects.
-    transform, spec
-        What decodes a chunk, which is an object of its own, at once; None where zarr must.
-    zstd
-        Whether chunks are nothing but numbers in the machine's byte order in Zstandard, which
-        Arrow decompresses into memory that it has already.
-    """
-
-    dtype: np.dtype[Any]
+    dtype: np.dtype[Any]  # NumPy's dtype of what is stored
+    # The shape of a chunk, within shards of an inner one; None where chunks have several.
     chunks: tuple[int, ...] | None
-    shards: tuple[int, ...]
-    key: Callable[[Index], str]
+    shards: tuple[int, ...]  # how many chunks along each axis lie in one object
+    key: Callable[[Index], str]  # returns the key of an object by its place among the objects
+    # What decodes a chunk, which is an object of its own, at once; None where zarr must.
     transform: ChunkTransform | None = None
     spec: ArraySpec | None = None
+    # Whether chunks are nothing but numbers in the machine's byte order in Zstandard, which Arrow
+    # decompresses into memory that it has already.
     zstd: bool = False
 
     @classmethod

@@ -17,8 +17,7 @@ from l2view.arrays.stored import StoredArray
 from l2view.arrays.values import ValueDecoder
 from l2view.stores.hierarchy import resolve
 
-VALUE = "value"
-"""The column of the cells' values."""
+VALUE = "value"  # the column of the cells' values
 
 type Dimensions = tuple[str | None, ...]
 """The names of an array's dimensions, None where one has none."""

@@ -39,8 +39,7 @@ from l2view.virtual.join_plan import warn_of_missing
 from l2view.virtual.join_shape import field_names
 from l2view.virtual.tree import Tree
 
-GRANULE = "granule"
-"""The column of the granules' names."""
+GRANULE = "granule"  # the column of the granules' names
 
 
 def cells(

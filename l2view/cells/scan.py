@@ -33,8 +33,7 @@ from l2view.scan.dataset import Partition
 from l2view.scan.filter import Condition
 from l2view.text import join_names
 
-MAX_CELLS = 100_000_000_000
-"""The most cells that a query goes through, unless a caller allows more."""
+MAX_CELLS = 100_000_000_000  # the most cells that a query goes through, unless a caller allows more
 
 MAX_CELLS_AHEAD = 1 << 22
 """The most cells of all partitions together that are read before they are asked for."""
@@ -42,8 +41,7 @@ MAX_CELLS_AHEAD = 1 << 22
 MAX_READ_AHEAD = 16
 """The most windows, and the most arrays, that are read before they are asked for."""
 
-WORKERS = os.cpu_count() or 1
-"""How many partitions a table has."""
+WORKERS = os.cpu_count() or 1  # how many partitions a table has
 
 
 @lru_cache(maxsize=1)

@@ -34,8 +34,7 @@ from l2view.stores.hierarchy import JSON, Hierarchy, Node, join
 from l2view.stores.open import Source, unreadable_store
 from l2view.stores.zarr_v2 import DIMENSIONS, grid_document
 
-MAX_BATCH = 1024
-"""How many nodes are rows of one batch."""
+MAX_BATCH = 1024  # how many nodes are rows of one batch
 
 INTEGERS = pa.list_(pa.int64())
 

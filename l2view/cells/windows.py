@@ -18,8 +18,7 @@ from l2view.limits import limits
 from l2view.meta.zones import prune, runs_of
 from l2view.scan.filter import Condition
 
-MAX_LABEL_BYTES = 1 << 25
-"""The most bytes that the labels of rows take that are made together."""
+MAX_LABEL_BYTES = 1 << 25  # the most bytes that the labels of rows take that are made together
 
 type Mask = NDArray[np.bool_]
 

@@ -29,14 +29,9 @@ from l2view.index.commands import Index
 from l2view.progress import show_progress
 from l2view.virtual.verify import verify_granules
 
-STALE = 3
-"""The exit code of `verify` where files changed; 1 is for errors."""
-
-MAX_NODES = 10_000
-"""The most groups and arrays that `tree` shows."""
-
-MAX_GRANULES = 10
-"""The most granules that `tree` shows, without --limit."""
+STALE = 3  # the exit code of `verify` where files changed; 1 is for errors
+MAX_NODES = 10_000  # the most groups and arrays that `tree` shows
+MAX_GRANULES = 10  # the most granules that `tree` shows, without --limit
 
 
 @with_options

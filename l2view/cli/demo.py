@@ -23,8 +23,7 @@ from l2view.errors import L2ViewError
 from l2view.progress import show_progress
 from l2view.view import View
 
-MARK = ".l2view-demo"
-"""The file by which the demo knows a folder as its own."""
+MARK = ".l2view-demo"  # the file by which the demo knows a folder as its own
 
 CLOUDS = "cloud_cover IS NULL OR cloud_cover < $most"
 BBOX = (-20, 30, 30, 60)

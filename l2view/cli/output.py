@@ -24,11 +24,8 @@ from l2view.meta.footprints import read_geometries
 from l2view.text import join_names
 from l2view.virtual.attributes import is_geometry, json_columns
 
-TABLE_ROWS = 100
-"""The most rows that are shown to a person."""
-
-BATCH = 10_000
-"""The rows that are turned into text at a time."""
+TABLE_ROWS = 100  # the most rows that are shown to a person
+BATCH = 10_000  # the rows that are turned into text at a time
 
 
 class OutputFormat(StrEnum):

@@ -23,8 +23,7 @@ from pyproj import Transformer
 
 from l2view.errors import L2ViewError
 
-FIRST = datetime(2025, 6, 1, 9, 30)
-"""When the first granule was taken, in UTC."""
+FIRST = datetime(2025, 6, 1, 9, 30)  # when the first granule was taken, in UTC
 
 
 type Cells = tuple[NDArray[np.float64], NDArray[np.float64]]

@@ -28,14 +28,12 @@ if TYPE_CHECKING:
     from matplotlib.image import AxesImage
 
 
-PIXELS = 300
-"""The most rows and columns of a granule that are drawn."""
+PIXELS = 300  # the most rows and columns of a granule that are drawn
 
 MAX_PANELS, MAX_ON_MAP = 16, 64
 """The most granules that are drawn without `limit`, in panels of their own and on one map."""
 
-PERCENTILES = (2, 98)
-"""Where colours begin and end, in hundredths of the values."""
+PERCENTILES = (2, 98)  # where colours begin and end, in hundredths of the values
 
 SEAM = 90.0
 """Cells that seem wider, in degrees of longitude, lie on the map's seam, and aren't drawn."""

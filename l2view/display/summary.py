@@ -23,20 +23,11 @@ from l2view.virtual.attributes import is_geometry, json_values
 from l2view.virtual.join_shape import JoinedView
 from l2view.virtual.store import ViewStore
 
-MAX_FOOTPRINTS = 400
-"""The most footprints in a small map."""
-
-MAX_ROWS, MAX_COLUMNS = 5, 8
-"""The size of a summary's table."""
-
-MAX_NAMES = 3
-"""The most ids of a query, and the most names of granules."""
-
-MAX_ARRAYS = 12
-"""The most arrays of a joined view."""
-
-MAX_SCANNED_ROWS = 2_000_000
-"""A collection with more rows is summarized without its time span."""
+MAX_FOOTPRINTS = 400  # the most footprints in a small map
+MAX_ROWS, MAX_COLUMNS = 5, 8  # the size of a summary's table
+MAX_NAMES = 3  # the most ids of a query, and the most names of granules
+MAX_ARRAYS = 12  # the most arrays of a joined view
+MAX_SCANNED_ROWS = 2_000_000  # a collection with more rows is summarized without its time span
 
 CELL = 'style="text-align:left;padding:1px 10px 1px 0;vertical-align:top"'
 ONE_LINE = 'style="text-align:left;padding:1px 10px 1px 0;white-space:nowrap"'

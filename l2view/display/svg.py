@@ -11,11 +11,8 @@ from numpy.typing import NDArray
 from odc.geo.data import ocean_geojson
 from shapely.geometry import shape
 
-WIDTH = 480
-"""Pixels of a map."""
-
-SMALLEST = 12.0
-"""Degrees of longitude that a map shows at least."""
+WIDTH = 480  # pixels of a map
+SMALLEST = 12.0  # degrees of longitude that a map shows at least
 
 Box = tuple[float, float, float, float]
 WORLD: Box = (-180.0, -90.0, 180.0, 90.0)

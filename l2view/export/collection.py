@@ -38,11 +38,8 @@ from l2view.virtual.attributes import DECODING, is_geometry, json_values
 from l2view.virtual.tree import Tree
 from l2view.virtual.verify import verify_granules
 
-COMMIT_GRANULES = 10_000
-"""The granules in a commit."""
-
-CONCURRENT_READS = 256
-"""How many granules' documents, or files' headers, are read together."""
+COMMIT_GRANULES = 10_000  # the granules in a commit
+CONCURRENT_READS = 256  # how many granules' documents, or files' headers, are read together
 
 
 def to_icechunk(

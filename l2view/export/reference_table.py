@@ -23,8 +23,7 @@ from l2view.stores.hierarchy import join
 from l2view.virtual.references import array_chunks, chunk_numbers, chunk_offsets
 from l2view.virtual.tree import Tree
 
-CONCURRENT_READS = 256
-"""How many chunks are read together."""
+CONCURRENT_READS = 256  # how many chunks are read together
 
 
 @dataclass

@@ -37,8 +37,7 @@ MARK = "l2view-copy/zarr.json"
 MAX_CONSOLIDATED = 10_000
 """The most nodes whose documents the root tells too, for readers that open all of them."""
 
-CONCURRENT_WRITES = 64
-"""How many chunks are copied together."""
+CONCURRENT_WRITES = 64  # how many chunks are copied together
 
 
 def to_zarr(

@@ -12,8 +12,7 @@ from typing import Protocol
 from l2view.granules.table import GranuleTable, SourceArray
 from l2view.stores.hierarchy import JSON
 
-type Location = tuple[object, ...]
-"""A granule's values of a layout's fields."""
+type Location = tuple[object, ...]  # a granule's values of a layout's fields
 
 
 class UnreadError(LookupError):

@@ -39,14 +39,12 @@ KINDS: tuple[ChunkKind, ...] = ("missing", "native", "virtual", "inline")
 
 MISSING, NATIVE, VIRTUAL, INLINE = range(4)
 
-BATCH = 100_000
-"""The chunks in a table, at most."""
+BATCH = 100_000  # the chunks in a table, at most
 
 PROBED = 100_000
 """The most chunks of an array that are asked for one by one, where a store can't list."""
 
-AT_ONCE = 64
-"""How many of them are asked for together."""
+AT_ONCE = 64  # how many of them are asked for together
 
 
 @dataclass(frozen=True)

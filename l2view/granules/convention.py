@@ -7,8 +7,7 @@ from typing import Any
 
 from l2view.errors import StoreError
 
-NAME = "l2view"
-"""The root's attribute with the version of the format."""
+NAME = "l2view"  # the root's attribute with the version of the format
 
 VERSION = 1
 

@@ -23,8 +23,7 @@ type GranuleNodes = tuple[dict[str, JSON], dict[str, JSON]]
 ALONE = "data"
 """The name of an array that is a granule, where other granules' arrays have other names."""
 
-CONCURRENCY = 128
-"""The granules that are read at a time."""
+CONCURRENCY = 128  # the granules that are read at a time
 
 LOCATIONS = ("group_path", "array_location", "path", "id")
 """Fields that are taken as a granule's path, the first that there is."""

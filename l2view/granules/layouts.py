@@ -19,8 +19,7 @@ from l2view.granules.references import GranuleReferences
 from l2view.meta.columns import Kind, Value
 from l2view.stores.hierarchy import Hierarchy
 
-type StorageName = Literal["packed", "groups"]
-"""The form of granules' arrays in a collection."""
+type StorageName = Literal["packed", "groups"]  # the form of granules' arrays in a collection
 
 
 @dataclass(frozen=True)

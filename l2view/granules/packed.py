@@ -37,12 +37,10 @@ from l2view.granules.table import (
 )
 from l2view.stores.hierarchy import JSON, Hierarchy, RecentCache, group_document, resolve
 
-BLOCKS = 64
-"""The blocks of slots that a layout remembers."""
+BLOCKS = 64  # the blocks of slots that a layout remembers
 
-DESCRIPTION = ("shapes", "chunk_shapes", "attributes")
-PROBES = ("probes",)
-"""The arrays that describe a profile's slots, those that are read together."""
+# The arrays that describe a profile's slots, those that are read together.
+DESCRIPTION, PROBES = ("shapes", "chunk_shapes", "attributes"), ("probes",)
 
 
 @dataclass(frozen=True)

@@ -23,8 +23,7 @@ from l2view.granules.references import ArrayReferences, GranuleReferences, put_r
 from l2view.meta.columns import Value
 from l2view.stores.hierarchy import JSON, group_document, join, parents, put_documents
 
-SLOTS = 1024
-"""The slots in a chunk of a profile's shapes."""
+SLOTS = 1024  # the slots in a chunk of a profile's shapes
 
 ATTRIBUTE_SLOTS = 256
 """The slots in a chunk of a profile's attributes, and in a block that is read at a time."""

@@ -20,11 +20,8 @@ from typing import Any, Self
 from l2view.granules.table import regular_grid, same_json
 from l2view.stores.hierarchy import JSON, OWN, join
 
-GRANULES = "granules"
-"""The group with a group of packed arrays for each profile."""
-
-RAGGED = "l2view.ragged"
-"""The codec of packed arrays whose chunks must not be read as one grid."""
+GRANULES = "granules"  # the group with a group of packed arrays for each profile
+RAGGED = "l2view.ragged"  # the codec of packed arrays whose chunks must not be read as one grid
 
 SHAPELESS = re.compile(
     "bytes|vlen-utf8|vlen-bytes|gzip|zstd|blosc|crc32c|"
@@ -33,8 +30,7 @@ SHAPELESS = re.compile(
 )
 """Codecs for which a chunk with one more axis of length 1 is the same chunk."""
 
-FLOAT = "l2view:float"
-"""The key of an attribute's float that JSON lacks."""
+FLOAT = "l2view:float"  # the key of an attribute's float that JSON lacks
 
 DEFAULT_KEYS: JSON = {"name": "default", "configuration": {"separator": "/"}}
 

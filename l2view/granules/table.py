@@ -131,25 +131,11 @@ class SourceArray:
 def find_variants(
     documents: Iterable[JSON], index: NDArray[np.int32], relevant: frozenset[str] | None = None
 ) -> tuple[tuple[JSON, ...], NDArray[np.int32], JSON]:
-    """Find the variants that documents of arrays or groups are of.
+    """Return the variants that documents are of, that of each granule, and shared attributes.
 
-    Parameters
-    ----------
-    documents
-        Each is asked for once.
-    index
-        The document of each granule, of shape (n,).
-    relevant
-        The attributes by which variants are told apart, None for all.
-
-    Returns
-    -------
-    variants
-        The different documents, without shape, chunk grid and other attributes.
-    variant_index
-        The variant of each granule, of shape (n,).
-    attributes
-        Those that all documents share.
+    The `index` has the document of each granule, of shape (n,), as the result has its variant.
+    Variants are documents without shape and chunk grid, told apart by `relevant` attributes alone,
+    None for all.
     """
     variants: dict[str, JSON] = {}
     numbers: dict[str, int] = {}

@@ -18,29 +18,18 @@ def _no_rows() -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class Candidates:
-    """The rows that may fulfil a condition; no other does.
+    """The rows that may fulfil a condition; no other does."""
 
-    Attributes
-    ----------
-    rows
-        Of those below `tail`, the ones that may: ascending, int64, of shape (n,).
-    tail
-        The first row that no index covers. It and all after it may.
-    columns
-        Values of fields at `rows`, by name, which an index holds and needn't be read again.
-    bbox_tests
-        Of each of these rectangles, a row's footprint must meet one; by field.
-    pruned_by
-        The indexes that were used, in words.
-    certain
-        Those of `rows` that surely fulfil it, ascending, int64.
-    """
-
+    # Of those below `tail`, the ones that may: ascending, int64, of shape (n,).
     rows: NDArray[np.int64] = field(default_factory=_no_rows)
+    # The first row that no index covers. It and all after it may.
     tail: int = 0
+    # Values of fields at `rows`, by name, which an index holds and needn't be read again.
     columns: Mapping[str, pa.Array] = field(default_factory=dict)
+    # Of each of these rectangles, a row's footprint must meet one; by field.
     bbox_tests: Mapping[str, tuple[tuple[Box, ...], ...]] = field(default_factory=dict)
-    pruned_by: tuple[str, ...] = ()
+    pruned_by: tuple[str, ...] = ()  # the indexes that were used, in words
+    # Those of `rows` that surely fulfil it, ascending, int64.
     certain: NDArray[np.int64] = field(default_factory=_no_rows)
 
     @property
@@ -104,5 +93,4 @@ class Candidates:
         return Candidates(rows, tail, columns, bbox_tests, pruned_by, certain[certain < tail])
 
 
-EVERY = Candidates()
-"""All rows."""
+EVERY = Candidates()  # all rows

@@ -34,8 +34,7 @@ from l2view.stores.open import Source, SourceOptions, open_source
 from l2view.stores.repository import find_repository
 from l2view.text import unknown_name
 
-ATTEMPTS = 5
-"""How often building an index is tried where others rewrite rows meanwhile."""
+ATTEMPTS = 5  # how often building an index is tried where others rewrite rows meanwhile
 
 DEFAULT_SORTED = ("id",)
 """The fields with a sorted index by default: queries by id match few granules."""

@@ -18,25 +18,17 @@ from numpy.typing import NDArray
 
 from l2view.limits import limits
 
-HEADER = struct.Struct("<BBHI")
-"""Magic number, version and type, boxes in a node, items."""
+HEADER = struct.Struct("<BBHI")  # magic number, version and type, boxes in a node, items
 
 MAGIC, VERSION = 0xFB, 3
 
 DTYPES = ("i1", "u1", "u1", "<i2", "<u2", "<i4", "<u4", "<f4", "<f8")
 """The types of coordinates, by their number in the format."""
 
-MAX_UPPER_BOXES = 16_384
-"""The most boxes of upper levels that are read together."""
-
-MIN_LEAVES_READ = 65_536
-"""The fewest leaves that a search may read before it gives up."""
-
-MIN_WIDE_BOXES = 16_384
-"""From so many boxes on, rows are stored in 32 bits instead of 16."""
-
-type Box = tuple[float, float, float, float]
-"""West, south, east, north in degrees."""
+MAX_UPPER_BOXES = 16_384  # the most boxes of upper levels that are read together
+MIN_LEAVES_READ = 65_536  # the fewest leaves that a search may read before it gives up
+MIN_WIDE_BOXES = 16_384  # from so many boxes on, rows are stored in 32 bits instead of 16
+type Box = tuple[float, float, float, float]  # west, south, east, north in degrees
 
 type Records = tuple[int, int, NDArray[np.int64]]
 """The offset of the first of consecutive records, the bytes of one, and the ascending numbers of
@@ -118,10 +110,7 @@ class Layout:
 def layout(head: bytes) -> Layout:
     """Parse the layout from a tree's header of eight bytes.
 
-    Raises
-    ------
-    ValueError
-        Where they aren't those of a tree.
+    A `ValueError` is raised where they aren't those of a tree.
     """
     magic, version, node, items = HEADER.unpack(head)
     if magic != MAGIC or version >> 4 != VERSION or version & 15 >= len(DTYPES) or node < 2:

@@ -19,34 +19,18 @@ from l2view.stores.hierarchy import JSON, join
 
 @dataclass(frozen=True)
 class Segment:
-    """The index of some consecutive rows.
-
-    Attributes
-    ----------
-    field
-        The field.
-    rows
-        The rows that it covers.
-    """
+    """The index of some consecutive rows."""
 
     field: Field
-    rows: range
+    rows: range  # the rows that it covers
 
 
 @dataclass(frozen=True)
 class Segments[S: Segment]:
-    """The indexes of a field.
+    """The indexes of a field."""
 
-    Attributes
-    ----------
-    segments
-        The indexes, each of the rows after those of its predecessor.
-    unindexed
-        Rows that they leave out, ascending, int64.
-    """
-
-    segments: tuple[S, ...]
-    unindexed: NDArray[np.int64]
+    segments: tuple[S, ...]  # the indexes, each of the rows after those of its predecessor
+    unindexed: NDArray[np.int64]  # rows that they leave out, ascending, int64
 
     @property
     def field(self) -> Field:
@@ -96,16 +80,8 @@ def read_segments[S: Segment](
 ) -> tuple[tuple[S, ...], NDArray[np.int64]] | None:
     """Read the segments of an index and the rows that they leave out, None where none is stored.
 
-    Parameters
-    ----------
-    files
-        What is stored of indexes.
-    field
-        The field.
-    read
-        Reads the segment that begins at a row, and the metadata beside it.
-    names
-        The files of a segment to fetch together.
+    `read` reads the segment that begins at a row, and the metadata beside it; `names` are the files
+    of a segment to fetch together.
     """
     base = read(files, field, 0)
     if base is None:

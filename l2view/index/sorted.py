@@ -36,24 +36,17 @@ from l2view.meta.schema import Field
 from l2view.meta.zones import is_orderable
 from l2view.stores.hierarchy import JSON, Hierarchy, join
 
-MAX_BISECTED_SPANS = 32
-"""The most spans that are looked up by bisection, one after another."""
+MAX_BISECTED_SPANS = 32  # the most spans that are looked up by bisection, one after another
 
 
 @dataclass(frozen=True)
 class Span:
-    """Values between two ends.
+    """Values between two ends."""
 
-    Attributes
-    ----------
-    low, high
-        The ends, Arrow scalars of the field's type; None where it is open.
-    with_low, with_high
-        Whether an end is included.
-    """
-
+    # The ends, Arrow scalars of the field's type; None where it is open.
     low: pa.Scalar | None = None
     high: pa.Scalar | None = None
+    # Whether an end is included.
     with_low: bool = True
     with_high: bool = True
 
@@ -66,21 +59,11 @@ class Span:
 
 @dataclass(frozen=True)
 class SortedIndex(Segment):
-    """The sorted index of some consecutive rows of a field.
+    """The sorted index of some consecutive rows of a field."""
 
-    Attributes
-    ----------
-    values
-        The field's values that aren't NULL, in order, as an array.
-    row_numbers
-        Their rows as an array, int64.
-    fences
-        The first value of each chunk of `values`.
-    """
-
-    values: Field
-    row_numbers: Field
-    fences: pa.Array
+    values: Field  # the field's values that aren't NULL, in order, as an array
+    row_numbers: Field  # their rows as an array, int64
+    fences: pa.Array  # the first value of each chunk of `values`
 
     def find(
         self, chunks: Chunks, spans: Sequence[Span], max_rows: int

@@ -34,11 +34,8 @@ from l2view.stores.hierarchy import (
     put_values,
 )
 
-ZONES = join(OWN, "zones")
-"""The group with the zone maps, a uint8 array a field."""
-
-TREES = "indexes"
-"""The group with the R-trees, a uint8 array a field of footprints."""
+ZONES = join(OWN, "zones")  # the group with the zone maps, a uint8 array a field
+TREES = "indexes"  # the group with the R-trees, a uint8 array a field of footprints
 
 FOOTPRINTS = join(OWN, "footprints")
 """The group with copies of footprints in the order of the R-tree's leaves."""
@@ -55,8 +52,7 @@ REWRITE_MARKER = join(OWN, "rewritten")
 
 MARKER_BYTES = 8
 
-MAX_UNINDEXED = 10_000
-"""The most rows that an index may leave out."""
+MAX_UNINDEXED = 10_000  # the most rows that an index may leave out
 
 type Progress = Callable[[int], None]
 """Called with the number of rows of a field that were processed."""
@@ -235,14 +231,7 @@ def register_segment(
 def limit_indexes(store: Store, *, rows: int | None = None, rewritten: Sequence[int] = ()) -> None:
     """Note in the indexes which rows changed, so that none gives a stale answer.
 
-    Parameters
-    ----------
-    store
-        A writable session's store.
-    rows
-        The number of first rows that are unchanged; None for all.
-    rewritten
-        Rows that were written again.
+    The first `rows` are unchanged, None for all, but those that were `rewritten`.
     """
     hierarchy = Hierarchy(store)
     bump_rewrite_marker(hierarchy)

@@ -49,26 +49,13 @@ COVERINGS = (("xmin", "ymin", "xmax", "ymax"), ("minx", "miny", "maxx", "maxy"))
 
 @dataclass(frozen=True)
 class Tree(Segment):
-    """The R-tree of some consecutive rows of a field of footprints.
+    """The R-tree of some consecutive rows of a field of footprints."""
 
-    Attributes
-    ----------
-    bytes
-        Its bytes as an array.
-    layout
-        The offsets of its levels and rows.
-    copies
-        The footprints in the order of its leaves, None where there is no copy.
-    outward
-        Whether its boxes are never smaller than the footprints, as l2view makes them.
-    covering
-        The fields that hold west, south, east and north of each footprint, if any do.
-    """
-
-    bytes: Field
-    layout: rtree.Layout
-    copies: Field | None
-    outward: bool
+    bytes: Field  # its bytes as an array
+    layout: rtree.Layout  # the offsets of its levels and rows
+    copies: Field | None  # the footprints in the order of its leaves, None where there is no copy
+    outward: bool  # whether its boxes are never smaller than the footprints, as l2view makes them
+    # The fields that hold west, south, east and north of each footprint, if any do.
     covering: tuple[str, ...]
 
     def leaves(self, chunks: Chunks, boxes: Sequence[Box], max_rows: int) -> rtree.Leaves | None:
@@ -249,10 +236,7 @@ def is_ours(document: JSON) -> bool:
 def build_tree(hierarchy: Hierarchy, field: Field, progress: Progress, begin: int = 0) -> None:
     """Write the R-tree of footprints, of all rows from `begin`, and copies of them in its order.
 
-    Raises
-    ------
-    IngestError
-        Where too many values aren't footprints for an index.
+    An `IngestError` is raised where too many values aren't footprints for an index.
     """
     chunks = Chunks(hierarchy.store)
     unbounded_rows = [np.empty(0, dtype=np.int64)]

@@ -67,18 +67,10 @@ def extend_zones(
     added: Mapping[str, NDArray[Any]],
     replaced: Mapping[str, tuple[NDArray[np.int64], NDArray[Any]]],
 ) -> None:
-    """Update the zone maps with a batch, at a cost in proportion to the batch.
+    """Update the zone maps with a batch that is written, at a cost in proportion to it.
 
-    Parameters
-    ----------
-    store
-        A writable session's store; the rows are there.
-    start
-        The first row that was added.
-    added
-        The values of the rows that were added, as they are stored, by field.
-    replaced
-        Rows that were written again and their values, by field.
+    By field, `added` are the values of the rows from `start`, as they are stored, and `replaced`
+    the rows that were written again, with their values.
     """
     hierarchy = Hierarchy(store)
     fields, _ = sync(read_fields(hierarchy, META))

@@ -38,33 +38,24 @@ SHARE = 2
 of it would push out all else, and itself before it comes round again."""
 
 
-COUNT = "count(Int64(1))"
-"""The column of counts."""
+COUNT = "count(Int64(1))"  # the column of counts
 
 
 @dataclass
 class Tally:
-    """What reading cost.
+    """What reading cost."""
 
-    Attributes
-    ----------
-    requests, nbytes
-        The keys that were asked for, and the bytes that came.
-    decoded, cached
-        The chunks that were decoded, and those that a cache had.
-    runs, ruled_out
-        The runs of rows that a scan decided about, and how many of them were left out, by the
-        index or zone map that ruled them out.
-    seconds
-        Time by what it was spent on; threads side by side add up.
-    """
-
+    # The keys that were asked for, and the bytes that came.
     requests: int = 0
     nbytes: int = 0
+    # The chunks that were decoded, and those that a cache had.
     decoded: int = 0
     cached: int = 0
+    # The runs of rows that a scan decided about, and how many of them were left out, by the index
+    # or zone map that ruled them out.
     runs: int = 0
     ruled_out: Counter[str] = field(default_factory=Counter)
+    # Time by what it was spent on; threads side by side add up.
     seconds: dict[str, float] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
@@ -92,11 +83,8 @@ class Tally:
             self.ruled_out.update(by)
 
 
-type Derived = Literal["values", "bounds", "counts", "zone"]
-"""What is cached of a chunk."""
-
-type ChunkRef = tuple[Field, int]
-"""A field and the number of one of its chunks."""
+type Derived = Literal["values", "bounds", "counts", "zone"]  # what is cached of a chunk
+type ChunkRef = tuple[Field, int]  # a field and the number of one of its chunks
 
 
 def counts_of(field: Field, values: pa.Array, inside: int) -> pa.RecordBatch:
@@ -116,14 +104,7 @@ DERIVATIONS: Mapping[Derived, Callable[[Field, pa.Array, int], Any]] = {
 class Chunks:
     """Decoded chunks of the fields of one store.
 
-    Parameters
-    ----------
-    store
-        The Zarr store.
-    snapshot
-        The Icechunk snapshot that it shows, None where its chunks may change.
-    tally
-        Where the cost is counted.
+    `snapshot` is the Icechunk snapshot that it shows, None where its chunks may change.
     """
 
     def __init__(self, store: Store, snapshot: str | None = None, tally: Tally | None = None):
@@ -272,8 +253,7 @@ class Chunks:
         return keys, raw
 
 
-type Key = tuple[Hashable, ...]
-"""Identifies a chunk and its bytes."""
+type Key = tuple[Hashable, ...]  # identifies a chunk and its bytes
 
 
 def _key(tag: Hashable | None, ref: ChunkRef) -> Key | None:

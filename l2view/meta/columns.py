@@ -21,20 +21,11 @@ from l2view.meta.schema import GEOMETRIES, ROW
 from l2view.stores.hierarchy import JSON
 from l2view.text import replace_surrogates
 
-type Kind = Literal["string", "int", "float", "bool", "time", "bytes"]
-"""What a field holds."""
-
-type Value = str | int | float | bool | datetime | bytes | None
-"""What a field holds of one granule."""
-
-INT_NULL = -(2**63)
-"""The integer that stands for NULL."""
-
-BOOL_NULL = -1
-"""The same of a field of booleans, which is stored as int8, as xarray stores it."""
-
-EXACT = 2**53
-"""The largest integer up to which a float holds every one (IEEE 754 binary64)."""
+type Kind = Literal["string", "int", "float", "bool", "time", "bytes"]  # what a field holds
+type Value = str | int | float | bool | datetime | bytes | None  # what a field holds of one granule
+INT_NULL = -(2**63)  # the integer that stands for NULL
+BOOL_NULL = -1  # the same of a field of booleans, which is stored as int8, as xarray stores it
+EXACT = 2**53  # the largest integer up to which a float holds every one (IEEE 754 binary64)
 
 TOO_LARGE = "has integers beyond 2⁵³, which a float can't hold; make all of them texts"
 
@@ -59,10 +50,7 @@ ATTRIBUTES: Mapping[Kind, JSON] = {
 def plain(name: str, value: Any) -> Value:
     """Convert a value to what a field can hold: lists and objects as JSON, times in UTC.
 
-    Raises
-    ------
-    FieldError
-        Where no field can hold it.
+    A `FieldError` is raised where no field can hold it.
     """
     if isinstance(value, np.datetime64):
         value = None if np.isnat(value) else value.astype("datetime64[us]").item()
@@ -103,10 +91,7 @@ def kind_of(value: Value) -> Kind | None:
 def kind_of_array(array: zarr.Array[Any]) -> Kind:
     """Kind of an existing field.
 
-    Raises
-    ------
-    FieldError
-        Where it is none that is written here.
+    A `FieldError` is raised where it is none that is written here.
     """
     name, dtype = array.basename, array.dtype
     if array.attrs.get("dtype") == "bool":
@@ -134,10 +119,7 @@ def kind_of_array(array: zarr.Array[Any]) -> Kind:
 def common_kind(current: Kind | None, new: Kind | None) -> Kind | None:
     """Kind that holds the values of both.
 
-    Raises
-    ------
-    ValueError
-        Where there is none.
+    A `ValueError` is raised where there is none.
     """
     if current is None or new is None or current == new:
         return current or new
@@ -162,10 +144,7 @@ class Kinds:
     def add(self, row: Mapping[str, Value]) -> None:
         """Take in one granule's row, all of it or nothing.
 
-        Raises
-        ------
-        FieldError
-            Naming the field and both kinds.
+        A `FieldError` names the field and both kinds.
         """
         kinds: dict[str, Kind] = {}
         large: set[str] = set()
@@ -244,18 +223,8 @@ def write(
 ) -> tuple[dict[str, NDArray[Any]], dict[str, tuple[NDArray[np.int64], NDArray[Any]]]]:
     """Write rows of ``/meta``, and return their values, those replaced with their numbers.
 
-    Parameters
-    ----------
-    group
-        The group ``/meta``.
-    kinds
-        The kind of every field there shall be.
-    start
-        The number of rows so far.
-    added
-        The rows to add.
-    replaced
-        Rows to put in the place of others, by their numbers.
+    There are `start` rows so far; `replaced` are put in the place of others, by their numbers. Each
+    of `kinds` is a field that there is then.
     """
     new: dict[str, NDArray[Any]] = {}
     changed: dict[str, tuple[NDArray[np.int64], NDArray[Any]]] = {}

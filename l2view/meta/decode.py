@@ -40,10 +40,7 @@ def decode(field: Field, raw: bytes | memoryview | None) -> pa.Array:
 
     It is as long as a whole chunk, also at the end of the field, and of the type `field.type`.
 
-    Raises
-    ------
-    FieldError
-        Where the bytes aren't what the field's document says.
+    A `FieldError` is raised where the bytes aren't what the field's document says.
     """
     document = {**field.document, "shape": [field.chunk_length], "attributes": {}}
     try:

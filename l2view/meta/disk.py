@@ -23,8 +23,7 @@ from l2view.errors import L2ViewError, L2ViewWarning, warn
 
 SUFFIX = ".arrow"
 
-LOOKS = 16
-"""The folder is looked through whenever one in so many parts of its budget was written."""
+LOOKS = 16  # the folder is looked through whenever one in so many parts of its budget was written
 
 
 class Folder:
@@ -126,5 +125,4 @@ def _evict(folder: Path, budget: int) -> None:
         total -= size
 
 
-FOLDER = Folder()
-"""The folder of this process."""
+FOLDER = Folder()  # the folder of this process

@@ -20,14 +20,12 @@ from l2view.meta.schema import Field
 HEAD = np.dtype([("order", "u1"), ("type", "<u4"), ("rings", "<u4"), ("points", "<u4")])
 """How the WKB of a little-endian polygon of one ring begins: with 1, 3, 1, and its points."""
 
-RECTANGLE = 5
-"""The points of a rectangle's ring."""
+RECTANGLE = 5  # the points of a rectangle's ring
 
 EVERYWHERE = (-np.inf, -np.inf, np.inf, np.inf)
 """The bounds of a footprint that can't be read: they rule nothing out."""
 
-BLOCK = 8_192
-"""Footprints that are looked at together: their bytes stay in the processor's cache."""
+BLOCK = 8_192  # footprints that are looked at together: their bytes stay in the processor's cache
 
 
 def read_geometries(column: pa.Array | pa.ChunkedArray) -> NDArray[Any]:

@@ -19,11 +19,8 @@ from l2view.meta.schema import ROW, Field, table_schema
 from l2view.meta.zones import chunks_of
 from l2view.text import join_names
 
-WIDE = 2**31
-"""Bytes of a column from which its offsets don't fit in 32 bits."""
-
-TAKE_ROWS = 131_072
-"""The values of such a column to take at a time."""
+WIDE = 2**31  # bytes of a column from which its offsets don't fit in 32 bits
+TAKE_ROWS = 131_072  # the values of such a column to take at a time
 
 type Selection = tuple[range, NDArray[np.int64] | None]
 """A run of rows, and the selected rows among them, ascending; None for all."""
@@ -39,24 +36,12 @@ class KnownValues(Protocol):
 
 @dataclass(frozen=True)
 class RowReader:
-    """Reads rows of fields.
-
-    Attributes
-    ----------
-    chunks
-        The chunks of the store.
-    fields
-        The fields by name, all of one length.
-    checked
-        Whether footprints are parsed, and NULL where they can't be.
-    known_values
-        Values that needn't be read.
-    """
+    """Reads rows of fields."""
 
     chunks: Chunks
-    fields: Mapping[str, Field]
-    checked: bool = False
-    known_values: KnownValues | None = None
+    fields: Mapping[str, Field]  # the fields by name, all of one length
+    checked: bool = False  # whether footprints are parsed, and NULL where they can't be
+    known_values: KnownValues | None = None  # values that needn't be read
 
     def schema(self, names: Sequence[str]) -> pa.Schema:
         """Select these columns from the table's schema."""

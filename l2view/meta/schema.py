@@ -21,11 +21,8 @@ from l2view.stores.hierarchy import JSON, Hierarchy, describe_root, join
 from l2view.stores.open import unreadable_store
 from l2view.text import join_names
 
-ROW = "idx"
-"""The granule's row number, in every query without being stored."""
-
-GEOMETRIES = ("bbox", "geometry")
-"""Fields that are taken as geometries by their names."""
+ROW = "idx"  # the granule's row number, in every query without being stored
+GEOMETRIES = ("bbox", "geometry")  # fields that are taken as geometries by their names
 
 CRS = {"crs": "EPSG:4326", "crs_type": "authority_code"}
 """GeoArrow's description of longitude and latitude on WGS 84."""
@@ -47,32 +44,15 @@ BINARIES = ("bytes", "variable_length_bytes", "raw_bytes")
 
 @dataclass(frozen=True)
 class Field:
-    """One column: a 1-D array of ``/meta``.
-
-    Attributes
-    ----------
-    name
-        The array's name.
-    path
-        Its path in the store.
-    document
-        Its Zarr v3 document.
-    type
-        The Arrow type of its values.
-    nulls
-        The stored values that stand for NULL beside NaN and NaT.
-    geometry
-        How it holds geometries, None where it doesn't.
-    packing
-        How its numbers are packed by the CF conventions; `type` is that of what they mean.
-    """
+    """One column: a 1-D array of ``/meta``."""
 
     name: str
-    path: str
+    path: str  # in the store
     document: JSON
-    type: pa.DataType
-    nulls: tuple[Any, ...] = ()
-    geometry: Literal["WKB", "WKT"] | None = None
+    type: pa.DataType  # of its values
+    nulls: tuple[Any, ...] = ()  # the stored values that stand for NULL beside NaN and NaT
+    geometry: Literal["WKB", "WKT"] | None = None  # how it holds geometries, None where it doesn't
+    # How its numbers are packed by the CF conventions; `type` is that of what they mean.
     packing: Packing | None = None
 
     @property
@@ -133,10 +113,7 @@ def raw_bits(data_type: str | JSON) -> int | None:
 def arrow_type(data_type: str | JSON) -> pa.DataType:
     """Return the Arrow type for a Zarr v3 data type.
 
-    Raises
-    ------
-    ValueError
-        Saying why there is none.
+    A `ValueError` says why there is none.
     """
     name = type_name(data_type)
     configuration = {} if isinstance(data_type, str) else data_type.get("configuration", {})
@@ -161,12 +138,8 @@ async def fields_of(
 ) -> tuple[tuple[Field, ...], dict[str, str]]:
     """Read the fields of a collection: see `read_fields`; `label` is what a person calls the store.
 
-    Raises
-    ------
-    StoreError
-        Where it can't be read; `NotACollectionError` where it is no collection.
-    FieldError
-        Where fields differ in length, or `geometry` can't be one.
+    A `StoreError` is raised where it can't be read; `NotACollectionError` where it is no
+    collection. A `FieldError` is raised where fields differ in length, or `geometry` can't be one.
     """
     try:
         document, _ = await asyncio.gather(hierarchy.read(group), hierarchy.consolidated_metadata())
@@ -192,10 +165,7 @@ async def read_fields(
 
     `geometry` is a field to take as a geometry beside those named in `GEOMETRIES`.
 
-    Raises
-    ------
-    FieldError
-        Where fields differ in length, or `geometry` can't be one.
+    A `FieldError` is raised where fields differ in length, or `geometry` can't be one.
     """
     names = await hierarchy.children(group)
     paths = [join(group, name) for name in names]

@@ -23,8 +23,7 @@ from numpy.typing import NDArray
 from l2view.meta.footprints import bounds
 from l2view.meta.schema import Field
 
-LONGEST = 64
-"""The most characters of a text that a zone map keeps."""
+LONGEST = 64  # the most characters of a text that a zone map keeps
 
 BOUNDS = ("west", "south", "east", "north")
 
@@ -42,21 +41,14 @@ def is_orderable(kind: pa.DataType) -> bool:
 
 @dataclass(frozen=True)
 class Zone:
-    """What is known of the values of some rows.
+    """What is known of the values of some rows."""
 
-    Attributes
-    ----------
-    low, high
-        Bounds of the values, Arrow scalars, NULL where all of them are, or where there is no
-        upper bound; of footprints, `low` is west, south, east and north in degrees, NaN where
-        all are NULL, and `high` is None.
-    nulls
-        How many are NULL.
-    """
-
+    # Bounds of the values, Arrow scalars, NULL where all of them are, or where there is no upper
+    # bound; of footprints, `low` is west, south, east and north in degrees, NaN where all are NULL,
+    # and `high` is None.
     low: Any
     high: Any
-    nulls: int
+    nulls: int  # how many are NULL
 
 
 def zone_of(field: Field, values: pa.Array) -> Zone:
@@ -102,21 +94,12 @@ def merge_zones(field: Field, zones: Sequence[Zone | None]) -> Zone:
 
 @dataclass(frozen=True)
 class Zones:
-    """The zones of a field, one a chunk.
-
-    Attributes
-    ----------
-    field
-        The field.
-    rows
-        The rows that they cover, from the first.
-    table
-        One row a chunk: ``low``, ``high`` and ``nulls``; of footprints `BOUNDS` and ``nulls``.
-        Where ``nulls`` is NULL, nothing is known of the chunk.
-    """
+    """The zones of a field, one a chunk."""
 
     field: Field
-    rows: int
+    rows: int  # the rows that they cover, from the first
+    # One row a chunk: ``low``, ``high`` and ``nulls``; of footprints `BOUNDS` and ``nulls``. Where
+    # ``nulls`` is NULL, nothing is known of the chunk.
     table: pa.Table
 
     @cached_property

@@ -127,8 +127,7 @@ class BandArray:
         return values if values.flags.owndata else values.copy()
 
 
-type Engine = Literal["dask", "cubed"]
-"""Whose arrays the bands are."""
+type Engine = Literal["dask", "cubed"]  # whose arrays the bands are
 
 type MakeArray = Callable[[BandArray, tuple[int, ...]], Any]
 """Makes an array of a band and the shape of its chunks."""

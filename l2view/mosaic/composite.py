@@ -31,11 +31,8 @@ class PendingTile:
     read: Callable[[Target], Iterator[Tile]]  # reads it, or what lies within a smaller part
 
 
-type PendingImages = Iterable[Sequence[PendingTile]]
-"""All that each image could give."""
-
-type Shape = tuple[int, int]
-"""Rows and columns."""
+type PendingImages = Iterable[Sequence[PendingTile]]  # all that each image could give
+type Shape = tuple[int, int]  # rows and columns
 
 
 def require_reduce(reduce: Any) -> None:

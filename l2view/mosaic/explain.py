@@ -47,11 +47,8 @@ SCHEMA = pa.schema(
 )
 """The columns of an explanation's table."""
 
-MAX_OUTLINES = 2_000
-"""The most granules of a kind whose outlines are drawn."""
-
-STEPS = 16
-"""The parts in which the longer sides of an outline are drawn."""
+MAX_OUTLINES = 2_000  # the most granules of a kind whose outlines are drawn
+STEPS = 16  # the parts in which the longer sides of an outline are drawn
 
 
 @dataclass(frozen=True, eq=False)

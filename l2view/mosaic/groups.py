@@ -18,14 +18,12 @@ from l2view.search import expressions
 from l2view.search.time import time_field
 from l2view.virtual.granules import Granules
 
-TIME, GROUP = "time", "group"
-"""The dimension of groups of granules: of times, and of other values."""
+TIME, GROUP = "time", "group"  # the dimension of groups of granules: of times, and of other values
 
 SECONDS = {"s": 1, "m": 60, "h": 3600, "D": 86_400, "W": 604_800, "M": 2_629_746, "Y": 31_556_952}
 """How long each of NumPy's units is; of months and years, the mean."""
 
-MAX_YEARS = 100_000
-"""The longest period."""
+MAX_YEARS = 100_000  # the longest period
 
 FARTHEST_YEARS = 180_000
 """Years from 1970 that an instant may be: 64 bits then hold the start of the longest period."""

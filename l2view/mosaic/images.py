@@ -343,5 +343,4 @@ def halve(target: Target) -> list[Target]:
     return [(rows, slice(columns.start, middle)), (rows, slice(middle, columns.stop))]
 
 
-type Images = RasterImages | SwathImages
-"""Images of a band in one profile, of one kind."""
+type Images = RasterImages | SwathImages  # images of a band in one profile, of one kind

@@ -23,8 +23,7 @@ from l2view.mosaic.spec import MosaicSpec
 from l2view.regrid.target import NO_BOUNDS, geobox_within, require_unit, union_bounds
 from l2view.virtual.tree import Tree
 
-SINGLE_PRECISION_BYTES = 2
-"""The bytes of integers whose means single precision holds well enough."""
+SINGLE_PRECISION_BYTES = 2  # the bytes of integers whose means single precision holds well enough
 
 
 @dataclass(frozen=True, eq=False)

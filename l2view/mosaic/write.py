@@ -30,8 +30,7 @@ from l2view.regrid.warp import RADIUS
 TIFFS = (".tif", ".tiff")
 SUFFIXES = (*TIFFS, ".zarr")
 
-BLOCK = 512
-"""The side of a TIFF's blocks."""
+BLOCK = 512  # the side of a TIFF's blocks
 
 WRITTEN_BY = "l2view:mosaic"
 SOFTWARE = "TIFFTAG_SOFTWARE"

@@ -26,8 +26,7 @@ from l2view.errors import FieldError, L2ViewError, StoreError
 from l2view.scan.filter import Condition, columns_of, with_sql_nulls
 from l2view.text import first_line, unknown_name
 
-BATCH_ROWS = 131_072
-"""The most rows in a batch, unless a caller asks for another number."""
+BATCH_ROWS = 131_072  # the most rows in a batch, unless a caller asks for another number
 
 type Partition = Callable[[Sequence[str], Condition | None], Iterator[pa.RecordBatch]]
 """Reads some of a table's rows, one after another: these columns, in this order, of the rows that
@@ -51,14 +50,8 @@ class Table(Protocol):
     ) -> Sequence[Partition]:
         """Partitions in which a condition may hold, at least one: DataFusion can't sort none.
 
-        Parameters
-        ----------
-        condition
-            What is looked for, None for all rows.
-        early
-            The consumer may stop early (LIMIT).
-        several
-            Partitions are read in parallel; otherwise there is one.
+        The consumer may stop `early` (LIMIT). With `several` they are read in parallel; otherwise
+        there is one.
         """
         ...
 
@@ -308,10 +301,7 @@ class ArrowTable:
 def _columns_read(columns: Columns, schema: pa.Schema) -> list[str]:
     """Columns of a schema to read for those that an engine asks for.
 
-    Raises
-    ------
-    FieldError
-        Where there is no such column.
+    A `FieldError` is raised where there is no such column.
     """
     names: list[str] = schema.names
     if columns is None:

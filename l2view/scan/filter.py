@@ -45,10 +45,7 @@ class Condition:
     def columns(self) -> frozenset[str]:
         """The columns that it looks at.
 
-        Raises
-        ------
-        QueryError
-            Where Arrow has no function for it.
+        A `QueryError` is raised where Arrow has no function for it.
         """
         try:
             return frozenset(columns_of(self.expression, self.schema))
@@ -77,10 +74,7 @@ class Condition:
     def may_hold(self, known: Mapping[str, pa.Array], rows: int) -> NDArray[np.bool_]:
         """Mask of `rows` rows for which it may hold; exact where all columns are known.
 
-        Raises
-        ------
-        QueryError
-            Where it is no condition.
+        A `QueryError` is raised where it is no condition.
         """
         columns = {name: column for name, column in known.items() if name in self.columns}
         if self.is_decided_by(known) or self.is_strict:

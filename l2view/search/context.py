@@ -10,8 +10,7 @@ from datafusion import Expr, SessionConfig, SessionContext, col, udf
 from l2view.meta.footprints import read_geometries
 from l2view.scan.dataset import BATCH_ROWS
 
-TABLE = "meta"
-"""The name of the table in SQL."""
+TABLE = "meta"  # the name of the table in SQL
 
 
 def column(name: str) -> Expr:

@@ -23,14 +23,9 @@ from l2view.search.table import MetaTable
 
 
 class Session:
-    """A DataFusion session for one query.
+    """A DataFusion session for one query, without the table ``meta`` where `table` has no fields.
 
-    Parameters
-    ----------
-    table
-        The table ``meta``; where it has no fields, there is none.
-    partitions
-        How many partitions run side by side; one stops reading as soon as it has enough rows.
+    One of its `partitions`, which run side by side, stops reading as soon as it has enough rows.
     """
 
     def __init__(self, table: MetaTable, partitions: int | None = None) -> None:
@@ -73,20 +68,11 @@ class Session:
         self._tables.append(f"{name}()")
 
     def plan(self, query: str, params: Mapping[str, Any] | None = None) -> DataFrame:
-        """Plan an SQL query that only reads.
+        """Plan an SQL query that only reads, with ``$name`` for each of `params`.
 
-        Parameters
-        ----------
-        query
-            One statement in DataFusion's dialect, with ``$name`` for each of `params`.
-        params
-            Values: numbers, strings, bytes, booleans, dates and times, shapely geometries,
-            ``pyarrow`` scalars, and lists of them.
-
-        Raises
-        ------
-        QueryError
-            Where the query isn't valid, isn't one statement, or would write.
+        These are numbers, strings, bytes, booleans, dates and times, shapely geometries,
+        ``pyarrow`` scalars, and lists of them. A `QueryError` is raised where the query isn't
+        valid, isn't one statement, or would write.
         """
         reads = SQLOptions().with_allow_ddl(False).with_allow_dml(False)
         values = parameters(params)

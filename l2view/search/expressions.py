@@ -15,8 +15,7 @@ from l2view.search.context import column, geo_context
 from l2view.search.errors import explain
 from l2view.search.planning import require_plain, sort_keys
 
-NUMBER = "__l2view_number"
-"""A column with the position of each granule."""
+NUMBER = "__l2view_number"  # a column with the position of each granule
 
 type Known = Callable[[Sequence[str]], pa.Table]
 
@@ -24,16 +23,10 @@ type Known = Callable[[Sequence[str]], pa.Table]
 def ranks(
     order_by: str | Sequence[str], count: int, fields: Sequence[str], known: Known
 ) -> NDArray[np.int64]:
-    """Return the place of each granule in an order; ties keep the order that there is.
+    """Return the place of each of `count` granules in an order; ties keep the order that there is.
 
-    Parameters
-    ----------
-    order_by
-        SQL sort expressions, such as ``"cloud_cover DESC"``.
-    count
-        How many granules there are.
-    fields, known
-        The names of all fields, and what returns some of them, one row a granule.
+    `order_by` are SQL sort expressions, such as ``"cloud_cover DESC"``; `known` returns some of all
+    `fields`, one row a granule.
     """
     with _frame(str(order_by), count, fields, known) as frame:
         keys = [*sort_keys(frame, order_by), column(NUMBER).sort()]

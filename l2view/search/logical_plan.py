@@ -13,8 +13,7 @@ SUBQUERY = re.compile("<subquery>|Subquery:")
 """How a plan's text shows a subquery within an expression, which is no part of the plan that can
 be gone through."""
 
-RANDOM = re.compile(r"\b(random|uuid)\(\)")
-"""Functions that answer otherwise each time."""
+RANDOM = re.compile(r"\b(random|uuid)\(\)")  # functions that answer otherwise each time
 
 
 def kind(node: Any) -> str:

@@ -41,10 +41,7 @@ def parameters(params: Mapping[str, Any] | None) -> dict[str, pa.Scalar]:
 def scalar(name: str, value: Any) -> pa.Scalar:
     """Return one value as an Arrow scalar: a geometry as WKB, an instant in UTC.
 
-    Raises
-    ------
-    QueryError
-        Where SQL has no value for it.
+    A `QueryError` is raised where SQL has no value for it.
     """
     try:
         return _scalar(value)

@@ -22,17 +22,13 @@ from l2view.meta.schema import GEOMETRIES, Field
 from l2view.search.context import column
 from l2view.text import join_names, unknown_name
 
-SLIGHTLY = 1e-9
-"""Degrees by which the rectangle around a point or a line is larger than it."""
+SLIGHTLY = 1e-9  # degrees by which the rectangle around a point or a line is larger than it
 
 
 def geometry_field(schema: pa.Schema, field: str | None = None) -> str:
     """Return the field that holds the footprints.
 
-    Raises
-    ------
-    FieldError
-        Where there is none.
+    A `FieldError` is raised where there is none.
     """
     for candidate in GEOMETRIES if field is None else (field,):
         if candidate in schema.names:

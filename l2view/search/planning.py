@@ -35,10 +35,7 @@ LITERAL = (
 def plan_query(session: Session, query: Query, names: Sequence[str]) -> DataFrame:
     """Plan a query, its limit left out, for the numbers of its rows and fields of these.
 
-    Raises
-    ------
-    QueryError, FieldError
-        Where the query can't be asked of this table.
+    A `QueryError` or `FieldError` is raised where the query can't be asked of this table.
     """
     table = session.context.table(TABLE)
     frame = table

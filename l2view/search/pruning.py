@@ -53,33 +53,18 @@ COMPARISONS: dict[str, Callable[[pa.Scalar], Span]] = {
 }
 """The values that a comparison with one leaves."""
 
-FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}
-"""Comparisons, the other way round."""
-
-ROUNDING = 1e-12
-"""How much of a sum of doubles may be lost, at most."""
-
-MAX_BOXES = 64
-"""Geometries of more parts are tested by one bounding box."""
+FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}  # comparisons, the other way round
+ROUNDING = 1e-12  # how much of a sum of doubles may be lost, at most
+MAX_BOXES = 64  # geometries of more parts are tested by one bounding box
 
 
 @dataclass(frozen=True)
 class BboxTest:
-    """A condition of place.
+    """A condition of place."""
 
-    Attributes
-    ----------
-    field
-        The footprints.
-    boxes
-        Rectangles; a footprint must meet at least one.
-    filled
-        Whether a footprint that lies in one of them certainly fulfils the condition.
-    """
-
-    field: str
-    boxes: tuple[Box, ...]
-    filled: bool
+    field: str  # the footprints
+    boxes: tuple[Box, ...]  # rectangles; a footprint must meet at least one
+    filled: bool  # whether a footprint that lies in one of them certainly fulfils the condition
 
 
 def find_candidates(context: SessionContext, plan: Any, meta: MetaTable) -> Candidates:

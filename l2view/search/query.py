@@ -119,10 +119,7 @@ class Query:
 def as_query(where: str | Query | None, *options: Any) -> Query:
     """Return a query that is passed whole, or make it of `where` and the options after it.
 
-    Raises
-    ------
-    QueryError
-        Where a query is passed with options beside it.
+    A `QueryError` is raised where a query is passed with options beside it.
     """
     if not isinstance(where, Query):
         return Query(where, *options)

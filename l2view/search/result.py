@@ -44,10 +44,7 @@ def find_rows(table: MetaTable, query: Query, names: Sequence[str] = ()) -> Sear
 
     Of the fields called `names`, which the caller takes, those that the search reads are kept.
 
-    Raises
-    ------
-    QueryError, FieldError
-        Where the query can't be asked of this table.
+    A `QueryError` or `FieldError` is raised where the query can't be asked of this table.
     """
     try:
         return _find_rows(table, query, names)

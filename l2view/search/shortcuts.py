@@ -27,15 +27,13 @@ from l2view.search.context import TABLE, column, plain_context
 from l2view.search.logical_plan import kind, renames_columns, value
 from l2view.search.table import MetaTable
 
-ROWS = "count(Int64(1))"
-"""What DataFusion calls the number of rows of a group."""
+ROWS = "count(Int64(1))"  # what DataFusion calls the number of rows of a group
 
 FEW = 8
 """A field with more than one value in so many rows of a chunk is not counted by chunk; a sorted
 query that shows more than one in so many rows is left as it is."""
 
-ALL = 2**62
-"""More values than there are."""
+ALL = 2**62  # more values than there are
 
 STEPS = {"Projection", "Filter", "Sort", "Limit", "SubqueryAlias"}
 """The nodes of plans that `_apply` knows."""

@@ -40,36 +40,22 @@ from l2view.meta.zones import Zones, chunks_of, guarantee, prune, runs_of, zones
 from l2view.scan.dataset import Partition
 from l2view.scan.filter import Condition, passing
 
-MAX_CACHED_RUNS = 64
-"""The sets of fields whose zone maps are kept as Arrow wants them."""
+MAX_CACHED_RUNS = 64  # the sets of fields whose zone maps are kept as Arrow wants them
 
 
 @dataclass(frozen=True, eq=False)
 class MetaTable:
-    """The rows of ``/meta``, of which a scan looks at some.
+    """The rows of ``/meta``, of which a scan looks at some."""
 
-    Attributes
-    ----------
-    store, fields
-        The Zarr store, and its fields by name, all of one length.
-    snapshot
-        The Icechunk snapshot that the store shows, None where its chunks may change.
-    indexes
-        The indexes that are stored beside the fields.
-    checked
-        Whether footprints are parsed, and NULL where they can't be.
-    candidates
-        The rows to look at; no other can be in the answer.
-    tally
-        Where the cost of reading is counted. A pickle counts anew.
-    """
-
+    # The Zarr store, and its fields by name, all of one length.
     store: Store
     fields: Mapping[str, Field]
+    # The Icechunk snapshot that the store shows, None where its chunks may change.
     snapshot: str | None = None
-    indexes: Indexes | None = None
-    checked: bool = False
-    candidates: Candidates = EVERY
+    indexes: Indexes | None = None  # the indexes that are stored beside the fields
+    checked: bool = False  # whether footprints are parsed, and NULL where they can't be
+    candidates: Candidates = EVERY  # the rows to look at; no other can be in the answer
+    # Where the cost of reading is counted. A pickle counts anew.
     tally: Tally = field(default_factory=Tally)
 
     def __str__(self) -> str:
@@ -113,10 +99,7 @@ class MetaTable:
     def take(self, rows: NDArray[np.int64], names: Sequence[str]) -> pa.Table:
         """Read columns of rows by their numbers, in the order given.
 
-        Raises
-        ------
-        IndexError
-            Where there is no such row.
+        An `IndexError` is raised where there is no such row.
         """
         if rows.size and (rows.min() < 0 or rows.max() >= self.rows):
             raise IndexError(f"row numbers go from 0 to {self.rows - 1}")
@@ -128,10 +111,7 @@ class MetaTable:
     def require_geometries(self) -> None:
         """Raise where footprints aren't what their field says.
 
-        Raises
-        ------
-        UnreadableGeometryError
-            Naming the field and the first of the rows.
+        An `UnreadableGeometryError` names the field and the first of the rows.
         """
         reader = self._reader(self.chunks())
         for name, stored in self.fields.items():

@@ -27,8 +27,7 @@ ENDS = {
 }
 """The fields that begin and end the interval of which a time field is one instant."""
 
-UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
-"""Arrow's units of time, in nanoseconds."""
+UNITS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}  # Arrow's units of time, in nanoseconds
 
 SECOND = 10**9
 
@@ -151,10 +150,7 @@ def _text(instant: int) -> str:
 def time_field(schema: pa.Schema, name: str | None = None) -> str:
     """Return the field that says when a granule was taken.
 
-    Raises
-    ------
-    FieldError
-        Where there is none, or it isn't a timestamp.
+    A `FieldError` is raised where there is none, or it isn't a timestamp.
     """
     candidates = TIMES if name is None else (name,)
     for candidate in candidates:

@@ -20,8 +20,7 @@ comments (which nest), words, arrows, brackets."""
 
 SPACE = re.compile(r"\s+|--.*", re.DOTALL)
 
-ARROWS = ("=>", ":=")
-"""What stands between the name and the value of an argument."""
+ARROWS = ("=>", ":=")  # what stands between the name and the value of an argument
 
 
 def positional(query: str, names: Iterable[str], mark: str) -> str:

@@ -69,27 +69,13 @@ ARGUMENTS: Mapping[str, tuple[str, ...]] = {
 class TableFunctions:
     """The table functions of a store.
 
-    Parameters
-    ----------
-    source
-        The store that they read.
-    search
-        The collection that ``cells()`` searches, None where there is none.
-    allow_stores
-        Which other stores they may read.
-    max_cells
-        The most cells that are scanned; a call may ask for fewer.
-
-    Raises
-    ------
-    QueryError
-        Where `allow_stores` is no flag, and no paths or URLs.
+    A `QueryError` is raised where `allow_stores` is no flag, and no paths or URLs.
     """
 
     source: Source
-    search: CollectionSearch | None = None
-    allow_stores: AllowStores = False
-    max_cells: int = MAX_CELLS
+    search: CollectionSearch | None = None  # the collection that ``cells()`` searches
+    allow_stores: AllowStores = False  # which other stores they may read
+    max_cells: int = MAX_CELLS  # the most cells that are scanned; a call may ask for fewer
 
     def __post_init__(self) -> None:
         allowed = self.allow_stores
@@ -254,10 +240,7 @@ def _node_type(source: Source, path: str) -> str | None:
 def _array(source: Source, path: str) -> zarr.Array[Any]:
     """Open the array at a path.
 
-    Raises
-    ------
-    QueryError
-        Where there is none, or zarr can't open it.
+    A `QueryError` is raised where there is none, or zarr can't open it.
     """
     key = resolve(path)
     if key is None or _node_type(source, path) != "array":

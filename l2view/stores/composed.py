@@ -51,8 +51,7 @@ class LazyChunk(Protocol):
 type ResolvedChunk = str | bytes | ComputedChunk | None
 """A key of the source store, encoded bytes, or what computes them; None where there is nothing."""
 
-type ChunkSource = ResolvedChunk | LazyChunk
-"""The same, or what finds it."""
+type ChunkSource = ResolvedChunk | LazyChunk  # the same, or what finds it
 
 
 async def resolve_chunk(source: ChunkSource) -> ResolvedChunk:

@@ -14,9 +14,9 @@ import icechunk
 from l2view.errors import AuthorizationError, IngestError, StoreError
 from l2view.text import strip_credentials
 
+# The schemes of URLs by who serves them.
 S3, GCS, HTTP = frozenset({"s3", "s3a"}), frozenset({"gs", "gcs"}), frozenset({"http", "https"})
 AZURE = frozenset({"az", "azure", "abfs", "abfss"})
-"""The schemes of URLs by who serves them."""
 
 
 def flag(name: str) -> bool:

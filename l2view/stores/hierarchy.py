@@ -30,14 +30,9 @@ JSON = dict[str, Any]
 METADATA_KEYS = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
 """Names under which Zarr keeps metadata: they are never chunks, groups or arrays."""
 
-OWN = "l2view"
-"""The group of a collection with what only l2view reads."""
-
-META = "meta"
-"""The group of a collection with its fields."""
-
-WALKED = 256
-"""The nodes that are read together."""
+OWN = "l2view"  # the group of a collection with what only l2view reads
+META = "meta"  # the group of a collection with its fields
+WALKED = 256  # the nodes that are read together
 
 
 class RecentCache[K: Hashable, V]:

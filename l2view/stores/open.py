@@ -110,12 +110,8 @@ class SourceOptions:
 def open_source(store: Any, options: SourceOptions = SourceOptions()) -> Source:
     """Open whatever a user passed as `store` for reading (see `StoreLike`).
 
-    Raises
-    ------
-    StoreError
-        Where there is no store, or a state is named that it doesn't have.
-    AuthorizationError
-        Where a container is authorised that the repository doesn't have.
+    A `StoreError` is raised where there is no store, or a state is named that it doesn't have. An
+    `AuthorizationError` is raised where a container is authorised that the repository doesn't have.
     """
     state, authorize, path = options.state, options.authorize, ""
     if isinstance(store, zarr.Group):

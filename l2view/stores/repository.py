@@ -17,11 +17,8 @@ from l2view.stores.trust import trust
 from l2view.stores.urls import common_folders, is_url, local_path, root_of
 from l2view.text import strip_credentials
 
-ATTEMPTS = 20
-"""How often a configuration is saved again where others save theirs."""
-
-SPLIT = 1000
-"""The slots whose references lie in one manifest."""
+ATTEMPTS = 20  # how often a configuration is saved again where others save theirs
+SPLIT = 1000  # the slots whose references lie in one manifest
 
 
 def config(*, is_writer: bool = False) -> icechunk.RepositoryConfig:

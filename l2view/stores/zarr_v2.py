@@ -18,11 +18,8 @@ from zarr.registry import get_codec_class
 
 from l2view.errors import UnsupportedArrayError
 
-DIMENSIONS = "_ARRAY_DIMENSIONS"
-"""Where xarray keeps the dimension names of a v2 array."""
-
-NCZARR = ("_NCZARR_ARRAY", "_nczarr_array")
-"""Where netCDF-C keeps them, as paths under ``dimrefs``."""
+DIMENSIONS = "_ARRAY_DIMENSIONS"  # where xarray keeps the dimension names of a v2 array
+NCZARR = ("_NCZARR_ARRAY", "_nczarr_array")  # where netCDF-C keeps them, as paths under ``dimrefs``
 
 JSON = dict[str, Any]
 

@@ -29,8 +29,7 @@ their place, or the array would be read as something else.
 DECODING_GROUP = frozenset({"coordinates"})
 """The same of a group: xarray takes the names in it for coordinates."""
 
-OWN = "l2view"
-"""The attribute in which l2view speaks for itself."""
+OWN = "l2view"  # the attribute in which l2view speaks for itself
 
 
 def group_attributes(source: JSON, fields: JSON) -> JSON:

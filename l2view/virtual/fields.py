@@ -29,8 +29,7 @@ from l2view.virtual.chunk import array_document, chunk_index
 type ColumnEncoder = Callable[[pa.Array], NDArray[Any]]
 """Returns the values of an Arrow array as the data type of a Zarr array has them."""
 
-DIMENSION = "granule"
-"""The dimension of the root's arrays, where no field has that name."""
+DIMENSION = "granule"  # the dimension of the root's arrays, where no field has that name
 
 CF_UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 

@@ -31,11 +31,8 @@ from l2view.virtual.pickling import array_of, array_state, read_table, table_byt
 READERS = ThreadPoolExecutor(8, thread_name_prefix="l2view")
 """Threads for what takes zarr's loop from within it; zarr needs its own for that."""
 
-MAX_NAMES = 6
-"""How many granules a message names."""
-
-BLOCK = 256
-"""How many rows are turned into attributes at once."""
+MAX_NAMES = 6  # how many granules a message names
+BLOCK = 256  # how many rows are turned into attributes at once
 
 
 class Names(Sequence[str]):
@@ -99,15 +96,9 @@ class Origin:
 class Granules:
     """What a view knows of its granules.
 
-    Parameters
-    ----------
-    table, names
-        The row number and the selected fields, one row a granule, and the name of each granule's
-        group, all different; None where they are read from the `origin` when they are needed.
-    locations
-        The fields that a layout locates granules by, one row a granule.
-    rows
-        The row numbers, where there is no `table` yet.
+    One row a granule, the `table` has the row number and the selected fields, `names` the name of
+    its group, both None where they are read from the `origin` when they are needed; `locations` the
+    fields that a layout locates it by, and `rows` the row number, where there is no `table` yet.
     """
 
     def __init__(

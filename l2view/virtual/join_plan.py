@@ -42,8 +42,7 @@ TITLES = (
 )
 """The fields by which groups of joined granules are named, the first that tells them apart."""
 
-MAX_PROBLEMS = 6
-"""How many differences an error lists."""
+MAX_PROBLEMS = 6  # how many differences an error lists
 
 
 def plan_join(tree: Tree, options: JoinOptions) -> JoinedView:

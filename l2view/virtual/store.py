@@ -25,11 +25,8 @@ from l2view.stores.hierarchy import JSON, join
 from l2view.virtual.join_shape import JoinedView
 from l2view.virtual.tree import Tree
 
-type Shape = Tree | JoinedView
-"""What a view shows: granules as groups, or joined into arrays."""
-
-METADATA = "zarr.json"
-"""The name of a node's document."""
+type Shape = Tree | JoinedView  # what a view shows: granules as groups, or joined into arrays
+METADATA = "zarr.json"  # the name of a node's document
 
 
 class ViewStore(ComposedStore):

@@ -19,11 +19,8 @@ from l2view.stores.hierarchy import JSON, join
 from l2view.virtual.store import ViewStore
 from l2view.virtual.tree import Tree
 
-CONCURRENCY = 64
-"""How many granules are verified together."""
-
-READS = 256
-"""How many chunks of a granule are read together."""
+CONCURRENCY = 64  # how many granules are verified together
+READS = 256  # how many chunks of a granule are read together
 
 
 def verify_granules(tree: Tree) -> Iterator[tuple[str, str | None]]:
