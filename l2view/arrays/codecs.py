@@ -74,10 +74,7 @@ class Inflate(ForReading, BytesBytesCodec):
         itemsize = chunk_spec.dtype.to_native_dtype().itemsize
         decoded = np.empty(math.prod(chunk_spec.shape) * itemsize, np.uint8)
         try:
-            inflated = inflating.deflate_decode(
-                chunk_bytes.as_buffer_like(),
-                out=decoded.data,
-            )
+            inflated = inflating.deflate_decode(chunk_bytes.as_buffer_like(), out=decoded.data)
         except (inflating.DeflateError, ValueError):
             inflated = None
         if inflated is None or len(inflated) != len(decoded):

@@ -77,9 +77,7 @@ def tiles(
     )
 
 
-def read_steps(
-    masks: Sequence[NDArray[np.bool_]],
-) -> Iterator[tuple[int, list[NDArray[np.bool_]]]]:
+def read_steps(masks: Sequence[NDArray[np.bool_]]) -> Iterator[tuple[int, list[NDArray[np.bool_]]]]:
     """Yield the most cells of a window, and the chunks along each axis that are wanted.
 
     The first are those at the start of the first axis, for windows of few cells; then all others.

@@ -64,10 +64,7 @@ def _write_meta(root: zarr.Group, granules: Sequence[GranuleFile]) -> None:
     meta = root.create_group("meta")
     rows = [
         granule.fields
-        | {
-            "group_path": f"granules/{granule.path.stem}",
-            "bbox": shapely.to_wkb(granule.footprint),
-        }
+        | {"group_path": f"granules/{granule.path.stem}", "bbox": shapely.to_wkb(granule.footprint)}
         for granule in granules
     ]
     dtypes: dict[str, Any] = dict.fromkeys(("id", "platform", "product", "group_path"), "string")

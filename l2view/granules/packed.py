@@ -28,13 +28,7 @@ from l2view.granules.profile import (
     packed_path,
     split_chunk_key,
 )
-from l2view.granules.table import (
-    ArrayTable,
-    GranuleTable,
-    GroupTable,
-    SourceArray,
-    find_variants,
-)
+from l2view.granules.table import ArrayTable, GranuleTable, GroupTable, SourceArray, find_variants
 from l2view.stores.hierarchy import JSON, Hierarchy, RecentCache, group_document, resolve
 
 BLOCKS = 64  # the blocks of slots that a layout remembers

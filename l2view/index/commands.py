@@ -128,9 +128,7 @@ def _open_target(store: Any, branch: str) -> tuple[Source, icechunk.Repository |
 
 
 def extend(
-    repository: icechunk.Repository,
-    branch: str = "main",
-    progress: IndexProgress = _ignore,
+    repository: icechunk.Repository, branch: str = "main", progress: IndexProgress = _ignore
 ) -> list[Index]:
     """Index the rows that were appended since, at a cost in proportion to them.
 

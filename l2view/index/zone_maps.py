@@ -16,15 +16,7 @@ from l2view.index.storage import ZONES, Progress, put_buffers, put_groups
 from l2view.meta.chunks import Chunks
 from l2view.meta.decode import as_field_array
 from l2view.meta.schema import Field, read_fields
-from l2view.meta.zones import (
-    Zone,
-    Zones,
-    chunks_of,
-    is_orderable,
-    merge_zones,
-    zone_of,
-    zones_of,
-)
+from l2view.meta.zones import Zone, Zones, chunks_of, is_orderable, merge_zones, zone_of, zones_of
 from l2view.stores.hierarchy import META, Hierarchy, join
 
 

@@ -137,9 +137,7 @@ class ComposedStore(Store):
         return reads_sync(self.source)
 
     async def get_partial_values(
-        self,
-        prototype: BufferPrototype,
-        key_ranges: Iterable[tuple[str, ByteRequest | None]],
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
     ) -> list[Buffer | None]:
         """Return parts of values, in the order asked for."""
         return await asyncio.gather(

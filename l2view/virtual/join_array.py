@@ -239,11 +239,7 @@ class JoinedArray:
         return ChunkOrFill(chunk, self._transcode(reader, member, start, shape))
 
     def _transcode(
-        self,
-        reader: GranuleReader,
-        member: int,
-        start: NDArray[np.int64],
-        shape: NDArray[np.int64],
+        self, reader: GranuleReader, member: int, start: NDArray[np.int64], shape: NDArray[np.int64]
     ) -> TranscodedChunk:
         """Return the chunk that covers a region of a granule."""
         begin = self.starts[member] + start

@@ -11,12 +11,7 @@ from functools import cached_property
 from zarr.abc.store import Store
 
 from l2view.arrays.cf import RELEVANT, zarr_attributes
-from l2view.errors import (
-    MissingGranuleWarning,
-    SkippedArrayWarning,
-    UnsupportedArrayError,
-    warn,
-)
+from l2view.errors import MissingGranuleWarning, SkippedArrayWarning, UnsupportedArrayError, warn
 from l2view.granules import Layout
 from l2view.granules.chunks import grid_of
 from l2view.granules.reader import GranuleReader
@@ -219,9 +214,7 @@ class Tree:
         document = await self.layout.document(self.granules.location(row), inner)
         if document is not None and document["node_type"] == "array":
             chunks = existing_keys(
-                grid_of(document),
-                lambda key: self.reader.chunk(row, join(inner, key)),
-                self.source,
+                grid_of(document), lambda key: self.reader.chunk(row, join(inner, key)), self.source
             )
             async for key in chunks:
                 yield f"{path}/{key}"
