@@ -33,10 +33,7 @@ DEFAULTS: dict[str, Any] = {
 
 
 def most_bytes(name: str) -> int:
-    """Return a setting that is a number of bytes.
-
-    An `L2ViewError` is raised where it is none.
-    """
+    """Return a setting that is a number of bytes. An `L2ViewError` is raised where it is none."""
     value = config.get(name)
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise L2ViewError(f"the setting {name} is a number of bytes, not {value!r}")

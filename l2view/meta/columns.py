@@ -89,10 +89,7 @@ def kind_of(value: Value) -> Kind | None:
 
 
 def kind_of_array(array: zarr.Array[Any]) -> Kind:
-    """Kind of an existing field.
-
-    A `FieldError` is raised where it is none that is written here.
-    """
+    """Kind of an existing field. A `FieldError` is raised where it is none that is written here."""
     name, dtype = array.basename, array.dtype
     if array.attrs.get("dtype") == "bool":
         kind: Kind | None = "bool" if dtype == np.int8 else None
@@ -117,10 +114,7 @@ def kind_of_array(array: zarr.Array[Any]) -> Kind:
 
 
 def common_kind(current: Kind | None, new: Kind | None) -> Kind | None:
-    """Kind that holds the values of both.
-
-    A `ValueError` is raised where there is none.
-    """
+    """Kind that holds the values of both. A `ValueError` is raised where there is none."""
     if current is None or new is None or current == new:
         return current or new
     if {current, new} == {"int", "float"}:

@@ -111,10 +111,7 @@ def raw_bits(data_type: str | JSON) -> int | None:
 
 
 def arrow_type(data_type: str | JSON) -> pa.DataType:
-    """Return the Arrow type for a Zarr v3 data type.
-
-    A `ValueError` says why there is none.
-    """
+    """Return the Arrow type for a Zarr v3 data type. A `ValueError` says why there is none."""
     name = type_name(data_type)
     configuration = {} if isinstance(data_type, str) else data_type.get("configuration", {})
     if name in NUMBERS:

@@ -26,10 +26,7 @@ SLIGHTLY = 1e-9  # degrees by which the rectangle around a point or a line is la
 
 
 def geometry_field(schema: pa.Schema, field: str | None = None) -> str:
-    """Return the field that holds the footprints.
-
-    A `FieldError` is raised where there is none.
-    """
+    """Return the field that holds the footprints. A `FieldError` is raised where there is none."""
     for candidate in GEOMETRIES if field is None else (field,):
         if candidate in schema.names:
             return candidate

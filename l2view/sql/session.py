@@ -50,10 +50,7 @@ class SqlSession:
         return self._plan(Session(self.table), query, params)
 
     def read(self, query: str, params: Mapping[str, Any] | None = None) -> pa.Table:
-        """Run a query and read its rows.
-
-        The parameters and errors are those of `run`.
-        """
+        """Run a query and read its rows. The parameters and errors are those of `run`."""
         session = Session(self.table)
         with session.translate_errors():
             return self._plan(session, query, params).to_arrow_table()
