@@ -22,8 +22,7 @@ import numpy as np
 import shapely
 import zarr
 
-from l2view.granules.convention import declare_convention
-from l2view.granules.layouts import LAYOUTS
+from l2view.granules.layouts import LAYOUTS, declare_convention
 from l2view.granules.references import GranuleReferences
 from l2view.ingest.granule import Granule
 from l2view.ingest.state import IDS, hash_ids

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from zarr.core.sync import sync
 
 from l2view.cells.scan import MAX_CELLS
-from l2view.display.plot import outline_rows, plot_footprints
-from l2view.display.summary import Summary, summarize_collection
+from l2view.display.plot import plot_footprints
+from l2view.display.summary import Summary, spread_rows, summarize_collection
 from l2view.errors import FieldError, IngestError, QueryError, SkippedFieldWarning, warn
 from l2view.granules.layouts import open_layout
 from l2view.index.commands import Index, build_indexes
 from l2view.index.indexes import Indexes
 from l2view.ingest.writer import delete_granules
+from l2view.limits import limits
 from l2view.meta.chunks import Tally
 from l2view.meta.schema import ROW, fields_of
 from l2view.scan.dataset import TableDataset
@@ -43,7 +44,6 @@ from l2view.virtual.join_plan import plan_join
 from l2view.virtual.join_shape import EncodingName, JoinOptions, RaggedName, ShapeName
 from l2view.virtual.search import CollectionSearch
 from l2view.virtual.store import ViewStore
-from l2view.virtual.warnings import warnings_on_open
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -269,7 +269,7 @@ class Collection:
         tree = self._search.tree(query, names, as_texts("variables", variables))
         if joining is not None:
             return View.of(ViewStore(plan_join(tree, joining)))
-        for message, category in sync(warnings_on_open(tree)):
+        for message, category in sync(tree.warnings_on_open()):
             warn(message, category)
         return View.of(ViewStore(tree))
 
@@ -412,6 +412,7 @@ class Collection:
         """
         name = geometry_field(self.schema, self._options.geometry_field)
         names = [name] if column is None else [name, *self._search.select_fields(column)]
-        table = self.table.take(outline_rows(self.table.rows), list(dict.fromkeys(names)))
+        rows = spread_rows(self.table.rows, limits().drawn_outlines)
+        table = self.table.take(rows, list(dict.fromkeys(names)))
         total = self.table.rows
         return plot_footprints(table, column, ax, figsize=figsize, total=total, **style)

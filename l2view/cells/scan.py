@@ -14,10 +14,9 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -25,6 +24,7 @@ import zarr.core.sync
 from numpy.typing import NDArray
 
 from l2view.arrays.grid import read_steps, size, tiles
+from l2view.arrays.threads import thread_pool
 from l2view.cells.columns import ArraySet
 from l2view.cells.windows import CellWindow, LabelledArray, Mask
 from l2view.errors import QueryError
@@ -42,15 +42,6 @@ MAX_READ_AHEAD = 16
 """The most windows, and the most arrays, that are read before they are asked for."""
 
 WORKERS = os.cpu_count() or 1  # how many partitions a table has
-
-
-@lru_cache(maxsize=1)
-def _pool(process: int) -> ThreadPoolExecutor:
-    """Return the threads of a process: those that it was forked from didn't come along.
-
-    There are more than processors, for stores that are far away.
-    """
-    return ThreadPoolExecutor(max(8, WORKERS), thread_name_prefix="l2view-cells")
 
 
 def require_free_loop() -> None:
@@ -92,7 +83,8 @@ def _results[Result](tasks: Generator[tuple[int, Future[Result]]], room: int) ->
 
 
 def _submit[*A, R](call: Callable[[*A], R], *arguments: *A) -> Future[R]:
-    return _pool(os.getpid()).submit(call, *arguments)
+    # More threads than processors, for stores that are far away.
+    return thread_pool("cells", max(8, WORKERS)).submit(call, *arguments)
 
 
 type ArrayNumbers = tuple[ArraySet, NDArray[np.int64]]

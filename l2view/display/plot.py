@@ -11,7 +11,7 @@ import pyarrow as pa
 import shapely
 from numpy.typing import NDArray
 
-from l2view.display.summary import read_footprints, spread_rows
+from l2view.display.summary import read_footprints
 from l2view.display.svg import map_box, ocean
 from l2view.errors import FieldError, L2ViewError
 from l2view.limits import limits
@@ -34,11 +34,6 @@ def requiring_matplotlib() -> Iterator[None]:
         yield
     except ImportError as error:
         raise L2ViewError("plots need matplotlib: pip install 'l2view[plot]'") from error
-
-
-def outline_rows(count: int) -> NDArray[np.int64]:
-    """Return the rows to draw: all of `count`, or as many as fit a map at even distances."""
-    return spread_rows(count, limits().drawn_outlines)
 
 
 def plot_footprints(

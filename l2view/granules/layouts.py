@@ -1,16 +1,19 @@
-"""The layouts of granules' arrays: how each is detected, read and written."""
+"""The layouts of granules' arrays: how each is detected, read, written and declared.
+
+A collection of l2view's follows a Zarr convention (docs/store-format.md).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import icechunk
 from zarr.core.sync import sync
 
+from l2view.errors import StoreError
 from l2view.granules import Layout
-from l2view.granules.convention import check_version
 from l2view.granules.groups import GroupsLayout
 from l2view.granules.groups_writer import write_groups
 from l2view.granules.packed import PackedLayout
@@ -18,6 +21,19 @@ from l2view.granules.packed_writer import write_packed
 from l2view.granules.references import GranuleReferences
 from l2view.meta.columns import Kind, Value
 from l2view.stores.hierarchy import Hierarchy
+
+NAME = "l2view"  # the root's attribute with the version of the format
+
+VERSION = 1
+
+CONVENTION: dict[str, str] = {
+    "uuid": "61c5f41c-b60e-4742-93be-2c370005bc1d",
+    "schema_url": "https://l2view.readthedocs.io/store-format/v1/schema.json",
+    "spec_url": "https://l2view.readthedocs.io/store-format/",
+    "name": NAME,
+    "description": "Granules of many shapes, packed by product version, and a table of them",
+}
+"""Its entry in the root's ``zarr_conventions``."""
 
 type StorageName = Literal["packed", "groups"]  # the form of granules' arrays in a collection
 
@@ -70,3 +86,20 @@ def open_layout(
         root = sync(hierarchy.read("")) or {}
         check_version(root.get("attributes") or {}, label)
     return LAYOUTS[storage].read(hierarchy, fields, location)
+
+
+def declare_convention(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes by which a root with `attributes` names the convention."""
+    others = [entry for entry in attributes.get("zarr_conventions", ()) if entry != CONVENTION]
+    return {NAME: {"version": VERSION}, "zarr_conventions": [*others, CONVENTION]}
+
+
+def check_version(attributes: Mapping[str, Any], label: str) -> None:
+    """Raise a `StoreError` where a collection's root has another version of the format."""
+    declaration = attributes.get(NAME)
+    version = declaration.get("version") if isinstance(declaration, Mapping) else None
+    if version not in (None, VERSION):
+        raise StoreError(
+            f"{label} has version {version} of the format, and this l2view reads {VERSION}; "
+            "a newer l2view may read it"
+        )

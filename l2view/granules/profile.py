@@ -191,11 +191,7 @@ def own_path(profile: str, name: str = "") -> str:
     return join(OWN, profile, name)
 
 
-def _tag_float(text: str) -> JSON:
-    return {FLOAT: text}
-
-
-def encode_floats(value: Any, encode: Callable[[str], Any] = _tag_float) -> Any:
+def encode_floats(value: Any, encode: Callable[[str], Any] = lambda text: {FLOAT: text}) -> Any:
     """Return attributes as JSON can hold them: NaN and infinities as ``{"l2view:float": "nan"}``.
 
     Or as `encode` makes them of Python's ``"nan"``, ``"inf"`` and ``"-inf"``.

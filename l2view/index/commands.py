@@ -13,18 +13,10 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 
 from l2view.errors import FieldError, IngestError, L2ViewWarning, StoreError, warn
+from l2view.index import storage
 from l2view.index.indexes import Indexes
 from l2view.index.sorted import build_sorted, can_be_sorted
-from l2view.index.storage import (
-    FOOTPRINTS,
-    SEGMENTS,
-    SORTED,
-    TREES,
-    ZONES,
-    Progress,
-    bump_rewrite_marker,
-    remove,
-)
+from l2view.index.storage import Progress
 from l2view.index.trees import build_tree, is_ours
 from l2view.index.zone_maps import build_zones, has_zones
 from l2view.limits import limits
@@ -53,9 +45,9 @@ LABELS: Mapping[Kind, str] = {
 }
 BUILDERS = {"tree": build_tree, "sorted": build_sorted}
 GROUPS: Mapping[Kind, tuple[str, ...]] = {
-    "zones": (ZONES,),
-    "tree": (TREES, FOOTPRINTS, SEGMENTS),
-    "sorted": (SORTED, SEGMENTS),
+    "zones": (storage.ZONES,),
+    "tree": (storage.TREES, storage.FOOTPRINTS, storage.SEGMENTS),
+    "sorted": (storage.SORTED, storage.SEGMENTS),
 }
 """The groups that hold an index of each kind, by field."""
 
@@ -210,12 +202,11 @@ def _requested_indexes(available: dict[str, Field], fields: Sequence[str] | None
 
 def _existing_indexes(hierarchy: Hierarchy) -> list[Index]:
     """List the stored indexes that l2view built."""
-    indexes = [Index("zones")] if sync(hierarchy.children(ZONES)) else []
-    documents = {n: sync(hierarchy.read(join(TREES, n))) for n in sync(hierarchy.children(TREES))}
-    indexes += [
-        Index("tree", name) for name, document in documents.items() if is_ours(document or {})
-    ]
-    return indexes + [Index("sorted", name) for name in sync(hierarchy.children(SORTED))]
+    indexes = [Index("zones")] if sync(hierarchy.children(storage.ZONES)) else []
+    for name in sync(hierarchy.children(storage.TREES)):
+        if is_ours(sync(hierarchy.read(join(storage.TREES, name))) or {}):
+            indexes.append(Index("tree", name))
+    return indexes + [Index("sorted", name) for name in sync(hierarchy.children(storage.SORTED))]
 
 
 def _build(
@@ -234,7 +225,7 @@ def _build(
 def _drop(index: Index, hierarchy: Hierarchy) -> bool:
     """Drop an index from a store."""
     for group in GROUPS[index.kind]:
-        remove(hierarchy, join(group, index.field))
+        storage.remove(hierarchy, join(group, index.field))
     return True
 
 
@@ -251,7 +242,7 @@ def _commit(
         hierarchy = Hierarchy(session.store)
         if not work(hierarchy):
             return False
-        bump_rewrite_marker(hierarchy)
+        storage.bump_rewrite_marker(hierarchy)
         try:
             session.commit(message, rebase_with=icechunk.ConflictDetector())
             return True

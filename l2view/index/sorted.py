@@ -15,21 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from l2view.index import storage
 from l2view.index.candidates import Candidates
 from l2view.index.files import FENCES, IndexFiles
 from l2view.index.segments import Segment, Segments, read_segments
-from l2view.index.storage import (
-    SORTED,
-    Progress,
-    chunk_values,
-    put_column,
-    put_fences,
-    put_groups,
-    read_fences,
-    register_segment,
-    remove,
-    segment_path,
-)
+from l2view.index.storage import Progress
 from l2view.limits import limits
 from l2view.meta.chunks import Chunks, side_by_side
 from l2view.meta.schema import Field
@@ -167,7 +157,7 @@ def read_sorted(files: IndexFiles, field: Field) -> SortedIndexes | None:
 
 def _path(field: Field, begin: int) -> str:
     """Path of the sorted index of the rows from `begin`."""
-    return segment_path(field, begin) if begin else join(SORTED, field.name)
+    return storage.segment_path(field, begin) if begin else join(storage.SORTED, field.name)
 
 
 def _read_index(files: IndexFiles, field: Field, begin: int) -> tuple[SortedIndex, JSON] | None:
@@ -176,7 +166,7 @@ def _read_index(files: IndexFiles, field: Field, begin: int) -> tuple[SortedInde
     buffer = files.read(join(path, "fences/c/0"))
     if buffer is None:
         return None
-    table, metadata = read_fences(buffer)
+    table, metadata = storage.read_fences(buffer)
     values = files.array(join(path, "values"), field.type)
     row_numbers = files.array(join(path, "rows"), pa.int64())
     fences = table.column("fences").combine_chunks()
@@ -189,7 +179,7 @@ def _read_index(files: IndexFiles, field: Field, begin: int) -> tuple[SortedInde
 def build_sorted(hierarchy: Hierarchy, field: Field, progress: Progress, begin: int = 0) -> None:
     """Write the sorted index of a field, of all rows from `begin`."""
     valid_chunks, row_chunks = [], [np.empty(0, dtype=np.int64)]
-    for first_row, values in chunk_values(Chunks(hierarchy.store), field, begin):
+    for first_row, values in storage.chunk_values(Chunks(hierarchy.store), field, begin):
         is_valid = values.is_valid()
         valid_chunks.append(values.filter(is_valid))
         row_chunks.append(first_row + np.flatnonzero(is_valid))
@@ -202,14 +192,16 @@ def build_sorted(hierarchy: Hierarchy, field: Field, progress: Progress, begin: 
     rows = np.concatenate(row_chunks)[order]
     del row_chunks
     path, size = _path(field, begin), limits().sorted_chunk_rows
-    put_groups(hierarchy, path)
-    remove(hierarchy, path)
+    storage.put_groups(hierarchy, path)
+    storage.remove(hierarchy, path)
     blocks = [slice(start, start + size) for start in range(0, len(rows), size)]
     values = (column.take(pa.array(order[block])).cast(field.type) for block in blocks)
     shape = (len(rows), size)
-    put_column(hierarchy, join(path, "values"), field.type, values, shape=shape)
+    storage.put_column(hierarchy, join(path, "values"), field.type, values, shape=shape)
     row_arrays = (pa.array(rows[block]) for block in blocks)
-    put_column(hierarchy, join(path, "rows"), pa.int64(), row_arrays, shape=shape)
+    storage.put_column(hierarchy, join(path, "rows"), pa.int64(), row_arrays, shape=shape)
     fences = pa.table({"fences": column.take(pa.array(order[::size])).cast(field.type)})
-    put_fences(hierarchy, path, fences, {"rows": field.length, "always": []})
-    register_segment(hierarchy, join(SORTED, field.name), range(begin, field.length))
+    storage.put_fences(hierarchy, path, fences, {"rows": field.length, "always": []})
+    storage.register_segment(
+        hierarchy, join(storage.SORTED, field.name), range(begin, field.length)
+    )

@@ -17,24 +17,12 @@ from numpy.typing import NDArray
 from zarr.core.sync import sync
 
 from l2view.errors import IngestError
-from l2view.index import rtree
+from l2view.index import rtree, storage
 from l2view.index.candidates import Candidates
 from l2view.index.files import IndexFiles
 from l2view.index.rtree import Box, Records
 from l2view.index.segments import Segment, Segments, read_segments
-from l2view.index.storage import (
-    FOOTPRINTS,
-    MAX_UNINDEXED,
-    TREES,
-    Progress,
-    chunk_values,
-    put_bytes,
-    put_column,
-    put_groups,
-    register_segment,
-    remove,
-    segment_path,
-)
+from l2view.index.storage import Progress
 from l2view.limits import limits
 from l2view.meta.chunks import Chunks, side_by_side
 from l2view.meta.decode import decode
@@ -192,8 +180,8 @@ def read_trees(files: IndexFiles, field: Field) -> Trees | None:
 def _paths(field: Field, first_row: int) -> tuple[str, str]:
     """Paths of the R-tree of the rows from `first_row`, and of its copies."""
     if not first_row:
-        return join(TREES, field.name), join(FOOTPRINTS, field.name)
-    segment = segment_path(field, first_row)
+        return join(storage.TREES, field.name), join(storage.FOOTPRINTS, field.name)
+    segment = storage.segment_path(field, first_row)
     return join(segment, "tree"), join(segment, "footprints")
 
 
@@ -244,7 +232,7 @@ def build_tree(hierarchy: Hierarchy, field: Field, progress: Progress, begin: in
 
     def blocks() -> Iterator[NDArray[np.float32]]:
         nonlocal nbytes
-        for first_row, values in chunk_values(chunks, field, begin):
+        for first_row, values in storage.chunk_values(chunks, field, begin):
             corners = bounds(values, field)
             unbounded = np.flatnonzero(np.isinf(corners).any(axis=1))
             unbounded_rows.append(first_row + unbounded)
@@ -256,7 +244,7 @@ def build_tree(hierarchy: Hierarchy, field: Field, progress: Progress, begin: in
 
     tree = rtree.build(blocks(), field.length - begin)
     unindexed = np.concatenate(unbounded_rows)
-    if len(unindexed) > MAX_UNINDEXED:
+    if len(unindexed) > storage.MAX_UNINDEXED:
         raise IngestError(
             f'too many values of the field "{field.name}" aren\'t footprints for an index, '
             f"{len(unindexed):,}; the first is that of idx {unindexed[0]}"
@@ -264,7 +252,7 @@ def build_tree(hierarchy: Hierarchy, field: Field, progress: Progress, begin: in
     rows = begin + rtree.leaf_rows(tree)
     path, copies_path = _paths(field, begin)
     # Where no commit holds them together, an old tree must not be read with new copies.
-    remove(hierarchy, path)
+    storage.remove(hierarchy, path)
     _put_copies(hierarchy, chunks, field, copies_path, rows, nbytes)
     metadata = {
         "rows": len(rows),
@@ -272,9 +260,11 @@ def build_tree(hierarchy: Hierarchy, field: Field, progress: Progress, begin: in
         "outward": True,
         "covering": list(_covering_of(hierarchy, field, begin)),
     }
-    put_bytes(hierarchy, path, tree, {OWN: metadata})
+    storage.put_bytes(hierarchy, path, tree, {OWN: metadata})
     indexed = range(begin, field.length)
-    register_segment(hierarchy, join(TREES, field.name), indexed, unindexed.tolist())
+    storage.register_segment(
+        hierarchy, join(storage.TREES, field.name), indexed, unindexed.tolist()
+    )
 
 
 def _covering_of(hierarchy: Hierarchy, field: Field, begin: int) -> tuple[str, ...]:
@@ -312,8 +302,8 @@ def _put_copies(
     nbytes: int,
 ) -> None:
     """Write footprints in the order `rows`, in blocks that fit in memory."""
-    put_groups(hierarchy, path)
-    remove(hierarchy, path)
+    storage.put_groups(hierarchy, path)
+    storage.remove(hierarchy, path)
     is_binary, chunk_rows = pa.types.is_binary(field.type), limits().copy_chunk_rows
     block_count = max(1, -(-nbytes // limits().copy_bytes))
     step = -(-len(rows) // block_count // chunk_rows) * chunk_rows or chunk_rows
@@ -324,7 +314,7 @@ def _put_copies(
             order = np.argsort(block)
             ascending = block[order]
             pieces = []
-            for first_row, values in chunk_values(chunks, field, int(ascending[0])):
+            for first_row, values in storage.chunk_values(chunks, field, int(ascending[0])):
                 low, high = np.searchsorted(ascending, (first_row, first_row + len(values)))
                 if low < high:
                     pieces.append(values.take(pa.array(ascending[low:high] - first_row)))
@@ -334,4 +324,4 @@ def _put_copies(
 
     attributes = {"order": "of the leaves of the R-tree"}
     shape = (len(rows), chunk_rows)
-    put_column(hierarchy, path, field.type, blocks(), shape=shape, attributes=attributes)
+    storage.put_column(hierarchy, path, field.type, blocks(), shape=shape, attributes=attributes)

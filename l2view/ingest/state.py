@@ -16,8 +16,7 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 
 from l2view.errors import IngestError
-from l2view.granules.convention import check_version
-from l2view.granules.layouts import LAYOUTS, StorageName, detect_storage
+from l2view.granules.layouts import LAYOUTS, StorageName, check_version, detect_storage
 from l2view.index.candidates import Candidates
 from l2view.index.indexes import Indexes
 from l2view.index.sorted import point_spans

@@ -19,8 +19,7 @@ import zarr
 from numpy.typing import NDArray
 
 from l2view.errors import FieldError, IngestError
-from l2view.granules.convention import NAME, declare_convention
-from l2view.granules.layouts import LAYOUTS, StorageName
+from l2view.granules.layouts import LAYOUTS, NAME, StorageName, declare_convention
 from l2view.index.storage import ZONES, limit_indexes
 from l2view.index.zone_maps import build_zones, extend_zones
 from l2view.ingest.granule import BatchResult, Granule

@@ -12,7 +12,6 @@ from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +23,7 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
 from l2view.arrays.cache import CACHE
+from l2view.arrays.threads import thread_pool
 from l2view.limits import limits
 from l2view.meta.decode import POOL, decode
 from l2view.meta.disk import FOLDER
@@ -339,11 +339,5 @@ def _run_all(work: Callable[[int], None], tasks: Sequence[int]) -> None:
     if len(tasks) == 1:
         work(tasks[0])
         return
-    for _ in _pool(os.getpid()).map(work, tasks):
+    for _ in thread_pool("decode", os.cpu_count() or 1).map(work, tasks):
         pass
-
-
-@lru_cache(maxsize=1)
-def _pool(process: int) -> ThreadPoolExecutor:
-    """Threads that decode; a forked process has none of its parent's."""
-    return ThreadPoolExecutor(os.cpu_count() or 1, thread_name_prefix="l2view-decode")

@@ -7,6 +7,7 @@ import base64
 import contextlib
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from l2view.arrays.cf import MISSING, Packing, require_calendar
 from l2view.errors import FieldError, L2ViewError, NotACollectionError, UnsupportedArrayError
 from l2view.stores.hierarchy import JSON, Hierarchy, describe_root, join
 from l2view.stores.open import unreadable_store
-from l2view.text import join_names
+from l2view.text import join_names, unknown_name
 
 ROW = "idx"  # the granule's row number, in every query without being stored
 GEOMETRIES = ("bbox", "geometry")  # fields that are taken as geometries by their names
@@ -259,6 +260,24 @@ def _require_one_length(fields: list[Field]) -> None:
             f"{length:,} rows in {join_names(names)}" for length, names in sorted(lengths.items())
         )
         raise FieldError(f"the fields of meta differ in length: {rows}")
+
+
+def find_field(
+    schema: pa.Schema, name: str | None, usual: Sequence[str], purpose: str, option: str
+) -> str:
+    """Return a field that is named, or the first of the usual ones.
+
+    A `FieldError` is raised where there is none, and says which `option` names one for a `purpose`.
+    """
+    for candidate in usual if name is None else (name,):
+        if candidate in schema.names:
+            return candidate
+    if name is not None:
+        raise FieldError(unknown_name("field", name, schema.names))
+    raise FieldError(
+        f"a search by {purpose} looks at the field {' or '.join(usual)}, and there is none of "
+        f"them; name another with {option}=. fields: {join_names(schema.names)}"
+    )
 
 
 def table_schema(fields: tuple[Field, ...]) -> pa.Schema:

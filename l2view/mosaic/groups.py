@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from l2view.errors import L2ViewWarning, QueryError, warn
 from l2view.mosaic.spec import MosaicSpec
-from l2view.search import expressions
+from l2view.search import planning
 from l2view.search.time import time_field
 from l2view.virtual.granules import Granules
 
@@ -96,7 +96,7 @@ def _ranks(granules: Granules, order_by: str | Sequence[str] | None) -> NDArray[
             f'order_by={order_by!r} is no SQL sort expression, such as "datetime DESC"'
         )
     names = granules.all_fields.names
-    return expressions.ranks(order_by, len(granules), names, granules.available)
+    return planning.ranks(order_by, len(granules), names, granules.available)
 
 
 def _group_values(granules: Granules, group_by: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
@@ -115,7 +115,7 @@ def _group_values(granules: Granules, group_by: str) -> tuple[NDArray[Any], NDAr
         missing = np.isnat(times)
         return period.starts(times[~missing]), missing
     names = granules.all_fields.names
-    values = expressions.values(group_by, len(granules), names, granules.available)
+    values = planning.values(group_by, len(granules), names, granules.available)
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
     if pa.types.is_floating(values.type):

@@ -14,28 +14,19 @@ import pyarrow as pa
 import shapely
 from datafusion import Expr, SessionContext, literal, udf
 
-from l2view.errors import FieldError, QueryError
+from l2view.errors import QueryError
 from l2view.geolocation.geometries import GEOMETRY_ERRORS, bbox_corners, parse_geometry
 from l2view.geolocation.globe import wrap_geometry
 from l2view.meta.footprints import read_geometries
-from l2view.meta.schema import GEOMETRIES, Field
+from l2view.meta.schema import GEOMETRIES, Field, find_field
 from l2view.search.context import column
-from l2view.text import join_names, unknown_name
 
 SLIGHTLY = 1e-9  # degrees by which the rectangle around a point or a line is larger than it
 
 
 def geometry_field(schema: pa.Schema, field: str | None = None) -> str:
-    """Return the field that holds the footprints. A `FieldError` is raised where there is none."""
-    for candidate in GEOMETRIES if field is None else (field,):
-        if candidate in schema.names:
-            return candidate
-    if field is not None:
-        raise FieldError(unknown_name("field", field, schema.names))
-    raise FieldError(
-        f"a search by place looks at the field {' or '.join(GEOMETRIES)}, and there is neither; "
-        f"name another with geometry_field=. fields: {join_names(schema.names)}"
-    )
+    """Return the field that holds the footprints; a `FieldError` is raised where there is none."""
+    return find_field(schema, field, GEOMETRIES, "place", "geometry_field")
 
 
 def box(bbox: Sequence[float]) -> shapely.Geometry:

@@ -12,8 +12,8 @@ import pyarrow as pa
 from datafusion import Expr, literal
 
 from l2view.errors import FieldError, QueryError
+from l2view.meta.schema import find_field
 from l2view.search.context import column
-from l2view.text import join_names, unknown_name
 
 TIMES = ("datetime", "date", "start_datetime", "time")
 """Time fields of a granule, in order of preference."""
@@ -152,21 +152,14 @@ def time_field(schema: pa.Schema, name: str | None = None) -> str:
 
     A `FieldError` is raised where there is none, or it isn't a timestamp.
     """
-    candidates = TIMES if name is None else (name,)
-    for candidate in candidates:
-        if candidate in schema.names:
-            if pa.types.is_timestamp(schema.field(candidate).type):
-                return candidate
-            raise FieldError(
-                f'the field "{candidate}" is {schema.field(candidate).type}, not a timestamp; '
-                "search it with where=, or name another with time_field="
-            )
-    if name is not None:
-        raise FieldError(unknown_name("field", name, schema.names))
-    raise FieldError(
-        f"a search by time looks at the field {', '.join(TIMES)}, and there is none of them; "
-        f"name another with time_field=. fields: {join_names(schema.names)}"
-    )
+    name = find_field(schema, name, TIMES, "time", "time_field")
+    kind = schema.field(name).type
+    if not pa.types.is_timestamp(kind):
+        raise FieldError(
+            f'the field "{name}" is {kind}, not a timestamp; search it with where=, or name '
+            "another with time_field="
+        )
+    return name
 
 
 def time_conditions(schema: pa.Schema, span: Interval, field: str | None = None) -> list[Expr]:

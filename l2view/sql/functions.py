@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-import os
 import re
 import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -18,6 +16,7 @@ import zarr
 from datafusion import Expr
 from zarr.core.sync import sync
 
+from l2view.arrays.threads import thread_pool
 from l2view.cells.granules import cells
 from l2view.cells.one_array import zarr_cells
 from l2view.cells.scan import MAX_CELLS, require_free_loop
@@ -33,15 +32,6 @@ from l2view.stores.open import Source, open_source, require_authorization
 from l2view.stores.urls import is_url
 from l2view.text import first_line, join_names, strip_credentials, unknown_name
 from l2view.virtual.search import CollectionSearch
-
-
-@lru_cache(maxsize=1)
-def _readers(process: int) -> ThreadPoolExecutor:
-    """Threads of a process that make tables.
-
-    Where DataFusion plans, none of its own queries can run.
-    """
-    return ThreadPoolExecutor(4, thread_name_prefix="l2view-sql")
 
 
 class ArgumentName(str):
@@ -127,7 +117,8 @@ class TableFunctions:
             "cells": partial(self._search_cells, params),
         }
         call = partial(functions[name], name, *positionals, **named)
-        return _readers(os.getpid()).submit(call).result()
+        # Where DataFusion plans, none of its own queries can run.
+        return thread_pool("sql", 4).submit(call).result()
 
     def _store_table(self, kind: str, name: str, *store: str) -> TableDataset:
         return TableDataset(StoreTable(self._source(name, store), kind))

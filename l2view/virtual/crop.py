@@ -37,7 +37,7 @@ from l2view.virtual.chunk import (
     chunk_index,
     existing_keys,
 )
-from l2view.virtual.granules import READERS
+from l2view.virtual.granules import submit
 from l2view.virtual.join_array import inner_codecs
 
 CONCURRENCY = 8
@@ -73,7 +73,7 @@ class Crop:
             # own, for zarr's loop needs its threads for that.
             with self._lock:
                 if row not in self._pending:
-                    self._pending[row] = READERS.submit(self._find_windows, reader, row)
+                    self._pending[row] = submit(self._find_windows, reader, row)
                 pending = self._pending[row]
             try:
                 self._windows[row] = await asyncio.wrap_future(pending)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import islice
@@ -20,6 +20,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from l2view.arrays.threads import thread_pool
 from l2view.granules import Location
 from l2view.meta.schema import ROW
 from l2view.search.table import MetaTable
@@ -28,11 +29,13 @@ from l2view.text import join_names
 from l2view.virtual.attributes import json_columns
 from l2view.virtual.pickling import array_of, array_state, read_table, table_bytes
 
-READERS = ThreadPoolExecutor(8, thread_name_prefix="l2view")
-"""Threads for what takes zarr's loop from within it; zarr needs its own for that."""
-
 MAX_NAMES = 6  # how many granules a message names
 BLOCK = 256  # how many rows are turned into attributes at once
+
+
+def submit[*A, R](call: Callable[[*A], R], *arguments: *A) -> Future[R]:
+    """Run in a thread what takes zarr's loop from within it; zarr needs its own for that."""
+    return thread_pool("readers", 8).submit(call, *arguments)
 
 
 class Names(Sequence[str]):
@@ -138,7 +141,7 @@ class Granules:
     async def load(self) -> None:
         """Read again what a pickle left out; in a thread, as it takes an event loop."""
         if self._table is None or self._names is None:
-            future = READERS.submit(lambda: (self.table, self.names))
+            future = submit(lambda: (self.table, self.names))
             await asyncio.wrap_future(future)
 
     @property
@@ -236,26 +239,6 @@ class Granules:
 
     def _read_block(self, block: int) -> dict[str, list[Any]]:
         return json_columns(self.table.slice(block * BLOCK, BLOCK))
-
-
-def granules_from(
-    rows: pa.Table,
-    fields: Sequence[str],
-    locating: Sequence[str],
-    origin: Origin | None,
-    *,
-    later: bool = False,
-) -> Granules:
-    """Return the granules that a search found.
-
-    The `rows` have the row number, ``id`` where there is one, the `locating` fields, and, unless
-    they are read from the `origin` `later`, the selected `fields`.
-    """
-    ids = rows.column("id") if "id" in rows.schema.names else None
-    names = group_names(rows.column(ROW), ids, {ROW, *fields})
-    table = None if later else rows.select([ROW, *fields])
-    numbers = rows.column(ROW).to_numpy() if later else None
-    return Granules(table, names, rows.select(list(locating)), origin, numbers)
 
 
 def group_names(

@@ -15,7 +15,7 @@ from l2view.search.table import MetaTable
 from l2view.stores.hierarchy import META
 from l2view.stores.open import Source, SourceOptions, require_authorization
 from l2view.text import join_names, unknown_name
-from l2view.virtual.granules import Origin, granules_from
+from l2view.virtual.granules import Granules, Origin, group_names
 from l2view.virtual.tree import Tree
 
 
@@ -71,6 +71,11 @@ class CollectionSearch:
         later = later and origin is not None
         read = list(dict.fromkeys([*(() if later else names), *locating]))
         rows = self.find(query, read).take([ROW, *read])
+        ids = rows.column("id") if "id" in fields else None
+        titles = group_names(rows.column(ROW), ids, {ROW, *names})
+        table = None if later else rows.select([ROW, *names])
+        numbers = rows.column(ROW).to_numpy() if later else None
+        locations = rows.select(list(self.layout.fields))
         description = view_attributes(query, self.source, names, len(rows), globs)
         if self.options.group != META:
             description["group"] = self.options.group
@@ -79,7 +84,7 @@ class CollectionSearch:
         return Tree(
             source=self.source.store,
             layout=self.layout,
-            granules=granules_from(rows, names, self.layout.fields, origin, later=later),
+            granules=Granules(table, titles, locations, origin, numbers),
             description=description,
             variables=globs,
             field_attributes={name: fields[name].attributes for name in names},

@@ -11,13 +11,21 @@ from functools import cached_property
 from zarr.abc.store import Store
 
 from l2view.arrays.cf import RELEVANT, zarr_attributes
-from l2view.errors import MissingGranuleWarning, SkippedArrayWarning, UnsupportedArrayError, warn
+from l2view.errors import (
+    L2ViewWarning,
+    MissingGranuleWarning,
+    SkippedArrayWarning,
+    UnsupportedArrayError,
+    warn,
+)
 from l2view.granules import Layout
 from l2view.granules.chunks import grid_of
 from l2view.granules.reader import GranuleReader
 from l2view.granules.table import GranuleTable
+from l2view.limits import limits
 from l2view.stores.composed import ChunkSource, resolve_chunk
 from l2view.stores.hierarchy import JSON, METADATA_KEYS, group_document, join
+from l2view.text import join_names
 from l2view.virtual.attributes import OWN, array_attributes, group_attributes
 from l2view.virtual.chunk import existing_keys
 from l2view.virtual.crop import Crop, CroppedChunk
@@ -88,6 +96,48 @@ class Tree:
     def members(self) -> int:
         """The number of nodes directly below the root."""
         return len(self.fields) + len(self.granules)
+
+    async def warnings_on_open(self) -> list[tuple[str, type[L2ViewWarning]]]:
+        """Return warnings of granules without arrays, and of variables that the first has none of.
+
+        Of many granules only the first is looked at: each warns when it is asked for.
+        """
+        if not len(self.granules):
+            return []
+        layout, collection = self.layout, self.description["collection"]
+        if not layout.fields:
+            message = f"the granules of {collection} have no arrays: {layout.missing(())}"
+            return [(message, MissingGranuleWarning)]
+        are_many = len(self.granules) > limits().checked_granules
+        if are_many and self.variables is None:
+            return []
+        messages: list[tuple[str, type[L2ViewWarning]]] = []
+        names = self.granules.names[: 1 if are_many else None].to_pylist()
+        locations = [self.granules.location(row) for row in range(len(names))]
+        await layout.prefetch([(location, "") for location in locations])
+        missing = {
+            name: layout.missing(location)
+            for name, location in zip(names, locations, strict=True)
+            if await layout.document(location, "") is None
+        }
+        if missing and not are_many:
+            reasons = list(dict.fromkeys(missing.values()))
+            shown = "; ".join(reasons[:3]) + ("; …" if len(reasons) > 3 else "")
+            message = (
+                f"{len(missing)} of {len(names)} granules have no arrays in {collection}: "
+                f"{join_names(missing)}: {shown}"
+            )
+            messages.append((message, MissingGranuleWarning))
+        if self.variables is None or names[0] in missing:
+            return messages
+        paths = await self.sample_arrays()
+        if paths and not any(map(self.shows, paths)):
+            message = (
+                f"no array of {names[0]}, the first granule, matches "
+                f"variables={list(self.variables)}; it has {join_names(paths)}"
+            )
+            messages.append((message, SkippedArrayWarning))
+        return messages
 
     async def load(self, path: str) -> None:
         """Read what finding the node or chunk at `path` takes: names and fields."""

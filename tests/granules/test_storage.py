@@ -23,8 +23,8 @@ from rich.console import Console
 
 import l2view
 from l2view.errors import IngestError, StoreError
-from l2view.granules.convention import CONVENTION
 from l2view.granules.groups_writer import granule_path
+from l2view.granules.layouts import CONVENTION
 from l2view.granules.references import ArrayReferences, GranuleReferences
 from l2view.ingest import progress
 from l2view.ingest.granule import Granule
