@@ -293,7 +293,7 @@ class Collection:
         names = self._search.select_fields(fields)
         query = as_query(where, params, bbox, intersects, datetime, ids, order_by, limit)
         tally, start = Tally(), time.perf_counter()
-        table = self.table.counting(tally)
+        table = replace(self.table, tally=tally)
         rows = find_rows(table, self._search.with_fields(query), names).take([ROW, *names])
         return SearchCost(len(self), len(rows), tally, time.perf_counter() - start)
 

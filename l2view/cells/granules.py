@@ -120,11 +120,6 @@ class DecodedArrays:
     decoders: tuple[ValueDecoder, ...]
     axes: tuple[int, ...] = ()
 
-    @cached_property
-    def used_decoders(self) -> list[ValueDecoder]:
-        """The decoders of the variants that there are granules of."""
-        return [self.decoders[variant] for variant in np.unique(self.array.variant_index)]
-
     def cast(self, dtype: np.dtype[Any] | None) -> DecodedArrays:
         """Return the same values in a dtype that has all of them; as they are for None."""
         if dtype is None:
@@ -222,7 +217,8 @@ def _common_types(
     decoders: dict[str, list[ValueDecoder]] = {}
     for profile in profiles:
         for name, arrays in profile.arrays.items():
-            decoders.setdefault(name, []).extend(arrays.used_decoders)
+            used = np.unique(arrays.array.variant_index)  # of these there are granules
+            decoders.setdefault(name, []).extend(arrays.decoders[variant] for variant in used)
     dtypes: dict[str, np.dtype[Any] | None] = {}
     types: dict[str, pa.DataType] = {}
     dropped = []

@@ -203,9 +203,11 @@ def _requested_indexes(available: dict[str, Field], fields: Sequence[str] | None
 def _existing_indexes(hierarchy: Hierarchy) -> list[Index]:
     """List the stored indexes that l2view built."""
     indexes = [Index("zones")] if sync(hierarchy.children(storage.ZONES)) else []
-    for name in sync(hierarchy.children(storage.TREES)):
-        if is_ours(sync(hierarchy.read(join(storage.TREES, name))) or {}):
-            indexes.append(Index("tree", name))
+    trees = sync(hierarchy.children(storage.TREES))
+    documents = {name: sync(hierarchy.read(join(storage.TREES, name))) for name in trees}
+    indexes += [
+        Index("tree", name) for name, document in documents.items() if is_ours(document or {})
+    ]
     return indexes + [Index("sorted", name) for name in sync(hierarchy.children(storage.SORTED))]
 
 

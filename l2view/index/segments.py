@@ -72,13 +72,14 @@ class Segments[S: Segment]:
         return Candidates(rows, self.tail, columns, pruned_by=(f"{kind} of {self.field.name}",))
 
 
-def read_segments[S: Segment](
-    files: IndexFiles,
-    field: Field,
+def read_segments[S: Segment, Index](
+    make: Callable[[tuple[S, ...], NDArray[np.int64]], Index],
     read: Callable[[IndexFiles, Field, int], tuple[S, JSON] | None],
     names: Sequence[str],
-) -> tuple[tuple[S, ...], NDArray[np.int64]] | None:
-    """Read the segments of an index and the rows that they leave out, None where none is stored.
+    files: IndexFiles,
+    field: Field,
+) -> Index | None:
+    """Make an index of its segments and the rows that they leave out, None where none is stored.
 
     `read` reads the segment that begins at a row, and the metadata beside it; `names` are the files
     of a segment to fetch together.
@@ -95,4 +96,4 @@ def read_segments[S: Segment](
         if segment is None or not is_complete or rows.start != segments[-1].rows.stop:
             break  # what isn't covered is scanned
         segments.append(replace(segment[0], rows=rows))
-    return tuple(segments), np.array(metadata.get("always", ()), dtype=np.int64)
+    return make(tuple(segments), np.array(metadata.get("always", ()), dtype=np.int64))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -149,12 +150,6 @@ def can_be_sorted(field: Field) -> bool:
     return is_orderable(field.type) and not pa.types.is_boolean(field.type)
 
 
-def read_sorted(files: IndexFiles, field: Field) -> SortedIndexes | None:
-    """Read the sorted indexes of a field, None where none is stored."""
-    stored = read_segments(files, field, _read_index, FENCES)
-    return None if stored is None else SortedIndexes(*stored)
-
-
 def _path(field: Field, begin: int) -> str:
     """Path of the sorted index of the rows from `begin`."""
     return storage.segment_path(field, begin) if begin else join(storage.SORTED, field.name)
@@ -174,6 +169,10 @@ def _read_index(files: IndexFiles, field: Field, begin: int) -> tuple[SortedInde
         return None
     rows = range(begin, min(int(metadata["rows"]), field.length))
     return SortedIndex(field, rows, values, row_numbers, fences), metadata
+
+
+read_sorted = partial(read_segments, SortedIndexes, _read_index, FENCES)
+"""Reads the sorted indexes of a field, None where none is stored."""
 
 
 def build_sorted(hierarchy: Hierarchy, field: Field, progress: Progress, begin: int = 0) -> None:

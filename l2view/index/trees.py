@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import pyarrow as pa
@@ -170,13 +170,6 @@ def _values_at(chunks: Chunks, field: Field, positions: NDArray[np.int64]) -> pa
     return pa.concat_arrays(pieces).take(pa.array(inverse_order(order)))
 
 
-def read_trees(files: IndexFiles, field: Field) -> Trees | None:
-    """Read the R-trees of a field of footprints, None where none is stored."""
-    names = ("tree/zarr.json", "tree/c/0", "footprints/zarr.json")
-    stored = read_segments(files, field, _read_tree, names)
-    return None if stored is None else Trees(*stored)
-
-
 def _paths(field: Field, first_row: int) -> tuple[str, str]:
     """Paths of the R-tree of the rows from `first_row`, and of its copies."""
     if not first_row:
@@ -213,6 +206,11 @@ def _read_tree(files: IndexFiles, field: Field, first_row: int) -> tuple[Tree, J
     rows_covered = range(first_row, first_row + rows)
     outward = metadata.get("outward") is True
     return Tree(field, rows_covered, array, layout, copies, outward, covering), metadata
+
+
+TREE_FILES = ("tree/zarr.json", "tree/c/0", "footprints/zarr.json")
+read_trees = partial(read_segments, Trees, _read_tree, TREE_FILES)
+"""Reads the R-trees of a field of footprints, None where none is stored."""
 
 
 def is_ours(document: JSON) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -26,12 +26,8 @@ type Selection = tuple[range, NDArray[np.int64] | None]
 """A run of rows, and the selected rows among them, ascending; None for all."""
 
 
-class KnownValues(Protocol):
-    """Values that need no reading."""
-
-    def values(self, name: str, rows: NDArray[np.int64]) -> pa.Array | None:
-        """Take a field's values at some rows, None where they must be read."""
-        ...
+type KnownValues = Callable[[str, NDArray[np.int64]], pa.Array | None]
+"""Returns a field's values at some rows, None where they must be read."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class RowReader:
     chunks: Chunks
     fields: Mapping[str, Field]  # the fields by name, all of one length
     checked: bool = False  # whether footprints are parsed, and NULL where they can't be
-    known_values: KnownValues | None = None  # values that needn't be read
+    known: KnownValues = lambda name, rows: None
 
     def schema(self, names: Sequence[str]) -> pa.Schema:
         """Select these columns from the table's schema."""
@@ -59,9 +55,11 @@ class RowReader:
         fields = [self.fields[name] for name in names if name != ROW]
         needed = [
             {
-                field.name: _chunk_numbers(field, run, rows)
+                field.name: chunks_of(field, run)
+                if rows is None
+                else np.unique(rows // field.chunk_length).tolist()
                 for field in fields
-                if rows is None or self._read_known(field.name, rows) is None
+                if rows is None or self.known(field.name, rows) is None
             }
             for run, rows in selections
         ]
@@ -89,7 +87,7 @@ class RowReader:
                     ]
                     column = pieces[0] if len(pieces) == 1 else pa.concat_arrays(pieces)
                 else:
-                    column = self._read_known(field.name, numbers)
+                    column = self.known(field.name, numbers)
                 columns[field.name] = self._usable(column, field, numbers)
             arrays = [columns[name] for name in names]
             batches.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
@@ -121,9 +119,6 @@ class RowReader:
         fields = [self.fields[name] for name in names if name != ROW]
         chunks = sum(-(-step // field.chunk_length) for field in fields)
         return max(1, limits().chunks_at_once // max(chunks, 1))
-
-    def _read_known(self, name: str, rows: NDArray[np.int64]) -> pa.Array | None:
-        return None if self.known_values is None else self.known_values.values(name, rows)
 
     def _usable(self, column: pa.Array, field: Field, rows: NDArray[np.int64]) -> pa.Array:
         """Replace footprints that would stop SQL's functions by NULL."""
@@ -183,10 +178,6 @@ def part_in_run(field: Field, number: int, values: Any, run: range) -> Any:
     """Slice a chunk's values, one a row, to a run of rows."""
     start = number * field.chunk_length
     return values[max(run.start - start, 0) : min(run.stop - start, field.chunk_length)]
-
-
-def _chunk_numbers(field: Field, run: range, rows: NDArray[np.int64] | None) -> Sequence[int]:
-    return chunks_of(field, run) if rows is None else np.unique(rows // field.chunk_length).tolist()
 
 
 def _piece(

@@ -274,9 +274,10 @@ def find_field(
             return candidate
     if name is not None:
         raise FieldError(unknown_name("field", name, schema.names))
+    names = f"{', '.join(usual[:-1])} or {usual[-1]}"
     raise FieldError(
-        f"a search by {purpose} looks at the field {' or '.join(usual)}, and there is none of "
-        f"them; name another with {option}=. fields: {join_names(schema.names)}"
+        f"a search by {purpose} looks at the field {names}, and there is none of them; name "
+        f"another with {option}=. fields: {join_names(schema.names)}"
     )
 
 

@@ -95,13 +95,11 @@ class Condition:
             raise QueryError(f"a filter is true or false, and {self.expression} is {result.type}")
         mask = np.asarray(result.fill_null(not is_decided).to_numpy())
         for name, column in known.items():
-            if not is_decided and column.null_count and self._rejects_null(name):
+            if is_decided or not column.null_count:
+                continue
+            if not self._possible({0: pc.field(name).is_null()}):
                 mask = mask & np.asarray(column.is_valid().to_numpy(zero_copy_only=False))
         return mask
-
-    def _rejects_null(self, name: str) -> bool:
-        """Whether it can't hold where a column is NULL, whatever the others are."""
-        return not self._possible({0: pc.field(name).is_null()})
 
     def _by_blocks(self, known: Mapping[str, pa.Array], rows: int) -> NDArray[np.bool_]:
         """Ask Arrow where it may hold by the ranges of what is known: of blocks, then of rows."""

@@ -76,7 +76,10 @@ def find_candidates(context: SessionContext, plan: Any, meta: MetaTable) -> Cand
     for condition in conjuncts:
         if (comparison := _comparison_spans(condition, meta)) is not None:
             name, more = comparison
-            spans[name] = _intersect_spans(spans[name], more) if name in spans else more
+            if name in spans:  # each a union of spans
+                pairs = (_intersect(a, b) for a in spans[name] for b in more)
+                more = [span for span in pairs if span is not None]
+            spans[name] = more
         elif (test := _bbox_test(context, condition, meta)) is not None:
             tests.append(test)
             boxes[test.field] = (*boxes.get(test.field, ()), test.boxes)
@@ -258,12 +261,6 @@ def _field_literal(expression: Expr, field: Field | None) -> pa.Scalar | None:
         return None
     is_nan = pa.types.is_floating(value.type) and math.isnan(value.as_py())
     return None if is_nan else value
-
-
-def _intersect_spans(spans: list[Span], others: list[Span]) -> list[Span]:
-    """Intersect two lists of spans, each a union."""
-    pairs = (_intersect(a, b) for a in spans for b in others)
-    return [span for span in pairs if span is not None]
 
 
 type End = tuple[pa.Scalar | None, bool]

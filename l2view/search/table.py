@@ -80,10 +80,6 @@ class MetaTable:
         """Return the same table, of which only some rows are looked at."""
         return replace(self, candidates=candidates)
 
-    def counting(self, tally: Tally) -> MetaTable:
-        """Return the same table, the cost of which is counted elsewhere."""
-        return replace(self, tally=tally)
-
     def runs(self) -> Iterator[range]:
         """Yield the runs of rows that a scan decides about at a time."""
         return row_runs(self.fields)
@@ -184,14 +180,14 @@ class MetaTable:
             possible_runs = {runs[number] for number in possible}
             keep(possible_runs.__contains__, f"zone maps of {', '.join(names)}")
         if self.candidates.tail:
-            keep(self._has_candidates, " and ".join(self.candidates.pruned_by))
+            within = self.candidates.within
+            keep(
+                lambda run: (rows := within(run)) is None or len(rows) > 0,
+                " and ".join(self.candidates.pruned_by),
+            )
         self.tally.rule_out(len(runs), pruned)
         self.tally.add("prune", start_time)
         return remaining
-
-    def _has_candidates(self, run: range) -> bool:
-        rows = self.candidates.within(run)
-        return rows is None or len(rows) > 0
 
     def _scan(
         self,
@@ -225,7 +221,7 @@ class MetaTable:
                 yield from self._matches(reader, selections, columns, condition, tested)
 
     def _reader(self, chunks: Chunks) -> RowReader:
-        return RowReader(chunks, self.fields, self.checked, self.candidates)
+        return RowReader(chunks, self.fields, self.checked, self.candidates.values)
 
     def _columns_of(self, condition: Condition | None) -> list[str]:
         """Return the columns of a condition in the schema's order."""

@@ -118,7 +118,9 @@ class Granules:
         self.origin = origin
         self._rows = rows
         self._order: NDArray[np.uint64] | None = None
-        self._block = lru_cache(maxsize=32)(self._read_block)
+        self._block = lru_cache(maxsize=32)(
+            lambda block: json_columns(self.table.slice(block * BLOCK, BLOCK))
+        )
         self.row = lru_cache(maxsize=4096)(self._find)
 
     def __getstate__(self) -> JSON:
@@ -236,9 +238,6 @@ class Granules:
     def location(self, row: int) -> Location:
         """Return where one granule's arrays lie."""
         return tuple(column[row].as_py() for column in self.locations.columns)
-
-    def _read_block(self, block: int) -> dict[str, list[Any]]:
-        return json_columns(self.table.slice(block * BLOCK, BLOCK))
 
 
 def group_names(

@@ -30,13 +30,13 @@ def verify_granules(tree: Tree) -> Iterator[tuple[str, str | None]]:
     that is an error. Of granules that l2view didn't ingest it is a chunk of each array.
     """
     store = ViewStore(replace(tree, crop=None))
+
+    async def verify(names: Sequence[str]) -> list[str | None]:
+        await store.shape.documents(names)
+        return await asyncio.gather(*(_verify_granule(store, name) for name in names))
+
     for names in batched(tree.granules.names.to_pylist(), CONCURRENCY):
-        yield from zip(names, sync(_verify_batch(store, names)), strict=True)
-
-
-async def _verify_batch(store: ViewStore, names: Sequence[str]) -> list[str | None]:
-    await store.shape.documents(names)
-    return await asyncio.gather(*(_verify_granule(store, name) for name in names))
+        yield from zip(names, sync(verify(names)), strict=True)
 
 
 async def _verify_granule(store: ViewStore, name: str) -> str | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -297,7 +298,7 @@ def test_a_table_by_another_name_is_pruned(tmp_path: Path) -> None:
     write(tmp_path / "c", wide(70))
     build_indexes(tmp_path / "c", ["f"])
     collection = l2view.Collection(tmp_path / "c")
-    collection.table = collection.table.counting(tally := Tally())
+    collection.table = replace(collection.table, tally=(tally := Tally()))
     found = collection.sql("SELECT a.idx FROM meta a WHERE a.f = 7").to_arrow_table()
     assert sorted(found.column(0).to_pylist()) == [1, 51]
     assert tally.ruled_out["sorted index of f"] == 8

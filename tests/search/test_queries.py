@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -117,14 +118,14 @@ def test_counting_reads_a_chunk_once(tmp_path: Path) -> None:
     collection = l2view.Collection(tmp_path / "c")
     query = "SELECT n, COUNT(*) AS c FROM meta GROUP BY n ORDER BY n"
     for decoded in (24, 0):
-        collection.table = collection.table.counting(tally := Tally())
+        collection.table = replace(collection.table, tally=(tally := Tally()))
         found = collection.sql(query).to_arrow_table().to_pydict()
         assert found == {"n": list(range(24)), "c": [3] * 23 + [1]}
         assert tally.decoded == decoded
     CACHE.clear()
     # What is there is counted as it is.
     collection.search("n >= 0", fields=[])
-    collection.table = collection.table.counting(tally := Tally())
+    collection.table = replace(collection.table, tally=(tally := Tally()))
     collection.sql(query).to_arrow_table()
     assert tally.decoded == 0
 
@@ -171,7 +172,7 @@ def test_a_query_with_a_limit_stops_early(tmp_path: Path) -> None:
         "SELECT t FROM meta WHERE t >= TIMESTAMP '2025-01-02' LIMIT 2 OFFSET 1",
     ):
         CACHE.clear()
-        collection.table = table.counting(tally := Tally())
+        collection.table = replace(table, tally=(tally := Tally()))
         assert collection.sql(query).to_arrow_table().num_rows == 2
         assert 0 < tally.decoded < 40, query  # of 100 or 200: Arrow reads some ahead
 
@@ -179,7 +180,7 @@ def test_a_query_with_a_limit_stops_early(tmp_path: Path) -> None:
 def test_a_sorted_query_reads_the_rest_for_few(tmp_path: Path) -> None:
     write(tmp_path / "c", wide(70))
     collection = l2view.Collection(tmp_path / "c")
-    collection.table = collection.table.counting(tally := Tally())
+    collection.table = replace(collection.table, tally=(tally := Tally()))
     found = collection.sql("SELECT s, id, f FROM meta ORDER BY f DESC, idx LIMIT 1").to_pydict()
     assert found == {"s": ["s11"], "id": ["g007"], "f": [49.0]}
     assert tally.decoded == 10 + 2

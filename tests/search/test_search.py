@@ -239,9 +239,9 @@ def test_geometries_beyond_the_antimeridian_are_cut_there() -> None:
 def test_no_geometry_field() -> None:
     root = zarr.create_group(MemoryStore())
     put(root.create_group("meta"), "x", np.arange(3))
-    with pytest.raises(FieldError, match="looks at the field bbox or geometry, and there is nei"):
+    with pytest.raises(FieldError, match="looks at the field bbox or geometry, and there is none"):
         l2view.search(root.store, bbox=(0, 0, 1, 1))
-    with pytest.raises(FieldError, match="looks at the field datetime, date, start_datetime, time"):
+    with pytest.raises(FieldError, match="looks at the field .*, start_datetime or time"):
         l2view.search(root.store, datetime="2025")
 
 
