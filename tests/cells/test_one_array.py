@@ -494,6 +494,21 @@ print(queue.get(timeout=30))"""
     assert done.stdout == "4950\n", done.stderr[-2000:]
 
 
+def test_a_forked_process_has_pools_of_its_own() -> None:
+    code = """import multiprocessing
+from l2view.virtual.granules import submit
+assert submit(int, "1").result() == 1
+def child(queue): queue.put(submit(int, "2").result(timeout=20))
+context = multiprocessing.get_context("fork")
+queue = context.Queue()
+process = context.Process(target=child, args=(queue,))
+process.start()
+print(queue.get(timeout=30))"""
+    command = [sys.executable, "-W", "ignore", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=90, check=False)
+    assert done.stdout == "2\n", done.stderr[-2000:]
+
+
 def test_a_process_that_is_forked_while_another_thread_decodes_reads(tmp_path: Path) -> None:
     path = tmp_path / "a.zarr"
     zarr.create_array(path, data=np.arange(100), chunks=(10,))
