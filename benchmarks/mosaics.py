@@ -32,7 +32,7 @@ from l2view.ingest.granule import Entry, Granule
 from l2view.ingest.options import ParseOptions
 from l2view.ingest.parse import parse_granule
 from l2view.ingest.writer import write_batch
-from l2view.stores.open import open_source
+from l2view.stores.open import SourceOptions, open_source
 from l2view.stores.repository import open_repository
 
 from .measure import Row, paired
@@ -238,7 +238,7 @@ class Counting(WrapperStore[Any]):
 
 def _bytes(folder: Path) -> Row:
     """What is fetched, and what of the first overview lies within the target."""
-    store = Counting(open_source(folder / "collection", authorize=True).store)
+    store = Counting(open_source(folder / "collection", SourceOptions(authorize=True)).store)
     view = l2view.open(store, order_by="datetime")
     store.nbytes = 0
     mosaic = l2view.mosaic(view, like=geobox("20 m"), bands="0", chunks=(CHUNK, CHUNK))
