@@ -118,7 +118,7 @@ class Packing:
             return cls(dtype, packing)
         if dtype.kind not in "biufc":
             return cls(dtype, {})
-        packing = {n: _single(attributes[n]) for n in SCALING if attributes.get(n) is not None}
+        packing = {n: _scale(attributes[n]) for n in SCALING if attributes.get(n) is not None}
         unsigned = attributes.get("_Unsigned")
         if (dtype.kind, unsigned) in (("i", "true"), ("u", "false")):
             packing["_Unsigned"] = unsigned
@@ -290,8 +290,20 @@ class Packing:
 
 
 def xarray_attributes(document: JSON) -> JSON:
-    """Return all attributes of an array as xarray's coders take them."""
-    return _rewrite(document["attributes"], Packing.of_document(document).attributes)
+    """Return all attributes of an array as xarray's coders take them.
+
+    Characters are compared with bytes, which JSON hasn't.
+    """
+    packing = Packing.of_document(document)
+    attributes = dict(packing.attributes)
+    if (
+        packing.dtype.kind == "S"
+        and "_Encoding" not in attributes
+        and "missing_value" in attributes
+    ):
+        texts = [text.encode() for text in _values_of(attributes["missing_value"])]
+        attributes["missing_value"] = texts[0] if len(texts) == 1 else texts
+    return _rewrite(document["attributes"], attributes)
 
 
 def zarr_attributes(attributes: JSON, data_type: str | JSON) -> JSON:
@@ -328,6 +340,15 @@ def _is_number(value: Any) -> bool:
 def _single(value: Any) -> Any:
     """Return an attribute that is a list of one as that one."""
     return value[0] if isinstance(value, list | tuple | np.ndarray) and len(value) == 1 else value
+
+
+def _scale(value: Any) -> Any:
+    """Return a scale or an offset as a number where it is a text of one, as GDAL keeps netCDF's."""
+    value = _single(value)
+    if isinstance(value, str):
+        with contextlib.suppress(ValueError):
+            return float(value)
+    return value
 
 
 def _fill_value(value: Any, dtype: np.dtype[Any], flips_sign: bool) -> Any:

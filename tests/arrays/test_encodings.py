@@ -338,3 +338,12 @@ def test_latitudes_and_longitudes(tmp_path: Path, name: str) -> None:
         table = view.cells("data").to_table(["value", column])
         cells = table.sort_by("value")[column].to_pandas().to_numpy(float)
         np.testing.assert_allclose(cells, values.ravel())
+
+
+def test_scales_that_are_texts_of_numbers_scale() -> None:
+    """GDAL keeps a netCDF file's attributes as texts."""
+    stored = np.array([0, 2], np.int16)
+    packing = Packing.of({"scale_factor": "0.5", "add_offset": "1"}, stored.dtype)
+    assert packing.decode(stored).tolist() == [1, 2]
+    with pytest.raises(ValueError, match="scale_factor or add_offset is 'a half'"):
+        _ = Packing.of({"scale_factor": "a half"}, stored.dtype).decoded_dtype

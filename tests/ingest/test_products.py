@@ -1,21 +1,24 @@
 """Granules of products as their owners publish them, by the plain command.
 
-Every array of HDF5 and TIFF is compared with what the format's own reader reads, to the bit.
+Every array of HDF5 and TIFF is compared with what the format's own reader reads, to the bit, and
+every decoded one of all formats with what xarray, pyhdf or GDAL make of the original.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import h5py
+import netCDF4
 import numpy as np
 import pytest
 import rasterio
 import xarray as xr
 import zarr
 from command_line import run
+from xarray.conventions import decode_cf_variable
 
 import l2view
 
@@ -132,6 +135,184 @@ def test_stored_values_of_hdf5_are_those_of_h5py(view: l2view.View, products: li
             if not same:
                 differing.append(f"{path.name}: {name}")
     assert differing == []
+
+
+SINGLE = float(np.finfo(np.float32).eps)
+"""The relative resolution of singles, in which xarray decodes what has a scale in singles.
+
+JSON has doubles alone, so that a view decodes in these, which is closer to what the scale means.
+"""
+
+
+def difference(values: xr.DataArray, expected: xr.DataArray | xr.Variable) -> str | None:
+    """Return how decoded values differ from those of the original's own reader."""
+    ours, theirs = values.to_numpy(), expected.to_numpy()
+    kinds = {array.dtype.kind.replace("O", "S").replace("T", "S") for array in (ours, theirs)}
+    if ours.shape != theirs.shape or len(kinds - {"U"}) > 1:
+        return f"{ours.dtype}{ours.shape}, not {theirs.dtype}{theirs.shape}"
+    if theirs.dtype.kind in "OSUT":
+        texts = [
+            [text.decode(errors="replace") if isinstance(text, bytes) else text for text in array]
+            for array in (ours.ravel().tolist(), theirs.ravel().tolist())
+        ]
+        same = all(a == b or (a != a and b != b) for a, b in zip(*texts, strict=True))
+    elif theirs.dtype.kind in "mM":
+        within = resolution(expected.encoding)
+        same = bool((np.isnat(ours) == np.isnat(theirs)).all()) and bool(
+            (np.abs(ours - theirs)[~np.isnat(ours)] <= within).all()
+        )
+    elif theirs.dtype.kind in "fc":
+        same = np.allclose(ours, theirs, rtol=16 * SINGLE, atol=0, equal_nan=True)
+    else:
+        same = np.array_equal(ours, theirs)
+    return None if same else f"{ours.ravel()[:3]}, not {theirs.ravel()[:3]}"
+
+
+def resolution(encoding: Mapping[Any, Any]) -> np.timedelta64:
+    """Return how exactly xarray decodes times: in singles, if their scale is one."""
+    if not isinstance(encoding.get("scale_factor"), np.float32):
+        return np.timedelta64(0, "ns")
+    is_small = np.dtype(encoding["dtype"]).itemsize <= 2  # a few seconds, not decades
+    return np.timedelta64(1_000, "ns") if is_small else np.timedelta64(64, "s")
+
+
+UNDEFINED = "ATS_TOA"
+"""The product whose undefined fill values stand for memory that nobody wrote."""
+
+WITHOUT_ORACLE = {
+    "SAFNWC_MSG3_CT___201304290415_BEL_________.h5": "h5netcdf can't open it",
+    "H108_1436.nc: time": "its unit is one that xarray can't decode",
+}
+"""What xarray doesn't open of the originals."""
+
+
+def originals_of(path: Path, group: str) -> xr.Dataset | None:
+    """Return a group of a file as xarray decodes it, None where it can't open it."""
+    engine = "h5netcdf" if is_hdf5(path) else "netcdf4"
+    options: Any = {"phony_dims": "sort"} if engine == "h5netcdf" else {}
+    dropped = [key.split(": ")[1] for key in WITHOUT_ORACLE if key.startswith(f"{path.name}: ")]
+    if path.name in WITHOUT_ORACLE:
+        return None
+    return xr.open_dataset(
+        path, engine=engine, group=f"/{group}", drop_variables=dropped, **options
+    )
+
+
+def test_decoded_values_of_netcdf_are_those_of_xarray(
+    view: l2view.View, products: list[Path]
+) -> None:
+    differing, compared = [], 0
+    for path in (path for path in products if is_hdf5(path)):
+        granule = view[granule_id(path)]
+        omitted = granule.attrs.get("omitted", {})
+        for group in ("", *(inner for inner, _ in groups_of(granule))):
+            original = originals_of(path, group)
+            if original is None:
+                continue
+            ours = xr.open_zarr(
+                view.store,
+                group=f"{granule_id(path)}/{group}".strip("/"),
+                consolidated=False,
+                chunks=None,
+            )
+            for name in original.variables:
+                member = f"{group}/{name}".strip("/")
+                if member in omitted or (path.name.startswith(UNDEFINED) and not ours[name].ndim):
+                    continue
+                compared += 1
+                if differs := difference(ours[name], original[name]):
+                    differing.append(f"{path.name}: {member} is {differs}")
+    assert differing == []
+    assert compared > 500
+
+
+def test_decoded_values_of_hdf4_are_those_of_pyhdf(view: l2view.View, products: list[Path]) -> None:
+    sd = pytest.importorskip("pyhdf.SD", reason="needs pyhdf")
+    differing, compared = [], 0
+    for path in (path for path in products if path.suffix.startswith(".hdf")):
+        ours: dict[str, list[xr.DataArray]] = {}
+        granule = view[granule_id(path)]
+        for group in ("", *(inner for inner, _ in groups_of(granule))):
+            node = f"{granule_id(path)}/{group}".strip("/")
+            opened = xr.open_zarr(view.store, group=node, consolidated=False, chunks=None)
+            for name in opened.variables:
+                ours.setdefault(str(name), []).append(opened[name])
+        file = sd.SD(str(path))
+        for number in range(len(file.datasets())):
+            dataset = file.select(number)
+            name, rank, shape = dataset.info()[:3]
+            if 0 in np.atleast_1d(shape):  # which pyhdf doesn't read
+                continue
+            stored = np.asarray(dataset.get())
+            attributes = dataset.attributes()
+            if isinstance(attributes.get("_FillValue"), int | float):
+                attributes["_FillValue"] = stored.dtype.type(attributes["_FillValue"])
+            axes = [f"axis_{axis}" for axis in range(rank)]
+            expected = decode_cf_variable(name, xr.Variable(axes, stored, attributes))
+            compared += 1
+            if all(difference(array, expected) for array in ours[name]):
+                differing.append(f"{path.name}: {name}")
+    assert differing == []
+    assert compared > 30
+
+
+def test_decoded_pixels_of_tiffs_are_those_of_gdal(view: l2view.View, products: list[Path]) -> None:
+    """Masked by nodata, scaled by each band's scale and offset."""
+    differing = []
+    for path in (path for path in products if path.suffix.lower() in (".tif", ".tiff")):
+        ours = xr.open_zarr(view.store, group=granule_id(path), consolidated=False, chunks=None)[
+            "0"
+        ].to_numpy()
+        with rasterio.open(path) as image:
+            expected = image.read(masked=True).astype(np.float64)
+            scales, offsets = (np.array(n)[:, None, None] for n in (image.scales, image.offsets))
+        values = (expected * scales + offsets).filled(np.nan)
+        if ours.ndim == 3 and ours.shape != values.shape:
+            ours = np.moveaxis(ours, -1, 0)
+        if not np.allclose(ours.reshape(values.shape), values, rtol=1e-6, equal_nan=True):
+            differing.append(path.name)
+    assert differing == []
+
+
+def test_decoded_values_of_grib_are_those_of_gdal(view: l2view.View, products: list[Path]) -> None:
+    compared = 0
+    for path in (path for path in products if path.suffix == ".grib2"):
+        with rasterio.open(path) as image:
+            bands: dict[str, list[int]] = {}
+            for number in image.indexes:
+                element = image.tags(number)["GRIB_ELEMENT"].lower()
+                bands.setdefault(element, []).append(number)
+            for name, array in arrays_of(view[granule_id(path)]):
+                numbers = bands.get(name.rpartition("/")[2], [])
+                fields = np.reshape(array, (-1, *image.shape)) if numbers else ()
+                for number, ours in zip(numbers, fields, strict=True):
+                    expected = image.read(number, masked=True).filled(np.nan)
+                    np.testing.assert_allclose(ours, expected, rtol=1e-6)
+                    compared += 1
+            assert compared == image.count
+
+
+@pytest.mark.parametrize("model", ["NETCDF3_CLASSIC", "NETCDF4"])
+def test_characters_are_masked_as_in_the_original(model: Any, tmp_path: Path) -> None:
+    """By the tree, and by tables; xarray's own Zarr backend has no fill value of bytes."""
+    path = tmp_path / "argo.nc"
+    with netCDF4.Dataset(path, "w", format=model) as file:
+        file.createDimension("N_PROF", 3)
+        file.createDimension("STRING4", 4)
+        flags = file.createVariable("QC", "S1", ("N_PROF",), fill_value=b" ")
+        flags[:] = np.array([b"1", b" ", b"2"])
+        names = file.createVariable("PARAM", "S1", ("N_PROF", "STRING4"), fill_value=b" ")
+        names[:] = np.array([list("PRES"), list("T   "), list("    ")], "S1")
+    run("ingest", str(path), "-s", str(tmp_path / "c"))
+    view = l2view.open(tmp_path / "c", authorize=True, fields=["id"])
+    with xr.open_dataset(path, engine="netcdf4") as original:
+        tree = view.to_datatree()["argo"].to_dataset()
+        assert {name: difference(tree[name], original[name]) for name in original.variables} == {
+            "QC": None,
+            "PARAM": None,
+        }
+    assert sorted(map(str, view.cells("QC").to_table()["value"].to_pylist())) == ["1", "2", "None"]
+    xr.open_zarr(view.store, group="argo", consolidated=False).load()
 
 
 def test_pixels_of_tiffs_are_those_of_rasterio(view: l2view.View, products: list[Path]) -> None:
