@@ -6,31 +6,21 @@ granules at once. `l2view.geolocation.granule` asks it of one granule.
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 from affine import Affine
 from numpy.typing import NDArray
 
-from l2view.arrays.cf import RELEVANT
 from l2view.arrays.values import ValueDecoder
 from l2view.errors import QueryError
-from l2view.geolocation.bands import (
-    EAST,
-    NORTH,
-    Levels,
-    image_axes,
-    image_shapes,
-    images_of,
-    layout_of,
-)
+from l2view.geolocation.bands import EAST, NORTH, Levels, images_of
 from l2view.geolocation.coordinates import (
     LATITUDE,
     LONGITUDE,
@@ -41,42 +31,32 @@ from l2view.geolocation.coordinates import (
     parent,
     sort_by_distance,
 )
-from l2view.geolocation.crs import (
-    CF_MAPPING,
-    GEOKEYS,
-    PROJ_FIELDS,
-    CrsTable,
-    axis_factor,
-    geokeys_crs,
-    mapping_crs,
-    proj_crs,
+from l2view.geolocation.crs import CrsTable, axis_factor, mapping_crs
+from l2view.geolocation.declarations import (
+    FIELDS,
+    GDAL,
+    GEOTIFF,
+    SPATIAL,
+    AttributeVariants,
+    Convention,
+    DeclaredGeoreference,
+    field_attributes,
+    layout_entries,
 )
-from l2view.geolocation.transforms import (
-    axes_transform,
-    gdal_transform,
-    geotiff_transform,
-    spatial_transform,
+from l2view.geolocation.placement import (
+    Coordinates,
+    Placement,
+    crop_transforms,
+    derive_coarser_levels,
+    scale_transforms,
 )
+from l2view.geolocation.transforms import axes_transform
 from l2view.granules.reader import GranuleReader
 from l2view.granules.table import ArrayTable, GranuleTable
 from l2view.stores.hierarchy import JSON, join
 
-ATTRIBUTES = RELEVANT.union(CF_MAPPING, GEOKEYS, PROJ_FIELDS, {
-    "GeoTransform", "coordinates", "grid_mapping", "model_pixel_scale", "model_tiepoint",
-    "model_transformation", "multiscales", "new_subfile_type", "photometric_interpretation",
-    "proj:shape", "proj:transform", "raster_type", "spatial:dimensions", "spatial:registration",
-    "spatial:shape", "spatial:transform",
-})  # fmt: skip
-"""The attributes that say where arrays lie, beside those by which values are read."""
-
 AXES = frozenset(name for name in NORTH | EAST if name.startswith("projection_"))
 """The standard names of axes in a projection (CF 1.12, section 5.6)."""
-
-FIELDS = (
-    *(f"transform_{index}" for index in range(6)),
-    *("proj:transform", "shape_y", "shape_x", "proj:shape", *PROJ_FIELDS),
-)
-"""Fields of ``/meta`` that say it, of STAC's Projection extension and as harvested from it."""
 
 THREADS = 8  # how many granules' axes are read at once
 
@@ -85,55 +65,6 @@ type AxisReader = Callable[[GranuleTable, ArrayTable, int], NDArray[np.float64]]
 
 type FieldReader = Callable[[NDArray[np.int64]], Sequence[JSON]]
 """Returns those of `FIELDS` that there are, of some granules."""
-
-type Coordinates = tuple[ArrayTable, ArrayTable]  # the arrays of latitudes and longitudes
-
-
-class DeclaredGeoreference(NamedTuple):
-    """What a kind of georeference declares of one level of a band's n granules."""
-
-    transforms: NDArray[np.float64]  # of shape (n, 6), NaN for none
-    crs: NDArray[np.int64]  # numbers of a `CrsTable`, of shape (n,); -1 for none
-    level: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Placement:
-    """Where the images of one band of a profile's n granules lie.
-
-    `transforms` are from (column, row) of each level to coordinates, of shape (n, levels, 6), NaN
-    where a level can't be used; `crs` numbers of a `CrsTable`, and `kinds` of `KINDS`, are of shape
-    (n,), -1 for none. Granules without a transform have `coordinates`, if there are any.
-    """
-
-    transforms: NDArray[np.float64]
-    crs: NDArray[np.int64]
-    kinds: NDArray[np.int64]
-    coordinates: Coordinates | None = None
-
-    @property
-    def is_raster(self) -> NDArray[np.bool_]:
-        """Which granules have a transform and a CRS, of shape (n,)."""
-        return self.usable.any(axis=1) & (self.crs >= 0)
-
-    @property
-    def usable(self) -> NDArray[np.bool_]:
-        """Which levels have a transform that can be inverted, of shape (n, levels)."""
-        a, b, _, d, e, _ = np.moveaxis(self.transforms, 2, 0)
-        return np.asarray(np.isfinite(self.transforms).all(axis=2) & (a * e - b * d != 0))
-
-    def fill(self, declared: DeclaredGeoreference, kind: int) -> None:
-        """Take what is declared where nothing is known yet.
-
-        A CRS that comes with a transform wins over one that was declared alone.
-        """
-        has_transform = np.isfinite(self.transforms[:, :, 0])
-        new = ~has_transform[:, declared.level] & np.isfinite(declared.transforms[:, 0])
-        newly_located = new & ~has_transform.any(axis=1)
-        self.transforms[new, declared.level] = declared.transforms[new]
-        self.kinds[newly_located] = kind
-        crs = (declared.crs >= 0) & (newly_located | (self.crs < 0))
-        self.crs[crs] = declared.crs[crs]
 
 
 class ProfileArrays:
@@ -211,8 +142,8 @@ class Finder:
         A coarser level without a transform of its own covers what the finest covers.
         """
         placement = self.ask(levels, KINDS if len(levels.axes) == 2 else ())
-        _derive(levels, placement.transforms)
-        _crop(levels, placement.transforms)
+        derive_coarser_levels(levels, placement.transforms)
+        crop_transforms(levels, placement.transforms)
         return replace(placement, coordinates=self.coordinates(levels))
 
     def ask(self, levels: Levels, kinds: Sequence[Kind]) -> Placement:
@@ -321,123 +252,39 @@ class Kind(NamedTuple):
     declare: Callable[[Finder, Levels, Placement], Iterator[DeclaredGeoreference]]
 
 
-class Convention(NamedTuple):
-    """How attributes declare a transform and a CRS."""
-
-    transform: Callable[[JSON], Affine | None]
-    crs: Callable[[JSON], Any]
-
-
-SPATIAL = Convention(spatial_transform, proj_crs)
-GEOTIFF = Convention(geotiff_transform, geokeys_crs)
-GDAL = Convention(gdal_transform, mapping_crs)
-
-
-class _Holder(NamedTuple):
-    """Attributes of an array, a group or fields: the different ones, and whose each are."""
-
-    variants: Sequence[JSON]
-    variant_index: NDArray[np.int64] | NDArray[np.int32]
-    level: int = 0  # of which they tell
-    group: str | None = None  # of whose largest image they tell where they say no shape
-
-    def declare(
-        self, convention: Convention, finder: Finder, levels: Levels
-    ) -> DeclaredGeoreference:
-        """Return the declared georeference, without transforms of images of another shape."""
-        crs = np.array([finder.crs.number(convention.crs(variant)) for variant in self.variants])
-        declared = map(convention.transform, self.variants)
-        transforms = np.array([t[:6] if t is not None else (np.nan,) * 6 for t in declared])
-        transforms = transforms[self.variant_index]
-        if np.isfinite(transforms).any():
-            shapes = np.array([_shape(variant) for variant in self.variants])[self.variant_index]
-            if self.group is not None:
-                shapes = np.where(shapes < 0, _largest_shapes(levels.table, self.group), shapes)
-            differs = (shapes >= 0) & (shapes != levels.stored_shapes(self.level))
-            transforms[differs.any(axis=1)] = np.nan
-        return DeclaredGeoreference(transforms, crs[self.variant_index], self.level)
-
-
-def _shape(attributes: Mapping[str, Any]) -> tuple[int, int]:
-    """Return the rows and columns of the image that attributes tell of, -1 where they don't."""
-    shape = attributes.get("spatial:shape") or attributes.get("proj:shape")
-    if isinstance(shape, list | tuple) and [type(length) for length in shape] == [int, int]:
-        return shape[0], shape[1]
-    return -1, -1
-
-
-def _largest_shapes(table: GranuleTable, group: str) -> NDArray[np.int64]:
-    """Return the shape of the largest image below a group, of shape (n, 2)."""
-    largest = np.zeros((len(table.rows), 2), dtype=np.int64)
-    for path, array in table.arrays.items():
-        if array.rank >= 2 and (not group or path.startswith(f"{group}/")):
-            shapes = image_shapes(array.shapes, image_axes(array, table))
-            larger = shapes.prod(axis=1) > largest.prod(axis=1)
-            largest[larger] = shapes[larger]
-    return largest
-
-
 def _attributes(
     convention: Convention, finder: Finder, levels: Levels, placement: Placement
 ) -> Iterator[DeclaredGeoreference]:
     """Yield the georeference by attributes of arrays, then of their groups, the nearest first."""
     for level, array in enumerate(levels.arrays):
         attributes = [variant["attributes"] for variant in array.variants]
-        yield _Holder(attributes, array.variant_index, level).declare(convention, finder, levels)
+        yield AttributeVariants(attributes, array.variant_index, level).declare(
+            convention, finder.crs, levels
+        )
         for path in ancestors(array.path):
             group = levels.table.groups.get(path)
             if group is not None and any(group.variants):
-                holder = _Holder(group.variants, group.variant_index, level, path)
-                yield holder.declare(convention, finder, levels)
+                holder = AttributeVariants(group.variants, group.variant_index, level, path)
+                yield holder.declare(convention, finder.crs, levels)
 
 
 def _multiscales(
     finder: Finder, levels: Levels, placement: Placement
 ) -> Iterator[DeclaredGeoreference]:
     """Yield each level's georeference by their group (Zarr's convention multiscales)."""
-    for level, (entries, index) in enumerate(_layout_entries(levels)):
-        yield _Holder(entries, index, level).declare(SPATIAL, finder, levels)
-
-
-def _layout_entries(levels: Levels) -> Iterator[tuple[list[JSON], NDArray[np.int32]]]:
-    """Yield what the different groups of granules say of each level, and which each has."""
-    if levels.group is not None:
-        group = levels.table.groups[levels.group]
-        layouts = [layout_of(variant) for variant in group.variants]
-        for asset in levels.assets:
-            entries = [
-                next((entry for entry in layout if entry["asset"] == asset), {})
-                for layout in layouts
-            ]
-            yield entries, group.variant_index
+    for level, (entries, index) in enumerate(layout_entries(levels)):
+        yield AttributeVariants(entries, index, level).declare(SPATIAL, finder.crs, levels)
 
 
 def _fields(finder: Finder, levels: Levels, placement: Placement) -> Iterator[DeclaredGeoreference]:
     """Yield the finest level's georeference by the granules' fields."""
     if np.isfinite(placement.transforms[:, 0]).all() and (placement.crs >= 0).all():
         return
-    rows = [_field_attributes(row) for row in finder.fields(levels.table.rows)]
+    rows = [field_attributes(row) for row in finder.fields(levels.table.rows)]
     if any(rows):
-        yield _Holder(rows, np.arange(len(rows)), group="").declare(SPATIAL, finder, levels)
-
-
-def _field_attributes(row: Mapping[str, Any]) -> JSON:
-    """Return a granule's fields as attributes of the conventions that they are named after."""
-    attributes: JSON = {}
-    for name, value in row.items():
-        if isinstance(value, str) and name in ("proj:transform", "proj:shape", "proj:projjson"):
-            try:
-                attributes[name] = json.loads(value)
-            except json.JSONDecodeError:
-                continue
-        elif value is not None:
-            attributes[name] = value
-    numbers = [attributes.get(f"transform_{index}") for index in range(6)]
-    if None not in numbers:
-        attributes.setdefault("proj:transform", numbers)
-    if "shape_y" in attributes and "shape_x" in attributes:
-        attributes.setdefault("proj:shape", [attributes["shape_y"], attributes["shape_x"]])
-    return attributes
+        yield AttributeVariants(rows, np.arange(len(rows)), group="").declare(
+            SPATIAL, finder.crs, levels
+        )
 
 
 def _grid_mapping(
@@ -447,8 +294,8 @@ def _grid_mapping(
     mapping = _mapping(finder, levels)
     if mapping is not None:
         variants = [variant["attributes"] for variant in mapping.variants]
-        holder = _Holder(variants, mapping.variant_index, group=parent(mapping.path))
-        yield holder.declare(GDAL, finder, levels)
+        holder = AttributeVariants(variants, mapping.variant_index, group=parent(mapping.path))
+        yield holder.declare(GDAL, finder.crs, levels)
 
 
 def _mapping(finder: Finder, levels: Levels) -> ArrayTable | None:
@@ -536,7 +383,9 @@ def _overview(
             continue
         finest = replace(full, arrays=full.arrays[:1], assets=full.assets[:1])
         declared = finder.ask(finest, KINDS[:-1])
-        yield DeclaredGeoreference(_scale(declared.transforms[:, 0], larger / shapes), declared.crs)
+        yield DeclaredGeoreference(
+            scale_transforms(declared.transforms[:, 0], larger / shapes), declared.crs
+        )
 
 
 KINDS = (
@@ -552,48 +401,6 @@ KINDS = (
 
 Another kind is another row. Where none of them says it, latitudes and longitudes do.
 """
-
-
-def _scale(transforms: NDArray[np.float64], scale: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return transforms of images whose pixels are larger, by rows' and columns' scale (n, 2)."""
-    scaled = transforms.copy()
-    scaled[:, [0, 3]] *= scale[:, 1:]
-    scaled[:, [1, 4]] *= scale[:, :1]
-    return scaled
-
-
-def _derive(levels: Levels, transforms: NDArray[np.float64]) -> None:
-    """Fill in the transforms of coarser levels, which cover what the finest covers.
-
-    Not where the group of the levels says that they are moved against it.
-    """
-    layout = dict(enumerate(_layout_entries(levels)))
-    for level in range(1, len(levels.arrays)):
-        with np.errstate(divide="ignore", invalid="ignore"):
-            scale = levels.stored_shapes(0) / levels.stored_shapes(level)
-            scaled = _scale(transforms[:, 0], scale)
-        unknown = np.isnan(transforms[:, level, 0])
-        if level in layout:
-            entries, index = layout[level]
-            unknown &= ~np.array([_is_offset(entry) for entry in entries])[index]
-        transforms[unknown, level] = scaled[unknown]
-
-
-def _is_offset(entry: JSON) -> bool:
-    """Whether an entry of a layout says that its level is offset from the finest."""
-    relative = entry.get("transform")
-    translation = relative.get("translation") if isinstance(relative, dict) else None
-    return any(not isinstance(n, int | float) or abs(n) > 1e-6 for n in translation or ())
-
-
-def _crop(levels: Levels, transforms: NDArray[np.float64]) -> None:
-    """Move transforms to where the shown part of the arrays begins."""
-    for level, array in enumerate(levels.arrays):
-        if array.starts is not None and len(levels.axes) == 2:
-            rows, columns = array.starts[:, list(levels.axes)].T
-            a, b, c, d, e, f = transforms[:, level].T
-            transforms[:, level, 2] = a * columns + b * rows + c
-            transforms[:, level, 5] = d * columns + e * rows + f
 
 
 def _is_along(coordinate: ArrayTable, levels: Levels, axis: int) -> bool:

@@ -20,7 +20,8 @@ from l2view.arrays.cf import read_floats
 from l2view.geolocation.bands import Levels, image_axes, images_of, levels_at
 from l2view.geolocation.coordinates import are_axes, coordinate_pairs
 from l2view.geolocation.crs import has_other_meridian, to_degrees
-from l2view.geolocation.finder import KINDS, Finder, Placement
+from l2view.geolocation.finder import KINDS, Finder
+from l2view.geolocation.placement import Placement
 from l2view.granules.table import ArrayTable, GranuleTable, GroupTable
 from l2view.regrid.projection import apply_transform
 from l2view.stores.hierarchy import JSON

@@ -20,7 +20,9 @@ from l2view.arrays.values import ValueDecoder
 from l2view.errors import FieldError, L2ViewWarning, QueryError, warn
 from l2view.geolocation.bands import Band, match_band, resolve_bands
 from l2view.geolocation.crs import CrsTable
-from l2view.geolocation.finder import ATTRIBUTES, Finder, Placement
+from l2view.geolocation.declarations import ATTRIBUTES
+from l2view.geolocation.finder import Finder
+from l2view.geolocation.placement import Placement
 from l2view.granules.reader import GranuleReader
 from l2view.granules.table import ArrayTable, GranuleTable, shared_attributes
 from l2view.meta.footprints import read_geometries
