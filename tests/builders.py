@@ -15,6 +15,7 @@ import shapely
 import xarray as xr
 import zarr
 from zarr.dtype import VariableLengthBytes
+from zarr.storage import MemoryStore
 
 import l2view
 from l2view.granules.references import ArrayReferences, GranuleReferences
@@ -209,3 +210,14 @@ def decoded(store: Any) -> list[xr.Dataset]:
         xr.open_zarr(view.store, group=name, consolidated=False, chunks=None).load()
         for name in view.names
     ]
+
+
+def collection_of(
+    fields: dict[str, Any], zarr_format: int = 3, **options: Any
+) -> l2view.Collection:
+    """Return a collection in memory with these fields."""
+    root = zarr.create_group(MemoryStore(), zarr_format=zarr_format)
+    meta = root.create_group("meta")
+    for name, values in fields.items():
+        put(meta, name, values, **options)
+    return l2view.Collection(root.store)
