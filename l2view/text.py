@@ -53,7 +53,10 @@ def strip_credentials(text: str) -> str:
     """
 
     def bare(match: re.Match[str]) -> str:
-        url = urlsplit(match.group())
+        try:
+            url = urlsplit(match.group())
+        except ValueError:  # where credentials would be can't be told
+            return f"{match.group().partition('://')[0]}://…"
         return urlunsplit((url.scheme, url.netloc.rpartition("@")[2], url.path, "", ""))
 
     return _URLS.sub(bare, text)

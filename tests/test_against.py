@@ -120,3 +120,10 @@ def test_rows_that_differ_are_not_compared(tmp_path: Path) -> None:
     trees = write_tree(tmp_path / "before", 2.0), write_tree(tmp_path / "now", 3.0, "put")
     with pytest.raises(RuntimeError, match="the rows differ: get and put"):
         measure_trees(tmp_path, *trees)
+
+
+def test_a_benchmark_that_one_tree_lacks_has_no_rows(tmp_path: Path) -> None:
+    trees = write_tree(tmp_path / "before", 2.0), write_tree(tmp_path / "now", 3.0)
+    main = trees[0] / "benchmarks" / "__main__.py"
+    main.write_text(main.read_text().replace("{'reading': reading}", "{}"))
+    assert compare(*measure_trees(tmp_path, *trees)) == []

@@ -18,12 +18,15 @@ from l2view.ingest.files import expand_path, open_file
 from l2view.ingest.granule import Entry, Failure
 from l2view.ingest.harvest import cmr, stac
 from l2view.limits import limits
-from l2view.text import first_line
+from l2view.text import first_line, replace_surrogates, strip_credentials
 
 LINES = (".ndjson", ".jsonl")
 RECORDS = (".json", ".geojson", *LINES)
 TABLES = (".parquet", ".geoparquet")
 """How the names of files end that may hold records instead of arrays."""
+
+UNLISTABLE = (IngestError, OSError, ValueError, obstore.exceptions.BaseError)
+"""What the name of granules raises that can't be listed."""
 
 BLOCK = 2**20
 """The bytes of a file of lines that are read at a time."""
@@ -55,7 +58,13 @@ def entries_of(granules: Any) -> Iterator[Entry | Failure]:
         yield from _parse_record(granules.to_dict(**options), "")
     elif isinstance(granules, Iterable) and not isinstance(granules, bytes):
         for granule in granules:
-            yield from entries_of(granule)
+            try:
+                yield from entries_of(granule)
+            except UNLISTABLE as error:  # one of several costs itself alone
+                text = str(error) if isinstance(error, IngestError) else first_line(error)
+                is_path = isinstance(granule, str | PathLike)
+                name = fspath(granule) if is_path else f"({type(granule).__name__})"
+                yield Failure(strip_credentials(replace_surrogates(name)), "", text)
     else:
         raise IngestError(
             "granules are paths, URLs, globs, STAC Items, CMR records, or an iterable of them, "

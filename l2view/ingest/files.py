@@ -171,6 +171,8 @@ def expand_path(path: str | os.PathLike[str]) -> Iterator[str]:
     An `IngestError` says that there is none.
     """
     text = os.fspath(path)
+    if not text.partition("://")[2 if is_url(text) else 0]:
+        raise IngestError(f"{text!r} names no granule: it has no path")
     wild = WILD.search(text)
     if wild and is_url(text) and "=" in text.partition("?")[2]:
         wild = None  # a query, which is refused by name where the file is opened
@@ -205,10 +207,15 @@ def _glob_regex(pattern: str) -> str:
     """Return a glob as a regular expression: ``*`` stays within a folder, ``**`` doesn't."""
     meanings = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
     tokens = re.split(r"(\*\*/|\*\*|\*|\?|\[[^\]]+\])", pattern)
-    return "".join(
+    regex = "".join(
         meanings.get(t, t.replace("[!", "[^") if t.startswith("[") else re.escape(t))
         for t in tokens
     )
+    try:
+        re.compile(regex)
+    except re.error as error:
+        raise IngestError(f"the pattern {pattern} is none: {error.msg}") from error
+    return regex
 
 
 def _list_granules(base: str) -> Iterator[str]:

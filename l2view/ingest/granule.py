@@ -96,7 +96,8 @@ class Failure:
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.id} ({strip_credentials(self.url)}): {self.reason}"
+        source = f" ({strip_credentials(self.url)})" if self.url else ""
+        return f"{self.id}{source}: {self.reason}"
 
 
 @dataclass

@@ -34,7 +34,7 @@ from l2view.ingest.harvest.names import times_in_name
 from l2view.ingest.manifests import NamelessStore, manifest_references
 from l2view.ingest.opening import make_openable
 from l2view.ingest.options import ParseOptions
-from l2view.meta.columns import Value, plain
+from l2view.meta.columns import Value, plain, require_field_name
 from l2view.stores.hierarchy import JSON, METADATA_KEYS, join, parents, resolve
 from l2view.stores.urls import key_of, root_of, unquote_url
 from l2view.text import first_line, join_names, strip_credentials
@@ -109,6 +109,7 @@ def _storable(row: Mapping[str, Any]) -> tuple[dict[str, Value], list[str]]:
                     raise FieldError(f'a field can\'t be called "{name}", and there is "{field}"')
                 notes.append(f'its field "{name}" is called "{field}"')
                 name = field
+            require_field_name(name)
             if (valid := plain(name, value)) is not None:
                 storable[name] = valid
         except FieldError as error:

@@ -18,7 +18,7 @@ from l2view.arrays.quiet import QUIET
 from l2view.errors import FieldError
 from l2view.limits import limits
 from l2view.meta.schema import GEOMETRIES, ROW
-from l2view.stores.hierarchy import JSON
+from l2view.stores.hierarchy import JSON, resolve
 from l2view.text import replace_surrogates
 
 type Kind = Literal["string", "int", "float", "bool", "time", "bytes"]  # what a field holds
@@ -122,6 +122,14 @@ def common_kind(current: Kind | None, new: Kind | None) -> Kind | None:
     raise ValueError(f"{new}, and {current} so far")
 
 
+def require_field_name(name: str) -> None:
+    """Raise a `FieldError` where no field can be called so: Zarr, SQL or l2view mean another."""
+    text = replace_surrogates(name)
+    is_path = name and text == name and "/" not in name and resolve(name) == name
+    if not is_path or name == ROW or name.startswith("__"):
+        raise FieldError(f'a field can\'t be called "{text}"')
+
+
 class Kinds:
     """The kinds of a collection's fields, those `known` and others as granules come in.
 
@@ -143,8 +151,7 @@ class Kinds:
         kinds: dict[str, Kind] = {}
         large: set[str] = set()
         for name, value in row.items():
-            if name == ROW or not name or "/" in name or name.startswith("__"):
-                raise FieldError(f'a field can\'t be called "{name}"')
+            require_field_name(name)
             if name in GEOMETRIES and not isinstance(value, bytes | None):
                 raise FieldError(f'the field "{name}" is a footprint, as WKB, and not {value!r}')
             try:

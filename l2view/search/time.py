@@ -91,7 +91,7 @@ def _instant(value: Any) -> Interval:
     if value is None or (isinstance(value, str) and value.strip() in ("", "..")):
         return Interval(None, None)
     if isinstance(value, np.datetime64) and not np.isnat(value):
-        return _calendar_span(value, np.datetime_data(value.dtype)[0])
+        return _calendar_span(value, *np.datetime_data(value.dtype))
     if isinstance(value, datetime) and value == value:  # which pandas' NaT is not
         instant = nanoseconds(value)
         return Interval(instant, instant + 1)
@@ -124,13 +124,13 @@ def nanoseconds(instant: datetime) -> int:
     return microseconds + int(getattr(elapsed, "nanoseconds", 0))  # of a pandas Timestamp
 
 
-def _calendar_span(instant: np.datetime64, unit: str) -> Interval:
-    """Return the whole year, day, second, … that `instant` lies in."""
+def _calendar_span(instant: np.datetime64, unit: str, count: int = 1) -> Interval:
+    """Return the whole year, day, second, … that `instant` lies in, or so many from it on."""
     begin = instant.astype(f"datetime64[{unit}]")
     if unit in UNITS:  # whose last one ends beyond what NumPy has
         start = int(begin.astype(np.int64)) * UNITS[unit]
-        return Interval(start, start + UNITS[unit])
-    end = begin + np.timedelta64(1, cast("Any", unit))
+        return Interval(start, start + count * UNITS[unit])
+    end = begin + np.timedelta64(count, cast("Any", unit))
     start, stop = (
         int(edge.astype("datetime64[s]").astype(np.int64)) * SECOND for edge in (begin, end)
     )

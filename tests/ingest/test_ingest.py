@@ -352,7 +352,7 @@ def test_the_command(swaths: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.h5").write_bytes(b"")
     done = run("ingest", str(tmp_path / "bad.h5"), "--store", store, code=1)
     assert "left out: bad" in done.stdout
-    assert "names no file" in run("ingest", "no/*.nc", "--store", store, code=1).stderr
+    assert "no/*.nc names no file" in run("ingest", "no/*.nc", "--store", store, code=1).stdout
     assert (
         "is not skip, replace or error"
         in run("ingest", str(swaths), "--store", store, "--on-conflict", "merge", code=1).stderr

@@ -434,3 +434,43 @@ def test_eopf_products_are_read_as_items(shared_data: Path, tmp_path: Path) -> N
     for name in ("eo:cloud_cover", "platform", "sat:relative_orbit"):
         assert row[name] == expected.properties[name]
     assert row["id"] == path.stem
+
+
+@pytest.mark.parametrize(
+    ("granule", "reason"),
+    [
+        ("", "has no path"),
+        ("file://", "has no path"),
+        ("s3://", "has no path"),
+        ("none/*.nc", "names no file"),
+        ("none/[z-a].nc", "bad character range"),
+        ("no\udc80ne.nc", "surrogates not allowed"),
+        ("http://me:s3cret@[none", "http://… names no file"),
+        (b"none.nc", "not bytes"),
+        (3, "not int"),
+        (None, "not NoneType"),
+    ],
+)
+def test_what_names_no_granule_costs_itself_alone(granule: Any, reason: str) -> None:
+    before, failure, after = entries_of(["a.nc", granule, "b.nc"])
+    assert isinstance(before, Entry)
+    assert isinstance(after, Entry)
+    assert isinstance(failure, Failure)
+    assert reason in failure.reason
+    str(failure).encode()
+    assert "s3cret" not in str(failure)
+
+
+@pytest.mark.parametrize(
+    "name", ["", ".", "..", "zarr.json", ".zattrs", "a\\b", "a\0b", "a\udc80", "idx", "__x"]
+)
+def test_a_name_that_no_field_can_have_costs_the_field(tmp_path: Path, name: str) -> None:
+    path = write_swath(tmp_path / "s.h5", 1)
+    report = l2view.ingest(
+        [path], tmp_path / "c", harvest=lambda *_: {name: 1, "good": 2}, defaults={}
+    )
+    assert report.failed == []
+    assert any("a field can't be called" in note for note in report.notes)
+    collection = l2view.Collection(tmp_path / "c")
+    assert collection.search()["good"].to_pylist() == [2]
+    assert name not in set(collection.schema.names) - {"idx"}

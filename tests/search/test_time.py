@@ -194,3 +194,13 @@ def test_granules_that_take_time(unit: str) -> None:
     assert rows(collection.search(datetime="2025-06-03T00:00:00Z/..")) == [0, 2]
     assert rows(collection.search(datetime="../2025-05")) == []
     assert rows(collection.search(datetime="2025-06-05")) == [2]
+
+
+@pytest.mark.parametrize("unit", ["15m", "2h", "5D", "10s", "500ms", "3M"])
+def test_a_span_of_several_units_is_as_long(unit: str) -> None:
+    begin = np.datetime64("2025-06-01", unit)
+    span = interval(begin)
+    end = begin + np.timedelta64(1, unit)
+    assert (span.start, span.stop) == tuple(
+        int(edge.astype("datetime64[ns]").astype(np.int64)) for edge in (begin, end)
+    )

@@ -302,6 +302,7 @@ def test_s3(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_credentials_are_not_shown() -> None:
     shown = strip_credentials("https://me:s3cret@host:80/a/b?sig=s3cret#s3cret")
     assert shown == "https://host:80/a/b"
+    assert strip_credentials("no https://me:s3cret@[host/a") == "no https://…"
     assert strip_credentials("a/path?with#odd@names") == "a/path?with#odd@names"
     assert "home" not in strip_credentials(os.fspath(Path("x")))
     store = obstore.store.HTTPStore.from_url("http://me:s3cret@127.0.0.1:9/?sig=s3cret")
