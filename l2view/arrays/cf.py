@@ -12,7 +12,7 @@ import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -41,6 +41,8 @@ RANGES = frozenset({"valid_max", "valid_min", "valid_range"})
 """The attributes that are told in stored numbers (CF 1.12, section 2.5.1)."""
 
 TIMES = frozenset({"units", "calendar"})  # the attributes by which a number becomes a time
+
+READ_BY = tuple(sorted(PACKING | TIMES))  # all that decoding looks at
 
 CALENDARS = frozenset({"standard", "gregorian", "proleptic_gregorian"})
 """The calendars whose times NumPy has."""
@@ -139,7 +141,12 @@ class Packing:
     @classmethod
     def of_document(cls, document: JSON) -> Packing:
         """Read the packing of the array with a Zarr v3 document."""
-        return cls.of(document["attributes"], native_dtype(document["data_type"]))
+        values = tuple(map(document["attributes"].get, READ_BY))
+        dtype = native_dtype(document["data_type"])
+        try:
+            return _packing_of(dtype, *values)
+        except TypeError:  # one of them is a list
+            return _packing_of.__wrapped__(dtype, *values)
 
     @classmethod
     def of_array(cls, array: zarr.Array[Any]) -> Packing:
@@ -289,6 +296,13 @@ class Packing:
         return attributes
 
 
+@lru_cache(maxsize=1024, typed=True)
+def _packing_of(dtype: np.dtype[Any], *values: Any) -> Packing:
+    """Read a packing from the values of `READ_BY`, which the granules of a product share."""
+    pairs = zip(READ_BY, values, strict=True)
+    return Packing.of({name: value for name, value in pairs if value is not None}, dtype)
+
+
 def xarray_attributes(document: JSON) -> JSON:
     """Return all attributes of an array as xarray's coders take them.
 
@@ -310,7 +324,8 @@ def zarr_attributes(attributes: JSON, data_type: str | JSON) -> JSON:
     """Return all attributes of an array as every reader of a Zarr v3 document takes them."""
     if attributes.keys().isdisjoint(REWRITTEN):
         return attributes
-    return _rewrite(attributes, Packing.of(attributes, native_dtype(data_type)).to_zarr())
+    packing = Packing.of_document({"attributes": attributes, "data_type": data_type})
+    return _rewrite(attributes, packing.to_zarr())
 
 
 def _rewrite(attributes: JSON, packing: Mapping[str, Any]) -> JSON:
@@ -318,8 +333,11 @@ def _rewrite(attributes: JSON, packing: Mapping[str, Any]) -> JSON:
 
     A scale stays that no packing has, such as that of an array of texts.
     """
-    replaced = {name for name in REWRITTEN if name not in SCALING or attributes.get(name) is None}
-    others = {name: value for name, value in attributes.items() if name not in replaced}
+    others = {
+        name: value
+        for name, value in attributes.items()
+        if name not in REWRITTEN or (name in SCALING and value is not None)
+    }
     return others | {name: value for name, value in packing.items() if name in REWRITTEN}
 
 

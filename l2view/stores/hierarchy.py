@@ -30,6 +30,8 @@ JSON = dict[str, Any]
 METADATA_KEYS = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmetadata"})
 """Names under which Zarr keeps metadata: they are never chunks, groups or arrays."""
 
+NO_NODES = METADATA_KEYS | {".", ".."}  # names within paths that lead to no node
+
 OWN = "l2view"  # the group of a collection with what only l2view reads
 META = "meta"  # the group of a collection with its fields
 WALKED = 256  # the nodes that are read together
@@ -63,7 +65,7 @@ class RecentCache[K: Hashable, V]:
 
 def join(*parts: str) -> str:
     """Join paths of a hierarchy, leaving empty ones out."""
-    return "/".join(part.strip("/") for part in parts if part.strip("/"))
+    return "/".join(filter(None, [part.strip("/") for part in parts]))
 
 
 def resolve(path: str) -> str | None:
@@ -79,7 +81,7 @@ def resolve(path: str) -> str | None:
     if "://" in path or "\\" in path or "\0" in path:
         return None
     names = [name for name in path.split("/") if name]
-    if any(name in (".", "..") or name in METADATA_KEYS for name in names):
+    if not NO_NODES.isdisjoint(names):
         return None
     return "/".join(names)
 

@@ -39,8 +39,8 @@ def group_attributes(source: JSON, fields: JSON) -> JSON:
 
 def array_attributes(source: JSON, fields: JSON) -> JSON:
     """Return an array's attributes: on a clash the array keeps its own."""
-    reserved = DECODING | source.keys()
-    return source | {name: value for name, value in fields.items() if name not in reserved}
+    others = {n: v for n, v in fields.items() if n not in source and n not in DECODING}
+    return source | others
 
 
 def json_columns(table: pa.Table) -> dict[str, list[Any]]:

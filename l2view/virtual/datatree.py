@@ -176,7 +176,8 @@ def _decode(
     axes = {name: variable for name, variable in stored.items() if variable.dims == (name,)}
     values = {**decoded, **{name: stored[name] for name in stored.keys() - axes.keys()}}
     # An index would be made of values that may be unreadable.
-    dataset = xr.Dataset(values, coords=xr.Coordinates(axes, indexes={}), attrs=others)
+    coords = xr.Coordinates(axes, indexes={}) if axes else None
+    dataset = xr.Dataset(values, coords, others)
     return dataset.set_coords(coordinates.intersection(dataset.variables))
 
 

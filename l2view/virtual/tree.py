@@ -168,8 +168,8 @@ class Tree:
             if self.crop is not None:
                 array = await self.crop.array(self.reader, row, inner, document)
                 document = document if array is None else array.document
-            attributes = array_attributes(attributes, self.granules.attributes(row))
             attributes = zarr_attributes(attributes, document["data_type"])
+            attributes = array_attributes(attributes, self.granules.attributes(row))
         elif not inner:
             attributes = group_attributes(attributes, self.granules.attributes(row))
         return {**document, "attributes": attributes}

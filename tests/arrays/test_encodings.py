@@ -347,3 +347,12 @@ def test_scales_that_are_texts_of_numbers_scale() -> None:
     assert packing.decode(stored).tolist() == [1, 2]
     with pytest.raises(ValueError, match="scale_factor or add_offset is 'a half'"):
         _ = Packing.of({"scale_factor": "a half"}, stored.dtype).decoded_dtype
+
+
+@pytest.mark.parametrize("name", ["_FillValue", "missing_value", "scale_factor", "add_offset"])
+def test_what_equals_another_value_is_read_for_itself(name: str) -> None:
+    """Packings are remembered by values, of which 1, 1.0 and True are equal."""
+    for value in (1, True, 1.0, "1", [1, 2], [1.0], None, 1):
+        document = {"data_type": "int16", "attributes": {name: value}}
+        expected = Packing.of(document["attributes"], np.dtype("int16"))
+        assert repr(Packing.of_document(document).attributes) == repr(expected.attributes)
