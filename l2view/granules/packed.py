@@ -34,7 +34,8 @@ from l2view.stores.hierarchy import JSON, Hierarchy, RecentCache, group_document
 BLOCKS = 64  # the blocks of slots that a layout remembers
 
 # The arrays that describe a profile's slots, those that are read together.
-DESCRIPTION, PROBES = ("shapes", "chunk_shapes", "attributes"), ("probes",)
+DESCRIPTION = ("shapes", "chunk_shapes", "attributes")
+PROBES = ("probes",)
 
 
 @dataclass(frozen=True)
