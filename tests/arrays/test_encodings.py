@@ -349,6 +349,26 @@ def test_scales_that_are_texts_of_numbers_scale() -> None:
         _ = Packing.of({"scale_factor": "a half"}, stored.dtype).decoded_dtype
 
 
+def test_scales_that_are_texts_mean_the_same_everywhere(
+    collection: Collection, tmp_path: Path
+) -> None:
+    values, dtype, attributes = NUMBERS["scaled"]
+    texts = {name: str(value) for name, value in attributes.items()}
+    write(tmp_path / "a.nc", {"scaled": (values, dtype, texts)})
+    when = {"datetime": "2025-01-01T00:00:00Z"}
+    assert l2view.ingest(tmp_path / "a.nc", tmp_path / "c", defaults=when).failed == []
+    view = l2view.open(tmp_path / "c")
+    store: Any = view.store
+    expected = collection.expected("scaled")
+    opened = xr.open_dataset(store, group="a", engine="zarr", consolidated=False)
+    assert_same(opened["scaled"].to_numpy(), expected)
+    assert_same(view.to_datatree()["a/scaled"].to_numpy(), expected)
+    assert_same(view.cells("scaled").to_table()["value"].to_numpy(), expected.ravel())
+    options: Any = {"crs": "EPSG:4326", "resolution": 1, "bbox": (0, 0, 2, 2)}
+    made = view.mosaic(bands="scaled", dtype="float64", nodata=np.nan, **options)
+    assert_same(made["scaled"].to_numpy(), expected)
+
+
 @pytest.mark.parametrize("name", ["_FillValue", "missing_value", "scale_factor", "add_offset"])
 def test_what_equals_another_value_is_read_for_itself(name: str) -> None:
     """Packings are remembered by values, of which 1, 1.0 and True are equal."""

@@ -233,7 +233,7 @@ def test_what_cannot_be_decoded_says_so_and_is_no_corrupt_chunk() -> None:
 
 
 def test_odd_neighbours_keep_nobody_from_reading() -> None:
-    for attributes in ({"_FillValue": -9999.0}, {"_FillValue": None}, {"scale_factor": "0.1"}):
+    for attributes in ({"_FillValue": -9999.0}, {"_FillValue": None}, {"scale_factor": "0.1 K"}):
         root = zarr.create_group(MemoryStore())
         root.create_array("v", data=np.array([1, 2]), dimension_names=["x"])
         data = np.array([0.5, -9999.0])
