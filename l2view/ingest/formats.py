@@ -112,10 +112,9 @@ def _is_dmrpp(head: bytes) -> bool:
 
 NETCDF3 = FileFormat(
     "netCDF-3",
-    "virtualizarr.parsers:NetCDF3Parser",
+    "l2view.ingest.netcdf3:parse_netcdf3",
     (b"CDF\x01", b"CDF\x02", b"CDF\x05"),
-    needs=("kerchunk", "scipy"),
-    extra="netcdf3",
+    is_checked=True,
 )
 TIFF = FileFormat(
     "TIFF",

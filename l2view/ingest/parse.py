@@ -15,6 +15,7 @@ from zarr.storage import StorePath
 from l2view.errors import FieldError, IngestError
 from l2view.geolocation.footprint import on_the_globe
 from l2view.granules.references import ArrayReferences, Checksum, GranuleReferences
+from l2view.ingest.check import notes_on_chunks
 from l2view.ingest.dimensions import name_dimensions
 from l2view.ingest.files import (
     FileInfo,
@@ -76,6 +77,7 @@ def parse_granule(entry: Entry, options: ParseOptions) -> Granule | Failure:
         _check_paths(references)
         row, notes = _row(entry, options, files)
         notes += [note for file in files for note in file.notes]
+        notes += notes_on_chunks(references.arrays)
         # What has no values needs no place.
         empty = bool(references.arrays) and all(0 in a.shape for a in references.arrays)
         lacking = [name for name in HELPED_BY if row.get(name) is None]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import netCDF4
 import numpy as np
 import pytest
 import rasterio
@@ -106,6 +107,56 @@ def test_kerchunk_with_chunks_inside(tmp_path: Path) -> None:
     view = opened(path)
     np.testing.assert_array_equal(view["k/lat"][...], values)
     assert view["k/n"][...].tolist() == [97, 98]
+
+
+@pytest.mark.parametrize("variables", [1, 3])
+@pytest.mark.parametrize("threshold", [2**20, 100])
+@pytest.mark.parametrize("model", ["NETCDF3_CLASSIC", "NETCDF3_64BIT_DATA"])
+def test_records_of_netcdf3(tmp_path: Path, variables: int, threshold: int, model: Any) -> None:
+    """Small records are copied; those of a single variable follow each other, as one chunk."""
+    with netCDF4.Dataset(tmp_path / "r.nc", "w", format=model) as file:
+        file.createDimension("obs", None)
+        file.createDimension("band", 3)
+        file.createVariable("wavelength", "f4", ("band",))[:] = [1, 2, 3]
+        for number in range(variables):
+            made = file.createVariable(f"v{number}", "i2", ("obs", "band"), fill_value=-1)
+            made[:] = np.arange(6_003).reshape(-1, 3) + number
+    report = l2view.ingest(
+        tmp_path / "r.nc", tmp_path / "c", defaults=DEFAULTS, inline_threshold=threshold
+    )
+    is_slow = variables > 1 and threshold == 100
+    references = {1: 1, 3: 6_003 if is_slow else 0}[variables]
+    assert report.references == references + 1
+    assert any("many and small" in note for note in report.notes) == is_slow
+    view = l2view.open(tmp_path / "c")
+    for number in range(variables):
+        array = view[f"r/v{number}"]
+        assert array.attrs["_FillValue"] == -1
+        np.testing.assert_array_equal(array[...], np.arange(6_003).reshape(-1, 3) + number)
+
+
+def test_large_records_of_one_variable(tmp_path: Path) -> None:
+    """Chunks hold as many records as divide them."""
+    with netCDF4.Dataset(tmp_path / "r.nc", "w", format="NETCDF3_CLASSIC") as file:
+        file.createDimension("obs", None)
+        file.createDimension("x", 50_000)
+        made = file.createVariable("v", "f8", ("obs", "x"))
+        made[:] = np.arange(102)[:, None] * np.ones(50_000)
+    view = opened(tmp_path / "r.nc")
+    assert view["r/v"].chunks == (51, 50_000)
+    np.testing.assert_array_equal(view["r/v"][:, -1], np.arange(102))
+
+
+def test_records_that_are_cut_off(tmp_path: Path) -> None:
+    with netCDF4.Dataset(tmp_path / "r.nc", "w", format="NETCDF3_CLASSIC") as file:
+        file.createDimension("obs", None)
+        for name in ("v", "w"):
+            file.createVariable(name, "f8", ("obs",))[:] = np.arange(200.0)
+    content = (tmp_path / "r.nc").read_bytes()
+    (tmp_path / "r.nc").write_bytes(content[:-4])
+    report = l2view.ingest(tmp_path / "r.nc", tmp_path / "c", defaults=DEFAULTS)
+    assert [name for name, _ in report.omitted] == ["w"]
+    np.testing.assert_array_equal(l2view.open(tmp_path / "c")["r/v"][...], np.arange(200.0))
 
 
 def test_kerchunk_in_parquet_is_named(tmp_path: Path) -> None:
