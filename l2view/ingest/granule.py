@@ -21,6 +21,9 @@ SUFFIXES = frozenset(
 )
 """The ends of files' names that aren't part of a granule's id."""
 
+type BandPacking = Mapping[str, list[Any]]
+"""The attributes by which a file's stored numbers are read: the distinct values of its bands."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -34,12 +37,15 @@ class Entry:
         The fields of its record, which win over what its files say.
     omitted
         Why files of it are left out, by name.
+    packing
+        How its files' stored numbers are read where they don't say it, by name.
     """
 
     id: str
     assets: Mapping[str, str]
     fields: Mapping[str, Any] = field(default_factory=dict)
     omitted: Mapping[str, str] = field(default_factory=dict)
+    packing: Mapping[str, BandPacking] = field(default_factory=dict)
 
     @classmethod
     def of_file(cls, url: str) -> Entry:

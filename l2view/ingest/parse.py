@@ -29,7 +29,7 @@ from l2view.ingest.files import (
     store_registry,
 )
 from l2view.ingest.formats import HEAD, NETCDF3, TIFF, ZARR, ZARR_ARRAY, FileFormat, detect_format
-from l2view.ingest.granule import Entry, Failure, Granule
+from l2view.ingest.granule import BandPacking, Entry, Failure, Granule
 from l2view.ingest.harvest import TIMES, harvest_files, time_of, valid_fields
 from l2view.ingest.harvest.names import times_in_name
 from l2view.ingest.manifests import NamelessStore, manifest_references
@@ -69,7 +69,10 @@ class ParsedFile:
 def parse_granule(entry: Entry, options: ParseOptions) -> Granule | Failure:
     """Return the granule, or why it is left out; no error of one file stops the others."""
     try:
-        files = [_parse_asset(asset, url, options) for asset, url in entry.assets.items()]
+        files = [
+            _parse_asset(asset, url, options, entry.packing.get(asset, {}))
+            for asset, url in entry.assets.items()
+        ]
         references = _merge([file.references for file in files], entry.omitted)
         if not references.arrays and references.omitted:
             path, reason = next(iter(references.omitted.items()))
@@ -132,20 +135,20 @@ def _merge(files: Sequence[GranuleReferences], omitted: Mapping[str, str]) -> Gr
     return GranuleReferences(arrays, attributes, checksums, reasons | dict(omitted))
 
 
-def _parse_asset(asset: str, url: str, options: ParseOptions) -> ParsedFile:
+def _parse_asset(asset: str, url: str, options: ParseOptions, packing: BandPacking) -> ParsedFile:
     query = {name.lower() for name, _ in parse_qsl(urlsplit(url).query)}
     url = strip_credentials(url)  # which don't belong into a collection, as a signature doesn't
     try:
         if query and not query & SIGNATURES:
             raise IngestError("its URL has a query, by which no object store tells files apart")
-        return _parse_file(asset, url, options)
+        return _parse_file(asset, url, options, packing)
     except Exception as error:  # each parser's library has errors of its own
         if not asset:
             raise
         raise IngestError(f"its asset {asset} ({url}): {first_line(error)}") from error
 
 
-def _parse_file(asset: str, url: str, options: ParseOptions) -> ParsedFile:
+def _parse_file(asset: str, url: str, options: ParseOptions, packing: BandPacking) -> ParsedFile:
     if set("#?") & set(key_of(url)):
         raise IngestError("its name has # or ? in it, which VirtualiZarr's parsers can't take")
     file = open_file(url)
@@ -164,12 +167,14 @@ def _parse_file(asset: str, url: str, options: ParseOptions) -> ParsedFile:
     readable = NamelessStore(store._group, registry=store._registry)
     group = zarr.Group(zarr.AsyncGroup(store._group.metadata, StorePath(readable)))
     parsed, attributes = manifest_references(store._group)
+    packed: list[str] = []
     if file_format is TIFF:
         # virtual-tiff, which only TIFFs need, is an extra.
-        from l2view.ingest.tiff import flatten_images
+        from l2view.ingest.tiff import flatten_images, pack_images
 
         parsed, attributes, reasons = flatten_images(parsed, attributes, alone=bool(asset))
         omitted |= reasons
+        parsed, packed = pack_images(parsed, packing)
     parsed = name_dimensions(parsed, group)
     # An asset that is an array is one of the granule, of the asset's name.
     is_asset_array = bool(asset) and file_format is ZARR_ARRAY
@@ -196,7 +201,7 @@ def _parse_file(asset: str, url: str, options: ParseOptions) -> ParsedFile:
         _checksums(arrays, url, infos),
         {join(asset, path): reason for path, reason in omitted.items()},
     )
-    return ParsedFile(url, group, references, tuple(join(asset, note) for note in notes))
+    return ParsedFile(url, group, references, tuple(join(asset, note) for note in notes + packed))
 
 
 def _detect(url: str, reader: ReadableFile | None) -> FileFormat:

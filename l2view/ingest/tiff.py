@@ -28,10 +28,12 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.core.sync import sync
 from zarr_cm import multiscales
 
+from l2view.arrays.cf import SCALING, zarr_attributes
 from l2view.errors import IngestError
 from l2view.granules.references import ArrayReferences
+from l2view.ingest.granule import BandPacking
 from l2view.stores.hierarchy import JSON
-from l2view.text import first_line
+from l2view.text import first_line, join_names
 
 FLOAT_PREDICTOR = "imagecodecs_floatpred"
 INTERLEAVED = "ChunkyCodec"
@@ -277,6 +279,26 @@ def flatten_images(
         convention = multiscales.create_convention_attrs(layout=_multiscales_layout(levels))
         groups[""] = {**groups.get("", {}), **convention}
     return renamed, groups, omitted
+
+
+def pack_images(
+    arrays: list[ArrayReferences], packing: BandPacking
+) -> tuple[list[ArrayReferences], list[str]]:
+    """Return images that are read as their Item says, where they don't say it, and notes."""
+    packed, notes = [], []
+    for array in arrays:
+        attributes: JSON = array.document["attributes"]
+        own = set(attributes).union(SCALING if attributes.keys() & set(SCALING) else ())
+        added = {name: values for name, values in packing.items() if name not in own}
+        several = {name for name, values in added.items() if len(values) > 1}
+        if several:
+            names = join_names(sorted(several))
+            notes.append(f"{array.path} isn't decoded: its bands differ in {names}")
+        elif attributes.get("photometric_interpretation") != TRANSPARENCY_MASK:
+            attributes = attributes | {name: value for name, (value,) in added.items()}
+            attributes = zarr_attributes(attributes, array.document["data_type"])
+        packed.append(replace(array, document={**array.document, "attributes": attributes}))
+    return packed, notes
 
 
 def _unreadable(array: ArrayReferences) -> str | None:

@@ -219,21 +219,26 @@ def test_forms_of_fill_values_in_zarr(form: str) -> None:
         np.testing.assert_allclose(decoded, expected)
 
 
-@pytest.mark.parametrize("fill", [-9, 0, None])
-@pytest.mark.parametrize("kind", ["zarr", "zip", "kerchunk"])
-def test_fill_values_of_zarr_v2(tmp_path: Path, kind: str, fill: int | None) -> None:
-    values = np.array([0, 1, -9, 3], "i2").reshape(SHAPE)
+@pytest.mark.parametrize(("fill", "scale"), [(-9, None), (0, None), (None, None), (-18, 0.5)])
+@pytest.mark.parametrize("kind", ["zarr", "zip", "kerchunk", "kerchunk, by a number"])
+def test_fill_values_of_zarr_v2(
+    tmp_path: Path, kind: str, fill: int | None, scale: float | None
+) -> None:
+    values = np.array([0, 1, -9, 3], "f8" if scale else "i2").reshape(SHAPE)
     dataset = xr.Dataset({"red": (("y", "x"), values)})
     place = tmp_path / "a.zarr"
-    encoding = {"red": {"_FillValue": fill, "compressors": None}}
-    dataset.to_zarr(place, zarr_format=2, encoding=encoding)
+    encoding: dict[str, Any] = {"_FillValue": fill, "dtype": "i2", "compressors": None}
+    encoding |= {} if scale is None else {"scale_factor": scale}
+    dataset.to_zarr(place, zarr_format=2, encoding={"red": encoding})
     expected = xr.open_zarr(place)["red"].to_numpy()
     if kind == "zip":
         place = tmp_path / "a.zarr.zip"
         with zipfile.ZipFile(place, "w") as archive:
             for path in (tmp_path / "a.zarr").rglob("*"):
                 archive.write(path, path.relative_to(tmp_path / "a.zarr"))
-    if kind == "kerchunk":
+    if kind.startswith("kerchunk"):
+        if "number" in kind:
+            move_fill_value(place / "red")
         place = tmp_path / "a.json"
         place.write_text(references(tmp_path / "a.zarr"))
     defaults = {"datetime": "2025-01-01T00:00:00Z", "bbox": shapely.box(0, 0, 1, 1)}
@@ -269,6 +274,15 @@ def test_complex_fill_values_of_zarr_v2(dtype: str, fill: complex) -> None:
 def test_a_scale_that_is_no_number_is_kept(data_type: str, name: str) -> None:
     attributes = {name: "a tenth", "_FillValue": None}
     assert zarr_attributes(attributes, data_type) == {name: "a tenth"}
+
+
+def move_fill_value(array: Path) -> None:
+    """Write an array's fill value as an attribute, as Kerchunk does from HDF5."""
+    document, attributes = (json.loads((array / n).read_text()) for n in (".zarray", ".zattrs"))
+    if document["fill_value"] is not None:
+        attributes["_FillValue"] = float(document["fill_value"])
+    (array / ".zarray").write_text(json.dumps({**document, "fill_value": None}))
+    (array / ".zattrs").write_text(json.dumps(attributes))
 
 
 def references(place: Path) -> str:

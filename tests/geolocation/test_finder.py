@@ -200,6 +200,15 @@ def cf_axes(
     write(group, "red", ids, dims, grid_mapping="crs")
 
 
+def mapping_above(group: zarr.Group, grid: Grid) -> None:
+    """As MTG's imager has it (CF 1.12, 2.7.1)."""
+    below = group.create_group("data/counts")
+    cf_axes(below, grid, "rad", HEIGHT)
+    mapping = below["crs"].attrs.asdict()
+    del below["crs"]
+    write(group, "data/crs", np.int32(0), (), **mapping)
+
+
 def geotransform(group: zarr.Group, grid: Grid) -> None:
     a, b, c, d, e, f = grid.transform
     attributes = {"crs_wkt": grid.crs.to_wkt(), "GeoTransform": f"{c} {a} {b} {f} {d} {e}"}
@@ -250,6 +259,7 @@ KINDS: Mapping[str, tuple[Callable[[str], Grid], Writer, str]] = {
         lambda group, grid: cf_axes(group, grid, "degrees", HEIGHT * np.pi / 180),
         "even axes",
     ),
+    "geostationary, of a mapping above": (seen_from_space, mapping_above, "even axes"),
     "GeoTransform": (projected, geotransform, "grid mapping with GeoTransform"),
 }
 

@@ -157,3 +157,27 @@ def test_a_scalar_called_like_a_dimension(tmp_path: Path) -> None:
     dataset = opened(view)
     assert dataset["x"] == 2
     assert dataset["along"].dims == ("x_1",)
+
+
+def test_texts_with_a_fill_value(tmp_path: Path) -> None:
+    for name in ("g", "h"):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            texts = np.array(["good", "", "bad"], dtype=h5py.string_dtype())
+            file["x"], file["sst"], file["quality"] = np.arange(3), np.arange(3.0), texts
+            file["quality"].attrs["_FillValue"] = ""
+            file["x"].make_scale()
+            for array in (file["sst"], file["quality"]):
+                array.dims[0].attach_scale(file["x"])
+    expected = xr.open_dataset(tmp_path / "g.h5", engine="h5netcdf")["quality"]
+    assert expected.isnull().to_numpy().tolist() == [False, True, False]
+    view, _ = ingested(tmp_path / "g.h5")
+    dataset = opened(view)
+    assert dataset["quality"].isnull().equals(expected.isnull())
+    assert dataset["sst"].to_numpy().tolist() == [0, 1, 2]
+    assert l2view.ingest(tmp_path / "h.h5", tmp_path / "collection", defaults=DEFAULTS).added.count
+    for layout in ({"layout": "stack"}, {"layout": "concat", "dim": "x", "encoding": "unify"}):
+        options: Any = layout
+        joined = l2view.open(tmp_path / "collection", fields=[], **options).to_dataset()
+        assert joined["quality"].to_numpy().ravel().tolist().count("good") == 2
+    cells = l2view.sql(tmp_path / "collection", "SELECT value FROM cells('quality')").to_pylist()
+    assert [row["value"] for row in cells].count(None) == 2

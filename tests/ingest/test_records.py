@@ -17,6 +17,7 @@ import rasterio
 import rustac
 import shapely
 import shapely.geometry
+import xarray as xr
 import zarr
 from builders import write_swath
 from pystac_client.stac_api_io import StacApiIO
@@ -301,6 +302,74 @@ def record(name: str, href: Path, key: str = "a", **changes: Any) -> dict[str, A
 
 def ring(*corners: tuple[float, float]) -> dict[str, Any]:
     return {"type": "Polygon", "coordinates": [[*corners, corners[0]]]}
+
+
+RASTER = {"nodata": 0, "scale": 1e-4, "offset": -0.1}
+NAMED = {"nodata": 0, "raster:scale": 1e-4, "raster:offset": -0.1}
+
+
+@pytest.mark.parametrize(
+    ("asset", "properties"),
+    [
+        ({"raster:bands": [RASTER]}, {}),
+        ({"bands": [NAMED]}, {}),
+        ({"bands": [{"name": "B04"}], **NAMED}, {}),
+        ({"raster:bands": [{**RASTER, "offset": 0}]}, {}),
+        ({"raster:bands": [RASTER]}, {"earthsearch:boa_offset_applied": True}),
+    ],
+)
+def test_items_say_how_pixels_are_read(
+    tmp_path: Path, asset: dict[str, Any], properties: dict[str, Any]
+) -> None:
+    """Two halves of a scene, of which one is of another encoding."""
+    offset = 0 if properties or "'offset': 0" in str(asset) else -0.1
+    profile: dict[str, Any] = {"driver": "GTiff", "count": 1, "height": 64, "width": 64}
+    profile |= {"dtype": "uint16", "crs": "EPSG:32631", "tiled": True, "blockxsize": 32}
+    profile |= {"transform": rasterio.Affine(10, 0, 5e5, 0, -10, 4.6e6), "blockysize": 32}
+    items = []
+    for name, pixel, cut in (("old", 2000, slice(32, 64)), ("new", 2000 - offset * 1e4, slice(32))):
+        pixels = np.full((1, 64, 64), pixel, "uint16")
+        pixels[..., cut] = 0
+        with rasterio.open(tmp_path / f"{name}.tif", "w", **profile) as file:
+            file.write(pixels)
+        items.append(item(tmp_path / f"{name}.json", B04=f"{name}.tif"))
+        packing = {"raster:bands": [{**RASTER, "offset": 0}]} if name == "old" else asset
+        items[-1]["assets"]["B04"] |= {"href": str(tmp_path / f"{name}.tif"), **packing}
+        items[-1]["properties"] |= {} if name == "old" else properties
+    report = l2view.ingest(items, tmp_path / "c")
+    assert (report.failed, report.notes) == ([], {})
+    view = l2view.open(tmp_path / "c")
+    opened = xr.open_zarr(view.store, group="new", consolidated=False)["B04"].to_numpy()
+    np.testing.assert_allclose(np.unique(opened), [0.2, np.nan])
+    mosaic = l2view.mosaic(view, crs="EPSG:32631", resolution=10, bands="B04")["B04"]
+    np.testing.assert_allclose(mosaic, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("bands", "note"),
+    [
+        ([RASTER, {**RASTER, "scale": 1}], "0 isn't decoded: its bands differ in scale_factor"),
+        ([{"scale": "a tenth"}], "isn't decoded by scale_factor='a tenth'"),
+        ([{"scale": [1], "nodata": {}, "offset": None}, 5], "isn't decoded by scale_factor="),
+        ("none", ""),
+        ([{"scale": 1, "offset": 0}], ""),
+        ([{"nodata": -9999}], ""),
+    ],
+)
+def test_packings_of_items_that_no_array_can_have(
+    shared_data: Path, tmp_path: Path, bands: Any, note: str
+) -> None:
+    source = shared_data / "l2" / "cog.tif"
+    scene = item(tmp_path / "one.json", red=str(source))
+    scene["assets"]["red"]["raster:bands"] = bands
+    report = l2view.ingest(scene, tmp_path / "c")
+    assert report.failed == []
+    assert note in " ".join(report.notes)
+    assert bool(note) == bool(report.notes)
+    opened = xr.open_zarr(l2view.open(tmp_path / "c").store, group="one/red", consolidated=False)
+    with rasterio.open(source) as file:
+        expected = file.read(1, masked=True).astype(float).filled(np.nan)
+    np.testing.assert_array_equal(opened["0"], expected)
 
 
 def test_what_an_item_lacks_is_harvested(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import zarr
 from l2view.errors import IngestError
 from l2view.geolocation.cell_outlines import of_ring, rectangle
 from l2view.geolocation.geometries import GEOMETRY_ERRORS, bbox_corners
-from l2view.ingest.granule import SUFFIXES
+from l2view.ingest.granule import SUFFIXES, BandPacking
 from l2view.ingest.harvest.attributes import parse_time
 from l2view.stores.urls import url_of
 
@@ -33,11 +33,18 @@ NOT_DATA = frozenset({"thumbnail", "overview", "metadata"})
 
 TIMES = ("datetime", "start_datetime", "end_datetime", "created", "updated")
 
+PACKING = {
+    "_FillValue": ("nodata", None),
+    "scale_factor": ("scale", 1),
+    "add_offset": ("offset", 0),
+}
+"""The attributes of arrays for the fields of a band, and what these are by default."""
+
 
 def item_of(
     item: Mapping[str, Any], base: str = ""
-) -> tuple[str, dict[str, str], dict[str, Any], dict[str, str]]:
-    """Return the id, files and fields of a STAC Item, and why assets are left out.
+) -> tuple[str, dict[str, str], dict[str, Any], dict[str, str], dict[str, BandPacking]]:
+    """Return the id, files and fields of a STAC Item, why assets are left out, and their packing.
 
     Assets' paths may be relative to `base`, the URL that it was read from. An `IngestError` says
     that no asset has arrays.
@@ -60,7 +67,26 @@ def item_of(
         if asset.get("href")
     }
     fields["href"] = links.get("self") or next(iter(assets.values()))
-    return str(item["id"]), assets, fields, omitted
+    packing = {key: _packing(item["assets"][key], fields) for key in assets}
+    return str(item["id"]), assets, fields, omitted, packing
+
+
+def _packing(asset: Mapping[str, Any], properties: Mapping[str, Any]) -> BandPacking:
+    """Return how an asset's stored numbers are read (Raster extension 1.1 and 2.0)."""
+    bands = asset.get("raster:bands") or asset.get("bands")
+    bands = [band for band in bands if isinstance(band, Mapping)] if type(bands) is list else []
+    described = [{**asset, **band} for band in bands or [{}]]
+    packing: dict[str, list[Any]] = {}
+    for attribute, (name, default) in PACKING.items():
+        values: list[Any] = []
+        for band in described:
+            value = band.get(name, band.get(f"raster:{name}", default))
+            values += [value] if value not in values else []
+        # Earth Search has subtracted it from the pixels, and says it nevertheless.
+        is_applied = name == "offset" and properties.get("earthsearch:boa_offset_applied")
+        if values != [default] and not is_applied:
+            packing[attribute] = values
+    return packing
 
 
 def item_fields(item: Mapping[str, Any]) -> dict[str, Any]:
