@@ -19,6 +19,17 @@ def join_names(names: Iterable[str], *, most: int = 12) -> str:
     return text if len(names) <= most else f"{text}, … ({len(names):,} in all)"
 
 
+def fold_name(name: str) -> str:
+    """Return a name in lower case and without separators, as products write it in many ways.
+
+    Examples
+    --------
+    >>> fold_name("RangeBeginningDate") == fold_name("range_beginning_date")
+    True
+    """
+    return re.sub(r"[\W_]+", "", name).lower()
+
+
 def closest_name(name: str, names: Iterable[str]) -> str | None:
     """Return the name in `names` that is closest to `name`, None where none is close."""
     folded = {candidate.casefold(): candidate for candidate in names}

@@ -34,16 +34,17 @@ from l2view.geolocation.geometries import (
 )
 from l2view.geolocation.granule import Georeference, LocatedGranule
 from l2view.geolocation.simplification import simplify_outward, sphere_area
-from l2view.text import first_line
+from l2view.text import first_line, fold_name
 
 BOUNDS = (
-    ("geospatial_lon_min", "geospatial_lat_min", "geospatial_lon_max", "geospatial_lat_max"),
-    ("westernmost_longitude", "southernmost_latitude",
-     "easternmost_longitude", "northernmost_latitude"),
+    ("geospatiallonmin", "geospatiallatmin", "geospatiallonmax", "geospatiallatmax"),
+    ("westernmostlongitude", "southernmostlatitude",
+     "easternmostlongitude", "northernmostlatitude"),
     ("westboundingcoordinate", "southboundingcoordinate",
      "eastboundingcoordinate", "northboundingcoordinate"),
+    ("westboundlongitude", "southboundlatitude", "eastboundlongitude", "northboundlatitude"),
 )  # fmt: skip
-"""Attributes for west, south, east and north, in degrees; in lower case."""
+"""Attributes for west, south, east and north, in degrees; by `fold_name`."""
 
 GLOBE = shapely.box(-180, -90, 180, 90)
 
@@ -64,10 +65,10 @@ def harvest_footprint(
 ) -> dict[str, Any]:
     """Return the field ``bbox`` as WKB, nothing where the granule doesn't say where it is.
 
-    The descriptions have lower-case names; they are those of the group by default.
+    The descriptions have folded names; they are those of the group by default.
     """
     if descriptions is None:
-        descriptions = [{name.lower(): value for name, value in group.attrs.items()}]
+        descriptions = [{fold_name(name): value for name, value in group.attrs.items()}]
     shape = of_granule(LocatedGranule(group), descriptions)
     return {} if shape is None else {"bbox": shapely.to_wkb(shape)}
 
@@ -154,7 +155,7 @@ def _declared(
             if polygon is not None:
                 return polygon, False
     for attributes in descriptions:
-        polygon = _of_text(attributes.get("geospatial_bounds"), None if is_suspect else box)
+        polygon = _of_text(attributes.get("geospatialbounds"), None if is_suspect else box)
         if polygon is not None:
             return polygon, False
     return box, is_suspect or box is None

@@ -18,6 +18,7 @@ from l2view.geolocation.cell_outlines import of_axes, of_cloud, of_grid, of_poin
 from l2view.geolocation.footprint import harvest_footprint, of_bounds, on_the_globe
 from l2view.geolocation.granule import Georeference, LocatedGranule
 from l2view.geolocation.simplification import simplify_outward, sphere_area
+from l2view.text import fold_name
 
 NAMES = ("geospatial_lon_min", "geospatial_lat_min", "geospatial_lon_max", "geospatial_lat_max")
 
@@ -79,7 +80,7 @@ def test_bounds_of_many_cells_are_checked_by_a_chunk(west: float) -> None:
 
 def test_boxes_without_area_are_no_place() -> None:
     for bounds in ((180, 0, 180, 1), (10, 5, 20, 5), (10, 6, 20, 5)):
-        assert of_bounds(dict(zip(NAMES, bounds, strict=True))) is None
+        assert of_bounds(dict(zip(map(fold_name, NAMES), bounds, strict=True))) is None
         group = zarr.create_group(MemoryStore(), attributes=dict(zip(NAMES, bounds, strict=True)))
         assert footprint(group) is None
 
@@ -346,3 +347,18 @@ def test_many_scattered_cells_are_simplified_in_reasonable_steps() -> None:
     simple = simplify_outward(outline)
     assert shapely.covers(simple, outline.representative_point())
     assert sphere_area(simple) <= 1.1 * sphere_area(outline)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        NAMES,
+        ("Westernmost Longitude", "Southernmost Latitude",
+         "Easternmost Longitude", "Northernmost Latitude"),
+        ("westBoundLongitude", "southBoundLatitude", "eastBoundLongitude", "northBoundLatitude"),
+    ],
+)  # fmt: skip
+def test_bounds_by_any_name(names: tuple[str, ...]) -> None:
+    attributes = dict(zip(names, ("1.0", "2.0", "3.0", "4.0"), strict=True))
+    group = zarr.create_group(MemoryStore(), attributes=attributes)
+    assert shapely.from_wkb(harvest_footprint(group, "file:///g")["bbox"]).bounds == (1, 2, 3, 4)

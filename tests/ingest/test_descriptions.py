@@ -69,6 +69,14 @@ def group_with(path: str, attributes: dict[str, Any]) -> zarr.Group:
         ({"StartUTC": "2019-12-02T23:15:00Z", "EndUTC": "2019-12-02T23:20:00Z"}, None),
         ({"Start_Date": "02-DEC-2019 23:15:00.00", "Stop_Date": "02-DEC-2019 23:20:00"}, None),
         ({"start_time": "UTC=2019-12-02T23:15:00", "stop_time": "UTC=2019-12-02T23:20:00"}, None),
+        (
+            {
+                "rangeBeginningDateTime": "2019-12-02T23:15:00.000Z",
+                "rangeEndingDateTime": "2019-12-02T23:20:00.000Z",
+            },
+            None,
+        ),
+        ({"start-date-time": "2019-12-02T23:15:00", "end date time": "2019-12-02T23:20"}, None),
     ],
 )
 def test_products_say_their_times(

@@ -267,7 +267,7 @@ def test_places_that_are_said_in_odd_ways() -> None:
     swath = of_granule(LocatedGranule(grid(with_time, np.broadcast_to(np.arange(3.0), (1, 4, 3)))))
     assert swath is not None
     assert swath.covers(shapely.box(0, 0, 2, 3))
-    names = ("geospatial_lon_min", "geospatial_lat_min", "geospatial_lon_max", "geospatial_lat_max")
+    names = ("geospatiallonmin", "geospatiallatmin", "geospatiallonmax", "geospatiallatmax")
     line = of_bounds(dict(zip(names, (180, 0, 180, 1), strict=True)))
     assert line is None
     polar = [{"Longitude": lon, "Latitude": 70} for lon in (0, 90, 180, -90, 0)]

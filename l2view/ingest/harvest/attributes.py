@@ -18,34 +18,37 @@ import zarr
 
 from l2view.arrays.cf import CALENDARS, Packing
 from l2view.ingest.harvest.descriptions import descriptions
+from l2view.text import fold_name
 
-ACDD = ("time_coverage_start",)
+ACDD = ("timecoveragestart",)
 """The attribute of the Attribute Convention for Data Discovery, which none of others overrules."""
 
 TIMES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
-    (ACDD, ("time_coverage_end",)),
+    (ACDD, ("timecoverageend",)),
     (("startgranuledatetime",), ("stopgranuledatetime",)),
-    (("start_date", "start_time"), ("stop_date", "stop_time")),
-    (("start_date", "start_time"), ("end_date", "end_time")),
+    (("startdate", "starttime"), ("stopdate", "stoptime")),
+    (("startdate", "starttime"), ("enddate", "endtime")),
+    (("rangebeginningdatetime",), ("rangeendingdatetime",)),
     (("rangebeginningdate", "rangebeginningtime"), ("rangeendingdate", "rangeendingtime")),
-    (("range_beginning_date", "range_beginning_time"), ("range_ending_date", "range_ending_time")),
     (("calendardate", "timeofday"), ()),
-    (("start_time",), ("stop_time",)),
-    (("start_time",), ("end_time",)),
-    (("first_measurement_time",), ("last_measurement_time",)),
-    (("sensing_start_time_utc",), ("sensing_end_time_utc",)),
-    (("sensing_start",), ("sensing_end",)),
-    (("startutc",), ("endutc",)),
-    (("starttime",), ("endtime",)),
     (("starttime",), ("stoptime",)),
-    (("start_date",), ("stop_date",)),
+    (("starttime",), ("endtime",)),
+    (("startdatetime",), ("stopdatetime",)),
+    (("startdatetime",), ("enddatetime",)),
+    (("firstmeasurementtime",), ("lastmeasurementtime",)),
+    (("sensingstarttimeutc",), ("sensingendtimeutc",)),
+    (("sensingstart",), ("sensingend",)),
+    (("startutc",), ("endutc",)),
+    (("startdate",), ("stopdate",)),
+    (("startdate",), ("enddate",)),
     (("rangebeginningdate",), ("rangeendingdate",)),
-    (("image_acquisition_time",), ()),
+    (("imageacquisitiontime",), ()),
+    (("date", "time"), ()),
     (("date",), ()),
 )
 """The attributes that hold a beginning and an end, joined where there are two of each.
 
-In lower case: products write them in any.
+By `fold_name`.
 """
 
 MIDNIGHT = re.compile(r"T24:00(:00(\.0+)?)?(?=Z?$)")
@@ -75,27 +78,24 @@ NUMBERS = frozenset({"cycle", "pass", "orbit"})
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "platform": (
-        *("platform", "platform_name", "source_platform", "spacecraft", "satellite"),
-        *("mission_name", "satellitename", "associatedplatformshortname"),
+        *("platform", "platformname", "sourceplatform", "spacecraft", "satellite"),
+        *("missionname", "satellitename", "associatedplatformshortname"),
     ),
     "instrument": (
-        *("instrument", "sensor", "altimeter_sensor_name", "instrument_name"),
-        *("instrumentname", "associatedinstrumentshortname"),
+        *("instrument", "sensor", "altimetersensorname", "instrumentname"),
+        "associatedinstrumentshortname",
     ),
-    "processing_level": ("processing_level",),
-    "product_version": ("product_version", "productversion", "versionid"),
+    "processing_level": ("processinglevel",),
+    "product_version": ("productversion", "versionid"),
     "title": ("title",),
     "institution": ("institution",),
-    "cycle": ("cycle_number",),
-    "pass": ("pass_number",),
-    "orbit": (
-        *("orbit_number", "start_orbit_number", "absolute_orbit_number"),
-        *("granulenumber", "orbitnumber"),
-    ),
+    "cycle": ("cyclenumber",),
+    "pass": ("passnumber",),
+    "orbit": ("orbitnumber", "startorbitnumber", "absoluteorbitnumber", "granulenumber"),
     "source": ("source",),
-    "day_night": ("day_night_flag", "day_or_night", "daynightflag"),
+    "day_night": ("daynightflag", "dayornight"),
 }
-"""Fields, and the attributes that they are taken from, the first that there is."""
+"""Fields, and the attributes that they are taken from, the first that there is. By `fold_name`."""
 
 
 def harvest_attributes(group: zarr.Group, url: str) -> dict[str, Any]:
@@ -120,7 +120,7 @@ def harvest_attributes(group: zarr.Group, url: str) -> dict[str, Any]:
 
 def attribute_times(attributes: Mapping[str, Any]) -> tuple[datetime | None, datetime | None]:
     """Return the first and last time that attributes name, in UTC; None for what they don't."""
-    attributes = {name.lower(): value for name, value in attributes.items()}
+    attributes = {fold_name(name): value for name, value in attributes.items()}
     first: datetime | None = None
     for start_names, end_names in TIMES:
         start = parse_time(*map(attributes.get, start_names))

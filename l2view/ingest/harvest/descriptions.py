@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import zarr
 
+from l2view.text import fold_name
+
 ODL_NAMES = re.compile(r"(core|inventory|archive)_?metadata(\.\d+)?", re.IGNORECASE)
 """The names of attributes and arrays with an inventory in ODL."""
 
@@ -24,16 +26,15 @@ MAX_GROUPS = 500
 
 
 def descriptions(group: zarr.Group) -> Iterator[Mapping[str, Any]]:
-    """Yield what describes a file, by lower-case names, the file's own attributes first.
+    """Yield what describes a file by folded names, the file's own attributes first.
 
     Then come the texts within them, and the groups below.
     """
     groups = [("", group)]
     for looked_at, (path, node) in enumerate(groups):
-        attributes = {name.lower(): value for name, value in node.attrs.items()}
-        if attributes:
-            yield attributes
-        for name, value in attributes.items():
+        if node.attrs:
+            yield {fold_name(name): value for name, value in node.attrs.items()}
+        for name, value in node.attrs.items():
             if isinstance(value, str) and (parsed := _parse_text(name, value)):
                 yield parsed
         if path.upper() == "HDFEOS INFORMATION":
@@ -49,7 +50,7 @@ def _parse_text(name: str, value: str) -> dict[str, Any]:
     if ODL_NAMES.fullmatch(name):
         return _parse_odl(value)
     lines = HEADER_LINE.findall(value)
-    return {key.lower(): text.strip() for key, text in lines} if len(lines) > 2 else {}
+    return {fold_name(key): text.strip() for key, text in lines} if len(lines) > 2 else {}
 
 
 def _parse_odl(text: str) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def _parse_odl(text: str) -> dict[str, Any]:
     for line in text.splitlines():
         key, _, value = (side.strip() for side in line.partition("="))
         if key == "OBJECT":
-            name = value.lower()
+            name = fold_name(value)
         elif key == "VALUE" and name:
             values.setdefault(name, value.strip('()"'))
     return values
