@@ -28,6 +28,9 @@ TABLES = (".parquet", ".geoparquet")
 UNLISTABLE = (IngestError, OSError, ValueError, obstore.exceptions.BaseError)
 """What the name of granules raises that can't be listed."""
 
+KERCHUNK = frozenset({"refs", "gen", ".zgroup", "zarr.json"})
+"""Keys of Kerchunk's references, one of which each has."""
+
 BLOCK = 2**20
 """The bytes of a file of lines that are read at a time."""
 
@@ -114,7 +117,7 @@ def _read_records(url: str) -> Iterator[Entry | Failure]:
             except ValueError as error:
                 yield Failure(Entry.of_file(url).id, url, f"it can't be read: {error}")
                 continue
-            if isinstance(record, dict) and ("refs" in record or ".zgroup" in record):
+            if isinstance(record, dict) and not KERCHUNK.isdisjoint(record):
                 yield Entry.of_file(url)
                 continue
             for member in record if isinstance(record, list) else [record]:

@@ -34,8 +34,8 @@ from l2view.text import first_line, strip_credentials
 WILD = re.compile(r"[*?\[]")
 SMALL = 2**22
 """The size in bytes up to which a file is read at once."""
-CHUNK = re.compile(r"c|\d+(\.\d+)*")
-"""The names of a hierarchy's chunks (Zarr v2 and v3)."""
+CHUNK = re.compile(r"c|\d+(\.\d+)*|refs\.\d+\.parq")
+"""The names of a hierarchy's chunks (Zarr v2 and v3), and of Kerchunk's tables of them."""
 REMEMBERED = 1_000
 """The folders of a listing that are remembered as hierarchies or not."""
 

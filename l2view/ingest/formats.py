@@ -7,6 +7,7 @@ HTML that says "not found" by the name of the granule.
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pkgutil import resolve_name
@@ -88,6 +89,11 @@ class FileFormat:
         return checked(url, reader, stores, threshold)
 
 
+KERCHUNK = re.compile(
+    rb'"(refs|gen|templates|([^"]*/)?(\.zgroup|\.zarray|\.zattrs|zarr\.json))"\s*:'
+)
+"""A key of Kerchunk's references; a version 0 of them has no others."""
+
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 USER_BLOCKS = (512, 1024, 2048)
 """Where the signature of an HDF5 file stands behind a user block (HDF5 file format, II.A)."""
@@ -102,7 +108,7 @@ def _text(head: bytes) -> bytes:
 
 
 def _is_kerchunk(head: bytes) -> bool:
-    return _text(head).startswith(b"{") and b'"refs"' in head
+    return _text(head).startswith(b"{") and KERCHUNK.search(head) is not None
 
 
 def _is_dmrpp(head: bytes) -> bool:
@@ -129,6 +135,9 @@ ZARR = FileFormat(
 )
 ZARR_ARRAY = FileFormat(
     "Zarr", "l2view.ingest.zarr_v2:ArrayParser", needs=("arro3.core",), extra="zarr"
+)
+KERCHUNK_PARQUET = FileFormat(
+    "Kerchunk Parquet", "l2view.ingest.kerchunk:parse_reference_tables", is_checked=True
 )
 FORMATS = (
     NETCDF3,
@@ -172,7 +181,12 @@ FORMATS = (
         needs=("arro3.core",),
         extra="zarr",
     ),
-    FileFormat("Kerchunk JSON", "l2view.ingest.zarr_v2:ReferencesParser", detect=_is_kerchunk),
+    FileFormat(
+        "Kerchunk JSON",
+        "l2view.ingest.kerchunk:parse_references",
+        detect=_is_kerchunk,
+        is_checked=True,
+    ),
     FileFormat("DMR++", "l2view.ingest.dmrpp:parse_dmrpp", detect=_is_dmrpp, is_checked=True),
 )
 """The formats of single files, each with the bytes of its specification."""

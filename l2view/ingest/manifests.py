@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from typing import Any
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
 
 import numpy as np
-from virtualizarr.manifests import ManifestArray, ManifestGroup, ManifestStore
+from numpy.typing import NDArray
+from virtualizarr.manifests import ChunkManifest, ManifestArray, ManifestGroup, ManifestStore
 from virtualizarr.manifests.manifest import INLINED_CHUNK_PATH
+from zarr.core.metadata.v3 import ArrayV3Metadata
 
 from l2view.arrays.cf import zarr_attributes
+from l2view.arrays.quiet import QUIET
+from l2view.granules.profile import DEFAULT_KEYS
 from l2view.granules.references import ArrayReferences
-from l2view.stores.hierarchy import JSON, join
+from l2view.granules.table import regular_grid
+from l2view.stores.hierarchy import JSON, join, parents
 from l2view.text import replace_surrogates
 
 
@@ -26,6 +32,71 @@ class NamelessStore(ManifestStore):
 
     def __str__(self) -> str:
         return "virtual"
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """The chunks of an array, each of which may be set; those without a path aren't stored."""
+
+    paths: np.ndarray[Any, np.dtypes.StringDType]  # of the shape of its chunk grid, as the others
+    offsets: NDArray[np.uint64]
+    lengths: NDArray[np.uint64]
+    inlined: dict[tuple[int, ...], bytes] = field(default_factory=dict)
+
+    @classmethod
+    def missing(cls, document: JSON) -> Self:
+        """Return the chunks of an array with a Zarr v3 document, none of which is stored."""
+        lengths = document["chunk_grid"]["configuration"]["chunk_shape"]
+        grid = [-(-n // max(c, 1)) for n, c in zip(document["shape"], lengths, strict=True)]
+        paths = np.full(grid, "", np.dtypes.StringDType())
+        return cls(paths, np.zeros(grid, np.uint64), np.zeros(grid, np.uint64))
+
+    def refer(self, index: tuple[int, ...], url: str, offset: int, length: int) -> None:
+        """Set a chunk to what lies in a file."""
+        self.paths[index], self.offsets[index], self.lengths[index] = url, offset, length
+
+    def copy(self, index: tuple[int, ...], data: bytes) -> None:
+        """Set a chunk to bytes."""
+        self.refer(index, INLINED_CHUNK_PATH, 0, len(data))
+        self.inlined[index] = data
+
+
+def to_manifest_array(document: JSON, chunks: Chunks) -> ManifestArray:
+    """Return VirtualiZarr's array with a Zarr v3 document and chunks."""
+    lengths = document["chunk_grid"]["configuration"]["chunk_shape"]
+    grid = regular_grid([max(length, 1) for length in lengths])
+    with QUIET:  # of data types without a specification
+        metadata = ArrayV3Metadata.from_dict(
+            {**document, "chunk_grid": grid, "chunk_key_encoding": DEFAULT_KEYS}
+        )
+    manifest = ChunkManifest.from_arrays(
+        paths=chunks.paths,
+        offsets=chunks.offsets,
+        lengths=chunks.lengths,
+        validate_paths=False,
+        inlined=chunks.inlined,
+    )
+    return ManifestArray(metadata, manifest)
+
+
+def nest_arrays(
+    arrays: Mapping[str, ManifestArray], attributes: Mapping[str, JSON]
+) -> ManifestGroup:
+    """Return the root of arrays and groups, told by their paths."""
+    groups = {"", *attributes}.union(*map(parents, [*arrays, *attributes]))
+    members: defaultdict[str, dict[str, ManifestArray]] = defaultdict(dict)
+    children: defaultdict[str, list[str]] = defaultdict(list)
+    for path, array in arrays.items():
+        group, _, name = path.rpartition("/")
+        members[group][name] = array
+    for path in sorted(groups - {""}):
+        children[path.rpartition("/")[0]].append(path)
+
+    def nest(path: str) -> ManifestGroup:
+        below = {child.rpartition("/")[2]: nest(child) for child in children[path]}
+        return ManifestGroup(members[path], below, attributes.get(path, {}))
+
+    return nest("")
 
 
 def manifest_references(group: ManifestGroup) -> tuple[list[ArrayReferences], dict[str, JSON]]:

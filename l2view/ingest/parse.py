@@ -24,11 +24,21 @@ from l2view.ingest.files import (
     is_zarr,
     is_zarr_array,
     list_files,
+    object_store,
     open_file,
     read_head,
     store_registry,
 )
-from l2view.ingest.formats import HEAD, NETCDF3, TIFF, ZARR, ZARR_ARRAY, FileFormat, detect_format
+from l2view.ingest.formats import (
+    HEAD,
+    KERCHUNK_PARQUET,
+    NETCDF3,
+    TIFF,
+    ZARR,
+    ZARR_ARRAY,
+    FileFormat,
+    detect_format,
+)
 from l2view.ingest.granule import BandPacking, Entry, Failure, Granule
 from l2view.ingest.harvest import TIMES, harvest_files, time_of, valid_fields
 from l2view.ingest.harvest.names import times_in_name
@@ -184,7 +194,8 @@ def _parse_file(asset: str, url: str, options: ParseOptions, packing: BandPackin
     arrays = []
     for array in parsed:
         chunks = url if file_format is ZARR_ARRAY else f"{url}/{quote(array.path)}"
-        reason = _unfound_chunks(array, chunks, infos) if file is None else None
+        is_zarr_node = file_format in (ZARR, ZARR_ARRAY)
+        reason = _unfound_chunks(array, chunks, infos) if is_zarr_node else None
         if reason is None and array.inlined_bytes > options.inline_threshold:
             reason = (
                 f"it can't be referred to, and its {array.inlined_bytes:,} bytes are more than "
@@ -195,10 +206,13 @@ def _parse_file(asset: str, url: str, options: ParseOptions, packing: BandPackin
             arrays.append(_quote_locations(array, url).at(path))
         else:
             omitted[array.path] = reason
+    checksums = _checksums(arrays, url, infos)
+    for root in {root_of(target) for target in checksums} - {root_of(url)}:
+        registry.register(root, object_store(root))  # from which harvesters read
     references = GranuleReferences(
         tuple(arrays),
         {join(asset, path): value for path, value in attributes.items()},
-        _checksums(arrays, url, infos),
+        checksums,
         {join(asset, path): reason for path, reason in omitted.items()},
     )
     return ParsedFile(url, group, references, tuple(join(asset, note) for note in notes + packed))
@@ -216,10 +230,7 @@ def _detect(url: str, reader: ReadableFile | None) -> FileFormat:
     if not is_zarr(url):
         raise IngestError("there is no such file")
     if is_kerchunk_parquet(url):
-        raise IngestError(
-            "it is Kerchunk's references in Parquet; pass "
-            "parser=virtualizarr.parsers.KerchunkParquetParser()"
-        )
+        return KERCHUNK_PARQUET
     return ZARR_ARRAY if is_zarr_array(url) else ZARR
 
 

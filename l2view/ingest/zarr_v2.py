@@ -1,4 +1,4 @@
-"""Parsers for Zarr hierarchies and Kerchunk's references that keep what Zarr v2 masks.
+"""Parsers for Zarr hierarchies that keep what Zarr v2 masks.
 
 In Zarr v2 an array's own fill value is what CF calls ``_FillValue``, and there may be none.
 VirtualiZarr makes Zarr v3 of it, in which the two are apart and none is 0. So the attribute is
@@ -7,22 +7,19 @@ added beside it.
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-import numpy as np
 import zarr
 from obspec_utils.registry import ObjectStoreRegistry
 from virtualizarr.manifests import ManifestArray, ManifestGroup, ManifestStore
-from virtualizarr.parsers import KerchunkJSONParser, ZarrParser, ZippedZarrParser
-from virtualizarr.parsers.kerchunk.translator import manifestgroup_from_kerchunk_refs
+from virtualizarr.parsers import ZarrParser, ZippedZarrParser
 from virtualizarr.parsers.zarr.zarr import construct_manifest_array
 from virtualizarr.parsers.zarr.zip import _ZipMetadataStore, parse_zip_index
 from zarr.core.sync import sync
 from zarr.storage import ObjectStore
 
 from l2view.ingest.manifests import walk
-from l2view.stores.hierarchy import JSON, Hierarchy, join
+from l2view.stores.hierarchy import Hierarchy, join
 
 
 class HierarchyParser(ZarrParser):
@@ -64,18 +61,6 @@ class ZippedHierarchyParser(ZippedZarrParser):
         return manifests
 
 
-class ReferencesParser(KerchunkJSONParser):
-    """Parses Kerchunk's references in JSON."""
-
-    def __call__(self, url: str, registry: ObjectStoreRegistry[Any]) -> ManifestStore:
-        """Return the references at a URL."""
-        store, path = registry.resolve(url)
-        references = json.loads(bytes(memoryview(store.get(path).buffer())))
-        _add_to_references(references["refs"])
-        group = manifestgroup_from_kerchunk_refs(references)
-        return ManifestStore(group=group, registry=registry)
-
-
 async def _add_fill_values(group: ManifestGroup, hierarchy: Hierarchy, prefix: str = "") -> None:
     """Add the attribute to the arrays of a group, at or below `prefix`, that are of Zarr v2."""
     root = await hierarchy.read("")
@@ -88,22 +73,3 @@ async def _add_fill_values(group: ManifestGroup, hierarchy: Hierarchy, prefix: s
         if isinstance(array, ManifestArray) and has_fill and node.document:
             fill = node.document["attributes"]["_FillValue"]
             array.metadata.attributes["_FillValue"] = fill
-
-
-def _add_to_references(refs: JSON) -> None:
-    """Add the attribute to arrays of Zarr v2 in Kerchunk's references."""
-    for key in [key for key in refs if key.endswith(".zarray")]:
-        zarray, beside = _json(refs[key]), f"{key.removesuffix('.zarray')}.zattrs"
-        fill = zarray.get("fill_value")
-        # A structure's, and that of bytes, are told in base64.
-        if (
-            fill is None
-            or isinstance(zarray["dtype"], list)
-            or np.dtype(zarray["dtype"]).kind in "SV"
-        ):
-            continue
-        refs[beside] = json.dumps(_json(refs.get(beside, "{}")) | {"_FillValue": fill})
-
-
-def _json(value: Any) -> JSON:
-    return value if isinstance(value, dict) else dict(json.loads(value))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 import warnings
 from pathlib import Path
@@ -18,6 +19,7 @@ import shapely
 import zarr
 from astropy.io import fits
 from builders import write_swath
+from fsspec.implementations.reference import LazyReferenceMapper
 from pyhdf.SD import SD, SDC
 from rasterio.warp import transform_bounds
 
@@ -159,12 +161,123 @@ def test_records_that_are_cut_off(tmp_path: Path) -> None:
     np.testing.assert_array_equal(l2view.open(tmp_path / "c")["r/v"][...], np.arange(200.0))
 
 
-def test_kerchunk_in_parquet_is_named(tmp_path: Path) -> None:
+ARRAY = {"shape": [4], "chunks": [2], "dtype": "<i2", "order": "C", "zarr_format": 2}
+ARRAY |= {"compressor": None, "filters": None, "fill_value": None}
+ALONG_X = '{"_ARRAY_DIMENSIONS": ["x"]}'
+
+
+@pytest.fixture
+def raw(tmp_path: Path) -> Path:
+    (tmp_path / "raw files").mkdir()
+    path = tmp_path / "raw files" / "raw"
+    path.write_bytes(np.arange(4, dtype="<i2").tobytes())
+    return path
+
+
+def kerchunk(folder: Path, content: Any) -> tuple[l2view.View | None, Any]:
+    """Write references, ingest them, and return the view and the report."""
+    (folder / "k.json").write_text(json.dumps(content))
+    shutil.rmtree(folder / "c", ignore_errors=True)
+    report = l2view.ingest(folder / "k.json", folder / "c", defaults=DEFAULTS)
+    return l2view.open(folder / "c", fields=[]) if report.added.count else None, report
+
+
+@pytest.mark.filterwarnings("ignore:The 'fastparquet' engine")
+@pytest.mark.parametrize("engine", ["fastparquet", "pyarrow"])
+@pytest.mark.parametrize("inside", [False, True])
+def test_kerchunk_in_parquet(tmp_path: Path, raw: Path, engine: Any, inside: bool) -> None:
+    """Tables of one and of several records, with chunks inside, whole files and none."""
     folder = tmp_path / "k.parq"
-    folder.mkdir()
-    (folder / ".zmetadata").write_text(json.dumps({"metadata": {}, "record_size": 100}))
-    report = l2view.ingest(folder, tmp_path / "c", defaults=DEFAULTS)
-    assert "parser=virtualizarr.parsers.KerchunkParquetParser()" in report.failed[0].reason
+    tables = LazyReferenceMapper.create(str(folder), record_size=3, engine=engine)
+    tables[".zgroup"] = tables["inner/.zgroup"] = b'{"zarr_format": 2}'
+    tables[".zattrs"] = b'{"title": "t"}'
+    for path in ("a", "inner/b"):
+        document = ARRAY | {"shape": [5, 2], "chunks": [1, 2], "fill_value": -1}
+        tables[f"{path}/.zarray"] = json.dumps(document).encode()
+        tables[f"{path}/.zattrs"] = b'{"_ARRAY_DIMENSIONS": ["y", "x"]}'
+        tables[f"{path}/0.0"] = [raw.as_uri().replace("%20", " "), 0, 4]
+        tables[f"{path}/3.0"] = [str(raw), 4, 4]
+        if inside:
+            tables[f"{path}/4.0"] = np.array([7, 8], "<i2").tobytes()
+    tables["all/.zarray"] = json.dumps(ARRAY | {"chunks": [4]}).encode()
+    tables["all/0"] = [str(raw)]
+    tables["crs/.zarray"] = json.dumps(ARRAY | {"shape": [], "chunks": []}).encode()
+    tables["empty/.zarray"] = json.dumps(ARRAY).encode()
+    tables.flush()
+    expected = [[0, 1], [-1, -1], [-1, -1], [2, 3], [7, 8] if inside else [-1, -1]]
+    for granules in (folder, tmp_path / "*.parq"):
+        report = l2view.ingest(granules, tmp_path / "c", defaults=DEFAULTS, on_conflict="replace")
+        assert (report.failed, report.omitted) == ([], {})
+        view = l2view.open(tmp_path / "c", fields=[])
+        assert view["k"].attrs["title"] == "t"
+        assert view["k/a"][...].tolist() == view["k/inner/b"][...].tolist() == expected
+        assert view["k/all"][...].tolist() == [0, 1, 2, 3]
+        assert (view["k/crs"][()], view["k/empty"][...].tolist()) == (0, [0, 0, 0, 0])
+        assert view.to_datatree()["k/a"].isnull().sum() == (4 if inside else 6)
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("version", [0, 1])
+def test_kerchunk_of_groups(tmp_path: Path, raw: Path, zarr_format: int, version: int) -> None:
+    """Groups, scalars without a chunk, other separators and orders; a bad array costs itself."""
+    url = raw.as_uri() if version == 0 else "{{ folder }}/raw"
+    array = {**ARRAY, "shape": [2, 2], "chunks": [2, 2], "order": "F", "dimension_separator": "/"}
+    refs: dict[str, Any] = {
+        ".zgroup": {"zarr_format": 2},
+        "crs/.zarray": json.dumps(ARRAY | {"shape": [], "chunks": []}),
+        "crs/.zattrs": '{"_ARRAY_DIMENSIONS": [], "grid_mapping_name": "latitude_longitude"}',
+        "bad/.zarray": json.dumps(ARRAY | {"dtype": "<q9"}),
+        "odd/.zarray": json.dumps(ARRAY),
+        "odd/0": [url, 0, 4, 5],
+        "inner/b/.zarray": array,
+        "inner/b/0/0": [url, 0, 8],
+    }
+    names = {"odd", "bad"}
+    if zarr_format == 3:
+        memory = zarr.storage.MemoryStore()
+        root = zarr.create_group(memory)
+        root.create_array("inner/b", shape=(2, 2), chunks=(2, 2), dtype="i2")
+        root.create_array("crs", shape=(), dtype="i2")
+        refs = {
+            key: value.to_bytes().decode()
+            for key, value in memory._store_dict.items()
+            if key.endswith("zarr.json")
+        }
+        document = json.loads(refs["inner/b/zarr.json"])
+        order = {"name": "transpose", "configuration": {"order": [1, 0]}}
+        document["codecs"] = [order, {"name": "bytes", "configuration": {"endian": "little"}}]
+        refs["inner/b/zarr.json"] = document
+        refs["inner/b/c/0/0"] = [url, 0, 8]
+        refs["odd/zarr.json"] = document
+        refs["odd/c/0"] = [url, 0, 8]
+        names = {"odd"}
+    templates = {"folder": raw.parent.as_uri()}
+    content = refs if version == 0 else {"version": 1, "templates": templates, "refs": refs}
+    view, report = kerchunk(tmp_path, content)
+    assert view is not None
+    assert {name for name, _ in report.omitted} == names
+    assert view["k/crs"][()] == 0
+    assert view["k/inner/b"][...].tolist() == [[0, 2], [1, 3]]
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"gen": [{"key": "x/{{i}}", "url": "u", "dimensions": {}}]}, "made by rules (gen)"),
+        ({"version": 2}, "Kerchunk of version 2"),
+        ({"templates": {"f": "{{ c }}"}, "url": "{{ f(c='text') }}"}, "isn't understood"),
+        ({"url": "relative/raw"}, "no URL and no absolute path"),
+        ({"url": None}, "isn't understood"),
+    ],
+)
+def test_kerchunk_that_is_not_understood(
+    tmp_path: Path, raw: Path, changes: dict[str, Any], reason: str
+) -> None:
+    url = changes.pop("url", raw.as_uri())
+    refs = {".zgroup": '{"zarr_format": 2}', "a/.zarray": json.dumps(ARRAY), "a/0": [url, 0, 4]}
+    view, report = kerchunk(tmp_path, {"version": 1, "refs": refs} | changes)
+    assert view is None
+    assert reason in report.failed[0].reason
 
 
 def dmrpp_of(path: Path) -> str:
