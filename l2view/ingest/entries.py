@@ -90,7 +90,7 @@ def _parse_record(record: Any, base: str) -> Iterator[Entry | Failure]:
         if umm is not None:
             yield Entry(*cmr.record_of(umm))
         elif record.get("type") == "Feature" and "assets" in record:
-            yield Entry(*stac.item_of(record, base))
+            yield stac.item_of(record, base)
         else:
             raise IngestError("it is no STAC Item and no CMR record")
     except Exception as error:  # whatever may be wrong in somebody's JSON

@@ -93,15 +93,15 @@ def test_tracks_and_grids() -> None:
 
 
 def test_bounds() -> None:
-    names = ("westernmost_longitude", "southernmost_latitude", "easternmost_longitude")
-    said = dict(zip((*names, "northernmost_latitude"), (170, -10, -170, 10), strict=True))
+    names = ("westernmostlongitude", "southernmostlatitude", "easternmostlongitude")
+    said = dict(zip((*names, "northernmostlatitude"), (170, -10, -170, 10), strict=True))
     crossing = of_bounds(said)
     assert crossing is not None
     assert crossing.equals(
         shapely.MultiPolygon([shapely.box(170, -10, 180, 10), shapely.box(-180, -10, -170, 10)])
     )
-    assert of_bounds({**said, "southernmost_latitude": "unknown"}) is None
-    assert of_bounds({**said, "southernmost_latitude": -1000}) is None
+    assert of_bounds({**said, "southernmostlatitude": "unknown"}) is None
+    assert of_bounds({**said, "southernmostlatitude": -1000}) is None
     assert rectangle(350, 0, 370, 5).equals(shapely.box(-10, 0, 10, 5))
 
 

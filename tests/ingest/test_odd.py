@@ -327,14 +327,15 @@ def test_assets_of_items_in_odd_places() -> None:
             "e": {"href": "e.png", "roles": ["thumbnail"]},
         },
     }
-    _, assets, fields, omitted = item_of(item)
+    entry = item_of(item)
+    assets, fields = entry.assets, entry.fields
     assert assets["b"] == "s3://bucket/b.tif"
     assert assets["a"].startswith("s3://bucket/items/red")
-    assert set(omitted) == {"c", "d"}
+    assert set(entry.omitted) == {"c", "d"}
     assert shapely.from_wkb(fields["bbox"]).bounds == (1, 2, 3, 4)
     only_b = item | {"assets": {"b": item["assets"]["b"]}}
-    assert item_of(only_b)[2]["transform_2"] == 2.0
-    assert item_of(only_b)[2]["shape_x"] == 6
+    assert item_of(only_b).fields["transform_2"] == 2.0
+    assert item_of(only_b).fields["shape_x"] == 6
 
 
 @pytest.mark.parametrize(

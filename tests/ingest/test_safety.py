@@ -280,8 +280,8 @@ def test_a_record_from_afar_names_no_file_here(tmp_path: Path) -> None:
     }
     with pytest.raises(IngestError, match="its asset a names a file of this machine"):
         item_of(item, "https://catalog.example/x.json")
-    assert item_of(item, "file:///catalog/x.json")[1] == {"a": "file:///secret.h5"}
-    assert item_of(item)[1] == {"a": "file:///secret.h5"}
+    assert item_of(item, "file:///catalog/x.json").assets == {"a": "file:///secret.h5"}
+    assert item_of(item).assets == {"a": "file:///secret.h5"}
 
 
 def test_two_files_with_one_name_are_not_one_granule(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import zarr
 from l2view.errors import IngestError
 from l2view.geolocation.cell_outlines import of_ring, rectangle
 from l2view.geolocation.geometries import GEOMETRY_ERRORS, bbox_corners
-from l2view.ingest.granule import SUFFIXES, BandPacking
+from l2view.ingest.granule import SUFFIXES, BandPacking, Entry
 from l2view.ingest.harvest.attributes import parse_time
 from l2view.stores.urls import url_of
 
@@ -41,10 +41,8 @@ PACKING = {
 """The attributes of arrays for the fields of a band, and what these are by default."""
 
 
-def item_of(
-    item: Mapping[str, Any], base: str = ""
-) -> tuple[str, dict[str, str], dict[str, Any], dict[str, str], dict[str, BandPacking]]:
-    """Return the id, files and fields of a STAC Item, why assets are left out, and their packing.
+def item_of(item: Mapping[str, Any], base: str = "") -> Entry:
+    """Return the granule of a STAC Item.
 
     Assets' paths may be relative to `base`, the URL that it was read from. An `IngestError` says
     that no asset has arrays.
@@ -68,7 +66,7 @@ def item_of(
     }
     fields["href"] = links.get("self") or next(iter(assets.values()))
     packing = {key: _packing(item["assets"][key], fields) for key in assets}
-    return str(item["id"]), assets, fields, omitted, packing
+    return Entry(str(item["id"]), assets, fields, omitted, packing)
 
 
 def _packing(asset: Mapping[str, Any], properties: Mapping[str, Any]) -> BandPacking:
