@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import hdf5plugin
 import netCDF4
 import numpy as np
 import pytest
@@ -229,3 +230,18 @@ def test_attributes_and_names_that_json_lacks_cost_nothing_else(tmp_path: Path) 
     view, _ = ingested(tmp_path / "s.h5")
     assert view["s/good"][:].tolist() == [0, 1, 2]
     assert view["s"].attrs["gain"] == "(1+2j)"
+
+
+@pytest.mark.parametrize("compression", ["Zstd", "Blosc", "LZ4", "Bitshuffle", "BZip2"])
+def test_filters_of_other_packages(tmp_path: Path, compression: str) -> None:
+    """Virtual where Zarr has their codec, else copied."""
+    values = np.arange(20_000, dtype=np.float32).reshape(100, 200)
+    path = tmp_path / "g.h5"
+    with h5py.File(path, "w") as file:
+        filters = getattr(hdf5plugin, compression)()
+        file.create_dataset("red", data=values, chunks=(50, 100), shuffle=True, **filters)
+    threshold = 0 if compression in ("Zstd", "Blosc") else values.nbytes
+    report = l2view.ingest([path], tmp_path / "c", inline_threshold=threshold)
+    assert report.omitted == {}
+    group: Any = l2view.open(tmp_path / "c", authorize=True)["g"]
+    np.testing.assert_array_equal(group["red"], values)
