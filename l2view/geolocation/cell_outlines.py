@@ -167,7 +167,7 @@ def of_swath(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
     if not strips:
         return of_points(lat[valid], lon[valid])
     outline = shapely.union_all(strips).buffer(half, quad_segs=2)
-    outline = on_the_map(shapely.make_valid(outline.simplify(half / 4)))
+    outline = on_the_map(make_valid(outline.simplify(half / 4)))
     return _hold(outline, lat[valid], lon[valid], half)
 
 
@@ -202,6 +202,12 @@ def _half_a_pixel(lat: NDArray[Any], lon: NDArray[Any], valid: NDArray[np.bool_]
     steps = _steps(lat[:, column], lon[:, column]), _steps(lat[row], lon[row])
     halves = [float(np.median(lengths)) / 2 for lengths in steps if len(lengths)]
     return min(max([0.01, *halves]), 0.5)
+
+
+def make_valid(shape: shapely.Geometry) -> shapely.Geometry:
+    """Return a shape with all that its rings go around, also what two of them do."""
+    parts = shapely.get_parts(shapely.get_parts(shape))
+    return shapely.union_all(shapely.make_valid(parts, method="structure", keep_collapsed=True))
 
 
 def on_the_map(shape: shapely.Geometry) -> shapely.Geometry:
@@ -261,7 +267,7 @@ def of_ring(points: NDArray[Any]) -> shapely.Geometry | None:
     polygon = shapely.Polygon(ring)
     if polygon.area < 1e-12:
         return None
-    return wrap_geometry(shapely.make_valid(polygon))
+    return wrap_geometry(make_valid(polygon))
 
 
 def _unwrap(points: NDArray[Any]) -> NDArray[Any]:

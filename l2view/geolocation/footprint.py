@@ -17,6 +17,7 @@ from l2view.geolocation.cell_outlines import (
     TOLERANCE,
     TRACK_WIDTH,
     clean_positions,
+    make_valid,
     of_axes,
     of_grid,
     of_points,
@@ -242,7 +243,7 @@ def on_the_globe(footprint: Any) -> shapely.Geometry:
     if np.abs(coordinates[:, 1]).max() > 90:
         shape = shapely.transform(shape, lambda at: np.clip(at, (-np.inf, -90), (np.inf, 90)))
     if not shapely.is_valid(shape):
-        shape = shapely.make_valid(shape)
+        shape = make_valid(shape)
     is_area = all(geometry.geom_type == "Polygon" for geometry in shapely.get_parts(shape))
     if is_area and np.abs(coordinates[:, 0]).max() <= 180:
         return shape

@@ -17,6 +17,7 @@ POLE_MARGIN = 1.0
 GEOMETRY_ERRORS = (
     shapely.errors.ShapelyError,
     *(ValueError, TypeError, KeyError, AttributeError, IndexError, NotImplementedError),
+    OverflowError,
 )
 """What is raised of a value that is no geometry."""
 

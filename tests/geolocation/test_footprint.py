@@ -208,6 +208,21 @@ def test_position_lists_of_gml() -> None:
     assert shape.bounds == (19, 10, 30, 18)
 
 
+@pytest.mark.parametrize(
+    ("text", "inside"),
+    [
+        ("MULTIPOLYGON (((0 0, 2 0, 2 2, 0 2, 0 0)), ((1 1, 3 1, 3 3, 1 3, 1 1)))", (1.5, 1.5)),
+        ("POLYGON ((0 0, 0 3, 3 3, 3 0, 1 0, 1 2, 2 2, 2 -1, 0 -1, 0 0))", (1.5, 1)),
+        ("POLYGON ((0 0, 2 2, 2 0, 0 2, 0 0))", (0.5, 1)),
+        ("GEOMETRYCOLLECTION (LINESTRING (1 1, 1 1))", (1, 1)),
+    ],
+)
+def test_what_two_rings_go_around_is_inside(text: str, inside: tuple[float, float]) -> None:
+    shape = on_the_globe(text)
+    assert shape.is_valid
+    assert shape.contains(shapely.Point(inside))
+
+
 def test_latitudes_slightly_beyond_the_poles_are_clipped() -> None:
     assert on_the_globe(shapely.box(0, 80, 10, 90.005)).bounds == (0, 80, 10, 90)
     lat, lon = np.meshgrid(np.linspace(88, 90.004, 9), np.linspace(0, 90, 9), indexing="ij")

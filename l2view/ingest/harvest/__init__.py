@@ -16,6 +16,7 @@ import zarr
 
 from l2view.errors import IngestError
 from l2view.geolocation.footprint import harvest_footprint, on_the_globe
+from l2view.granules.layouts import LAYOUTS
 from l2view.ingest import plugins
 from l2view.ingest.harvest.attributes import (
     harvest_attributes,
@@ -23,12 +24,16 @@ from l2view.ingest.harvest.attributes import (
     unconverted_calendars,
 )
 from l2view.ingest.harvest.descriptions import descriptions
+from l2view.ingest.harvest.stac import TIMES as RECORD_TIMES
 from l2view.ingest.harvest.stac import harvest_discovery
 from l2view.text import first_line
 
 type Harvester = Callable[[zarr.Group, str], Mapping[str, Any]]
 """Called with a granule's file as a Zarr group, its chunks readable, and its URL."""
 
+
+LOCATING = frozenset(name for layout in LAYOUTS.values() for name in layout.kinds)
+"""The fields that say where l2view keeps a granule."""
 
 TIMES = ("datetime", "start_datetime", "end_datetime")
 """The fields that every collection has as times."""
@@ -91,9 +96,9 @@ def valid_fields(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
     Those that are none are left out, with a note.
     """
-    valid = dict(fields)
-    notes: list[str] = []
-    for name in (*TIMES, "bbox"):
+    valid = {name: value for name, value in fields.items() if name not in LOCATING}
+    notes = [f'its field "{n}" is left out: l2view has one' for n in LOCATING & fields.keys()]
+    for name in (*RECORD_TIMES, "bbox"):
         value = valid.pop(name, None)
         if value is not None:
             is_place = name == "bbox"
@@ -102,7 +107,7 @@ def valid_fields(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
                     shapely.to_wkb(on_the_globe(value)) if is_place else time_of(name, value)
                 )
             except IngestError as error:
-                notes.append(f"{error}; its files are asked instead")
+                notes.append(f"{error}: it is left out")
     if "start_datetime" in valid:
         valid.setdefault("datetime", valid["start_datetime"])
     return valid, notes

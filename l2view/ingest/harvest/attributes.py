@@ -148,7 +148,7 @@ def parse_time(*parts: Any) -> datetime | None:
         return _later(parse_time(before), timedelta(seconds=1))  # as in POSIX
     if (midnight := MIDNIGHT.sub("T00:00:00", text)) != text:
         return _later(parse_time(midnight), timedelta(days=1))
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError):  # in UTC it may be in the year 0
         at = datetime.fromisoformat(text)
         return at if at.tzinfo is None else at.astimezone(UTC).replace(tzinfo=None)
     for form in WORDS:

@@ -13,13 +13,13 @@ from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import urljoin, urlsplit, urlunsplit
 
-import numpy as np
 import shapely
 import shapely.geometry
 import zarr
 
 from l2view.errors import IngestError
 from l2view.geolocation.cell_outlines import of_ring, rectangle
+from l2view.geolocation.footprint import on_the_globe
 from l2view.geolocation.geometries import GEOMETRY_ERRORS, bbox_corners
 from l2view.ingest.granule import SUFFIXES, BandPacking, Entry
 from l2view.ingest.harvest.attributes import parse_time
@@ -47,25 +47,27 @@ def item_of(item: Mapping[str, Any], base: str = "") -> Entry:
     Assets' paths may be relative to `base`, the URL that it was read from. An `IngestError` says
     that no asset has arrays.
     """
-    links = {link.get("rel"): link.get("href") for link in item.get("links") or () if link}
+    members = (link for link in item.get("links") or () if isinstance(link, Mapping))
+    links = {link.get("rel"): link.get("href") for link in members}
     remote = bool(base) and not base.startswith("file://")
     base = base or str(links.get("self") or "")
     base = url_of(base) if base else ""  # pystac has paths of this machine
-    assets, omitted = _assets(item, base)
+    described = {key: a for key, a in item["assets"].items() if isinstance(a, Mapping)}
+    assets, omitted = _assets(described, base)
     for key, href in assets.items():
         if remote and href.lower().startswith("file:"):
             raise IngestError(f"its asset {key} names a file of this machine, {href}")
     if not assets:
         raise IngestError(f"the STAC Item {item.get('id')} has no asset with arrays")
     fields = item_fields(item)
-    fields |= grid_fields({**item["assets"][next(iter(assets))], **fields})
+    fields |= grid_fields({**described[next(iter(assets))], **fields})
     fields |= {
         f"asset_{key}": _absolute(str(asset["href"]), base)
-        for key, asset in item["assets"].items()
+        for key, asset in described.items()
         if asset.get("href")
     }
     fields["href"] = links.get("self") or next(iter(assets.values()))
-    packing = {key: _packing(item["assets"][key], fields) for key in assets}
+    packing = {key: _packing(described[key], fields) for key in assets}
     return Entry(str(item["id"]), assets, fields, omitted, packing)
 
 
@@ -108,11 +110,13 @@ def harvest_discovery(group: zarr.Group) -> dict[str, Any]:
     return item_fields(item) if isinstance(item, Mapping) else {}
 
 
-def _assets(item: Mapping[str, Any], base: str) -> tuple[dict[str, str], dict[str, str]]:
+def _assets(
+    described: Mapping[str, Mapping[str, Any]], base: str
+) -> tuple[dict[str, str], dict[str, str]]:
     """Return the assets with arrays, and why those are left out that may have some."""
     assets: dict[str, str] = {}
     omitted: dict[str, str] = {}
-    for key, asset in item.get("assets", {}).items():
+    for key, asset in described.items():
         kind, roles = str(asset.get("type") or "").lower(), set(asset.get("roles") or ())
         if not asset.get("href") or (roles & NOT_DATA and "data" not in roles):
             continue
@@ -140,11 +144,10 @@ def _outline(item: Mapping[str, Any]) -> Any:
     What is no geometry is returned as it is, and named where all fields are looked at.
     """
     geometry, bbox = item.get("geometry"), item.get("bbox")
-    with suppress(*GEOMETRY_ERRORS):
+    with suppress(*GEOMETRY_ERRORS, IngestError):
         shape = shapely.force_2d(shapely.geometry.shape(geometry))
-        if not shape.is_empty:
-            return shapely.to_wkb(_across_the_antimeridian(shape, bbox))
-    with suppress(ValueError, TypeError):
+        return shapely.to_wkb(on_the_globe(_across_the_antimeridian(shape, bbox)))
+    with suppress(*GEOMETRY_ERRORS):
         return shapely.to_wkb(rectangle(*bbox_corners(bbox or ())))
     return geometry or bbox or None
 
@@ -152,15 +155,17 @@ def _outline(item: Mapping[str, Any]) -> Any:
 def _across_the_antimeridian(shape: shapely.Geometry, bbox: Any) -> shapely.Geometry:
     """Return a geometry that isn't cut at the antimeridian with its polygons cut there.
 
-    GeoJSON wants it cut (RFC 7946, 3.1.9). A bbox with west > east tells that it crosses, and
-    sides of more than half a turn that it isn't cut.
+    GeoJSON wants it cut (RFC 7946, 3.1.9). A bbox with west > east tells that it crosses, and a
+    polygon of longitudes between the two that it isn't cut.
     """
-    longitudes = shapely.get_coordinates(shape)[:, 0]
-    crosses = bbox is not None and bbox[0] > bbox[len(bbox) // 2]
-    if not crosses or np.ptp(longitudes) <= 180 or np.abs(longitudes).max() == 180:
+    if bbox is None or not bbox[0] > bbox[len(bbox) // 2]:
         return shape
-    rings = [shapely.get_coordinates(part.exterior) for part in shapely.get_parts(shape)]
-    return shapely.union_all([area for area in map(of_ring, rings) if area is not None])
+    areas: list[shapely.Geometry | None] = []
+    for part in shapely.get_parts(shape):
+        west, _, east, _ = part.bounds
+        is_uncut = west <= bbox[len(bbox) // 2] and east >= bbox[0]
+        areas.append(of_ring(shapely.get_coordinates(part.exterior)) if is_uncut else part)
+    return shapely.union_all([area for area in areas if area is not None])
 
 
 def grid_fields(properties: Mapping[str, Any]) -> dict[str, Any]:
@@ -170,10 +175,10 @@ def grid_fields(properties: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(code, str) and code.upper().startswith("EPSG:") and code[5:].isdigit():
         fields["proj:epsg"] = int(code[5:])
     # What isn't as the extension has it places nothing.
-    with suppress(TypeError, ValueError):
+    with suppress(TypeError, ValueError, OverflowError):
         numbers = [float(value) for value in properties.get("proj:transform") or ()]
         fields |= {f"transform_{index}": value for index, value in enumerate(numbers[:6])}
-    with suppress(TypeError, ValueError):
+    with suppress(TypeError, ValueError, OverflowError):
         height, width = map(int, properties.get("proj:shape") or ())
         fields |= {"shape_y": height, "shape_x": width}
     return fields
