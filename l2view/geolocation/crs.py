@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -121,6 +122,19 @@ def proj_crs(attributes: Mapping[str, Any]) -> Any:
         if declaration := attributes.get(name):
             return f"EPSG:{declaration}" if name == "proj:epsg" else declaration
     return None
+
+
+PROJ_TEXTS = ("crs", "proj4", "PROJECTION", "gdal_projection")
+"""Attributes with PROJ's parameters or a code: xarray's, of EUMETSAT's NWC SAF."""
+
+PROJ_TEXT = re.compile(r"(?:\+init=)?(EPSG:\d+)( .*)?|(\+\w+(=\S+)?\s*)+", re.IGNORECASE)
+
+
+def proj_text_crs(attributes: Mapping[str, Any]) -> str | None:
+    """Return the CRS that attributes have as PROJ's parameters or code, None for none."""
+    texts = (attributes.get(name) for name in PROJ_TEXTS)
+    matches = (PROJ_TEXT.fullmatch(text.strip()) for text in texts if isinstance(text, str))
+    return next((match[1] or match[0] for match in matches if match), None)
 
 
 def mapping_crs(attributes: Mapping[str, Any]) -> str | None:

@@ -16,16 +16,24 @@ from l2view.geolocation.crs import (
     CF_MAPPING,
     GEOKEYS,
     PROJ_FIELDS,
+    PROJ_TEXTS,
     CrsTable,
     geokeys_crs,
     mapping_crs,
     proj_crs,
+    proj_text_crs,
 )
-from l2view.geolocation.transforms import gdal_transform, geotiff_transform, spatial_transform
+from l2view.geolocation.transforms import (
+    NWC_SAF_CORNERS,
+    gdal_transform,
+    geotiff_transform,
+    nwc_saf_transform,
+    spatial_transform,
+)
 from l2view.granules.table import GranuleTable
 from l2view.stores.hierarchy import JSON
 
-ATTRIBUTES = RELEVANT.union(CF_MAPPING, GEOKEYS, PROJ_FIELDS, {
+ATTRIBUTES = RELEVANT.union(CF_MAPPING, GEOKEYS, PROJ_FIELDS, PROJ_TEXTS, NWC_SAF_CORNERS, {
     "GeoTransform", "coordinates", "grid_mapping", "model_pixel_scale", "model_tiepoint",
     "model_transformation", "multiscales", "new_subfile_type", "photometric_interpretation",
     "proj:shape", "proj:transform", "raster_type", "spatial:dimensions", "spatial:registration",
@@ -57,6 +65,7 @@ class Convention(NamedTuple):
 
 SPATIAL = Convention(spatial_transform, proj_crs)
 GEOTIFF = Convention(geotiff_transform, geokeys_crs)
+PROJ_PARAMETERS = Convention(nwc_saf_transform, proj_text_crs)
 GDAL = Convention(gdal_transform, mapping_crs)
 
 

@@ -36,6 +36,7 @@ from l2view.geolocation.declarations import (
     FIELDS,
     GDAL,
     GEOTIFF,
+    PROJ_PARAMETERS,
     SPATIAL,
     AttributeVariants,
     Convention,
@@ -391,6 +392,7 @@ def _overview(
 KINDS = (
     Kind("conventions spatial and proj", partial(_attributes, SPATIAL)),
     Kind("GeoTIFF keys", partial(_attributes, GEOTIFF)),
+    Kind("parameters of PROJ", partial(_attributes, PROJ_PARAMETERS)),
     Kind("convention multiscales", _multiscales),
     Kind("fields of /meta", _fields),
     Kind("grid mapping with GeoTransform", _grid_mapping),

@@ -50,6 +50,23 @@ def gdal_transform(attributes: Mapping[str, Any]) -> Affine | None:
         return None
 
 
+NWC_SAF_CORNERS = (
+    *("XGEO_UP_LEFT", "YGEO_UP_LEFT", "XGEO_LOW_RIGHT", "YGEO_LOW_RIGHT"),
+    *("NC", "NL"),
+)
+"""The centres of the first and the last pixel, and the numbers of columns and lines."""
+
+
+def nwc_saf_transform(attributes: Mapping[str, Any]) -> Affine | None:
+    """Return the transform of an HDF5 product of EUMETSAT's NWC SAF (Data Output Format, 4.1)."""
+    try:
+        west, north, east, south, columns, rows = (float(attributes[n]) for n in NWC_SAF_CORNERS)
+        dx, dy = (east - west) / (columns - 1), (south - north) / (rows - 1)
+    except (KeyError, TypeError, ValueError, ZeroDivisionError):
+        return None
+    return Affine(dx, 0.0, west - dx / 2, 0.0, dy, north - dy / 2)
+
+
 def axes_transform(y: NDArray[np.float64], x: NDArray[np.float64]) -> Affine | None:
     """Return the transform of a grid by the centres of its cells, None where they are uneven."""
     if not (_is_even(y) and _is_even(x)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -216,6 +217,35 @@ def geotransform(group: zarr.Group, grid: Grid) -> None:
     write(group, "red", IDS, ("y", "x"), grid_mapping="spatial_ref")
 
 
+def parameters(grid: Grid) -> str:
+    """The parameters of PROJ, without the datum, which all places have alike."""
+    with warnings.catch_warnings(action="ignore"):
+        return grid.crs.to_proj4()
+
+
+def xarray_raster(group: zarr.Group, grid: Grid) -> None:
+    write(group, "y", grid.y, ("y",))
+    write(group, "x", grid.x, ("x",))
+    write(group, "red", IDS, ("y", "x"), crs=f"+init=epsg:{grid.crs.to_epsg()}")
+
+
+def nwc_saf_corners(group: zarr.Group, grid: Grid) -> None:
+    corners = {"XGEO_UP_LEFT": grid.x[0], "YGEO_UP_LEFT": grid.y[0]}
+    corners |= {"XGEO_LOW_RIGHT": grid.x[-1], "YGEO_LOW_RIGHT": grid.y[-1]}
+    text = parameters(grid)
+    group.attrs.update({name: float(value) for name, value in corners.items()})
+    group.attrs.update({"PROJECTION": text, "NC": COLUMNS, "NL": ROWS})
+    write(group, "red", IDS, ("phony_dim_0", "phony_dim_1"))
+
+
+def nwc_saf_axes(group: zarr.Group, grid: Grid) -> None:
+    group.attrs["gdal_projection"] = parameters(grid)
+    for name, axis in (("y", grid.y), ("x", grid.x)):
+        standard = f"projection_{name}_coordinate"
+        write(group, name, axis, (name,), standard_name=standard, units="m")
+    write(group, "red", IDS, ("y", "x"))
+
+
 HEIGHT = 35_786_023.0
 
 type Writer = Callable[[zarr.Group, Grid], None]
@@ -260,6 +290,9 @@ KINDS: Mapping[str, tuple[Callable[[str], Grid], Writer, str]] = {
         "even axes",
     ),
     "geostationary, of a mapping above": (seen_from_space, mapping_above, "even axes"),
+    "corners of the NWC SAF": (seen_from_space, nwc_saf_corners, "parameters of PROJ"),
+    "axes of the NWC SAF": (seen_from_space, nwc_saf_axes, "even axes"),
+    "axes as xarray writes rasters": (projected, xarray_raster, "even axes"),
     "GeoTransform": (projected, geotransform, "grid mapping with GeoTransform"),
 }
 
