@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 import numpy as np
 from zarr.abc.codec import ArrayArrayCodec, BytesBytesCodec, Codec
 from zarr.codecs.numcodecs import Zlib
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer
+from zarr.registry import register_codec
+
+from l2view.stores.hierarchy import JSON
 
 try:
     import imagecodecs as inflating
@@ -22,6 +25,8 @@ except ModuleNotFoundError:  # of the extra tiff
     inflating = None  # type: ignore[assignment]
 
 HORIZONTAL_DELTA = "HorizontalDeltaCodec"  # virtual-tiff's codec for TIFF's predictor 2
+
+PACKED_INTEGERS = "imagecodecs_packints"  # imagecodecs' name, of which virtual-tiff has no codec
 
 
 def faster_codec(codec: Codec) -> Codec:
@@ -80,3 +85,37 @@ class Inflate(ForReading, BytesBytesCodec):
         if inflated is None or len(inflated) != len(decoded):
             return self.codec._decode_sync(chunk_bytes, chunk_spec)  # type: ignore[no-any-return]
         return chunk_spec.prototype.buffer.from_array_like(decoded)
+
+
+@dataclass(frozen=True)
+class PackedIntegers(ForReading, BytesBytesCodec):
+    """Unsigned integers of any number of bits (TIFF 6.0, BitsPerSample), for reading.
+
+    Each run of `runlen` integers begins with a byte, the highest bit first.
+    """
+
+    dtype: str
+    bitspersample: int
+    runlen: int
+    is_fixed_size = False
+
+    @classmethod
+    def from_dict(cls, data: JSON) -> Self:
+        """Return the codec of Zarr v3 metadata."""
+        return cls(**data["configuration"])
+
+    def to_dict(self) -> Any:
+        """Return the codec's Zarr v3 metadata."""
+        return {"name": PACKED_INTEGERS, "configuration": dict(self.__dict__)}
+
+    def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
+        integers = inflating.packints_decode(
+            chunk_bytes.to_bytes(), self.dtype, self.bitspersample, runlen=self.runlen
+        )
+        return chunk_spec.prototype.buffer.from_array_like(integers.view(np.uint8))
+
+    async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
+        return self._decode_sync(chunk_bytes, chunk_spec)
+
+
+register_codec(PACKED_INTEGERS, PackedIntegers)

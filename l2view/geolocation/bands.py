@@ -301,10 +301,11 @@ def _is_mask(attributes: JSON) -> bool:
 
 
 def _has_one_image(image: Levels) -> bool:
-    """Whether an array has no axes beside rows and columns, but for those of length 1."""
+    """Whether an array of real numbers has no axes beside rows and columns that are longer."""
     array = image.arrays[0]
     others = [axis for axis in range(array.rank) if axis not in image.axes]
-    return bool((array.shapes[:, others] == 1).all())
+    is_real = native_dtype(array.variants[0]["data_type"]).kind != "c"
+    return is_real and bool((array.shapes[:, others] == 1).all())
 
 
 def _is_image(array: ArrayTable) -> bool:
@@ -312,7 +313,7 @@ def _is_image(array: ArrayTable) -> bool:
     variant = array.variants[0]
     return (
         array.rank >= 2
-        and native_dtype(variant["data_type"]).kind in "iufb"
+        and native_dtype(variant["data_type"]).kind in "iufcb"
         and not is_time(variant["attributes"])
         and not any(is_coordinate(array, words) for words in (LATITUDE, LONGITUDE))
     )

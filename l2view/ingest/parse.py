@@ -180,10 +180,9 @@ def _parse_file(asset: str, url: str, options: ParseOptions, packing: BandPackin
     packed: list[str] = []
     if file_format is TIFF:
         # virtual-tiff, which only TIFFs need, is an extra.
-        from l2view.ingest.tiff import flatten_images, pack_images
+        from l2view.ingest.tiff_images import flatten_images, pack_images
 
-        parsed, attributes, reasons = flatten_images(parsed, attributes, alone=bool(asset))
-        omitted |= reasons
+        parsed, attributes = flatten_images(parsed, attributes, alone=bool(asset))
         parsed, packed = pack_images(parsed, packing)
     parsed = name_dimensions(parsed, group)
     # An asset that is an array is one of the granule, of the asset's name.

@@ -1,92 +1,44 @@
-"""TIFF files: their images as arrays of one group.
+"""TIFF files: their images as references, each in the layout that a tag directory says.
 
-A GeoTIFF's overviews are images of their own, after the full one (TIFF 6.0, NewSubfileType);
-the group names them by the multiscales convention for Zarr.
+What zarr's grids of chunks lack is put in a form that they have: strips that don't divide the
+height, tiles that a file leaves out, pixels of a number of bits.
 """
 
 from __future__ import annotations
 
-import base64
 import math
-import re
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from enum import Enum, EnumType
 from typing import Any
 
 import numpy as np
-import virtual_tiff.codecs
-from async_tiff.enums import Endianness, PhotometricInterpretation
+from async_tiff.enums import Endianness
+from numpy.typing import NDArray
 from obspec_utils.protocols import ReadableFile
 from obspec_utils.registry import ObjectStoreRegistry
 from virtual_tiff import parser
 from virtualizarr.manifests import ChunkManifest, ManifestArray, ManifestGroup, ManifestStore
 from virtualizarr.manifests.manifest import INLINED_CHUNK_PATH
 from zarr.abc.codec import BytesBytesCodec
+from zarr.core.dtype import parse_dtype
 from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.core.sync import sync
-from zarr_cm import multiscales
 
-from l2view.arrays.cf import SCALING, zarr_attributes
+from l2view.arrays.codecs import PackedIntegers
 from l2view.errors import IngestError
-from l2view.granules.references import ArrayReferences
-from l2view.ingest.granule import BandPacking
-from l2view.stores.hierarchy import JSON
-from l2view.text import first_line, join_names
+from l2view.ingest.tiff_codecs import BYTEWISE, SEPARATE, UNCOMPRESSED, pixel_codecs, pixel_type
+from l2view.ingest.tiff_metadata import absent_value, tag_attributes
+from l2view.text import first_line
 
-FLOAT_PREDICTOR = "imagecodecs_floatpred"
-INTERLEAVED = "ChunkyCodec"
-"""virtual-tiff's codecs for TIFF's predictor 3, and for bands beside each other in a pixel."""
-
-UNCOMPRESSED, JPEG = 1, 7
-SEPARATE = 2
-YCBCR = 6
-"""Values of the tags Compression, PlanarConfiguration and PhotometricInterpretation."""
-
-JPEG_COLORS = {0: ("GRAYSCALE",) * 2, 1: ("GRAYSCALE",) * 2, 2: ("RGB",) * 2, 6: ("YCBCR", "RGB")}
-"""The colours of a JPEG stream and of its pixels, by the photometric interpretation."""
-
-MSVC_NAMES = {"1.#INF": "inf", "-1.#INF": "-inf", "1.#QNAN": "nan", "-1.#QNAN": "nan"}
-"""Floats as Microsoft's C library wrote them, and with it old versions of GDAL."""
-
-FILL_VALUE_ITEM = re.compile(
-    r'<Item\s+name="(?:[^"]*#)?(?:_FillValue|missing_value)"[^>]*>[^<]*</Item>'
-)
 ENDIAN = {Endianness.LittleEndian: "little", Endianness.BigEndian: "big"}
 
 MAX_STRIP = 2**23
 """The most bytes of uncompressed strips that are taken as one chunk."""
-
-TRANSPARENCY_MASK = 4
-"""The photometric interpretation of a mask (TIFF 6.0, 8)."""
-
-
-class _Endian(Enum):
-    """What virtual-tiff 0.5 imports from zarr, which has had only the strings since 3.4."""
-
-    little = "little"
-    big = "big"
-
-
-@dataclass(frozen=True)
-class _Directory:
-    """An image file directory of async-tiff, some of whose values are replaced."""
-
-    directory: Any
-    values: Mapping[str, Any]
-
-    def __getattr__(self, name: str) -> Any:
-        return self.values[name] if name in self.values else getattr(self.directory, name)
 
 
 def parse_tiff(
     url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], threshold: int
 ) -> tuple[ManifestStore, dict[str, str]]:
     """Return a TIFF as references (see `l2view.ingest.formats.CheckedParser`)."""
-    codecs: Any = virtual_tiff.codecs
-    if not isinstance(codecs.Endian, EnumType):
-        codecs.Endian = _Endian
     store, path = stores.resolve(url)
     tiff = sync(parser._open_tiff(path=path, store=store))
     endian = ENDIAN[tiff.endianness]
@@ -99,272 +51,122 @@ def parse_tiff(
             try:
                 array = _image(directory, url, endian, reader)
                 groups[name] = ManifestGroup({name: array}, attributes=array.metadata.attributes)
-            except Exception as error:  # virtual-tiff has many errors for what it can't take
+            except Exception as error:  # of codecs, and of tags that contradict each other
                 omitted[name] = first_line(error)
     return ManifestStore(ManifestGroup(groups=groups), registry=stores), omitted
 
 
 def _image(directory: Any, url: str, endian: str, reader: ReadableFile) -> ManifestArray:
-    """Return an image as references.
-
-    What virtual-tiff refuses is put in a form that it takes: strips that don't divide the height,
-    nodata that the data type doesn't have, JPEG streams that share tables.
-    """
-    dtype = parser._get_dtype(directory.sample_format, directory.bits_per_sample)
-    items = directory.gdal_metadata
-    values: dict[str, Any] = {
-        "gdal_nodata": _representable(directory.gdal_nodata, dtype),
-        "gdal_metadata": items and _without_fill_values(items),
-        "jpeg_tables": None,
-        "photometric_interpretation": directory.photometric_interpretation,
-    }
-    bits = {int(number) for number in directory.bits_per_sample}
-    if dtype.kind != "b" and bits != {8 * dtype.itemsize}:
-        raise IngestError("its pixels have a number of bits that no codec of Zarr's unpacks")
-    is_jpeg = directory.compression == JPEG
-    if is_jpeg and directory.photometric_interpretation == YCBCR:
-        values["photometric_interpretation"] = PhotometricInterpretation.RGB
-    height, rows = directory.image_height, directory.rows_per_strip
-    is_partial = not directory.tile_height and rows and rows < height and height % rows
+    """Return an image as references."""
+    dtype, bits = pixel_type(directory)
+    height, width = directory.image_height, directory.image_width
+    samples = int(directory.samples_per_pixel)
+    bands = (samples,) if samples > 1 else ()
+    planes = samples if directory.planar_configuration == SEPARATE else 1
+    row = -(-width * samples // planes * bits // 8)  # bytes
+    offsets: Any = directory.tile_offsets or directory.strip_offsets
+    counts: Any = directory.tile_byte_counts or directory.strip_byte_counts
+    if not offsets or not counts:
+        raise IngestError("it says not where its pixels are")
+    offsets, counts = (np.array(values, np.uint64) for values in (offsets, counts))
+    is_partial = False
+    if directory.tile_height:
+        rows, columns = directory.tile_height, directory.tile_width
+        row = -(-columns * samples // planes * bits // 8)
+    else:
+        rows, columns = min(directory.rows_per_strip or height, height), width
+        is_partial = height % rows != 0
     if is_partial and directory.compression == UNCOMPRESSED:
-        values |= _whole_strips(directory, dtype)
-    elif is_partial and is_jpeg:
-        raise IngestError("its strips of JPEG don't divide its height")
-    elif is_partial:
-        values["image_height"] = -(-height // rows) * rows
-    changed: Any = _Directory(directory, values)
-    image = parser._construct_manifest_array(ifd=changed, url=url, endian=endian)
-    document: Any = image.metadata.to_dict()
-    if is_jpeg:
-        document["codecs"] = [
-            codec if codec["name"] != "imagecodecs_jpeg" else _jpeg_codec(directory)
-            for codec in document["codecs"]
-        ]
-    manifest = image.manifest
-    if "image_height" in values:
-        document["shape"] = (*document["shape"][:-2], height, document["shape"][-1])
-        manifest = _with_full_strips(image, height, reader, dtype)
-    return ManifestArray(ArrayV3Metadata.from_dict(document), manifest)
+        merged = _merge_strips(offsets, counts, planes, height, rows, row)
+        if merged is not None:
+            (rows, offsets, counts), is_partial = merged, False
+    elif is_partial and directory.compression not in BYTEWISE:
+        raise IngestError("its strips of JPEG or the like don't divide its height")
+    grid = (planes, -(-height // rows), -(-width // columns))
+    if math.prod(grid) != len(offsets) or len(offsets) != len(counts):
+        raise IngestError(f"it has {len(offsets)} tiles or strips of {math.prod(grid)}")
+    chunk = (*((samples // planes,) if bands else ()), rows, columns)
+    is_stored = (offsets > 0) & (counts > 0)
+    if directory.compression == UNCOMPRESSED:
+        full = np.uint64(rows * row)
+        if not is_partial and (counts[is_stored] < full).any():
+            raise IngestError("its tiles or strips are shorter than its pixels")
+        counts = np.minimum(counts, full)
+    paths = np.where(is_stored, url, "").astype(np.dtypes.StringDType())
+    manifest = ChunkManifest.from_arrays(
+        paths=paths.reshape(grid[-len(chunk) :]),
+        offsets=np.where(is_stored, offsets, 0).astype(np.uint64).reshape(grid[-len(chunk) :]),
+        lengths=np.where(is_stored, counts, 0).astype(np.uint64).reshape(grid[-len(chunk) :]),
+    )
+    metadata = ArrayV3Metadata(
+        shape=(*bands, height, width),
+        data_type=parse_dtype(dtype, zarr_format=3),
+        chunk_grid={"name": "regular", "configuration": {"chunk_shape": chunk}},
+        chunk_key_encoding={"name": "default"},
+        fill_value=absent_value(directory.gdal_nodata, dtype),
+        codecs=pixel_codecs(directory, dtype, bits, chunk, endian),
+        attributes=tag_attributes(directory, dtype),
+        dimension_names=("band", "y", "x") if bands else ("y", "x"),  # as rioxarray's
+    )
+    if is_partial:
+        manifest = _pad_last_strips(metadata, manifest, row * (height % rows), row * rows, reader)
+    return ManifestArray(metadata, manifest)
 
 
-def _representable(text: str | None, dtype: np.dtype[Any]) -> str | None:
-    """Return the text of a nodata value as the data type has it, None where it has none.
-
-    GDAL compares pixels with a number of any kind: one that the data type lacks hides nothing.
-    """
-    try:
-        number = float(MSVC_NAMES.get(text or "", text or ""))
-    except ValueError:
-        return None
-    if dtype.kind == "f":
-        return repr(number)
-    if dtype.kind not in "iu" or not math.isfinite(number) or number != int(number):
-        return None
-    bounds = np.iinfo(dtype)
-    # A float doesn't have all integers of 64 bits.
-    value = int(text) if text and text.strip().lstrip("+-").isdigit() else int(number)
-    return str(value) if bounds.min <= value <= bounds.max else None
-
-
-def _without_fill_values(items: str) -> str:
-    """Return GDAL's metadata without the fill values of a netCDF file that it was made from.
-
-    Nodata says what is missing; these are of other data types.
-    """
-    return FILL_VALUE_ITEM.sub("", items)
-
-
-def _whole_strips(directory: Any, dtype: np.dtype[Any]) -> dict[str, Any]:
+def _merge_strips(
+    offsets: NDArray[np.uint64],
+    counts: NDArray[np.uint64],
+    planes: int,
+    height: int,
+    rows: int,
+    row: int,
+) -> tuple[int, NDArray[np.uint64], NDArray[np.uint64]] | None:
     """Return uncompressed strips that lie one after another as such of a height that divides.
 
-    Raises
-    ------
-    IngestError
-        Where they don't.
+    That is a number of rows of so many bytes, and offsets and lengths; None where they lie apart.
     """
-    offsets, counts = list(directory.strip_offsets), list(directory.strip_byte_counts)
-    height, samples = directory.image_height, int(directory.samples_per_pixel)
-    planes = samples if directory.planar_configuration == SEPARATE else 1
-    row = directory.image_width * dtype.itemsize * samples // planes
-    strips = len(offsets) // planes
-    begins = []
-    for plane in range(planes):
-        own = slice(plane * strips, (plane + 1) * strips)
-        ends = np.cumsum([offsets[own][0], *counts[own]])
-        if ends[:-1].tolist() != offsets[own] or ends[-1] - ends[0] != height * row:
-            raise IngestError("its strips don't divide its height, and lie apart")
-        begins.append(offsets[own][0])
+    begins = offsets.reshape(planes, -1)
+    lengths = counts.reshape(planes, -1)
+    ends = begins + lengths
+    if (begins[:, 1:] != ends[:, :-1]).any() or (ends[:, -1] - begins[:, 0] != height * row).any():
+        return None
     divisors = [n for n in range(1, height + 1) if height % n == 0]
-    fitting = [n for n in divisors if n >= directory.rows_per_strip and n * row <= MAX_STRIP]
+    fitting = [n for n in divisors if n >= rows and n * row <= MAX_STRIP]
     rows = min(fitting) if fitting else max(n for n in divisors if n == 1 or n * row <= MAX_STRIP)
-    return {
-        "rows_per_strip": rows,
-        "strip_offsets": [begin + n * row for begin in begins for n in range(0, height, rows)],
-        "strip_byte_counts": [rows * row] * (planes * height // rows),
-    }
+    steps = np.arange(0, height, rows, dtype=np.uint64) * np.uint64(row)
+    merged = (begins[:, :1] + steps).ravel()
+    return rows, merged, np.full(len(merged), rows * row, np.uint64)
 
 
-def _with_full_strips(
-    image: ManifestArray, height: int, reader: ReadableFile, dtype: np.dtype[Any]
+def _pad_last_strips(
+    metadata: ArrayV3Metadata,
+    manifest: ChunkManifest,
+    nbytes: int,
+    full: int,
+    reader: ReadableFile,
 ) -> ChunkManifest:
-    """Return the references of compressed strips, the last of each plane copied in full length.
+    """Return the references of strips, the last of each plane copied in full length.
 
     Rows follow each other within a strip, so that it is padded before it is compressed.
     """
-    manifest, chunk = image.manifest, image.metadata.chunks
-    last = manifest.shape_chunk_grid[-2] - 1
-    compressors: Any = [c for c in image.metadata.codecs if isinstance(c, BytesBytesCodec)]
+    paths = manifest._paths.copy()
+    offsets, lengths = manifest._offsets.copy(), manifest._lengths.copy()
+    compressors: Any = [
+        codec
+        for codec in metadata.codecs
+        if isinstance(codec, BytesBytesCodec) and not isinstance(codec, PackedIntegers)
+    ]
     inlined = {}
     for index in np.ndindex(manifest.shape_chunk_grid):
-        if index[-2] != last:
+        if index[-2] != manifest.shape_chunk_grid[-2] - 1 or not paths[index]:
             continue
-        reader.seek(int(manifest._offsets[index]))
-        data: Any = reader.read(int(manifest._lengths[index]))
+        reader.seek(int(offsets[index]))
+        data: Any = reader.read(int(lengths[index]))
         for codec in reversed(compressors):
             data = codec._codec.decode(data)
-        rows = height - last * chunk[-2]
-        nbytes = math.prod(chunk) // chunk[-2] * dtype.itemsize
-        data = bytes(data)[: rows * nbytes].ljust(chunk[-2] * nbytes, b"\0")
+        data = bytes(data)[:nbytes].ljust(full, b"\0")
         for codec in compressors:
             data = codec._codec.encode(data)
         inlined[index] = bytes(data)
-    paths, lengths = manifest._paths.copy(), manifest._lengths.copy()
-    offsets = manifest._offsets.copy()
-    for index, data in inlined.items():
         paths[index], offsets[index], lengths[index] = INLINED_CHUNK_PATH, 0, len(data)
     return ChunkManifest.from_arrays(paths=paths, offsets=offsets, lengths=lengths, inlined=inlined)
-
-
-def _jpeg_codec(directory: Any) -> JSON:
-    """Return the codec of JPEG streams with the tables and colours that a directory gives them.
-
-    (TIFF Technical Note 2.)
-    """
-    colors = JPEG_COLORS.get(int(directory.photometric_interpretation))
-    configuration: JSON = {}
-    if directory.jpeg_tables:
-        configuration["tables"] = base64.b64encode(bytes(directory.jpeg_tables)).decode()
-    if colors is not None:
-        configuration |= dict(zip(("colorspace_jpeg", "colorspace_data"), colors, strict=True))
-    return {"name": "imagecodecs_jpeg", "configuration": configuration}
-
-
-def flatten_images(
-    arrays: list[ArrayReferences], attributes: Mapping[str, JSON], *, alone: bool
-) -> tuple[list[ArrayReferences], dict[str, JSON], dict[str, str]]:
-    """Return a TIFF's images as arrays ``0``, ``1``, … of one group, the full one first.
-
-    Its parser makes a group of each, with an array of the same name. With `alone`, a single
-    image becomes an array without a group. Returns the arrays, the attributes of groups, and why
-    images are left out, by path.
-    """
-    renamed: list[ArrayReferences] = []
-    omitted: dict[str, str] = {}
-    for array in arrays:
-        group, _, name = array.path.rpartition("/")
-        path = name if name == group else array.path
-        reason = _unreadable(array)
-        if reason is None:
-            renamed.append(
-                replace(array, path=path, document=_with_standard_codecs(array.document))
-            )
-        else:
-            omitted[path] = reason
-    if alone and len(renamed) == 1 and not omitted:
-        return [renamed[0].at("")], {}, {}
-    images = {array.path for array in renamed} | omitted.keys()
-    groups = {path: value for path, value in attributes.items() if path not in images}
-    levels = _levels(renamed)
-    if len(levels) > 1:
-        convention = multiscales.create_convention_attrs(layout=_multiscales_layout(levels))
-        groups[""] = {**groups.get("", {}), **convention}
-    return renamed, groups, omitted
-
-
-def pack_images(
-    arrays: list[ArrayReferences], packing: BandPacking
-) -> tuple[list[ArrayReferences], list[str]]:
-    """Return images that are read as their Item says, where they don't say it, and notes."""
-    packed, notes = [], []
-    for array in arrays:
-        attributes: JSON = array.document["attributes"]
-        own = set(attributes).union(SCALING if attributes.keys() & set(SCALING) else ())
-        added = {name: values for name, values in packing.items() if name not in own}
-        several = {name for name, values in added.items() if len(values) > 1}
-        if several:
-            names = join_names(sorted(several))
-            notes.append(f"{array.path} isn't decoded: its bands differ in {names}")
-        elif attributes.get("photometric_interpretation") != TRANSPARENCY_MASK:
-            attributes = attributes | {name: value for name, (value,) in added.items()}
-            attributes = zarr_attributes(attributes, array.document["data_type"])
-        packed.append(replace(array, document={**array.document, "attributes": attributes}))
-    return packed, notes
-
-
-def _unreadable(array: ArrayReferences) -> str | None:
-    """Return what virtual-tiff's codecs would get wrong of an image, None for nothing."""
-    codecs = {codec["name"]: codec.get("configuration") or {} for codec in array.document["codecs"]}
-    if array.document["data_type"] == "bool":
-        return "its pixels are single bits, which no codec of Zarr's unpacks"
-    if FLOAT_PREDICTOR in codecs and INTERLEAVED in codecs:
-        return "its bands are interleaved, and predicted as floats"
-    if FLOAT_PREDICTOR in codecs and codecs.get("bytes", {}).get("endian") == "big":
-        return "its big-endian values are predicted as floats"
-    nbytes = math.prod(array.chunk_shape) * np.dtype(array.document["data_type"]).itemsize
-    if codecs.keys() <= {"bytes", "transpose", INTERLEAVED} and (
-        (array.lengths[array.lengths > 0] < nbytes).any()
-    ):
-        return "its pixels have a number of bits that no codec of Zarr's unpacks"
-    return None
-
-
-def _with_standard_codecs(document: JSON) -> JSON:
-    """Return an array's document with codecs that every reader of Zarr has.
-
-    virtual-tiff takes the bytes of pixels with several bands in Fortran's order, of axes in
-    another order. That is a transposition to where the bands are the last axis.
-    """
-    names = [codec["name"] for codec in document["codecs"]]
-    if INTERLEAVED not in names:
-        return document
-    codecs, at = list(document["codecs"]), names.index(INTERLEAVED)
-    order = codecs[at - 1]["configuration"]["order"][::-1]
-    codecs[at - 1] = {"name": "transpose", "configuration": {"order": order}}
-    codecs[at] = {**codecs[at], "name": "bytes"}
-    return {**document, "codecs": codecs}
-
-
-def _levels(arrays: list[ArrayReferences]) -> list[ArrayReferences]:
-    """Return the full image and its overviews, ever smaller."""
-    full = next((array for array in arrays if array.path == "0"), None)
-    if full is None or len(full.shape) < 2:
-        return []
-    levels = [full]
-    for array in sorted(arrays, key=lambda image: -image.shape[-1] * image.shape[-2]):
-        smaller = all(a < b for a, b in zip(array.shape[-2:], levels[-1].shape[-2:], strict=True))
-        is_overview = (
-            len(array.shape) == len(full.shape)
-            and array.document["data_type"] == full.document["data_type"]
-            and array.document["attributes"].get("photometric_interpretation") != TRANSPARENCY_MASK
-            and _is_reduction(full.shape[-2:], array.shape[-2:])
-        )
-        if smaller and is_overview:
-            levels.append(array)
-    return levels
-
-
-def _is_reduction(full: Sequence[int], small: Sequence[int]) -> bool:
-    """Whether an image is another one by one scale, but for a pixel: else it is another page."""
-    (height, width), (rows, columns) = full, small
-    return abs(height * columns - width * rows) <= max(height, width)
-
-
-def _multiscales_layout(levels: list[ArrayReferences]) -> list[multiscales.LayoutObject]:
-    """Return the levels as the convention has them, each a reduction of the full one."""
-    full = levels[0]
-    layout: list[multiscales.LayoutObject] = [{"asset": full.path}]
-    for level in levels[1:]:
-        scale = np.divide(full.shape[-2:], level.shape[-2:]).tolist()
-        transform: Any = {"scale": scale, "translation": [0.0, 0.0]}
-        layout.append({"asset": level.path, "derived_from": full.path, "transform": transform})
-    return layout

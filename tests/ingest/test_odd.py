@@ -176,41 +176,6 @@ def test_zarr_chunks_that_the_parser_does_not_look_for(tmp_path: Path) -> None:
     assert view["g/empty"][...].tolist() == [5, 5, 5]
 
 
-@pytest.mark.filterwarnings("ignore:imagecodecs codecs are not in the Zarr:UserWarning")
-def test_tiffs_that_no_codec_reads(tmp_path: Path) -> None:
-    kinds: dict[str, dict[str, Any]] = {
-        "bits": {"dtype": "uint8", "NBITS": "1"},
-        "twelve": {"dtype": "uint16", "NBITS": "12"},
-        "big": {"dtype": "float32", "ENDIANNESS": "BIG", "predictor": 3, "compress": "deflate"},
-        "mixed": {"dtype": "float32", "predictor": 3, "compress": "deflate", "count": 3}
-        | {"interleave": "pixel"},
-        "good": {"dtype": "float32", "predictor": 3, "compress": "deflate"},
-    }
-    place = rasterio.transform.from_origin(4e5, 5e6, 10, 10)
-    shape = {"height": 64, "width": 64, "blockxsize": 32, "blockysize": 32, "tiled": True}
-    for name, options in kinds.items():
-        profile = {"driver": "GTiff", "count": 1, "crs": "EPSG:32631", "transform": place}
-        profile |= shape | options
-        with rasterio.open(tmp_path / f"{name}.tif", "w", **profile) as file:
-            file.write(np.ones((profile["count"], 64, 64), profile["dtype"]))
-    defaults = {"datetime": "2025-06-01"}
-    report = l2view.ingest(tmp_path / "*.tif", tmp_path / "c", defaults=defaults)
-    assert report.added.ids == ["good"]
-    reasons = {
-        one.id: one.reason.removeprefix("no array of it can be taken in; 0: its ")
-        for one in report.failed
-    }
-    assert {name: reason.split()[0] for name, reason in reasons.items()} == {
-        "bits": "pixels",
-        "twelve": "pixels",
-        "big": "big-endian",
-        "mixed": "bands",
-    }
-    view = l2view.open(tmp_path / "c")
-    assert list(view["good"].array_keys()) == ["0"]
-    assert (view["good/0"][...] == 1).all()
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import rioxarray
 import shapely
+import xarray as xr
 from rasterio.transform import from_origin
+from rasterio.windows import Window
 
 import l2view
 
@@ -66,7 +69,7 @@ def test_strips(
     )
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32", "float64"])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint64", "int64", "float32", "float64"])
 def test_the_layout_that_is_not_asked_for(tmp_path: Path, dtype: str) -> None:
     expected = write(tmp_path / "a.tif", values_of((1, 603, 627), dtype))
     array = read(tmp_path / "a.tif")
@@ -80,24 +83,25 @@ def test_floats_that_are_predicted(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(tmp_path / "a.tif")[...], expected[0])
 
 
-@pytest.mark.parametrize("photometric", ["YCBCR", "RGB", "MINISBLACK"])
-def test_jpeg(tmp_path: Path, photometric: str) -> None:
+@pytest.mark.parametrize(
+    ("photometric", "bands", "interleave"),
+    [
+        *((name, 3, "pixel") for name in ("YCBCR", "RGB", "MINISBLACK")),
+        *(("MINISBLACK", bands, "pixel") for bands in (1, 2, 4)),
+        *((name, 3, "band") for name in ("RGB", "MINISBLACK")),
+        ("MINISWHITE", 1, "pixel"),
+    ],
+)
+def test_jpeg(tmp_path: Path, photometric: str, bands: int, interleave: str) -> None:
     """Tables stand in the directory, the streams of tiles without them."""
-    bands = 1 if photometric == "MINISBLACK" else 3
     ramp = np.linspace(0, 200, 50) * np.linspace(0.2, 1, 70)[:, None]
-    values = np.stack([ramp, ramp[::-1], ramp[:, ::-1]])[:bands].astype("uint8")
+    values = np.stack([ramp, ramp[::-1], ramp[:, ::-1], ramp])[:bands].astype("uint8")
     options = {"tiled": True, "blockxsize": 32, "blockysize": 32, "compress": "JPEG"}
-    options |= {"photometric": photometric, "interleave": "pixel"}
+    options |= {"photometric": photometric, "interleave": interleave}
     expected = write(tmp_path / "a.tif", values, **options)
     np.testing.assert_array_equal(
         np.reshape(read(tmp_path / "a.tif")[...], expected.shape), expected
     )
-
-
-def test_strips_of_jpeg_are_left_out_by_name(tmp_path: Path) -> None:
-    write(tmp_path / "a.tif", values_of((1, 70, 50), "uint8"), compress="JPEG", blockysize=16)
-    report = l2view.ingest(tmp_path / "a.tif", tmp_path / "collection", defaults=DEFAULTS)
-    assert "strips of JPEG don't divide its height" in report.failed[0].reason
 
 
 @pytest.mark.parametrize(
@@ -127,15 +131,102 @@ def test_nodata_is_read_as_gdal_reads_it(
     assert [int(v) for v, f in zip(values[0, 0], found, strict=True) if np.isnan(f)] == masked
 
 
-@pytest.mark.parametrize("bits", [4, 12])
+@pytest.mark.parametrize("bits", [1, 2, 4, 12])
 @pytest.mark.parametrize("compression", [{}, {"compress": "deflate"}])
-def test_pixels_of_odd_bits_are_left_out_by_name(
-    tmp_path: Path, bits: int, compression: dict[str, str]
+@pytest.mark.parametrize(("bands", "interleave"), [(1, "band"), (3, "band"), (3, "pixel")])
+def test_pixels_of_odd_bits(
+    tmp_path: Path, bits: int, compression: dict[str, str], bands: int, interleave: str
 ) -> None:
-    dtype = "uint8" if bits == 4 else "uint16"
-    write(tmp_path / "a.tif", values_of((1, 40, 40), dtype) % 16, NBITS=bits, **compression)
+    values = values_of((bands, 41, 43), "uint8" if bits < 8 else "uint16") % 2**bits
+    options = {"NBITS": bits, "interleave": interleave, "blockysize": 16, **compression}
+    expected = write(tmp_path / "a.tif", values, **options)
+    array = read(tmp_path / "a.tif")
+    assert array.dtype == expected.dtype
+    np.testing.assert_array_equal(np.reshape(array[...], expected.shape), expected)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "options", "reason"),
+    [
+        ("uint8", {"compress": "JPEG", "blockysize": 16}, "don't divide its height"),
+        ("uint32", {"NBITS": 24}, "have 24 bits"),
+        ("uint16", {"NBITS": 12, "compress": "JPEG", "tiled": True}, "12 bits are predicted, or"),
+        ("uint8", {"photometric": "CMYK", "bands": 4}, "of colours"),
+        ("uint8", {"photometric": "CIELAB", "bands": 3}, "of colours"),
+        ("complex_int16", {}, "complex integers"),
+    ],
+)
+def test_what_no_codec_reads_as_gdal_does_is_left_out_by_name(
+    tmp_path: Path, dtype: str, options: dict[str, Any], reason: str
+) -> None:
+    bands = options.pop("bands", 1)
+    shape = {"count": bands, "height": 70, "width": 50, "dtype": dtype}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **shape, **GRID, **options):
+        pass
     report = l2view.ingest(tmp_path / "a.tif", tmp_path / "collection", defaults=DEFAULTS)
-    assert "a number of bits" in report.failed[0].reason
+    assert reason in report.failed[0].reason
+
+
+@pytest.mark.parametrize("nodata", [None, 7])
+@pytest.mark.parametrize("layout", [{"tiled": True, "blockxsize": 32}, {}])
+def test_tiles_that_a_file_leaves_out_are_nodata(
+    tmp_path: Path, nodata: int | None, layout: dict[str, Any]
+) -> None:
+    shape = {"count": 2, "height": 70, "width": 50, "dtype": "int16"}
+    options = {**shape, **GRID, **layout, "blockysize": 32, "nodata": nodata, "SPARSE_OK": True}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **options) as image:
+        if layout:
+            image.write(np.full((32, 32), 5, "int16"), 1, window=Window(0, 32, 32, 32))
+    with rasterio.open(tmp_path / "a.tif") as image:
+        expected = image.read()
+    np.testing.assert_array_equal(read(tmp_path / "a.tif")[...], expected)
+
+
+SCALED = {"old": (2000, 1e-4, 0.0), "new": (3000, 1e-4, -0.1)}  # of the same reflectance
+
+
+def test_gdals_scale_means_the_same_in_every_room(tmp_path: Path) -> None:
+    for place, (name, (number, scale, offset)) in enumerate(SCALED.items()):
+        shape = {"count": 1, "height": 32, "width": 32, "dtype": "uint16", "nodata": 0}
+        grid = {"crs": "EPSG:32616", "transform": from_origin(480000 + 960 * place, 4.2e6, 30, 30)}
+        values = np.full((1, 32, 32), number, "uint16")
+        values[:, 0] = 0
+        with rasterio.open(tmp_path / f"{name}.tif", "w", driver="GTiff", **shape, **grid) as image:
+            image.write(values)
+            image.scales, image.offsets, image.units = [scale], [offset], ["1"]
+    collection = tmp_path / "collection"
+    l2view.ingest(tmp_path / "*.tif", collection, defaults={"datetime": "2025-06-01"})
+    view = l2view.open(collection)
+    for name, (number, _, _) in SCALED.items():
+        options = {"mask_and_scale": True, "masked": True}
+        expected = rioxarray.open_rasterio(tmp_path / f"{name}.tif", **options)[0].to_numpy()
+        assert view[f"{name}/0"][1, 0] == number
+        tree = view.to_datatree()[f"{name}/0"]
+        store = xr.open_zarr(view.store, group=name, consolidated=False)["0"]
+        for values in (tree, store):
+            np.testing.assert_allclose(values, expected, rtol=1e-6)
+        assert tree.attrs["units"] == "1"
+    stack = l2view.open(collection, layout="stack", encoding="unify")
+    decoded = xr.open_zarr(stack.store, consolidated=False)["0"].to_numpy()
+    mosaic = view.mosaic(crs="EPSG:32616", resolution=30, bands="0")["0"].to_numpy()
+    rows = l2view.sql(collection, "SELECT max(value) AS high, min(value) AS low FROM cells('0')")
+    for values in (decoded[..., 1:, :], mosaic[1:], *rows.to_pydict().values()):
+        np.testing.assert_allclose(values, 0.2, rtol=1e-6)
+    assert np.isnan(mosaic[0]).all()
+
+
+def test_bands_of_different_scale_are_not_decoded_by_one_of_them(tmp_path: Path) -> None:
+    shape = {"count": 2, "height": 32, "width": 32, "dtype": "int16"}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **shape, **GRID) as image:
+        image.write(np.ones((2, 32, 32), "int16"))
+        image.scales, image.units, image.descriptions = [0.1, 0.2], ["K", "m"], ["t", "h"]
+    report = l2view.ingest(tmp_path / "a.tif", tmp_path / "collection", defaults=DEFAULTS)
+    assert [note.partition(" by ")[0] for note in report.notes] == ["0 isn't decoded"]
+    array = l2view.open(tmp_path / "collection")["a/0"]
+    assert array.attrs["undecoded_scale_factor"] == [0.1, 0.2]
+    assert array.attrs["units"] == ["K", "m"]
+    assert array.attrs["DESCRIPTION"] == ["t", "h"]
+    assert (l2view.open(tmp_path / "collection").to_datatree()["a/0"] == 1).all()
 
 
 def test_another_page_is_no_overview(tmp_path: Path) -> None:
