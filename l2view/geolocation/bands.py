@@ -274,7 +274,6 @@ def _tiff_overviews(images: Mapping[str, Levels], table: GranuleTable) -> Iterat
             shapes = image.stored_shapes(0)
             if (
                 _is_like(image, full)
-                and not any(_is_mask(variant["attributes"]) for variant in image.arrays[0].variants)
                 and not _has_geotiff_keys(image)
                 and all(map(is_overview, shapes.tolist(), full_shapes.tolist()))
                 and (shapes < full_shapes).all()
@@ -309,13 +308,14 @@ def _has_one_image(image: Levels) -> bool:
 
 
 def _is_image(array: ArrayTable) -> bool:
-    """Whether an array's values are numbers along two axes, and not coordinates."""
+    """Whether an array's values are numbers along two axes, and neither coordinates nor a mask."""
     variant = array.variants[0]
     return (
         array.rank >= 2
         and native_dtype(variant["data_type"]).kind in "iufcb"
         and not is_time(variant["attributes"])
         and not any(is_coordinate(array, words) for words in (LATITUDE, LONGITUDE))
+        and not all(_is_mask(variant["attributes"]) for variant in array.variants)
     )
 
 

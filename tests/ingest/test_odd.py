@@ -360,34 +360,6 @@ def test_fill_values_that_are_names() -> None:
     assert of_granule(LocatedGranule(group)) is not None
 
 
-def test_a_mask_beside_an_image_is_left_out_whole(tmp_path: Path) -> None:
-    place = rasterio.transform.from_origin(4e5, 5e6, 10, 10)
-    with (
-        rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True),
-        rasterio.open(
-            tmp_path / "m.tif",
-            "w",
-            driver="GTiff",
-            height=64,
-            width=64,
-            count=1,
-            dtype="uint8",
-            tiled=True,
-            blockxsize=32,
-            blockysize=32,
-            crs="EPSG:32631",
-            transform=place,
-        ) as file,
-    ):
-        file.write(np.full((1, 64, 64), 7, "uint8"))
-        file.write_mask(np.eye(64, dtype=bool))
-    report = l2view.ingest(tmp_path / "m.tif", tmp_path / "c", defaults={"datetime": "2025-06-01"})
-    assert [path for path, _ in report.omitted] == ["1"]
-    granule = l2view.open(tmp_path / "c")["m"]
-    assert list(granule.members()) == [("0", granule["0"])]
-    assert (granule["0"][...] == 7).all()
-
-
 def test_places_and_times_of_records() -> None:
     geometry = {
         "Lines": [{"Points": [{"Longitude": x, "Latitude": 10} for x in (179, -179)]}],
