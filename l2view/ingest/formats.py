@@ -197,6 +197,11 @@ def detect_format(head: bytes) -> FileFormat:
 
     An `IngestError` says what a file of another format looks like.
     """
+    if head.startswith(b"GRIB") and head[7:8] == b"\x01":  # WMO's Manual on Codes, FM 92
+        raise IngestError(
+            "it is GRIB of edition 1, which no parser reads; convert it to edition 2 (grib_set -s "
+            "edition=2) or to netCDF"
+        )
     for own in FORMATS:
         if own.matches(head):
             return own

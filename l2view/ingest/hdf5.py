@@ -19,14 +19,17 @@ import zarr
 from numpy.lib.recfunctions import repack_fields
 from obspec_utils.protocols import ReadableFile
 from obspec_utils.registry import ObjectStoreRegistry
+from virtualizarr.codecs import zarr_codec_config_to_v3
 from virtualizarr.manifests import ChunkManifest, ManifestArray, ManifestGroup, ManifestStore
-from virtualizarr.manifests.utils import copy_and_replace_metadata
-from virtualizarr.parsers.hdf.hdf import _construct_manifest_array, _dataset_dims, _extract_attrs
+from virtualizarr.manifests.utils import copy_and_replace_metadata, create_v3_array_metadata
+from virtualizarr.parsers.hdf.filters import codecs_from_dataset
+from virtualizarr.parsers.hdf.hdf import _chunk_shape, _dataset_chunk_manifest, _read_compound
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from l2view.errors import IngestError
+from l2view.ingest.manifests import Chunks, json_attribute, to_manifest_array
 from l2view.stores.hierarchy import JSON, join
 from l2view.text import first_line, replace_surrogates
 
@@ -80,29 +83,30 @@ class _Parser:
                         raise IngestError("it is a link to a group that it lies in")
                     groups[name] = self.parse_group(node, member, above)
                 elif isinstance(node, h5py.Dataset) and not _is_pure_dimension(node.id):
-                    arrays[name] = self._parse_dataset(node, str(group.name))
-                    self._note_unlimited(node, arrays[name])
+                    scales = _scale_paths(node)
+                    names = _dimension_names(node, scales)
+                    arrays[name] = self._parse_dataset(node, member, names)
+                    self._note_unlimited(node, arrays[name], scales)
             except Exception as error:  # of one member, which costs no other
                 self.omitted[member] = first_line(error)
-        try:
-            attributes = _extract_attrs(group)
-        except Exception:  # of one attribute, such as a text in Latin-1
-            attributes = _attributes(group)
+        attributes = self._attributes(group, path or "its own")
         renamed = {name.removeprefix(NOT_COORDINATE): array for name, array in arrays.items()}
         return ManifestGroup(renamed if len(renamed) == len(arrays) else arrays, groups, attributes)
 
-    def _note_unlimited(self, dataset: h5py.Dataset, array: ManifestArray) -> None:
-        if None not in (dataset.maxshape or ()):
-            return
-        scales = {}
-        for axis, most in enumerate(dataset.maxshape):
-            if most is None and len(dataset.dims[axis]) == 1:
-                scales[axis] = str(dataset.dims[axis][0].name)
-            elif most is None and dataset.ndim == 1 and h5py.h5ds.is_scale(dataset.id):
-                scales[axis] = str(dataset.name)
+    def _note_unlimited(
+        self, dataset: h5py.Dataset, array: ManifestArray, paths: Sequence[str | None]
+    ) -> None:
+        scales = {
+            axis: path
+            for axis, (path, most) in enumerate(zip(paths, dataset.maxshape or (), strict=True))
+            if most is None and path is not None
+        }
+        if dataset.maxshape == (None,) and not scales and h5py.h5ds.is_scale(dataset.id):
+            scales = {0: str(dataset.name)}
         for axis, scale in scales.items():
             self.lengths[scale] = max(self.lengths.get(scale, 0), dataset.shape[axis])
-        self.unlimited[id(array)] = scales
+        if scales:
+            self.unlimited[id(array)] = scales
 
     def pad(self, group: ManifestGroup) -> ManifestGroup:
         """Return a group whose arrays are as long as their unlimited dimensions.
@@ -120,18 +124,36 @@ class _Parser:
         groups = {name: self.pad(child) for name, child in group.groups.items()}
         return ManifestGroup(arrays, groups, dict(group.metadata.attributes))
 
-    def _parse_dataset(self, dataset: h5py.Dataset, group: str) -> ManifestArray:
-        """Refer to a dataset of a group, or copy it; an `IngestError` says why neither can be."""
+    def _parse_dataset(
+        self, dataset: h5py.Dataset, path: str, names: Sequence[str]
+    ) -> ManifestArray:
+        """Refer to a dataset, or copy it; an `IngestError` says why neither can be."""
+        described: JSON = {
+            "dimension_names": names or None,
+            "attributes": self._attributes(dataset, path),
+        }
         reason = _reason_to_copy(dataset.id)
         if reason is None:
             try:
-                return _own_axes(_construct_manifest_array(self.url, dataset, group), dataset)
-            except Exception as error:  # of the data type, an attribute, or the dimensions
+                return _refer(self.url, dataset, described)
+            except Exception as error:  # of the data type or a filter
                 reason = first_line(error)
         try:
-            return _own_axes(_copy(dataset, group, self.threshold), dataset)
+            return _copy(dataset, described, self.threshold)
         except (IngestError, OSError, TypeError, ValueError, RuntimeError) as error:
             raise IngestError(f"{reason}; {first_line(error)}") from error
+
+    def _attributes(self, node: h5py.Group | h5py.Dataset, path: str) -> JSON:
+        """Return the attributes of a group or dataset, without those that are HDF5's own."""
+        attributes: JSON = {}
+        for name in node.attrs:
+            if name in OWN or name.startswith("_Netcdf4"):
+                continue
+            try:
+                attributes[name] = _json(node.attrs[name], node.file)
+            except Exception as error:  # of HDF5 or h5py, which lack some types
+                self.omitted[f"{path} attribute {name}"] = first_line(error)
+        return attributes
 
 
 def _with_shape(array: ManifestArray, shape: Sequence[int]) -> ManifestArray:
@@ -174,7 +196,9 @@ def _reason_to_copy(dataset: h5py.h5d.DatasetID) -> str | None:
 
     An `IngestError` says that they don't lie in the file.
     """
-    if _packed(dtype := dataset.dtype).itemsize != dtype.itemsize:
+    if (dtype := dataset.dtype).hasobject:
+        return "its values are neither numbers nor texts of one length"
+    if _packed(dtype).itemsize != dtype.itemsize:
         return "its records have padding"
     try:
         if dataset.get_offset() is not None:
@@ -222,21 +246,35 @@ def _is_pure_dimension(dataset: h5py.h5d.DatasetID) -> bool:
     return isinstance(text, bytes) and text.startswith(PURE_DIMENSION)
 
 
-def _own_axes(array: ManifestArray, dataset: h5py.Dataset) -> ManifestArray:
-    """Return an array along several dimensions that has the name of the first with all names.
+def _scale_paths(dataset: h5py.Dataset) -> list[str | None]:
+    """Return the path of the scale of each dimension, None without one or with several.
 
-    netCDF-4 keeps the numbers of its dimensions (``_Netcdf4Coordinates``).
+    One that was deleted is still attached, and can't be followed.
     """
-    if dataset.ndim < 2 or not h5py.h5ds.is_scale(dataset.id):
-        return array
-    names = [f"phony_dim_{axis}" for axis in range(dataset.ndim)]
-    names[0] = dataset.name.rpartition("/")[2]
-    numbers = np.ravel(dataset.attrs.get("_Netcdf4Coordinates", [])).tolist()
-    if len(numbers) == dataset.ndim:
-        known = _numbered_dimensions(dataset.parent)
-        names = [known.get(number, name) for number, name in zip(numbers, names, strict=True)]
-    metadata = copy_and_replace_metadata(array.metadata, new_dimension_names=names)
-    return ManifestArray(metadata, array.manifest)
+    paths: list[str | None] = []
+    for axis in range(dataset.ndim):
+        try:
+            scales = dataset.dims[axis]
+            paths.append(scales[0].name if len(scales) == 1 else None)
+        except (KeyError, RuntimeError, ValueError):
+            paths.append(None)
+    return paths
+
+
+def _dimension_names(dataset: h5py.Dataset, scales: Sequence[str | None]) -> list[str]:
+    """Return the names of a dataset's dimensions, as paths below its group where they lie there.
+
+    A scale along several dimensions has the name of the first; netCDF-4 keeps the numbers of all
+    (``_Netcdf4Coordinates``).
+    """
+    names = [path or f"phony_dim_{axis}" for axis, path in enumerate(scales)]
+    if names and scales[0] is None and h5py.h5ds.is_scale(dataset.id):
+        names[0] = dataset.name
+        numbers = np.ravel(dataset.attrs.get("_Netcdf4Coordinates", [])).tolist()
+        if dataset.ndim > 1 and len(numbers) == dataset.ndim:
+            known = _numbered_dimensions(dataset.parent)
+            names = [known.get(number, name) for number, name in zip(numbers, names, strict=True)]
+    return [name.removeprefix(str(dataset.parent.name)).removeprefix("/") for name in names]
 
 
 def _numbered_dimensions(group: h5py.Group) -> dict[int, str]:
@@ -252,8 +290,25 @@ def _numbered_dimensions(group: h5py.Group) -> dict[int, str]:
     }
 
 
-def _copy(dataset: h5py.Dataset, group: str, threshold: int) -> ManifestArray:
-    """Return a dataset of a group as an array that holds its own values.
+def _refer(url: str, dataset: h5py.Dataset, described: JSON) -> ManifestArray:
+    """Return a dataset as chunks of its file."""
+    chunks = _chunk_shape(dataset)
+    fill_value = _fill_value(dataset, dataset.dtype)
+    metadata = create_v3_array_metadata(
+        shape=dataset.shape,
+        data_type=dataset.dtype,
+        chunk_shape=chunks,
+        fill_value=fill_value.item() if isinstance(fill_value, np.generic) else fill_value,
+        codecs=[
+            zarr_codec_config_to_v3(codec.get_config()) for codec in codecs_from_dataset(dataset)
+        ],
+        **described,
+    )
+    return ManifestArray(metadata, _dataset_chunk_manifest(url, dataset, chunks=chunks))
+
+
+def _copy(dataset: h5py.Dataset, described: JSON, threshold: int) -> ManifestArray:
+    """Return a dataset as an array that holds its own values.
 
     An `IngestError` says that its data type has no Zarr form, or that it is too large.
     """
@@ -262,36 +317,43 @@ def _copy(dataset: h5py.Dataset, group: str, threshold: int) -> ManifestArray:
     if not texts and dtype.kind not in "biufcSV":
         raise IngestError(f"HDF5's {dataset.id.get_type().__class__.__name__} has no Zarr form")
     allocated = dataset.size and dataset.id.get_storage_size()
-    if allocated and dataset.nbytes > threshold:
-        raise IngestError(
-            f"its {dataset.nbytes:,} bytes are more than inline_threshold={threshold:,}"
-        )
-    try:
-        names = _dataset_dims(dataset, group)
-    except ValueError:  # a dimension has several scales
-        names = [f"phony_dim_{axis}" for axis in range(dataset.ndim)]
+    # Of a text of any length there are at least four bytes.
+    nbytes = 4 * dataset.size if texts else dataset.nbytes
+    if allocated and nbytes > threshold:
+        raise IngestError(f"its {nbytes:,} bytes are more than inline_threshold={threshold:,}")
+    fill_value = "" if texts else _fill_value(dataset, dtype)
+    values = None
+    if any(dtype[name].kind == "O" for name in dtype.names or ()):
+        values, _ = _read_compound(dataset, False)  # with texts of one length each
+        dtype, fill_value = values.dtype, None
+    elif allocated:
+        values = _read_texts(dataset) if texts else dataset[()].astype(dtype)
     store = MemoryStore()
     array = zarr.create_array(
         store,
         shape=dataset.shape,
         chunks=tuple(max(length, 1) for length in dataset.shape),
         dtype="string" if texts else dtype.newbyteorder("="),
-        fill_value="" if texts else _fill_value(dataset, dtype),
-        dimension_names=names or None,
-        attributes=_attributes(dataset),
+        fill_value=fill_value,
+        compressors=None if texts else "auto",
+        **described,
     )
-    if allocated:
-        array[...] = dataset.asstr()[()] if texts else dataset[()].astype(dtype)
-    index = ["0"] * dataset.ndim
-    chunk = sync(store.get("/".join(["c", *index]), default_buffer_prototype()))
-    entries: Any = {}
-    if chunk is not None:
-        data = chunk.to_bytes()
-        entry = {"path": "", "offset": 0, "length": len(data), "data": data}
-        entries["/".join(index) or "0"] = entry
-    grid = tuple(min(length, 1) for length in dataset.shape)
+    if values is not None:
+        array[...] = values
+    data = sync(store.get("/".join(["c", *"0" * dataset.ndim]), default_buffer_prototype()))
     metadata: Any = array.metadata
-    return ManifestArray(metadata, ChunkManifest(entries, shape=grid, separator="/"))
+    chunks = Chunks.missing(metadata.to_dict())
+    if data is not None:
+        chunks.copy((0,) * dataset.ndim, data.to_bytes())
+    return to_manifest_array(metadata.to_dict(), chunks)
+
+
+def _read_texts(dataset: h5py.Dataset) -> Any:
+    """Return texts, in Latin-1 where one isn't UTF-8."""
+    try:
+        return dataset.asstr()[()]
+    except UnicodeDecodeError:
+        return dataset.asstr("latin-1")[()]
 
 
 def _fill_value(dataset: h5py.Dataset, dtype: np.dtype[Any]) -> Any:
@@ -301,22 +363,14 @@ def _fill_value(dataset: h5py.Dataset, dtype: np.dtype[Any]) -> Any:
         return np.zeros((), dtype)[()]
 
 
-def _attributes(node: h5py.Group | h5py.Dataset) -> JSON:
-    """Return the attributes of a group or dataset, without those that are HDF5's own."""
-    names = (name for name in node.attrs if name not in OWN and not name.startswith("_Netcdf4"))
-    return {name: _json(node.attrs[name]) for name in names}
-
-
-def _json(value: Any) -> Any:
-    """Return an HDF5 attribute as JSON has it: arrays of one value as that value."""
+def _json(value: Any, file: h5py.File) -> Any:
+    """Return an HDF5 attribute as JSON has it: a single value as that, references as paths."""
     if isinstance(value, h5py.Empty):
         return ""
-    if isinstance(value, bytes):
-        try:
-            return value.decode()
-        except UnicodeDecodeError:
-            return value.decode("latin-1")
-    if isinstance(value, np.ndarray):
-        items = [_json(item) for item in value.tolist()]
-        return items[0] if len(items) == 1 else items
-    return value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, h5py.Reference):
+        return str(file[value].name) if value else ""
+    if isinstance(value, np.ndarray) and value.size == 1:
+        return _json(value.reshape(-1)[0], file)
+    if isinstance(value, np.ndarray) and value.dtype.kind == "O":
+        return [_json(item, file) for item in value]
+    return json_attribute(value)

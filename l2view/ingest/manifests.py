@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,7 @@ from l2view.arrays.quiet import QUIET
 from l2view.granules.profile import DEFAULT_KEYS
 from l2view.granules.references import ArrayReferences
 from l2view.granules.table import regular_grid
-from l2view.stores.hierarchy import JSON, join, parents
+from l2view.stores.hierarchy import JSON, NO_NODES, join, parents
 from l2view.text import replace_surrogates
 
 
@@ -111,15 +112,41 @@ def manifest_references(group: ManifestGroup) -> tuple[list[ArrayReferences], di
     # All of a granule's metadata by way of JSON at once, which costs less than one by one.
     text = json.dumps(
         [[array.metadata.to_dict() for array in arrays.values()], attributes],
-        default=_json_number,
+        default=json_attribute,
         ensure_ascii=False,
     )
     documents, attributes = json.loads(text if text.isascii() else replace_surrogates(text))
+    # Harvesters read them, and what JSON lacks can't be read.
     for array, document in zip(arrays.values(), documents, strict=True):
-        # Harvesters read them, and what JSON lacks can't be read.
         array.metadata.attributes.update(document["attributes"])
+    for path, values in attributes.items():
+        nodes[path].metadata.attributes.update(values)
     pairs = zip(arrays.items(), documents, strict=True)
     return [_references(array, path, document) for (path, array), document in pairs], attributes
+
+
+def rename_nodes(group: ManifestGroup, path: str = "") -> tuple[ManifestGroup, list[str]]:
+    """Return a group whose members have names that Zarr can hold, and notes on those renamed."""
+    notes: list[str] = []
+    names: dict[str, str] = {}
+    members = {**group.arrays, **group.groups}
+    for name in members:
+        storable = re.sub(r"[\\\0]", "_", name)
+        if storable in NO_NODES:
+            storable += "_"
+        while storable != name and (storable in members or storable in names.values()):
+            storable += "_"
+        names[name] = storable
+        if storable != name:
+            notes.append(f"{join(path, name)!r} is called {storable}, as Zarr has no such name")
+    groups = {}
+    for name, child in group.groups.items():
+        groups[names[name]], of_child = rename_nodes(child, join(path, names[name]))
+        notes += of_child
+    if not notes:
+        return group, []
+    arrays = {names[name]: array for name, array in group.arrays.items()}
+    return ManifestGroup(arrays, groups, dict(group.metadata.attributes)), notes
 
 
 def walk(
@@ -179,7 +206,37 @@ def local_dimension_names(names: Sequence[str | None]) -> list[str | None]:
     return local if len(set(local)) == len(set(names)) else list(names)
 
 
-def _json_number(value: Any) -> Any:
-    """Return a NumPy value as JSON has it."""
-    plain = value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
-    return str(plain) if isinstance(plain, np.generic) else plain  # of a long double
+def json_attribute(value: Any) -> Any:
+    r"""Return an attribute as JSON has it, what JSON lacks as text.
+
+    Bytes are UTF-8 or else Latin-1, in hexadecimal where they are opaque; structures are told by
+    the names of their fields.
+
+    Examples
+    --------
+    >>> json_attribute(np.array([1 + 2j])), json_attribute(np.void(b"\x01\xff"))
+    (['(1+2j)'], '01ff')
+    """
+    match value:
+        case np.ndarray() if value.dtype.kind in "biuf" and value.dtype.itemsize <= 8:
+            return value.tolist()
+        case np.ndarray():
+            return [json_attribute(item) for item in value] if value.ndim else value[()]
+        case list() | tuple():
+            return [json_attribute(item) for item in value]
+        case np.void() if value.dtype.names is not None:
+            return {name: json_attribute(value[name]) for name in value.dtype.names}
+        case np.void():
+            return value.tobytes().hex()
+        case bytes():
+            try:
+                return value.decode()
+            except UnicodeDecodeError:
+                return value.decode("latin-1")
+        case np.floating() if value.dtype.itemsize > 8 and float(value) != value == value:
+            return str(value)  # which no double is
+        case np.bool_() | np.integer() | np.floating():
+            return float(value) if isinstance(value, np.floating) else value.item()
+        case None | str() | int() | float() | dict():
+            return value
+    return str(value)

@@ -42,7 +42,7 @@ from l2view.ingest.formats import (
 from l2view.ingest.granule import BandPacking, Entry, Failure, Granule
 from l2view.ingest.harvest import TIMES, harvest_files, time_of, valid_fields
 from l2view.ingest.harvest.names import times_in_name
-from l2view.ingest.manifests import NamelessStore, manifest_references
+from l2view.ingest.manifests import NamelessStore, manifest_references, rename_nodes
 from l2view.ingest.opening import make_openable
 from l2view.ingest.options import ParseOptions
 from l2view.meta.columns import Value, plain, require_field_name
@@ -173,17 +173,18 @@ def _parse_file(asset: str, url: str, options: ParseOptions, packing: BandPackin
     else:
         file_format = _detect(url, reader)
         store, omitted = file_format.parse(source, reader, registry, options.inline_threshold)
+    root, renamed = rename_nodes(store._group)
     # Opened by zarr, its metadata would be read again.
-    readable = NamelessStore(store._group, registry=store._registry)
-    group = zarr.Group(zarr.AsyncGroup(store._group.metadata, StorePath(readable)))
-    parsed, attributes = manifest_references(store._group)
-    packed: list[str] = []
+    readable = NamelessStore(root, registry=store._registry)
+    group = zarr.Group(zarr.AsyncGroup(root.metadata, StorePath(readable)))
+    parsed, attributes = manifest_references(root)
     if file_format is TIFF:
         # virtual-tiff, which only TIFFs need, is an extra.
         from l2view.ingest.tiff_images import flatten_images, pack_images
 
         parsed, attributes = flatten_images(parsed, attributes, alone=bool(asset))
         parsed, packed = pack_images(parsed, packing)
+        renamed += packed
     parsed = name_dimensions(parsed, group)
     # An asset that is an array is one of the granule, of the asset's name.
     is_asset_array = bool(asset) and file_format is ZARR_ARRAY
@@ -206,15 +207,15 @@ def _parse_file(asset: str, url: str, options: ParseOptions, packing: BandPackin
         else:
             omitted[array.path] = reason
     checksums = _checksums(arrays, url, infos)
-    for root in {root_of(target) for target in checksums} - {root_of(url)}:
-        registry.register(root, object_store(root))  # from which harvesters read
+    for other in {root_of(target) for target in checksums} - {root_of(url)}:
+        registry.register(other, object_store(other))  # from which harvesters read
     references = GranuleReferences(
         tuple(arrays),
         {join(asset, path): value for path, value in attributes.items()},
         checksums,
         {join(asset, path): reason for path, reason in omitted.items()},
     )
-    return ParsedFile(url, group, references, tuple(join(asset, note) for note in notes + packed))
+    return ParsedFile(url, group, references, tuple(join(asset, note) for note in notes + renamed))
 
 
 def _detect(url: str, reader: ReadableFile | None) -> FileFormat:

@@ -161,6 +161,13 @@ def test_records_that_are_cut_off(tmp_path: Path) -> None:
     np.testing.assert_array_equal(l2view.open(tmp_path / "c")["r/v"][...], np.arange(200.0))
 
 
+def test_grib_of_edition_1_is_named(tmp_path: Path) -> None:
+    (tmp_path / "old.grb").write_bytes(b"GRIB\x00\x00\x60\x01" + bytes(100))
+    report = l2view.ingest(tmp_path / "old.grb", tmp_path / "c", defaults=DEFAULTS)
+    assert "GRIB of edition 1" in report.failed[0].reason
+    assert not (tmp_path / "c").exists()
+
+
 ARRAY = {"shape": [4], "chunks": [2], "dtype": "<i2", "order": "C", "zarr_format": 2}
 ARRAY |= {"compressor": None, "filters": None, "fill_value": None}
 ALONG_X = '{"_ARRAY_DIMENSIONS": ["x"]}'

@@ -245,3 +245,89 @@ def test_filters_of_other_packages(tmp_path: Path, compression: str) -> None:
     assert report.omitted == {}
     group: Any = l2view.open(tmp_path / "c", authorize=True)["g"]
     np.testing.assert_array_equal(group["red"], values)
+
+
+def test_attributes_that_json_lacks(swath: Path) -> None:
+    """They are text, alike on groups and arrays, and make no copy of an array."""
+    fields = np.array((3, 0.5), dtype=[("n", "i4"), ("gain", "f4")])
+    values = {
+        "complex": 1 + 2j,
+        "complexes": np.array([1j, 2.0]),
+        "longdouble": np.longdouble(1.5),
+        "third": np.longdouble(1) / 3,
+        "structure": fields,
+        "opaque": np.void(b"\x01\xff"),
+        "latin": np.bytes_("°C".encode("latin-1")),
+        "pair": np.array([1, 2], "u1"),
+        "single": np.array([7], "i2"),
+        "texts": np.array(["a", "b"], dtype=object),
+        "empty": h5py.Empty("f4"),
+    }
+    with h5py.File(swath, "a") as file:
+        lists = np.empty(1, object)
+        lists[0] = np.array([b"x"], "S1")
+        for node in (file, file.create_group("g"), file["sst"]):
+            for name, value in values.items():
+                node.attrs[name] = value
+            node.attrs["reference"] = file["lat"].ref
+            node.attrs["region"] = file["lat"].regionref[:2]
+            node.attrs["references"] = np.array([file["lat"].ref, file["lon"].ref], h5py.ref_dtype)
+            node.attrs.create("lists", lists, dtype=h5py.vlen_dtype(np.dtype("S1")))
+            space = h5py.h5s.create(h5py.h5s.SCALAR)
+            h5py.h5a.create(node.id, b"time", h5py.h5t.UNIX_D32LE, space)
+    expected = {
+        "complex": "(1+2j)",
+        "complexes": ["1j", "(2+0j)"],
+        "longdouble": 1.5,
+        "third": str(np.longdouble(1) / 3),
+        "structure": {"n": 3, "gain": 0.5},
+        "opaque": "01ff",
+        "latin": "°C",
+        "pair": [1, 2],
+        "single": 7,
+        "texts": ["a", "b"],
+        "empty": "",
+        "reference": "/lat",
+        "region": "/lat",
+        "references": ["/lat", "/lon"],
+        "lists": "x",
+    }
+    view, report = ingested(swath)
+    for path in ("s", "s/g", "s/sst"):
+        attributes = dict(view[path].attrs)
+        assert {name: attributes[name] for name in expected} == expected
+        assert "time" not in attributes
+    assert report.references == 3
+    assert set(reasons(report)) == {f"{path} attribute time" for path in ("its own", "g", "sst")}
+    view.to_datatree()
+
+
+def test_scales_that_lead_nowhere(swath: Path) -> None:
+    """They cost a dimension its name, also of what is too large to be copied."""
+    with h5py.File(swath, "a") as file:
+        file["scale"] = np.arange(3.0)
+        file["scale"].make_scale("scale")
+        file["x"] = np.arange(2)
+        file["x"].make_scale("x")
+        made = file.create_dataset("counts", data=np.arange(6).reshape(3, 2), maxshape=(None, 2))
+        made.dims[0].attach_scale(file["scale"])
+        made.dims[1].attach_scale(file["x"])
+        del file["scale"]
+    view, report = ingested(swath, inline_threshold=0)
+    np.testing.assert_array_equal(view["s/counts"][...], np.arange(6).reshape(3, 2))
+    names = view["s/counts"].metadata.dimension_names
+    assert names is not None
+    assert names[1] == "x"
+    assert report.omitted == {}
+
+
+def test_names_that_zarr_lacks(swath: Path) -> None:
+    with h5py.File(swath, "a") as file:
+        file["a\\b"] = np.arange(3)
+        file["a_b"] = np.arange(4)
+        file["g\\h/zarr.json"] = np.arange(5)
+    view, report = ingested(swath)
+    assert view["s/a_b"].shape == (4,)
+    assert view["s/a_b_"].shape == (3,)
+    assert view["s/g_h/zarr.json_"].shape == (5,)
+    assert sum("as Zarr has no such name" in note for note in report.notes) == 3
