@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -33,7 +34,7 @@ from l2view.geolocation.geometries import (
     bbox_corners,
     parse_geometry,
 )
-from l2view.geolocation.granule import Georeference, LocatedGranule
+from l2view.geolocation.granule import Georeference, LocatedGranule, Positions
 from l2view.geolocation.simplification import simplify_outward, sphere_area
 from l2view.text import first_line, fold_name
 
@@ -46,6 +47,9 @@ BOUNDS = (
     ("westboundlongitude", "southboundlatitude", "eastboundlongitude", "northboundlatitude"),
 )  # fmt: skip
 """Attributes for west, south, east and north, in degrees; by `fold_name`."""
+
+STATION = (("longitude", "latitude"), ("lon", "lat"))
+"""Attributes of an instrument that stands somewhere, as a radar; by `fold_name`."""
 
 GLOBE = shapely.box(-180, -90, 180, 90)
 
@@ -99,8 +103,17 @@ def _outline(
             images = of_grids(granule, with_cells=False)
             return outline if images is None else shapely.union_all([outline, images])
     grids = None if pairs and not is_suspect else of_grids(granule)
-    stations = (of_points(*point) for point in granule.points())
+    stations = (of_points(*point) for point in (*granule.points(), *_stations(descriptions)))
     return grids or declared or next(filter(None, stations), None)
+
+
+def _stations(descriptions: Iterable[Mapping[str, Any]]) -> Iterator[Positions]:
+    """Yield the latitude and longitude of each place that attributes name, but for a grid's."""
+    for attributes in descriptions:
+        for names in STATION if "projdef" not in attributes else ():
+            with suppress(KeyError, TypeError, ValueError):
+                lon, lat = (np.array(attributes[n], dtype=float).reshape(1) for n in names)
+                yield lat, lon
 
 
 def _of_pairs(granule: LocatedGranule, pairs: Sequence[Georeference]) -> shapely.Geometry | None:

@@ -18,6 +18,7 @@ from l2view.geolocation.cell_outlines import of_axes, of_cloud, of_grid, of_poin
 from l2view.geolocation.footprint import harvest_footprint, of_bounds, on_the_globe
 from l2view.geolocation.granule import Georeference, LocatedGranule
 from l2view.geolocation.simplification import simplify_outward, sphere_area
+from l2view.ingest.harvest.descriptions import descriptions
 from l2view.text import fold_name
 
 NAMES = ("geospatial_lon_min", "geospatial_lat_min", "geospatial_lon_max", "geospatial_lat_max")
@@ -377,3 +378,25 @@ def test_bounds_by_any_name(names: tuple[str, ...]) -> None:
     attributes = dict(zip(names, ("1.0", "2.0", "3.0", "4.0"), strict=True))
     group = zarr.create_group(MemoryStore(), attributes=attributes)
     assert shapely.from_wkb(harvest_footprint(group, "file:///g")["bbox"]).bounds == (1, 2, 3, 4)
+
+
+@pytest.mark.parametrize(
+    ("path", "attributes", "place"),
+    [
+        ("", {"Latitude": 14.1, "Longitude": "121.0"}, (121.0, 14.1)),
+        ("where", {"lat": [52.9], "lon": [4.8], "height": 50.0}, (4.8, 52.9)),
+        ("where", {"lat": 51.0, "lon": 5.4, "projdef": "+proj=lcc"}, None),
+        ("", {"lat": "latitude", "lon": "longitude"}, None),
+        ("", {"lat": 95.0, "lon": 5.0}, None),
+    ],
+)
+def test_a_station_in_attributes(path: str, attributes: Any, place: Any) -> None:
+    group = zarr.create_group(MemoryStore())
+    (group.require_group(path) if path else group).attrs.update(attributes)
+    fields = harvest_footprint(group, "file:///g", descriptions(group))
+    if place is None:
+        assert fields == {}
+    else:
+        outline = shapely.from_wkb(fields["bbox"])
+        assert outline.contains(shapely.Point(place))
+        assert outline.area < 0.02
