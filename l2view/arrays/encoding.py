@@ -26,6 +26,25 @@ TIME_ATTRIBUTES: dict[str, JSON] = {
 }
 """The attributes of times and lengths of time in nanoseconds, by NumPy's kind."""
 
+ENCODABLE = frozenset({
+    *("bytes", "transpose", "vlen-utf8", "vlen-bytes", "blosc", "gzip", "zstd", "crc32c"),
+    *(f"numcodecs.{name}" for name in ("zlib", "shuffle", "fletcher32", "lz4", "bz2", "lzma")),
+})  # fmt: skip
+"""Codecs that encode as well as they decode, and lose nothing."""
+
+
+def encodable_codecs(codecs: Sequence[JSON], data_type: str | JSON) -> tuple[JSON, ...]:
+    """Return codecs for chunks that are computed: those within shards, if they can encode.
+
+    Where they can't, or lose something, chunks are plain bytes.
+    """
+    for codec in codecs:
+        if codec["name"] == "sharding_indexed":
+            codecs = codec["configuration"]["codecs"]
+    if ENCODABLE.issuperset(codec["name"] for codec in codecs):
+        return tuple(codecs)
+    return ArrayEncoding.of_values(native_dtype(data_type)).codecs
+
 
 @dataclass(frozen=True)
 class ArrayEncoding:

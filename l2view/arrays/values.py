@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import zarr
 from numpy.typing import NDArray
 from zarr.core.dtype.npy.bytes import VariableLengthBytes
 from zarr.core.dtype.wrapper import ZDType
@@ -122,3 +123,9 @@ def _text_array(values: NDArray[Any], packing: Packing) -> pa.Array:
     texts = to_arrow(values, pa.string())
     missing = pa.array(packing.missing.tolist(), pa.string())
     return pc.if_else(pc.is_in(texts, missing), pa.scalar(None, pa.string()), texts)
+
+
+def read_text(array: zarr.Array[Any]) -> str:
+    """Return the text of an array of one, empty where it has no value."""
+    value = next(iter(np.ravel(np.asarray(array[...]))), "")
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

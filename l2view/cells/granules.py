@@ -30,7 +30,8 @@ from l2view.cells.columns import (
 )
 from l2view.cells.scan import MAX_CELLS, CellTable
 from l2view.errors import L2ViewWarning, QueryError, warn
-from l2view.geolocation.coordinates import LATITUDE, LONGITUDE, coordinates_of, sort_by_distance
+from l2view.geolocation.bands import levels_at
+from l2view.geolocation.finder import Finder
 from l2view.granules.table import ArrayTable, GranuleTable
 from l2view.scan.dataset import TableDataset
 from l2view.stores.hierarchy import JSON, resolve
@@ -47,13 +48,15 @@ def cells(
 ) -> TableDataset:
     """Return the cells of a variable of a tree's granules (see `View.cells`)."""
     tables = sync(tree.tables())
-    profiles, array_paths = [], []
+    profiles, array_paths, finder = [], [], Finder.of(tree.reader)
     for table in tables:
         visible = [path for path in table.arrays if tree.shows(path)]
         array_paths += visible
         path = _resolve_variable(variable, visible)
         if path is not None:
-            profiles.append(ProfileVariable.of(table, table.arrays[path], decode))
+            variable_array = table.arrays[path]
+            coordinates = list(_coordinates(finder, table, variable_array))
+            profiles.append(ProfileVariable.of(table, variable_array, coordinates, decode))
     if array_paths and not profiles:
         raise QueryError(unknown_name("variable", variable, dict.fromkeys(array_paths)))
     warn_of_missing(tree, tables)
@@ -139,8 +142,14 @@ class ProfileVariable:
     hidden: frozenset[str] = frozenset()
 
     @classmethod
-    def of(cls, table: GranuleTable, array: ArrayTable, decode: bool) -> ProfileVariable:
-        """Return an array of a table with its coordinates."""
+    def of(
+        cls,
+        table: GranuleTable,
+        array: ArrayTable,
+        coordinates: Sequence[tuple[str, ArrayTable, tuple[int, ...]]],
+        decode: bool,
+    ) -> ProfileVariable:
+        """Return an array of a table with its coordinates and the axes along which they lie."""
         try:
             decoders = tuple(ValueDecoder.of_document(v, decode=decode) for v in array.variants)
         except ValueError as error:
@@ -150,8 +159,8 @@ class ProfileVariable:
         arrays = {VALUE: DecodedArrays(array, decoders)}
         reserved = {VALUE, GRANULE, *map(dimension_column, range(array.rank))}
         hidden = set()
-        for name, coordinate in _coordinates(table, array):
-            axes = _coordinate_axes(coordinate, array)
+        for name, coordinate, shared in coordinates:
+            axes = _axes_in_all_granules(coordinate, array, shared) if shared else ()
             if axes is None:
                 hidden.add(name)
             elif axes and name not in {*reserved, *arrays}:
@@ -167,17 +176,14 @@ class ProfileVariable:
         return cls(table.rows, arrays, frozenset(hidden))
 
 
-def _coordinate_axes(coordinate: ArrayTable, array: ArrayTable) -> tuple[int, ...] | None:
-    """Return the axes of an array along which a coordinate lies, none where it does not.
+def _axes_in_all_granules(
+    coordinate: ArrayTable, array: ArrayTable, axes: tuple[int, ...]
+) -> tuple[int, ...] | None:
+    """Return the axes of an array along which a coordinate lies, none where it is longer.
 
     None where it lies there in some of the granules only.
     """
-    axes = shared_axes(coordinate.dimensions, array.dimensions)
-    if not axes:
-        return ()
-    same = (coordinate.ends - coordinate.begins == (array.ends - array.begins)[:, list(axes)]).all(
-        axis=1
-    )
+    same = (coordinate.lengths == array.lengths[:, list(axes)]).all(axis=1)
     if same.any() and not same.all():
         warn(
             f"{coordinate.path} is as long as {array.path} in {same.sum():,} of {len(same):,} "
@@ -188,22 +194,29 @@ def _coordinate_axes(coordinate: ArrayTable, array: ArrayTable) -> tuple[int, ..
     return axes if same.all() else ()
 
 
-def _coordinates(table: GranuleTable, array: ArrayTable) -> Iterator[tuple[str, ArrayTable]]:
-    """Yield the candidate coordinates of an array, by name.
+def _coordinates(
+    finder: Finder, table: GranuleTable, array: ArrayTable
+) -> Iterator[tuple[str, ArrayTable, tuple[int, ...]]]:
+    """Yield the candidate coordinates of an array, by name, and the axes along which they lie.
 
-    Where neither dimensions nor the attribute ``coordinates`` name them, they are the latitudes and
-    longitudes nearest to it.
+    Its dimensions or the attribute ``coordinates`` name them, or they are the latitudes and
+    longitudes that say where it lies.
     """
     group = array.path.rpartition("/")[0]
     for name, paths in coordinate_candidates(group, array.dimensions, array.attributes):
         for path in paths:
             if path in table.arrays:
-                yield name, table.arrays[path]
+                coordinate = table.arrays[path]
+                yield name, coordinate, shared_axes(coordinate.dimensions, array.dimensions)
                 break
-    for words in (LATITUDE, LONGITUDE):
-        for coordinate in sort_by_distance(coordinates_of(table, words), array.path):
-            if coordinate.rank > 1:
-                yield _name(coordinate.path), coordinate
+    if array.rank:
+        levels = levels_at(table, {"": array.path})
+        for side, coordinate in enumerate(finder.coordinates(levels) or ()):
+            is_axis = coordinate.rank < len(levels.axes)
+            own = levels.axes[side : side + 1] if is_axis else levels.axes
+            shared = shared_axes(coordinate.dimensions, array.dimensions)
+            axes = shared or (own if coordinate.rank == len(own) else ())
+            yield _name(coordinate.path), coordinate, axes
 
 
 def _common_types(

@@ -323,7 +323,8 @@ def image_axes(array: ArrayTable, table: GranuleTable) -> tuple[int, ...]:
     """Return the axes of an array's rows and columns; of a track that of its points.
 
     They are those that ``spatial:dimensions`` names (the convention spatial for Zarr), those whose
-    coordinates or names say that they go north and east, else the last two, but for one of bands.
+    coordinates or names say that they go north and east, those of latitudes, else the last two, but
+    for one of bands.
     """
     names = array.variants[0]["attributes"].get("spatial:dimensions")
     if isinstance(names, list) and len(names) == 2 and set(names) <= set(array.dimensions):
@@ -333,9 +334,25 @@ def image_axes(array: ArrayTable, table: GranuleTable) -> tuple[int, ...]:
     sides = [_side(name, array, table) for name in array.dimensions]
     if sides.count(NORTH) == sides.count(EAST) == 1:
         return sides.index(NORTH), sides.index(EAST)
+    if array.rank > 2 and (axes := _axes_of_latitudes(array, table)) is not None:
+        return axes
     has_bands = array.rank >= 3 and str(array.dimensions[-1]).lower() in BANDS
     column_axis = array.rank - 1 - has_bands
     return column_axis - 1, column_axis
+
+
+def _axes_of_latitudes(array: ArrayTable, table: GranuleTable) -> tuple[int, int] | None:
+    """Return the axes of an array along which latitudes lie, in their order."""
+    names = array.dimensions
+    for other in table.arrays.values():
+        rows_and_columns = other.dimensions[-2:]
+        if other.rank < 2 or None in rows_and_columns or not set(rows_and_columns) <= set(names):
+            continue
+        rows, columns = map(names.index, rows_and_columns)
+        same = np.array_equal(other.shapes[:, -2:], array.shapes[:, [rows, columns]])
+        if same and is_coordinate(other, LATITUDE):
+            return rows, columns
+    return None
 
 
 def _side(dimension: str | None, array: ArrayTable, table: GranuleTable) -> frozenset[str] | None:

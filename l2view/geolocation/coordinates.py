@@ -173,11 +173,11 @@ def distance(group: str, holder: str) -> tuple[int, int]:
 
     Examples
     --------
-    >>> distance("a/b", "a") < distance("a/b", "") < distance("a/b", "c")
+    >>> distance("a/b", "a") < distance("a/b", "") < distance("a/b", "a/c") < distance("a/b", "c")
     True
     """
-    above = group == holder or group.startswith(f"{holder}/") or not holder
-    return (0 if above else 1, abs(depth(group) - depth(holder)))
+    above, below = {group, *ancestors(group)}, {holder, *ancestors(holder)}
+    return (0 if holder in above else 1, len(above ^ below))
 
 
 def depth(path: str) -> int:

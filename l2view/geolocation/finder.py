@@ -163,7 +163,7 @@ class Finder:
         They are as long as the band along its rows and columns, or its axes.
         """
         profile, array = self.profile(levels.table), levels.arrays[0]
-        named = _named_coordinates(array, levels.table)
+        named = named_coordinates(array, levels.table)
         latitudes, longitudes = (
             sorted(sort_by_distance(arrays, array.path), key=lambda a: a.path not in named)
             for arrays in (profile.latitudes, profile.longitudes)
@@ -339,7 +339,7 @@ def _even_axes(
     yield DeclaredGeoreference(transforms, crs)
 
 
-def _named_coordinates(array: ArrayTable, table: GranuleTable) -> set[str]:
+def named_coordinates(array: ArrayTable, table: GranuleTable) -> set[str]:
     """Return the paths that an array's attribute ``coordinates`` names, absolute ones too."""
     names = str(array.variants[0]["attributes"].get("coordinates", "")).split()
     paths = set()

@@ -20,6 +20,7 @@ from l2view.arrays.cf import read_floats
 from l2view.geolocation.bands import Levels, image_axes, images_of, levels_at
 from l2view.geolocation.coordinates import are_axes, coordinate_pairs
 from l2view.geolocation.crs import has_other_meridian, to_degrees
+from l2view.geolocation.dimensions import dimension_names
 from l2view.geolocation.finder import KINDS, Finder
 from l2view.geolocation.placement import Placement
 from l2view.granules.table import ArrayTable, GranuleTable, GroupTable
@@ -108,6 +109,11 @@ class LocatedGranule:
             for levels in images_of(self.table).values()
             for level, array in enumerate(levels.arrays)
         }
+
+    @property
+    def image_paths(self) -> list[str]:
+        """The granule's images, with their levels."""
+        return list(self._levels)
 
     def georeference(self, path: str) -> Georeference | None:
         """Return the georeference of an array, None where nothing declares it."""
@@ -213,12 +219,6 @@ class LocatedGranule:
         if lat.ndim == 1:
             lon, lat = np.meshgrid(lon, lat)
         return lat[part], lon[part]
-
-
-def dimension_names(array: zarr.Array[Any]) -> list[str]:
-    """Return the names of an array's dimensions, made up where it has none."""
-    names = array.metadata.dimension_names or (None,) * array.ndim  # type: ignore[union-attr]
-    return [f"axis {axis - array.ndim}" if n is None else n for axis, n in enumerate(names)]
 
 
 def _array_table(path: str, array: zarr.Array[Any]) -> ArrayTable:

@@ -7,21 +7,18 @@ the sphere, so that neither the antimeridian nor a pole is a seam.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import shapely
 import shapely.affinity
-import zarr
 from numpy.typing import NDArray
 from odc.geo import CRS
 
 from l2view.geolocation.cell_outlines import of_grid
-from l2view.geolocation.coordinates import distance, parent
-from l2view.geolocation.granule import Georeference, LocatedGranule, dimension_names
+from l2view.geolocation.granule import Georeference, LocatedGranule
 from l2view.regrid.projection import WGS84, cell_extremes, longitudes_around, project, unit_vectors
 
 type Window = tuple[int, int]
@@ -34,6 +31,13 @@ WHOLE_TURN = 180.0
 
 PIECES = 64  # how often the edges of a place are cut, where it is brought to another CRS
 MARGIN = 0.01  # how far around a grid a place is looked at, in parts of the grid's outline
+
+
+def union(window: Window, other: Window) -> Window:
+    """Return the smallest window that holds two."""
+    if NOTHING in (window, other):
+        return max(window, other)
+    return min(window[0], other[0]), max(window[1], other[1])
 
 
 def swath_windows(
@@ -227,90 +231,15 @@ def _project(place: shapely.Geometry, crs: CRS) -> shapely.Geometry:
     return shapely.union_all([shapely.make_valid(geometry) for geometry in geometries])
 
 
-@dataclass(frozen=True)
-class CropCandidate:
-    """What touches a place along some dimensions of a granule."""
-
-    group: str  # that holds the coordinates
-    sizes: Mapping[str, int]  # of the dimensions, by name
-    windows: Mapping[str, Window]  # what touches the place, by name
-
-
-def granule_windows(
-    granule: LocatedGranule, place: shapely.Geometry, named: tuple[str, str] | None = None
-) -> dict[str, tuple[Window, ...]] | None:
-    """Return the windows of a granule's arrays that touch a place, by path.
-
-    Arrays that lie along none of the granule's georeferences are left out; None where nothing says
-    where the granule lies. The place is in EPSG:4326, within ±180° of longitude; `named` are the
-    paths of latitudes and longitudes that aren't found.
-    """
-    crops: dict[tuple[str, ...], CropCandidate] = {}
-
-    def crop(georeference: Georeference) -> CropCandidate:
-        paths = georeference.coordinates
-        key = (*paths, *georeference.dimensions) if paths else (georeference.path,)
-        if key not in crops:
-            crops[key] = _crop_candidate(granule, georeference, place)
-        return crops[key]
-
-    for pair in granule.pairs() if named is None else [granule.pair(*named)]:
-        if pair is not None:
-            crop(pair)
-    image_crops = {
-        image.path: crop(image)
-        for image in granule.images()
-        if named is None or image.coordinates is None
-    }
-    if not crops:
-        return None
-    windows = {}
-    for path, array in granule.arrays.items():
-        candidates = (
-            [image_crops[path]] if named is None and path in image_crops else list(crops.values())
-        )
-        candidates.sort(key=lambda candidate: distance(parent(path), candidate.group))
-        if array_windows := _windows_of_array(array, candidates):
-            windows[path] = array_windows
-    return windows
-
-
-def _crop_candidate(
+def georeference_windows(
     granule: LocatedGranule, georeference: Georeference, place: shapely.Geometry
-) -> CropCandidate:
-    """Return the windows of a georeference that touch a place."""
-    names = georeference.dimensions
+) -> tuple[Window, ...]:
+    """Return the windows of a georeference's dimensions that touch a place."""
     if georeference.transform is not None:
-        windows: tuple[Window, ...] = grid_windows(georeference, place)
-    else:
-        lat, lon = granule.cells(georeference)
-        if len(names) == 1:
-            windows = swath_windows(lat[:, None], lon[:, None], place)[:1]
-        elif lat.ndim == 1:
-            windows = axes_windows(lat, lon, place)
-        else:
-            windows = swath_windows(lat, lon, place)
-    return CropCandidate(
-        parent((georeference.coordinates or (georeference.path,))[0]),
-        dict(zip(names, georeference.shape, strict=True)),
-        dict(zip(names, windows, strict=True)),
-    )
-
-
-def _windows_of_array(
-    array: zarr.Array[Any], candidates: Sequence[CropCandidate]
-) -> tuple[Window, ...] | None:
-    """Return an array's windows by the nearest coordinates along its dimensions."""
-    names = dimension_names(array)
-    for crop in candidates:
-        fits = [
-            axis for axis, name in enumerate(names) if crop.sizes.get(name) == array.shape[axis]
-        ]
-        named = array.metadata.dimension_names is not None  # type: ignore[union-attr]
-        # By its length alone a dimension isn't known, by all of them it is.
-        if fits and (named or {names[axis] for axis in fits} >= crop.sizes.keys()):
-            return tuple(
-                crop.windows[name] if axis in fits else (0, array.shape[axis])
-                for axis, name in enumerate(names)
-            )
-    return None
+        return grid_windows(georeference, place)
+    lat, lon = granule.cells(georeference)
+    if len(georeference.dimensions) == 1:
+        return swath_windows(lat[:, None], lon[:, None], place)[:1]
+    if lat.ndim == 1:
+        return axes_windows(lat, lon, place)
+    return swath_windows(lat, lon, place)

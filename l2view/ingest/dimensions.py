@@ -15,8 +15,8 @@ from typing import Any
 
 import zarr
 
+from l2view.arrays.values import read_text
 from l2view.granules.references import ArrayReferences
-from l2view.ingest.harvest.descriptions import read_text
 
 PLACEHOLDER = re.compile(r"phony_dim_\d+")
 """What VirtualiZarr calls a dimension without a scale, by its axis."""

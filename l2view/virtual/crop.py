@@ -19,11 +19,13 @@ import shapely
 import zarr
 from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 
-from l2view.arrays.encoding import ArrayEncoding
+from l2view.arrays.encoding import ArrayEncoding, encodable_codecs
 from l2view.errors import L2ViewWarning, warn
+from l2view.geolocation.dimensions import Dimension
 from l2view.geolocation.finder import georeference_fields
-from l2view.geolocation.granule import LocatedGranule, dimension_names
-from l2view.geolocation.windows import Window, granule_windows
+from l2view.geolocation.granule import LocatedGranule
+from l2view.geolocation.granule_windows import GranuleWindows, granule_windows
+from l2view.geolocation.windows import Window
 from l2view.granules.chunks import grid_of
 from l2view.granules.groups import ALONE
 from l2view.granules.profile import DEFAULT_KEYS, split_chunk_key
@@ -38,7 +40,6 @@ from l2view.virtual.chunk import (
     existing_keys,
 )
 from l2view.virtual.granules import submit
-from l2view.virtual.join_array import inner_codecs
 
 CONCURRENCY = 8
 """How many granules' coordinates are read at a time; each may be as large as its swath."""
@@ -96,7 +97,11 @@ class Crop:
                 L2ViewWarning,
             )
             return {}
-        return windows if self.exact else _align_to_chunks(windows, granule.arrays)
+        for note in windows.notes:
+            warn(f"{name}: {note}", L2ViewWarning)
+        if not self.exact:
+            windows = _align_to_chunks(windows, granule.arrays)
+        return windows.of_arrays()
 
     async def crop_table(self, reader: GranuleReader, table: GranuleTable) -> GranuleTable:
         """Return a table with the windows of its granules' arrays."""
@@ -128,28 +133,24 @@ class Crop:
 
 
 def _align_to_chunks(
-    windows: ArrayWindows, arrays: Mapping[str, zarr.Array[Any]]
-) -> dict[str, tuple[Window, ...]]:
-    """Return windows that begin and end where chunks do, the same along the same dimension."""
-    aligned: dict[tuple[str, int, Window], Window] = {}
-    chunks: dict[tuple[str, int, Window], set[int]] = {}
-    keys = {
-        path: list(zip(dimension_names(arrays[path]), arrays[path].shape, own, strict=True))
-        for path, own in windows.items()
-    }
-    for path, own_keys in keys.items():
-        for key, chunk in zip(own_keys, arrays[path].shards or arrays[path].chunks, strict=True):
-            aligned[key] = key[2]
-            chunks.setdefault(key, set()).add(chunk)
-    for key, (start, stop) in aligned.items():
+    windows: GranuleWindows, arrays: Mapping[str, zarr.Array[Any]]
+) -> GranuleWindows:
+    """Return windows that begin and end where chunks do, but for those that depend on others."""
+    chunks: dict[Dimension, set[int]] = {}
+    for path, axes in windows.dimensions.items():
+        for axis, chunk in zip(axes, arrays[path].shards or arrays[path].chunks, strict=True):
+            chunks.setdefault(axis, set()).add(chunk)
+    aligned = dict(windows.windows)
+    for axis in windows.windows.keys() - windows.linked:
+        start, stop = aligned[axis]
         while stop > start:
-            begin = min(start // chunk * chunk for chunk in chunks[key])
-            end = min(max(-(-stop // chunk) * chunk for chunk in chunks[key]), key[1])
+            begin = min(start // chunk * chunk for chunk in chunks[axis])
+            end = min(max(-(-stop // chunk) * chunk for chunk in chunks[axis]), axis.length)
             if (begin, end) == (start, stop):
                 break
             start, stop = begin, end
-        aligned[key] = (start, stop)
-    return {path: tuple(aligned[key] for key in own_keys) for path, own_keys in keys.items()}
+        aligned[axis] = (start, stop)
+    return replace(windows, windows=aligned)
 
 
 def array_windows(windows: ArrayWindows, path: str) -> tuple[Window, ...]:
@@ -189,7 +190,7 @@ class CroppedArray:
         if not self.is_aligned:
             # Chunks that are cut needn't be larger than what is shown, nor be shards.
             chunks = [max(min(c, n), 1) for c, n in zip(chunks, shape, strict=True)]
-            codecs = list(inner_codecs(codecs) or codecs)
+            codecs = list(encodable_codecs(codecs, self.source["data_type"]))
         return {
             **self.source,
             "codecs": codecs,

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 
-from l2view.arrays.encoding import ArrayEncoding
+from l2view.arrays.encoding import ArrayEncoding, encodable_codecs
 from l2view.granules.profile import with_leading_axis
 from l2view.granules.reader import GranuleReader
 from l2view.granules.table import ArrayTable, regular_grid
@@ -114,13 +114,13 @@ class JoinedArray:
         ]
         return np.array(same, dtype=bool)[self.table.variant_index]
 
-    def without_shards(self) -> JoinedArray:
-        """Return the array without sharding where chunks are computed.
+    def with_encodable_codecs(self) -> JoinedArray:
+        """Return the array with codecs that encode where chunks are computed.
 
-        The inner chunks must divide a shard, and a chunk that is cut has another length.
+        Without shards: inner chunks must divide them, and a chunk that is cut has another length.
         """
-        codecs = inner_codecs(self.encoding.codecs)
-        if codecs is None or (self.all_passthrough.all() and self.same_fill.all()):
+        codecs = encodable_codecs(self.encoding.codecs, self.encoding.data_type)
+        if codecs == self.encoding.codecs or (self.all_passthrough & self.same_fill).all():
             return self
         return replace(self, encoding=replace(self.encoding, codecs=codecs))
 
@@ -257,14 +257,6 @@ class JoinedArray:
     def keys(self, reader: GranuleReader) -> AsyncIterator[str]:
         """Yield the keys of the chunks that there are."""
         return existing_keys(self.grid, lambda key: self.find(reader, key), reader.source)
-
-
-def inner_codecs(codecs: Sequence[JSON]) -> tuple[JSON, ...] | None:
-    """Return the codecs of the chunks within shards, None where there are no shards."""
-    for codec in codecs:
-        if codec["name"] == "sharding_indexed":
-            return tuple(codec["configuration"]["codecs"])
-    return None
 
 
 def _run_lengths(lengths: NDArray[np.int64]) -> list[Any]:

@@ -261,7 +261,7 @@ class _Planner:
             tuple(shape.tolist()) if axis is not None else (len(rows), *shape.tolist()),
             _common_chunks(table, axis),
             axis,
-        ).without_shards()
+        ).with_encodable_codecs()
 
 
 def _group_attributes(members: Sequence[GranuleTable], arrays: Collection[str]) -> dict[str, JSON]:

@@ -15,10 +15,12 @@ import netCDF4
 import numpy as np
 import pytest
 import rasterio
+import shapely
 import xarray as xr
 import zarr
 from command_line import run
 from xarray.conventions import decode_cf_variable
+from zarr.core.sync import sync
 
 import l2view
 
@@ -344,3 +346,61 @@ def test_pixels_of_tiffs_are_those_of_rasterio(view: l2view.View, products: list
                     for _, a in arrays_of(group)
                     if a.size == smaller.size
                 )
+
+
+NOT_OF_CELLS = ("SC", "bound")  # in the names of latitudes
+
+
+def pairs_of(arrays: Mapping[str, zarr.Array[Any]]) -> Iterator[tuple[str, str]]:
+    """Yield the paths of latitudes and longitudes of cells by their names alone."""
+    for path, array in arrays.items():
+        group, slash, name = path.rpartition("/")
+        other = name
+        for latitude, longitude in (("Lat", "Long"), ("latitude", "longitude"), ("lat", "lon")):
+            other = other.replace(latitude, longitude)
+        longitudes = arrays.get(other := f"{group}{slash}{other}")
+        is_other = other != path and not any(text in name for text in NOT_OF_CELLS)
+        if is_other and longitudes is not None and longitudes.ndim == array.ndim > 0:
+            yield path, other
+
+
+def test_crops_keep_arrays_and_coordinates_together(collection: Path, view: l2view.View) -> None:
+    """A quarter of each footprint: one window along each dimension, and no cell is lost."""
+    pairs_with_cells = 0
+    for row in l2view.Collection(collection).search("bbox IS NOT NULL").to_pylist():
+        west, south, east, north = shapely.from_wkb(row["bbox"]).bounds
+        bbox, name = (west, south, (west + east) / 2, (south + north) / 2), row["id"]
+        arrays = dict(arrays_of(view[name]))
+        crop = view.sel(bbox=bbox, exact=True)
+        tree = crop.store.tree
+        windows = sync(tree.crop.windows(tree.reader, view.names.index(name)))
+        shown: dict[tuple[str, int], set[tuple[int, int]]] = {}
+        for path, array in arrays.items():
+            own = windows.setdefault(path, tuple((0, length) for length in array.shape))
+            expected = array[tuple(slice(*window) for window in own)]
+            values = np.asarray(crop[f"{name}/{path}"][...])
+            is_float = array.dtype.kind == "f"
+            assert np.array_equal(values, expected, equal_nan=is_float), (name, path)
+            names = array.metadata.dimension_names or ()
+            for key, window in zip(zip(names, array.shape, strict=True), own, strict=True):
+                shown.setdefault(key, set()).add(window)
+        assert [key for key, own in shown.items() if len(own) > 1] == [], name
+        for paths in pairs_of(arrays):
+            lat, lon = (decoded(view, f"{name}/{path}") for path in paths)
+            own = windows[paths[0]]
+            if len({arrays[path].metadata.dimension_names for path in paths}) > 1:  # axes
+                lat, lon = np.meshgrid(lat, lon, indexing="ij")
+                own += windows[paths[1]]
+            lon = (lon + 180) % 360 - 180
+            inside = (lat > bbox[1]) & (lat < bbox[3]) & (lon > bbox[0]) & (lon < bbox[2])
+            assert inside[tuple(slice(*window) for window in own)].sum() == inside.sum(), paths
+            pairs_with_cells += bool(inside.any())
+    assert pairs_with_cells > 12
+
+
+def decoded(view: l2view.View, path: str) -> np.ndarray[Any, Any]:
+    group, _, name = path.rpartition("/")
+    opened = xr.open_zarr(
+        view.store, group=group, consolidated=False, decode_times=False, chunks=None
+    )
+    return opened.reset_coords()[name].values

@@ -16,6 +16,7 @@ import zarr
 from builders import put, texts, write_swath
 from hypothesis import given
 from hypothesis import strategies as st
+from rasterio.transform import from_origin
 from rasterio.windows import from_bounds
 from zarr.storage import MemoryStore
 
@@ -320,6 +321,29 @@ def test_a_geotiff_and_its_overview(shared_data: Path, tmp_path: Path) -> None:
     height, width = cut["cog/1"].shape  # type: ignore[union-attr]
     assert abs(height - expected.shape[0] / 2) <= 1
     assert abs(width - expected.shape[1] / 2) <= 1
+
+
+@pytest.mark.filterwarnings("ignore:Imagecodecs codecs are not in the Zarr version 3")
+@pytest.mark.parametrize("options", [{"compress": "deflate", "predictor": 2}, {"compress": "jpeg"}])
+def test_images_whose_codecs_only_decode(tmp_path: Path, options: dict[str, Any]) -> None:
+    """What is cut within its chunks is stored anew, and loses nothing by it."""
+    values = np.random.default_rng(0).integers(0, 255, (64, 64), dtype="uint8")
+    profile: dict[str, Any] = {"driver": "GTiff", "height": 64, "width": 64, "count": 1}
+    profile |= {"dtype": "uint8", "crs": "EPSG:4326", "transform": from_origin(10, 50, 0.1, 0.1)}
+    profile |= {"tiled": True, "blockxsize": 32, "blockysize": 32}
+    for name in "ab":
+        with rasterio.open(tmp_path / f"{name}.tif", "w", **profile, **options) as file:
+            file.write(values, 1)
+    with rasterio.open(tmp_path / "a.tif") as file:
+        expected = file.read(1)[20:31, 10:21]
+    files = sorted(tmp_path.glob("*.tif"))
+    report = l2view.ingest(files, tmp_path / "c", defaults={"datetime": "2020-01-01"})
+    assert report.failures == 0, report
+    place = {"bbox": (11.05, 46.95, 12.05, 47.95), "exact": True}
+    tree = l2view.open(tmp_path / "c").sel(**place)
+    np.testing.assert_array_equal(tree["a/0"][...], expected)  # type: ignore[index]
+    joined = l2view.open(tmp_path / "c", layout="concat", dim="y").sel(**place)
+    np.testing.assert_array_equal(joined["0"][...], np.concatenate([expected, expected]))  # type: ignore[index]
 
 
 def test_a_granule_that_says_nothing_of_its_place_is_shown_whole() -> None:

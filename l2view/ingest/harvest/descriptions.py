@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import zarr
 
+from l2view.arrays.values import read_text
 from l2view.text import fold_name
 
 ODL_NAMES = re.compile(r"(core|inventory|archive)_?metadata(\.\d+)?", re.IGNORECASE)
@@ -67,9 +67,3 @@ def _parse_odl(text: str) -> dict[str, Any]:
         elif key == "VALUE" and name:
             values.setdefault(name, value.strip('()"'))
     return values
-
-
-def read_text(array: zarr.Array[Any]) -> str:
-    """Return the text of an array of one, empty where it has no value."""
-    value = next(iter(np.ravel(np.asarray(array[...]))), "")
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,103 @@
+"""Which dimensions of a granule's arrays are one and the same, so that a crop cuts them alike."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import zarr
+
+from l2view.geolocation.coordinates import ancestors, are_named, parent
+
+UNNAMED = "axis -"  # how the names begin that dimensions without one have here
+
+
+class Dimension(NamedTuple):
+    """A dimension, as netCDF has them: of a group, and known by name in the groups below."""
+
+    group: str  # the topmost that has it; the array itself, if the dimension has no name
+    name: str
+    length: int
+
+    @property
+    def is_named(self) -> bool:
+        """Whether its name wasn't made up."""
+        return are_named([self.name]) and not self.name.startswith(UNNAMED)
+
+
+class GranuleDimensions:
+    """The dimensions of a granule's arrays, of which several may be linked: they are the same."""
+
+    def __init__(self, arrays: Mapping[str, zarr.Array[Any]]) -> None:
+        groups: defaultdict[tuple[str, int], set[str]] = defaultdict(set)
+        names = {path: dimension_names(array) for path, array in arrays.items()}
+        for path, array in arrays.items():
+            for key in zip(names[path], array.shape, strict=True):
+                groups[key].add(parent(path))
+
+        def dimension(path: str, name: str, length: int) -> Dimension:
+            if name.startswith(UNNAMED):
+                return Dimension(path, name, length)
+            # Names that readers make up hold within their group alone.
+            above = ancestors(path) if are_named([name]) else [parent(path)]
+            top = [group for group in above if group in groups[name, length]][-1]
+            return Dimension(top, name, length)
+
+        self.by_array: dict[str, tuple[Dimension, ...]] = {
+            path: tuple(dimension(path, *key) for key in zip(names[path], array.shape, strict=True))
+            for path, array in arrays.items()
+        }
+        self._links: dict[Dimension, Dimension] = {}
+
+    def __iter__(self) -> Iterator[Dimension]:
+        """Iterate over all dimensions."""
+        return iter({axis: None for axes in self.by_array.values() for axis in axes})
+
+    def resolve(self, dimension: Dimension) -> Dimension:
+        """Return the one of linked dimensions that stands for all of them."""
+        while dimension in self._links:
+            dimension = self._links[dimension]
+        return dimension
+
+    def link(self, first: Dimension, other: Dimension) -> None:
+        """Say that two dimensions, of one length, are the same."""
+        first, other = self.resolve(first), self.resolve(other)
+        if first != other:
+            self._links[other] = first
+
+    def of_names(self, path: str, names: Sequence[str]) -> tuple[Dimension, ...]:
+        """Return those of an array's dimensions that have some names."""
+        by_name = {dimension.name: dimension for dimension in self.by_array[path]}
+        return tuple(by_name[name] for name in names)
+
+
+def dimension_names(array: zarr.Array[Any]) -> list[str]:
+    """Return the names of an array's dimensions, made up where it has none."""
+    names = array.metadata.dimension_names or (None,) * array.ndim  # type: ignore[union-attr]
+    return [f"{UNNAMED}{array.ndim - axis}" if n is None else n for axis, n in enumerate(names)]
+
+
+def matching_axes(
+    axes: Sequence[Dimension], located: Sequence[Dimension]
+) -> list[tuple[Dimension, Dimension]]:
+    """Return the dimensions of an array with those of coordinates that may be the same.
+
+    By name and length; where names are made up, by the lengths of all of the coordinates'
+    dimensions, if they stand at one place alone.
+    """
+    lengths = {axis.name: axis.length for axis in axes if axis.is_named}
+    if any(lengths.get(other.name, other.length) != other.length for other in located):
+        return []
+    matches = [(a, other) for a in axes for other in located if a.is_named and a[1:] == other[1:]]
+    if matches or all(dimension.is_named for dimension in (*axes, *located)):
+        return matches
+    sizes = [other.length for other in located]
+    starts = [
+        start
+        for start in range(len(axes) - len(sizes) + 1)
+        if [axis.length for axis in axes[start : start + len(sizes)]] == sizes
+    ]
+    if len(starts) != 1 or max(sizes) < 2:
+        return []
+    return list(zip(axes[starts[0] :], located, strict=False))
