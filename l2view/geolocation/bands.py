@@ -17,12 +17,12 @@ from l2view.errors import QueryError
 from l2view.geolocation.coordinates import (
     LATITUDE,
     LONGITUDE,
-    ancestors,
     basename,
     is_coordinate,
     is_overview,
     parent,
 )
+from l2view.geolocation.image_axes import image_axes
 from l2view.geolocation.transforms import geotiff_transform
 from l2view.granules.table import ArrayTable, GranuleTable
 from l2view.stores.hierarchy import JSON, join, resolve
@@ -31,20 +31,7 @@ from l2view.text import join_names, unknown_name
 type Bands = str | Sequence[str] | Mapping[str, str] | None
 """How bands are asked for: by paths or names, or by what each is to be called."""
 
-NORTH = frozenset({
-    "y", "lat", "latitude", "northing", "yc", "projection_y_coordinate",
-    "projection_y_angular_coordinate",
-})  # fmt: skip
-EAST = frozenset({
-    "x", "lon", "longitude", "easting", "xc", "projection_x_coordinate",
-    "projection_x_angular_coordinate",
-})  # fmt: skip
-"""Names of dimensions, and standard names of their coordinates, along which y and x grow."""
-
 TAKEN = frozenset({"x", "y", "time", "group", "spatial_ref"})  # names of a mosaic's coordinates
-
-BANDS = frozenset({"band", "bands", "channel", "channels", "sample", "samples", "rgb", "rgba"})
-"""Names of a last dimension that isn't one of the image."""
 
 PICKED = re.compile(r"(?P<path>.+?)\[(?P<at>\s*-?\d+\s*(,\s*-?\d+\s*)*)\]")
 """A path with positions along the axes that aren't of the image."""
@@ -317,55 +304,6 @@ def _is_image(array: ArrayTable) -> bool:
         and not any(is_coordinate(array, words) for words in (LATITUDE, LONGITUDE))
         and not all(_is_mask(variant["attributes"]) for variant in array.variants)
     )
-
-
-def image_axes(array: ArrayTable, table: GranuleTable) -> tuple[int, ...]:
-    """Return the axes of an array's rows and columns; of a track that of its points.
-
-    They are those that ``spatial:dimensions`` names (the convention spatial for Zarr), those whose
-    coordinates or names say that they go north and east, those of latitudes, else the last two, but
-    for one of bands.
-    """
-    names = array.variants[0]["attributes"].get("spatial:dimensions")
-    if isinstance(names, list) and len(names) == 2 and set(names) <= set(array.dimensions):
-        return array.dimensions.index(names[0]), array.dimensions.index(names[1])
-    if array.rank < 2:
-        return (0,)
-    sides = [_side(name, array, table) for name in array.dimensions]
-    if sides.count(NORTH) == sides.count(EAST) == 1:
-        return sides.index(NORTH), sides.index(EAST)
-    if array.rank > 2 and (axes := _axes_of_latitudes(array, table)) is not None:
-        return axes
-    has_bands = array.rank >= 3 and str(array.dimensions[-1]).lower() in BANDS
-    column_axis = array.rank - 1 - has_bands
-    return column_axis - 1, column_axis
-
-
-def _axes_of_latitudes(array: ArrayTable, table: GranuleTable) -> tuple[int, int] | None:
-    """Return the axes of an array along which latitudes lie, in their order."""
-    names = array.dimensions
-    for other in table.arrays.values():
-        rows_and_columns = other.dimensions[-2:]
-        if other.rank < 2 or None in rows_and_columns or not set(rows_and_columns) <= set(names):
-            continue
-        rows, columns = map(names.index, rows_and_columns)
-        same = np.array_equal(other.shapes[:, -2:], array.shapes[:, [rows, columns]])
-        if same and is_coordinate(other, LATITUDE):
-            return rows, columns
-    return None
-
-
-def _side(dimension: str | None, array: ArrayTable, table: GranuleTable) -> frozenset[str] | None:
-    """Return to which side a dimension points, by its coordinate's standard name or its own."""
-    name = str(dimension).lower()
-    for group in ancestors(array.path) if dimension is not None else ():
-        coordinate = table.arrays.get(join(group, str(dimension)))
-        if coordinate is not None and coordinate.rank == 1:
-            standard_name = coordinate.variants[0]["attributes"].get("standard_name")
-            if isinstance(standard_name, str) and standard_name in NORTH | EAST:
-                name = standard_name
-            break
-    return next((words for words in (NORTH, EAST) if name in words), None)
 
 
 def _match_path(name: str, images: Mapping[str, Levels], table: GranuleTable) -> str | None:

@@ -11,7 +11,7 @@ from affine import Affine
 from numpy.typing import NDArray
 
 from l2view.arrays.cf import RELEVANT
-from l2view.geolocation.bands import Levels, image_axes, image_shapes, layout_of
+from l2view.geolocation.bands import Levels, image_shapes, layout_of
 from l2view.geolocation.crs import (
     CF_MAPPING,
     GEOKEYS,
@@ -23,6 +23,7 @@ from l2view.geolocation.crs import (
     proj_crs,
     proj_text_crs,
 )
+from l2view.geolocation.image_axes import image_axes
 from l2view.geolocation.transforms import (
     NWC_SAF_CORNERS,
     gdal_transform,

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from l2view.arrays.values import ValueDecoder
 from l2view.errors import QueryError
-from l2view.geolocation.bands import EAST, NORTH, Levels, images_of
+from l2view.geolocation.bands import Levels, images_of
 from l2view.geolocation.coordinates import (
     LATITUDE,
     LONGITUDE,
@@ -44,6 +44,7 @@ from l2view.geolocation.declarations import (
     field_attributes,
     layout_entries,
 )
+from l2view.geolocation.image_axes import EAST, NORTH
 from l2view.geolocation.placement import (
     Coordinates,
     Placement,

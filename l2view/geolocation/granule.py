@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 from odc.geo import CRS
 
 from l2view.arrays.cf import read_floats
-from l2view.geolocation.bands import Levels, image_axes, images_of, levels_at
+from l2view.geolocation.bands import Levels, images_of, levels_at
 from l2view.geolocation.coordinates import are_axes, coordinate_pairs
 from l2view.geolocation.crs import has_other_meridian, to_degrees
 from l2view.geolocation.dimensions import dimension_names
 from l2view.geolocation.finder import KINDS, Finder
+from l2view.geolocation.image_axes import image_axes
 from l2view.geolocation.placement import Placement
 from l2view.granules.table import ArrayTable, GranuleTable, GroupTable
 from l2view.regrid.projection import apply_transform
