@@ -38,7 +38,8 @@ def name_dimensions(arrays: Sequence[ArrayReferences], file: zarr.Group) -> list
 
     Names come from the file's scales, from the product's own lists (GPM's ``DimensionNames``,
     HDF-EOS5's ``StructMetadata``), or are made by length as h5netcdf makes them: ``phony_dim_0``,
-    ``phony_dim_1``, … Where a name stands for several lengths, the others get names of their own.
+    ``phony_dim_1``, … Where a name stands for several lengths, or for several axes of an array, the
+    others get names of their own.
 
     Parameters
     ----------
@@ -138,7 +139,10 @@ def _by_group(paths: Iterable[str]) -> list[tuple[str, list[str]]]:
 def _reconcile(
     arrays: Sequence[ArrayReferences], names: Mapping[str, Names]
 ) -> list[ArrayReferences]:
-    """Return the arrays where each name has one length in a group and those that it lies in."""
+    """Return the arrays where each name has one length in a group and those that it lies in.
+
+    No array has one twice: xarray can do next to nothing with what lies along one dimension twice.
+    """
     by_path = {array.path: array for array in arrays}
     taken = {name for axes in names.values() for name in axes}
     # Of the groups gone through, with those above; in a tree the granules lie in a group of
@@ -149,17 +153,19 @@ def _reconcile(
         # A scalar's name is that of no dimension.
         own |= {path.rpartition("/")[2]: -1 for path in paths if not names[path]}
         lengths[group] = own
-        renamed: dict[tuple[Any, int], str] = {}
+        renamed: dict[tuple[Any, int, int], str] = {}
         for path in paths:
             array = by_path[path]
-            axes = []
-            for name, length in zip(names[path], array.shape, strict=True):
-                if own.setdefault(name, length) != length and (name, length) not in renamed:
+            axes: list[Any] = []
+            for axis, (name, length) in enumerate(zip(names[path], array.shape, strict=True)):
+                key = name, length, names[path][:axis].count(name)
+                is_free = own.setdefault(name, length) == length and name not in axes
+                if not is_free and key not in renamed:
                     fresh = next(x for n in count(1) if (x := f"{name}_{n}") not in taken)
                     taken.add(fresh)
-                    renamed[name, length] = fresh
+                    renamed[key] = fresh
                     own[fresh] = length
-                axes.append(name if own[name] == length else renamed[name, length])
+                axes.append(name if is_free else renamed[key])
             if axes != _given_names(array):
                 document = {**array.document, "dimension_names": axes}
                 by_path[path] = replace(array, document=document)

@@ -138,6 +138,22 @@ def test_a_name_of_several_lengths_is_told_apart(tmp_path: Path, conflict: str) 
     assert xr.open_datatree(view.store, engine="zarr", consolidated=False)
 
 
+def test_a_dimension_that_an_array_lies_along_twice(tmp_path: Path) -> None:
+    """As averaging kernels do; xarray masks nothing of them in the original."""
+    with netCDF4.Dataset(tmp_path / "g.nc", "w") as file:
+        file.createDimension("level", 3)
+        file.createDimension("x", 2)
+        for name, axes in (("kernel", ("x", "level", "level")), ("cube", ("level",) * 3)):
+            variable = file.createVariable(name, "f4", axes, fill_value=-1)
+            variable[:] = np.arange(variable.size).reshape(variable.shape)
+        file.createVariable("profile", "f4", ("level",))[:] = [1, 2, 3]
+    opened = view_of(tmp_path / "g.nc").to_datatree()["g"].to_dataset()
+    assert opened["kernel"].dims == ("x", "level", "level_1")
+    assert opened["cube"].dims == ("level", "level_1", "level_2")
+    assert opened["kernel"].sel(level=1, level_1=2).to_numpy().tolist() == [5, 14]
+    assert opened["profile"].dims == ("level",)
+
+
 @pytest.mark.parametrize("layout", ["tree", "stack"])
 def test_a_dimension_called_like_that_of_granules(tmp_path: Path, layout: Any) -> None:
     path = tmp_path / "g.nc"
