@@ -20,14 +20,16 @@ def join_names(names: Iterable[str], *, most: int = 12) -> str:
 
 
 def fold_name(name: str) -> str:
-    """Return a name in lower case and without separators, as products write it in many ways.
+    """Return a name in lower case, without prefix and separators: products write it in many ways.
 
     Examples
     --------
     >>> fold_name("RangeBeginningDate") == fold_name("range_beginning_date")
     True
+    >>> fold_name("FH:Validity_Period:Validity_Start")
+    'validitystart'
     """
-    return re.sub(r"[\W_]+", "", name).lower()
+    return re.sub(r"[\W_]+", "", name.rpartition(":")[2]).lower()
 
 
 def closest_name(name: str, names: Iterable[str]) -> str | None:

@@ -75,13 +75,17 @@ def _step(values: NDArray[Any]) -> float:
 
 
 def of_points(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
-    """Return the outline of points: along their track, else their hull."""
+    """Return the outline of points: along their track, else their hull, which may be smaller."""
     lat, lon = clean_positions(lat.ravel(), lon.ravel())
     lat, lon = lat[np.isfinite(lat)], lon[np.isfinite(lat)]
     if len(lat) == 0:
         return None
     some = np.unique(np.linspace(0, len(lat) - 1, min(len(lat), TRACK_POINTS)).astype(int))
     outline = None if _is_scattered(lat[some], lon[some]) else _of_pieces(lat, lon)
+    if outline is not None:
+        # Those of a grid follow one another row by row.
+        hull = shapely.buffer(of_cloud(lat[some], lon[some]), 2 * TRACK_WIDTH)
+        outline = None if outline.area > hull.area else outline
     return of_cloud(lat, lon) if outline is None else outline
 
 
@@ -140,7 +144,8 @@ def of_cloud(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
     west, _ = longitude_arc(lon)
     points = np.column_stack([(lon - west + TOLERANCE) % 360 + west - TOLERANCE, lat])
     hull = shapely.MultiPoint(points).convex_hull
-    width = HULL_GROWTH * hull.area / hull.length if hull.area > 0 else TRACK_WIDTH
+    # Points along a line have a hull of next to no width.
+    width = HULL_GROWTH * hull.area / hull.length if hull.area > SLIVER else TRACK_WIDTH
     return on_the_map(hull.buffer(width, quad_segs=1))
 
 

@@ -38,6 +38,9 @@ CF_MAPPING = frozenset({
 })  # fmt: skip
 """The attributes of a grid mapping (CF 1.12, appendix F)."""
 
+CRS_CODES = ("epsg_code", "EPSG_code", "epsg", "proj4_string", "proj4text", "proj4")
+"""Other attributes by which mappings name their CRS, for those that CF doesn't have."""
+
 LENGTHS = dict.fromkeys(("m", "metre", "meter", "metres", "meters"), 1.0) | dict.fromkeys(
     ("km", "kilometre", "kilometer", "kilometres", "kilometers"), 1e3
 )
@@ -145,13 +148,16 @@ def mapping_crs(attributes: Mapping[str, Any]) -> str | None:
     for name in ("crs_wkt", "spatial_ref"):
         if isinstance(wkt := attributes.get(name), str):
             return wkt
+    codes = (attributes.get(name) for name in CRS_CODES)
+    code = next((str(code) for code in codes if code not in (None, "")), None)
     if "grid_mapping_name" not in attributes:
         return None
-    return _mapping_wkt(json.dumps({k: v for k, v in attributes.items() if k in CF_MAPPING}))
+    mapping = json.dumps({k: v for k, v in attributes.items() if k in CF_MAPPING})
+    return _mapping_wkt(mapping, f"EPSG:{code}" if code is not None and code.isdigit() else code)
 
 
 @lru_cache(maxsize=256)
-def _mapping_wkt(text: str) -> str:
+def _mapping_wkt(text: str, code: str | None) -> str:
     mapping = json.loads(text)
     # netCDF's attributes of one number may come as a list.
     scalars = {k: v[0] if isinstance(v, list) and len(v) == 1 else v for k, v in mapping.items()}
@@ -159,7 +165,7 @@ def _mapping_wkt(text: str) -> str:
         with QUIET:
             return str(pyproj.CRS.from_cf(scalars).to_wkt())
     except (CRSError, KeyError, TypeError, ValueError) as error:
-        return f"the grid mapping {mapping['grid_mapping_name']} ({error})"
+        return code or f"the grid mapping {mapping['grid_mapping_name']} ({error})"
 
 
 def geokeys_crs(attributes: Mapping[str, Any]) -> str | None:

@@ -14,6 +14,7 @@ from l2view.arrays.cf import RELEVANT
 from l2view.geolocation.bands import Levels, image_shapes, layout_of
 from l2view.geolocation.crs import (
     CF_MAPPING,
+    CRS_CODES,
     GEOKEYS,
     PROJ_FIELDS,
     PROJ_TEXTS,
@@ -34,7 +35,8 @@ from l2view.geolocation.transforms import (
 from l2view.granules.table import GranuleTable
 from l2view.stores.hierarchy import JSON
 
-ATTRIBUTES = RELEVANT.union(CF_MAPPING, GEOKEYS, PROJ_FIELDS, PROJ_TEXTS, NWC_SAF_CORNERS, {
+ATTRIBUTES = RELEVANT.union(
+    CF_MAPPING, CRS_CODES, GEOKEYS, PROJ_FIELDS, PROJ_TEXTS, NWC_SAF_CORNERS, {
     "GeoTransform", "coordinates", "grid_mapping", "model_pixel_scale", "model_tiepoint",
     "model_transformation", "multiscales", "new_subfile_type", "photometric_interpretation",
     "proj:shape", "proj:transform", "raster_type", "spatial:dimensions", "spatial:registration",

@@ -45,6 +45,7 @@ BOUNDS = (
     ("westboundingcoordinate", "southboundingcoordinate",
      "eastboundingcoordinate", "northboundingcoordinate"),
     ("westboundlongitude", "southboundlatitude", "eastboundlongitude", "northboundlatitude"),
+    ("leftlongitude", "lowerlatitude", "rightlongitude", "upperlatitude"),
 )  # fmt: skip
 """Attributes for west, south, east and north, in degrees; by `fold_name`."""
 
@@ -70,7 +71,7 @@ def harvest_footprint(
 ) -> dict[str, Any]:
     """Return the field ``bbox`` as WKB, nothing where the granule doesn't say where it is.
 
-    The descriptions have folded names; they are those of the group by default.
+    The descriptions have their names by `fold_name`; they are those of the group by default.
     """
     if descriptions is None:
         descriptions = [{fold_name(name): value for name, value in group.attrs.items()}]
@@ -169,7 +170,8 @@ def _declared(
             if polygon is not None:
                 return polygon, False
     for attributes in descriptions:
-        polygon = _of_text(attributes.get("geospatialbounds"), None if is_suspect else box)
+        text = attributes.get("geospatialbounds", attributes.get("boundingpolygon"))
+        polygon = _of_text(text, None if is_suspect else box)
         if polygon is not None:
             return polygon, False
     return box, is_suspect or box is None
@@ -277,6 +279,7 @@ def _parse_footprint(value: Any) -> shapely.Geometry:
 
 def bounds_of(attributes: Mapping[str, Any]) -> tuple[float, float, float, float] | None:
     """Return the west, south, east and north that attributes declare, None where they don't."""
+    attributes = {fold_name(name): value for name, value in attributes.items()}
     for names in BOUNDS:
         try:
             west, south, east, north = (float(attributes[name]) for name in names)

@@ -13,27 +13,21 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
-import zarr
-
-from l2view.arrays.values import read_text
 from l2view.granules.references import ArrayReferences
+from l2view.ingest.eos import Structure
 
 PLACEHOLDER = re.compile(r"phony_dim_\d+")
 """What VirtualiZarr calls a dimension without a scale, by its axis."""
 
-STRUCTURE = "HDFEOS INFORMATION/StructMetadata.0"
-"""The text that describes the swaths and grids of an HDF-EOS5 file."""
-
 GRANULE = "granule"
 """The dimension of the fields of a search result, which lie above the granules in its tree."""
-
-EOS_GROUPS = {"Swath": "SWATHS", "Grid": "GRIDS", "Za": "ZAS"}
-EOS_FIELDS = {"Geo": "Geolocation Fields", "Data": "Data Fields"}
 
 type Names = tuple[str | None, ...]
 
 
-def name_dimensions(arrays: Sequence[ArrayReferences], file: zarr.Group) -> list[ArrayReferences]:
+def name_dimensions(
+    arrays: Sequence[ArrayReferences], structures: Sequence[Structure] = ()
+) -> list[ArrayReferences]:
     """Return a file's arrays with a name for each dimension, of one length within its group.
 
     Names come from the file's scales, from the product's own lists (GPM's ``DimensionNames``,
@@ -45,12 +39,16 @@ def name_dimensions(arrays: Sequence[ArrayReferences], file: zarr.Group) -> list
     ----------
     arrays
         A file's arrays.
-    file
-        The file as a Zarr group whose chunks can be read.
+    structures
+        The swaths and grids of a file of HDF-EOS.
     """
     names = {array.path: _stored_names(array) for array in arrays}
     if any(None in axes for axes in names.values()):
-        listed = _eos_names(file) if STRUCTURE in names else {}
+        listed = {
+            path: dimensions
+            for structure in structures
+            for path, _, dimensions in structure.paths()
+        }
         names = {
             array.path: _listed_names(array, names[array.path], listed.get(array.path))
             for array in arrays
@@ -75,29 +73,6 @@ def _listed_names(array: ArrayReferences, stored: Names, listed: Names | None) -
         listed = tuple(name.strip() or None for name in attribute.split(","))
     usable = listed is not None and len(listed) == len(stored) == len(set(listed))
     return listed if listed is not None and usable and None in stored else stored
-
-
-def _eos_names(file: zarr.Group) -> dict[str, Names]:
-    """Return the dimensions of the fields of an HDF-EOS5 file, by their paths.
-
-    The text is ODL (HDF-EOS5 User's Guide, "HDF-EOS Structural Metadata").
-    """
-    names: dict[str, Names] = {}
-    kind = group = path = ""
-    structure = file[STRUCTURE]
-    for line in read_text(structure).splitlines() if isinstance(structure, zarr.Array) else ():
-        key, _, value = line.strip().partition("=")
-        value = value.strip('"')
-        if key == "GROUP" and value.endswith("Structure"):
-            kind = value.removesuffix("Structure")
-        elif kind and key == f"{kind}Name":
-            group = value
-        elif key in ("GeoFieldName", "DataFieldName"):
-            fields = EOS_FIELDS[key.removesuffix("FieldName")]
-            path = f"HDFEOS/{EOS_GROUPS.get(kind, '')}/{group}/{fields}/{value}"
-        elif key == "DimList" and path:
-            names[path] = tuple(re.findall(r'"([^"]+)"', line))
-    return names
 
 
 def _names_by_length(

@@ -76,6 +76,7 @@ class _Parser:
         for raw in group:
             name = os.fsdecode(raw)  # h5py has names that aren't UTF-8 as bytes
             member = join(path, replace_surrogates(name))
+            node = None
             try:
                 node = _follow(group, name)
                 if isinstance(node, h5py.Group):
@@ -89,6 +90,9 @@ class _Parser:
                     self._note_unlimited(node, arrays[name], scales)
             except Exception as error:  # of one member, which costs no other
                 self.omitted[member] = first_line(error)
+                if isinstance(node, h5py.Dataset) and h5py.check_ref_dtype(node.dtype) is not None:
+                    # Of VIIRS and others, whose granules' metadata are attributes of these.
+                    groups[name] = ManifestGroup(attributes=self._attributes(node, member))
         attributes = self._attributes(group, path or "its own")
         renamed = {name.removeprefix(NOT_COORDINATE): array for name, array in arrays.items()}
         return ManifestGroup(renamed if len(renamed) == len(arrays) else arrays, groups, attributes)

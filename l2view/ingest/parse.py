@@ -17,6 +17,7 @@ from l2view.geolocation.footprint import on_the_globe
 from l2view.granules.references import ArrayReferences, Checksum, GranuleReferences
 from l2view.ingest.check import notes_on_chunks
 from l2view.ingest.dimensions import name_dimensions
+from l2view.ingest.eos import place_grids, structures_of
 from l2view.ingest.files import (
     FileInfo,
     file_info,
@@ -178,6 +179,8 @@ def _parse_file(asset: str, url: str, options: ParseOptions, packing: BandPackin
     readable = NamelessStore(root, registry=store._registry)
     group = zarr.Group(zarr.AsyncGroup(root.metadata, StorePath(readable)))
     parsed, attributes = manifest_references(root)
+    structures = structures_of(group)
+    parsed = place_grids(root, parsed, structures)
     if file_format is TIFF:
         # virtual-tiff, which only TIFFs need, is an extra.
         from l2view.ingest.tiff_images import flatten_images, pack_images
@@ -185,7 +188,7 @@ def _parse_file(asset: str, url: str, options: ParseOptions, packing: BandPackin
         parsed, attributes = flatten_images(parsed, attributes, alone=bool(asset))
         parsed, packed = pack_images(parsed, packing)
         renamed += packed
-    parsed = name_dimensions(parsed, group)
+    parsed = name_dimensions(parsed, structures)
     # An asset that is an array is one of the granule, of the asset's name.
     is_asset_array = bool(asset) and file_format is ZARR_ARRAY
     attributes = {} if is_asset_array else attributes

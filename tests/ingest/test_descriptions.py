@@ -82,7 +82,7 @@ def group_with(path: str, attributes: dict[str, Any]) -> zarr.Group:
 def test_products_say_their_times(
     path: str, attributes: dict[str, Any], platform: str | None
 ) -> None:
-    fields = harvest_attributes(group_with(path, attributes), "file:///g")
+    fields = harvest_attributes(group_with(path, attributes))
     assert (fields["datetime"], fields["end_datetime"]) == (START, END)
     assert fields.get("platform") == platform
 
@@ -91,20 +91,20 @@ def test_an_inventory_that_is_an_array() -> None:
     root = zarr.create_group(MemoryStore())
     text = np.array(ODL.encode(), dtype=f"S{len(ODL) + 100}")
     root.create_array("HDFEOS INFORMATION/coremetadata.0", data=text)
-    assert harvest_attributes(root, "file:///g")["datetime"] == START
+    assert harvest_attributes(root)["datetime"] == START
 
 
 def test_the_own_attributes_come_before_those_below() -> None:
     root = group_with("below", {"time_coverage_start": "2001-01-01", "platform": "B"})
     root.attrs.update({"time_coverage_start": "2002-01-01", "platform": "A"})
-    fields = harvest_attributes(root, "file:///g")
+    fields = harvest_attributes(root)
     assert (fields["datetime"], fields["platform"]) == (datetime(2002, 1, 1), "A")
 
 
 @pytest.mark.parametrize("text", ["GROUP = X\nVALUE = \n=\nOBJECT", "a=b;c=d;", "", "\0"])
 @pytest.mark.parametrize("name", ["CoreMetadata.0", "FileHeader"])
 def test_texts_that_are_damaged_say_nothing(name: str, text: str) -> None:
-    assert "datetime" not in harvest_attributes(group_with("", {name: text}), "file:///g")
+    assert "datetime" not in harvest_attributes(group_with("", {name: text}))
 
 
 @pytest.mark.parametrize(

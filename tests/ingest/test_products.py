@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py
 import netCDF4
 import numpy as np
 import pytest
@@ -19,7 +18,16 @@ import shapely
 import xarray as xr
 import zarr
 from command_line import run
-from xarray.conventions import decode_cf_variable
+from oracles import (
+    arrays_of,
+    difference,
+    groups_of,
+    hdf4_differences,
+    is_hdf5,
+    netcdf_differences,
+    stored_differences,
+    tiff_difference,
+)
 from zarr.core.sync import sync
 
 import l2view
@@ -39,10 +47,6 @@ SUFFIXES = (".hdf5", ".nc4", ".nc", ".h5", ".he5", ".hdf4", ".hdf", ".tiff", ".t
 
 def granule_id(path: Path) -> str:
     return path.name.removesuffix(path.suffix) if path.suffix.lower() in SUFFIXES else path.name
-
-
-def is_hdf5(path: Path) -> bool:
-    return bool(h5py.is_hdf5(path))
 
 
 @pytest.fixture(scope="module")
@@ -78,206 +82,47 @@ def test_xarray_opens_every_granule_and_the_tree(view: l2view.View, products: li
     assert xr.open_datatree(view.store, engine="zarr", consolidated=False, chunks=None)
 
 
-def groups_of(group: zarr.Group, path: str = "") -> Iterator[tuple[str, zarr.Group]]:
-    for name, child in group.groups():
-        inner = f"{path}/{name}".strip("/")
-        yield inner, child
-        yield from groups_of(child, inner)
-
-
-def arrays_of(group: zarr.Group, path: str = "") -> Iterator[tuple[str, zarr.Array[Any]]]:
-    for name, array in group.arrays():
-        yield f"{path}/{name}".strip("/"), array
-    for name, child in group.groups():
-        yield from arrays_of(child, f"{path}/{name}".strip("/"))
-
-
-def hdf5_arrays(path: Path) -> dict[str, np.ndarray[Any, Any]]:
-    """Return the datasets of a file by path, but for dimensions without a variable."""
-    arrays: dict[str, np.ndarray[Any, Any]] = {}
-    with h5py.File(path) as file:
-
-        def visit(name: str, node: Any) -> None:
-            if not isinstance(node, h5py.Dataset) or node.shape is None:
-                return
-            properties = node.id.get_create_plist()
-            is_defined = properties.fill_value_defined() != h5py.h5d.FILL_VALUE_UNDEFINED
-            if not node.id.get_storage_size() and not is_defined:
-                return  # h5py returns what is in memory
-            scale = node.attrs.get("NAME", b"")
-            text = scale if isinstance(scale, bytes) else str(scale).encode()
-            if text.startswith(b"This is a netCDF dimension but not a netCDF variable"):
-                return
-            is_text = h5py.check_string_dtype(node.dtype) is not None
-            is_object = is_text and node.dtype.kind == "O"
-            arrays[name.replace("_nc4_non_coord_", "")] = (
-                node.asstr(errors="surrogateescape")[()] if is_object else node[()]
-            )
-
-        file.visititems(visit)
-    return arrays
-
-
 def test_stored_values_of_hdf5_are_those_of_h5py(view: l2view.View, products: list[Path]) -> None:
-    differing = []
     for path in filter(is_hdf5, products):
-        arrays = dict(arrays_of(view[granule_id(path)]))
-        expected = hdf5_arrays(path)
-        omitted = view[granule_id(path)].attrs.get("omitted", {})
-        missing = expected.keys() - arrays.keys() - omitted.keys()
-        differing.extend(f"{path.name}: {name} is missing" for name in missing)
-        for name in expected.keys() & arrays.keys():
-            values, stored = arrays[name][...], np.asarray(expected[name])
-            kind = stored.dtype.kind
-            if stored.shape != values.shape:  # shorter than an unlimited dimension
-                values = values[tuple(slice(n) for n in stored.shape)]
-            same = np.array_equal(values, stored, equal_nan=kind in "fc")
-            if not same and kind in "OSV":
-                same = values.astype(str).tolist() == stored.astype(str).tolist()
-            if not same:
-                differing.append(f"{path.name}: {name}")
-    assert differing == []
-
-
-SINGLE = float(np.finfo(np.float32).eps)
-"""The relative resolution of singles, in which xarray decodes what has a scale in singles.
-
-JSON has doubles alone, so that a view decodes in these, which is closer to what the scale means.
-"""
-
-
-SCALING = {"scale_factor", "add_offset"}
-
-
-def difference(values: xr.DataArray, expected: xr.DataArray | xr.Variable) -> str | None:
-    """Return how decoded values differ from those of the original's own reader."""
-    ours, theirs = values.to_numpy(), expected.to_numpy()
-    kinds = {array.dtype.kind.replace("O", "S").replace("T", "S") for array in (ours, theirs)}
-    if ours.shape != theirs.shape or len(kinds - {"U"}) > 1:
-        return f"{ours.dtype}{ours.shape}, not {theirs.dtype}{theirs.shape}"
-    if theirs.dtype.kind in "OSUT":
-        texts = [
-            [text.decode(errors="replace") if isinstance(text, bytes) else text for text in array]
-            for array in (ours.ravel().tolist(), theirs.ravel().tolist())
-        ]
-        same = all(a == b or (a != a and b != b) for a, b in zip(*texts, strict=True))
-    elif theirs.dtype.kind in "mM":
-        within = resolution(expected.encoding)
-        same = bool((np.isnat(ours) == np.isnat(theirs)).all()) and bool(
-            (np.abs(ours - theirs)[~np.isnat(ours)] <= within).all()
-        )
-    elif theirs.dtype.kind in "fc":
-        within = 16 * SINGLE if SCALING & expected.encoding.keys() else 0
-        same = np.allclose(ours, theirs, rtol=within, atol=0, equal_nan=True)
-    else:
-        same = np.array_equal(ours, theirs)
-    return None if same else f"{ours.ravel()[:3]}, not {theirs.ravel()[:3]}"
-
-
-def resolution(encoding: Mapping[Any, Any]) -> np.timedelta64:
-    """Return how exactly xarray decodes times: in singles, if their scale is one."""
-    if not isinstance(encoding.get("scale_factor"), np.float32):
-        return np.timedelta64(0, "ns")
-    is_small = np.dtype(encoding["dtype"]).itemsize <= 2  # a few seconds, not decades
-    return np.timedelta64(1_000, "ns") if is_small else np.timedelta64(64, "s")
+        assert stored_differences(view[granule_id(path)], path) == [], path.name
 
 
 UNDEFINED = "ATS_TOA"
 """The product whose undefined fill values stand for memory that nobody wrote."""
 
 WITHOUT_ORACLE = {
-    "SAFNWC_MSG3_CT___201304290415_BEL_________.h5": "h5netcdf can't open it",
-    "H108_1436.nc: time": "its unit is one that xarray can't decode",
+    "SAFNWC_MSG3_CT___201304290415_BEL_________.h5": None,  # h5netcdf can't open it
+    "H108_1436.nc": ["time"],  # its unit is one that xarray can't decode
 }
 """What xarray doesn't open of the originals."""
-
-
-def originals_of(path: Path, group: str) -> xr.Dataset | None:
-    """Return a group of a file as xarray decodes it, None where it can't open it."""
-    engine = "h5netcdf" if is_hdf5(path) else "netcdf4"
-    options: Any = {"phony_dims": "sort"} if engine == "h5netcdf" else {}
-    dropped = [key.split(": ")[1] for key in WITHOUT_ORACLE if key.startswith(f"{path.name}: ")]
-    if path.name in WITHOUT_ORACLE:
-        return None
-    return xr.open_dataset(
-        path, engine=engine, group=f"/{group}", drop_variables=dropped, **options
-    )
 
 
 def test_decoded_values_of_netcdf_are_those_of_xarray(
     view: l2view.View, products: list[Path]
 ) -> None:
     differing, compared = [], 0
-    for path in (path for path in products if is_hdf5(path)):
-        granule = view[granule_id(path)]
-        omitted = granule.attrs.get("omitted", {})
-        for group in ("", *(inner for inner, _ in groups_of(granule))):
-            original = originals_of(path, group)
-            if original is None:
-                continue
-            ours = xr.open_zarr(
-                view.store,
-                group=f"{granule_id(path)}/{group}".strip("/"),
-                consolidated=False,
-                chunks=None,
-            )
-            for name in original.variables:
-                member = f"{group}/{name}".strip("/")
-                if member in omitted or (path.name.startswith(UNDEFINED) and not ours[name].ndim):
-                    continue
-                compared += 1
-                if differs := difference(ours[name], original[name]):
-                    differing.append(f"{path.name}: {member} is {differs}")
+    for path in filter(is_hdf5, products):
+        dropped = WITHOUT_ORACLE.get(path.name, [])
+        for name, differs in netcdf_differences(view, granule_id(path), path, dropped):
+            is_undefined = path.name.startswith(UNDEFINED) and not view[granule_id(path)][name].ndim
+            compared += not is_undefined
+            if differs and not is_undefined:
+                differing.append(f"{path.name}: {name} is {differs}")
     assert differing == []
     assert compared > 500
 
 
 def test_decoded_values_of_hdf4_are_those_of_pyhdf(view: l2view.View, products: list[Path]) -> None:
-    sd = pytest.importorskip("pyhdf.SD", reason="needs pyhdf")
-    differing, compared = [], 0
-    for path in (path for path in products if path.suffix.startswith(".hdf")):
-        ours: dict[str, list[xr.DataArray]] = {}
-        granule = view[granule_id(path)]
-        for group in ("", *(inner for inner, _ in groups_of(granule))):
-            node = f"{granule_id(path)}/{group}".strip("/")
-            opened = xr.open_zarr(view.store, group=node, consolidated=False, chunks=None)
-            for name in opened.variables:
-                ours.setdefault(str(name), []).append(opened[name])
-        file = sd.SD(str(path))
-        for number in range(len(file.datasets())):
-            dataset = file.select(number)
-            name, rank, shape = dataset.info()[:3]
-            if 0 in np.atleast_1d(shape):  # which pyhdf doesn't read
-                continue
-            stored = np.asarray(dataset.get())
-            attributes = dataset.attributes()
-            if isinstance(attributes.get("_FillValue"), int | float):
-                attributes["_FillValue"] = stored.dtype.type(attributes["_FillValue"])
-            axes = [f"axis_{axis}" for axis in range(rank)]
-            expected = decode_cf_variable(name, xr.Variable(axes, stored, attributes))
-            compared += 1
-            if all(difference(array, expected) for array in ours[name]):
-                differing.append(f"{path.name}: {name}")
-    assert differing == []
-    assert compared > 30
+    paths = [path for path in products if path.suffix.startswith(".hdf")]
+    compared = [pair for path in paths for pair in hdf4_differences(view, granule_id(path), path)]
+    assert [pair for pair in compared if pair[1]] == []
+    assert len(compared) > 30
 
 
 def test_decoded_pixels_of_tiffs_are_those_of_gdal(view: l2view.View, products: list[Path]) -> None:
     """Masked by nodata, scaled by each band's scale and offset."""
-    differing = []
     for path in (path for path in products if path.suffix.lower() in (".tif", ".tiff")):
-        ours = xr.open_zarr(view.store, group=granule_id(path), consolidated=False, chunks=None)[
-            "0"
-        ].to_numpy()
-        with rasterio.open(path) as image:
-            expected = image.read(masked=True).astype(np.float64)
-            scales, offsets = (np.array(n)[:, None, None] for n in (image.scales, image.offsets))
-        values = (expected * scales + offsets).filled(np.nan)
-        if ours.ndim == 3 and ours.shape != values.shape:
-            ours = np.moveaxis(ours, -1, 0)
-        if not np.allclose(ours.reshape(values.shape), values, rtol=1e-6, equal_nan=True):
-            differing.append(path.name)
-    assert differing == []
+        assert tiff_difference(view, granule_id(path), path) is None, path.name
 
 
 def test_decoded_values_of_grib_are_those_of_gdal(view: l2view.View, products: list[Path]) -> None:

@@ -76,8 +76,9 @@ def _harvest_file(group: zarr.Group, url: str) -> tuple[dict[str, Any], list[str
     discovered, notes = valid_fields(harvest_discovery(group))
     if {"datetime", "bbox"} <= discovered.keys():
         return discovered, notes
-    attributes = _without_times(harvest_attributes(group, url), discovered)
-    own = {**harvest_footprint(group, url, descriptions(group)), **attributes, **discovered}
+    described = list(descriptions(group))
+    attributes = _without_times(harvest_attributes(group, described), discovered)
+    own = {**harvest_footprint(group, url, described), **attributes, **discovered}
     if "datetime" not in own:
         calendars = sorted(unconverted_calendars(group))
         notes += [

@@ -8,9 +8,10 @@ ASCAT, Sentinel-6 and MODIS write.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -20,36 +21,31 @@ from l2view.arrays.cf import CALENDARS, Packing
 from l2view.ingest.harvest.descriptions import descriptions
 from l2view.text import fold_name
 
-ACDD = ("timecoveragestart",)
-"""The attribute of the Attribute Convention for Data Discovery, which none of others overrules."""
+ACDD = ("timecoveragestart", "timecoverageend")
+"""The attributes of the Attribute Convention for Data Discovery, which none of others overrules."""
 
-TIMES: tuple[tuple[tuple[str, ...], tuple[str, ...]], ...] = (
-    (ACDD, ("timecoverageend",)),
-    (("startgranuledatetime",), ("stopgranuledatetime",)),
-    (("startdate", "starttime"), ("stopdate", "stoptime")),
-    (("startdate", "starttime"), ("enddate", "endtime")),
-    (("rangebeginningdatetime",), ("rangeendingdatetime",)),
-    (("rangebeginningdate", "rangebeginningtime"), ("rangeendingdate", "rangeendingtime")),
-    (("calendardate", "timeofday"), ()),
-    (("starttime",), ("stoptime",)),
-    (("starttime",), ("endtime",)),
-    (("startdatetime",), ("stopdatetime",)),
-    (("startdatetime",), ("enddatetime",)),
-    (("firstmeasurementtime",), ("lastmeasurementtime",)),
-    (("sensingstarttimeutc",), ("sensingendtimeutc",)),
-    (("sensingstart",), ("sensingend",)),
-    (("startutc",), ("endutc",)),
-    (("startdate",), ("stopdate",)),
-    (("startdate",), ("enddate",)),
-    (("rangebeginningdate",), ("rangeendingdate",)),
-    (("imageacquisitiontime",), ()),
-    (("date", "time"), ()),
-    (("date",), ()),
+EDGES = (
+    *(("beginning", "ending"), ("begin", "end"), ("start", "end"), ("start", "stop")),
+    ("first", "last"),
 )
-"""The attributes that hold a beginning and an end, joined where there are two of each.
+"""What attributes of a beginning have in their names, and those of the end instead."""
 
-By `fold_name`.
-"""
+INSTANT = re.compile(r"date|time|utc|sensing|validity|position")
+"""What else they have in their names."""
+
+OTHER_TIMES = re.compile(r"process|production|creat|generat|calibrat|ephemeris|pge|software|run")
+"""What has times of its own, which aren't those of the measurement."""
+
+ALONE = (
+    *("calendardate", "starttime", "startdate", "startutc", "sensingstart", "rangebeginningdate"),
+    *("beginningdate", "sensingstarttimeutc", "firstmeasurementtime", "firstmeastime"),
+    *("imageacquisitiontime", "acquisitiontime", "acquisitiondate", "observationtime", "date"),
+)
+"""The attributes that tell a time although none tells the end."""
+
+TIME = re.compile("times?")
+OTHERWISE = re.compile(r"(?!.*(refer|creat|produc|process|epoch|bound|bnds|valid)).*(time|juld).*")
+"""The standard or very names of arrays of times, and other names."""
 
 MIDNIGHT = re.compile(r"T24:00(:00(\.0+)?)?(?=Z?$)")
 """The end of a day (ISO 8601, 4.2.3)."""
@@ -57,7 +53,7 @@ MIDNIGHT = re.compile(r"T24:00(:00(\.0+)?)?(?=Z?$)")
 LEAP_SECOND = re.compile(r"(?<=\d)([T ]\d\d(:?)\d\d\2)60(?!\d)")
 """A 60th second (ISO 8601, 4.3.3)."""
 
-COMPACT = re.compile(r"([\d:T-]+?)(?:\.(\d+))?Z?")
+COMPACT = re.compile(r"([\d:T /-]+?)(?:\.(\d+))?Z?")
 """Times that ISO 8601 doesn't have so, with what is left of a second."""
 
 FORMS: Mapping[int, str] = {
@@ -66,6 +62,9 @@ FORMS: Mapping[int, str] = {
     12: "%Y%m%d%H%M",
     13: "%Y%j%H%M%S",
     14: "%Y%m%d%H%M%S",
+    16: "%Y%j%H%M%S%f",
+    17: "%Y%m%d%H%M%S%f",
+    20: "%Y%m%d%H%M%S%f",
 }
 """What so many digits are: dates, or years and days of the year as NASA's processors write them."""
 
@@ -78,29 +77,34 @@ NUMBERS = frozenset({"cycle", "pass", "orbit"})
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "platform": (
-        *("platform", "platformname", "sourceplatform", "spacecraft", "satellite"),
-        *("missionname", "satellitename", "associatedplatformshortname"),
+        *("platform", "platformname", "sourceplatform", "spacecraft", "satellite", "missionname"),
+        *("satellitename", "associatedplatformshortname", "platformshortname", "mission"),
     ),
     "instrument": (
-        *("instrument", "sensor", "altimetersensorname", "instrumentname"),
-        "associatedinstrumentshortname",
+        *("instrument", "sensor", "altimetersensorname", "instrumentname", "sensorname"),
+        *("associatedinstrumentshortname", "instrumentshortname", "sensorshortname"),
     ),
-    "processing_level": ("processinglevel",),
+    "processing_level": ("processinglevel", "productlevel"),
     "product_version": ("productversion", "versionid"),
     "title": ("title",),
     "institution": ("institution",),
     "cycle": ("cyclenumber",),
     "pass": ("passnumber",),
-    "orbit": ("orbitnumber", "startorbitnumber", "absoluteorbitnumber", "granulenumber"),
+    "orbit": (
+        *("orbitnumber", "startorbitnumber", "absoluteorbitnumber", "granulenumber"),
+        "aggregatebeginningorbitnumber",
+    ),
     "source": ("source",),
     "day_night": ("daynightflag", "dayornight"),
 }
 """Fields, and the attributes that they are taken from, the first that there is. By `fold_name`."""
 
 
-def harvest_attributes(group: zarr.Group, url: str) -> dict[str, Any]:
-    """Return a granule's time, platform, version, … by the attributes of its file."""
-    described = list(descriptions(group))
+def harvest_attributes(
+    group: zarr.Group, described: Sequence[Mapping[str, Any]] | None = None
+) -> dict[str, Any]:
+    """Return a granule's time, platform, version, … by the descriptions of its file."""
+    described = list(descriptions(group)) if described is None else described
     fields: dict[str, Any] = {}
     for name, candidates in FIELDS.items():
         values = (_scalar(d[c]) for d in described for c in candidates if c in d)
@@ -121,15 +125,24 @@ def harvest_attributes(group: zarr.Group, url: str) -> dict[str, Any]:
 def attribute_times(attributes: Mapping[str, Any]) -> tuple[datetime | None, datetime | None]:
     """Return the first and last time that attributes name, in UTC; None for what they don't."""
     attributes = {fold_name(name): value for name, value in attributes.items()}
-    first: datetime | None = None
-    for start_names, end_names in TIMES:
-        start = parse_time(*map(attributes.get, start_names))
-        if start is not None:
-            end = parse_time(*map(attributes.get, end_names))
-            if end is not None or not end_names or start_names == ACDD:
+    start, end = (parse_time(attributes.get(name)) for name in ACDD)
+    if start is not None:
+        return start, end
+    names = [n for n in attributes if INSTANT.search(n) and not OTHER_TIMES.search(n)]
+    for first, last in EDGES:
+        for name in sorted((n for n in names if first in n), key=len):
+            span = (_named_time(attributes, n) for n in (name, name.replace(first, last)))
+            start, end = span
+            if start is not None and end is not None:
                 return start, end
-            first = first or start
-    return first, None
+    return next(filter(None, (_named_time(attributes, name) for name in ALONE)), None), None
+
+
+def _named_time(attributes: Mapping[str, Any], name: str) -> datetime | None:
+    """Return the time of an attribute, with that of the day if it has one of its own."""
+    clock = "timeofday" if name == "calendardate" else name.replace("date", "time")
+    joined = parse_time(attributes.get(name), attributes.get(clock)) if clock != name else None
+    return joined or parse_time(attributes.get(name))
 
 
 def parse_time(*parts: Any) -> datetime | None:
@@ -161,7 +174,7 @@ def parse_time(*parts: Any) -> datetime | None:
         return None
     with suppress(ValueError):
         at = datetime.strptime(digits, FORMS[len(digits)])
-        return at.replace(microsecond=_microseconds(match[2] or ""))
+        return at if match[2] is None else at.replace(microsecond=_microseconds(match[2]))
     return None
 
 
@@ -178,9 +191,10 @@ def _microseconds(digits: str) -> int:
 def array_times(group: zarr.Group) -> tuple[datetime | None, datetime | None]:
     """Return the first and last value of a granule's array of times, None where it has none.
 
-    Times of other calendars are converted, if both are days of the Gregorian one.
+    Those called otherwise than ``time`` come last. Times of other calendars are converted, if both
+    are days of the Gregorian one.
     """
-    for array in _time_arrays(group):
+    for array in chain(_time_arrays(group), _time_arrays(group, OTHERWISE)):
         raw = np.asarray(array[...])
         packing = Packing.of_array(array)
         valid = packing.valid(raw)
@@ -217,13 +231,13 @@ def _gregorian(at: Any) -> datetime:
     return datetime(at.year, at.month, at.day, at.hour, at.minute, at.second, at.microsecond)
 
 
-def _time_arrays(group: zarr.Group) -> Iterator[zarr.Array[Any]]:
-    """Yield the arrays of times, those of the granule's own group first."""
+def _time_arrays(group: zarr.Group, names: re.Pattern[str] = TIME) -> Iterator[zarr.Array[Any]]:
+    """Yield the arrays of times by what they are called, the granule's own group's first."""
     groups = [group]
     while groups:
         for name, array in (pair for parent in groups for pair in sorted(parent.arrays())):
             meaning = array.attrs.get("standard_name") or name.lower()
-            has_name = meaning in ("time", "times")
+            has_name = names.fullmatch(str(meaning)) is not None
             has_units = " since " in str(array.attrs.get("units", ""))
             is_time = array.dtype.kind == "M" or (array.dtype.kind in "iuf" and has_units)
             if has_name and is_time and array.size:

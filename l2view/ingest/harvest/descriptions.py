@@ -1,7 +1,8 @@
-"""Where a file describes itself: attributes, and the texts of other languages within them.
+"""Where a file describes itself: attributes, the texts of other languages within them, and arrays.
 
 NASA's products hold an inventory in ODL (HDF-EOS ``CoreMetadata``), GPM's and TRMM's a header of
-``Key=Value;`` lines. Each becomes a mapping like attributes are.
+``Key=Value;`` lines; OCO's, NISAR's and CfRadial's have arrays of one value in the place of
+attributes. Each becomes a mapping like attributes are.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import zarr
 
 from l2view.arrays.values import read_text
@@ -21,6 +23,12 @@ ODL_NAMES = re.compile(r"(core|inventory|archive)_?metadata(\.\d+)?", re.IGNOREC
 HEADER_LINE = re.compile(r"^\s*(\w+)=([^;]*);", re.MULTILINE)
 """A line of a header of GPM's or TRMM's products."""
 
+ARRAY_NAMES = re.compile(r"start|begin|end|stop|first|last|bound|platform|satellite|sensor")
+"""What is in the names of arrays of one value that describe a file, where they are texts."""
+
+MAX_TEXT = 128
+"""The most characters that such a text has as an array of single ones."""
+
 MAX_GROUPS = 500
 """The most groups that are looked through: a description lies near the root."""
 
@@ -28,7 +36,7 @@ MAX_GROUPS = 500
 def descriptions(group: zarr.Group) -> Iterator[Mapping[str, Any]]:
     """Yield what describes a file by folded names, the file's own attributes first.
 
-    Then come the texts within them, and the groups below.
+    Then come the texts within them, arrays of one value, and the groups below.
     """
     groups = [("", group)]
     for looked_at, (path, node) in enumerate(groups):
@@ -37,12 +45,35 @@ def descriptions(group: zarr.Group) -> Iterator[Mapping[str, Any]]:
         for name, value in node.attrs.items():
             if isinstance(value, str) and (parsed := _parse_text(name, value)):
                 yield parsed
+        arrays = dict(node.arrays())
         if path.upper() == "HDFEOS INFORMATION":
-            for name, array in node.arrays():
+            for name, array in arrays.items():
                 if ODL_NAMES.fullmatch(name):
                     yield _parse_odl(read_text(array))
+        if values := {
+            fold_name(name): _value(array)
+            for name, array in arrays.items()
+            if _describes(name, array)
+        }:
+            yield values
         if looked_at < MAX_GROUPS:
             groups += [(f"{path}/{name}".strip("/"), child) for name, child in node.groups()]
+
+
+def _describes(name: str, array: zarr.Array[Any]) -> bool:
+    """Whether an array is a text, or a bound, that stands in the place of an attribute."""
+    is_text = array.dtype.kind in "SUTO"
+    is_short = array.size == 1 or (array.dtype == "S1" and array.ndim == 1)
+    named = ARRAY_NAMES.search(name.lower()) if is_text else "bound" in name.lower()
+    return bool(named) and is_short and array.size <= MAX_TEXT
+
+
+def _value(array: zarr.Array[Any]) -> Any:
+    if array.dtype.kind not in "SUTO":
+        return np.ravel(np.asarray(array[...])).tolist()[0]
+    if array.size == 1:
+        return read_text(array)
+    return b"".join(np.asarray(array[...]).tolist()).decode(errors="replace").strip("\0 ")
 
 
 def _parse_text(name: str, value: str) -> dict[str, Any]:

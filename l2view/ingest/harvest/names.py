@@ -20,16 +20,21 @@ PATTERNS = tuple(
                 rf"(?:[\d.]*Z?[-_]+(?P<end>{YEAR}\d{{3,4}}T\d{{6}}))?"
             ),
             r"(?P<day>\d{8})-S(?P<begin>\d{6})-E(?P<end>\d{6})",  # GPM and TRMM
+            r"_d(?P<day>\d{8})_t(?P<begin>\d{6})\d_e(?P<end>\d{6})\d_",  # JPSS
             r"_s(?P<start>\d{13})\d_e(?P<end>\d{13})\d_c\d{14}",  # GOES-R
             r"\.D(?P<start>\d{5}\.S\d{4})\.E",  # NOAA's level 1B
             r"\.A(?P<start>\d{7}\.\d{4})\.",  # granules of MODIS and VIIRS
             r"\.A(?P<start>\d{7})\.",  # their days
             rf"(?<!\d)(?P<start>{YEAR}(?:m\d{{4}}t\d{{4}}|d\d{{3}}))(?!\d)",  # EOS Aura
+            rf"(?<!\d)(?P<start>{YEAR}-\d\d-\d\d[T_ ]\d\d[-:]\d\d[-:]\d\d)",  # CALIPSO
+            rf"(?<!\d)(?P<start>\d\d[A-Z]{{3}}{YEAR}_\d{{4}})_",  # INSAT
             (
                 rf"(?<!\d)(?P<start>{YEAR}\d{{4}}[-_]\d{{6}})"
                 rf"(?:[-_]+(?P<end>{YEAR}\d{{4}}[-_]\d{{6}}))?(?!\d)"
             ),
+            rf"(?<!\d)(?P<start>{YEAR}\d{{4}}_\d{{4}})(?!\d)",
             rf"(?<!\d)(?P<start>{YEAR}(?:\d{{8,10}}|\d{{3,4}}))(?!\d)",
+            rf"(?<!\d)(?P<start>{YEAR}([-._])\d\d\2\d\d)(?!\d)",
         ),
     )
 )
@@ -77,6 +82,8 @@ def times_in_name(url: str) -> tuple[datetime | None, datetime | None]:
 
 
 def _parse(text: str) -> datetime | None:
+    with suppress(ValueError):
+        return datetime.strptime(text, "%d%b%Y_%H%M")
     digits = re.sub(r"\D", "", text)
     form = FORMS.get(len(digits), "-")
     with suppress(ValueError):
