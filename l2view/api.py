@@ -264,6 +264,7 @@ def ingest(
     branch: str = "main",
     storage: StorageName | None = None,
     inline_threshold: int = 2**20,
+    check: bool = True,
     dry_run: bool = False,
     progress: bool | Callable[[IngestReport], None] = False,
     report: str | PathLike[str] | None = None,
@@ -309,6 +310,9 @@ def ingest(
     inline_threshold
         The most bytes of an array that are copied where they can't be referred to, such as
         strings of varying length. An array with more is left out and stands in the report.
+    check
+        Whether a chunk of each array of a new product version is decoded, where it has at most 32
+        MiB. An array that can't be decoded is left out and stands in the report.
     dry_run
         Whether to parse all and write nothing; the report then says which fields there are.
     progress
@@ -332,7 +336,7 @@ def ingest(
     from l2view.ingest.pipeline import run_ingest
 
     parsing = ParseOptions(
-        parser, harvest, collection, dict(defaults or {}), tuple(require), inline_threshold
+        parser, harvest, collection, dict(defaults or {}), tuple(require), inline_threshold, check
     ).with_place()
     options = IngestOptions(
         parsing, on_conflict, parallel, batch, strict, branch, storage, dry_run, progress, report

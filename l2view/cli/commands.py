@@ -204,6 +204,10 @@ def ingest_command(
         int,
         typer.Option(min=0, help="The most bytes of an array to copy that can't be referred to."),
     ] = 2**20,
+    check: Annotated[
+        bool,
+        typer.Option("--check/--no-check", help="Decode a chunk of each array of a new product."),
+    ] = True,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Parse, say what would be written, write nothing.")
     ] = False,
@@ -232,6 +236,7 @@ def ingest_command(
         branch=branch,
         storage=storage,  # type: ignore[arg-type]
         inline_threshold=inline_threshold,
+        check=check,
         dry_run=dry_run,
         progress=True,
         report=report,

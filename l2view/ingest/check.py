@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from math import prod
+from typing import Any
 
-from l2view.granules.references import ArrayReferences
-from l2view.text import join_names
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.core.buffer import default_buffer_prototype
+from zarr.core.metadata.v3 import ArrayV3Metadata
+from zarr.core.sync import sync
+from zarr.storage import MemoryStore, StorePath
+
+from l2view.arrays.dtypes import in_native_order, native_dtype
+from l2view.arrays.quiet import QUIET
+from l2view.granules.profile import DEFAULT_KEYS
+from l2view.granules.references import ArrayReferences, GranuleReferences
+from l2view.ingest.files import FileInfo, read_range
+from l2view.text import first_line, join_names
+
+LARGEST = 2**25
+"""The bytes of values up to which a chunk is decoded."""
+
+THREADS = 8
+"""The arrays of which a chunk is read at a time."""
 
 MANY = 1_000
 SMALL = 2**10
@@ -23,3 +45,87 @@ def notes_on_chunks(arrays: Iterable[ArrayReferences]) -> list[str]:
     if not slow:
         return []
     return [f"the chunks of {join_names(slow)} are many and small, which is slow to read"]
+
+
+def range_error(array: ArrayReferences, files: Mapping[str, FileInfo]) -> str | None:
+    """Return what is wrong with an array whose chunks reach beyond their files."""
+    if not array.files:
+        return None
+    if len(array.files) == 1:
+        limits: Any = np.uint64(files[next(iter(array.files))].size)
+    else:
+        limits = np.array([files[u].size if u else 0 for u in array.locations], np.uint64)
+    if (array.offsets + array.lengths > limits).any():
+        return "some of its chunks end behind their file, which may be cut off"
+    return None
+
+
+def decode_chunk(metadata: ArrayV3Metadata, data: bytes | None) -> NDArray[Any]:
+    """Return the values of an array with one chunk; without bytes, its fill values."""
+    store = MemoryStore()
+    if data is not None:
+        key = metadata.encode_chunk_key((0,) * len(metadata.shape))
+        sync(store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
+    values = np.asarray(zarr.Array(zarr.AsyncArray(metadata, StorePath(store)))[...])
+    return values.astype(in_native_order(values.dtype))
+
+
+_decodable: set[str] = set()
+"""The profiles of which this process has decoded a chunk of each array."""
+
+
+def decodable_arrays(references: GranuleReferences) -> GranuleReferences:
+    """Return a granule's references without the arrays of which a chunk can't be decoded.
+
+    Of the granules of one profile only the first is decoded in each process.
+    """
+    name = references.profile.name
+    if name in _decodable:
+        return references
+    with ThreadPoolExecutor(THREADS) as pool:
+        errors = list(pool.map(_decoding_error, references.arrays))
+    if not any(errors):
+        _decodable.add(name)
+        return references
+    pairs = list(zip(references.arrays, errors, strict=True))
+    omitted = {array.path: error for array, error in pairs if error is not None}
+    arrays = tuple(array for array, error in pairs if error is None)
+    return replace(references, arrays=arrays, omitted={**references.omitted, **omitted})
+
+
+def _decoding_error(array: ArrayReferences) -> str | None:
+    """Return why the last chunk of an array can't be decoded, None where it is too large.
+
+    An `IngestError` says that it can't be read.
+    """
+    try:
+        itemsize = native_dtype(array.document["data_type"]).itemsize
+        if max(prod(array.chunk_shape) * itemsize, int(array.lengths.max(initial=0))) > LARGEST:
+            return None
+        with QUIET:  # of data types without a specification
+            metadata = ArrayV3Metadata.from_dict(
+                {
+                    **array.document,
+                    "shape": array.chunk_shape,
+                    "chunk_key_encoding": DEFAULT_KEYS,
+                    "attributes": {},
+                }
+            )
+    except Exception as error:  # of zarr, which may lack a data type or a codec
+        return f"zarr can't read it: {first_line(error)}"
+    data = _last_chunk(array)
+    try:
+        with QUIET:
+            decode_chunk(metadata, data)
+    except Exception as error:  # codecs raise what they like
+        return f"a chunk of it can't be decoded: {first_line(error)}"
+    return None
+
+
+def _last_chunk(array: ArrayReferences) -> bytes | None:
+    """Return the bytes of the last chunk that is stored, None where none is."""
+    stored = np.flatnonzero(array.lengths * np.array([bool(url) for url in array.locations]))
+    if len(stored):
+        at = int(stored[-1])
+        return read_range(array.locations[at], int(array.offsets[at]), int(array.lengths[at]))
+    return next(iter(array.inlined.values()), None)

@@ -133,6 +133,13 @@ def read_head(reader: ReadableFile, size: int) -> bytes:
         return reader.read(size)
 
 
+def read_range(url: str, offset: int, length: int) -> bytes:
+    """Return some bytes of a file."""
+    with _ingest_errors("it can't be read"):
+        store = object_store(root_of(url))
+        return bytes(obstore.get_range(store, key_of(url), start=offset, length=length))
+
+
 def is_zarr(url: str) -> bool:
     """Return whether there is a Zarr hierarchy at `url`."""
     store, prefix = object_store(root_of(url)), key_of(url)

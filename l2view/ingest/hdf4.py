@@ -20,7 +20,6 @@ from threading import Lock
 from typing import Any
 
 import numpy as np
-import zarr
 from numpy.typing import NDArray
 from obspec_utils.protocols import ReadableFile
 from obspec_utils.registry import ObjectStoreRegistry
@@ -32,12 +31,10 @@ from pyhdf.VS import VS
 from virtualizarr.manifests import ChunkManifest, ManifestArray, ManifestGroup, ManifestStore
 from virtualizarr.manifests.manifest import INLINED_CHUNK_PATH
 from virtualizarr.manifests.utils import create_v3_array_metadata
-from zarr.core.buffer import default_buffer_prototype
 from zarr.core.metadata.v3 import ArrayV3Metadata
-from zarr.core.sync import sync
-from zarr.storage import MemoryStore, StorePath
 
 from l2view.errors import IngestError
+from l2view.ingest.check import decode_chunk
 from l2view.ingest.hdf4_elements import LITTLE_ENDIAN, Elements, Extent, Layout, Table, dtype_of
 from l2view.stores.hierarchy import JSON, join
 from l2view.text import first_line, replace_surrogates
@@ -295,7 +292,7 @@ class _Parser:
                 for n, length, first in zip(chunk_shape, shape, start, strict=True)
             ]
             extent = layout.chunks.get(index)
-            values = _decode(metadata, self.elements.read_extent(extent) if extent else None)
+            values = decode_chunk(metadata, self.elements.read_extent(extent) if extent else None)
             inside = values[tuple(slice(length) for length in count)]
             if inside.tobytes() != dataset.read(start, count).tobytes():
                 raise IngestError("its bytes don't decode to the values that pyhdf reads")
@@ -363,16 +360,6 @@ def _array(
         paths=paths, offsets=offsets, lengths=lengths, inlined=inlined
     )
     return ManifestArray(metadata, manifest)
-
-
-def _decode(metadata: ArrayV3Metadata, data: bytes | None) -> NDArray[Any]:
-    """Return the values of an array with one chunk; without bytes, its fill values."""
-    store = MemoryStore()
-    if data is not None:
-        key = metadata.encode_chunk_key((0,) * len(metadata.shape))
-        sync(store.set(key, default_buffer_prototype().buffer.from_bytes(data)))
-    values = np.asarray(zarr.Array(zarr.AsyncArray(metadata, StorePath(store)))[...])
-    return values.astype(values.dtype.newbyteorder("="))
 
 
 def _grid(shape: Sequence[int], chunk_shape: Sequence[int]) -> tuple[int, ...]:

@@ -33,6 +33,7 @@ class ParseOptions:
     defaults: Mapping[str, Any] = field(default_factory=dict)
     require: tuple[str, ...] = ()
     inline_threshold: int = 2**20
+    check: bool = True
 
     def with_place(self) -> ParseOptions:
         """Return them with the default place as fields hold it.

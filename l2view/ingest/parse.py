@@ -15,7 +15,7 @@ from zarr.storage import StorePath
 from l2view.errors import FieldError, IngestError
 from l2view.geolocation.footprint import on_the_globe
 from l2view.granules.references import ArrayReferences, Checksum, GranuleReferences
-from l2view.ingest.check import notes_on_chunks
+from l2view.ingest.check import decodable_arrays, notes_on_chunks, range_error
 from l2view.ingest.dimensions import name_dimensions
 from l2view.ingest.eos import place_grids, structures_of
 from l2view.ingest.files import (
@@ -85,6 +85,7 @@ def parse_granule(entry: Entry, options: ParseOptions) -> Granule | Failure:
             for asset, url in entry.assets.items()
         ]
         references = _merge([file.references for file in files], entry.omitted)
+        references = decodable_arrays(references) if options.check else references
         if not references.arrays and references.omitted:
             path, reason = next(iter(references.omitted.items()))
             raise IngestError(f"no array of it can be taken in; {path}: {reason}")
@@ -194,11 +195,15 @@ def _parse_file(asset: str, url: str, options: ParseOptions, packing: BandPackin
     attributes = {} if is_asset_array else attributes
     parsed, reasons, notes = make_openable(parsed, is_filled=file_format is NETCDF3)
     omitted |= reasons
+    parsed = [_quote_locations(array, url) for array in parsed]
+    targets, unreachable = _targets(parsed, url, infos)
     arrays = []
     for array in parsed:
         chunks = url if file_format is ZARR_ARRAY else f"{url}/{quote(array.path)}"
         is_zarr_node = file_format in (ZARR, ZARR_ARRAY)
         reason = _unfound_chunks(array, chunks, infos) if is_zarr_node else None
+        reason = reason or next((unreachable[u] for u in array.files & unreachable.keys()), None)
+        reason = reason or range_error(array, targets)
         if reason is None and array.inlined_bytes > options.inline_threshold:
             reason = (
                 f"it can't be referred to, and its {array.inlined_bytes:,} bytes are more than "
@@ -206,16 +211,15 @@ def _parse_file(asset: str, url: str, options: ParseOptions, packing: BandPackin
             )
         if reason is None:
             path = asset if is_asset_array else join(asset, array.path)
-            arrays.append(_quote_locations(array, url).at(path))
+            arrays.append(array.at(path))
         else:
             omitted[array.path] = reason
-    checksums = _checksums(arrays, url, infos)
-    for other in {root_of(target) for target in checksums} - {root_of(url)}:
+    for other in {root_of(target) for target in targets} - {root_of(url)}:
         registry.register(other, object_store(other))  # from which harvesters read
     references = GranuleReferences(
         tuple(arrays),
         {join(asset, path): value for path, value in attributes.items()},
-        checksums,
+        {target: info.checksum for target, info in targets.items()},
         {join(asset, path): reason for path, reason in omitted.items()},
     )
     return ParsedFile(url, group, references, tuple(join(asset, note) for note in notes + renamed))
@@ -264,28 +268,27 @@ def _quote_locations(array: ArrayReferences, url: str) -> ArrayReferences:
     return replace(array, locations=locations)
 
 
-def _checksums(
+def _targets(
     arrays: Sequence[ArrayReferences], url: str, infos: Sequence[FileInfo]
-) -> dict[str, Checksum]:
-    """Return the checksums of a file and of those that it refers to.
-
-    An `IngestError` names one that Icechunk can't refer to, or that isn't there.
-    """
-    checksums = {info.url: info.checksum for info in infos}
+) -> tuple[dict[str, FileInfo], dict[str, str]]:
+    """Return a file and those that it refers to, and why others can't be referred to, by URL."""
+    targets = {info.url: info for info in infos}
+    unreachable: dict[str, str] = {}
     for target in sorted({location for array in arrays for location in array.files}):
         if urlsplit(target).scheme not in CONTAINED:
-            raise IngestError(
-                f"Icechunk can't refer to files at {strip_credentials(root_of(target))}"
-            )
-        if target.startswith("file:") and not url.startswith("file://"):
-            raise IngestError(f"it refers to a file of this machine, {target}")
-        if target in checksums:
+            root = strip_credentials(root_of(target))
+            unreachable[target] = f"Icechunk can't refer to files at {root}"
+        elif target.startswith("file:") and not url.startswith("file://"):
+            unreachable[target] = f"it refers to a file of this machine, {target}"
+        elif target in targets:
             continue
-        info = file_info(target)
-        if info is None:
-            raise IngestError(f"it refers to {strip_credentials(target)}, where there is no file")
-        checksums[target] = info.checksum
-    return checksums
+        elif (info := file_info(target)) is None:
+            unreachable[target] = (
+                f"it refers to {strip_credentials(target)}, where there is no file"
+            )
+        else:
+            targets[target] = info
+    return targets, unreachable
 
 
 def _row(
