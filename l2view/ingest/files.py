@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+import icechunk
 import obstore
 import obstore.store
 from obspec_utils.protocols import ReadableFile
@@ -26,9 +27,11 @@ from zarr.core.sync import sync
 from zarr.storage import ObjectStore
 
 from l2view.errors import IngestError, UnsupportedArrayError
+from l2view.granules.layouts import NAME
 from l2view.granules.references import Checksum
-from l2view.stores.hierarchy import METADATA_KEYS, Hierarchy, RecentCache
-from l2view.stores.urls import is_url, key_of, root_of, url_of
+from l2view.stores.environment import icechunk_storage
+from l2view.stores.hierarchy import METADATA_KEYS, Hierarchy, RecentCache, parents
+from l2view.stores.urls import is_url, key_of, root_of, unquote_url, url_of
 from l2view.text import first_line, strip_credentials
 
 WILD = re.compile(r"[*?\[]")
@@ -36,6 +39,9 @@ SMALL = 2**22
 """The size in bytes up to which a file is read at once."""
 CHUNK = re.compile(r"c|\d+(\.\d+)*|refs\.\d+\.parq")
 """The names of a hierarchy's chunks (Zarr v2 and v3), and of Kerchunk's tables of them."""
+REPOSITORY = {"repo", "config.yaml", "refs", "chunks", "manifests", "snapshots", "transactions"}
+SUSPECT = METADATA_KEYS | REPOSITORY | {"overwritten"}
+"""The names of files and folders in Zarr hierarchies and Icechunk repositories."""
 REMEMBERED = 1_000
 """The folders of a listing that are remembered as hierarchies or not."""
 
@@ -172,6 +178,51 @@ def is_kerchunk_parquet(url: str) -> bool:
     return b'"record_size"' in metadata
 
 
+def is_repository(url: str) -> bool:
+    """Return whether there is an Icechunk repository at `url`, of either of its formats."""
+    try:
+        return any(file_info(f"{url}/{name}") for name in ("repo", "refs/branch.main/ref.json"))
+    except IngestError:  # a server's way to say that there is no such file
+        return False
+
+
+def locate_repository(url: str) -> tuple[str, str] | None:
+    """Return the Icechunk repository that a URL lies in, and the path of its group there."""
+    root, key = root_of(url), key_of(url)
+    for folder in (key, *sorted(parents(key), reverse=True)):
+        if is_repository(f"{root}/{quote(folder)}"):
+            return f"{root}/{folder}", key[len(folder) :].strip("/")
+    return None
+
+
+def repository_store(root: str) -> icechunk.IcechunkStore:
+    """Return the newest state of the branch ``main`` of an Icechunk repository."""
+    if root.startswith("file://"):
+        storage: Any = icechunk.local_filesystem_storage(f"/{key_of(root)}")
+    else:
+        storage = icechunk_storage(root)
+    try:
+        return icechunk.Repository.open(storage).readonly_session("main").store
+    except icechunk.IcechunkError as error:
+        raise IngestError(f"it can't be opened: {first_line(error)}") from error
+
+
+def repository_granules(url: str) -> list[str]:
+    """Return the URLs of an Icechunk repository's granules.
+
+    They are the groups at its root, or the root itself where arrays lie there.
+    """
+    store = repository_store(unquote_url(url))
+    hierarchy = Hierarchy(store)
+    names = sync(hierarchy.children(""))
+    root, *members = (sync(hierarchy.read(name)) for name in ["", *names])
+    if root is not None and NAME in root["attributes"]:
+        raise IngestError(f"{strip_credentials(url)} is a collection of l2view, not a granule")
+    if any(member and member["node_type"] == "array" for member in members):
+        return [url]
+    return [f"{url}/{quote(name)}" for name in names]
+
+
 def expand_path(path: str | os.PathLike[str]) -> Iterator[str]:
     """Yield the URLs of the granules that a path, URL, folder, prefix or glob names, in order.
 
@@ -199,12 +250,16 @@ def expand_path(path: str | os.PathLike[str]) -> Iterator[str]:
         if is_zarr(base):
             yield base
             return
+        if is_repository(base):
+            yield from repository_granules(base)
+            return
         pattern = re.escape(key_of(base)) + r"(?s:(?!\.|.*/\.).*)"  # without hidden files
         message = f"there is no file below {strip_credentials(text)}"
     is_empty = True
-    for granule in _list_granules(base):
+    for granule, is_folder in _list_granules(base):
         if re.fullmatch(pattern, key_of(granule)):
-            yield granule
+            is_source = is_folder and is_repository(granule)
+            yield from repository_granules(granule) if is_source else [granule]
             is_empty = False
     if is_empty:
         raise IngestError(message)
@@ -225,14 +280,17 @@ def _glob_regex(pattern: str) -> str:
     return regex
 
 
-def _list_granules(base: str) -> Iterator[str]:
-    """Yield the URLs of the files below `base`; a Zarr hierarchy among them is one."""
+def _list_granules(base: str) -> Iterator[tuple[str, bool]]:
+    """Yield the URLs of the files below `base`, and whether they are folders.
+
+    A Zarr hierarchy or Icechunk repository among them is one.
+    """
     hierarchies: RecentCache[str, bool] = RecentCache(REMEMBERED)
 
     def is_root(folder: str) -> bool:
         answer = hierarchies.get(folder)
         if answer is None:
-            hierarchies.put(folder, answer := is_zarr(folder))
+            hierarchies.put(folder, answer := is_zarr(folder) or is_repository(folder))
         return answer
 
     for file in list_files(base):
@@ -241,8 +299,9 @@ def _list_granules(base: str) -> Iterator[str]:
         if any(hierarchies.get(folder) for folder in folders):
             continue
         # Only what may be a part of a hierarchy is worth asking for.
-        suspect = names[-1] in METADATA_KEYS or CHUNK.fullmatch(names[-1])
-        yield next(filter(is_root, folders), file.url) if suspect else file.url
+        suspect = CHUNK.fullmatch(names[-1]) or not SUSPECT.isdisjoint(names)
+        folder = next(filter(is_root, folders), None) if suspect else None
+        yield (file.url, False) if folder is None else (folder, True)
 
 
 def list_files(base: str) -> Iterator[FileInfo]:

@@ -139,6 +139,7 @@ ZARR_ARRAY = FileFormat(
 KERCHUNK_PARQUET = FileFormat(
     "Kerchunk Parquet", "l2view.ingest.kerchunk:parse_reference_tables", is_checked=True
 )
+ICECHUNK = FileFormat("Icechunk", "l2view.ingest.repositories:parse_repository", is_checked=True)
 FORMATS = (
     NETCDF3,
     FileFormat(

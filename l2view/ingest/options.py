@@ -35,15 +35,24 @@ class ParseOptions:
     inline_threshold: int = 2**20
     check: bool = True
 
-    def with_place(self) -> ParseOptions:
-        """Return them with the default place as fields hold it.
+    def with_valid_defaults(self, storage: StorageName | None) -> ParseOptions:
+        """Return them with the default time and place as fields hold them.
 
-        An `IngestError` says that it is none.
+        An `IngestError` says that one is none, or that a field can't be called so.
         """
-        if self.defaults.get("bbox") is None:
-            return self
-        place = shapely.to_wkb(on_the_globe(self.defaults["bbox"]))
-        return replace(self, defaults={**self.defaults, "bbox": place})
+        defaults: dict[str, Any] = {}
+        reserved = LAYOUTS[storage or "packed"].kinds
+        for name, value in self.defaults.items():
+            try:
+                require_field_name(name)
+            except FieldError as error:
+                raise IngestError(f"defaults= names a field {name!r}: {error}") from error
+            if name in reserved:
+                raise IngestError(f'defaults= names "{name}", where l2view keeps granules\' places')
+            defaults[name] = time_of(name, value) if name in TIMES else value
+        if defaults.get("bbox") is not None:
+            defaults["bbox"] = shapely.to_wkb(on_the_globe(defaults["bbox"]))
+        return replace(self, defaults=defaults)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from l2view.ingest.files import (
     is_zarr,
     is_zarr_array,
     list_files,
+    locate_repository,
     object_store,
     open_file,
     read_head,
@@ -32,6 +33,7 @@ from l2view.ingest.files import (
 )
 from l2view.ingest.formats import (
     HEAD,
+    ICECHUNK,
     KERCHUNK_PARQUET,
     NETCDF3,
     TIFF,
@@ -235,6 +237,8 @@ def _detect(url: str, reader: ReadableFile | None) -> FileFormat:
             raise
         return ZARR_ARRAY if is_zarr_array(url) else ZARR
     if not is_zarr(url):
+        if locate_repository(url) is not None:
+            return ICECHUNK
         raise IngestError("there is no such file")
     if is_kerchunk_parquet(url):
         return KERCHUNK_PARQUET

@@ -1,0 +1,77 @@
+"""Icechunk repositories as sources: their chunks are referred to where they lie.
+
+Virtual chunks are handed on, native ones are files of the repository, and those within manifests
+are copied.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import icechunk
+import numpy as np
+from obspec_utils.protocols import ReadableFile
+from obspec_utils.registry import ObjectStoreRegistry
+from virtualizarr.manifests import ManifestArray, ManifestStore
+from zarr.core.sync import sync
+
+from l2view.errors import IngestError
+from l2view.granules.chunks import BATCH, INLINE, NATIVE, iterate_sync
+from l2view.ingest.files import locate_repository, repository_store
+from l2view.ingest.manifests import Chunks, nest_arrays, to_manifest_array
+from l2view.stores.hierarchy import JSON, Hierarchy, Node, join
+from l2view.text import first_line
+
+
+def parse_repository(
+    url: str, reader: ReadableFile | None, stores: ObjectStoreRegistry[Any], threshold: int
+) -> tuple[ManifestStore, dict[str, str]]:
+    """Return a group of a repository as references (see `l2view.ingest.formats.CheckedParser`)."""
+    location = locate_repository(url)
+    assert location is not None
+    root, group = location
+    store = repository_store(root)
+    arrays: dict[str, ManifestArray] = {}
+    attributes: dict[str, JSON] = {"": {}}
+    omitted: dict[str, str] = {}
+    for node in sync(_nodes(Hierarchy(store, group))):
+        try:
+            document = node.to_v3()
+            if node.is_array:
+                chunks = _chunks(store, join(group, node.path), document, root)
+                arrays[node.path] = to_manifest_array(document, chunks)
+            else:
+                attributes[node.path] = document["attributes"]
+        except Exception as error:  # zarr and VirtualiZarr lack some data types and grids
+            omitted[node.path] = first_line(error)
+    if "" in arrays or not (arrays or attributes[""] or omitted):
+        raise IngestError("it is no group of its Icechunk repository")
+    return ManifestStore(nest_arrays(arrays, attributes), registry=stores), omitted
+
+
+async def _nodes(hierarchy: Hierarchy) -> list[Node]:
+    return [node async for node in hierarchy.walk()]
+
+
+def _chunks(store: icechunk.IcechunkStore, path: str, document: JSON, root: str) -> Chunks:
+    """Return the chunks of an array of the repository at `root`."""
+    chunks = Chunks.missing(document)
+    grid = np.array(chunks.paths.shape, np.int64)
+    strides = np.cumprod([1, *grid[:0:-1]])[::-1][: len(grid)]
+    pages = store.array_chunk_iterator(f"/{path}", BATCH)
+    for indices, kinds, paths, offsets, lengths, inlined in iterate_sync(pages):
+        inside = (indices < grid).all(axis=1) & (kinds != INLINE)
+        positions = (indices.astype(np.int64) @ strides)[inside]
+        urls = np.array(
+            [
+                f"{root}/chunks/{name}" if kind == NATIVE else name
+                for name, kind in zip(paths, kinds.tolist(), strict=True)
+            ],
+            np.dtypes.StringDType(),
+        )
+        chunks.paths.reshape(-1)[positions] = urls[inside]
+        chunks.offsets.reshape(-1)[positions] = offsets[inside]
+        chunks.lengths.reshape(-1)[positions] = lengths[inside]
+        for row, data in inlined.items():
+            chunks.copy(tuple(indices[row].tolist()), bytes(data))
+    return chunks
