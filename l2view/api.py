@@ -337,7 +337,7 @@ def ingest(
 
     parsing = ParseOptions(
         parser, harvest, collection, dict(defaults or {}), tuple(require), inline_threshold, check
-    ).with_place()
+    )
     options = IngestOptions(
         parsing, on_conflict, parallel, batch, strict, branch, storage, dry_run, progress, report
     )

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
 import shapely
 
-from l2view.errors import IngestError
+from l2view.errors import FieldError, IngestError
 from l2view.geolocation.footprint import on_the_globe
 from l2view.granules.layouts import StorageName
 from l2view.ingest.executors import Parallel
 from l2view.ingest.formats import Parser
-from l2view.ingest.harvest import Harvester
+from l2view.ingest.harvest import TIMES, Harvester, time_of
+from l2view.meta.columns import plain, require_field_name
 
 if TYPE_CHECKING:
     from l2view.ingest.report import IngestReport
@@ -35,23 +36,25 @@ class ParseOptions:
     inline_threshold: int = 2**20
     check: bool = True
 
-    def with_valid_defaults(self, storage: StorageName | None) -> ParseOptions:
+    def with_valid_defaults(self, reserved: Container[str]) -> ParseOptions:
         """Return them with the default time and place as fields hold them.
 
-        An `IngestError` says that one is none, or that a field can't be called so.
+        An `IngestError` says of a default why no granule can have it; `reserved` are the names of
+        fields that locate granules.
         """
         defaults: dict[str, Any] = {}
-        reserved = LAYOUTS[storage or "packed"].kinds
         for name, value in self.defaults.items():
             try:
-                require_field_name(name)
-            except FieldError as error:
-                raise IngestError(f"defaults= names a field {name!r}: {error}") from error
-            if name in reserved:
-                raise IngestError(f'defaults= names "{name}", where l2view keeps granules\' places')
-            defaults[name] = time_of(name, value) if name in TIMES else value
-        if defaults.get("bbox") is not None:
-            defaults["bbox"] = shapely.to_wkb(on_the_globe(defaults["bbox"]))
+                if not isinstance(name, str) or name in reserved:
+                    raise FieldError(f"no granule can have a field {name!r} of its own")
+                require_field_name(name.replace("/", "_"))
+                valid = time_of(name, value) if name in TIMES else value
+                if name == "bbox" and value is not None:
+                    valid = shapely.to_wkb(on_the_globe(value))
+                plain(name, valid)
+            except (FieldError, IngestError) as error:
+                raise IngestError(f"defaults= can't be used: {error}") from error
+            defaults[name] = valid
         return replace(self, defaults=defaults)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import batched, chain, islice
 from os import PathLike
@@ -16,7 +16,7 @@ from typing import Any
 import icechunk
 
 from l2view.errors import FieldError, IngestError, L2ViewError
-from l2view.granules.layouts import StorageName
+from l2view.granules.layouts import LAYOUTS, StorageName
 from l2view.index.commands import Index, extend
 from l2view.ingest.entries import entries_of
 from l2view.ingest.executors import map_tasks, workers
@@ -54,6 +54,8 @@ def run_ingest(granules: Any, store: Any, options: IngestOptions) -> IngestRepor
     repository = find_repository(store)
     state = _state(repository, options.branch)
     storage = state.require_storage(options.storage)
+    parsing = options.parsing.with_valid_defaults(LAYOUTS[storage].kinds)
+    options = replace(options, parsing=parsing)
     report = IngestReport(dry_run=options.dry_run)
     plugin_harvesters()  # whose warnings are for this process
     progress = show_ingest(options.progress, partial(count_entries, granules))

@@ -556,6 +556,25 @@ def test_what_goes_in_comes_out(
     shutil.rmtree(folder)
 
 
+@pytest.mark.parametrize(
+    ("defaults", "reason"),
+    [
+        ({"datetime": "someday"}, "is 'someday', which is no time"),
+        ({"start_datetime": 20250601}, "is 20250601, which is no time"),
+        ({"bbox": (0, 0, 1)}, "bbox"),
+        ({1: "a"}, "no granule can have a field 1 of its own"),
+        ({"slot": 3}, "no granule can have a field 'slot' of its own"),
+        ({"__row__": 3}, "__row__"),
+    ],
+)
+def test_defaults_are_checked_before(tmp_path: Path, defaults: Any, reason: str) -> None:
+    """They are one error, and not one for each granule; nothing is read for it."""
+    with pytest.raises(IngestError, match="defaults= can't be used") as error:
+        l2view.ingest(tmp_path / "none.nc", tmp_path / "c", defaults=defaults)
+    assert reason in str(error.value)
+    assert not (tmp_path / "c").exists()
+
+
 def test_formats_are_told_by_content() -> None:
     assert detect_format(b"CDF\x05").name == "netCDF-3"
     assert detect_format(bytes(512) + b"\x89HDF\r\n\x1a\n").name == "HDF5"
