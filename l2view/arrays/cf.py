@@ -128,9 +128,10 @@ class Packing:
             packing |= {name: attributes[name] for name in TIMES if name in attributes}
         if str(attributes.get("dtype", "")).startswith(("bool", "timedelta64")):
             packing["dtype"] = attributes["dtype"]
-        missing = [
-            value for value in _values_of(attributes.get("missing_value")) if _is_number(value)
-        ]
+        missing = _values_of(attributes.get("missing_value"))
+        if dtype.kind != "c" and len(fills := _values_of(attributes.get("_FillValue"))) > 1:
+            missing = missing + fills  # all of which xarray masks
+        missing = list(filter(_is_number, missing))
         if missing:
             packing["missing_value"] = missing[0] if len(missing) == 1 else missing
         fill = _fill_value(attributes.get("_FillValue"), dtype, "_Unsigned" in packing)

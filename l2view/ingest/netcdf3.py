@@ -6,6 +6,7 @@ together here, and many small ones between those of other variables are copied.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from obspec_utils.protocols import ReadableFile
 from obspec_utils.registry import ObjectStoreRegistry
 from virtualizarr.manifests import ChunkManifest, ManifestArray, ManifestGroup, ManifestStore
 from virtualizarr.manifests.utils import copy_and_replace_metadata
-from virtualizarr.parsers import NetCDF3Parser
+from virtualizarr.parsers import netcdf3
 
 MANY = 100
 """The records up to which each may be a chunk, however small."""
@@ -33,8 +34,11 @@ def parse_netcdf3(
 ) -> tuple[ManifestStore, dict[str, str]]:
     """Return a netCDF-3 file as references (see `l2view.ingest.formats.CheckedParser`)."""
     omitted: dict[str, str] = {}
-    group = NetCDF3Parser()(url, stores)._group
-    arrays = {name: _join_adjacent(array) for name, array in group.arrays.items()}
+    reader.seek(0)
+    header = netcdf3._parse_header(reader)
+    if header.numrecs == netcdf3._STREAMING:
+        header.numrecs = netcdf3._resolve_streaming_numrecs(header, reader.seek(0, 2))
+    arrays = {v.name: _join_adjacent(_refer(v, header, url)) for v in header.variables}
     scattered = [
         name
         for name, array in arrays.items()
@@ -56,8 +60,18 @@ def parse_netcdf3(
                     arrays[name] = _copy_records(array, section, start)
                 else:
                     omitted[name] = "the file ends before its last record"
-    parsed = ManifestGroup(arrays, attributes=group.metadata.attributes)
+    parsed = ManifestGroup(arrays, attributes=header.attributes)
     return ManifestStore(parsed, registry=stores), omitted
+
+
+def _refer(variable: Any, header: Any, url: str) -> ManifestArray:
+    """Return a variable as references, whose ``_FillValue`` may be one that its type lacks."""
+    attributes = dict(variable.attributes)
+    fill_value = attributes.pop("_FillValue", None)
+    array = netcdf3._build_manifest_array(replace(variable, attributes=attributes), header, url)
+    if fill_value is not None:
+        array.metadata.attributes["_FillValue"] = fill_value
+    return array
 
 
 def _has_records(array: ManifestArray) -> bool:

@@ -22,6 +22,7 @@ from builders import write_swath
 from fsspec.implementations.reference import LazyReferenceMapper
 from pyhdf.SD import SD, SDC
 from rasterio.warp import transform_bounds
+from scipy.io import netcdf_file
 
 import l2view
 from l2view.errors import IngestError
@@ -135,6 +136,40 @@ def test_records_of_netcdf3(tmp_path: Path, variables: int, threshold: int, mode
         array = view[f"r/v{number}"]
         assert array.attrs["_FillValue"] == -1
         np.testing.assert_array_equal(array[...], np.arange(6_003).reshape(-1, 3) + number)
+
+
+@pytest.mark.parametrize(
+    ("fill", "missing"),
+    [
+        (np.float64("nan"), []),
+        (np.float64("inf"), []),
+        (np.float64(1e20), []),
+        (0.5, []),
+        (-9.0, [3]),
+        (np.array([-9], "i4"), [3]),
+        (np.array([-9, 2], "i4"), [2, 3]),
+        ("-9", [3]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")  # by SciPy
+@pytest.mark.parametrize("is_hdf5", [False, True])
+def test_fill_values_of_another_type(
+    tmp_path: Path, fill: Any, missing: list[int], is_hdf5: bool
+) -> None:
+    """One that the type lacks hides nothing, no zeros either; each of several does."""
+    values = np.array([0, 1, 2, -9], "i2")
+    if is_hdf5:
+        with h5py.File(tmp_path / "g.nc", "w") as hdf5:
+            hdf5["red"] = values
+            hdf5["red"].attrs["_FillValue"] = fill
+    else:
+        with netcdf_file(tmp_path / "g.nc", "w") as file:
+            file.createDimension("n", 4)
+            red = file.createVariable("red", "i2", ("n",))
+            red[:] = values
+            red._FillValue = fill
+    expected = [None if n in missing else value for n, value in enumerate(values.tolist())]
+    assert opened(tmp_path / "g.nc").cells("red").to_table()["value"].to_pylist() == expected
 
 
 def test_large_records_of_one_variable(tmp_path: Path) -> None:
