@@ -279,7 +279,7 @@ def _has_geotiff_keys(image: Levels) -> bool:
     return any(geotiff_transform(variant["attributes"]) is not None for variant in variants)
 
 
-def _is_mask(attributes: JSON) -> bool:
+def is_mask(attributes: JSON) -> bool:
     """Whether a TIFF's image is the mask of another (TIFF 6.0, 8)."""
     kind = attributes.get("new_subfile_type")
     masks = isinstance(kind, int) and bool(kind & 4)
@@ -302,7 +302,7 @@ def _is_image(array: ArrayTable) -> bool:
         and native_dtype(variant["data_type"]).kind in "iufcb"
         and not is_time(variant["attributes"])
         and not any(is_coordinate(array, words) for words in (LATITUDE, LONGITUDE))
-        and not all(_is_mask(variant["attributes"]) for variant in array.variants)
+        and not all(is_mask(variant["attributes"]) for variant in array.variants)
     )
 
 

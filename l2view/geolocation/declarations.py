@@ -37,10 +37,10 @@ from l2view.stores.hierarchy import JSON
 
 ATTRIBUTES = RELEVANT.union(
     CF_MAPPING, CRS_CODES, GEOKEYS, PROJ_FIELDS, PROJ_TEXTS, NWC_SAF_CORNERS, {
-    "GeoTransform", "coordinates", "grid_mapping", "model_pixel_scale", "model_tiepoint",
-    "model_transformation", "multiscales", "new_subfile_type", "photometric_interpretation",
-    "proj:shape", "proj:transform", "raster_type", "spatial:dimensions", "spatial:registration",
-    "spatial:shape", "spatial:transform",
+    "GeoTransform", "coordinates", "extra_samples", "grid_mapping", "model_pixel_scale",
+    "model_tiepoint", "model_transformation", "multiscales", "new_subfile_type",
+    "photometric_interpretation", "proj:shape", "proj:transform", "raster_type",
+    "spatial:dimensions", "spatial:registration", "spatial:shape", "spatial:transform",
 })  # fmt: skip
 """The attributes that say where arrays lie, beside those by which values are read."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from typing import Any, Self
@@ -19,8 +19,9 @@ from l2view.arrays.cf import MISSING, RELEVANT
 from l2view.arrays.grid import Window
 from l2view.arrays.stored import StoredArray
 from l2view.arrays.values import ValueDecoder
-from l2view.geolocation.bands import image_shapes
+from l2view.geolocation.bands import Levels, image_shapes
 from l2view.geolocation.finder import value_decoders
+from l2view.geolocation.masks import masks_of
 from l2view.granules.reader import GranuleReader
 from l2view.granules.table import ArrayTable, GranuleTable
 from l2view.limits import limits
@@ -55,6 +56,18 @@ class ImageArrays:
     decoders: tuple[ValueDecoder, ...]  # of each variant
     axes: tuple[int, ...]  # of rows and columns; of a track of rows alone
     picks: tuple[int, ...]  # the positions along the others
+    # Arrays of which cells are valid, and of which granules they say so, of shape (n,).
+    masks: tuple[tuple[ImageArrays, NDArray[np.bool_]], ...] = ()
+
+    @classmethod
+    def of_level(cls, levels: Levels, level: int, nodata: float | None) -> Self:
+        """Return one level of a band, with its masks."""
+        masks = tuple(
+            (cls.of(levels.table, mask.array, mask.axes, mask.picks), mask.applies)
+            for mask in masks_of(levels, level)
+        )
+        image = cls.of(levels.table, levels.arrays[level], levels.axes, levels.picks, nodata)
+        return replace(image, masks=masks)
 
     @classmethod
     def of(
@@ -86,6 +99,10 @@ class ImageArrays:
     def shapes(self) -> NDArray[np.int64]:
         """The rows and columns of each granule's array, of shape (granules, 2)."""
         return image_shapes(self.array.ends - self.array.begins, self.axes)
+
+    def masks_of(self, member: int) -> list[ImageArrays]:
+        """Return the masks of one granule's array."""
+        return [arrays for arrays, applies in self.masks if applies[member]]
 
     def window(self, rows: range, columns: range) -> Window:
         """Return the positions along all axes."""
@@ -160,16 +177,25 @@ class StoredImages:
         row, member = int(self.rows[number]), int(self.members[number])
         return self.reader.stored_array(row, arrays.array, member, arrays.decoders)
 
-    def read(self, number: int, rows: range, columns: Iterable[range]) -> Masked:
+    def read(self, number: int, rows: range, columns: Sequence[range]) -> Masked:
         """Return some rows of an image, and ranges of columns one after another, decoded."""
         arrays = self.arrays_of(number)
+        decoder = self.open(number, arrays).values
+        values, valid = decoder.to_numpy(self._read_stored(number, arrays, rows, columns))
+        for mask in arrays.masks_of(int(self.members[number])):
+            opaque = self._read_stored(number, mask, rows, columns) != 0
+            valid = opaque if valid is None else valid & opaque
+        return values, None if valid is None or valid.all() else valid
+
+    def _read_stored(
+        self, number: int, arrays: ImageArrays, rows: range, columns: Sequence[range]
+    ) -> NDArray[Any]:
         stored = self.open(number, arrays)
-        key = (self.token, int(self.levels[number]), int(self.rows[number]))
+        key = (self.token, arrays.array.path, int(self.rows[number]))
         images = [
             arrays.image(stored.read_cached(key, arrays.window(rows, span))) for span in columns
         ]
-        image = images[0] if len(images) == 1 else np.concatenate(images, axis=1)
-        return stored.values.to_numpy(image)
+        return images[0] if len(images) == 1 else np.concatenate(images, axis=1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +238,11 @@ class RasterImages(StoredImages):
         arrays, level = self.arrays_of(number), int(self.levels[number])
         for overlap in self._overlaps(number, request):
             columns = list(wrap_columns(overlap.columns, int(self.shapes[number, 1])))
-            yield ArrayRead(arrays, int(self.members[number]), level, overlap.rows, columns)
+            member = int(self.members[number])
+            path = arrays.array.path  # of which alpha, mostly in the same chunks, is a band
+            masks = [mask for mask in arrays.masks_of(member) if mask.array.path != path]
+            for read in (arrays, *masks):
+                yield ArrayRead(read, member, level, overlap.rows, columns)
 
     def pending_tiles(self, number: int, request: WindowRequest) -> list[PendingTile]:
         """Return what an image could give a window."""
@@ -238,7 +268,7 @@ class RasterImages(StoredImages):
     def _tile(self, number: int, overlap: Overlap, request: WindowRequest) -> Tile:
         raster, meridian = self.raster(number), overlap.meridian
         grid = request.window[overlap.target]
-        columns = wrap_columns(overlap.columns, raster.shape[1])
+        columns = list(wrap_columns(overlap.columns, raster.shape[1]))
         values, valid = self.read(number, overlap.rows, columns)
         if raster.ends_at_pole and overlap.rows.stop == raster.shape[0]:
             # A pixel whose centre is the pole lies on the lower edge of the last row, which GDAL

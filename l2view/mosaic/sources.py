@@ -192,8 +192,8 @@ def band_sources(tree: Tree, spec: MosaicSpec) -> list[BandSources]:
         for profile in profiles:
             placement, rows = finder.locate(profile), profile.table.rows
             arrays = tuple(
-                ImageArrays.of(profile.table, array, profile.axes, profile.picks, spec.nodata)
-                for array in profile.arrays
+                ImageArrays.of_level(profile, level, spec.nodata)
+                for level in range(len(profile.arrays))
             )
             values += [decoder for array in arrays for decoder in array.decoders]
             make = partial(ProfileImages, arrays, placement, finder.crs.entries, spec.target_crs)
