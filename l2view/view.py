@@ -368,7 +368,8 @@ class View(zarr.Group):
         Raises
         ------
         ExportError
-            Where a file has changed, a chunk can't be referred to, or a granule can't be written.
+            Where a file has changed, a chunk can't be referred to, a granule can't be written, or
+            there is none.
         """
         from l2view.export.collection import to_icechunk  # imports VirtualiZarr
 

@@ -53,6 +53,8 @@ def to_icechunk(
     progress: ReportProgress = lambda done, total: None,
 ) -> str | None:
     """Write the granules of a tree as a collection (see `View.to_icechunk`)."""
+    if not len(tree.granules):
+        raise ExportError("the view has no granules, and there is nothing to write")
     if lost := sorted(LOCATING_FIELDS.intersection(tree.granules.fields) - set(tree.layout.fields)):
         warn(
             f"the fields {join_names(lost)} are where l2view keeps a granule's place", L2ViewWarning
@@ -75,22 +77,18 @@ def to_icechunk(
 
 def _write_to_repository(
     repository: icechunk.Repository, tree: Tree, batches: Iterator[Batch], options: IngestOptions
-) -> str | None:
-    """Write granules in commits of their own; return the last snapshot, None of no granules."""
+) -> str:
+    """Write granules in commits of their own; return the last snapshot."""
     source_containers: Mapping[str, icechunk.VirtualChunkContainer] = {}
     if isinstance(tree.source, icechunk.IcechunkStore):
         source_containers = tree.source.session.config.virtual_chunk_containers or {}
     new_containers: list[str] = []
-    count = 0
     for granules, urls in batches:
         repository, added = with_containers(repository, urls, source_containers)
         new_containers += added
         _require_written(write_batch(repository, granules, options))
-        count += len(granules)
     if new_containers:
         keep_containers(repository, new_containers)
-    if not count:
-        return None
     session = repository.writable_session(options.branch)
     if _describe_fields(session.store, tree):
         session.commit("attributes of fields")

@@ -118,7 +118,7 @@ def _grid(profiles: Sequence[ProfileImages], spec: MosaicSpec) -> GeoBox:
     require_unit(crs, size, np.concatenate([images.pixel_metres() for images in profiles]))
     bounds = NO_BOUNDS
     if spec.bbox is None:
-        bounds = union_bounds([images.bounds[1] for images in profiles])
+        bounds = union_bounds([images.bounds[1] for images in profiles], crs)
     return geobox_within(crs, size, spec.bbox, bounds)
 
 

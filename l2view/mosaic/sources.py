@@ -33,10 +33,10 @@ from l2view.regrid.projection import WGS84, project
 from l2view.regrid.swath import require_swath_resampling
 from l2view.regrid.target import (
     METRES_PER_DEGREE,
+    NO_BOUNDS,
     RasterGrids,
     metres_per_unit,
-    point_bounds,
-    union_bounds,
+    run_bounds,
 )
 from l2view.search.place import geometry_field
 from l2view.virtual.tree import Tree
@@ -73,18 +73,21 @@ class ProfileImages:
     def bounds(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """West, south, east and north on the target.
 
-        Of each image on a grid, of shape (n, 4), NaN where it may lie anywhere; and of all images,
-        of shape (4,).
+        Of each image on a grid, of shape (n, 4), NaN where it may lie anywhere; and what all images
+        cover together, of shape (m, 4).
         """
         bounds = np.full((len(self.members), 4), np.nan)
         if self.footprints is not None:
-            lon, lat = shapely.get_coordinates(shapely.segmentize(self.footprints, 1.0)).T
-            return bounds, point_bounds(*project(lon, lat, WGS84, self.target), self.target)
-        unions = []
+            areas = shapely.get_parts(shapely.segmentize(self.footprints, 1.0))
+            points, index = shapely.get_coordinates(areas, return_index=True)
+            starts = np.flatnonzero(np.diff(index, prepend=-1))
+            x, y = project(points[:, 0], points[:, 1], WGS84, self.target)
+            return bounds, run_bounds(x, y, starts, self.target)
+        covered = [NO_BOUNDS[None]]
         for subset, grids in self._finest_grids():
-            bounds[subset], union = grids.bounds(self.target)
-            unions.append(union)
-        return bounds, union_bounds(unions)
+            bounds[subset], sides_of_grids = grids.bounds(self.target)
+            covered.append(sides_of_grids)
+        return bounds, np.concatenate(covered)
 
     def _finest_grids(self) -> Iterator[tuple[NDArray[np.int64], RasterGrids]]:
         """Yield the images of each CRS, and their grids at the finest level that is usable."""

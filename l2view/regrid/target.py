@@ -15,6 +15,7 @@ from odc.geo.types import resxy_
 
 from l2view.errors import QueryError
 from l2view.regrid.projection import (
+    TURN,
     WGS84,
     Points,
     grid_pixels,
@@ -124,10 +125,45 @@ def point_bounds(x: NDArray[np.float64], y: NDArray[np.float64], crs: CRS) -> ND
     return np.array([x[valid].min(), y[valid].min(), x[valid].max(), y[valid].max()])
 
 
-def union_bounds(bounds: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Return the bounds of several, of which those that are NaN don't count."""
-    stacked = np.stack([NO_BOUNDS, *bounds])
-    return np.concatenate([np.fmin.reduce(stacked[:, :2]), np.fmax.reduce(stacked[:, 2:])])
+def run_bounds(
+    x: NDArray[np.float64], y: NDArray[np.float64], starts: NDArray[np.int64], crs: CRS
+) -> NDArray[np.float64]:
+    """Return the bounds of runs of points in degrees, of shape (n, 4); of all together else."""
+    if not crs.geographic or not len(starts):
+        return point_bounds(x, y, crs)[None]
+    lows, highs = ([ufunc.reduceat(v, starts) for v in (x, y)] for ufunc in (np.fmin, np.fmax))
+    bounds = np.stack([*lows, *highs], axis=1)
+    bounds[:, [1, 3]] = np.clip(bounds[:, [1, 3]], -90, 90)
+    return bounds
+
+
+def union_bounds(bounds: Sequence[NDArray[np.float64]], crs: CRS) -> NDArray[np.float64]:
+    """Return the bounds of several, of shape (n, 4), of which those that are NaN don't count.
+
+    Longitudes have no seam: scenes on both sides of one lie beside each other.
+    """
+    stacked = np.concatenate([NO_BOUNDS[None], *bounds])
+    union = np.concatenate([np.fmin.reduce(stacked[:, :2]), np.fmax.reduce(stacked[:, 2:])])
+    if crs.geographic and union[2] - union[0] > TURN / 2:
+        west, _, east, _ = stacked[np.isfinite(stacked).all(axis=1)].T
+        start, width = _narrowest_span(west, east)
+        if width <= TURN / 2 or union[2] - union[0] > TURN:
+            union[[0, 2]] = start, start + width
+    return union
+
+
+def _narrowest_span(west: NDArray[np.float64], east: NDArray[np.float64]) -> tuple[float, float]:
+    """Return where the narrowest span of longitudes begins that holds some, and its width."""
+    order = np.argsort(west % TURN)
+    begins, widths = (west % TURN)[order], (east - west)[order]
+    ends = np.maximum.accumulate(begins + widths)
+    ends = np.maximum(ends, ends[-1] - TURN)
+    gaps = np.append(begins[1:], begins[0] + TURN) - ends
+    widest = int(gaps.argmax())
+    if gaps[widest] <= 0:
+        return -TURN / 2, TURN
+    start = begins[(widest + 1) % len(begins)]
+    return float((start + TURN / 2) % TURN - TURN / 2), float(TURN - gaps[widest])
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +185,8 @@ class RasterGrids:
     def bounds(self, target: CRS) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return the bounds of the images in another CRS: west, south, east and north.
 
-        Of each image, of shape (n, 4), NaN where it may lie anywhere; and of all, of shape (4,).
+        Of each image, of shape (n, 4), NaN where it may lie anywhere; and what they cover
+        together, of shape (m, 4).
         """
         x, y = self._points(IMAGE_POINTS)
         sizes = [np.ptp(values, axis=(1, 2)) for values in (x, y)]
@@ -168,13 +205,14 @@ class RasterGrids:
             lows.append(values.min(axis=(1, 2)) - bend / 4)
             highs.append(values.max(axis=(1, 2)) + bend / 4)
         bounds = np.stack([*lows, *highs], axis=1)
-        union = point_bounds(x[~wide], y[~wide], target)
+        points = x[~wide].ravel(), y[~wide].ravel()
+        covered = run_bounds(*points, np.arange(0, len(points[0]), IMAGE_POINTS**2), target)
         if wide.any():
             grids = RasterGrids(self.transforms[wide], self.shapes[wide], self.crs)
             points = project(*grids._points(DENSE_IMAGE_POINTS), self.crs, target)
-            union = union_bounds([union, point_bounds(*points, target)])
+            covered = np.concatenate([covered, point_bounds(*points, target)[None]])
         bounds[wide] = np.nan
-        return bounds, union
+        return bounds, covered
 
     def _hold_pole(self) -> NDArray[np.bool_]:
         """Mask of the images that have a pole in them."""

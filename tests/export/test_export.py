@@ -185,6 +185,15 @@ def test_into_a_session_that_the_caller_commits(swaths: l2view.Collection, tmp_p
         swaths.open().to_icechunk(repository.readonly_session("main"))
 
 
+def test_of_no_granules_there_is_no_collection(swaths: l2view.Collection, tmp_path: Path) -> None:
+    view = swaths.open("id = 'none'")
+    with pytest.raises(l2view.ExportError, match="no granules"):
+        view.to_icechunk(tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+    view.to_zarr(tmp_path / "copy.zarr")
+    assert list(zarr.open_group(tmp_path / "copy.zarr", mode="r").groups()) == []
+
+
 def test_a_changed_file_is_an_error(swaths: l2view.Collection, tmp_path: Path) -> None:
     file = tmp_path / "files" / "s1.h5"
     later = time.time() + 100

@@ -1,4 +1,4 @@
-"""Masks of TIFFs in mosaics, compared with rasterio's."""
+"""TIFFs in mosaics, compared with rasterio."""
 
 from __future__ import annotations
 
@@ -84,3 +84,36 @@ def test_alpha_is_a_band_that_nothing_masks(tmp_path: Path) -> None:
     view = ingest(tmp_path, "alpha")
     mosaic = view.mosaic(crs=CRS, resolution=10, bands={"alpha": "0[3]"}, nodata=1)
     np.testing.assert_array_equal(mosaic["alpha"], MASK)
+
+
+@pytest.mark.parametrize(
+    ("wests", "width", "first"),
+    [
+        ((350, -2), 144, -9.95),  # on both sides of the prime meridian, one counted to 360°
+        ((-2, 350), 144, -9.95),
+        ((172, -178), 164, 172.05),  # and of the antimeridian
+        ((190, 350), 1664, 190.05),
+        ((10, 30), 264, 10.05),
+        ((-180, -60, 60), 3600, None),
+    ],
+)
+def test_scenes_on_both_sides_of_a_seam_lie_beside_each_other(
+    tmp_path: Path, wests: tuple[int, ...], width: int, first: float | None
+) -> None:
+    columns = 1200 if first is None else 64
+    for number, west in enumerate(wests):
+        grid = {"crs": "EPSG:4326", "transform": from_origin(west, 45, 0.1, 0.1), "nodata": 0}
+        shape = {"count": 1, "height": 64, "width": columns, "dtype": "int16"}
+        path = tmp_path / f"{number}.tif"
+        with rasterio.open(path, "w", driver="GTiff", **shape, **grid) as image:
+            image.write(np.full((1, 64, columns), number + 1, "int16"))
+    l2view.ingest(tmp_path / "*.tif", tmp_path / "c", defaults={"datetime": "2025-06-01"})
+    view = l2view.open(tmp_path / "c", order_by="id")
+    mosaic = view.mosaic(crs="EPSG:4326", resolution=0.1, bands="0")["0"]
+    assert mosaic.sizes == {"y": 64, "x": width}
+    if first is not None:
+        assert mosaic.x[0] == pytest.approx(first)
+    for number, west in enumerate(wests):
+        here = np.abs((mosaic.x - west - columns / 20 + 180) % 360 - 180) < columns / 20
+        assert here.sum() == columns
+        assert (mosaic.isel(x=here.to_numpy()) == number + 1).all()
