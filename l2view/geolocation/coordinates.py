@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from l2view.arrays.dtypes import native_dtype
 from l2view.geolocation.transforms import axes_transform
 from l2view.granules.table import ArrayTable, GranuleTable
+from l2view.stores.hierarchy import join
 
 LATITUDE = ("latitude", "lat", "north")
 LONGITUDE = ("longitude", "lon", "east")
@@ -77,9 +78,25 @@ def coordinates_of(table: GranuleTable, words: tuple[str, ...]) -> Iterator[Arra
 
 
 def sort_by_distance(arrays: Iterable[ArrayTable], path: str) -> list[ArrayTable]:
-    """Return arrays, those nearest to another first."""
+    """Return arrays, those nearest to another first; of different groups, those of like names."""
     group = parent(path)
-    return sorted(arrays, key=lambda array: distance(group, parent(array.path)))
+
+    def rank(array: ArrayTable) -> tuple[tuple[int, int], int]:
+        holder = parent(array.path)
+        return distance(group, holder), -common_words(path, holder)
+
+    return sorted(arrays, key=rank)
+
+
+def named_coordinates(array: ArrayTable, table: GranuleTable) -> set[str]:
+    """Return the paths that an array's attribute ``coordinates`` names, absolute ones too."""
+    names = str(array.variants[0]["attributes"].get("coordinates", "")).split()
+    paths = set()
+    for name in names:
+        groups = [""] if name.startswith("/") else ancestors(array.path)
+        candidates = (join(group, name.strip("/")) for group in groups)
+        paths |= {next((path for path in candidates if path in table.arrays), name)}
+    return paths
 
 
 def coordinate_pairs(
@@ -178,6 +195,18 @@ def distance(group: str, holder: str) -> tuple[int, int]:
     """
     above, below = {group, *ancestors(group)}, {holder, *ancestors(holder)}
     return (0 if holder in above else 1, len(above ^ below))
+
+
+def common_words(path: str, other: str) -> int:
+    """Return how many words the paths of two arrays share.
+
+    Examples
+    --------
+    >>> common_words("data/range_20_ku", "lat_20_ku")
+    2
+    """
+    words, others = (set(re.split(r"[\W_]+", text.lower())) for text in (path, other))
+    return len(words & others)
 
 
 def depth(path: str) -> int:

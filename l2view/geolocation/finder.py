@@ -25,9 +25,11 @@ from l2view.geolocation.coordinates import (
     LATITUDE,
     LONGITUDE,
     ancestors,
+    are_axes,
     are_named,
     coordinates_of,
     is_overview,
+    named_coordinates,
     parent,
     sort_by_distance,
 )
@@ -44,7 +46,7 @@ from l2view.geolocation.declarations import (
     field_attributes,
     layout_entries,
 )
-from l2view.geolocation.image_axes import EAST, NORTH
+from l2view.geolocation.image_axes import axis_along
 from l2view.geolocation.placement import (
     Coordinates,
     Placement,
@@ -56,9 +58,6 @@ from l2view.geolocation.transforms import axes_transform
 from l2view.granules.reader import GranuleReader
 from l2view.granules.table import ArrayTable, GranuleTable
 from l2view.stores.hierarchy import JSON, join
-
-AXES = frozenset(name for name in NORTH | EAST if name.startswith("projection_"))
-"""The standard names of axes in a projection (CF 1.12, section 5.6)."""
 
 THREADS = 8  # how many granules' axes are read at once
 
@@ -176,15 +175,24 @@ class Finder:
                     and (latitude.rank == 1) == (longitude.rank == 1)
                     and _is_along(latitude, levels, 0)
                     and _is_along(longitude, levels, 1)
+                    and not self._is_track(levels, latitude, longitude)
                 ):
                     return latitude, longitude
         return None
+
+    def _is_track(self, levels: Levels, latitude: ArrayTable, longitude: ArrayTable) -> bool:
+        """Whether the rows and columns of an image, without names, are as many as its points."""
+        names = (*latitude.dimensions, *longitude.dimensions)
+        if latitude.rank > 1 or len(levels.axes) < 2 or any(are_named([name]) for name in names):
+            return False
+        centres = (self.read(levels.table, array, 0) for array in (latitude, longitude))
+        return not are_axes(latitude, longitude, *centres)
 
     def axes(self, levels: Levels) -> Axes | None:
         """Return the nearest arrays along a band's dimensions, None where it lacks them."""
         array, axes = levels.arrays[0], []
         for axis in levels.axes:
-            coordinate = _axis_along(array.dimensions[axis], array.path, levels.table)
+            coordinate = axis_along(array.dimensions[axis], array.path, levels.table)
             if coordinate is None or (coordinate.shapes[:, 0] != array.shapes[:, axis]).any():
                 return None
             axes.append(coordinate)
@@ -338,33 +346,6 @@ def _even_axes(
         with ThreadPoolExecutor(min(THREADS, len(members)), "l2view-axes") as threads:
             list(threads.map(read, members))
     yield DeclaredGeoreference(transforms, crs)
-
-
-def named_coordinates(array: ArrayTable, table: GranuleTable) -> set[str]:
-    """Return the paths that an array's attribute ``coordinates`` names, absolute ones too."""
-    names = str(array.variants[0]["attributes"].get("coordinates", "")).split()
-    paths = set()
-    for name in names:
-        groups = [""] if name.startswith("/") else ancestors(array.path)
-        candidates = (join(group, name.strip("/")) for group in groups)
-        paths |= {next((path for path in candidates if path in table.arrays), name)}
-    return paths
-
-
-def _axis_along(dimension: str | None, path: str, table: GranuleTable) -> ArrayTable | None:
-    """Return the nearest coordinate of an array's dimension, None where there is none.
-
-    It is called as the dimension is, or has an axis' standard name.
-    """
-    for group in ancestors(path) if dimension is not None else ():
-        coordinate = table.arrays.get(join(group, str(dimension)))
-        if coordinate is not None and coordinate.rank == 1:
-            return coordinate
-        for other, array in table.arrays.items():
-            name = array.variants[0]["attributes"].get("standard_name")
-            if parent(other) == group and array.dimensions == (dimension,) and name in AXES:
-                return array
-    return None
 
 
 def _overview(

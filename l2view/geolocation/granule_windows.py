@@ -6,16 +6,14 @@ whatever touches the place of each georeference along it.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import shapely
 
-from l2view.geolocation.coordinates import distance, parent
+from l2view.geolocation.coordinates import common_words, distance, named_coordinates, parent
 from l2view.geolocation.dimensions import Dimension, GranuleDimensions, matching_axes
-from l2view.geolocation.finder import named_coordinates
 from l2view.geolocation.granule import Georeference, LocatedGranule
 from l2view.geolocation.ragged import Ragged, cut_ragged, ragged_arrays
 from l2view.geolocation.tie_points import cut_tie_points, declared_tie_points, may_be_ties
@@ -149,7 +147,7 @@ def _link_arrays(
                     named.isdisjoint(member.paths),
                     -len(matches),
                     distance(parent(path), parent(member.paths[0])),
-                    -len(_words(path) & _words(*member.paths)),
+                    -common_words(path, "/".join(member.paths)),
                 )
                 candidates.append((rank, matches))
         counts = Counter(rank for rank, _ in candidates)
@@ -162,10 +160,6 @@ def _link_arrays(
                 for axis, other in matches:
                     ranks[axis] = rank
                     dimensions.link(other, axis)
-
-
-def _words(*paths: str) -> set[str]:
-    return set(re.split(r"[\W_]+", " ".join(paths).lower()))
 
 
 def _possible_ties(

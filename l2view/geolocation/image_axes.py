@@ -1,10 +1,10 @@
-"""Which axes of an array are those of rows and columns."""
+"""Which axes of an array are those of rows and columns, and which arrays lie along one."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from l2view.geolocation.coordinates import LATITUDE, ancestors, is_coordinate
+from l2view.geolocation.coordinates import LATITUDE, ancestors, is_coordinate, parent
 from l2view.granules.table import ArrayTable, GranuleTable
 from l2view.stores.hierarchy import join
 
@@ -17,6 +17,9 @@ EAST = frozenset({
     "projection_x_angular_coordinate",
 })  # fmt: skip
 """Names of dimensions, and standard names of their coordinates, along which y and x grow."""
+
+AXES = frozenset(name for name in NORTH | EAST if name.startswith("projection_"))
+"""The standard names of axes in a projection (CF 1.12, section 5.6)."""
 
 BANDS = frozenset({"band", "bands", "channel", "channels", "sample", "samples", "rgb", "rgba"})
 """Names of a last dimension that isn't one of the image."""
@@ -69,3 +72,19 @@ def _side(dimension: str | None, array: ArrayTable, table: GranuleTable) -> froz
                 name = standard_name
             break
     return next((words for words in (NORTH, EAST) if name in words), None)
+
+
+def axis_along(dimension: str | None, path: str, table: GranuleTable) -> ArrayTable | None:
+    """Return the nearest coordinate of an array's dimension, None where there is none.
+
+    It is called as the dimension is, or has an axis' standard name.
+    """
+    for group in ancestors(path) if dimension is not None else ():
+        coordinate = table.arrays.get(join(group, str(dimension)))
+        if coordinate is not None and coordinate.rank == 1:
+            return coordinate
+        for other, array in table.arrays.items():
+            name = array.variants[0]["attributes"].get("standard_name")
+            if parent(other) == group and array.dimensions == (dimension,) and name in AXES:
+                return array
+    return None

@@ -511,3 +511,28 @@ def test_a_swath_over_a_pole_keeps_the_cell_that_holds_it(pole: int) -> None:
     south, north = sorted((pole, pole - np.sign(pole) * 0.01))
     view = l2view.open(root.store).sel(bbox=(10, south, 20, north), exact=True)
     assert 15 * 31 + 15 in view["a/red"][...]
+
+
+def test_a_square_image_of_unnamed_axes_is_no_grid_of_a_track() -> None:
+    """Its rows and columns are as many as the points, which are uneven."""
+    group = zarr.create_group(MemoryStore())
+    put(group, "lat", np.linspace(0, 3, 20) ** 2).attrs["units"] = "degrees_north"
+    put(group, "lon", np.linspace(0, 3, 20) ** 2).attrs["units"] = "degrees_east"
+    put(group, "covariance", np.zeros((20, 20)))
+    put(group, "height", np.zeros(20))
+    granule = LocatedGranule(group)
+    assert granule.georeference("covariance") is None
+    assert granule.georeference("height") is not None
+
+
+def test_images_between_two_swaths_belong_to_that_of_like_name() -> None:
+    group = zarr.create_group(MemoryStore())
+    y, x = np.mgrid[:6, :5] * 0.1
+    for name, lon in (("geodetic_an", 10), ("geodetic_in", 40)):
+        write(group, f"{name}/latitude", y, ("rows", "columns"), units="degrees_north")
+        write(group, f"{name}/longitude", x + lon, ("rows", "columns"), units="degrees_east")
+    for name, lon in (("radiance_in", 40), ("radiance_an", 10)):
+        write(group, f"{name}/values", np.zeros((6, 5)), ("rows", "columns"))
+        positions = LocatedGranule(group).positions(f"{name}/values")
+        assert positions is not None
+        np.testing.assert_array_equal(positions[1], x + lon)
