@@ -283,8 +283,9 @@ class View(zarr.Group):
 
         What is left are the rows and columns from the first to the last that touch it: of a
         swath by its latitudes and longitudes, of a grid by its axes, of a raster by its
-        transform. They are found out when a granule is first asked for. A granule that doesn't
-        touch the place has arrays of no length.
+        transform. They are found out when a granule is first asked for. Arrays and coordinates
+        along one dimension are cropped alike, tie points and ragged arrays with their data. A
+        granule that doesn't touch the place has arrays of no length.
 
         Parameters
         ----------

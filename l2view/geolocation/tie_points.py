@@ -159,14 +159,15 @@ def _snap(granule: LocatedGranule, dimensions: GranuleDimensions) -> Iterator[Ti
 def may_be_ties(ties: Sequence[Dimension], data: Sequence[Dimension]) -> bool:
     """Whether data may lie between tie points: it has so many times their cells along both axes.
 
-    Where it is as long along one axis, few cells along the other one are channels.
+    Where both have one of the dimensions, few cells along the other one are channels.
     """
     pairs = list(zip(ties, data, strict=True))
-    fewest = MANY if any(own.length == other.length for own, other in pairs) else 2
-    for own, other in pairs:
+    shared = [a == b or (a.length == b.length and not a.is_named) for a, b in pairs]
+    fewest = MANY if any(shared) else 2
+    for (own, other), is_shared in zip(pairs, shared, strict=True):
         factor = max(round(other.length / max(own.length, 1)), 1)
         is_multiple = abs(other.length - factor * own.length) < factor
-        if own != other and (own.length < fewest or not is_multiple):
+        if not is_shared and (own.length < fewest or not is_multiple):
             return False
     return any(own.length < other.length for own, other in pairs)
 

@@ -382,8 +382,18 @@ def test_tie_points_beside_data_with_its_own_locations() -> None:
         assert stop - start <= 40
 
 
-def test_undeclared_tie_points_stay_with_their_data() -> None:
+@pytest.mark.parametrize("rows", [None, "tl", "line"])
+def test_undeclared_tie_points_stay_with_their_data(rows: str | None) -> None:
+    """They may be as many as the data along one axis, also if both have its dimension."""
     layout, _ = tie_layout("none", 2, 5)
+    if rows is not None:
+        ties = tuple(values[:, 2::5] for values in swath(LINES, PIXELS))
+        layout = {
+            **coordinates(ties, (rows, "tp")),  # type: ignore[arg-type]
+            "angle": (indices(*ties[0].shape), (rows, "tp"), {}),
+            "radiance": (indices(LINES, PIXELS), ("line", "pixel"), {}),
+            "channels": (indices(LINES, 50), ("line", "channel"), {}),
+        }
     layout = {**layout, "lut": (indices(7, 9), ("i", "j"), {})}
     view, notes = crop(layout)
     assert len(notes) == 1
