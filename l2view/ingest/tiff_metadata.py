@@ -97,7 +97,7 @@ def _number(text: str) -> float | None:
 def parse_nodata(text: str | None, dtype: np.dtype[Any]) -> Any:
     """Return the nodata value of a text as the data type has it, None where it has none.
 
-    GDAL compares pixels with a number of any kind: one that the data type lacks hides nothing.
+    GDAL rounds it towards zero; one beyond what the data type may be hides nothing.
     """
     number = _number(MSVC_NAMES.get(text or "", text or ""))
     if number is None:
@@ -105,7 +105,7 @@ def parse_nodata(text: str | None, dtype: np.dtype[Any]) -> Any:
     if dtype.kind == "f":
         # JSON has neither NaN nor infinities, of which xarray takes the names.
         return number if math.isfinite(number) else str(number)
-    if dtype.kind not in "iu" or not math.isfinite(number) or number != int(number):
+    if dtype.kind not in "iu" or not math.isfinite(number):
         return None
     bounds = np.iinfo(dtype)
     # A float doesn't have all integers of 64 bits.
