@@ -26,7 +26,9 @@ TOLERANCE = 0.01
 RIBS = 48  # the rows of a swath that its outline is taken from where its edges are straight
 MOST_RIBS = 400  # the most rows that each edge adds to them
 POINTS = 9  # the most points of a row that it is taken from
-SIDE = 64  # the points of each side of a grid that its outline is taken from
+SIDE = 64  # the points along each axis of a grid at which its cells are looked at
+CELLS = 1024  # the cells of each side that it is to hold
+EDGE = 192  # the points of each side of a grid that its outline is taken from
 
 MIN_HELD = 0.9
 """The share of the cells within a grid that its outline holds, if it is the right one."""
@@ -34,6 +36,7 @@ MIN_HELD = 0.9
 MOST_OUTSIDE = 500  # the most cells that are added to an outline one by one
 TINY = 1e-30  # the number below which none is a coordinate
 UNWRITTEN = 0.01  # the part of such numbers from which an array isn't written
+FAR = 5.0  # how far in degrees from (0, 0) all others lie where it stands for nothing
 SLIVER = 1e-6  # the part of an outline's area that is none
 BISECTIONS = 40  # how often the way to the edge of the globe is halved
 TRACK_WIDTH = 0.05  # half the width in degrees that a track of single points is given
@@ -285,14 +288,18 @@ def clean_positions(lat: NDArray[Any], lon: NDArray[Any]) -> Positions:
     """Return positions to 1e-7°, those that aren't on the globe as NaN.
 
     GEOS never ends at some numbers such as 1e-310. These are memory that wasn't written, as are
-    positions that are all 0.
+    positions that are all 0, and several of them far from all others.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         valid = (np.abs(lat) <= 90 + TOLERANCE) & (np.abs(lon) <= 360 + TOLERANCE)
         unwritten = (_is_tiny(lat) | _is_tiny(lon)) & valid
         lat, lon = np.clip(np.round(lat, 7), -90, 90), np.round(lon, 7)
-    if unwritten.sum() > UNWRITTEN * valid.sum() or not (lat[valid].any() or lon[valid].any()):
+        zero = valid & (lat == 0) & (lon == 0)
+        is_near = valid & ~zero & (np.maximum(np.abs(lat), np.abs(lon)) < FAR)
+    if unwritten.sum() > UNWRITTEN * valid.sum() or zero.sum() == valid.sum():
         valid = np.zeros_like(valid)
+    elif zero.sum() > 1 and not is_near.any():
+        valid &= ~zero
     return np.where(valid, lat, np.nan), np.where(valid, lon, np.nan)
 
 
@@ -326,6 +333,8 @@ def of_grid(grid: Georeference) -> shapely.Geometry | None:
     lat, lon = grid.to_degrees(columns, rows)
     on_globe = np.isfinite(lat)
     step = max(largest_difference(lat, axis) for axis in (0, 1)) if on_globe.any() else 0.0
+    edge = grid.to_degrees(*_around(grid, CELLS, 0.5))
+    edge_lat, edge_lon = (values[np.isfinite(edge[0])] for values in edge)
     inner = on_globe if on_globe.any() else np.ones_like(on_globe)
     ring = _edge_on_globe(grid, columns[inner].mean(), rows[inner].mean())
     outline = of_ring(np.concatenate([ring, ring[:1]])) if len(ring) > 2 else None
@@ -338,10 +347,12 @@ def of_grid(grid: Georeference) -> shapely.Geometry | None:
             return outline
         if held.mean() > MIN_HELD:
             # Between the points of its edge the outline may cut cells off.
-            return _hold(outline, lat[on_globe], lon[on_globe], step / 2)
+            outline = _hold(outline, lat[on_globe], lon[on_globe], step / 2)
+            return _hold(outline, edge_lat, edge_lon, TOLERANCE)
     if not on_globe.any():
         return None
-    south, north = np.nanmin(lat) - step, np.nanmax(lat) + step
+    latitudes = np.concatenate([lat[on_globe], edge_lat])
+    south, north = latitudes.min() - step, latitudes.max() + step
     return shapely.box(-180, max(south, -90.0), 180, min(north, 90.0))
 
 
@@ -356,16 +367,21 @@ def _is_in_degrees(crs: CRS) -> bool:
     )
 
 
+def _around(grid: Georeference, count: int, inset: float = 0.0) -> Positions:
+    """Return columns and rows around a grid, so many a side, so far within its edge."""
+    height, width = grid.shape
+    ahead = np.linspace(0, 1, count, endpoint=False)
+    back, start, end = 1 - ahead, np.zeros(count), np.ones(count)
+    columns = inset + (width - 2 * inset) * np.concatenate([start, ahead, end, back])
+    return columns, inset + (height - 2 * inset) * np.concatenate([ahead, end, back, start])
+
+
 def _edge_on_globe(grid: Georeference, column: float, row: float) -> NDArray[np.float64]:
     """Return longitudes and latitudes around a grid, of shape (n, 2).
 
     Points off the globe are moved towards the middle of its part of the grid, which is convex.
     """
-    ahead = np.linspace(0, 1, SIDE, endpoint=False)
-    back, start, end = 1 - ahead, np.zeros(SIDE), np.ones(SIDE)
-    height, width = grid.shape
-    columns = width * np.concatenate([start, ahead, end, back])
-    rows = height * np.concatenate([ahead, end, back, start])
+    columns, rows = _around(grid, EDGE)
 
     def positions(fraction: NDArray[np.float64]) -> Positions:
         return grid.to_degrees(

@@ -56,7 +56,8 @@ def coordinate_rank(array: ArrayTable, words: tuple[str, ...]) -> int | None:
         return 0 if is_named and not units.startswith(("rad", "m", "km")) else None
     own = {word.lower() for word in WORDS.findall(basename(array.path))}
     if own & OTHERS:
-        return 2 if attributes.get("standard_name") == name else None
+        # Where the satellite stands is no place of the granule, whatever its standard name.
+        return 2 if attributes.get("standard_name") == name and array.rank else None
     plain = (name, short, f"{short}s", f"{name}s")
     if attributes.get("standard_name") == name or basename(array.path).lower() in plain:
         return 0

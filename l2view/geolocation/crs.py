@@ -77,10 +77,14 @@ PARAMETERS = {
 
 GEOKEYS = PARAMETERS.keys() | {
     "geog_ellipsoid", "geog_inv_flattening", "geog_prime_meridian_long", "geog_semi_major_axis",
-    "geog_semi_minor_axis", "geographic_type", "model_type", "proj_coord_trans",
+    "citation", "geog_semi_minor_axis", "geographic_type", "model_type", "proj_citation",
+    "proj_coord_trans",
     "proj_linear_unit_size", "proj_linear_units", "projected_type", "projection",
 }  # fmt: skip
 """GeoTIFF's keys that define a CRS."""
+
+ESRI_WKT = "ESRI PE String = "
+"""What a citation begins with that is WKT, of projections that GeoTIFF hasn't."""
 
 MAX_ROUND_TRIP = 1.0
 """By how many metres a place may be off that is projected and back, if it is on the globe."""
@@ -183,6 +187,9 @@ def geokeys_crs(attributes: Mapping[str, Any]) -> str | None:
 @lru_cache(maxsize=256)
 def _geokeys_wkt(text: str) -> str | None:
     keys = json.loads(text)
+    for citation in (str(keys.get(name, "")) for name in ("proj_citation", "citation")):
+        if citation.startswith(ESRI_WKT):
+            return citation.removeprefix(ESRI_WKT).rstrip("|")
     base = _geographic_crs(keys)
     if keys.get("model_type") == 2:
         return str(base.to_wkt())

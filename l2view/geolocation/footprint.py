@@ -36,7 +36,7 @@ from l2view.geolocation.geometries import (
 )
 from l2view.geolocation.granule import Georeference, LocatedGranule, Positions
 from l2view.geolocation.simplification import simplify_outward, sphere_area
-from l2view.text import first_line, fold_name
+from l2view.text import first_line, fold_name, join_names
 
 BOUNDS = (
     ("geospatiallonmin", "geospatiallatmin", "geospatiallonmax", "geospatiallatmax"),
@@ -82,30 +82,40 @@ def harvest_footprint(
 def of_granule(
     granule: LocatedGranule, descriptions: Iterable[Mapping[str, Any]] = ()
 ) -> shapely.Geometry | None:
-    """Return where a granule lies by few vertices, None where nothing says it.
+    """Return where a granule lies by few vertices, None where nothing says it."""
+    return footprint_of(granule, descriptions)[0]
+
+
+def footprint_of(
+    granule: LocatedGranule, descriptions: Iterable[Mapping[str, Any]] = ()
+) -> tuple[shapely.Geometry | None, list[str]]:
+    """Return where a granule lies by few vertices, None where nothing says it, and notes.
 
     Its latitudes and longitudes say it, unless they have many cells and agree with what is
     declared; then its grids, what is declared, a single place.
     """
-    outline = _outline(granule, list(descriptions))
-    return None if outline is None else simplify_outward(outline)
+    outline, notes = _outline(granule, list(descriptions))
+    return None if outline is None else simplify_outward(outline), notes
 
 
 def _outline(
     granule: LocatedGranule, descriptions: Sequence[Mapping[str, Any]]
-) -> shapely.Geometry | None:
+) -> tuple[shapely.Geometry | None, list[str]]:
     declared, is_suspect = _declared(granule, descriptions)
     pairs = sorted(granule.pairs(), key=lambda pair: math.prod(pair.shape))
     # Of a grid there are only its axes to read.
     cells = sum(granule.arrays[path].size for pair in pairs for path in pair.coordinates or ()) / 2
     if declared is None or is_suspect or cells <= CHECKED or not _agrees(granule, pairs, declared):
-        outline = _of_pairs(granule, pairs)
+        outline, notes = _of_pairs(granule, pairs)
         if outline is not None:  # stations may stand beside an image
             images = of_grids(granule, with_cells=False)
-            return outline if images is None else shapely.union_all([outline, images])
+            return (
+                outline if images is None else shapely.union_all([outline, images]),
+                notes,
+            )
     grids = None if pairs and not is_suspect else of_grids(granule)
     stations = (of_points(*point) for point in (*granule.points(), *_stations(descriptions)))
-    return grids or declared or next(filter(None, stations), None)
+    return grids or declared or next(filter(None, stations), None), []
 
 
 def _stations(descriptions: Iterable[Mapping[str, Any]]) -> Iterator[Positions]:
@@ -117,18 +127,24 @@ def _stations(descriptions: Iterable[Mapping[str, Any]]) -> Iterator[Positions]:
                 yield lat, lon
 
 
-def _of_pairs(granule: LocatedGranule, pairs: Sequence[Georeference]) -> shapely.Geometry | None:
-    """Return the outline of all latitudes and longitudes; of the smallest where they are many."""
+def _of_pairs(
+    granule: LocatedGranule, pairs: Sequence[Georeference]
+) -> tuple[shapely.Geometry | None, list[str]]:
+    """Return the outline of the latitudes and longitudes, and a note on those with many cells.
+
+    The pairs are sorted by their cells.
+    """
     outlines: list[shapely.Geometry] = []
     cells = 0
-    for pair in pairs:
+    for number, pair in enumerate(pairs):
         cells += math.prod(pair.shape)
         if outlines and cells > MOST_CELLS:
-            break
+            names = join_names([pair.path for pair in pairs[number:]])
+            return shapely.union_all(outlines), [f"its place is taken without the cells of {names}"]
         outline = of_coordinates(granule, pair)
         if outline is not None and not outline.is_empty:
             outlines.append(outline)
-    return shapely.union_all(outlines) if outlines else None
+    return shapely.union_all(outlines) if outlines else None, []
 
 
 def of_grids(granule: LocatedGranule, *, with_cells: bool = True) -> shapely.Geometry | None:

@@ -111,12 +111,13 @@ def test_keys_that_are_not_known_are_no_crs() -> None:
         "LC08_L2SR_099120_20191129_20201016_02_T2_SR_B1.TIF",
         "MOD10A2.A2022033.h09v05.061.2022042050729_Eight_Day_Snow_Cover.tif",
         "OPERA_L3_DSWx-HLS_T48SUE_20190302T034350Z_20230131T222341Z_L8_30_v0.0_BROWSE.tiff",
+        "OR_ABI-L2-CMIPM1-M6C01_G17_s20200111504255_e20200111504313_c20200111504367_CMI.tif",
     ],
 )
 def test_real_tiffs_lie_where_rasterio_has_them(
     shared_data: Path, tmp_path: Path, name: str
 ) -> None:
-    """Polar stereographic by its true scale, a sphere by its minor axis, UTM by its projection."""
+    """By true scales, minor axes, projections, and WKT in a citation."""
     path = shared_data / "real" / name
     l2view.ingest(path, tmp_path / "c", defaults={"datetime": "2020-01-01"})
     view = l2view.open(tmp_path / "c")

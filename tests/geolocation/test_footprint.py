@@ -15,7 +15,7 @@ from odc.geo import CRS
 from zarr.storage import MemoryStore
 
 from l2view.geolocation.cell_outlines import of_axes, of_cloud, of_grid, of_points, of_swath
-from l2view.geolocation.footprint import harvest_footprint, of_bounds, on_the_globe
+from l2view.geolocation.footprint import footprint_of, harvest_footprint, of_bounds, on_the_globe
 from l2view.geolocation.granule import Georeference, LocatedGranule
 from l2view.geolocation.simplification import simplify_outward, sphere_area
 from l2view.ingest.harvest.descriptions import descriptions
@@ -400,3 +400,73 @@ def test_a_station_in_attributes(path: str, attributes: Any, place: Any) -> None
         outline = shapely.from_wkb(fields["bbox"])
         assert outline.contains(shapely.Point(place))
         assert outline.area < 0.02
+
+
+def test_zeros_far_from_all_others_are_no_positions() -> None:
+    lat, lon = np.meshgrid(np.linspace(40, 45, 60), np.linspace(20, 26, 50), indexing="ij")
+    lat[-7:], lon[-7:] = 0, 0
+    for dims in (("y", "x"), ("n",)):
+        positions = (lat, lon) if len(dims) > 1 else (lat.ravel(), lon.ravel())
+        shape = footprint(granule(*positions, dims))
+        assert holds(shape, lat[:-7], lon[:-7])
+        assert shape is not None
+        assert shape.bounds[1] > 39
+    lat, lon = np.meshgrid(np.linspace(-2, 2, 21), np.linspace(-1, 1, 11), indexing="ij")
+    assert holds(footprint(granule(lat, lon, ("y", "x"))), lat, lon)
+
+
+@pytest.mark.parametrize(
+    "name", ["nominal_satellite_subpoint_{}", "{}_field_of_view", "spacecraft_{}itude"]
+)
+def test_where_the_satellite_stands_is_no_place(name: str) -> None:
+    group = zarr.create_group(MemoryStore())
+    for axis, standard, value in (("lat", "latitude", 0.0), ("lon", "longitude", -75.2)):
+        attributes = {"units": "degrees", "standard_name": standard}
+        write(group, name.format(axis), np.array(value), (), **attributes)
+    assert footprint(group) is None
+
+
+def test_cells_that_are_not_read_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("l2view.geolocation.footprint.MOST_CELLS", 500)
+    group = zarr.create_group(MemoryStore())
+    for name, west, count in (("a", 10.0, 10), ("b", 50.0, 30), ("c", 90.0, 40)):
+        axes = np.linspace(0, 1, count), west + np.linspace(0, 1, count)
+        below = group.create_group(name)
+        for axis, values in zip(("lat", "lon"), np.meshgrid(*axes, indexing="ij"), strict=True):
+            write(below, axis, values, ("y", "x"))
+    shape, notes = footprint_of(LocatedGranule(group))
+    assert shape is not None
+    assert shape.bounds[2] < 12
+    assert notes == ["its place is taken without the cells of b/lat, c/lat"]
+
+
+GEOS = "+proj=geos +h=35785831 +lon_0=-75 +sweep=x"
+
+
+@pytest.mark.parametrize(
+    ("crs", "bounds", "shape"),
+    [
+        (3413, (10_000, -1e6, 2e6, 1e6), (2000, 1990)),
+        (3413, (200_000, -3.4e6, 3e6, -4e5), (3000, 2800)),
+        (3031, (-3e6, 100_000, 3e6, 3e6), (2900, 6000)),
+        (6931, (-9e6, -9e6, 9e6, 9e6), (720, 720)),
+        (32601, (-5e5, 7e6, 1.5e6, 9e6), (2000, 2000)),
+        (GEOS, (-3_627_271, 1_583_173, 1_382_771, 4_589_199), (1500, 2500)),
+        (GEOS, (-5_434_894, -5_434_894, 5_434_894, 5_434_894), (2712, 2712)),
+    ],
+)
+def test_cells_at_the_edges_of_large_grids_are_held(crs: Any, bounds: Any, shape: Any) -> None:
+    west, south, east, north = bounds
+    height, width = shape
+    transform = Affine((east - west) / width, 0, west, 0, (south - north) / height, north)
+    grid = Georeference("", "", ("y", "x"), shape, CRS(crs), transform)
+    full = of_grid(grid)
+    assert full is not None
+    simple = simplify_outward(full)
+    assert shapely.get_num_coordinates(simple) <= 64
+    assert sphere_area(simple) <= 1.01 * sphere_area(full)
+    ends = np.arange(width) + 0.5, np.arange(height) + 0.5
+    columns = np.concatenate([ends[0], ends[0], np.full(height, 0.5), np.full(height, width - 0.5)])
+    rows = np.concatenate([np.full(width, 0.5), np.full(width, height - 0.5), ends[1], ends[1]])
+    lat, lon = grid.to_degrees(columns, rows)
+    assert holds(simple, lat[np.isfinite(lat)], lon[np.isfinite(lat)])

@@ -6,7 +6,7 @@ they return wins over l2view's own. The caller's harvester wins over all.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from datetime import date
 from typing import Any
 
@@ -15,7 +15,8 @@ import shapely
 import zarr
 
 from l2view.errors import IngestError
-from l2view.geolocation.footprint import harvest_footprint, on_the_globe
+from l2view.geolocation.footprint import footprint_of, on_the_globe
+from l2view.geolocation.granule import LocatedGranule
 from l2view.granules.layouts import LAYOUTS
 from l2view.ingest import plugins
 from l2view.ingest.harvest.attributes import (
@@ -57,8 +58,9 @@ def harvest_files(
     added: dict[str, Any] = {}
     notes: list[str] = []
     for group, url in files:
-        if not {"datetime", "bbox"} <= harvested.keys() | record.keys():
-            own, of_file = _harvest_file(group, url)
+        known = harvested.keys() | record.keys()
+        if not {"datetime", "bbox"} <= known:
+            own, of_file = _harvest_file(group, known)
             notes += of_file
             harvested = {**_without_times(own, record), **harvested}
         for name, harvester in plugin_harvesters().items():
@@ -71,15 +73,19 @@ def harvest_files(
     return {**harvested, **added}, notes
 
 
-def _harvest_file(group: zarr.Group, url: str) -> tuple[dict[str, Any], list[str]]:
-    """Return the fields by l2view's own harvesters, and notes."""
+def _harvest_file(group: zarr.Group, known: Set[str]) -> tuple[dict[str, Any], list[str]]:
+    """Return the fields by l2view's own harvesters, and notes; a `known` place isn't looked for."""
     discovered, notes = valid_fields(harvest_discovery(group))
     if {"datetime", "bbox"} <= discovered.keys():
         return discovered, notes
     described = list(descriptions(group))
     attributes = _without_times(harvest_attributes(group, described), discovered)
-    own = {**harvest_footprint(group, url, described), **attributes, **discovered}
-    if "datetime" not in own:
+    own = {**attributes, **discovered}
+    if "bbox" not in known | own.keys():
+        shape, of_place = footprint_of(LocatedGranule(group), described)
+        notes += of_place
+        own |= {} if shape is None else {"bbox": shapely.to_wkb(shape)}
+    if "datetime" not in known | own.keys():
         calendars = sorted(unconverted_calendars(group))
         notes += [
             f"its times are in the calendar {name}, which has other days" for name in calendars

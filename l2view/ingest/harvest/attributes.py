@@ -111,11 +111,8 @@ def harvest_attributes(
         value = next((value for value in values if value is not None), None)
         if value is not None:
             fields[name] = _convert(name, value)
-    spans = (
-        *map(attribute_times, described),
-        array_times(group),
-    )
-    start, end = next((span for span in spans if span[0] is not None), (None, None))
+    spans = (span for span in map(attribute_times, described) if span[0] is not None)
+    start, end = next(spans, None) or array_times(group)
     if start is not None:
         fields["datetime"] = fields["start_datetime"] = start
         fields["end_datetime"] = end if end is not None and end >= start else None
