@@ -8,6 +8,7 @@ another, and what it can't refer to is copied where it is small, or left out wit
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -29,6 +30,7 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from l2view.errors import IngestError
+from l2view.ingest.check import LARGEST, decode_chunk
 from l2view.ingest.manifests import Chunks, json_attribute, to_manifest_array
 from l2view.stores.hierarchy import JSON, join
 from l2view.text import first_line, replace_surrogates
@@ -224,7 +226,7 @@ def _reason_to_copy(dataset: h5py.h5d.DatasetID) -> str | None:
     filters = [properties.get_filter(n)[0] for n in range(properties.get_nfilters())]
     if len(set(filters)) < len(filters):
         return "its chunks go through one filter twice"
-    if filters and dataset.chunk_iter(_skips_a_filter) is not None:
+    if filters and dataset.chunk_iter(lambda chunk: chunk.filter_mask or None) is not None:
         return "some of its chunks skip a filter"
     return None
 
@@ -232,10 +234,6 @@ def _reason_to_copy(dataset: h5py.h5d.DatasetID) -> str | None:
 def _packed(dtype: np.dtype[Any]) -> np.dtype[Any]:
     """Return a data type whose records have no padding."""
     return repack_fields(dtype, align=False, recurse=True) if dtype.names else dtype
-
-
-def _skips_a_filter(chunk: Any) -> bool | None:
-    return True if chunk.filter_mask else None
 
 
 def _is_pure_dimension(dataset: h5py.h5d.DatasetID) -> bool:
@@ -308,7 +306,29 @@ def _refer(url: str, dataset: h5py.Dataset, described: JSON) -> ManifestArray:
         ],
         **described,
     )
+    kind = f"{dataset.dtype} {dataset._filters}"
+    if dataset._filters and kind not in _compared:
+        _compare(dataset, copy_and_replace_metadata(metadata, new_shape=list(chunks)))
+        _compared.add(kind)
     return ManifestArray(metadata, _dataset_chunk_manifest(url, dataset, chunks=chunks))
+
+
+_compared: set[str] = set()
+"""The data types with filters of which this process has compared a chunk."""
+
+
+def _compare(dataset: h5py.Dataset, metadata: Any) -> None:
+    """Raise an `IngestError` where the last chunk doesn't decode to the values that HDF5 reads."""
+    count = dataset.id.get_num_chunks()
+    if not count or math.prod(metadata.shape) * dataset.dtype.itemsize > LARGEST:
+        return
+    begin = dataset.id.get_chunk_info(count - 1).chunk_offset
+    values = decode_chunk(metadata, dataset.id.read_direct_chunk(begin)[1])
+    pairs = zip(begin, metadata.shape, strict=True)
+    expected = dataset[tuple(slice(at, at + length) for at, length in pairs)]
+    inside = values[tuple(map(slice, expected.shape))]
+    if inside.tobytes() != expected.astype(values.dtype).tobytes():
+        raise IngestError("its chunks don't decode to the values that HDF5 reads")
 
 
 def _copy(dataset: h5py.Dataset, described: JSON, threshold: int) -> ManifestArray:

@@ -10,11 +10,13 @@ from typing import Any
 
 import h5py
 import netCDF4
+import numcodecs
 import numpy as np
 import pytest
 from builders import write_swath
 
 import l2view
+from l2view.ingest import hdf5
 from l2view.ingest.report import IngestReport
 
 
@@ -257,6 +259,27 @@ def test_filters_of_other_packages(tmp_path: Path, compression: str) -> None:
     assert report.omitted == {}
     group: Any = l2view.open(tmp_path / "c", authorize=True)["g"]
     np.testing.assert_array_equal(group["red"], values)
+
+
+@pytest.mark.parametrize("is_wrong", [True, False])
+def test_chunks_are_compared(swath: Path, monkeypatch: pytest.MonkeyPatch, is_wrong: bool) -> None:
+    """What a codec gets wrong, or can't decode, is copied where it is small."""
+    values = np.arange(3_000, dtype="f4")
+    with h5py.File(swath, "a") as file:
+        file.create_dataset("x", data=values, chunks=(1_000,), shuffle=True, compression="gzip")
+
+    def codecs(dataset: h5py.Dataset) -> list[Any]:
+        wrong = [numcodecs.Shuffle(2), numcodecs.Zlib()] if is_wrong else [numcodecs.Zstd()]
+        return wrong if dataset._filters else []
+
+    monkeypatch.setattr(hdf5, "_compared", set())
+    monkeypatch.setattr(hdf5, "codecs_from_dataset", codecs)
+    view, report = ingested(swath)
+    assert report.omitted == {}
+    np.testing.assert_array_equal(view["s/x"][...], values)
+    _, report = ingested(swath.rename(swath.with_name("t.h5")), inline_threshold=10)
+    reason = "don't decode to the values that HDF5 reads" if is_wrong else "Zstd decompression"
+    assert reason in reasons(report)["x"]
 
 
 def test_attributes_that_json_lacks(swath: Path) -> None:
