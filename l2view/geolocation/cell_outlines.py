@@ -35,6 +35,7 @@ MIN_HELD = 0.9
 
 MOST_OUTSIDE = 500  # the most cells that are added to an outline one by one
 TINY = 1e-30  # the number below which none is a coordinate
+MOST_FILLS = 64  # positions off the globe that are compared: those of fill are few different ones
 UNWRITTEN = 0.01  # the part of such numbers from which an array isn't written
 FAR = 5.0  # how far in degrees from (0, 0) all others lie where it stands for nothing
 SLIVER = 1e-6  # the part of an outline's area that is none
@@ -288,7 +289,8 @@ def clean_positions(lat: NDArray[Any], lon: NDArray[Any]) -> Positions:
     """Return positions to 1e-7°, those that aren't on the globe as NaN.
 
     GEOS never ends at some numbers such as 1e-310. These are memory that wasn't written, as are
-    positions that are all 0, and several of them far from all others.
+    positions that are all 0, and several of them far from all others. Where most are off the globe,
+    and not by a few fill values, they are numbers of another scale.
     """
     with np.errstate(invalid="ignore", over="ignore"):
         valid = (np.abs(lat) <= 90 + TOLERANCE) & (np.abs(lon) <= 360 + TOLERANCE)
@@ -300,6 +302,9 @@ def clean_positions(lat: NDArray[Any], lon: NDArray[Any]) -> Positions:
         valid = np.zeros_like(valid)
     elif zero.sum() > 1 and not is_near.any():
         valid &= ~zero
+    beyond = np.isfinite(lat) & np.isfinite(lon) & ~valid
+    if beyond.sum() > valid.sum() and len(np.unique(lon[beyond][:MOST_FILLS])) > MOST_FILLS / 4:
+        valid = np.zeros_like(valid)
     return np.where(valid, lat, np.nan), np.where(valid, lon, np.nan)
 
 

@@ -33,6 +33,9 @@ OTHERS = frozenset({
 })  # fmt: skip
 """Words of the names of latitudes and longitudes that are not those of cells."""
 
+CELLS = frozenset({"fov", "pixel", "footprint", "cell"})
+"""Words of the names of those of cells all the same, as of ``instrument_fov_latitude``."""
+
 WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 DIRECTION = re.compile(r"(?:degrees?|deg|°)(north|n|east|e)")
 
@@ -55,7 +58,7 @@ def coordinate_rank(array: ArrayTable, words: tuple[str, ...]) -> int | None:
         is_named = attributes.get("standard_name") == name
         return 0 if is_named and not units.startswith(("rad", "m", "km")) else None
     own = {word.lower() for word in WORDS.findall(basename(array.path))}
-    if own & OTHERS:
+    if own & OTHERS and not own & CELLS:
         # Where the satellite stands is no place of the granule, whatever its standard name.
         return 2 if attributes.get("standard_name") == name and array.rank else None
     plain = (name, short, f"{short}s", f"{name}s")

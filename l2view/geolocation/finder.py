@@ -27,6 +27,7 @@ from l2view.geolocation.coordinates import (
     ancestors,
     are_axes,
     are_named,
+    basename,
     coordinates_of,
     is_overview,
     named_coordinates,
@@ -58,6 +59,9 @@ from l2view.geolocation.transforms import axes_transform
 from l2view.granules.reader import GranuleReader
 from l2view.granules.table import ArrayTable, GranuleTable
 from l2view.stores.hierarchy import JSON, join
+
+WESTWARD = frozenset({"mtg_geos_projection"})
+"""Grid mappings whose x grows to the west (EUMETSAT's MTG FCI, "Level 1c Reference Grid")."""
 
 THREADS = 8  # how many granules' axes are read at once
 
@@ -222,6 +226,9 @@ class Finder:
                 return None
             centres.append(self.read(levels.table, array, member) * factor)
         y, x = centres
+        mapping = None if axes.degrees else _mapping(self, levels)
+        if mapping is not None and basename(mapping.path) in WESTWARD:
+            x = -x
         return crs, y, np.unwrap(x, period=360) if axes.degrees else x
 
     def axes_transform(

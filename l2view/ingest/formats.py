@@ -213,9 +213,32 @@ def detect_format(head: bytes) -> FileFormat:
     raise IngestError(f"its format isn't known: {_describe_head(head)}")
 
 
+OTHER_FORMATS = {
+    b"\x1f\x8b": "compressed by gzip; decompress it",
+    b"BZh": "compressed by bzip2; decompress it",
+    b"\xfd7zXZ": "compressed by xz; decompress it",
+    b"BUFR": "BUFR, whose messages aren't arrays",
+    b"\x00\x00\x00\x0cjP  ": "JPEG 2000; GDAL translates it to a COG",
+    b"\xff\x4f\xff\x51": "JPEG 2000; GDAL translates it to a COG",
+    b"\x89PNG": "PNG, which says no place; GDAL translates it to a COG",
+    b"\xff\xd8\xff": "JPEG, which says no place; GDAL translates it to a COG",
+    b"NITF": "NITF; GDAL translates it to a COG",
+    b"\x00\x00\x27\x0a": "a shapefile, a table of geometries",
+    b"SQLite format 3": "a database of SQLite, such as a GeoPackage",
+    b"PAR1": "Parquet, a table",
+    b"<?xml": "XML; name the file of data that it is about",
+    b"\xcd\xf3\x00\x01": "NASA's CDF",
+    b"\x93NUMPY": "an array of NumPy",
+}
+"""How files of formats that aren't taken begin, and what they are."""
+
+
 def _describe_head(head: bytes) -> str:
     if not head:
         return "it is empty"
     if _text(head)[:64].lower().startswith((b"<!doctype html", b"<html")):
         return "it is a page of HTML, as servers send in the place of a file"
+    name = next((name for magic, name in OTHER_FORMATS.items() if head.startswith(magic)), None)
+    if name is not None:
+        return f"it is {name}"
     return f"it begins with {head[:8]!r}" if any(head) else "it begins with zeros"

@@ -6,6 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 from urllib.parse import unquote
 
+from products import asia, eos, europe, nasa_hdf5, nasa_netcdf, others
+from products.catalogue import PRODUCTS
+
+FAMILIES = (asia, eos, europe, nasa_hdf5, nasa_netcdf, others)
+"""The modules whose products are `PRODUCTS`."""
+
 REAL: Mapping[str, tuple[str, str, str, str]] = {
     "1C.NOAA18.MHS.XCAL2016-V.20050525-S165459-E183706.000073.V07A.HDF5": ("GPM 1C, MHS", "1", "HDF5", ""),
     "2A.GPM.GMI.GPROF2021v1.20140304-S175932-E193159.000079.V07A.HDF5": ("GPM 2A, GPROF of GMI", "2", "HDF5", ""),
@@ -74,8 +80,6 @@ def write_page() -> None:
     import os
     import tempfile
     from pathlib import Path
-
-    from products.catalogue import PRODUCTS
 
     import l2view
 

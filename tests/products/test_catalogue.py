@@ -24,8 +24,8 @@ from oracles import (
     stored_differences,
     tiff_difference,
 )
-from products.catalogue import PRODUCTS, Product
-from products.table import REAL, page_row
+from products.catalogue import Product
+from products.table import PRODUCTS, REAL, page_row
 
 import l2view
 from l2view.ingest.granule import Entry

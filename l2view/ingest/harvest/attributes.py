@@ -43,6 +43,8 @@ ALONE = (
 )
 """The attributes that tell a time although none tells the end."""
 
+CALENDAR = ("year", "month", "day", "hour", "minute", "second")
+
 TIME = re.compile("times?")
 OTHERWISE = re.compile(r"(?!.*(refer|creat|produc|process|epoch|bound|bnds|valid)).*(time|juld).*")
 """The standard or very names of arrays of times, and other names."""
@@ -132,7 +134,17 @@ def attribute_times(attributes: Mapping[str, Any]) -> tuple[datetime | None, dat
             start, end = span
             if start is not None and end is not None:
                 return start, end
-    return next(filter(None, (_named_time(attributes, name) for name in ALONE)), None), None
+    alone = (_named_time(attributes, name) for name in ALONE)
+    return next(filter(None, alone), None) or _calendar_time(attributes), None
+
+
+def _calendar_time(attributes: Mapping[str, Any]) -> datetime | None:
+    """Return the time of six numbers, as profiles of radio occultations have it."""
+    try:
+        *date, second = (float(attributes[name]) for name in CALENDAR)
+        return datetime(*map(int, date)) + timedelta(seconds=second)  # type: ignore[arg-type]
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return None
 
 
 def _named_time(attributes: Mapping[str, Any], name: str) -> datetime | None:
