@@ -44,6 +44,7 @@ from l2view.ingest.formats import (
 )
 from l2view.ingest.granule import BandPacking, Entry, Failure, Granule
 from l2view.ingest.harvest import TIMES, harvest_files, time_of, valid_fields
+from l2view.ingest.harvest.attributes import DATE_TIME, parse_time
 from l2view.ingest.harvest.names import times_in_name
 from l2view.ingest.manifests import NamelessStore, manifest_references, rename_nodes
 from l2view.ingest.opening import make_openable
@@ -328,6 +329,11 @@ def _row(
             row["datetime"] = row["start_datetime"] = start
             row["end_datetime"] = row["end_datetime"] or end
             notes.append("its time is that in its file's name")
+    if row["datetime"] is None:
+        made = (image.attrs.get(DATE_TIME) for file in files for _, image in file.group.groups())
+        row["datetime"] = next(filter(None, map(parse_time, made)), None)
+        if row["datetime"] is not None:
+            notes.append(f"its time is that of {DATE_TIME}, when its file may have been made")
     if not isinstance(row["id"], str) or not row["id"]:
         raise IngestError(f"its id is {row['id']!r}, and not a text")
     if row.get("bbox") is not None and row["bbox"] is not as_parsed:  # it is the caller's

@@ -15,6 +15,7 @@ import numpy as np
 from virtual_tiff.constants import GEO_KEYS
 
 from l2view.arrays.cf import MISSING
+from l2view.ingest.harvest.attributes import DATE_TIME
 from l2view.stores.hierarchy import JSON
 
 TAGS = ("model_pixel_scale", "model_tiepoint", "model_transformation")
@@ -35,6 +36,8 @@ def tag_attributes(directory: Any, dtype: np.dtype[Any]) -> JSON:
         attributes |= {name: value for name, value in values.items() if value is not None}
     attributes |= {name: list(v) for name in TAGS if (v := getattr(directory, name))}
     attributes |= {name: int(v) for name in NUMBERS if (v := getattr(directory, name)) is not None}
+    if directory.date_time:
+        attributes[DATE_TIME] = str(directory.date_time)
     if directory.extra_samples:
         attributes["extra_samples"] = [int(kind) for kind in directory.extra_samples]
     if text := directory.gdal_metadata:

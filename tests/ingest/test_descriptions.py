@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 import zarr
 from zarr.storage import MemoryStore
 
+from l2view.ingest.granule import Entry, Granule
 from l2view.ingest.harvest import harvest_files
 from l2view.ingest.harvest.attributes import (
     array_times,
@@ -18,6 +21,8 @@ from l2view.ingest.harvest.attributes import (
     parse_time,
 )
 from l2view.ingest.harvest.names import times_in_name
+from l2view.ingest.options import ParseOptions
+from l2view.ingest.parse import parse_granule
 
 START, END = datetime(2019, 12, 2, 23, 15), datetime(2019, 12, 2, 23, 20)
 
@@ -143,6 +148,10 @@ def test_a_beginning_needs_no_end(attributes: dict[str, str], expected: Any) -> 
         ("2019-12-31T24:00:01Z", None),
         ("14-APR-2017 10:27:29.45", datetime(2017, 4, 14, 10, 27, 29, 450000)),
         ("2017:04:14 10:27:29", datetime(2017, 4, 14, 10, 27, 29)),
+        ("14-Apr-2017 10:27:29 UTC", datetime(2017, 4, 14, 10, 27, 29)),
+        ("Fri Apr 14 10:27:29 2017", datetime(2017, 4, 14, 10, 27, 29)),
+        ("2017_04_14_10_27_29", datetime(2017, 4, 14, 10, 27, 29)),
+        ("1993-1-1T2:03:4.5Z", datetime(1993, 1, 1, 2, 3, 4, 500000)),
         ("36000", None),
         ("20150", None),
     ],
@@ -174,6 +183,8 @@ def test_forms_of_times(text: str, expected: datetime | None) -> None:
         ("GEDI04_A_2019117051430_O02102_01_T04603.h5", "20190427051430", None),
         ("SWOT_003_005_20111115_030538_20111115_035643.nc", "20111115030538", "20111115035643"),
         ("LC08_L2SP_005009_20150710_20200908_02_T2_SR_B2.TIF", "20150710000000", None),
+        ("LC80140332018166LGN00.tif", "20180615000000", None),
+        ("cyg01.ddmi.s20200101-000000-e20200101-235959.nc", "20200101000000", "20200101235959"),
         ("SAFNWC_MSG3_CT___201304290415_BEL_________.h5", "20130429041500", None),
     ],
 )
@@ -231,3 +242,54 @@ def test_arrays_called_time_that_are_none() -> None:
     assert array_times(days) == (datetime(2020, 1, 2), datetime(2020, 1, 3))
     forecast = {"units": "days since 2020-01-01", "standard_name": "forecast_reference_time"}
     assert array_times(array_of_times([1, 2], **forecast)) == (None, None)
+
+
+@pytest.mark.parametrize("quote", ['"', "'", ""])
+def test_inventories_with_other_quotes(quote: str) -> None:
+    fields = harvest_attributes(group_with("", {"CoreMetadata.0": ODL.replace('"', quote)}))
+    assert (fields["datetime"], fields["end_datetime"]) == (START, END)
+
+
+@pytest.mark.parametrize(
+    ("duration", "end"),
+    [
+        ("PT10M", datetime(2020, 1, 1, 0, 10)),
+        ("P1DT0.5S", datetime(2020, 1, 2, 0, 0, 0, 500_000)),
+        ("P1M", None),
+        ("P99999999999D", None),
+        ("long", None),
+    ],
+)
+def test_durations(duration: str, end: datetime | None) -> None:
+    start = {"time_coverage_start": "2020-01-01", "time_coverage_duration": duration}
+    assert attribute_times(start) == (datetime(2020, 1, 1), end)
+
+
+@pytest.mark.parametrize(
+    ("name", "tags", "expected", "note"),
+    [
+        (
+            "a",
+            {"TIFFTAG_DATETIME": "2017:04:14 10:27:29"},
+            datetime(2017, 4, 14, 10, 27, 29),
+            "made",
+        ),
+        ("a_20150710", {"TIFFTAG_DATETIME": "2017:04:14 10:27:29"}, datetime(2015, 7, 10), "name"),
+        ("a", {"NC_GLOBAL#time_coverage_start": "2016-01-01"}, datetime(2016, 1, 1), ""),
+    ],
+)
+def test_times_of_tiffs(
+    tmp_path: Path, name: str, tags: dict[str, str], expected: datetime, note: str
+) -> None:
+    path = tmp_path / f"{name}.tif"
+    profile: dict[str, Any] = {"driver": "GTiff", "count": 1, "height": 16, "width": 16}
+    profile |= {"crs": "EPSG:32631", "transform": rasterio.Affine(10, 0, 5e5, 0, -10, 4.6e6)}
+    with rasterio.open(path, "w", dtype="uint8", **profile) as file:
+        file.write(np.ones((1, 16, 16), "uint8"))
+        file.update_tags(**tags)
+    granule = parse_granule(Entry.of_file(path.as_uri()), ParseOptions())
+    assert isinstance(granule, Granule)
+    assert granule.row["datetime"] == expected
+    notes = [text for text in granule.notes if "its time" in text]
+    assert bool(notes) == bool(note)
+    assert note in "".join(notes)

@@ -55,7 +55,7 @@ MIDNIGHT = re.compile(r"T24:00(:00(\.0+)?)?(?=Z?$)")
 LEAP_SECOND = re.compile(r"(?<=\d)([T ]\d\d(:?)\d\d\2)60(?!\d)")
 """A 60th second (ISO 8601, 4.3.3)."""
 
-COMPACT = re.compile(r"([\d:T /-]+?)(?:\.(\d+))?Z?")
+COMPACT = re.compile(r"([\d:T /_-]+?)(?:\.(\d+))?Z?")
 """Times that ISO 8601 doesn't have so, with what is left of a second."""
 
 FORMS: Mapping[int, str] = {
@@ -70,8 +70,19 @@ FORMS: Mapping[int, str] = {
 }
 """What so many digits are: dates, or years and days of the year as NASA's processors write them."""
 
-WORDS = ("%d-%b-%YT%H:%M:%S", "%d-%b-%Y %H:%M:%S", "%Y:%m:%d %H:%M:%S")
-"""Forms of SNAP's and of TIFF's times (TIFF 6.0, DateTime)."""
+DATE_TIME = "TIFFTAG_DATETIME"
+"""GDAL's name for when an image was made (TIFF 6.0, DateTime)."""
+
+WORDS = (
+    *("%d-%b-%YT%H:%M:%S", "%d-%b-%Y %H:%M:%S", "%Y:%m:%d %H:%M:%S", "%b %d %Y %H:%M:%S"),
+    "%a %b %d %H:%M:%S %Y",
+)
+"""Forms of SNAP's and of TIFF's times (TIFF 6.0, DateTime), and of C's."""
+
+SINGLE_DIGIT = re.compile(r"(?<![\d.,])(\d)(?!\d)")
+
+DURATION = re.compile(r"P(?:(\d+)D)?(?:T(?:(\d+)H)?(?:(\d+)M)?(?:(\d+(?:\.\d+)?)S)?)?")
+"""A length of time (ISO 8601, 5.5.2.2) without months, whose lengths differ."""
 
 TEXTS = frozenset({"platform", "instrument", "processing_level", "product_version", "title"})
 NUMBERS = frozenset({"cycle", "pass", "orbit"})
@@ -126,6 +137,11 @@ def attribute_times(attributes: Mapping[str, Any]) -> tuple[datetime | None, dat
     attributes = {fold_name(name): value for name, value in attributes.items()}
     start, end = (parse_time(attributes.get(name)) for name in ACDD)
     if start is not None:
+        length = DURATION.fullmatch(str(attributes.get("timecoverageduration")))
+        if end is None and length is not None:
+            days, hours, minutes, seconds = (float(part or 0) for part in length.groups())
+            with suppress(OverflowError):
+                end = start + timedelta(days, hours=hours, minutes=minutes, seconds=seconds)
         return start, end
     names = [n for n in attributes if INSTANT.search(n) and not OTHER_TIMES.search(n)]
     for first, last in EDGES:
@@ -166,6 +182,7 @@ def parse_time(*parts: Any) -> datetime | None:
         return None
     text = "T".join(part.strip() for part in parts).upper()  # RFC 3339 has t and z too
     text = re.sub(r"\s*(UTC|GMT)$", "Z", text.removeprefix("UTC="))
+    text = SINGLE_DIGIT.sub(r"0\1", text)  # as in 1993-1-1
     if (before := LEAP_SECOND.sub(r"\g<1>59", text)) != text:
         return _later(parse_time(before), timedelta(seconds=1))  # as in POSIX
     if (midnight := MIDNIGHT.sub("T00:00:00", text)) != text:
@@ -174,7 +191,7 @@ def parse_time(*parts: Any) -> datetime | None:
         at = datetime.fromisoformat(text)
         return at if at.tzinfo is None else at.astimezone(UTC).replace(tzinfo=None)
     for form in WORDS:
-        whole, _, fraction = text.partition(".")
+        whole, _, fraction = text.removesuffix("Z").partition(".")
         with suppress(ValueError):
             return datetime.strptime(whole, form).replace(microsecond=_microseconds(fraction))
     match = COMPACT.fullmatch(text)

@@ -29,6 +29,9 @@ ARRAY_NAMES = re.compile(r"start|begin|end|stop|first|last|bound|platform|satell
 MAX_TEXT = 128
 """The most characters that such a text has as an array of single ones."""
 
+GDAL = "NC_GLOBAL#"
+"""What GDAL puts before the attributes of a netCDF file in those of a TIFF made from it."""
+
 MAX_GROUPS = 500
 """The most groups that are looked through: a description lies near the root."""
 
@@ -41,7 +44,7 @@ def descriptions(group: zarr.Group) -> Iterator[Mapping[str, Any]]:
     groups = [("", group)]
     for looked_at, (path, node) in enumerate(groups):
         if node.attrs:
-            yield {fold_name(name): value for name, value in node.attrs.items()}
+            yield {fold_name(n.removeprefix(GDAL)): value for n, value in node.attrs.items()}
         for name, value in node.attrs.items():
             if isinstance(value, str) and (parsed := _parse_text(name, value)):
                 yield parsed
@@ -96,5 +99,5 @@ def _parse_odl(text: str) -> dict[str, Any]:
         if key == "OBJECT":
             name = fold_name(value)
         elif key == "VALUE" and name:
-            values.setdefault(name, value.strip('()"'))
+            values.setdefault(name, value.strip("()\"'"))
     return values

@@ -23,6 +23,7 @@ PATTERNS = tuple(
             r"_d(?P<day>\d{8})_t(?P<begin>\d{6})\d_e(?P<end>\d{6})\d_",  # JPSS
             r"_s(?P<start>\d{13})\d_e(?P<end>\d{13})\d_c\d{14}",  # GOES-R
             r"\.D(?P<start>\d{5}\.S\d{4})\.E",  # NOAA's level 1B
+            rf"L[CEMOT]\d{{7}}(?P<start>{YEAR}\d{{3}})[A-Z]{{3}}\d\d",  # Landsat before collections
             r"\.A(?P<start>\d{7}\.\d{4})\.",  # granules of MODIS and VIIRS
             r"\.A(?P<start>\d{7})\.",  # their days
             rf"(?<!\d)(?P<start>{YEAR}(?:m\d{{4}}t\d{{4}}|d\d{{3}}))(?!\d)",  # EOS Aura
@@ -30,7 +31,7 @@ PATTERNS = tuple(
             rf"(?<!\d)(?P<start>\d\d[A-Z]{{3}}{YEAR}_\d{{4}})_",  # INSAT
             (
                 rf"(?<!\d)(?P<start>{YEAR}\d{{4}}[-_]\d{{6}})"
-                rf"(?:[-_]+(?P<end>{YEAR}\d{{4}}[-_]\d{{6}}))?(?!\d)"
+                rf"(?:[-_]+e?(?P<end>{YEAR}\d{{4}}[-_]\d{{6}}))?(?!\d)"
             ),
             rf"(?<!\d)(?P<start>{YEAR}\d{{4}}_\d{{4}})(?!\d)",
             rf"(?<!\d)(?P<start>{YEAR}(?:\d{{8,10}}|\d{{3,4}}))(?!\d)",
