@@ -53,6 +53,9 @@ class FileFormat:
         The packages that the parser takes beyond VirtualiZarr, and l2view's extra with them.
     is_checked
         Whether the parser is a `CheckedParser`.
+    is_filled
+        Whether netCDF's default fill values may stand for what was never written, and nothing
+        says so.
     """
 
     name: str
@@ -62,6 +65,7 @@ class FileFormat:
     needs: tuple[str, ...] = ()
     extra: str = ""
     is_checked: bool = False
+    is_filled: bool = False
 
     def matches(self, head: bytes) -> bool:
         """Return whether a file that begins with `head` is of this format."""
@@ -121,6 +125,7 @@ NETCDF3 = FileFormat(
     "l2view.ingest.netcdf3:parse_netcdf3",
     (b"CDF\x01", b"CDF\x02", b"CDF\x05"),
     is_checked=True,
+    is_filled=True,
 )
 TIFF = FileFormat(
     "TIFF",
@@ -137,7 +142,10 @@ ZARR_ARRAY = FileFormat(
     "Zarr", "l2view.ingest.zarr_v2:ArrayParser", needs=("arro3.core",), extra="zarr"
 )
 KERCHUNK_PARQUET = FileFormat(
-    "Kerchunk Parquet", "l2view.ingest.kerchunk:parse_reference_tables", is_checked=True
+    "Kerchunk Parquet",
+    "l2view.ingest.kerchunk:parse_reference_tables",
+    is_checked=True,
+    is_filled=True,
 )
 ICECHUNK = FileFormat("Icechunk", "l2view.ingest.repositories:parse_repository", is_checked=True)
 FORMATS = (
@@ -187,8 +195,15 @@ FORMATS = (
         "l2view.ingest.kerchunk:parse_references",
         detect=_is_kerchunk,
         is_checked=True,
+        is_filled=True,
     ),
-    FileFormat("DMR++", "l2view.ingest.dmrpp:parse_dmrpp", detect=_is_dmrpp, is_checked=True),
+    FileFormat(
+        "DMR++",
+        "l2view.ingest.dmrpp:parse_dmrpp",
+        detect=_is_dmrpp,
+        is_checked=True,
+        is_filled=True,
+    ),
 )
 """The formats of single files, each with the bytes of its specification."""
 

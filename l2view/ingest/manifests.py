@@ -149,6 +149,15 @@ def rename_nodes(group: ManifestGroup, path: str = "") -> tuple[ManifestGroup, l
     return ManifestGroup(arrays, groups, dict(group.metadata.attributes)), notes
 
 
+def drop_array(group: ManifestGroup, path: str) -> None:
+    """Take an array that can't be read out of a file's groups, for harvesters not to read it."""
+    *names, name = path.split("/")
+    for child in names:
+        group = group.groups.get(child, ManifestGroup())
+    members: Any = group._members
+    members.pop(name, None)
+
+
 def walk(
     group: ManifestGroup, path: str = ""
 ) -> Iterator[tuple[str, ManifestArray | ManifestGroup]]:

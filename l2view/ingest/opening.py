@@ -68,7 +68,7 @@ def make_openable(
         A file's arrays.
     is_filled
         Whether netCDF's default fill values stand for what was never written, whatever the
-        arrays' own fill values are: netCDF-3 keeps none.
+        arrays' own fill values are: netCDF-3 and Kerchunk keep none.
     """
     openable: list[ArrayReferences] = []
     omitted: dict[str, str] = {}

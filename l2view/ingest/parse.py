@@ -10,6 +10,7 @@ from urllib.parse import parse_qsl, quote, urlsplit
 import shapely
 import zarr
 from obspec_utils.protocols import ReadableFile
+from virtualizarr.manifests import ManifestGroup
 from zarr.storage import StorePath
 
 from l2view.errors import FieldError, IngestError
@@ -35,7 +36,6 @@ from l2view.ingest.formats import (
     HEAD,
     ICECHUNK,
     KERCHUNK_PARQUET,
-    NETCDF3,
     TIFF,
     ZARR,
     ZARR_ARRAY,
@@ -46,7 +46,7 @@ from l2view.ingest.granule import BandPacking, Entry, Failure, Granule
 from l2view.ingest.harvest import TIMES, harvest_files, time_of, valid_fields
 from l2view.ingest.harvest.attributes import DATE_TIME, parse_time
 from l2view.ingest.harvest.names import times_in_name
-from l2view.ingest.manifests import NamelessStore, manifest_references, rename_nodes
+from l2view.ingest.manifests import NamelessStore, drop_array, manifest_references, rename_nodes
 from l2view.ingest.opening import make_openable
 from l2view.ingest.options import ParseOptions
 from l2view.meta.columns import Value, plain, require_field_name
@@ -75,6 +75,7 @@ class ParsedFile:
     """
 
     url: str
+    root: ManifestGroup
     group: zarr.Group
     references: GranuleReferences
     notes: tuple[str, ...] = ()
@@ -88,7 +89,11 @@ def parse_granule(entry: Entry, options: ParseOptions) -> Granule | Failure:
             for asset, url in entry.assets.items()
         ]
         references = _merge([file.references for file in files], entry.omitted)
-        references = decodable_arrays(references) if options.check else references
+        if options.check:
+            merged, references = references, decodable_arrays(references)
+            for path in references.omitted.keys() - merged.omitted.keys():
+                for asset, file in zip(entry.assets, files, strict=True):
+                    drop_array(file.root, path.removeprefix(f"{asset}/"))
         if not references.arrays and references.omitted:
             path, reason = next(iter(references.omitted.items()))
             raise IngestError(f"no array of it can be taken in; {path}: {reason}")
@@ -196,7 +201,9 @@ def _parse_file(asset: str, url: str, options: ParseOptions, packing: BandPackin
     # An asset that is an array is one of the granule, of the asset's name.
     is_asset_array = bool(asset) and file_format is ZARR_ARRAY
     attributes = {} if is_asset_array else attributes
-    parsed, reasons, notes = make_openable(parsed, is_filled=file_format is NETCDF3)
+    parsed, reasons, notes = make_openable(
+        parsed, is_filled=file_format is not None and file_format.is_filled
+    )
     omitted |= reasons
     parsed = [_quote_locations(array, url) for array in parsed]
     targets, unreachable = _targets(parsed, url, infos)
@@ -207,6 +214,8 @@ def _parse_file(asset: str, url: str, options: ParseOptions, packing: BandPackin
         reason = _unfound_chunks(array, chunks, infos) if is_zarr_node else None
         reason = reason or next((unreachable[u] for u in array.files & unreachable.keys()), None)
         reason = reason or range_error(array, targets)
+        if reason is not None:
+            drop_array(root, array.path)
         if reason is None and array.inlined_bytes > options.inline_threshold:
             reason = (
                 f"it can't be referred to, and its {array.inlined_bytes:,} bytes are more than "
@@ -225,7 +234,9 @@ def _parse_file(asset: str, url: str, options: ParseOptions, packing: BandPackin
         {target: info.checksum for target, info in targets.items()},
         {join(asset, path): reason for path, reason in omitted.items()},
     )
-    return ParsedFile(url, group, references, tuple(join(asset, note) for note in notes + renamed))
+    return ParsedFile(
+        url, root, group, references, tuple(join(asset, note) for note in notes + renamed)
+    )
 
 
 def _detect(url: str, reader: ReadableFile | None) -> FileFormat:

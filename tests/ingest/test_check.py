@@ -121,3 +121,17 @@ def test_files_that_are_missing_cost_their_arrays(tmp_path: Path) -> None:
         "gone": "it",
         "short": "some",
     }
+
+
+@pytest.mark.parametrize("is_bad", [False, True])
+def test_coordinates_that_cannot_be_read_cost_the_place_alone(tmp_path: Path, is_bad: bool) -> None:
+    path = references(tmp_path, lat=BAD if is_bad else GOOD, lon=GOOD, good=GOOD)
+    content = json.loads(path.read_text())
+    content["refs"]["lat/.zattrs"] = '{"units": "degrees_north", "scale_factor": 0.001}'
+    content["refs"]["lon/.zattrs"] = '{"units": "degrees_east", "scale_factor": 0.001}'
+    path.write_text(json.dumps(content))
+    report = l2view.ingest(path, tmp_path / "c", defaults={"datetime": "2025-06-01"})
+    assert report.failed == []
+    assert [name for name, _ in report.omitted] == (["lat"] if is_bad else [])
+    row = l2view.search(tmp_path / "c").to_pylist()[0]
+    assert (row.get("bbox") is None) == is_bad

@@ -302,6 +302,22 @@ def test_kerchunk_of_groups(tmp_path: Path, raw: Path, zarr_format: int, version
     assert view["k/inner/b"][...].tolist() == [[0, 2], [1, 3]]
 
 
+def test_times_in_kerchunk_that_were_not_written(tmp_path: Path) -> None:
+    """Kerchunk has no fill value of what netCDF fills by default; xarray opens it all the same."""
+    (tmp_path / "raw").write_bytes(np.array([1, 9.969209968386869e36]).tobytes())
+    document = ARRAY | {"shape": [2], "chunks": [2], "dtype": "<f8"}
+    refs = {
+        ".zgroup": '{"zarr_format": 2}',
+        "time/.zarray": json.dumps(document),
+        "time/.zattrs": '{"_ARRAY_DIMENSIONS": ["x"], "units": "days since 2025-01-01"}',
+        "time/0": [(tmp_path / "raw").as_uri(), 0, 16],
+    }
+    view, _ = kerchunk(tmp_path, {"version": 1, "refs": refs})
+    assert view is not None
+    times = view.to_datatree()["k/time"].values
+    np.testing.assert_array_equal(times, np.array(["2025-01-02", "NaT"], "M8[ns]"))
+
+
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
