@@ -10,6 +10,7 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -18,7 +19,13 @@ import numpy as np
 import pyproj
 from numpy.typing import NDArray
 from odc.geo import CRS
-from pyproj.crs import CoordinateOperation, Ellipsoid, ProjectedCRS  # type: ignore[attr-defined]
+from pyproj.crs import (  # type: ignore[attr-defined]
+    CoordinateOperation,
+    Datum,
+    Ellipsoid,
+    GeographicCRS,
+    ProjectedCRS,
+)
 from pyproj.exceptions import CRSError
 
 from l2view.arrays.quiet import QUIET
@@ -76,10 +83,10 @@ PARAMETERS = {
 """GeoTIFF's keys of parameters, as virtual-tiff names them, in PROJ's names."""
 
 GEOKEYS = PARAMETERS.keys() | {
-    "geog_ellipsoid", "geog_inv_flattening", "geog_prime_meridian_long", "geog_semi_major_axis",
-    "citation", "geog_semi_minor_axis", "geographic_type", "model_type", "proj_citation",
-    "proj_coord_trans",
-    "proj_linear_unit_size", "proj_linear_units", "projected_type", "projection",
+    "citation", "geog_ellipsoid", "geog_geodetic_datum", "geog_inv_flattening",
+    "geog_prime_meridian_long", "geog_semi_major_axis", "geog_semi_minor_axis", "geographic_type",
+    "model_type", "proj_citation", "proj_coord_trans", "proj_linear_unit_size",
+    "proj_linear_units", "projected_type", "projection",
 }  # fmt: skip
 """GeoTIFF's keys that define a CRS."""
 
@@ -241,9 +248,12 @@ def _parameters(keys: Mapping[str, Any], metres: float) -> list[tuple[str, Any]]
 
 def _geographic_crs(keys: Mapping[str, Any]) -> pyproj.CRS:
     """Return the geographic CRS of GeoTIFF keys, WGS 84 where they define none."""
-    code = keys.get("geographic_type")
+    code, datum = keys.get("geographic_type"), keys.get("geog_geodetic_datum")
     if code not in (None, USER_DEFINED):
         return pyproj.CRS.from_epsg(code)
+    if datum not in (None, USER_DEFINED) and not keys.get("geog_prime_meridian_long"):
+        with suppress(CRSError):
+            return GeographicCRS(datum=Datum.from_epsg(datum))
     if "geog_semi_major_axis" not in keys and keys.get("geog_ellipsoid") in (None, USER_DEFINED):
         return pyproj.CRS.from_epsg(4326)
     meridian = keys.get("geog_prime_meridian_long", 0)

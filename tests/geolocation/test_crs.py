@@ -54,6 +54,8 @@ OF_TIFFS = [
     "+proj=cass +lat_0=31 +lon_0=35 +ellps=WGS84",
     "+proj=poly +lat_0=0 +lon_0=-54 +ellps=GRS80",
     "+proj=ortho +lat_0=30 +lon_0=20 +R=6371000",
+    "+proj=lcc +lat_1=33 +lat_2=45 +lat_0=39 +lon_0=-96 +datum=NAD27 +units=us-ft",
+    "+proj=geos +h=35786023 +lon_0=-137 +sweep=x +ellps=GRS80",
     "+proj=longlat +R=6371000",
     "+proj=longlat +ellps=airy",
     "+proj=longlat +ellps=clrk80ign +pm=paris",
