@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import shapely
 import zarr
+from odc.geo import CRS
 
 from l2view.arrays.cf import read_floats
 from l2view.errors import IngestError
@@ -20,6 +21,7 @@ from l2view.geolocation.cell_outlines import (
     clean_positions,
     make_valid,
     of_axes,
+    of_cloud,
     of_grid,
     of_points,
     of_ring,
@@ -28,6 +30,7 @@ from l2view.geolocation.cell_outlines import (
     rectangle,
     wrap_longitudes,
 )
+from l2view.geolocation.crs import geokeys_crs, to_degrees
 from l2view.geolocation.geometries import (
     GEOMETRY_ERRORS,
     POLE_MARGIN,
@@ -36,6 +39,8 @@ from l2view.geolocation.geometries import (
 )
 from l2view.geolocation.granule import Georeference, LocatedGranule, Positions
 from l2view.geolocation.simplification import simplify_outward, sphere_area
+from l2view.geolocation.transforms import ground_points
+from l2view.regrid.projection import longitudes_around
 from l2view.text import first_line, fold_name, join_names
 
 BOUNDS = (
@@ -115,7 +120,8 @@ def _outline(
             )
     grids = None if pairs and not is_suspect else of_grids(granule)
     stations = (of_points(*point) for point in (*granule.points(), *_stations(descriptions)))
-    return grids or declared or next(filter(None, stations), None), []
+    points = None if grids is not None else of_ground_points(granule)
+    return grids or points or declared or next(filter(None, stations), None), []
 
 
 def _stations(descriptions: Iterable[Mapping[str, Any]]) -> Iterator[Positions]:
@@ -165,6 +171,31 @@ def of_grids(granule: LocatedGranule, *, with_cells: bool = True) -> shapely.Geo
     ]
     valid = [outline for outline in outlines if outline is not None]
     return shapely.union_all(valid) if valid else None
+
+
+def of_ground_points(granule: LocatedGranule) -> shapely.Geometry | None:
+    """Return the hull of the ground control points of a granule's largest image that has some.
+
+    The image's corners belong to it, as far from the nearest points as a plane tells.
+    """
+    images = sorted(granule.table.arrays.values(), key=lambda array: -array.shapes.prod())
+    for image in images:
+        attributes = image.variants[0]["attributes"]
+        points, declared = ground_points(attributes), geokeys_crs(attributes)
+        if points is None or declared is None:
+            continue
+        crs, pixels, places = CRS(declared), points[:, :2], points[:, 2:]
+        if crs.geographic:
+            places[:, 0] = longitudes_around(places[:, 0], places[0, 0])
+        corners = np.array([(0, 0), (0, 1), (1, 1), (1, 0)]) * image.shapes[0, [-1, -2]]
+        nearest = np.abs(corners[:, None] - pixels).max(axis=2).argmin(axis=1)
+        plane, *_ = np.linalg.lstsq(np.column_stack([pixels, np.ones(len(pixels))]), places)
+        beyond = places[nearest] + (corners - pixels[nearest]) @ plane[:2]
+        x, y = np.concatenate([places, beyond]).T
+        outline = of_cloud(*to_degrees(x, y, crs))
+        if outline is not None:
+            return outline
+    return None
 
 
 def _declared(

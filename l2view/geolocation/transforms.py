@@ -42,6 +42,18 @@ def geotiff_transform(attributes: Mapping[str, Any]) -> Affine | None:
     return transform @ Affine.translation(-0.5, -0.5) if is_point else transform
 
 
+def ground_points(attributes: Mapping[str, Any]) -> NDArray[np.float64] | None:
+    """Return a GeoTIFF's ground control points: column, row, x and y, of shape (n, 4)."""
+    tie_points = np.array(attributes.get("model_tiepoint") or (), dtype=float)
+    named = "model_pixel_scale" in attributes or "model_transformation" in attributes
+    if named or len(tie_points) < 18 or len(tie_points) % 6:
+        return None
+    points = tie_points.reshape(-1, 6)[:, [0, 1, 3, 4]]
+    if attributes.get("raster_type") == 2:  # the points are in pixels' centres
+        points[:, :2] += 0.5
+    return points
+
+
 def gdal_transform(attributes: Mapping[str, Any]) -> Affine | None:
     """Return the transform of GDAL's attribute ``GeoTransform``, six numbers in a text."""
     try:

@@ -12,6 +12,9 @@ import rasterio
 import rioxarray
 import shapely
 import xarray as xr
+from affine import Affine
+from rasterio.control import GroundControlPoint
+from rasterio.crs import CRS
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
@@ -245,3 +248,43 @@ def test_another_page_is_no_overview(tmp_path: Path) -> None:
 def test_complex_pixels_with_nodata(tmp_path: Path) -> None:
     expected = write(tmp_path / "a.tif", np.ones((1, 16, 16), "complex64"), nodata=0)
     np.testing.assert_array_equal(read(tmp_path / "a.tif")[...], expected[0])
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.parametrize("reach", [1.0, 0.8])
+@pytest.mark.parametrize("east", [0.0, 176.0])
+@pytest.mark.parametrize("point", [False, True])
+def test_ground_control_points_are_a_place(
+    tmp_path: Path, reach: float, east: float, point: bool
+) -> None:
+    """Of a rotated image, like those of Sentinel-1, also where they don't reach its edges."""
+    height, width = 40, 60
+    place = Affine.translation(3 + east, 41) * Affine.rotation(-12) * Affine.scale(0.1, -0.08)
+    rows, columns = (
+        length / 2 + (np.linspace(0, length, 5) - length / 2) * reach for length in (height, width)
+    )
+    points = [
+        GroundControlPoint(row, column, (x + 180) % 360 - 180, y)
+        for row in rows
+        for column in columns
+        for x, y in [place * (column, row)]
+    ]
+    shape = {"count": 1, "height": height, "width": width, "dtype": "uint8"}
+    with rasterio.open(tmp_path / "a.tif", "w", driver="GTiff", **shape) as image:
+        image.gcps = points, CRS.from_epsg(4326)
+        image.update_tags(AREA_OR_POINT="Point" if point else "Area")
+        image.write(np.ones((1, height, width), "uint8"))
+    report = l2view.ingest(tmp_path / "a.tif", tmp_path / "c", defaults={"datetime": "2025-06-01"})
+    assert not report.notes
+    (place_wkb,) = l2view.sql(tmp_path / "c", "SELECT bbox FROM meta").to_pydict()["bbox"]
+    footprint = shapely.from_wkb(place_wkb)
+    with rasterio.open(tmp_path / "a.tif") as image:  # GDAL moves those of points
+        shift = points[0].col - image.gcps[0][0].col
+    place = place * Affine.translation(shift, shift)
+    x, y = place * np.meshgrid(np.arange(width + 1), np.arange(height + 1))
+    assert shapely.intersects_xy(footprint, (x + 180) % 360 - 180, y).all()
+    outline = shapely.Polygon([place * corner for corner in ((0, 0), (60, 0), (60, 40), (0, 40))])
+    assert footprint.area <= (1.05 if point else 1.02) * outline.area  # whose points lie beyond
+    view = l2view.open(tmp_path / "c")
+    with pytest.raises(l2view.QueryError, match="don't say where the cells"):
+        view.mosaic(crs="EPSG:4326", resolution=0.1, bands="0")
