@@ -65,10 +65,18 @@ class Georeference:
 
 
 class LocatedGranule:
-    """The arrays of one granule, and where they lie, also by its `fields` in ``/meta``."""
+    """The arrays of one granule, and where they lie, also by its `fields` in ``/meta``.
 
-    def __init__(self, group: zarr.Group, fields: Mapping[str, Any] | None = None) -> None:
-        members = dict(sorted(group.members(max_depth=None)))
+    The `members` are all of its group's, for who has read them already.
+    """
+
+    def __init__(
+        self,
+        group: zarr.Group,
+        fields: Mapping[str, Any] | None = None,
+        members: Mapping[str, zarr.Group | zarr.Array[Any]] | None = None,
+    ) -> None:
+        members = dict(sorted(members.items() if members else group.members(max_depth=None)))
         self.arrays: dict[str, zarr.Array[Any]] = {
             path: node for path, node in members.items() if isinstance(node, zarr.Array)
         }

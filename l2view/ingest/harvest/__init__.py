@@ -24,7 +24,7 @@ from l2view.ingest.harvest.attributes import (
     parse_time,
     unconverted_calendars,
 )
-from l2view.ingest.harvest.descriptions import descriptions
+from l2view.ingest.harvest.descriptions import descriptions, nodes_of
 from l2view.ingest.harvest.stac import TIMES as RECORD_TIMES
 from l2view.ingest.harvest.stac import harvest_discovery
 from l2view.text import first_line
@@ -78,15 +78,16 @@ def _harvest_file(group: zarr.Group, known: Set[str]) -> tuple[dict[str, Any], l
     discovered, notes = valid_fields(harvest_discovery(group))
     if {"datetime", "bbox"} <= discovered.keys():
         return discovered, notes
-    described = list(descriptions(group))
-    attributes = _without_times(harvest_attributes(group, described), discovered)
+    nodes = nodes_of(group)
+    described = list(descriptions(nodes))
+    attributes = _without_times(harvest_attributes(nodes, described), discovered)
     own = {**attributes, **discovered}
     if "bbox" not in known | own.keys():
-        shape, of_place = footprint_of(LocatedGranule(group), described)
+        shape, of_place = footprint_of(LocatedGranule(group, members=nodes), described)
         notes += of_place
         own |= {} if shape is None else {"bbox": shapely.to_wkb(shape)}
     if "datetime" not in known | own.keys():
-        calendars = sorted(unconverted_calendars(group))
+        calendars = sorted(unconverted_calendars(nodes))
         notes += [
             f"its times are in the calendar {name}, which has other days" for name in calendars
         ]

@@ -18,7 +18,7 @@ import numpy as np
 import zarr
 
 from l2view.arrays.cf import CALENDARS, Packing
-from l2view.ingest.harvest.descriptions import descriptions
+from l2view.ingest.harvest.descriptions import Nodes, descriptions, nodes_of
 from l2view.text import fold_name
 
 ACDD = ("timecoveragestart", "timecoverageend")
@@ -46,7 +46,10 @@ ALONE = (
 CALENDAR = ("year", "month", "day", "hour", "minute", "second")
 
 TIME = re.compile("times?")
-OTHERWISE = re.compile(r"(?!.*(refer|creat|produc|process|epoch|bound|bnds|valid)).*(time|juld).*")
+OTHERWISE = re.compile(
+    r"(?!.*(refer|creat|produc|process|epoch|bound|bnds|valid|calib|cross|leap|launch|analysis))"
+    r".*(time|juld).*"
+)
 """The standard or very names of arrays of times, and other names."""
 
 MIDNIGHT = re.compile(r"T24:00(:00(\.0+)?)?(?=Z?$)")
@@ -114,10 +117,10 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 
 
 def harvest_attributes(
-    group: zarr.Group, described: Sequence[Mapping[str, Any]] | None = None
+    file: zarr.Group | Nodes, described: Sequence[Mapping[str, Any]] | None = None
 ) -> dict[str, Any]:
     """Return a granule's time, platform, version, … by the descriptions of its file."""
-    described = list(descriptions(group)) if described is None else described
+    described = list(descriptions(file)) if described is None else described
     fields: dict[str, Any] = {}
     for name, candidates in FIELDS.items():
         values = (_scalar(d[c]) for d in described for c in candidates if c in d)
@@ -125,7 +128,7 @@ def harvest_attributes(
         if value is not None:
             fields[name] = _convert(name, value)
     spans = (span for span in map(attribute_times, described) if span[0] is not None)
-    start, end = next(spans, None) or array_times(group)
+    start, end = next(spans, None) or array_times(file)
     if start is not None:
         fields["datetime"] = fields["start_datetime"] = start
         fields["end_datetime"] = end if end is not None and end >= start else None
@@ -214,13 +217,14 @@ def _microseconds(digits: str) -> int:
     return int(digits[:6].ljust(6, "0"))
 
 
-def array_times(group: zarr.Group) -> tuple[datetime | None, datetime | None]:
+def array_times(file: zarr.Group | Nodes) -> tuple[datetime | None, datetime | None]:
     """Return the first and last value of a granule's array of times, None where it has none.
 
     Those called otherwise than ``time`` come last. Times of other calendars are converted, if both
     are days of the Gregorian one.
     """
-    for array in chain(_time_arrays(group), _time_arrays(group, OTHERWISE)):
+    nodes = nodes_of(file)
+    for array in chain(_time_arrays(nodes), _time_arrays(nodes, OTHERWISE)):
         raw = np.asarray(array[...])
         packing = Packing.of_array(array)
         valid = packing.valid(raw)
@@ -241,9 +245,10 @@ def array_times(group: zarr.Group) -> tuple[datetime | None, datetime | None]:
     return None, None
 
 
-def unconverted_calendars(group: zarr.Group) -> set[str]:
+def unconverted_calendars(file: zarr.Group | Nodes) -> set[str]:
     """Return the calendars of a granule's arrays of times that aren't the Gregorian one."""
-    calendars = {str(array.attrs.get("calendar", "standard")) for array in _time_arrays(group)}
+    arrays = _time_arrays(nodes_of(file))
+    calendars = {str(array.attrs.get("calendar", "standard")) for array in arrays}
     return {name for name in calendars if name.lower() not in CALENDARS}
 
 
@@ -257,18 +262,17 @@ def _gregorian(at: Any) -> datetime:
     return datetime(at.year, at.month, at.day, at.hour, at.minute, at.second, at.microsecond)
 
 
-def _time_arrays(group: zarr.Group, names: re.Pattern[str] = TIME) -> Iterator[zarr.Array[Any]]:
+def _time_arrays(nodes: Nodes, names: re.Pattern[str] = TIME) -> Iterator[zarr.Array[Any]]:
     """Yield the arrays of times by what they are called, the granule's own group's first."""
-    groups = [group]
-    while groups:
-        for name, array in (pair for parent in groups for pair in sorted(parent.arrays())):
-            meaning = array.attrs.get("standard_name") or name.lower()
-            has_name = names.fullmatch(str(meaning)) is not None
-            has_units = " since " in str(array.attrs.get("units", ""))
-            is_time = array.dtype.kind == "M" or (array.dtype.kind in "iuf" and has_units)
-            if has_name and is_time and array.size:
-                yield array
-        groups = [child for parent in groups for _, child in sorted(parent.groups())]
+    for path, array in nodes.items():
+        if not isinstance(array, zarr.Array):
+            continue
+        meaning = array.attrs.get("standard_name") or path.rpartition("/")[2].lower()
+        has_name = names.fullmatch(str(meaning)) is not None
+        has_units = " since " in str(array.attrs.get("units", ""))
+        is_time = array.dtype.kind == "M" or (array.dtype.kind in "iuf" and has_units)
+        if has_name and is_time and array.size:
+            yield array
 
 
 def _convert(name: str, value: Any) -> Any:

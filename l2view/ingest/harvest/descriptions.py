@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -36,19 +37,38 @@ MAX_GROUPS = 500
 """The most groups that are looked through: a description lies near the root."""
 
 
-def descriptions(group: zarr.Group) -> Iterator[Mapping[str, Any]]:
+type Nodes = Mapping[str, zarr.Group | zarr.Array[Any]]
+"""The groups and arrays of a file by their paths, which are read once for all who ask."""
+
+
+def nodes_of(file: zarr.Group | Nodes) -> Nodes:
+    """Return a file's nodes, those near its root first."""
+    if not isinstance(file, zarr.Group):
+        return file
+    members = sorted(file.members(max_depth=None), key=lambda pair: (pair[0].count("/"), pair[0]))
+    return {"": file, **dict(members)}
+
+
+def descriptions(file: zarr.Group | Nodes) -> Iterator[Mapping[str, Any]]:
     """Yield what describes a file by folded names, the file's own attributes first.
 
     Then come the texts within them, arrays of one value, and the groups below.
     """
-    groups = [("", group)]
-    for looked_at, (path, node) in enumerate(groups):
-        if node.attrs:
-            yield {fold_name(n.removeprefix(GDAL)): value for n, value in node.attrs.items()}
-        for name, value in node.attrs.items():
+    nodes = nodes_of(file)
+    groups: dict[str, dict[str, zarr.Array[Any]]] = {}
+    for path, node in nodes.items():
+        if isinstance(node, zarr.Array):
+            group, _, name = path.rpartition("/")
+            groups.setdefault(group, {})[name] = node
+        else:
+            groups.setdefault(path, {})
+    for path, arrays in islice(groups.items(), MAX_GROUPS):
+        attributes = dict(nodes[path].attrs)
+        if attributes:
+            yield {fold_name(n.removeprefix(GDAL)): value for n, value in attributes.items()}
+        for name, value in attributes.items():
             if isinstance(value, str) and (parsed := _parse_text(name, value)):
                 yield parsed
-        arrays = dict(node.arrays())
         if path.upper() == "HDFEOS INFORMATION":
             for name, array in arrays.items():
                 if ODL_NAMES.fullmatch(name):
@@ -59,8 +79,6 @@ def descriptions(group: zarr.Group) -> Iterator[Mapping[str, Any]]:
             if _describes(name, array)
         }:
             yield values
-        if looked_at < MAX_GROUPS:
-            groups += [(f"{path}/{name}".strip("/"), child) for name, child in node.groups()]
 
 
 def _describes(name: str, array: zarr.Array[Any]) -> bool:
