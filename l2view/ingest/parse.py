@@ -43,7 +43,7 @@ from l2view.ingest.formats import (
     detect_format,
 )
 from l2view.ingest.granule import BandPacking, Entry, Failure, Granule
-from l2view.ingest.harvest import TIMES, harvest_files, time_of, valid_fields
+from l2view.ingest.harvest import TIMES, Harvester, harvest_files, time_of, valid_fields
 from l2view.ingest.harvest.attributes import DATE_TIME, parse_time
 from l2view.ingest.harvest.names import times_in_name
 from l2view.ingest.manifests import NamelessStore, drop_array, manifest_references, rename_nodes
@@ -57,9 +57,12 @@ from l2view.text import first_line, join_names, strip_credentials
 CONTAINED = frozenset({"file", "s3", "s3a", "gs", "gcs", "http", "https"})
 """The schemes of files that Icechunk can refer to."""
 
+WAYS_OUT = "harvest= or defaults= (--harvest, --default)"
+"""Where a caller may name what granules don't say."""
+
 HELPED_BY = {
-    "datetime": "a time: no search by time finds it; name the field datetime in harvest=",
-    "bbox": "a place: no search by place finds it; name the field bbox in harvest= or defaults=",
+    "datetime": f"a time: no search by time finds it; name the field datetime in {WAYS_OUT}",
+    "bbox": f"a place: no search by place finds it; name the field bbox in {WAYS_OUT}",
 }
 """The fields by which granules are searched, and what is said of one that lacks them."""
 
@@ -108,8 +111,7 @@ def parse_granule(entry: Entry, options: ParseOptions) -> Granule | Failure:
         required = [name for name in options.require if row.get(name) is None]
         if required and not (empty and required == ["bbox"]):
             raise IngestError(
-                f"it lacks what require= names, {join_names(required)}; name it in harvest= or "
-                "defaults="
+                f"it lacks what require= names, {join_names(required)}; name it in {WAYS_OUT}"
             )
         row, left_out = _storable(row)
         return Granule(row, references, tuple(notes + left_out))
@@ -307,6 +309,14 @@ def _targets(
     return targets, unreachable
 
 
+def _call(harvester: Harvester, file: ParsedFile) -> Mapping[str, Any]:
+    """Return the fields that the caller's harvester gives; an `IngestError` says that it fails."""
+    try:
+        return dict(harvester(file.group, file.url))
+    except Exception as error:  # whatever a caller's function raises, or returns
+        raise IngestError(f"harvest= fails or returns no fields: {first_line(error)}") from error
+
+
 def _row(
     entry: Entry, options: ParseOptions, files: Sequence[ParsedFile]
 ) -> tuple[dict[str, Any], list[str]]:
@@ -327,7 +337,7 @@ def _row(
     as_parsed = row.get("bbox")
     if options.harvest is not None:
         for file in files:
-            row.update(options.harvest(file.group, file.url))
+            row.update(_call(options.harvest, file))
     row.update({name: v for name, v in options.defaults.items() if row.get(name) is None})
     for name in TIMES:
         row[name] = time_of(name, row.get(name))

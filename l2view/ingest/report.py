@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from os import PathLike
 from pathlib import Path
 
+from l2view.errors import IngestError
 from l2view.ingest.granule import BatchResult, Failure, Granule
 from l2view.meta.columns import Kind
 from l2view.stores.hierarchy import JSON
@@ -179,7 +180,11 @@ def report_file(path: str | PathLike[str] | None, report: IngestReport) -> Itera
     if path is None:
         yield
         return
-    with Path(path).open("w", encoding="utf-8", buffering=1) as file:
+    try:
+        opened = Path(path).open("w", encoding="utf-8", buffering=1)  # noqa: SIM115
+    except OSError as error:
+        raise IngestError(f"report= (--report) can't be written: {error}") from error
+    with opened as file:
         file.write('{"granules": [')
         separator = "\n"
 

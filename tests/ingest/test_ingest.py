@@ -320,6 +320,30 @@ def test_a_default_place(tmp_path: Path, text: str) -> None:
     assert '"bbox" is no geometry' in wrong.stderr
 
 
+def test_what_is_wrong_on_the_command_line_names_the_way_out(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = [1]
+    (tmp_path / "harvesters.py").write_text(
+        "def fails(group, url):\n    raise RuntimeError('boom')\n\n\n"
+        "def nothing(group, url):\n    pass\n"
+    )
+    arguments = ["ingest", str(tmp_path / "a.h5"), "--store", str(tmp_path / "c")]
+    for options, message in {
+        (): "name the field bbox in harvest= or defaults= (--harvest, --default)",
+        ("--require", "bbox"): "require= names, bbox; name it in harvest= or defaults= (--harvest",
+        (
+            "--harvest",
+            "harvesters:fails",
+        ): "harvest= fails or returns no fields: RuntimeError",
+        ("--harvest", "harvesters:nothing"): "harvest= fails or returns no fields: TypeError",
+        ("--report", str(tmp_path)): "report= (--report) can't be written",
+    }.items():
+        code = 1 if options else 0
+        done = run(*arguments, "--dry-run", *options, code=code, cwd=tmp_path)
+        text = " ".join((done.stdout + done.stderr).split())
+        assert message in text
+
+
 def test_a_report_has_every_granule(swaths: Path, tmp_path: Path) -> None:
     (tmp_path / "bad.h5").write_text("<html>")
     with h5py.File(tmp_path / "bare.h5", "w") as file:
