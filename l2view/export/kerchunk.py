@@ -77,7 +77,8 @@ def _references(nodes: ManifestNodes, zarr_format: Literal[2, 3]) -> JSON:
             ) from error
         if zarr_format == 2:
             references = dict(references) | _with_masked_fill_value(path, array, references)
-        refs |= {join(path, key): value for key, value in references.items()}
+        # VirtualiZarr has no key of the chunk of an array without dimensions.
+        refs |= {join(path, key or "0"): value for key, value in references.items()}
     return refs
 
 

@@ -52,7 +52,7 @@ def parse_references(
     for key, value in refs.items():
         if key in metadata:
             continue
-        path = key.rpartition("/")[0]
+        path = key
         while path and path not in paths:
             path = path.rpartition("/")[0]
         path = path or key.rpartition("/")[0]
@@ -146,7 +146,7 @@ def _index(key: str, document: JSON) -> tuple[int, ...]:
     names = key.split(separator)
     if is_default and names[0] == "c":
         names = names[1:]
-    if not rank and names in ([], ["0"]):
+    if not rank and names in ([], ["0"], [""]):  # the last as VirtualiZarr writes it
         return ()
     if len(names) != rank or not all(name.isdecimal() for name in names):
         raise IngestError(f'its reference "{key}" is of no chunk')

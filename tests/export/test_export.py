@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
+import h5py
 import icechunk
 import numpy as np
 import obstore
@@ -351,6 +352,24 @@ def test_kerchunk_of_a_tree(swaths: l2view.Collection, tmp_path: Path) -> None:
     assert json.loads(refs["s1/.zattrs"])["id"] == "s1"
     found = xr.open_dataset(str(tmp_path / "tree.json"), engine="kerchunk", group="s1", chunks=None)
     np.testing.assert_array_equal(found.sst, decoded(view, "s1").sst)
+
+
+@pytest.mark.filterwarnings("ignore:The 'fastparquet' engine")
+@pytest.mark.parametrize("format", ["json", "parquet"])
+def test_kerchunk_comes_in_again(tmp_path: Path, format: Any) -> None:
+    """A view's references are a granule, with its groups, texts and scalars."""
+    with h5py.File(write_swath(tmp_path / "s.h5", 1), "a") as file:
+        file["orbit"] = 7
+        file["geo/texts"] = np.array([b"ab", b"cd"])
+    l2view.ingest(tmp_path / "s.h5", tmp_path / "c")
+    view = l2view.open(tmp_path / "c", fields=[])
+    view.to_kerchunk(tmp_path / "k", format=format)
+    report = l2view.ingest(tmp_path / "k", tmp_path / "d")
+    assert (report.failed, report.omitted) == ([], {})
+    again = l2view.open(tmp_path / "d", fields=[])
+    assert again["k/s/orbit"][()] == 7
+    for name in ("sst", "lat", "geo/texts"):
+        np.testing.assert_array_equal(again[f"k/s/{name}"][...], view[f"s/{name}"][...])
 
 
 def test_a_manifest_store(equal: l2view.View, swaths: l2view.Collection) -> None:

@@ -302,6 +302,16 @@ def test_kerchunk_of_groups(tmp_path: Path, raw: Path, zarr_format: int, version
     assert view["k/inner/b"][...].tolist() == [[0, 2], [1, 3]]
 
 
+@pytest.mark.parametrize("key", ["n/0", "n/", "n"])
+def test_scalars_in_kerchunk(tmp_path: Path, raw: Path, key: str) -> None:
+    """Their chunk has a key as Zarr gives it, or as VirtualiZarr does."""
+    document = json.dumps(ARRAY | {"shape": [], "chunks": []})
+    refs = {".zgroup": '{"zarr_format": 2}', "n/.zarray": document, key: [str(raw), 4, 2]}
+    view, report = kerchunk(tmp_path, {"version": 1, "refs": refs})
+    assert view is not None
+    assert (view["k/n"][()], report.omitted) == (2, {})
+
+
 def test_times_in_kerchunk_that_were_not_written(tmp_path: Path) -> None:
     """Kerchunk has no fill value of what netCDF fills by default; xarray opens it all the same."""
     (tmp_path / "raw").write_bytes(np.array([1, 9.969209968386869e36]).tobytes())
