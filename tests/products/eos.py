@@ -291,14 +291,11 @@ def hdf4_grid(odl_text: str, datasets: Mapping[str, V]) -> Callable[[Path], None
     )
 
 
-def whole(text: str) -> str:
-    return text.split("GROUP=GridStructure\n")[1].split("END_GROUP=GridStructure")[0]
-
-
 def several(*texts: str) -> str:
     """Return the ODL of several grids."""
-    inner = "".join(whole(text).replace("GRID_1", f"GRID_{n}") for n, text in enumerate(texts, 1))
-    return f"GROUP=GridStructure\n{inner}END_GROUP=GridStructure\nEND\n"
+    grids = (text.split("\nGROUP=GridStructure")[1].split("\nEND_GROUP=GridS")[0] for text in texts)
+    inner = "".join(grid.replace("GRID_1", f"GRID_{n}") for n, grid in enumerate(grids, 1))
+    return f"GROUP=GridStructure{inner}\nEND_GROUP=GridStructure\nEND\n"
 
 
 product(

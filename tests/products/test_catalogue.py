@@ -119,6 +119,31 @@ def test_values(
     assert {name: differs for name, differs in differing.items() if differs} == {}
 
 
+@pytest.mark.parametrize(
+    ("name", "bbox", "shapes"),
+    [
+        (
+            "MODIS MOD09GA with two grids",
+            (14, 33, 16, 36),
+            {"state_1km_1": (5, 4), "sur_refl_b01_1": (8, 6)},
+        ),
+        ("MODIS MCD43A1 tile", (14, 33, 16, 36), {"BRDF": (8, 6, 3)}),
+        ("NISE, EASE-Grid north", (0, 70, 30, 80), {"Extent": (6, 5)}),
+        ("GPM IMERG (half hour)", (10.5, 41, 11, 42), {"Grid/precipitation": (1, 6, 11)}),
+        ("MTG FCI L2 CLM", (-10, 30, 0, 50), {"cloud_state": (10, 6)}),
+    ],
+)
+def test_grids_are_cropped(
+    folder: Path, name: str, bbox: Any, shapes: Mapping[str, tuple[int, ...]]
+) -> None:
+    granule = next(granule_id(product) for product in PRODUCTS if product.name == name)
+    view = l2view.open(folder / "collection", ids=[granule], authorize=True)
+    cropped = view.sel(bbox=bbox, exact=True)[granule]
+    assert {path: cropped[path].shape for path in shapes} == shapes
+    if "MTG" in name:  # the last columns of the western half are those below the satellite
+        assert cropped["x"][...].tolist() == [26, 27, 28, 29, 30, 31]
+
+
 def test_one_tree(view: l2view.View) -> None:
     tree = view.to_datatree()
     assert len(tree.children) == len(PRODUCTS)
