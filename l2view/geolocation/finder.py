@@ -47,7 +47,7 @@ from l2view.geolocation.declarations import (
     field_attributes,
     layout_entries,
 )
-from l2view.geolocation.image_axes import axis_along
+from l2view.geolocation.image_axes import projection_axes
 from l2view.geolocation.placement import (
     Coordinates,
     Placement,
@@ -92,6 +92,24 @@ class ProfileArrays:
     def images(self) -> list[Levels]:
         """Images, with their levels."""
         return list(images_of(self.table).values())
+
+    @cached_property
+    def axes(self) -> dict[tuple[str, str | None], ArrayTable]:
+        """Arrays along a dimension with the standard name of an axis, by group and dimension."""
+        return projection_axes(self.table)
+
+    def axis_along(self, dimension: str | None, path: str) -> ArrayTable | None:
+        """Return the nearest coordinate of an array's dimension, None where there is none.
+
+        It is called as the dimension is, or has an axis' standard name.
+        """
+        for group in ancestors(path) if dimension is not None else ():
+            coordinate = self.table.arrays.get(join(group, str(dimension)))
+            if coordinate is not None and coordinate.rank == 1:
+                return coordinate
+            if (group, dimension) in self.axes:
+                return self.axes[group, dimension]
+        return None
 
     @cached_property
     def mappings(self) -> list[ArrayTable]:
@@ -194,13 +212,12 @@ class Finder:
 
     def axes(self, levels: Levels) -> Axes | None:
         """Return the nearest arrays along a band's dimensions, None where it lacks them."""
-        array, axes = levels.arrays[0], []
+        array, axes, profile = levels.arrays[0], [], self.profile(levels.table)
         for axis in levels.axes:
-            coordinate = axis_along(array.dimensions[axis], array.path, levels.table)
+            coordinate = profile.axis_along(array.dimensions[axis], array.path)
             if coordinate is None or (coordinate.shapes[:, 0] != array.shapes[:, axis]).any():
                 return None
             axes.append(coordinate)
-        profile = self.profile(levels.table)
         degrees = all(
             any(axis is array for array in arrays)
             for axis, arrays in zip(axes, (profile.latitudes, profile.longitudes), strict=True)

@@ -74,17 +74,11 @@ def _side(dimension: str | None, array: ArrayTable, table: GranuleTable) -> froz
     return next((words for words in (NORTH, EAST) if name in words), None)
 
 
-def axis_along(dimension: str | None, path: str, table: GranuleTable) -> ArrayTable | None:
-    """Return the nearest coordinate of an array's dimension, None where there is none.
-
-    It is called as the dimension is, or has an axis' standard name.
-    """
-    for group in ancestors(path) if dimension is not None else ():
-        coordinate = table.arrays.get(join(group, str(dimension)))
-        if coordinate is not None and coordinate.rank == 1:
-            return coordinate
-        for other, array in table.arrays.items():
-            name = array.variants[0]["attributes"].get("standard_name")
-            if parent(other) == group and array.dimensions == (dimension,) and name in AXES:
-                return array
-    return None
+def projection_axes(table: GranuleTable) -> dict[tuple[str, str | None], ArrayTable]:
+    """Return the arrays along a dimension that have an axis' standard name, by group and that."""
+    axes: dict[tuple[str, str | None], ArrayTable] = {}
+    for path, array in table.arrays.items():
+        name = array.variants[0]["attributes"].get("standard_name")
+        if array.rank == 1 and isinstance(name, str) and name in AXES:
+            axes.setdefault((parent(path), array.dimensions[0]), array)
+    return axes

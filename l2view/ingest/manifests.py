@@ -11,10 +11,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
+import zarr
 from numpy.typing import NDArray
 from virtualizarr.manifests import ChunkManifest, ManifestArray, ManifestGroup, ManifestStore
 from virtualizarr.manifests.manifest import INLINED_CHUNK_PATH
+from zarr.core.group import ConsolidatedMetadata, GroupMetadata
 from zarr.core.metadata.v3 import ArrayV3Metadata
+from zarr.storage import StorePath
 
 from l2view.arrays.cf import zarr_attributes
 from l2view.arrays.quiet import QUIET
@@ -33,6 +36,18 @@ class NamelessStore(ManifestStore):
 
     def __str__(self) -> str:
         return "virtual"
+
+
+def readable_group(root: ManifestGroup, registry: Any) -> zarr.Group:
+    """Return a file's references as a group whose metadata is in memory, its chunks readable."""
+    path = StorePath(NamelessStore(root, registry=registry))
+    return zarr.Group(zarr.AsyncGroup(_consolidated(root), path))
+
+
+def _consolidated(group: ManifestGroup) -> GroupMetadata:
+    metadata: dict[str, Any] = {name: array.metadata for name, array in group.arrays.items()}
+    metadata |= {name: _consolidated(child) for name, child in group.groups.items()}
+    return replace(group.metadata, consolidated_metadata=ConsolidatedMetadata(metadata=metadata))
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
 import shapely
 import zarr
 from obspec_utils.protocols import ReadableFile
+from obspec_utils.registry import ObjectStoreRegistry
 from virtualizarr.manifests import ManifestGroup
-from zarr.storage import StorePath
 
 from l2view.errors import FieldError, IngestError
 from l2view.geolocation.footprint import on_the_globe
@@ -46,7 +47,7 @@ from l2view.ingest.granule import BandPacking, Entry, Failure, Granule
 from l2view.ingest.harvest import TIMES, Harvester, harvest_files, time_of, valid_fields
 from l2view.ingest.harvest.attributes import DATE_TIME, parse_time
 from l2view.ingest.harvest.names import times_in_name
-from l2view.ingest.manifests import NamelessStore, drop_array, manifest_references, rename_nodes
+from l2view.ingest.manifests import drop_array, manifest_references, readable_group, rename_nodes
 from l2view.ingest.opening import make_openable
 from l2view.ingest.options import ParseOptions
 from l2view.meta.columns import Value, plain, require_field_name
@@ -79,9 +80,14 @@ class ParsedFile:
 
     url: str
     root: ManifestGroup
-    group: zarr.Group
+    registry: ObjectStoreRegistry[Any]
     references: GranuleReferences
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def group(self) -> zarr.Group:
+        """The file without what was dropped, once it is asked for."""
+        return readable_group(self.root, self.registry)
 
 
 def parse_granule(entry: Entry, options: ParseOptions) -> Granule | Failure:
@@ -186,11 +192,8 @@ def _parse_file(asset: str, url: str, options: ParseOptions, packing: BandPackin
         file_format = _detect(url, reader)
         store, omitted = file_format.parse(source, reader, registry, options.inline_threshold)
     root, renamed = rename_nodes(store._group)
-    # Opened by zarr, its metadata would be read again.
-    readable = NamelessStore(root, registry=store._registry)
-    group = zarr.Group(zarr.AsyncGroup(root.metadata, StorePath(readable)))
     parsed, attributes = manifest_references(root)
-    structures = structures_of(group)
+    structures = structures_of(readable_group(root, store._registry))
     parsed = place_grids(root, parsed, structures)
     if file_format is TIFF:
         # virtual-tiff, which only TIFFs need, is an extra.
@@ -237,7 +240,7 @@ def _parse_file(asset: str, url: str, options: ParseOptions, packing: BandPackin
         {join(asset, path): reason for path, reason in omitted.items()},
     )
     return ParsedFile(
-        url, root, group, references, tuple(join(asset, note) for note in notes + renamed)
+        url, root, store._registry, references, tuple(join(asset, note) for note in notes + renamed)
     )
 
 

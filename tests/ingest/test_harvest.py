@@ -16,6 +16,7 @@ from zarr.storage import MemoryStore
 from l2view.geolocation.cell_outlines import of_axes, of_swath, of_track, rectangle
 from l2view.geolocation.crs import geokeys_crs
 from l2view.geolocation.footprint import harvest_footprint, of_bounds
+from l2view.ingest.harvest import harvest_files
 from l2view.ingest.harvest.attributes import attribute_times, harvest_attributes
 
 GLOBE = pyproj.Geod(ellps="sphere")
@@ -215,3 +216,13 @@ def test_fill_values_are_no_places(name: str) -> None:
         )
     bounds = shapely.from_wkb(harvest_footprint(group, "")["bbox"]).bounds
     assert bounds == pytest.approx((19.5, 9.5, 22.5, 11.5), abs=0.1)
+
+
+def test_a_place_on_mars_costs_the_place() -> None:
+    group = zarr.create_group(MemoryStore())
+    image = group.create_array("red", data=np.ones((4, 4)), dimension_names=("y", "x"))
+    transform = [100.0, 0.0, 0.0, 0.0, -100.0, 0.0]
+    image.attrs.update({"spatial:transform": transform, "proj:code": "IAU_2015:49910"})
+    fields, notes = harvest_files([(group, "file:///g")], {})
+    assert "bbox" not in fields
+    assert [note[:27] for note in notes] == ["PROJ can't tell its place: "]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import shapely
 import zarr
+from pyproj.exceptions import ProjError
 
 from l2view.errors import IngestError
 from l2view.geolocation.footprint import footprint_of, on_the_globe
@@ -83,7 +84,10 @@ def _harvest_file(group: zarr.Group, known: Set[str]) -> tuple[dict[str, Any], l
     attributes = _without_times(harvest_attributes(nodes, described), discovered)
     own = {**attributes, **discovered}
     if "bbox" not in known | own.keys():
-        shape, of_place = footprint_of(LocatedGranule(group, members=nodes), described)
+        try:
+            shape, of_place = footprint_of(LocatedGranule(group, members=nodes), described)
+        except ProjError as error:  # such as a place on Mars
+            shape, of_place = None, [f"PROJ can't tell its place: {first_line(error)}"]
         notes += of_place
         own |= {} if shape is None else {"bbox": shapely.to_wkb(shape)}
     if "datetime" not in known | own.keys():
