@@ -35,8 +35,11 @@ from l2view.geolocation.transforms import (
 from l2view.granules.table import GranuleTable
 from l2view.stores.hierarchy import JSON
 
+UNDECODED = frozenset({"undecoded_scale_factor", "undecoded_add_offset"})
+"""Scales that ingest has set aside, as those of bands that differ."""
+
 ATTRIBUTES = RELEVANT.union(
-    CF_MAPPING, CRS_CODES, GEOKEYS, PROJ_FIELDS, PROJ_TEXTS, NWC_SAF_CORNERS, {
+    UNDECODED, CF_MAPPING, CRS_CODES, GEOKEYS, PROJ_FIELDS, PROJ_TEXTS, NWC_SAF_CORNERS, {
     "GeoTransform", "coordinates", "extra_samples", "grid_mapping", "model_pixel_scale",
     "model_tiepoint", "model_transformation", "multiscales", "new_subfile_type",
     "photometric_interpretation", "proj:shape", "proj:transform", "raster_type",

@@ -103,7 +103,7 @@ def _require_convertible(directory: Any, dtype: np.dtype[Any], samples: int) -> 
     photometric = int(directory.photometric_interpretation)
     is_jpeg = directory.compression == JPEG
     converted = {
-        CMYK: dtype == np.uint8,
+        CMYK: dtype.itemsize == 1,
         YCBCR: not is_jpeg or samples != 3,
         CIELAB: True,
     }

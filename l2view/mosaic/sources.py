@@ -17,10 +17,16 @@ from zarr.core.sync import sync
 
 from l2view.arrays.dtypes import common_dtype, in_native_order
 from l2view.arrays.values import ValueDecoder
-from l2view.errors import FieldError, L2ViewWarning, QueryError, warn
-from l2view.geolocation.bands import Band, match_band, resolve_bands
+from l2view.errors import (
+    FieldError,
+    L2ViewWarning,
+    QueryError,
+    UndecodedArrayWarning,
+    warn,
+)
+from l2view.geolocation.bands import Band, Levels, match_band, resolve_bands
 from l2view.geolocation.crs import CrsTable
-from l2view.geolocation.declarations import ATTRIBUTES
+from l2view.geolocation.declarations import ATTRIBUTES, UNDECODED
 from l2view.geolocation.finder import Finder
 from l2view.geolocation.placement import Placement
 from l2view.granules.reader import GranuleReader
@@ -185,6 +191,10 @@ def band_sources(tree: Tree, spec: MosaicSpec) -> list[BandSources]:
     for band in resolve_bands(spec.bands, tables, tree.shows):
         profiles = match_band(band, tables, tree.shows)
         having = np.concatenate([profile.table.rows for profile in profiles])
+        undecoded = np.concatenate([_undecoded_rows(profile) for profile in profiles])
+        if len(undecoded):
+            problem = f'have a "{band.path}" whose bands differ in scale: values are as stored'
+            warn(describe_granules(tree.granules, undecoded, problem), UndecodedArrayWarning)
         missing = np.setdiff1d(np.arange(len(tree.granules)), having)
         if len(missing):
             problem = f'have no band "{band.path}"'
@@ -226,6 +236,13 @@ def band_sources(tree: Tree, spec: MosaicSpec) -> list[BandSources]:
     if lacking:
         warn(f"{'; '.join(lacking)}. They are no part of it", L2ViewWarning)
     return sources
+
+
+def _undecoded_rows(levels: Levels) -> NDArray[np.int64]:
+    """Return the granules whose image has scales that ingest set aside."""
+    image = levels.arrays[0]
+    undecoded = [not v["attributes"].keys().isdisjoint(UNDECODED) for v in image.variants]
+    return np.asarray(levels.table.rows[np.array(undecoded)[image.variant_index]])
 
 
 def _coordinates(table: GranuleTable, array: ArrayTable) -> ImageArrays:

@@ -232,7 +232,11 @@ def test_bands_of_different_scale_are_not_decoded_by_one_of_them(tmp_path: Path)
     assert array.attrs["undecoded_scale_factor"] == [0.1, 0.2]
     assert array.attrs["units"] == ["K", "m"]
     assert array.attrs["DESCRIPTION"] == ["t", "h"]
-    assert (l2view.open(tmp_path / "collection").to_datatree()["a/0"] == 1).all()
+    view = l2view.open(tmp_path / "collection")
+    assert (view.to_datatree()["a/0"] == 1).all()
+    with pytest.warns(l2view.UndecodedArrayWarning, match="differ in scale"):
+        mosaic = view.mosaic(crs="EPSG:32616", resolution=30, bands={"t": "0[0]"}, nodata=0)
+    assert mosaic["t"].max() == 1
 
 
 def test_another_page_is_no_overview(tmp_path: Path) -> None:
