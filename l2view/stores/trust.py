@@ -6,6 +6,7 @@ state folder, names the repository, and is never taken from the repository itsel
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import tempfile
@@ -48,19 +49,21 @@ def trust(
     storage: icechunk.Storage, containers: Mapping[str, icechunk.VirtualChunkContainer]
 ) -> None:
     """Remember containers, by prefix, that this user made for a repository."""
-    path, repositories = state_file(), _read()
-    trusted = repositories.setdefault(_storage_id(storage), {})
+    path, name = state_file(), _storage_id(storage)
     added = {prefix: _settings(container) for prefix, container in containers.items()}
-    if added.items() <= trusted.items():
+    if added.items() <= _read().get(name, {}).items():
         return
-    trusted.update(added)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Put in place whole: two ingests may end at once.
-        handle, temporary = tempfile.mkstemp(dir=path.parent, text=True)
-        with os.fdopen(handle, "w") as file:
-            json.dump(repositories, file, indent=1)
-        Path(temporary).replace(path)
+        with path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # two ingests may end at once
+            repositories = _read()
+            repositories.setdefault(name, {}).update(added)
+            # Put in place whole, for who reads it.
+            handle, temporary = tempfile.mkstemp(dir=path.parent, text=True)
+            with os.fdopen(handle, "w") as file:
+                json.dump(repositories, file, indent=1)
+            Path(temporary).replace(path)
     except OSError as error:
         warn(
             f"{path} can't be written ({first_line(error)}): opening this collection will take "

@@ -146,6 +146,24 @@ def test_trust_is_of_a_container_as_it_was(tmp_path: Path, monkeypatch: pytest.M
     assert trusted_prefixes(other, container("https://archive.example")) == frozenset()
 
 
+TRUST = """
+import sys, icechunk
+from l2view.stores.trust import trust
+for number in range(20):
+    storage = icechunk.local_filesystem_storage(f"{sys.argv[1]}/{number}")
+    store = icechunk.local_filesystem_store(sys.argv[1])
+    trust(storage, {"file:///d/": icechunk.VirtualChunkContainer("file:///d/", store)})
+"""
+
+
+def test_ingests_at_once_forget_no_trust(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    folders = [tmp_path / str(number) for number in range(4)]
+    writers = [subprocess.Popen([sys.executable, "-c", TRUST, folder]) for folder in folders]
+    assert [writer.wait() for writer in writers] == [0] * 4
+    assert len(json.loads((tmp_path / "l2view" / "containers.json").read_text())) == 80
+
+
 def test_a_container_that_somebody_changed_must_be_authorised(tmp_path: Path) -> None:
     write_swath(tmp_path / "s.h5", 1)
     l2view.ingest(tmp_path / "s.h5", tmp_path / "c")
