@@ -315,7 +315,11 @@ class _Parser:
         for place, (field_name, _, _) in enumerate(table.fields):
             items, dtype = [row[place] for row in rows], dtypes[place]
             if dtype.kind == "S":
-                items = [item.encode("latin-1") for item in items]
+                # pyhdf has a single character as its number.
+                items = [
+                    bytes([item & 0xFF]) if isinstance(item, int) else item.encode("latin-1")
+                    for item in items
+                ]
             values = np.array(items, dtype.base).reshape(table.records, *dtype.shape)
             metadata = create_v3_array_metadata(
                 shape=values.shape,

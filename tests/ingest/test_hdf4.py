@@ -394,10 +394,9 @@ def test_tables(tmp_path: Path) -> None:
     path = write(tmp_path / "g.hdf", Dataset("v", np.arange(3.0)), Dataset("taken", np.arange(2.0)))
     file = HDF(str(path), HC.WRITE)
     tables = VS(file)
-    made = tables.create(
-        "stations", (("height", HC.FLOAT32, 1), ("name", HC.CHAR8, 4), ("range", HC.INT16, 2))
-    )
-    made.write([[1.5, "here", [1, 2]], [2.5, "away", [3, 4]]])
+    fields = (("height", HC.FLOAT32, 1), ("name", HC.CHAR8, 4), ("range", HC.INT16, 2))
+    made = tables.create("stations", (*fields, ("grade", HC.CHAR8, 1)))
+    made.write([[1.5, "here", [1, 2], ord("A")], [2.5, "away", [3, 4], ord("B")]])
     made.detach()
     made = tables.create("Latitude", (("Latitude", HC.FLOAT32, 1),))
     made.write([[10.0], [11.0], [12.0]])
@@ -409,10 +408,11 @@ def test_tables(tmp_path: Path) -> None:
     assert granule["stations/height"][...].tolist() == [1.5, 2.5]
     assert granule["stations/name"][...].tolist() == [b"here", b"away"]
     assert granule["stations/range"][...].tolist() == [[1, 2], [3, 4]]
+    assert granule["stations/grade"][...].tolist() == [b"A", b"B"]
     assert_same(granule["Latitude"], np.array([10, 11, 12], "f4"))
     assert reasons(report) == {"taken": "it is a table with the name of something else"}
     _, report = ingested(path, inline_threshold=20)
-    assert reasons(report)["stations"] == "its 24 bytes are more than inline_threshold=20"
+    assert reasons(report)["stations"] == "its 26 bytes are more than inline_threshold=20"
 
 
 def pointer(values: np.ndarray[Any, Any]) -> ctypes.c_void_p:
