@@ -215,7 +215,8 @@ def _coordinates(
             is_axis = coordinate.rank < len(levels.axes)
             own = levels.axes[side : side + 1] if is_axis else levels.axes
             shared = shared_axes(coordinate.dimensions, array.dimensions)
-            axes = shared or (own if coordinate.rank == len(own) else ())
+            is_alike = coordinate.rank == len(own) and own == tuple(sorted(own))
+            axes = shared or (own if is_alike else ())
             yield _name(coordinate.path), coordinate, axes
 
 

@@ -37,10 +37,12 @@ class GranuleDimensions:
                 groups[key].add(parent(path))
 
         def dimension(path: str, name: str, length: int) -> Dimension:
-            if name.startswith(UNNAMED):
+            is_named = are_named([name])
+            # Of axes of one length no name that a reader makes up says which is which.
+            if name.startswith(UNNAMED) or (not is_named and arrays[path].shape.count(length) > 1):
                 return Dimension(path, name, length)
-            # Names that readers make up hold within their group alone.
-            above = ancestors(path) if are_named([name]) else [parent(path)]
+            # Such names hold within their group alone.
+            above = ancestors(path) if is_named else [parent(path)]
             top = [group for group in above if group in groups[name, length]][-1]
             return Dimension(top, name, length)
 

@@ -18,6 +18,7 @@ import pyarrow as pa
 from affine import Affine
 from numpy.typing import NDArray
 
+from l2view.arrays.dtypes import native_dtype
 from l2view.arrays.values import ValueDecoder
 from l2view.errors import QueryError
 from l2view.geolocation.bands import Levels, images_of
@@ -47,7 +48,7 @@ from l2view.geolocation.declarations import (
     field_attributes,
     layout_entries,
 )
-from l2view.geolocation.image_axes import projection_axes
+from l2view.geolocation.image_axes import is_ambiguous, projection_axes
 from l2view.geolocation.placement import (
     Coordinates,
     Placement,
@@ -215,7 +216,11 @@ class Finder:
         array, axes, profile = levels.arrays[0], [], self.profile(levels.table)
         for axis in levels.axes:
             coordinate = profile.axis_along(array.dimensions[axis], array.path)
-            if coordinate is None or (coordinate.shapes[:, 0] != array.shapes[:, axis]).any():
+            if (
+                coordinate is None
+                or not _is_numeric(coordinate)
+                or (coordinate.shapes[:, 0] != array.shapes[:, axis]).any()
+            ):
                 return None
             axes.append(coordinate)
         degrees = all(
@@ -258,6 +263,10 @@ class Finder:
             transform = axes_transform(*centres) if centres else None
             self._transforms[key] = None if transform is None else (number, transform)
         return self._transforms[key]
+
+
+def _is_numeric(array: ArrayTable) -> bool:
+    return all(native_dtype(v["data_type"]).kind in "iuf" for v in array.variants)
 
 
 def value_decoders(array: ArrayTable) -> tuple[ValueDecoder, ...]:
@@ -420,6 +429,8 @@ def _is_along(coordinate: ArrayTable, levels: Levels, axis: int) -> bool:
     if len(levels.axes) == 1:
         differs = are_named([*names, *coordinate.dimensions]) and names != [*coordinate.dimensions]
         return coordinate.rank == 1 and not differs and bool((lengths[:, 0] == shape[:, 0]).all())
+    if coordinate.rank > 1 and is_ambiguous(levels.arrays[0], coordinate.shapes[:, -2:]):
+        return False
     coordinate_names = list(coordinate.dimensions[-2:])
     if coordinate.rank == 1:
         names, shape = names[axis : axis + 1], shape[:, axis : axis + 1]

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
+from itertools import combinations
 
-from l2view.geolocation.coordinates import LATITUDE, ancestors, is_coordinate, parent
+import numpy as np
+from numpy.typing import NDArray
+
+from l2view.geolocation.coordinates import LATITUDE, ancestors, are_named, is_coordinate, parent
 from l2view.granules.table import ArrayTable, GranuleTable
 from l2view.stores.hierarchy import join
 
@@ -55,10 +58,22 @@ def _axes_of_latitudes(array: ArrayTable, table: GranuleTable) -> tuple[int, int
         if other.rank < 2 or None in rows_and_columns or not set(rows_and_columns) <= set(names):
             continue
         rows, columns = map(names.index, rows_and_columns)
-        same = np.array_equal(other.shapes[:, -2:], array.shapes[:, [rows, columns]])
-        if same and is_coordinate(other, LATITUDE):
+        lengths = other.shapes[:, -2:]
+        same = np.array_equal(lengths, array.shapes[:, [rows, columns]])
+        if same and not is_ambiguous(array, lengths) and is_coordinate(other, LATITUDE):
             return rows, columns
     return None
+
+
+def is_ambiguous(array: ArrayTable, lengths: NDArray[np.int64]) -> bool:
+    """Whether rows and columns of some lengths (n, 2) may be several of an array's axes.
+
+    That is where no file names its axes; the first granule is looked at.
+    """
+    if are_named(array.dimensions) or not len(lengths):
+        return False
+    shape, rows_and_columns = array.shapes[0].tolist(), tuple(lengths[0].tolist())
+    return [*combinations(shape, 2)].count(rows_and_columns) > 1
 
 
 def _side(dimension: str | None, array: ArrayTable, table: GranuleTable) -> frozenset[str] | None:

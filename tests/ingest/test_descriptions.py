@@ -293,3 +293,33 @@ def test_times_of_tiffs(
     notes = [text for text in granule.notes if "its time" in text]
     assert bool(notes) == bool(note)
     assert note in "".join(notes)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2017101012345", datetime(2017, 4, 11, 1, 23, 45)),
+        ("2011011012345.5Z", datetime(2011, 1, 11, 1, 23, 45, 500_000)),
+        ("20170411", datetime(2017, 4, 11)),
+        ("1512121212", None),
+    ],
+)
+def test_digits_without_separators(text: str, expected: datetime | None) -> None:
+    """Days of the year are no months; seconds since an epoch are no year."""
+    assert parse_time(text) == expected
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"mission_begin_date": "2002-01-01", "mission_end_date": "2030-01-01"},
+        {"climatology_start_date": "1971-01-01", "climatology_end_date": "2000-12-31"},
+        {"project_start_date": "1998-01-01", "project_end_date": "2000-01-01"},
+        {"date": "2024-03-03"},
+    ],
+)
+def test_times_of_other_things_are_not_the_granules(attributes: dict[str, Any]) -> None:
+    root = group_with("", attributes)
+    time = root.create_array("time", data=np.array([0, 60]))
+    time.attrs["units"] = "seconds since 2020-01-01"
+    assert harvest_attributes(root)["datetime"] == datetime(2020, 1, 1)

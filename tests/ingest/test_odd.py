@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import h5py
+import netCDF4
 import numpy as np
 import pytest
 import rasterio
 import rasterio.transform
 import shapely
+import xarray as xr
 import zarr
 from builders import write_swath
 
@@ -410,3 +412,63 @@ def test_a_list_of_containers_that_is_something_else(
     assert (
         trusted_prefixes(icechunk.local_filesystem_storage(str(tmp_path / "r")), {}) == frozenset()
     )
+
+
+def test_cells_along_transposed_coordinates_have_none(tmp_path: Path) -> None:
+    """Rather than those of other cells."""
+    rows, columns = np.mgrid[:3, :2]
+    with netCDF4.Dataset(tmp_path / "g.nc", "w") as file:
+        file.createDimension("y", 3)
+        file.createDimension("x", 2)
+        for name, dims, values, units in (
+            ("lat", ("y", "x"), 40.0 + rows, "degrees_north"),
+            ("lon", ("y", "x"), 10.0 + columns, "degrees_east"),
+            ("along", ("y", "x"), 100.0 * rows + columns, "1"),
+            ("across", ("x", "y"), (100.0 * rows + columns).T, "1"),
+        ):
+            variable = file.createVariable(name, "f8", dims)
+            variable[:] = values
+            variable.units = units
+    l2view.ingest(tmp_path / "g.nc", tmp_path / "c")
+    view = l2view.open(tmp_path / "c")
+    along = view.cells("along").to_table().to_pandas()
+    assert (along["value"] == 100 * (along["lat"] - 40) + along["lon"] - 10).all()
+    assert not {"lat", "lon"} & set(view.cells("across").schema.names)
+
+
+def test_coordinates_that_are_texts_are_no_axes(tmp_path: Path) -> None:
+    variables = {
+        "red": (("y", "x"), np.zeros((9, 9))),
+        "angles": (("band", "angle"), np.ones((2, 2))),
+    }
+    axes = {"x": np.arange(9) * 5e3 + 7e5, "y": 4.6e6 - np.arange(9) * 5e3}
+    labels = {"band": ["b1", "b2"], "angle": ["zenith", "azimuth"]}
+    xr.Dataset(variables, axes | labels, {"proj:code": "EPSG:32632"}).to_netcdf(tmp_path / "g.nc")
+    report = l2view.ingest(tmp_path / "g.nc", tmp_path / "c")
+    assert report.failed == []
+    view = l2view.open(tmp_path / "c")
+    shown: Any = view.sel(bbox=(11.4, 41.2, 11.6, 41.4), exact=True)["g"]
+    assert shown["red"].shape != (9, 9)
+    assert shown["angles"].shape == (2, 2)
+
+
+@pytest.mark.parametrize(
+    ("shape", "expected"),
+    [((30, 30), (3, 3)), ((30, 30, 30), (30, 30, 30)), ((5, 30, 30), (5, 3, 3))],
+)
+def test_axes_of_one_length_are_not_taken_for_each_other(
+    tmp_path: Path, shape: tuple[int, ...], expected: tuple[int, ...]
+) -> None:
+    with h5py.File(tmp_path / "g.h5", "w") as file:
+        rows, columns = np.mgrid[:30, :30]
+        file["lat"], file["lon"] = rows * 0.1, columns * 0.1
+        file["red"] = np.broadcast_to(rows * 1000 + columns, shape)
+    l2view.ingest(tmp_path / "g.h5", tmp_path / "c")
+    shown: Any = l2view.open(tmp_path / "c").sel(bbox=(1, 2, 1.2, 2.2), exact=True)["g"]
+    assert shown["lat"].shape == (3, 3)
+    assert shown["red"].shape == expected
+    if len(expected) == 2 or expected[0] == 5:
+        values = shown["red"][...].reshape(-1, 3, 3)[0]
+        np.testing.assert_array_equal(
+            values, np.round(shown["lat"][...] * 10) * 1000 + np.round(shown["lon"][...] * 10)
+        )

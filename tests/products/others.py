@@ -237,7 +237,7 @@ PRODUCTS[-1] = PRODUCTS[-1]._replace(time=(None, None))
     "HDF5",
     "T_PAGZ42_C_LFPW_20200102030405.h5",
     place=(10.0, 40.0, 10.0, 40.0),
-    time=(START, START),
+    time=(START, END),
 )
 def odim(path: Path) -> None:
     hdf5(
@@ -250,9 +250,6 @@ def odim(path: Path) -> None:
          "dataset1/where": {"elangle": 0.5, "nbins": np.int64(20), "nrays": np.int64(30), "rscale": 250.0},
          "dataset1/data1/what": {"gain": 0.5, "offset": -32.0, "nodata": 255.0, "quantity": "DBZH"}},
     )  # fmt: skip
-
-
-PRODUCTS[-1] = PRODUCTS[-1]._replace(time=(START, None))
 
 
 @product(

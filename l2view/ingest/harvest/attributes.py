@@ -33,13 +33,16 @@ EDGES = (
 INSTANT = re.compile(r"date|time|utc|sensing|validity|position")
 """What else they have in their names."""
 
-OTHER_TIMES = re.compile(r"process|production|creat|generat|calibrat|ephemeris|pge|software|run")
+OTHER_TIMES = re.compile(
+    r"process|production|creat|generat|calibrat|ephemeris|pge|software|run|mission|project|launch"
+    r"|climatolog|baseline|reference|campaign|archiv|upload|revis|modif|issue|publi|epoch"
+)
 """What has times of its own, which aren't those of the measurement."""
 
 ALONE = (
     *("calendardate", "starttime", "startdate", "startutc", "sensingstart", "rangebeginningdate"),
     *("beginningdate", "sensingstarttimeutc", "firstmeasurementtime", "firstmeastime"),
-    *("imageacquisitiontime", "acquisitiontime", "acquisitiondate", "observationtime", "date"),
+    *("imageacquisitiontime", "acquisitiontime", "acquisitiondate", "observationtime"),
 )
 """The attributes that tell a time although none tells the end."""
 
@@ -60,6 +63,10 @@ LEAP_SECOND = re.compile(r"(?<=\d)([T ]\d\d(:?)\d\d\2)60(?!\d)")
 
 COMPACT = re.compile(r"([\d:T /_-]+?)(?:\.(\d+))?Z?")
 """Times that ISO 8601 doesn't have so, with what is left of a second."""
+
+DIGITS = re.compile(r"\d{9,}(\.\d+)?Z?")
+EARLIEST = 1850
+"""The first year that digits without separators may be."""
 
 FORMS: Mapping[int, str] = {
     7: "%Y%j",
@@ -129,6 +136,8 @@ def harvest_attributes(
             fields[name] = _convert(name, value)
     spans = (span for span in map(attribute_times, described) if span[0] is not None)
     start, end = next(spans, None) or array_times(file)
+    if start is None:  # which may be the day on which the file was made
+        start = next(filter(None, (_named_time(d, "date") for d in described)), None)
     if start is not None:
         fields["datetime"] = fields["start_datetime"] = start
         fields["end_datetime"] = end if end is not None and end >= start else None
@@ -190,9 +199,10 @@ def parse_time(*parts: Any) -> datetime | None:
         return _later(parse_time(before), timedelta(seconds=1))  # as in POSIX
     if (midnight := MIDNIGHT.sub("T00:00:00", text)) != text:
         return _later(parse_time(midnight), timedelta(days=1))
-    with suppress(ValueError, OverflowError):  # in UTC it may be in the year 0
-        at = datetime.fromisoformat(text)
-        return at if at.tzinfo is None else at.astimezone(UTC).replace(tzinfo=None)
+    if not DIGITS.fullmatch(text):  # of which ISO 8601's parser takes any as a separator
+        with suppress(ValueError, OverflowError):  # in UTC it may be in the year 0
+            at = datetime.fromisoformat(text)
+            return at if at.tzinfo is None else at.astimezone(UTC).replace(tzinfo=None)
     for form in WORDS:
         whole, _, fraction = text.removesuffix("Z").partition(".")
         with suppress(ValueError):
@@ -203,6 +213,8 @@ def parse_time(*parts: Any) -> datetime | None:
         return None
     with suppress(ValueError):
         at = datetime.strptime(digits, FORMS[len(digits)])
+        if at.year < EARLIEST:  # seconds since some epoch
+            return None
         return at if match[2] is None else at.replace(microsecond=_microseconds(match[2]))
     return None
 
