@@ -40,7 +40,12 @@ def parse_tiff(
 ) -> tuple[ManifestStore, dict[str, str]]:
     """Return a TIFF as references (see `l2view.ingest.formats.CheckedParser`)."""
     store, path = stores.resolve(url)
-    tiff = sync(parser._open_tiff(path=path, store=store))
+    try:
+        tiff = sync(parser._open_tiff(path=path, store=store))
+    except Exception as error:
+        if type(error).__name__ != "RustPanic":  # async-tiff's own, which says nothing
+            raise
+        raise IngestError("async-tiff can't read its tags, which may be damaged") from error
     endian = ENDIAN[tiff.endianness]
     groups: dict[str, ManifestGroup] = {}
     omitted: dict[str, str] = {}

@@ -23,6 +23,7 @@ import l2view
 pytestmark = pytest.mark.filterwarnings("ignore:imagecodecs codecs are not in the Zarr:UserWarning")
 
 DEFAULTS = {"datetime": "2025-06-01", "bbox": shapely.to_wkb(shapely.box(0, 0, 1, 1))}
+STRIP_OFFSETS = 273
 GDAL_NODATA, ASCII = 42113, 2
 GRID: dict[str, Any] = {"crs": "EPSG:32616", "transform": from_origin(5e5, 4e6, 30, 30)}
 
@@ -292,3 +293,13 @@ def test_ground_control_points_are_a_place(
     view = l2view.open(tmp_path / "c")
     with pytest.raises(l2view.QueryError, match="don't say where the cells"):
         view.mosaic(crs="EPSG:4326", resolution=0.1, bands="0")
+
+
+def test_tags_that_async_tiff_cannot_read(tmp_path: Path) -> None:
+    """A strip's offset as a text."""
+    write(tmp_path / "a.tif", np.ones((1, 16, 16), "uint8"))
+    data = (tmp_path / "a.tif").read_bytes()
+    entry = data.index(struct.pack("<H", STRIP_OFFSETS), 8)
+    (tmp_path / "a.tif").write_bytes(data[: entry + 2] + b"\2\0" + data[entry + 4 :])
+    report = l2view.ingest(tmp_path / "a.tif", tmp_path / "c")
+    assert report.failed[0].reason == "async-tiff can't read its tags, which may be damaged"
