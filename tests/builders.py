@@ -18,8 +18,11 @@ from zarr.dtype import VariableLengthBytes
 from zarr.storage import MemoryStore
 
 import l2view
+from l2view.geolocation.footprint import footprint_of
+from l2view.geolocation.granule import LocatedGranule
 from l2view.granules.references import ArrayReferences, GranuleReferences
 from l2view.ingest.granule import Granule
+from l2view.ingest.harvest.descriptions import descriptions
 from l2view.ingest.writer import write_batch
 from l2view.stores.repository import config
 
@@ -221,3 +224,8 @@ def collection_of(
     for name, values in fields.items():
         put(meta, name, values, **options)
     return l2view.Collection(root.store)
+
+
+def outline_of(group: zarr.Group) -> shapely.Geometry | None:
+    """Return where a granule lies by its arrays and all that its file says."""
+    return footprint_of(LocatedGranule(group), descriptions(group))[0]

@@ -15,14 +15,13 @@ from zarr.abc.codec import ArrayArrayCodec, BytesBytesCodec, Codec
 from zarr.codecs.numcodecs import Zlib
 from zarr.core.array_spec import ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer
-from zarr.registry import register_codec
 
 from l2view.stores.hierarchy import JSON
 
 try:
-    import imagecodecs as inflating
+    import imagecodecs
 except ModuleNotFoundError:  # of the extra tiff
-    inflating = None  # type: ignore[assignment]
+    imagecodecs = None  # type: ignore[assignment]
 
 HORIZONTAL_DELTA = "HorizontalDeltaCodec"  # virtual-tiff's codec for TIFF's predictor 2
 
@@ -33,7 +32,7 @@ def faster_codec(codec: Codec) -> Codec:
     """Return a codec that decodes the same, in less time where one is known."""
     if type(codec).__name__ == HORIZONTAL_DELTA:
         return HorizontalDelta()
-    if isinstance(codec, Zlib) and inflating is not None:
+    if isinstance(codec, Zlib) and imagecodecs is not None:
         return Inflate(codec)
     return codec
 
@@ -79,8 +78,8 @@ class Inflate(ForReading, BytesBytesCodec):
         itemsize = chunk_spec.dtype.to_native_dtype().itemsize
         decoded = np.empty(math.prod(chunk_spec.shape) * itemsize, np.uint8)
         try:
-            inflated = inflating.deflate_decode(chunk_bytes.as_buffer_like(), out=decoded.data)
-        except (inflating.DeflateError, ValueError):
+            inflated = imagecodecs.deflate_decode(chunk_bytes.as_buffer_like(), out=decoded.data)
+        except (imagecodecs.DeflateError, ValueError):
             inflated = None
         if inflated is None or len(inflated) != len(decoded):
             return self.codec._decode_sync(chunk_bytes, chunk_spec)  # type: ignore[no-any-return]
@@ -109,13 +108,10 @@ class PackedIntegers(ForReading, BytesBytesCodec):
         return {"name": PACKED_INTEGERS, "configuration": dict(self.__dict__)}
 
     def _decode_sync(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
-        integers = inflating.packints_decode(
+        integers = imagecodecs.packints_decode(
             chunk_bytes.to_bytes(), self.dtype, self.bitspersample, runlen=self.runlen
         )
         return chunk_spec.prototype.buffer.from_array_like(integers.view(np.uint8))
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> Buffer:
         return self._decode_sync(chunk_bytes, chunk_spec)
-
-
-register_codec(PACKED_INTEGERS, PackedIntegers)

@@ -45,9 +45,6 @@ CF_MAPPING = frozenset({
 })  # fmt: skip
 """The attributes of a grid mapping (CF 1.12, appendix F)."""
 
-CRS_CODES = ("epsg_code", "EPSG_code", "epsg", "proj4_string", "proj4text", "proj4")
-"""Other attributes by which mappings name their CRS, for those that CF doesn't have."""
-
 LENGTHS = dict.fromkeys(("m", "metre", "meter", "metres", "meters"), 1.0) | dict.fromkeys(
     ("km", "kilometre", "kilometer", "kilometres", "kilometers"), 1e3
 )
@@ -138,17 +135,21 @@ def proj_crs(attributes: Mapping[str, Any]) -> Any:
     return None
 
 
-PROJ_TEXTS = ("crs", "proj4", "PROJECTION", "gdal_projection")
-"""Attributes with PROJ's parameters or a code: xarray's, of EUMETSAT's NWC SAF."""
+PROJ_TEXTS = (
+    *("crs", "proj4", "proj4_string", "proj4text", "PROJECTION", "gdal_projection"),
+    *("epsg_code", "EPSG_code", "epsg"),
+)
+"""Attributes with PROJ's parameters or a code: xarray's, of EUMETSAT's NWC SAF, of others."""
 
-PROJ_TEXT = re.compile(r"(?:\+init=)?(EPSG:\d+)( .*)?|(\+\w+(=\S+)?\s*)+", re.IGNORECASE)
+PROJ_TEXT = re.compile(r"(?:\+init=)?(EPSG:\d+)( .*)?|(\+\w+(=\S+)?\s*)+|\d{4,}", re.IGNORECASE)
 
 
 def proj_text_crs(attributes: Mapping[str, Any]) -> str | None:
     """Return the CRS that attributes have as PROJ's parameters or code, None for none."""
     texts = (attributes.get(name) for name in PROJ_TEXTS)
-    matches = (PROJ_TEXT.fullmatch(text.strip()) for text in texts if isinstance(text, str))
-    return next((match[1] or match[0] for match in matches if match), None)
+    matches = (PROJ_TEXT.fullmatch(str(text).strip()) for text in texts if text is not None)
+    text = next((match[1] or match[0] for match in matches if match), None)
+    return f"EPSG:{text}" if text is not None and text.isdigit() else text
 
 
 def mapping_crs(attributes: Mapping[str, Any]) -> str | None:
@@ -159,12 +160,10 @@ def mapping_crs(attributes: Mapping[str, Any]) -> str | None:
     for name in ("crs_wkt", "spatial_ref"):
         if isinstance(wkt := attributes.get(name), str):
             return wkt
-    codes = (attributes.get(name) for name in CRS_CODES)
-    code = next((str(code) for code in codes if code not in (None, "")), None)
     if "grid_mapping_name" not in attributes:
         return None
     mapping = json.dumps({k: v for k, v in attributes.items() if k in CF_MAPPING})
-    return _mapping_wkt(mapping, f"EPSG:{code}" if code is not None and code.isdigit() else code)
+    return _mapping_wkt(mapping, proj_text_crs(attributes))
 
 
 @lru_cache(maxsize=256)

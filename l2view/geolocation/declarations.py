@@ -14,7 +14,6 @@ from l2view.arrays.cf import RELEVANT
 from l2view.geolocation.bands import Levels, image_shapes, layout_of
 from l2view.geolocation.crs import (
     CF_MAPPING,
-    CRS_CODES,
     GEOKEYS,
     PROJ_FIELDS,
     PROJ_TEXTS,
@@ -39,7 +38,7 @@ UNDECODED = frozenset({"undecoded_scale_factor", "undecoded_add_offset"})
 """Scales that ingest has set aside, as those of bands that differ."""
 
 ATTRIBUTES = RELEVANT.union(
-    UNDECODED, CF_MAPPING, CRS_CODES, GEOKEYS, PROJ_FIELDS, PROJ_TEXTS, NWC_SAF_CORNERS, {
+    UNDECODED, CF_MAPPING, GEOKEYS, PROJ_FIELDS, PROJ_TEXTS, NWC_SAF_CORNERS, {
     "GeoTransform", "coordinates", "extra_samples", "grid_mapping", "model_pixel_scale",
     "model_tiepoint", "model_transformation", "multiscales", "new_subfile_type",
     "photometric_interpretation", "proj:shape", "proj:transform", "raster_type",

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import shapely
-import zarr
 from odc.geo import CRS
 
 from l2view.arrays.cf import read_floats
@@ -41,7 +40,7 @@ from l2view.geolocation.granule import Georeference, LocatedGranule, Positions
 from l2view.geolocation.simplification import simplify_outward, sphere_area
 from l2view.geolocation.transforms import ground_points
 from l2view.regrid.projection import longitudes_around
-from l2view.text import first_line, fold_name, join_names
+from l2view.text import first_line, join_names
 
 BOUNDS = (
     ("geospatiallonmin", "geospatiallatmin", "geospatiallonmax", "geospatiallatmax"),
@@ -71,33 +70,14 @@ BBOX_TEXT = re.compile(r"[-+\d.eE\s,\[\]]+")
 """A bbox as a text: only numbers."""
 
 
-def harvest_footprint(
-    group: zarr.Group, url: str, descriptions: Iterable[Mapping[str, Any]] | None = None
-) -> dict[str, Any]:
-    """Return the field ``bbox`` as WKB, nothing where the granule doesn't say where it is.
-
-    The descriptions have their names by `fold_name`; they are those of the group by default.
-    """
-    if descriptions is None:
-        descriptions = [{fold_name(name): value for name, value in group.attrs.items()}]
-    shape = of_granule(LocatedGranule(group), descriptions)
-    return {} if shape is None else {"bbox": shapely.to_wkb(shape)}
-
-
-def of_granule(
-    granule: LocatedGranule, descriptions: Iterable[Mapping[str, Any]] = ()
-) -> shapely.Geometry | None:
-    """Return where a granule lies by few vertices, None where nothing says it."""
-    return footprint_of(granule, descriptions)[0]
-
-
 def footprint_of(
     granule: LocatedGranule, descriptions: Iterable[Mapping[str, Any]] = ()
 ) -> tuple[shapely.Geometry | None, list[str]]:
     """Return where a granule lies by few vertices, None where nothing says it, and notes.
 
     Its latitudes and longitudes say it, unless they have many cells and agree with what is
-    declared; then its grids, what is declared, a single place.
+    declared; then its grids, what is declared, a single place. The descriptions are those of its
+    file, by names as `fold_name` gives them.
     """
     outline, notes = _outline(granule, list(descriptions))
     return None if outline is None else simplify_outward(outline), notes
@@ -164,7 +144,7 @@ def of_grids(granule: LocatedGranule, *, with_cells: bool = True) -> shapely.Geo
             corners = (*(image.transform @ (0, 0)), *(image.transform @ image.shape[::-1]))
             grids.setdefault((image.crs, *np.round(corners, 6)), image)
         elif with_cells and image.cells is not None:
-            grids[image.path,] = image
+            grids.setdefault((id(image.cells),), image)
     outlines = [
         of_coordinates(granule, grid) if grid.transform is None else of_grid(grid)
         for grid in grids.values()
@@ -326,7 +306,6 @@ def _parse_footprint(value: Any) -> shapely.Geometry:
 
 def bounds_of(attributes: Mapping[str, Any]) -> tuple[float, float, float, float] | None:
     """Return the west, south, east and north that attributes declare, None where they don't."""
-    attributes = {fold_name(name): value for name, value in attributes.items()}
     for names in BOUNDS:
         try:
             west, south, east, north = (float(attributes[name]) for name in names)

@@ -92,6 +92,7 @@ class LocatedGranule:
             fields=lambda rows: [dict(fields or {})] * len(rows),
         )
         self._placements: dict[str, Placement] = {}
+        self._cells: dict[tuple[str, str, int], Positions] = {}
 
     def values(self, path: str) -> NDArray[np.float64]:
         """Return an array's values, NaN where one is missing."""
@@ -151,8 +152,12 @@ class LocatedGranule:
         centres = None if axes is None else self._finder.centres(levels, axes, 0, crs)
         if centres is None:
             return None
+        assert axes is not None
         number, y, x = centres
-        cells = to_degrees(*np.meshgrid(x, y), systems[number])
+        key = axes.y.path, axes.x.path, number  # which many images of a granule share
+        if key not in self._cells:
+            self._cells[key] = to_degrees(*np.meshgrid(x, y), systems[number])
+        cells = self._cells[key]
         return Georeference(UNEVEN_AXES, path, dimensions, shape, systems[number], cells=cells)
 
     def images(self) -> Iterator[Georeference]:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import shapely
 
 from l2view.geolocation.coordinates import common_words, distance, named_coordinates, parent
@@ -198,7 +199,7 @@ def _indexed(ragged: Sequence[Ragged], windows: Mapping[Dimension, Window]) -> N
             note = f"{own.path} names positions along {own.instances.name}, which are shown whole"
             is_noted = own.instances in windows and own.samples not in windows
             uncut.setdefault(note if is_noted else "", []).append(own.instances)
-        elif own.ends[-1] != own.samples.length:
+        elif own.ends[-1] != own.samples.length or (np.diff(own.ends) < 0).any():
             note = f"{own.path} doesn't count the {own.samples.name} that there are"
             uncut.setdefault(f"{note}: shown whole", []).extend((own.instances, own.samples))
     return uncut

@@ -62,7 +62,8 @@ def cut_ragged(
 ) -> dict[Dimension, Window]:
     """Return the windows of instances and samples of contiguous ragged arrays: instances whole."""
     cut = dict(windows)
-    for own in (own for _ in ragged for own in ragged):
+    # Samples of one may be the instances of another.
+    for own in [*ragged] * len(ragged):
         if own.ends is None or cut.keys().isdisjoint((own.instances, own.samples)):
             continue
         instances = cut.get(own.instances, NOTHING)

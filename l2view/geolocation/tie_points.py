@@ -13,19 +13,11 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import product
 
-from l2view.arrays.values import read_text
 from l2view.geolocation.coordinates import ancestors
 from l2view.geolocation.dimensions import Dimension, GranuleDimensions
 from l2view.geolocation.granule import LocatedGranule
+from l2view.geolocation.struct_metadata import read_structures
 from l2view.geolocation.windows import NOTHING, Window, union
-
-STRUCTURE = re.compile(r"(?:HDFEOS INFORMATION/)?StructMetadata\.(\d+)")
-"""The attributes of HDF-EOS2, and the arrays of HDF-EOS5, whose text describes swaths."""
-
-SWATH = re.compile(r'SwathName="([^"]*)"(.*?)END_GROUP=SWATH_', re.DOTALL)
-DIMENSION_MAP = re.compile(
-    r'GeoDimension="([^"]*)"\s*DataDimension="([^"]*)"\s*Offset=(-?\d+)\s*Increment=(-?\d+)'
-)
 
 SENTINEL_3 = {
     "al_subsampling_factor": ("tie_rows", "rows"),
@@ -99,14 +91,6 @@ def declared_tie_points(granule: LocatedGranule, dimensions: GranuleDimensions) 
 
 def _hdf_eos(granule: LocatedGranule, dimensions: Sequence[Dimension]) -> Iterator[TiePoints]:
     """Yield the dimension maps of swaths (HDF-EOS Library User's Guide, Structural Metadata)."""
-    attributes = granule.table.groups[""].attributes
-    texts = {
-        int(match[1]): str(attributes[name])
-        if name in attributes
-        else read_text(granule.arrays[name])
-        for name in (*attributes, *granule.arrays)
-        if (match := STRUCTURE.fullmatch(name))
-    }
 
     def named(name: str, swath: str) -> list[Dimension]:
         return [
@@ -116,12 +100,12 @@ def _hdf_eos(granule: LocatedGranule, dimensions: Sequence[Dimension]) -> Iterat
             and ("SWATHS" not in (path := dimension.group.split("/")) or swath in path)
         ]
 
-    for swath, description in SWATH.findall("".join(texts[number] for number in sorted(texts))):
-        for ties, data, offset, increment in DIMENSION_MAP.findall(description):
+    for structure in read_structures(granule.table.groups[""].attributes, granule.arrays):
+        for ties, data, offset, increment in structure.maps:
             # A negative increment is of locations that are denser than the data.
-            names = (ties, data) if int(increment) > 0 else (data, ties)
-            for own, other in product(*(named(name, swath) for name in names)):
-                yield TiePoints(own, other, abs(int(offset)), abs(int(increment)))
+            names = (ties, data) if increment > 0 else (data, ties)
+            for own, other in product(*(named(name, structure.name) for name in names)):
+                yield TiePoints(own, other, abs(offset), abs(increment))
 
 
 def _sentinel_3(granule: LocatedGranule, dimensions: Sequence[Dimension]) -> Iterator[TiePoints]:

@@ -13,8 +13,8 @@ from dataclasses import replace
 from itertools import count
 from typing import Any
 
+from l2view.geolocation.struct_metadata import Structure
 from l2view.granules.references import ArrayReferences
-from l2view.ingest.eos import Structure
 
 PLACEHOLDER = re.compile(r"phony_dim_\d+")
 """What VirtualiZarr calls a dimension without a scale, by its axis."""

@@ -15,6 +15,7 @@ from obspec_utils.protocols import ReadableFile
 
 from l2view.errors import IngestError
 from l2view.ingest.files import expand_path, open_file
+from l2view.ingest.formats import KERCHUNK
 from l2view.ingest.granule import Entry, Failure
 from l2view.ingest.harvest import cmr, stac
 from l2view.limits import limits
@@ -27,9 +28,6 @@ TABLES = (".parquet", ".geoparquet")
 
 UNLISTABLE = (IngestError, OSError, ValueError, obstore.exceptions.BaseError)
 """What the name of granules raises that can't be listed."""
-
-KERCHUNK = frozenset({"refs", "gen", ".zgroup", "zarr.json"})
-"""Keys of Kerchunk's references, one of which each has."""
 
 BLOCK = 2**20
 """The bytes of a file of lines that are read at a time."""
@@ -117,7 +115,7 @@ def _read_records(url: str) -> Iterator[Entry | Failure]:
             except ValueError as error:
                 yield Failure(Entry.of_file(url).id, url, f"it can't be read: {error}")
                 continue
-            if isinstance(record, dict) and not KERCHUNK.isdisjoint(record):
+            if isinstance(record, dict) and any(map(KERCHUNK.fullmatch, record)):
                 yield Entry.of_file(url)
                 continue
             for member in record if isinstance(record, list) else [record]:

@@ -1,34 +1,19 @@
-"""HDF-EOS: the structure of swaths and grids in a text, ``StructMetadata``.
-
-The text is ODL (HDF-EOS Library User's Guide, "HDF-EOS Structural Metadata"). It has the names of
-dimensions, which HDF-EOS5 writes nowhere else, and where grids lie, by GCTP's projections.
-"""
+"""Where the grids of HDF-EOS lie, by GCTP's projections in their structure."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 import pyproj
-import zarr
 from pyproj.exceptions import CRSError
 from virtualizarr.manifests import ManifestArray, ManifestGroup
 
-from l2view.arrays.values import read_text
+from l2view.geolocation.struct_metadata import Structure
 from l2view.granules.references import ArrayReferences
 from l2view.ingest.manifests import walk
 from l2view.stores.hierarchy import JSON
-
-STRUCTURE = re.compile(r"StructMetadata\.\d+")
-"""The names of the texts; a long one is cut, and goes on in the next."""
-
-INFORMATION = "HDFEOS INFORMATION"
-"""The group of an HDF-EOS5 file that holds them; in HDF4 they are attributes of the file."""
-
-GROUPS = {"Swath": "SWATHS", "Grid": "GRIDS", "Za": "ZAS"}
-FIELDS = {"Geo": "Geolocation Fields", "Data": "Data Fields"}
 
 SPHERES = {0: "+ellps=clrk66", 8: "+ellps=GRS80", 12: "+datum=WGS84", 19: "+R=6370997"}
 """GCTP's spheroids."""
@@ -43,61 +28,6 @@ PROJECTIONS = {
     "UTM": "+proj=utm +zone={zone} {south}",
 }
 """GCTP's projections in PROJ's words (HDF-EOS Library User's Guide, "GCTP Projection Codes")."""
-
-
-@dataclass
-class Structure:
-    """A swath or grid: what is said of it, and the dimensions of its fields by their names."""
-
-    kind: str
-    values: dict[str, str] = field(default_factory=dict)
-    fields: dict[str, tuple[str, tuple[str, ...]]] = field(default_factory=dict)  # with their group
-
-    @property
-    def name(self) -> str:
-        """Its name."""
-        return self.values.get(f"{self.kind}Name", "")
-
-    def paths(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
-        """Yield the fields' paths in HDF-EOS5, names, and dimensions."""
-        for name, (group, dimensions) in self.fields.items():
-            path = f"HDFEOS/{GROUPS.get(self.kind, '')}/{self.name}/{group}/{name}"
-            yield path, name, dimensions
-
-
-def structures_of(file: zarr.Group) -> list[Structure]:
-    """Return the swaths and grids of a file, none where it is no file of HDF-EOS."""
-    texts: dict[str, str] = {
-        name: value
-        for name, value in file.attrs.items()
-        if STRUCTURE.fullmatch(name) and isinstance(value, str)
-    }
-    information = dict(file.groups()).get(INFORMATION)
-    for name, array in information.arrays() if information is not None else ():
-        if STRUCTURE.fullmatch(name):
-            texts[name] = read_text(array)
-    return _parse("".join(texts[name] for name in sorted(texts)))
-
-
-def _parse(text: str) -> list[Structure]:
-    structures: list[Structure] = []
-    kind = group = name = ""
-    for line in text.splitlines():
-        key, _, value = (side.strip() for side in line.partition("="))
-        value = value.strip('"')
-        if key == "GROUP" and value.endswith("Structure"):
-            kind = value.removesuffix("Structure")
-        elif key == "GROUP" and re.fullmatch(r"(SWATH|GRID|POINT|ZA)_\d+", value):
-            structures.append(Structure(kind))
-        elif not structures:
-            continue
-        elif key in ("GeoFieldName", "DataFieldName"):
-            group, name = FIELDS[key.removesuffix("FieldName")], value
-        elif key == "DimList" and name:
-            structures[-1].fields[name] = group, tuple(re.findall(r'"([^"]+)"', line))
-        elif key not in ("GROUP", "END_GROUP", "OBJECT", "END_OBJECT"):
-            structures[-1].values.setdefault(key, value)
-    return structures
 
 
 def place_grids(

@@ -93,10 +93,10 @@ class FileFormat:
         return checked(url, reader, stores, threshold)
 
 
-KERCHUNK = re.compile(
-    rb'"(refs|gen|templates|([^"]*/)?(\.zgroup|\.zarray|\.zattrs|zarr\.json))"\s*:'
-)
-"""A key of Kerchunk's references; a version 0 of them has no others."""
+KERCHUNK = re.compile(r'refs|gen|templates|([^"]*/)?(\.zgroup|\.zarray|\.zattrs|zarr\.json)')
+"""The keys of Kerchunk's references, of which each has one; a version 0 has no others."""
+
+KERCHUNK_JSON = re.compile(rf'"({KERCHUNK.pattern})"\s*:'.encode())
 
 HDF5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 USER_BLOCKS = (512, 1024, 2048)
@@ -112,7 +112,7 @@ def _text(head: bytes) -> bytes:
 
 
 def _is_kerchunk(head: bytes) -> bool:
-    return _text(head).startswith(b"{") and KERCHUNK.search(head) is not None
+    return _text(head).startswith(b"{") and KERCHUNK_JSON.search(head) is not None
 
 
 def _is_dmrpp(head: bytes) -> bool:

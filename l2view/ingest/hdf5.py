@@ -306,6 +306,9 @@ def _refer(url: str, dataset: h5py.Dataset, described: JSON) -> ManifestArray:
         ],
         **described,
     )
+    if not dataset.id.get_storage_size():
+        # VirtualiZarr's manifest of no chunks has an entry for each value.
+        return ManifestArray(metadata, Chunks.missing(metadata.to_dict()).to_manifest())
     kind = f"{dataset.dtype} {dataset._filters}"
     if dataset._filters and kind not in _compared:
         _compare(dataset, copy_and_replace_metadata(metadata, new_shape=list(chunks)))

@@ -76,6 +76,16 @@ class Chunks:
         self.refer(index, INLINED_CHUNK_PATH, 0, len(data))
         self.inlined[index] = data
 
+    def to_manifest(self) -> ChunkManifest:
+        """Return them as VirtualiZarr has them."""
+        return ChunkManifest.from_arrays(
+            paths=self.paths,
+            offsets=self.offsets,
+            lengths=self.lengths,
+            validate_paths=False,
+            inlined=self.inlined,
+        )
+
 
 def to_manifest_array(document: JSON, chunks: Chunks) -> ManifestArray:
     """Return VirtualiZarr's array with a Zarr v3 document and chunks."""
@@ -85,14 +95,7 @@ def to_manifest_array(document: JSON, chunks: Chunks) -> ManifestArray:
         metadata = ArrayV3Metadata.from_dict(
             {**document, "chunk_grid": grid, "chunk_key_encoding": DEFAULT_KEYS}
         )
-    manifest = ChunkManifest.from_arrays(
-        paths=chunks.paths,
-        offsets=chunks.offsets,
-        lengths=chunks.lengths,
-        validate_paths=False,
-        inlined=chunks.inlined,
-    )
-    return ManifestArray(metadata, manifest)
+    return ManifestArray(metadata, chunks.to_manifest())
 
 
 def nest_arrays(

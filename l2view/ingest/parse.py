@@ -16,10 +16,11 @@ from virtualizarr.manifests import ManifestGroup
 
 from l2view.errors import FieldError, IngestError
 from l2view.geolocation.footprint import on_the_globe
+from l2view.geolocation.struct_metadata import STRUCTURE, read_structures
 from l2view.granules.references import ArrayReferences, Checksum, GranuleReferences
 from l2view.ingest.check import decodable_arrays, notes_on_chunks, range_error
 from l2view.ingest.dimensions import name_dimensions
-from l2view.ingest.eos import place_grids, structures_of
+from l2view.ingest.eos import place_grids
 from l2view.ingest.files import (
     FileInfo,
     file_info,
@@ -193,7 +194,10 @@ def _parse_file(asset: str, url: str, options: ParseOptions, packing: BandPackin
         store, omitted = file_format.parse(source, reader, registry, options.inline_threshold)
     root, renamed = rename_nodes(store._group)
     parsed, attributes = manifest_references(root)
-    structures = structures_of(readable_group(root, store._registry))
+    described = [array.path for array in parsed if STRUCTURE.fullmatch(array.path)]
+    group = readable_group(root, store._registry) if described else None
+    texts: Any = {} if group is None else {path: group[path] for path in described}
+    structures = read_structures(attributes[""], texts)
     parsed = place_grids(root, parsed, structures)
     if file_format is TIFF:
         # virtual-tiff, which only TIFFs need, is an extra.

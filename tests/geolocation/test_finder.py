@@ -14,11 +14,10 @@ import pyproj
 import pytest
 import shapely
 import zarr
-from builders import put, texts
+from builders import outline_of, put, texts
 from zarr.storage import MemoryStore
 
 import l2view
-from l2view.geolocation.footprint import harvest_footprint
 from l2view.geolocation.granule import LocatedGranule
 
 ROWS, COLUMNS = 26, 22
@@ -348,7 +347,7 @@ def test_everybody_finds_the_same_place(kind: str, place: str) -> None:
     np.testing.assert_allclose((positions[1] - lon + 180) % 360 - 180, 0, atol=2e-6 / np.cos(1.55))
 
     # the footprint at ingest holds all cells, and none three cells beyond
-    footprint = shapely.from_wkb(harvest_footprint(group, "")["bbox"])
+    footprint = outline_of(group)
     assert footprint.bounds[0] >= -180
     assert footprint.bounds[2] <= 180
     wrapped = (lon + 180) % 360 - 180
@@ -451,8 +450,7 @@ def test_grids_wider_than_a_hemisphere(
     )
     array = put(group, "red", np.zeros((72, 72), "f4"))
     array.attrs["grid_mapping"] = "crs"
-    footprint = harvest_footprint(group, "a")["bbox"]
-    outline = shapely.from_wkb(footprint) if isinstance(footprint, bytes) else footprint
+    outline = outline_of(group)
     assert shapely.contains_xy(outline, *inside)
     assert outside is None or not shapely.contains_xy(outline, *outside)
 
@@ -466,8 +464,7 @@ def test_rotated_poles_are_no_longitudes() -> None:
     }
     put(group, "crs", np.array(0)).attrs.update(rotated | {"GeoTransform": "-12 0.5 0 10 0 -0.5"})
     put(group, "red", np.zeros((40, 48), "f4")).attrs["grid_mapping"] = "crs"
-    footprint = harvest_footprint(group, "a")["bbox"]
-    outline = shapely.from_wkb(footprint) if isinstance(footprint, bytes) else footprint
+    outline = outline_of(group)
     assert shapely.contains_xy(outline, 20.0, 52.0)
     assert not shapely.contains_xy(outline, 0.0, 0.0)
 
@@ -490,7 +487,7 @@ def test_longitudes_that_are_counted_from_another_meridian(even: bool) -> None:
     positions = LocatedGranule(group).positions("red")
     assert positions is not None
     np.testing.assert_allclose(positions[1][0], lon + 10, atol=1e-6)
-    bounds = shapely.from_wkb(harvest_footprint(group, "a")["bbox"]).bounds
+    bounds = outline_of(group).bounds
     np.testing.assert_allclose(bounds, (14.75, 39.75, 22.25, 45.75), atol=0.05)
 
 

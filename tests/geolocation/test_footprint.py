@@ -11,14 +11,14 @@ import pytest
 import shapely
 import zarr
 from affine import Affine
+from builders import outline_of
 from odc.geo import CRS
 from zarr.storage import MemoryStore
 
 from l2view.geolocation.cell_outlines import of_axes, of_cloud, of_grid, of_points, of_swath
-from l2view.geolocation.footprint import footprint_of, harvest_footprint, of_bounds, on_the_globe
+from l2view.geolocation.footprint import footprint_of, of_bounds, on_the_globe
 from l2view.geolocation.granule import Georeference, LocatedGranule
 from l2view.geolocation.simplification import simplify_outward, sphere_area
-from l2view.ingest.harvest.descriptions import descriptions
 from l2view.text import fold_name
 
 NAMES = ("geospatial_lon_min", "geospatial_lat_min", "geospatial_lon_max", "geospatial_lat_max")
@@ -39,11 +39,6 @@ def granule(lat: Any, lon: Any, dims: tuple[str, ...], **attributes: Any) -> zar
     return group
 
 
-def footprint(group: zarr.Group) -> shapely.Geometry | None:
-    bbox = harvest_footprint(group, "").get("bbox")
-    return None if bbox is None else shapely.from_wkb(bbox)
-
-
 def holds(shape: shapely.Geometry | None, lat: Any, lon: Any) -> bool:
     wrapped = (np.ravel(lon) + 180) % 360 - 180
     return shape is not None and bool(shapely.intersects_xy(shape, wrapped, np.ravel(lat)).all())
@@ -62,7 +57,7 @@ def holds(shape: shapely.Geometry | None, lat: Any, lon: Any) -> bool:
 )
 def test_bounds_that_cells_contradict_are_ignored(bounds: tuple[float, ...]) -> None:
     lat, lon = np.meshgrid(np.linspace(10, 11, 30), np.linspace(20, 21, 20), indexing="ij")
-    shape = footprint(granule(lat, lon, ("y", "x"), **dict(zip(NAMES, bounds, strict=True))))
+    shape = outline_of(granule(lat, lon, ("y", "x"), **dict(zip(NAMES, bounds, strict=True))))
     assert holds(shape, lat, lon)
     assert shape is not None
     assert shape.bounds == pytest.approx((19.97, 9.98, 21.03, 11.02), abs=0.02)
@@ -73,7 +68,7 @@ def test_bounds_of_many_cells_are_checked_by_a_chunk(west: float) -> None:
     lat, lon = np.meshgrid(np.linspace(10, 11, 600), np.linspace(20, 21, 600), indexing="ij")
     bounds = (west, 10.0, west + 1.0, 11.5)
     group = granule(lat, lon, ("y", "x"), **dict(zip(NAMES, bounds, strict=True)))
-    shape = footprint(group)
+    shape = outline_of(group)
     assert holds(shape, lat, lon)
     assert shape is not None
     assert shape.bounds[3] == pytest.approx(11.5 if west == 20 else 11.0, abs=0.02)
@@ -83,7 +78,7 @@ def test_boxes_without_area_are_no_place() -> None:
     for bounds in ((180, 0, 180, 1), (10, 5, 20, 5), (10, 6, 20, 5)):
         assert of_bounds(dict(zip(map(fold_name, NAMES), bounds, strict=True))) is None
         group = zarr.create_group(MemoryStore(), attributes=dict(zip(NAMES, bounds, strict=True)))
-        assert footprint(group) is None
+        assert outline_of(group) is None
 
 
 @pytest.mark.parametrize(
@@ -103,7 +98,7 @@ def test_latitudes_by_units_and_names(lat: str, lon: str, north: str, east: str)
     group = zarr.create_group(MemoryStore())
     write(group, lat, np.linspace(10, 20, 30), ("t",), units=north)
     write(group, lon, np.linspace(30, 40, 30), ("t",), units=east)
-    assert holds(footprint(group), np.linspace(10, 20, 30), np.linspace(30, 40, 30))
+    assert holds(outline_of(group), np.linspace(10, 20, 30), np.linspace(30, 40, 30))
 
 
 @pytest.mark.parametrize(
@@ -115,12 +110,12 @@ def test_names_that_are_of_no_cells(name: str) -> None:
     units = "degrees_north" if "lat" in name and name != "flat_field" else ""
     write(group, name, np.linspace(10, 20, 30), ("t",), units=units)
     write(group, "lon", np.linspace(30, 40, 30), ("t",), units="degrees_east")
-    assert footprint(group) is None
+    assert outline_of(group) is None
 
 
 def test_scalars_are_a_point() -> None:
     group = granule(54.2, 7.9, ())
-    shape = footprint(group)
+    shape = outline_of(group)
     assert shape is not None
     assert shape.contains(shapely.Point(7.9, 54.2))
     assert shape.area < 0.1
@@ -133,7 +128,7 @@ def test_unsigned_coordinates() -> None:
         stored = np.round((values - offset) / 0.00203128).astype("u2").view("i2")
         packing = {"_Unsigned": "true", "scale_factor": 0.00203128, "add_offset": offset}
         write(group, name, stored, ("n",), **packing)
-    assert holds(footprint(group), lat[1:-1], lon[1:-1])
+    assert holds(outline_of(group), lat[1:-1], lon[1:-1])
 
 
 def test_a_cloud_of_points_has_its_hull() -> None:
@@ -168,7 +163,7 @@ def test_several_pairs_of_one_group_and_of_several() -> None:
     assert len(pairs) == 4
     assert ("BEAM0001/lat_20_ku", "BEAM0001/lon_20_ku") in pairs
     for east in (0.0, 1.0):
-        assert holds(footprint(group), np.linspace(-50, 50, 9), np.linspace(10, 30, 9) + east)
+        assert holds(outline_of(group), np.linspace(-50, 50, 9), np.linspace(10, 30, 9) + east)
 
 
 def test_coordinates_that_an_array_names_by_absolute_paths() -> None:
@@ -192,19 +187,19 @@ def test_texts_with_polygons(order: slice) -> None:
     bounds = dict(zip(NAMES, (19.0, 10.0, 30.0, 18.0), strict=True))
     attributes = {"geospatial_bounds": f"POLYGON (({text}))"}
     group = zarr.create_group(MemoryStore(), attributes=attributes | bounds)
-    shape = footprint(group)
+    shape = outline_of(group)
     assert shape is not None
     assert not shape.contains(shapely.Point(29.9, 17.9))
     assert shape.contains(shapely.Point(25, 14))
     # Which of the axes comes first isn't clear.
-    assert footprint(zarr.create_group(MemoryStore(), attributes=attributes)) is None
+    assert outline_of(zarr.create_group(MemoryStore(), attributes=attributes)) is None
 
 
 def test_position_lists_of_gml() -> None:
     group = zarr.create_group(MemoryStore())
     text = "10 20 12 30 18 29 16 19 10 20"
     group.create_group("METADATA/gml:exterior", attributes={"gml:posList": text})
-    shape = footprint(group)
+    shape = outline_of(group)
     assert shape is not None
     assert shape.bounds == (19, 10, 30, 18)
 
@@ -246,7 +241,7 @@ def test_outlines_of_scenes_are_small(zone: int) -> None:
     attributes = {"spatial_ref": f"EPSG:{zone}", "GeoTransform": transform}
     write(group, "crs", np.array(0), **attributes)
     write(group, "red", np.zeros((2000, 2000), "u1"), ("y", "x"), grid_mapping="crs")
-    shape = footprint(group)
+    shape = outline_of(group)
     assert shape is not None
     assert shapely.get_num_coordinates(shape) <= 64
     positions = LocatedGranule(group).positions("red", (slice(0, None, 7), slice(0, None, 7)))
@@ -300,7 +295,7 @@ def test_stations_beside_an_image_hide_nothing_of_it() -> None:
     group = granule([1.0, 2.0, 3.0], [1.0, 2.0, 3.0], ("station",))
     corners = {"spatial:transform": [1, 0, 20, 0, -1, 50], "proj:code": "EPSG:4326"}
     write(group, "red", np.ones((10, 10)), ("y", "x"), **corners)
-    outline = footprint(group)
+    outline = outline_of(group)
     assert outline is not None
     assert shapely.contains_xy(outline, [2, 25], [2, 45]).all()
 
@@ -310,7 +305,7 @@ def test_axes_are_read_however_many_cells_they_have() -> None:
     group = zarr.create_group(MemoryStore(), attributes=declared)
     write(group, "lat", np.linspace(30, 40, 600), ("lat",), units="degrees_north")
     write(group, "lon", np.linspace(50, 60, 500), ("lon",), units="degrees_east")
-    outline = footprint(group)
+    outline = outline_of(group)
     assert outline is not None
     np.testing.assert_allclose(outline.bounds, (50, 30, 60, 40), atol=0.1)
 
@@ -377,7 +372,7 @@ def test_many_scattered_cells_are_simplified_in_reasonable_steps() -> None:
 def test_bounds_by_any_name(names: tuple[str, ...]) -> None:
     attributes = dict(zip(names, ("1.0", "2.0", "3.0", "4.0"), strict=True))
     group = zarr.create_group(MemoryStore(), attributes=attributes)
-    assert shapely.from_wkb(harvest_footprint(group, "file:///g")["bbox"]).bounds == (1, 2, 3, 4)
+    assert outline_of(group).bounds == (1, 2, 3, 4)
 
 
 @pytest.mark.parametrize(
@@ -393,11 +388,11 @@ def test_bounds_by_any_name(names: tuple[str, ...]) -> None:
 def test_a_station_in_attributes(path: str, attributes: Any, place: Any) -> None:
     group = zarr.create_group(MemoryStore())
     (group.require_group(path) if path else group).attrs.update(attributes)
-    fields = harvest_footprint(group, "file:///g", descriptions(group))
+    outline = outline_of(group)
     if place is None:
-        assert fields == {}
+        assert outline is None
     else:
-        outline = shapely.from_wkb(fields["bbox"])
+        assert outline is not None
         assert outline.contains(shapely.Point(place))
         assert outline.area < 0.02
 
@@ -407,12 +402,12 @@ def test_zeros_far_from_all_others_are_no_positions() -> None:
     lat[-7:], lon[-7:] = 0, 0
     for dims in (("y", "x"), ("n",)):
         positions = (lat, lon) if len(dims) > 1 else (lat.ravel(), lon.ravel())
-        shape = footprint(granule(*positions, dims))
+        shape = outline_of(granule(*positions, dims))
         assert holds(shape, lat[:-7], lon[:-7])
         assert shape is not None
         assert shape.bounds[1] > 39
     lat, lon = np.meshgrid(np.linspace(-2, 2, 21), np.linspace(-1, 1, 11), indexing="ij")
-    assert holds(footprint(granule(lat, lon, ("y", "x"))), lat, lon)
+    assert holds(outline_of(granule(lat, lon, ("y", "x"))), lat, lon)
 
 
 @pytest.mark.parametrize(
@@ -423,7 +418,7 @@ def test_where_the_satellite_stands_is_no_place(name: str) -> None:
     for axis, standard, value in (("lat", "latitude", 0.0), ("lon", "longitude", -75.2)):
         attributes = {"units": "degrees", "standard_name": standard}
         write(group, name.format(axis), np.array(value), (), **attributes)
-    assert footprint(group) is None
+    assert outline_of(group) is None
 
 
 def test_cells_that_are_not_read_are_told(monkeypatch: pytest.MonkeyPatch) -> None:

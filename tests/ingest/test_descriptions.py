@@ -23,6 +23,7 @@ from l2view.ingest.harvest.attributes import (
 from l2view.ingest.harvest.names import times_in_name
 from l2view.ingest.options import ParseOptions
 from l2view.ingest.parse import parse_granule
+from l2view.text import fold_name
 
 START, END = datetime(2019, 12, 2, 23, 15), datetime(2019, 12, 2, 23, 20)
 
@@ -136,7 +137,7 @@ def test_texts_that_are_damaged_say_nothing(name: str, text: str) -> None:
     ],
 )
 def test_a_beginning_needs_no_end(attributes: dict[str, str], expected: Any) -> None:
-    assert attribute_times(attributes) == expected
+    assert attribute_times({fold_name(n): v for n, v in attributes.items()}) == expected
 
 
 @pytest.mark.parametrize(
@@ -261,7 +262,7 @@ def test_inventories_with_other_quotes(quote: str) -> None:
     ],
 )
 def test_durations(duration: str, end: datetime | None) -> None:
-    start = {"time_coverage_start": "2020-01-01", "time_coverage_duration": duration}
+    start = {"timecoveragestart": "2020-01-01", "timecoverageduration": duration}
     assert attribute_times(start) == (datetime(2020, 1, 1), end)
 
 

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import l2view
+from l2view.geolocation.struct_metadata import read_structures
 
 DEFAULTS = {"datetime": "2025-06-01", "bbox": shapely.to_wkb(shapely.box(0, 0, 1, 1))}
 
@@ -216,3 +217,17 @@ END_GROUP=GridStructure
         "phony_dim_0",
         "phony_dim_1",
     )
+
+
+def test_a_structure_in_many_pieces() -> None:
+    """In the order of their numbers: the tenth comes after the second."""
+    text = (
+        'GROUP=SwathStructure\nGROUP=SWATH_1\nSwathName="S"\nGROUP=DimensionMap\n'
+        'OBJECT=DimensionMap_1\nGeoDimension="t"\nDataDimension="d"\nOffset=2\nIncrement=5\n'
+        'END_OBJECT=DimensionMap_1\nDataFieldName="v"\nDimList=("d","x")\nEND_GROUP=SWATH_1\n'
+    )
+    size = len(text) // 11 + 1
+    pieces = {f"StructMetadata.{n}": text[n * size : (n + 1) * size] for n in range(11)}
+    (swath,) = read_structures(pieces, {})
+    assert (swath.name, swath.maps) == ("S", [("t", "d", 2, 5)])
+    assert swath.fields == {"v": ("Data Fields", ("d", "x"))}

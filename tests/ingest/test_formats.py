@@ -27,6 +27,7 @@ from scipy.io import netcdf_file
 import l2view
 from l2view.errors import IngestError
 from l2view.ingest.entries import entries_of
+from l2view.ingest.formats import detect_format
 
 PLACE = {"bbox": shapely.to_wkb(shapely.box(0, 0, 1, 1))}
 DEFAULTS = {"datetime": "2025-06-01", **PLACE}
@@ -557,3 +558,23 @@ def test_tiffs_of_many_kinds(tmp_path: Path) -> None:
         assert found.metadata.dimension_names == ("band", "y", "x")[-found.ndim :], options
         np.testing.assert_array_equal(found[...].reshape(values.shape), values, str(options))
         assert shapely.from_wkb(footprint).bounds == pytest.approx(bounds, abs=1e-3)
+
+
+def test_formats_are_told_by_content() -> None:
+    assert detect_format(b"CDF\x05").name == "netCDF-3"
+    assert detect_format(bytes(512) + b"\x89HDF\r\n\x1a\n").name == "HDF5"
+    assert detect_format(b"MM\x00+\x00\x08").name == "TIFF"
+    assert detect_format(b"SIMPLE  =                    T").name == "FITS"
+    assert detect_format(b'{"version": 1, "refs": {}}').name == "Kerchunk JSON"
+    assert detect_format(b'<?xml version="1.0"?><Dataset xmlns:dmrpp="x">').name == "DMR++"
+    with pytest.raises(IngestError, match="its format isn't known: it is empty"):
+        detect_format(b"")
+
+
+def test_references_without_a_group_of_their_own(tmp_path: Path) -> None:
+    """Kerchunk's of version 0, which may have keys of arrays alone."""
+    document = {"shape": [2], "chunks": [2], "dtype": "<i2", "compressor": None, "filters": None}
+    document |= {"fill_value": None, "order": "C", "zarr_format": 2}
+    references = {"red/.zarray": json.dumps(document), "red/0": "base64:AQACAA=="}
+    (tmp_path / "g.json").write_text(json.dumps(references))
+    assert opened(tmp_path / "g.json")["g/red"][...].tolist() == [1, 2]

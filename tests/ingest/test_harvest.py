@@ -10,14 +10,16 @@ import pyproj
 import pytest
 import shapely
 import zarr
+from builders import outline_of
 from xarray.backends.zarr import FillValueCoder
 from zarr.storage import MemoryStore
 
 from l2view.geolocation.cell_outlines import of_axes, of_swath, of_track, rectangle
 from l2view.geolocation.crs import geokeys_crs
-from l2view.geolocation.footprint import harvest_footprint, of_bounds
+from l2view.geolocation.footprint import of_bounds
 from l2view.ingest.harvest import harvest_files
 from l2view.ingest.harvest.attributes import attribute_times, harvest_attributes
+from l2view.text import fold_name
 
 GLOBE = pyproj.Geod(ellps="sphere")
 
@@ -139,7 +141,7 @@ def test_bounds() -> None:
     ],
 )
 def test_times(attributes: dict[str, Any], expected: tuple[Any, Any]) -> None:
-    assert attribute_times(attributes) == expected
+    assert attribute_times({fold_name(n): v for n, v in attributes.items()}) == expected
 
 
 def test_times_and_places_of_arrays() -> None:
@@ -152,7 +154,7 @@ def test_times_and_places_of_arrays() -> None:
     found = harvest_attributes(root)
     assert found["datetime"] == datetime(2000, 1, 1, 0, 0, 30)
     assert found["end_datetime"] == datetime(2000, 1, 1, 0, 1)
-    shape = shapely.from_wkb(harvest_footprint(root, "")["bbox"])
+    shape = outline_of(root)
     assert shape.contains(shapely.Point(21, 11))
 
 
@@ -214,7 +216,7 @@ def test_fill_values_are_no_places(name: str) -> None:
         array.attrs[name] = (
             FillValueCoder.encode(fill, fill.dtype) if name == "_FillValue" else float(fill)
         )
-    bounds = shapely.from_wkb(harvest_footprint(group, "")["bbox"]).bounds
+    bounds = outline_of(group).bounds
     assert bounds == pytest.approx((19.5, 9.5, 22.5, 11.5), abs=0.1)
 
 

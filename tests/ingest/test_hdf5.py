@@ -366,3 +366,15 @@ def test_names_that_zarr_lacks(swath: Path) -> None:
     assert view["s/a_b_"].shape == (3,)
     assert view["s/g_h/zarr.json_"].shape == (5,)
     assert sum("as Zarr has no such name" in note for note in report.notes) == 3
+
+
+def test_arrays_that_were_never_written_cost_nothing(tmp_path: Path) -> None:
+    """Of as many values as no machine holds: only their chunks are counted."""
+    with h5py.File(tmp_path / "s.h5", "w") as file:
+        shape, chunks = (100_000, 100_000), (1_000, 1_000)
+        file.create_dataset("v", shape, "f4", chunks=chunks, compression="gzip", fillvalue=7)
+        file["w"] = np.arange(3)
+    view, report = ingested(tmp_path / "s.h5")
+    assert report.omitted == {}
+    assert view["s/v"].shape == (100_000, 100_000)
+    assert view["s/v"][70_000, 5:7].tolist() == [7, 7]

@@ -18,13 +18,12 @@ import rasterio.transform
 import shapely
 import xarray as xr
 import zarr
-from builders import write_swath
+from builders import outline_of, write_swath
 
 import l2view
 from l2view.errors import IngestError, L2ViewWarning
 from l2view.geolocation.cell_outlines import of_axes
-from l2view.geolocation.footprint import of_bounds, of_granule, on_the_globe
-from l2view.geolocation.granule import LocatedGranule
+from l2view.geolocation.footprint import of_bounds, on_the_globe
 from l2view.ingest.entries import entries_of
 from l2view.ingest.granule import Entry, Failure
 from l2view.ingest.harvest.attributes import harvest_attributes, parse_time
@@ -222,16 +221,14 @@ def test_places_that_are_said_in_odd_ways() -> None:
     assert across.area == pytest.approx(4 * 5)
     for names in ((None, None), ("phony_dim_0", "phony_dim_0")):
         for count in (50, 60):
-            shape = of_granule(
-                LocatedGranule(grid(np.arange(50) * 0.1, np.arange(count) * 0.1, names))
-            )
+            shape = outline_of(grid(np.arange(50) * 0.1, np.arange(count) * 0.1, names))
             assert shape is not None
             assert shape.area == pytest.approx(50 * count * 0.01)
-    track = of_granule(LocatedGranule(grid(np.sin(np.arange(50)), np.arange(50.0), ("x", "x"))))
+    track = outline_of(grid(np.sin(np.arange(50)), np.arange(50.0), ("x", "x")))
     assert track is not None
     assert track.area < 10
     with_time = np.broadcast_to(np.arange(4.0)[:, None], (1, 4, 3))
-    swath = of_granule(LocatedGranule(grid(with_time, np.broadcast_to(np.arange(3.0), (1, 4, 3)))))
+    swath = outline_of(grid(with_time, np.broadcast_to(np.arange(3.0), (1, 4, 3))))
     assert swath is not None
     assert swath.covers(shapely.box(0, 0, 2, 3))
     names = ("geospatiallonmin", "geospatiallatmin", "geospatiallonmax", "geospatiallatmax")
@@ -359,7 +356,7 @@ def test_fill_values_that_are_names() -> None:
     group = grid([[1.0, 2], [3, 4]], [[1.0, 2], [3, 4]])
     for name in ("lat", "lon"):
         group[name].attrs["_FillValue"] = "NaN"
-    assert of_granule(LocatedGranule(group)) is not None
+    assert outline_of(group) is not None
 
 
 def test_places_and_times_of_records() -> None:

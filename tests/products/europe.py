@@ -268,6 +268,17 @@ def fci(path: Path) -> None:
     )  # fmt: skip
 
 
+def packed_degrees(dims: str, factor: float, fill: int) -> dict[str, V]:
+    """Return latitudes and longitudes as EUMETSAT's products pack them."""
+    packed = {
+        "scale_factor": 1 / factor,
+        "_FillValue": np.int32(fill),
+        "missing_value": np.int32(fill),
+    }
+    stored = ((values * factor).round().astype("i4") for values in (LAT, LON))
+    return degrees("lat lon", dims, *stored, **packed)
+
+
 @product(
     "IASI L2",
     "2",
@@ -276,14 +287,9 @@ def fci(path: Path) -> None:
 )
 def iasi(path: Path) -> None:
     swath = "along_track across_track"
-    packed = {
-        "scale_factor": 1e-4,
-        "_FillValue": np.int32(-2147483648),
-        "missing_value": np.int32(-2147483648),
-    }
     netcdf(
         path,
-        degrees("lat lon", swath, *((a * 1e4).round().astype("i4") for a in (LAT, LON)), **packed)
+        packed_degrees(swath, 1e4, -2147483648)
         | {"atmospheric_temperature": V(f"{swath} nlt", np.zeros((ROWS, COLUMNS, 4), "u2"), {
             "scale_factor": 0.01, "_FillValue": np.uint16(65535), "coordinates": "lat lon"}),
            "record_start_time": V("along_track", seconds(J2000), {"units": "seconds since 2000-01-01 00:00:00"})},
@@ -300,16 +306,11 @@ def iasi(path: Path) -> None:
 )
 def ascat(path: Path) -> None:
     swath = "NUMROWS NUMCELLS"
-    packed = {
-        "scale_factor": 1e-5,
-        "_FillValue": np.int32(-2147483647),
-        "missing_value": np.int32(-2147483647),
-    }
     netcdf(
         path,
         {"time": V(swath, np.repeat(seconds(datetime(1990, 1, 1))[:, None].round().astype("i4"), COLUMNS, 1), {
             "units": "seconds since 1990-01-01 00:00:00", "_FillValue": np.int32(-2147483647)})}
-        | degrees("lat lon", swath, *((a * 1e5).round().astype("i4") for a in (LAT, LON)), **packed)
+        | packed_degrees(swath, 1e5, -2147483647)
         | {"wind_speed": V(swath, COUNTS.astype("i2"), {"scale_factor": 0.01, "_FillValue": np.int16(-32767),
                                                         "coordinates": "lat lon"})},
         {"start_date": "2020-01-02", "start_time": "03:04:05", "stop_date": "2020-01-02",

@@ -19,7 +19,6 @@ import zarr
 
 from l2view.arrays.cf import CALENDARS, Packing
 from l2view.ingest.harvest.descriptions import Nodes, descriptions, nodes_of
-from l2view.text import fold_name
 
 ACDD = ("timecoveragestart", "timecoverageend")
 """The attributes of the Attribute Convention for Data Discovery, which none of others overrules."""
@@ -145,8 +144,10 @@ def harvest_attributes(
 
 
 def attribute_times(attributes: Mapping[str, Any]) -> tuple[datetime | None, datetime | None]:
-    """Return the first and last time that attributes name, in UTC; None for what they don't."""
-    attributes = {fold_name(name): value for name, value in attributes.items()}
+    """Return the first and last time that attributes name, in UTC; None for what they don't.
+
+    Their names are as `fold_name` gives them.
+    """
     start, end = (parse_time(attributes.get(name)) for name in ACDD)
     if start is not None:
         length = DURATION.fullmatch(str(attributes.get("timecoverageduration")))
