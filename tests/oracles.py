@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import h5netcdf
 import h5py
 import numpy as np
 import rasterio
 import xarray as xr
 import zarr
 from pyhdf.SD import SD
+from xarray.backends import H5NetCDFStore
 from xarray.conventions import decode_cf_variable
 
 import l2view
@@ -140,18 +143,24 @@ def netcdf_differences(
 
     Those of `dropped` aren't decoded; None is for a file that xarray can't open.
     """
-    engine = "h5netcdf" if is_hdf5(path) else "netcdf4"
-    options: Any = {"phony_dims": "sort"} if engine == "h5netcdf" else {}
-    for group, ours in opened_groups(view, name) if dropped is not None else ():
-        if group in omitted:  # which has the attributes of a dataset alone
-            continue
-        original = xr.open_dataset(
-            path, engine=engine, group=f"/{group}", drop_variables=[*dropped], **options
+    if dropped is None:
+        return
+    with ExitStack() as opened:
+        # Opened once: h5netcdf looks through a whole file for dimensions without a scale.
+        file: Any = (
+            opened.enter_context(h5netcdf.File(path, phony_dims="sort", decode_vlen_strings=True))
+            if is_hdf5(path)
+            else None
         )
-        for variable in original.variables:
-            member = f"{group}/{variable}".strip("/")
-            if member not in omitted:
-                yield member, difference(ours[variable], original[variable])
+        for group, ours in opened_groups(view, name):
+            if group in omitted:  # which has the attributes of a dataset alone
+                continue
+            source: Any = path if file is None else H5NetCDFStore(file[group] if group else file)
+            original = xr.open_dataset(source, drop_variables=[*dropped])
+            for variable in original.variables:
+                member = f"{group}/{variable}".strip("/")
+                if member not in omitted:
+                    yield member, difference(ours[variable], original[variable])
 
 
 def hdf4_differences(view: l2view.View, name: str, path: Path) -> Iterator[tuple[str, str | None]]:

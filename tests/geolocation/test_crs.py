@@ -124,10 +124,11 @@ def test_real_tiffs_lie_where_rasterio_has_them(
     view = l2view.open(tmp_path / "c")
     granule = LocatedGranule(view[view.names[0]])  # type: ignore[arg-type]
     image = next(path for path, array in granule.arrays.items() if array.ndim >= 2)
-    positions = granule.positions(image)
+    step = 1 + max(granule.arrays[image].shape) // 1_000
+    positions = granule.positions(image, (slice(None, None, step),) * 2)
     assert positions is not None
     with rasterio.open(path) as file:
-        rows, columns = np.mgrid[: file.height, : file.width]
+        rows, columns = np.mgrid[: file.height : step, : file.width : step]
         x, y = file.transform * (columns.ravel() + 0.5, rows.ravel() + 0.5)
         lon, lat = transform(file.crs, "EPSG:4326", x, y)
     np.testing.assert_allclose(positions[0].ravel(), lat, atol=1e-7)
