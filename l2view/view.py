@@ -19,10 +19,11 @@ from l2view.display.quicklook import plot_granules
 from l2view.display.summary import Summary, summarize_view
 from l2view.errors import QueryError, ShapeError
 from l2view.export.zarr import to_zarr
+from l2view.geolocation.globe import rectangle
 from l2view.mosaic.api import explain_mosaic, mosaic
 from l2view.progress import show_progress
 from l2view.scan.dataset import TableDataset
-from l2view.search.place import box, geometry
+from l2view.search.place import corners, geometry
 from l2view.stores.hierarchy import JSON
 from l2view.text import join_names, unknown_name
 from l2view.virtual.crop import Crop
@@ -273,7 +274,7 @@ class View(zarr.Group):
     def sel(
         self,
         *,
-        bbox: Sequence[float] | None = None,
+        bbox: Sequence[float] | str | None = None,
         intersects: Any = None,
         exact: bool = False,
         latitude: str | None = None,
@@ -309,7 +310,8 @@ class View(zarr.Group):
             raise QueryError("sel() crops to a place: pass bbox= or intersects=, one of them")
         if (latitude is None) != (longitude is None):
             raise QueryError("pass both latitude= and longitude=, or neither")
-        place = geometry(intersects) if bbox is None else box(bbox)
+        bbox = None if bbox is None else corners(bbox)
+        place = geometry(intersects) if bbox is None else rectangle(*bbox)
         tree = self.view_store.tree
         if tree.crop is not None:
             raise QueryError("this view is cropped already; crop the view that it was made of")

@@ -91,7 +91,6 @@ class SearchOptions:
         """Return the search; its conditions are combined with AND."""
         options = dict(vars(self))
         options["params"] = parse_assignments(options.pop("param")) or None
-        options["bbox"] = parse_numbers(self.bbox, "--bbox", "W,S,E,N in degrees")
         options["ids"] = self.ids or None
         try:
             return Query(**options)

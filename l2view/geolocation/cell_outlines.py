@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from odc.geo import CRS
 
 from l2view.geolocation.crs import has_other_meridian
-from l2view.geolocation.globe import wrap_geometry
+from l2view.geolocation.globe import rectangle, wrap_geometry
 from l2view.geolocation.granule import Georeference, Positions
 from l2view.regrid.projection import largest_difference, longitude_arc, unit_vectors
 
@@ -49,14 +49,6 @@ JUMP = 10.0  # how many times as far as its neighbours' a step is where a track 
 
 HULL_GROWTH = 0.002
 """The part by which the hull of a cloud of points is larger than it, so that it holds them."""
-
-
-def rectangle(west: float, south: float, east: float, north: float) -> shapely.Geometry:
-    """Return a rectangle; west > east, or east > 180, crosses the antimeridian."""
-    if east - west >= 360 - 1e-9:
-        return shapely.box(-180, south, 180, north)
-    turns = max(math.ceil((west - east) / 360), 0)
-    return wrap_geometry(shapely.box(west, south, east + 360 * turns, north))
 
 
 def of_axes(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -26,16 +25,15 @@ from l2view.geolocation.cell_outlines import (
     of_ring,
     of_swath,
     on_the_map,
-    rectangle,
     wrap_longitudes,
 )
 from l2view.geolocation.crs import geokeys_crs, to_degrees
 from l2view.geolocation.geometries import (
     GEOMETRY_ERRORS,
     POLE_MARGIN,
-    bbox_corners,
     parse_geometry,
 )
+from l2view.geolocation.globe import rectangle
 from l2view.geolocation.granule import Georeference, LocatedGranule, Positions
 from l2view.geolocation.simplification import simplify_outward, sphere_area
 from l2view.geolocation.transforms import ground_points
@@ -66,8 +64,6 @@ MOST_CELLS = 2**24  # the most cells of a granule's smaller pairs that its outli
 NEAR_SEAM = 0.5  # how near to ±180° or ±90° bounds are suspect, in degrees
 WIDEST = 350.0  # the width in degrees from which bounds are
 THINNEST = 1e-3  # the width in degrees below which a rectangle is none
-BBOX_TEXT = re.compile(r"[-+\d.eE\s,\[\]]+")
-"""A bbox as a text: only numbers."""
 
 
 def footprint_of(
@@ -266,12 +262,12 @@ def _agrees(
 def on_the_globe(footprint: Any) -> shapely.Geometry:
     """Return a footprint as fields hold it: polygons within ±180° and ±90°.
 
-    It is in degrees: a bbox of numbers or as a text, or what `parse_geometry` takes. Points and
+    It is in degrees: what `parse_geometry` takes. Points and
     lines get a width, of `TRACK_WIDTH` to each side; latitudes up to `POLE_MARGIN` beyond a pole
     are the pole's. An IngestError is raised where it is no geometry, empty, or further beyond.
     """
     try:
-        shape = shapely.force_2d(_parse_footprint(footprint))
+        shape = shapely.force_2d(parse_geometry(footprint))
     except GEOMETRY_ERRORS as error:
         raise IngestError(
             f'the field "bbox" is no geometry, that is (west, south, east, north), WKT, GeoJSON, '
@@ -294,14 +290,6 @@ def on_the_globe(footprint: Any) -> shapely.Geometry:
         for geometry in shapely.get_parts(shapely.get_parts(shape))
     ]
     return on_the_map(shapely.union_all(areas))
-
-
-def _parse_footprint(value: Any) -> shapely.Geometry:
-    if isinstance(value, str) and BBOX_TEXT.fullmatch(value):
-        value = value.strip("[] ").replace(",", " ").split()
-    if isinstance(value, list | tuple | np.ndarray):
-        return rectangle(*bbox_corners(value))
-    return parse_geometry(value)
 
 
 def bounds_of(attributes: Mapping[str, Any]) -> tuple[float, float, float, float] | None:

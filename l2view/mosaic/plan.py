@@ -119,7 +119,7 @@ def _grid(profiles: Sequence[ProfileImages], spec: MosaicSpec) -> GeoBox:
     bounds = NO_BOUNDS
     if spec.bbox is None:
         bounds = union_bounds([images.bounds[1] for images in profiles], crs)
-    return geobox_within(crs, size, spec.bbox, bounds)
+    return geobox_within(crs, size, spec.corners, bounds)
 
 
 def _band(

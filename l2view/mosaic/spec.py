@@ -20,7 +20,7 @@ from l2view.errors import QueryError
 from l2view.geolocation.bands import Bands
 from l2view.mosaic.composite import Reduce, require_reduce
 from l2view.regrid.warp import Resampling, require_resampling
-from l2view.search.place import box
+from l2view.search.place import corners
 
 type Chunks = tuple[int, int] | int | None
 """The rows and columns of a chunk of a mosaic; None for one chunk."""
@@ -43,7 +43,7 @@ class MosaicSpec:
 
     crs: Any = None
     resolution: float | Sequence[float] | None = None
-    bbox: Sequence[float] | None = None
+    bbox: Sequence[float] | str | None = None
     like: Any = None
     bands: Bands = None
     chunks: Chunks = (1024, 1024)
@@ -63,14 +63,17 @@ class MosaicSpec:
             raise QueryError("a mosaic takes crs= and resolution=, or like=")
         if self.like is not None and (self.crs, self.resolution, self.bbox) != (None,) * 3:
             raise QueryError("like= is the whole grid: leave crs=, resolution= and bbox= out")
-        if self.bbox is not None:
-            box(self.bbox)
-        _ = self.result_dtype, self.target_crs, self.pixel_size
+        _ = self.corners, self.result_dtype, self.target_crs, self.pixel_size
 
     @cached_property
     def grid(self) -> GeoBox | None:
         """The grid of `like`."""
         return None if self.like is None else _geobox_like(self.like)
+
+    @cached_property
+    def corners(self) -> tuple[float, float, float, float] | None:
+        """West, south, east and north of `bbox`."""
+        return None if self.bbox is None else corners(self.bbox)
 
     @cached_property
     def target_crs(self) -> CRS:

@@ -6,7 +6,6 @@ is cut there. Footprints are expected to be cut the same way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,24 +28,18 @@ def geometry_field(schema: pa.Schema, field: str | None = None) -> str:
     return find_field(schema, field, GEOMETRIES, "place", "geometry_field")
 
 
-def box(bbox: Sequence[float]) -> shapely.Geometry:
-    """Return the rectangle of a `bbox` in degrees, in two parts where it has west > east.
+def corners(bbox: Any) -> tuple[float, float, float, float]:
+    """Return west, south, east and north of what `bbox_corners` takes; a QueryError says why not.
 
     One of six numbers has heights, which no footprint has.
     """
     try:
-        west, south, east, north = bbox_corners(bbox)
-    except (TypeError, ValueError) as error:
+        return bbox_corners(bbox)
+    except GEOMETRY_ERRORS as error:
         raise QueryError(
             f"bbox={bbox!r} is not (west, south, east, north) in degrees: {error}; "
             "west > east crosses the antimeridian"
         ) from error
-    if west <= east:
-        return wrap_geometry(shapely.box(west, south, east, north))
-    if west > 180 or east < -180:
-        raise QueryError(f"bbox={bbox!r} has west > east, one of them beyond ±180")
-    halves = [shapely.box(west, south, 180, north), shapely.box(-180, south, east, north)]
-    return shapely.MultiPolygon(halves)
 
 
 def geometry(value: Any) -> shapely.Geometry:

@@ -18,6 +18,7 @@ from datafusion import DataFrame, Expr, col
 from numpy.typing import NDArray
 
 from l2view.errors import FieldError, L2ViewError, QueryError
+from l2view.geolocation.globe import rectangle
 from l2view.meta.reader import inverse_order
 from l2view.meta.schema import ROW
 from l2view.search.context import TABLE, column, geo_context
@@ -25,7 +26,7 @@ from l2view.search.engine import Session
 from l2view.search.errors import explain
 from l2view.search.logical_plan import RANDOM
 from l2view.search.parameters import parameters
-from l2view.search.place import box, geometry_field, place_conditions
+from l2view.search.place import geometry_field, place_conditions
 from l2view.search.query import Query
 from l2view.search.time import time_conditions
 from l2view.text import join_names
@@ -66,7 +67,7 @@ def plan_query(session: Session, query: Query, names: Sequence[str]) -> DataFram
 def _conditions(session: Session, query: Query) -> list[Expr]:
     """Return the conditions for place and time."""
     schema = session.table.schema
-    shapes = [] if query.bbox is None else [box(query.bbox)]
+    shapes = [] if query.bbox is None else [rectangle(*query.bbox)]
     shapes += [] if query.intersects is None else [query.intersects]
     conditions = []
     for shape in shapes:

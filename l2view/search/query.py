@@ -14,9 +14,8 @@ import pyarrow as pa
 import shapely
 
 from l2view.errors import QueryError
-from l2view.geolocation.geometries import bbox_corners
 from l2view.search.parameters import as_texts, from_json, parameters, to_json
-from l2view.search.place import box, geometry
+from l2view.search.place import corners, geometry
 from l2view.search.time import interval
 from l2view.stores.open import Source
 from l2view.text import unknown_name
@@ -47,7 +46,7 @@ class Query:
 
     where: str | None = None
     params: Mapping[str, Any] | None = None
-    bbox: Sequence[float] | None = None
+    bbox: Sequence[float] | str | None = None
     intersects: Any = None
     datetime: Any = None
     ids: Iterable[Any] | None = None
@@ -141,11 +140,6 @@ def _checked_params(params: Any) -> Mapping[str, Any]:
     return dict(params)
 
 
-def _checked_bbox(bbox: Sequence[float]) -> tuple[float, ...]:
-    box(bbox)
-    return bbox_corners(bbox)
-
-
 def _checked_ids(ids: Any) -> tuple[Any, ...]:
     if isinstance(ids, str) or not isinstance(ids, Iterable):
         raise QueryError("ids= is a list of ids; for one, pass a list of one")
@@ -166,7 +160,7 @@ def _checked_limit(limit: Any) -> int:
 NORMALIZERS = {
     "where": _checked_where,
     "params": _checked_params,
-    "bbox": _checked_bbox,
+    "bbox": corners,
     "intersects": geometry,
     "datetime": interval,
     "ids": _checked_ids,

@@ -237,7 +237,7 @@ def test_versions(tmp_path: Path) -> None:
         (["search", "STORE", "--where", "cloudcover < 1"], 1, 'did you mean "cloud_cover"?'),
         (["search", "STORE", "--where", "1=1; DROP TABLE meta"], 1, "error: not valid SQL"),
         (["search", "STORE", "--bbox", "1,2,3"], 2, "is not (west, south, east, north)"),
-        (["search", "STORE", "--bbox", "a,b,c,d"], 2, "Invalid value for --bbox: a,b,c,d is not"),
+        (["search", "STORE", "--bbox", "a,b,c,d"], 2, "bbox='a,b,c,d' is not"),
         (["search", "STORE", "-p", "novalue"], 2, "Invalid value for --param: novalue is not NAME"),
         (["sql", "STORE", "SELECT a.id, b.id FROM meta a JOIN meta b USING (idx)"], 1, "with AS"),
         (["search", "STORE", "--limit", "-1"], 2, "Invalid value for '--limit'"),

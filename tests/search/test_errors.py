@@ -79,7 +79,7 @@ def test_of_lists(collection: l2view.Collection) -> None:
         ({"order_by": "eo:cloud_cover"}, 'in double quotes: "eo:cloud_cover"'),
         ({"order_by": "cloud_covr"}, 'did you mean "cloud_cover"'),
         ({"ids": 8}, "pass a list of one"),
-        ({"intersects": (1, 2, 3, 4)}, "a rectangle is bbox="),
+        ({"intersects": (1, 2, 3)}, "intersects= is a shapely geometry"),
         ({"bbox": 5}, "bbox=5 is not"),
         ({"datetime": 5}, "datetime=5 is no instant"),
         ({"fields": 5}, "fields= is a text or a list of texts"),

@@ -19,8 +19,9 @@ from zarr.storage import MemoryStore
 
 import l2view
 from l2view.errors import FieldError, L2ViewWarning, QueryError
+from l2view.geolocation.globe import rectangle
 from l2view.search.parameters import scalar, to_json
-from l2view.search.place import box, geometry
+from l2view.search.place import corners, geometry
 from l2view.search.query import Query
 
 
@@ -173,12 +174,14 @@ def test_bbox_across_the_antimeridian(collection: l2view.Collection) -> None:
     [
         ((1, 2, 3), r"is not \(west, south, east, north\)"),
         ((1, 2, 3, 4, 5), r"is not \(west, south, east, north\)"),
-        ("1,2,3,4", r"is not \(west, south, east, north\)"),
+        ("1,2,three,4", r"is not \(west, south, east, north\)"),
+        ("POLYGON((0 0, 1 0, 1 2, 0 0))", "no rectangle is intersects="),
         ((0, 10, 5, -10), "south ≤ north"),
         ((0, -95, 5, 0), "-90"),
-        ((0, 0, 361, 1), "west and east go from -180 to 180"),
+        ((0, 0, 361, 1), "west and east are at most 360 apart"),
+        ((1e300, 0, 1e300, 1), "west and east are at most 360 apart"),
         ((190, 0, 170, 1), "beyond ±180"),
-        ((float("nan"), 0, 1, 1), "west and east go from -180 to 180"),
+        ((float("nan"), 0, 1, 1), "west and east are at most 360 apart"),
     ],
 )
 def test_bbox_that_is_none(collection: l2view.Collection, bbox: Any, said: str) -> None:
@@ -193,12 +196,23 @@ def test_bbox_that_is_none(collection: l2view.Collection, bbox: Any, said: str) 
         ((-180.05, -90.05, 179.95, 90.05), (-180, -90, 180, 90)),
         ((170, -10, 200, 10), (170, -10, -160, 10)),
         ((-200, -10, -190, 10), (160, -10, 170, 10)),
+        ((350, 0, 370, 20), (-10, 0, 10, 20)),
+        ((200, 0, 560, 20), (-180, 0, 180, 20)),
+        ((-530, 0, -510, 20), (-170, 0, -150, 20)),
+        ("[-150, -60, -130, 0]", (-150, -60, -130, 0)),
+        ("350 0 370 20", (-10, 0, 10, 20)),
+        (shapely.box(-150, -60, -130, 0).wkt, (-150, -60, -130, 0)),
+        (shapely.to_geojson(shapely.box(-150, -60, -130, 0)), (-150, -60, -130, 0)),
     ],
 )
 def test_bboxes_with_heights_or_beyond_the_map(
     collection: l2view.Collection, bbox: Any, plain: Any
 ) -> None:
-    assert rows(collection.search(bbox=bbox)) == rows(collection.search(bbox=plain))
+    expected = rows(collection.search(bbox=plain))
+    assert rows(collection.search(bbox=bbox)) == expected
+    if len(bbox) != 6:
+        assert rows(collection.search(intersects=bbox)) == expected
+    assert rectangle(*corners(bbox)).equals(rectangle(*plain))
 
 
 def test_intersects(collection: l2view.Collection) -> None:
@@ -233,7 +247,7 @@ def test_intersects_that_is_no_geometry(collection: l2view.Collection, said: Any
 
 
 def test_geometries_beyond_the_antimeridian_are_cut_there() -> None:
-    assert geometry(shapely.box(170, 0, 190, 10)).equals(box((170, 0, -170, 10)))
+    assert geometry(shapely.box(170, 0, 190, 10)).equals(rectangle(170, 0, -170, 10))
 
 
 def test_no_geometry_field() -> None:

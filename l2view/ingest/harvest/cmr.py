@@ -12,7 +12,8 @@ import numpy as np
 import shapely
 
 from l2view.errors import IngestError
-from l2view.geolocation.cell_outlines import of_ring, of_track, rectangle
+from l2view.geolocation.cell_outlines import of_ring, of_track
+from l2view.geolocation.globe import rectangle
 from l2view.ingest.harvest.attributes import parse_time
 
 SIDES = (

@@ -18,9 +18,10 @@ import shapely.geometry
 import zarr
 
 from l2view.errors import IngestError
-from l2view.geolocation.cell_outlines import of_ring, rectangle
+from l2view.geolocation.cell_outlines import of_ring
 from l2view.geolocation.footprint import on_the_globe
 from l2view.geolocation.geometries import GEOMETRY_ERRORS, bbox_corners
+from l2view.geolocation.globe import rectangle
 from l2view.ingest.granule import SUFFIXES, BandPacking, Entry
 from l2view.ingest.harvest.attributes import parse_time
 from l2view.stores.urls import url_of
