@@ -60,6 +60,14 @@ def range_error(array: ArrayReferences, files: Mapping[str, FileInfo]) -> str | 
     return None
 
 
+def size_reason(nbytes: int, threshold: int) -> str:
+    """Return why so many bytes aren't copied, and what lets them be."""
+    return (
+        f"its {nbytes:,} bytes are more than inline_threshold={threshold:,} "
+        f"(--inline-threshold {nbytes} copies it)"
+    )
+
+
 def decode_chunk(metadata: ArrayV3Metadata, data: bytes | None) -> NDArray[Any]:
     """Return the values of an array with one chunk; without bytes, its fill values."""
     store = MemoryStore()

@@ -10,7 +10,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
@@ -25,17 +25,15 @@ from obspec_utils.protocols import ReadableFile
 from obspec_utils.registry import ObjectStoreRegistry
 from pyhdf import hdfext
 from pyhdf.error import HDF4Error
-from pyhdf.HDF import HDF
 from pyhdf.SD import SD
-from pyhdf.VS import VS
-from virtualizarr.manifests import ChunkManifest, ManifestArray, ManifestGroup, ManifestStore
-from virtualizarr.manifests.manifest import INLINED_CHUNK_PATH
+from virtualizarr.manifests import ManifestArray, ManifestGroup, ManifestStore
 from virtualizarr.manifests.utils import create_v3_array_metadata
 from zarr.core.metadata.v3 import ArrayV3Metadata
 
 from l2view.errors import IngestError
-from l2view.ingest.check import decode_chunk
+from l2view.ingest.check import decode_chunk, size_reason
 from l2view.ingest.hdf4_elements import LITTLE_ENDIAN, Elements, Extent, Layout, Table, dtype_of
+from l2view.ingest.manifests import Chunks, copied_array, nest_arrays
 from l2view.stores.hierarchy import JSON, join
 from l2view.text import first_line, replace_surrogates
 
@@ -174,18 +172,13 @@ class _Parser:
             try:
                 if any(name == path.partition("/")[0] for path in arrays):
                     raise IngestError("it is a table with the name of something else")
-                arrays |= self._columns(table, name)
-            except (HDF4Error, IngestError, ValueError) as error:
+                self._require_small(table.records * table.width)
+                arrays |= self._columns(table)
+            except (IngestError, ValueError) as error:
                 self.omitted[name] = first_line(error)
         for name in self.elements.raster_images:
             self.omitted[_clean(name)] = "it is a raster image, which pyhdf doesn't read"
-        groups: dict[str, dict[str, ManifestArray]] = {"": {}}
-        for path, array in arrays.items():
-            group, _, name = path.rpartition("/")
-            groups.setdefault(group, {})[name] = array
-        members = groups.pop("")
-        children = {name: ManifestGroup(inside) for name, inside in groups.items()}
-        return ManifestGroup(members, children, self._attributes(file, "its own"))
+        return nest_arrays(arrays, {"": self._attributes(file, "its own")})
 
     def _datasets(self, file: Any) -> list[_Dataset]:
         """Return the datasets, each with as many records as the longest along its dimension."""
@@ -260,115 +253,92 @@ class _Parser:
         try:
             layout = self.elements.layout(dataset.handle.ref(), shape, dtype.itemsize)
             self._compare(dataset, layout)
-            return _array(dataset.metadata(dataset.shape, layout), layout.chunks, self.url)
         except Exception as error:  # codecs have errors of their own
             reason = first_line(error)
+        else:
+            return self._refer(dataset, layout)
         self._require_small(prod(shape) * dtype.itemsize, reason)
         try:
             values = dataset.read([0] * len(shape), shape)
         except IngestError as error:
             raise IngestError(f"{reason}; {error}") from error
-        chunks = {(0,) * len(shape): values.tobytes()} if values.size else {}
-        return _array(dataset.metadata(dataset.shape, Layout(shape, {}, False, "=")), chunks)
+        metadata = dataset.metadata(dataset.shape, Layout(shape, {}, False, "="))
+        return copied_array(metadata, values.tobytes())
+
+    def _refer(self, dataset: _Dataset, layout: Layout) -> ManifestArray:
+        """Return a dataset as ranges of the file; chunks that aren't one range are copied."""
+        metadata = dataset.metadata(dataset.shape, layout)
+        scattered = {i: extents for i, extents in layout.chunks.items() if len(extents) > 1}
+        if layout.is_deflated:
+            size = sum(extent.length for extents in scattered.values() for extent in extents)
+        else:
+            size = len(scattered) * prod(layout.chunk_shape) * dataset.dtype.itemsize
+        self._require_small(size, "its values lie in several blocks of the file")
+        chunks = Chunks.missing(metadata.to_dict())
+        for index, extents in layout.chunks.items():
+            if index in scattered:
+                chunks.copy(index, self._read_chunk(layout, extents, metadata))
+            else:
+                chunks.refer(index, self.url, *extents[0])
+        return ManifestArray(metadata, chunks.to_manifest())
+
+    def _read_chunk(
+        self, layout: Layout, extents: Sequence[Extent], metadata: ArrayV3Metadata
+    ) -> bytes:
+        """Return the bytes of a chunk, with fill values behind records that aren't all of it."""
+        data = self.elements.read_extents(extents)
+        if layout.is_deflated:
+            return data
+        fill = np.array(metadata.fill_value, metadata.dtype.to_native_dtype()).tobytes()
+        return data + fill * (prod(layout.chunk_shape) - len(data) // len(fill))
 
     def _require_small(self, nbytes: int, *reasons: str) -> None:
         """Raise an `IngestError` with reasons where so many bytes aren't copied."""
         if nbytes > self.threshold:
-            size = f"its {nbytes:,} bytes are more than inline_threshold={self.threshold:,}"
-            raise IngestError("; ".join([*reasons, size]))
+            raise IngestError("; ".join([*reasons, size_reason(nbytes, self.threshold)]))
 
     def _compare(self, dataset: _Dataset, layout: Layout) -> None:
         """Raise an `IngestError` where chunks decode to other values than pyhdf reads.
 
-        Compared are the last chunk that is stored, and the first one that isn't.
+        Compared are the last chunk that is stored, the first in several places, and the first one
+        that isn't stored.
         """
         shape, chunk_shape = dataset.stored_shape, layout.chunk_shape
         metadata = dataset.metadata(chunk_shape, layout)
-        missing = (i for i in np.ndindex(_grid(shape, chunk_shape)) if i not in layout.chunks)
-        for index in (*list(layout.chunks)[-1:], *islice(missing, 1)):
+        grid = [-(-n // max(length, 1)) for n, length in zip(shape, chunk_shape, strict=True)]
+        missing = (index for index in np.ndindex(*grid) if index not in layout.chunks)
+        scattered = (index for index, extents in layout.chunks.items() if len(extents) > 1)
+        last = list(layout.chunks)[-1:]
+        for index in (*last, *islice(scattered, 1), *islice(missing, 1)):
             start = [place * n for place, n in zip(index, chunk_shape, strict=True)]
             count = [
                 min(n, length - first)
                 for n, length, first in zip(chunk_shape, shape, start, strict=True)
             ]
-            extent = layout.chunks.get(index)
-            values = decode_chunk(metadata, self.elements.read_extent(extent) if extent else None)
-            inside = values[tuple(slice(length) for length in count)]
+            extents = layout.chunks.get(index)
+            data = self._read_chunk(layout, extents, metadata) if extents else None
+            inside = decode_chunk(metadata, data)[tuple(slice(length) for length in count)]
             if inside.tobytes() != dataset.read(start, count).tobytes():
                 raise IngestError("its bytes don't decode to the values that pyhdf reads")
 
-    def _columns(self, table: Table, name: str) -> dict[str, ManifestArray]:
+    def _columns(self, table: Table) -> dict[str, ManifestArray]:
         """Return the fields of a Vdata as arrays of one group, copied.
 
         A single field called like its table, as HDF-EOS writes them, is an array without a group.
         """
-        dtypes = [
-            np.dtype(f"S{order}")
-            if dtype.kind == "S"
-            else np.dtype((dtype, (order,) if order > 1 else ()))
-            for _, code, order in table.fields
-            for dtype in [dtype_of(code).newbyteorder("=")]
-        ]
-        self._require_small(table.records * sum(dtype.itemsize for dtype in dtypes))
-        rows = _read_table(self.path, table) if table.records else []
+        name = _clean(table.name)
         columns: dict[str, ManifestArray] = {}
-        for place, (field_name, _, _) in enumerate(table.fields):
-            items, dtype = [row[place] for row in rows], dtypes[place]
-            if dtype.kind == "S":
-                # pyhdf has a single character as its number.
-                items = [
-                    bytes([item & 0xFF]) if isinstance(item, int) else item.encode("latin-1")
-                    for item in items
-                ]
-            values = np.array(items, dtype.base).reshape(table.records, *dtype.shape)
+        for field_name, values in self.elements.read_table(table).items():
             metadata = create_v3_array_metadata(
                 shape=values.shape,
                 data_type=values.dtype,
                 chunk_shape=tuple(max(length, 1) for length in values.shape),
                 dimension_names=[name, f"{field_name}_values"][: values.ndim],
             )
-            chunks = {(0,) * values.ndim: values.tobytes()} if values.size else {}
             is_alone = len(table.fields) == 1 and field_name == table.name
-            columns[name if is_alone else join(name, _clean(field_name))] = _array(metadata, chunks)
+            path = name if is_alone else join(name, _clean(field_name))
+            columns[path] = copied_array(metadata, values.tobytes())
         return columns
-
-
-def _read_table(path: str, table: Table) -> list[list[Any]]:
-    """Return the records of a Vdata."""
-    file = HDF(path)
-    tables = VS(file)
-    try:
-        vdata = tables.attach(table.ref)
-        rows: list[list[Any]] = vdata.read(table.records)
-        vdata.detach()
-        return rows
-    finally:
-        tables.end()
-        file.close()
-
-
-def _array(
-    metadata: ArrayV3Metadata, chunks: Mapping[tuple[int, ...], Extent | bytes], url: str = ""
-) -> ManifestArray:
-    """Return an array of chunks that are ranges of a file, or their own bytes."""
-    grid = _grid(metadata.shape, metadata.chunks)
-    paths = np.full(grid, "", dtype=np.dtypes.StringDType())
-    offsets, lengths = np.zeros(grid, np.uint64), np.zeros(grid, np.uint64)
-    for index, chunk in chunks.items():
-        if isinstance(chunk, bytes):
-            paths[index], lengths[index] = INLINED_CHUNK_PATH, len(chunk)
-        else:
-            paths[index], (offsets[index], lengths[index]) = url, chunk
-    inlined = {index: chunk for index, chunk in chunks.items() if isinstance(chunk, bytes)}
-    manifest = ChunkManifest.from_arrays(
-        paths=paths, offsets=offsets, lengths=lengths, inlined=inlined
-    )
-    return ManifestArray(metadata, manifest)
-
-
-def _grid(shape: Sequence[int], chunk_shape: Sequence[int]) -> tuple[int, ...]:
-    """Return the number of chunks along each dimension."""
-    return tuple(-(-n // max(length, 1)) for n, length in zip(shape, chunk_shape, strict=True))
 
 
 def _clean(name: str) -> str:

@@ -8,12 +8,15 @@ says how its bytes are stored. Numbers of the file's structure are big-endian.
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
-from math import prod
-from typing import BinaryIO, Literal, NamedTuple
+from itertools import takewhile
+from math import gcd, prod
+from typing import Any, BinaryIO, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from l2view.errors import IngestError
 
@@ -67,7 +70,7 @@ class Layout:
     chunk_shape
         That of all chunks, at the edges too.
     chunks
-        The extents of those that are stored, by their place in the grid.
+        The extents of those that are stored, by their place in the grid: of each one, or several.
     is_deflated
         Whether they are compressed.
     order
@@ -77,7 +80,7 @@ class Layout:
     """
 
     chunk_shape: tuple[int, ...]
-    chunks: dict[tuple[int, ...], Extent]
+    chunks: dict[tuple[int, ...], list[Extent]]
     is_deflated: bool
     order: Order
     fill: bytes = b""
@@ -93,12 +96,17 @@ class Group(NamedTuple):
 
 
 class Table(NamedTuple):
-    """A Vdata: records of fields, the codes of their types and how many values each has."""
+    """A Vdata: records of fields, the codes of their types and how many values each has.
+
+    A record takes `width` bytes; `is_by_field`, all of a field stands before all of the next.
+    """
 
     ref: int
     name: str
     kind: str
     records: int
+    width: int
+    is_by_field: bool
     fields: list[tuple[str, int, int]]
 
 
@@ -133,6 +141,10 @@ class Elements:
         self.file.seek(extent.offset)
         return self.file.read(extent.length)
 
+    def read_extents(self, extents: Iterable[Extent]) -> bytes:
+        """Read ranges of bytes, one after another."""
+        return b"".join(map(self.read_extent, extents))
+
     def _special(self, tag: int, ref: int) -> tuple[int, bytes]:
         """Return how an element is stored and its header, 0 and none where it isn't special."""
         extent = self._extents.get((tag | SPECIAL, ref))
@@ -150,31 +162,20 @@ class Elements:
             raise IngestError("its values lie in another file")
         if kind != LINKED:
             raise IngestError(f"its values are a special element of HDF4's kind {kind}")
-        left, _, count, table = struct.unpack_from(">iiiH", header, 2)
-        if count < 1:
-            raise IngestError("its linked blocks are broken")
-        extents: list[Extent] = []
-        while left > 0 and table:
-            table, *blocks = np.frombuffer(
-                self.read_extent(self._extents[LINKED_BLOCK, table]), ">u2", count + 1
-            ).tolist()
-            for block in blocks:
-                offset, length = self._extents.get((LINKED_BLOCK, block), (0, 0))
-                length = min(length, left)
-                if not length:  # it was never written, or this is the end
-                    table = 0
-                    break
-                left -= length
-                if extents and sum(extents[-1]) == offset:
-                    offset, length = extents[-1].offset, extents.pop().length + length
-                extents.append(Extent(offset, length))
-        if left > 0:
-            raise IngestError("some of its linked blocks were never written")
-        return extents
+        nbytes, _, count, table = struct.unpack_from(">iiiH", header, 2)
+        refs: list[int] = []
+        tables = {0}
+        while table not in tables:
+            tables.add(table)
+            words = self.read_extent(self._extents[LINKED_BLOCK, table])
+            table, *more = np.frombuffer(words, ">u2", count + 1).tolist()
+            refs += more
+        written = takewhile(lambda ref: (LINKED_BLOCK, ref) in self._extents, refs)
+        return _first_bytes([self._extents[LINKED_BLOCK, ref] for ref in written], nbytes)
 
     def read(self, tag: int, ref: int) -> bytes:
         """Read an element that isn't compressed."""
-        return b"".join(self.read_extent(extent) for extent in self.extents(tag, ref))
+        return self.read_extents(self.extents(tag, ref))
 
     @cached_property
     def groups(self) -> list[Group]:
@@ -195,11 +196,28 @@ class Elements:
 
     def _table(self, ref: int) -> Table:
         words = _Words(self.read(TABLE_HEADER, ref))
-        _, records, _, count = (words.take(code) for code in "HiHH")
+        interlace, records, width, count = (words.take(code) for code in "HiHH")
         codes, _, _, orders = ([words.take("H") for _ in range(count)] for _ in range(4))
         names = [words.text() for _ in range(count)]
         fields = list(zip(names, codes, orders, strict=True))
-        return Table(ref, words.text(), words.text(), records, fields)
+        return Table(ref, words.text(), words.text(), records, width, interlace == 1, fields)
+
+    def read_table(self, table: Table) -> dict[str, NDArray[Any]]:
+        """Read a Vdata's fields, each of shape (records,), or (records, values) if it has more."""
+        data, at = self.read(TABLE, table.ref) or bytes(table.width), 0
+        if len(data) < table.records * table.width:
+            raise IngestError("some of its bytes were never written")
+        fields: dict[str, NDArray[Any]] = {}
+        for name, code, count in table.fields:
+            dtype, shape = dtype_of(code), (table.records, count)[: 1 + (count > 1)]
+            if dtype.kind == "S":
+                dtype, shape = np.dtype(f"S{count}"), shape[:1]
+            nbytes = count * (1 if dtype.kind == "S" else dtype.itemsize)
+            steps = (nbytes if table.is_by_field else table.width, dtype.itemsize)[: len(shape)]
+            values = np.ndarray(shape, dtype, data, at, steps)
+            fields[name] = values.astype(dtype.newbyteorder("="), order="C")
+            at += nbytes * (table.records if table.is_by_field else 1)
+        return fields
 
     @property
     def raster_images(self) -> list[str]:
@@ -248,9 +266,22 @@ class Elements:
         kind, header = self._special(DATASET_VALUES, values)
         if kind == CHUNKED:
             return self._chunked(header, order, itemsize)
-        extent, is_deflated = self._chunk(DATASET_VALUES, values, prod(shape) * itemsize)
-        chunks = {} if extent is None else {(0,) * len(shape): extent}
-        return Layout(shape, chunks, is_deflated, order)
+        extents, is_deflated = self._chunk(DATASET_VALUES, values, prod(shape) * itemsize)
+        row = prod(shape[1:]) * itemsize
+        nbytes = gcd(*(extent.length for extent in extents[:-1]))
+        if is_deflated or len(extents) < 2 or nbytes % row:
+            chunks = {(0,) * len(shape): extents} if extents else {}
+            return Layout(shape, chunks, is_deflated, order)
+        # As many records are a chunk as all blocks have a multiple of, but for the last.
+        ranges = [
+            [Extent(offset + at, nbytes)]
+            for offset, length in extents
+            for at in range(0, length, nbytes)
+        ]
+        if rest := extents[-1].length % nbytes:
+            ranges[-1] = [Extent(ranges[-1][0].offset, rest), Extent(0, 0)]
+        chunks = {(n, *(0 for _ in shape[1:])): extent for n, extent in enumerate(ranges)}
+        return Layout((nbytes // row, *shape[1:]), chunks, is_deflated, order)
 
     def _chunked(self, header: bytes, order: Order, itemsize: int) -> Layout:
         words = _Words(header)
@@ -259,20 +290,20 @@ class Elements:
         fill = words.data(words.take("i"))
         record = np.dtype([("index", ">i4", (rank,)), ("tag", ">u2"), ("ref", ">u2")])
         rows = np.frombuffer(self.read(TABLE, table), record, self._table(table).records)
-        chunks: dict[tuple[int, ...], Extent] = {}
+        chunks: dict[tuple[int, ...], list[Extent]] = {}
         deflated = set[bool]()
         columns = (rows[name].tolist() for name in ("index", "tag", "ref"))
         for index, tag, ref in zip(*columns, strict=True):
-            extent, is_deflated = self._chunk(tag, ref, prod(chunk_shape) * itemsize)
-            if extent is not None:
-                chunks[tuple(index)] = extent
+            extents, is_deflated = self._chunk(tag, ref, prod(chunk_shape) * itemsize)
+            if extents:
+                chunks[tuple(index)] = extents
                 deflated.add(is_deflated)
         if len(deflated) > 1:
             raise IngestError("only some of its chunks are compressed")
         return Layout(chunk_shape, chunks, True in deflated, order, fill)
 
-    def _chunk(self, tag: int, ref: int, nbytes: int) -> tuple[Extent | None, bool]:
-        """Return where a chunk lies, None for nowhere, and whether it is deflated."""
+    def _chunk(self, tag: int, ref: int, nbytes: int) -> tuple[list[Extent], bool]:
+        """Return where a chunk lies, nowhere if it isn't stored, and whether it is deflated."""
         kind, header = self._special(tag, ref)
         coder = 0
         if kind == CODED:
@@ -282,18 +313,26 @@ class Elements:
                 name = CODERS.get(coder, f"HDF4's coder {coder}")
                 raise IngestError(f"it is compressed by {name}, for which Zarr has no codec")
         extents = self.extents(tag, ref)
-        if not extents:
-            return None, False
-        if len(extents) > 1:
-            raise IngestError("its values lie in several blocks of the file")
-        extent = extents[0]
-        if coder != DEFLATE:
-            if extent.length < nbytes:
-                raise IngestError("it has fewer bytes than values")
-            extent = Extent(extent.offset, nbytes)
-        if sum(extent) > self.size:
+        if extents and coder != DEFLATE:
+            extents = _first_bytes(extents, nbytes)
+        if any(sum(extent) > self.size for extent in extents):
             raise IngestError("the file ends before its bytes do")
-        return extent, coder == DEFLATE
+        return extents, coder == DEFLATE
+
+
+def _first_bytes(extents: Iterable[Extent], nbytes: int) -> list[Extent]:
+    """Return where the first bytes of ranges lie, those together that follow each other."""
+    joined: list[Extent] = []
+    for offset, length in extents:
+        length = min(length, nbytes)
+        nbytes -= length
+        if joined and sum(joined[-1]) == offset:
+            offset, length = joined[-1].offset, joined.pop().length + length
+        if length:
+            joined.append(Extent(offset, length))
+    if nbytes:
+        raise IngestError("some of its bytes were never written")
+    return joined
 
 
 class _Words:

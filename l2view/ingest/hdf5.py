@@ -30,8 +30,8 @@ from zarr.core.sync import sync
 from zarr.storage import MemoryStore
 
 from l2view.errors import IngestError
-from l2view.ingest.check import LARGEST, decode_chunk
-from l2view.ingest.manifests import Chunks, json_attribute, to_manifest_array
+from l2view.ingest.check import LARGEST, decode_chunk, size_reason
+from l2view.ingest.manifests import Chunks, copied_array, json_attribute
 from l2view.stores.hierarchy import JSON, join
 from l2view.text import first_line, replace_surrogates
 
@@ -347,7 +347,7 @@ def _copy(dataset: h5py.Dataset, described: JSON, threshold: int) -> ManifestArr
     # Of a text of any length there are at least four bytes.
     nbytes = 4 * dataset.size if texts else dataset.nbytes
     if allocated and nbytes > threshold:
-        raise IngestError(f"its {nbytes:,} bytes are more than inline_threshold={threshold:,}")
+        raise IngestError(size_reason(nbytes, threshold))
     fill_value = "" if texts else _fill_value(dataset, dtype)
     values = None
     if any(dtype[name].kind == "O" for name in dtype.names or ()):
@@ -369,10 +369,7 @@ def _copy(dataset: h5py.Dataset, described: JSON, threshold: int) -> ManifestArr
         array[...] = values
     data = sync(store.get("/".join(["c", *"0" * dataset.ndim]), default_buffer_prototype()))
     metadata: Any = array.metadata
-    chunks = Chunks.missing(metadata.to_dict())
-    if data is not None:
-        chunks.copy((0,) * dataset.ndim, data.to_bytes())
-    return to_manifest_array(metadata.to_dict(), chunks)
+    return copied_array(metadata, b"" if data is None else data.to_bytes())
 
 
 def _read_texts(dataset: h5py.Dataset) -> Any:

@@ -98,6 +98,14 @@ def to_manifest_array(document: JSON, chunks: Chunks) -> ManifestArray:
     return ManifestArray(metadata, chunks.to_manifest())
 
 
+def copied_array(metadata: ArrayV3Metadata, data: bytes) -> ManifestArray:
+    """Return an array whose values are the bytes of one chunk, fill values where there are none."""
+    chunks = Chunks.missing(metadata.to_dict())
+    if data:
+        chunks.copy((0,) * len(metadata.shape), data)
+    return ManifestArray(metadata, chunks.to_manifest())
+
+
 def nest_arrays(
     arrays: Mapping[str, ManifestArray], attributes: Mapping[str, JSON]
 ) -> ManifestGroup:

@@ -16,6 +16,8 @@ from virtualizarr.manifests import ChunkManifest, ManifestArray, ManifestGroup, 
 from virtualizarr.manifests.utils import copy_and_replace_metadata
 from virtualizarr.parsers import netcdf3
 
+from l2view.ingest.manifests import copied_array
+
 MANY = 100
 """The records up to which each may be a chunk, however small."""
 
@@ -112,10 +114,7 @@ def _copy_records(array: ManifestArray, section: bytes, start: int) -> ManifestA
     records, begin = array.shape[0], int(array.manifest._offsets.ravel()[0]) - start
     strides = (_stride(array), 1)
     data = np.ndarray((records, _length(array)), "u1", section, begin, strides).tobytes()
-    entry: Any = {"path": "", "offset": 0, "length": len(data), "data": data}
-    entries = {"/".join("0" for _ in array.shape): entry}
-    manifest = ChunkManifest(entries, shape=(1,) * array.ndim, separator="/")
-    return ManifestArray(_with_records(array, records), manifest)
+    return copied_array(_with_records(array, records), data)
 
 
 def _with_records(array: ManifestArray, records: int) -> Any:

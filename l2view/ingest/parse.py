@@ -18,7 +18,7 @@ from l2view.errors import FieldError, IngestError
 from l2view.geolocation.footprint import on_the_globe
 from l2view.geolocation.struct_metadata import STRUCTURE, read_structures
 from l2view.granules.references import ArrayReferences, Checksum, GranuleReferences
-from l2view.ingest.check import decodable_arrays, notes_on_chunks, range_error
+from l2view.ingest.check import decodable_arrays, notes_on_chunks, range_error, size_reason
 from l2view.ingest.dimensions import name_dimensions
 from l2view.ingest.eos import place_grids
 from l2view.ingest.files import (
@@ -226,10 +226,8 @@ def _parse_file(asset: str, url: str, options: ParseOptions, packing: BandPackin
         if reason is not None:
             drop_array(root, array.path)
         if reason is None and array.inlined_bytes > options.inline_threshold:
-            reason = (
-                f"it can't be referred to, and its {array.inlined_bytes:,} bytes are more than "
-                f"inline_threshold={options.inline_threshold:,}"
-            )
+            size = size_reason(array.inlined_bytes, options.inline_threshold)
+            reason = f"it can't be referred to, and {size}"
         if reason is None:
             path = asset if is_asset_array else join(asset, array.path)
             arrays.append(array.at(path))

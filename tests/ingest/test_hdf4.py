@@ -6,6 +6,7 @@ import ctypes
 import functools
 import math
 import shutil
+import struct
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -27,6 +28,7 @@ from pyhdf.V import V
 from pyhdf.VS import VS
 
 import l2view
+from l2view.ingest import hdf4_elements
 from l2view.ingest.report import IngestReport
 
 CODES = {
@@ -272,21 +274,69 @@ def append(path: Path, name: str, values: np.ndarray[Any, Any], start: int) -> N
     file.end()
 
 
-def test_linked_blocks_are_copied(tmp_path: Path) -> None:
-    first = np.arange(4000, dtype="f8")
-    path = write(tmp_path / "g.hdf", Dataset("v", first, records=True))
-    write_again = Dataset("w", np.arange(9, dtype="i4"))
-    file = SD(str(path), SDC.WRITE)
-    write_again.write(file)
-    file.end()
-    append(path, "v", first + 0.5, 4000)
+def way_out(nbytes: int, threshold: int) -> str:
+    return (
+        f"its {nbytes:,} bytes are more than inline_threshold={threshold:,} "
+        f"(--inline-threshold {nbytes} copies it)"
+    )
+
+
+def test_whole_records_in_linked_blocks_are_referred_to(tmp_path: Path) -> None:
+    values = np.arange(6400, dtype="f8").reshape(1600, 4)
+    path = write(tmp_path / "g.hdf", Dataset("long", np.arange(2000, dtype="u1"), ("y",), True))
+    short = Dataset("v", values[:800], ("y", "x"), records=True)
+    for dataset in (short, Dataset("w", values)):  # which stands behind the blocks of v
+        file = SD(str(path), SDC.WRITE)
+        dataset.write(file)
+        file.end()
+    append(path, "v", values[800:], 800)
     granule, report = ingested(path)
-    np.testing.assert_array_equal(granule["v"][...], np.concatenate([first, first + 0.5]))
-    _, report = ingested(path, inline_threshold=100)
-    assert reasons(report) == {
-        "v": "its values lie in several blocks of the file; "
-        "its 64,000 bytes are more than inline_threshold=100"
-    }
+    padding = np.full((400, 4), 9.969209968386869e36)
+    np.testing.assert_array_equal(granule["v"][...], np.concatenate([values, padding]))
+    (rows, _), (_, report) = granule["v"].chunks, ingested(path, inline_threshold=100)
+    assert rows < 1600
+    size = way_out(rows * 32, 100)
+    assert reasons(report) == {"v": f"its values lie in several blocks of the file; {size}"}
+    _, report = ingested(path, inline_threshold=rows * 32)
+    assert report.omitted == {}
+
+
+def test_compressed_values_in_linked_blocks(tmp_path: Path) -> None:
+    """What two datasets that are written at a time flush at their end lies behind both."""
+    values = np.random.default_rng(0).integers(0, 1000, (600, 100), "i2")
+    file = SD(str(tmp_path / "g.hdf"), SDC.WRITE | SDC.CREATE)
+    datasets = [file.create(name, SDC.INT16, values.shape) for name in "ab"]
+    for dataset in datasets:
+        dataset.setcompress(SDC.COMP_DEFLATE, 6)
+        dataset[:] = values
+    for dataset in datasets:
+        dataset.endaccess()
+    file.end()
+    granule, report = ingested(tmp_path / "g.hdf", inline_threshold=100_000)
+    assert report.omitted == {}
+    for name in "ab":
+        assert granule[name].nbytes > 100_000
+        assert_same(granule[name], values)
+
+
+def test_an_empty_block_before_those_of_a_table(tmp_path: Path) -> None:
+    values = np.arange(1200, dtype="i2").reshape(60, 20)
+    path = write(tmp_path / "g.hdf", Dataset("v", values, chunks=(20, 20), level=6, written=20))
+    append(path, "v", values[20:], 20)
+    data = bytearray(path.read_bytes())
+    with path.open("rb") as file:
+        blocks = hdf4_elements.Elements.of(file)._extents
+    first, second = (blocks[hdf4_elements.LINKED_BLOCK, ref] for ref in (1, 3))
+    data[second.offset : sum(second)] = (
+        data[first.offset : sum(first)] + data[second.offset : sum(second) - first.length]
+    )
+    descriptor = struct.pack(">HHii", hdf4_elements.LINKED_BLOCK, 1, *first)
+    at = data.index(descriptor)
+    data[at + 8 : at + 12] = bytes(4)
+    path.write_bytes(data)
+    granule, report = ingested(path, inline_threshold=0)
+    assert report.omitted == {}
+    assert_same(granule["v"], values)
 
 
 @pytest.mark.parametrize(
@@ -309,7 +359,7 @@ def test_codecs_that_zarr_lacks(tmp_path: Path, codec: int, name: str) -> None:
     assert_same(granule["v"], values)
     assert_same(granule["n"], values)
     granule, report = ingested(tmp_path / "g.hdf", inline_threshold=10)
-    size = "its 80 bytes are more than inline_threshold=10"
+    size = way_out(80, 10)
     assert reasons(report) == {
         "v": f"it is compressed by {name}, for which Zarr has no codec; {size}",
         "n": f"it is compressed by N-bit, for which Zarr has no codec; {size}",
@@ -334,8 +384,6 @@ def test_values_in_another_file(tmp_path: Path) -> None:
 def test_references_that_decode_to_something_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from l2view.ingest import hdf4_elements
-
     path = write(tmp_path / "g.hdf", Dataset("v", np.arange(6, dtype="i2")))
     monkeypatch.setitem(hdf4_elements.ORDERS, 1, "<")
     granule, _ = ingested(path)
@@ -344,7 +392,7 @@ def test_references_that_decode_to_something_else(
     report = l2view.ingest(path, store, defaults=FIELDS, inline_threshold=4)
     assert report.failed[0].reason == (
         "no array of it can be taken in; v: its bytes don't decode to the values that pyhdf "
-        "reads; its 12 bytes are more than inline_threshold=4"
+        f"reads; {way_out(12, 4)}"
     )
 
 
@@ -390,12 +438,14 @@ def test_names_of_a_structure_are_flat(tmp_path: Path) -> None:
     assert sorted(granule.array_keys()) == ["a", "b"]
 
 
-def test_tables(tmp_path: Path) -> None:
+@pytest.mark.parametrize("interlace", [HC.FULL_INTERLACE, HC.NO_INTERLACE])
+def test_tables(tmp_path: Path, interlace: int) -> None:
     path = write(tmp_path / "g.hdf", Dataset("v", np.arange(3.0)), Dataset("taken", np.arange(2.0)))
     file = HDF(str(path), HC.WRITE)
     tables = VS(file)
     fields = (("height", HC.FLOAT32, 1), ("name", HC.CHAR8, 4), ("range", HC.INT16, 2))
     made = tables.create("stations", (*fields, ("grade", HC.CHAR8, 1)))
+    made._interlace = interlace
     made.write([[1.5, "here", [1, 2], ord("A")], [2.5, "away", [3, 4], ord("B")]])
     made.detach()
     made = tables.create("Latitude", (("Latitude", HC.FLOAT32, 1),))
@@ -412,7 +462,7 @@ def test_tables(tmp_path: Path) -> None:
     assert_same(granule["Latitude"], np.array([10, 11, 12], "f4"))
     assert reasons(report) == {"taken": "it is a table with the name of something else"}
     _, report = ingested(path, inline_threshold=20)
-    assert reasons(report)["stations"] == "its 26 bytes are more than inline_threshold=20"
+    assert reasons(report)["stations"] == way_out(26, 20)
 
 
 def pointer(values: np.ndarray[Any, Any]) -> ctypes.c_void_p:
@@ -463,10 +513,7 @@ def test_an_array_that_is_cut_off(tmp_path: Path) -> None:
     path.write_bytes(data[:descriptor] + beyond + data[descriptor + 4 :])
     granule, report = ingested(path, inline_threshold=100)
     assert granule["small"][...].tolist() == [0, 1, 2]
-    assert reasons(report) == {
-        "large": "the file ends before its bytes do; "
-        "its 8,000 bytes are more than inline_threshold=100"
-    }
+    assert reasons(report) == {"large": f"the file ends before its bytes do; {way_out(8000, 100)}"}
 
 
 def test_a_remote_file(tmp_path: Path) -> None:

@@ -100,7 +100,8 @@ def test_chunks_that_skip_a_filter(swath: Path) -> None:
     np.testing.assert_array_equal(view["s/m"][...], values)
     _, report = ingested(swath.rename(swath.with_name("t.h5")), inline_threshold=10)
     assert reasons(report) == {
-        "m": "some of its chunks skip a filter; its 80 bytes are more than inline_threshold=10"
+        "m": "some of its chunks skip a filter; its 80 bytes are more than inline_threshold=10 "
+        "(--inline-threshold 80 copies it)"
     }
 
 
