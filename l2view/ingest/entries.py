@@ -65,7 +65,8 @@ def entries_of(granules: Any) -> Iterator[Entry | Failure]:
                 text = str(error) if isinstance(error, IngestError) else first_line(error)
                 is_path = isinstance(granule, str | PathLike)
                 name = fspath(granule) if is_path else f"({type(granule).__name__})"
-                yield Failure(strip_credentials(replace_surrogates(name)), "", text)
+                name, text = replace_surrogates(name), replace_surrogates(text)
+                yield Failure(strip_credentials(name), "", text)
     else:
         raise IngestError(
             "granules are paths, URLs, globs, STAC Items, CMR records, or an iterable of them, "

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import lru_cache
 from io import BytesIO
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote_to_bytes, urlsplit
 
 import icechunk
 import obstore
@@ -29,6 +30,7 @@ from zarr.storage import ObjectStore
 from l2view.errors import IngestError, UnsupportedArrayError
 from l2view.granules.layouts import NAME
 from l2view.granules.references import Checksum
+from l2view.ingest.granule import SUFFIXES
 from l2view.stores.environment import icechunk_storage
 from l2view.stores.hierarchy import METADATA_KEYS, Hierarchy, RecentCache, parents
 from l2view.stores.urls import is_url, key_of, root_of, unquote_url, url_of
@@ -44,6 +46,10 @@ SUSPECT = METADATA_KEYS | REPOSITORY | {"overwritten"}
 """The names of files and folders in Zarr hierarchies and Icechunk repositories."""
 REMEMBERED = 1_000
 """The folders of a listing that are remembered as hierarchies or not."""
+MAX_GROUP_DEPTH = 4
+"""The most folders above a URL that a server is asked about an Icechunk repository."""
+UNREACHABLE = re.compile("[\0-\x1f\x7f\ud800-\udfff]")
+"""The characters of local names, as Python has them, that object stores and Icechunk refuse."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +127,8 @@ def open_file(url: str) -> tuple[FileInfo, ReadableFile] | None:
     A small file is read at once, in one request.
     """
     store, key = object_store(root_of(url)), key_of(url)
+    if url.startswith("file://"):
+        _require_readable(Path(os.fsdecode(unquote_to_bytes(urlsplit(url).path))))
     with _ingest_errors("it can't be read"):
         try:
             response = obstore.get(store, key)
@@ -130,6 +138,35 @@ def open_file(url: str) -> tuple[FileInfo, ReadableFile] | None:
         if info.size <= SMALL:
             return info, BytesIO(response.bytes())
         return info, BlockStoreReader(store, key)
+
+
+def _require_readable(path: Path) -> None:
+    """Raise an `IngestError` where what lies at a path of this machine can't be read as a file."""
+    if UNREACHABLE.search(str(path)):
+        raise IngestError(
+            "its path has control characters or bytes that are no UTF-8, which Icechunk can't "
+            "refer to; rename it"
+        )
+    if path.is_symlink() and not path.exists():
+        raise IngestError(f"it is a link to {path.readlink()}, which isn't there")
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise IngestError("it is a pipe or device, and no file")
+
+
+def parsable_url(url: str, links: ExitStack) -> str:
+    """Return a URL as VirtualiZarr's parsers take it: with its key as it is, without # and ?.
+
+    A local file with one of them has a link without until `links` are closed.
+    """
+    key = key_of(url)
+    if not set("#?") & set(key):
+        return unquote_url(url)
+    if not url.startswith("file://"):
+        raise IngestError("its name has # or ? in it, which VirtualiZarr's parsers can't take")
+    folder = links.enter_context(TemporaryDirectory())
+    link = Path(folder, re.sub("[#?]", "_", PurePosixPath(key).name))
+    link.symlink_to(f"/{key}")
+    return f"file://{link}"
 
 
 def read_head(reader: ReadableFile, size: int) -> bytes:
@@ -148,13 +185,15 @@ def read_range(url: str, offset: int, length: int) -> bytes:
 
 def is_zarr(url: str) -> bool:
     """Return whether there is a Zarr hierarchy at `url`."""
-    store, prefix = object_store(root_of(url)), key_of(url)
-    for name in sorted(METADATA_KEYS, reverse=True):  # zarr.json first
-        try:
-            obstore.head(store, f"{prefix}/{name}" if prefix else name)
-        except (FileNotFoundError, obstore.exceptions.BaseError):
-            continue
-        return True
+    return _holds_one(url, sorted(METADATA_KEYS, reverse=True))  # zarr.json first
+
+
+def _holds_one(folder: str, names: Iterable[str]) -> bool:
+    """Return whether one of the files lies in a folder, without a word of a server's errors."""
+    for name in names:
+        with suppress(IngestError):
+            if file_info(f"{folder}/{name}") is not None:
+                return True
     return False
 
 
@@ -180,16 +219,20 @@ def is_kerchunk_parquet(url: str) -> bool:
 
 def is_repository(url: str) -> bool:
     """Return whether there is an Icechunk repository at `url`, of either of its formats."""
-    try:
-        return any(file_info(f"{url}/{name}") for name in ("repo", "refs/branch.main/ref.json"))
-    except IngestError:  # a server's way to say that there is no such file
-        return False
+    return _holds_one(url, ("repo", "refs/branch.main/ref.json"))
 
 
 def locate_repository(url: str) -> tuple[str, str] | None:
-    """Return the Icechunk repository that a URL lies in, and the path of its group there."""
+    """Return the Icechunk repository that a URL lies in, and the path of its group there.
+
+    A server is asked about a few folders, and about none where the URL is that of a file.
+    """
     root, key = root_of(url), key_of(url)
-    for folder in (key, *sorted(parents(key), reverse=True)):
+    folders = [key, *sorted(parents(key), reverse=True)]
+    if root != "file://":
+        is_file = PurePosixPath(key).suffix.lower() in SUFFIXES
+        folders = [] if is_file else folders[: 1 + MAX_GROUP_DEPTH]
+    for folder in folders:
         if is_repository(f"{root}/{quote(folder)}"):
             return f"{root}/{folder}", key[len(folder) :].strip("/")
     return None
@@ -293,15 +336,32 @@ def _list_granules(base: str) -> Iterator[tuple[str, bool]]:
             hierarchies.put(folder, answer := is_zarr(folder) or is_repository(folder))
         return answer
 
-    for file in list_files(base):
-        names = file.url[len(base) + 1 :].split("/")
+    is_local = base.startswith("file://")
+    urls = _local_urls(f"/{key_of(base)}") if is_local else (f.url for f in list_files(base))
+    for url in urls:
+        names = url[len(base) + 1 :].split("/")
         folders = ["/".join([base, *names[:end]]) for end in range(1, len(names))]
         if any(hierarchies.get(folder) for folder in folders):
             continue
         # Only what may be a part of a hierarchy is worth asking for.
         suspect = CHUNK.fullmatch(names[-1]) or not SUSPECT.isdisjoint(names)
         folder = next(filter(is_root, folders), None) if suspect else None
-        yield (file.url, False) if folder is None else (folder, True)
+        yield (url, False) if folder is None else (folder, True)
+
+
+def _local_urls(top: str) -> Iterator[str]:
+    """Yield the URLs of the files below a folder of this machine, links followed.
+
+    Those of files and folders that can't be read are among them, so that each fails by its name.
+    """
+    closed: list[OSError] = []
+    for folder, folders, names in os.walk(top, onerror=closed.append, followlinks=True):
+        path = Path(folder)
+        # A link to a folder above would have no end.
+        loops = {n for n in folders if path.resolve().is_relative_to((path / n).resolve())}
+        folders[:] = sorted(set(folders) - loops)
+        yield from (url_of(path / name) for name in sorted(names))
+    yield from (url_of(error.filename) for error in closed)
 
 
 def list_files(base: str) -> Iterator[FileInfo]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
@@ -50,7 +51,7 @@ class Entry:
     @classmethod
     def of_file(cls, url: str) -> Entry:
         """Return the entry of a granule that is one file, whose id is the file's name."""
-        name = PurePosixPath(unquote(urlsplit(url).path)).name
+        name = re.sub(r"[\0-\x1f\x7f]", "_", PurePosixPath(unquote(urlsplit(url).path)).name)
         # Not every dot begins a suffix: "gfs.t00z.pgrb2.f003" is a name.
         while (stem := PurePosixPath(name)).suffix.lower() in SUFFIXES and stem.stem:
             name = stem.stem

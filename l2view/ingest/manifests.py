@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -151,18 +151,22 @@ def manifest_references(group: ManifestGroup) -> tuple[list[ArrayReferences], di
     return [_references(array, path, document) for (path, array), document in pairs], attributes
 
 
+def storable_name(name: str, taken: Collection[str]) -> str:
+    """Return a name that Zarr can hold; where it isn't `name`, none of those that are `taken`."""
+    storable = re.sub(r"[\\\0]", "_", name)
+    storable += "_" if storable in NO_NODES else ""
+    while storable != name and storable in taken:
+        storable += "_"
+    return storable
+
+
 def rename_nodes(group: ManifestGroup, path: str = "") -> tuple[ManifestGroup, list[str]]:
     """Return a group whose members have names that Zarr can hold, and notes on those renamed."""
     notes: list[str] = []
     names: dict[str, str] = {}
     members = {**group.arrays, **group.groups}
     for name in members:
-        storable = re.sub(r"[\\\0]", "_", name)
-        if storable in NO_NODES:
-            storable += "_"
-        while storable != name and (storable in members or storable in names.values()):
-            storable += "_"
-        names[name] = storable
+        names[name] = storable = storable_name(name, {*members, *names.values()})
         if storable != name:
             notes.append(f"{join(path, name)!r} is called {storable}, as Zarr has no such name")
     groups = {}

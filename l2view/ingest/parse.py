@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -31,6 +32,7 @@ from l2view.ingest.files import (
     locate_repository,
     object_store,
     open_file,
+    parsable_url,
     read_head,
     store_registry,
 )
@@ -48,12 +50,18 @@ from l2view.ingest.granule import BandPacking, Entry, Failure, Granule
 from l2view.ingest.harvest import TIMES, Harvester, harvest_files, time_of, valid_fields
 from l2view.ingest.harvest.attributes import DATE_TIME, parse_time
 from l2view.ingest.harvest.names import times_in_name
-from l2view.ingest.manifests import drop_array, manifest_references, readable_group, rename_nodes
+from l2view.ingest.manifests import (
+    drop_array,
+    manifest_references,
+    readable_group,
+    rename_nodes,
+    storable_name,
+)
 from l2view.ingest.opening import make_openable
 from l2view.ingest.options import ParseOptions
 from l2view.meta.columns import Value, plain, require_field_name
 from l2view.stores.hierarchy import JSON, METADATA_KEYS, join, parents, resolve
-from l2view.stores.urls import key_of, root_of, unquote_url
+from l2view.stores.urls import key_of, root_of
 from l2view.text import first_line, join_names, strip_credentials
 
 CONTAINED = frozenset({"file", "s3", "s3a", "gs", "gcs", "http", "https"})
@@ -76,9 +84,10 @@ SIGNATURES = frozenset({"sig", "signature", "token", "x-amz-signature", "x-goog-
 class ParsedFile:
     """One of a granule's files: a group whose chunks can be read, and references.
 
-    The references have paths below the granule.
+    The references have paths below the granule, in the group `asset` where it has several files.
     """
 
+    asset: str
     url: str
     root: ManifestGroup
     registry: ObjectStoreRegistry[Any]
@@ -94,36 +103,38 @@ class ParsedFile:
 def parse_granule(entry: Entry, options: ParseOptions) -> Granule | Failure:
     """Return the granule, or why it is left out; no error of one file stops the others."""
     try:
-        files = [
-            _parse_asset(asset, url, options, entry.packing.get(asset, {}))
-            for asset, url in entry.assets.items()
-        ]
-        references = _merge([file.references for file in files], entry.omitted)
-        if options.check:
-            merged, references = references, decodable_arrays(references)
-            for path in references.omitted.keys() - merged.omitted.keys():
-                for asset, file in zip(entry.assets, files, strict=True):
-                    drop_array(file.root, path.removeprefix(f"{asset}/"))
-        if not references.arrays and references.omitted:
-            path, reason = next(iter(references.omitted.items()))
-            raise IngestError(f"no array of it can be taken in; {path}: {reason}")
-        _check_paths(references)
-        row, notes = _row(entry, options, files)
-        notes += [note for file in files for note in file.notes]
-        notes += notes_on_chunks(references.arrays)
-        # What has no values needs no place.
-        empty = bool(references.arrays) and all(0 in a.shape for a in references.arrays)
-        lacking = [name for name in HELPED_BY if row.get(name) is None]
-        notes += [f"without {HELPED_BY[n]}" for n in lacking if not (n == "bbox" and empty)]
-        required = [name for name in options.require if row.get(name) is None]
-        if required and not (empty and required == ["bbox"]):
-            raise IngestError(
-                f"it lacks what require= names, {join_names(required)}; name it in {WAYS_OUT}"
-            )
-        row, left_out = _storable(row)
-        return Granule(row, references, tuple(notes + left_out))
+        with ExitStack() as links:
+            return _parse_entry(entry, options, links)
     except Exception as error:  # parsers, codecs and harvesters have errors of their own
         return Failure(entry.id, entry.url, first_line(error))
+
+
+def _parse_entry(entry: Entry, options: ParseOptions, links: ExitStack) -> Granule:
+    files, left_out = _parse_assets(entry, options, links)
+    references = _merge([file.references for file in files], left_out)
+    if options.check:
+        merged, references = references, decodable_arrays(references)
+        for path in references.omitted.keys() - merged.omitted.keys():
+            for file in files:
+                drop_array(file.root, path.removeprefix(f"{file.asset}/"))
+    if not references.arrays:
+        reasons = (f"{path}: {reason}" for path, reason in references.omitted.items())
+        raise IngestError(f"no array of it can be taken in; {next(reasons, 'it has none')}")
+    _check_paths(references)
+    row, notes = _row(entry, options, files)
+    notes += [note for file in files for note in file.notes]
+    notes += notes_on_chunks(references.arrays)
+    # What has no values needs no place.
+    empty = bool(references.arrays) and all(0 in a.shape for a in references.arrays)
+    lacking = [name for name in HELPED_BY if row.get(name) is None]
+    notes += [f"without {HELPED_BY[n]}" for n in lacking if not (n == "bbox" and empty)]
+    required = [name for name in options.require if row.get(name) is None]
+    if required and not (empty and required == ["bbox"]):
+        raise IngestError(
+            f"it lacks what require= names, {join_names(required)}; name it in {WAYS_OUT}"
+        )
+    row, of_fields = _storable(row)
+    return Granule(row, references, tuple(notes + of_fields))
 
 
 def _storable(row: Mapping[str, Any]) -> tuple[dict[str, Value], list[str]]:
@@ -164,33 +175,49 @@ def _merge(files: Sequence[GranuleReferences], omitted: Mapping[str, str]) -> Gr
     return GranuleReferences(arrays, attributes, checksums, reasons | dict(omitted))
 
 
-def _parse_asset(asset: str, url: str, options: ParseOptions, packing: BandPacking) -> ParsedFile:
+def _parse_assets(
+    entry: Entry, options: ParseOptions, links: ExitStack
+) -> tuple[list[ParsedFile], dict[str, str]]:
+    """Return a granule's files, and why others are left out; what the only one raises is raised."""
+    files: list[ParsedFile] = []
+    omitted = dict(entry.omitted)
+    for key, url in entry.assets.items():
+        is_name = resolve(key) == key and parents(key).isdisjoint(entry.assets)
+        taken = {*entry.assets, *(file.asset for file in files)}
+        # A name of Zarr's has neither slash.
+        name = key if is_name else storable_name(key.replace("/", "\\"), taken)
+        try:
+            file = _parse_file(name, url, options, entry.packing.get(key, {}), links)
+        except Exception as error:  # each parser's library has errors of its own
+            if len(entry.assets) == 1 and not key:
+                raise
+            omitted[key] = first_line(error)
+            continue
+        renamed = (f"its asset {key!r} is called {name}",) if name != key else ()
+        files.append(replace(file, notes=file.notes + renamed))
+    if not files:
+        reasons = (f"its asset {key} ({url}): {omitted[key]}" for key, url in entry.assets.items())
+        raise IngestError(strip_credentials(next(reasons, "it names no file")))
+    return files, omitted
+
+
+def _parse_file(
+    asset: str, url: str, options: ParseOptions, packing: BandPacking, links: ExitStack
+) -> ParsedFile:
     query = {name.lower() for name, _ in parse_qsl(urlsplit(url).query)}
     url = strip_credentials(url)  # which don't belong into a collection, as a signature doesn't
-    try:
-        if query and not query & SIGNATURES:
-            raise IngestError("its URL has a query, by which no object store tells files apart")
-        return _parse_file(asset, url, options, packing)
-    except Exception as error:  # each parser's library has errors of its own
-        if not asset:
-            raise
-        raise IngestError(f"its asset {asset} ({url}): {first_line(error)}") from error
-
-
-def _parse_file(asset: str, url: str, options: ParseOptions, packing: BandPacking) -> ParsedFile:
-    if set("#?") & set(key_of(url)):
-        raise IngestError("its name has # or ? in it, which VirtualiZarr's parsers can't take")
+    if query and not query & SIGNATURES:
+        raise IngestError("its URL has a query, by which no object store tells files apart")
     file = open_file(url)
+    reader = None if file is None else file[1]
+    file_format = _detect(url, reader) if options.parser is None else None
     # What changes from here on until the granule is written has another checksum.
     infos = list(list_files(url)) if file is None else [file[0]]
-    reader = None if file is None else file[1]
-    source, registry = unquote_url(url), store_registry(url)
-    file_format: FileFormat | None = None
+    source, registry = parsable_url(url, links), store_registry(url)
     omitted: dict[str, str] = {}
     if options.parser is not None:
         store = options.parser(source, registry)
-    else:
-        file_format = _detect(url, reader)
+    elif file_format is not None:
         store, omitted = file_format.parse(source, reader, registry, options.inline_threshold)
     root, renamed = rename_nodes(store._group)
     parsed, attributes = manifest_references(root)
@@ -214,7 +241,7 @@ def _parse_file(asset: str, url: str, options: ParseOptions, packing: BandPackin
         parsed, is_filled=file_format is not None and file_format.is_filled
     )
     omitted |= reasons
-    parsed = [_quote_locations(array, url) for array in parsed]
+    parsed = [_quote_locations(array, source, url) for array in parsed]
     targets, unreachable = _targets(parsed, url, infos)
     arrays = []
     for array in parsed:
@@ -241,9 +268,8 @@ def _parse_file(asset: str, url: str, options: ParseOptions, packing: BandPackin
         {target: info.checksum for target, info in targets.items()},
         {join(asset, path): reason for path, reason in omitted.items()},
     )
-    return ParsedFile(
-        url, root, store._registry, references, tuple(join(asset, note) for note in notes + renamed)
-    )
+    notes = [join(asset, note) for note in notes + renamed]
+    return ParsedFile(asset, url, root, store._registry, references, tuple(notes))
 
 
 def _detect(url: str, reader: ReadableFile | None) -> FileFormat:
@@ -275,16 +301,18 @@ def _unfound_chunks(array: ArrayReferences, folder: str, infos: list[FileInfo]) 
     return None
 
 
-def _quote_locations(array: ArrayReferences, url: str) -> ArrayReferences:
-    """Return an array whose references name its file as Icechunk wants it, percent-encoded."""
-    raw, root = unquote_url(url), root_of(url)
-    if raw == url:
+def _quote_locations(array: ArrayReferences, source: str, url: str) -> ArrayReferences:
+    """Return an array whose references to the parsed file are its URL, percent-encoded.
+
+    Icechunk wants it so, and the parsers call it `source`.
+    """
+    if source == url:
         return array
-    # The file, what lies below it, and the file that a DMR++ is of.
-    own = {raw, raw.removesuffix(".dmrpp")}
+    # The file that a DMR++ is of, too, and what lies below the file.
+    stem, key = source.removesuffix(".dmrpp"), key_of(url).removesuffix(".dmrpp")
     locations = [
-        f"{root}/{quote(location[len(root) + 1 :])}"
-        if location in own or location.startswith(f"{raw}/")
+        f"{root_of(url)}/{quote(key + location[len(stem) :])}"
+        if location in (source, stem) or location.startswith(f"{source}/")
         else location
         for location in array.locations
     ]

@@ -20,7 +20,8 @@ def url_of(path: str | os.PathLike[str]) -> str:
     if is_url(text):
         return text
     # Not resolved: a link's own name is what its owner keeps in place.
-    return f"file://{quote(os.path.abspath(os.path.expanduser(text)))}"  # noqa: PTH100, PTH111
+    path = os.path.abspath(os.path.expanduser(text))  # noqa: PTH100, PTH111
+    return f"file://{quote(os.fsencode(path))}"
 
 
 def local_path(text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import random
@@ -39,7 +40,7 @@ from l2view.errors import (
 
 def assert_as_in_files(view: l2view.View, folder: Path) -> None:
     for name in view.names:
-        with h5py.File(folder / f"{name}.h5") as file:
+        with h5py.File(next(folder.rglob(glob.escape(f"{name}.h5")))) as file:
             for array in ("sst", "lat", "lon"):
                 np.testing.assert_array_equal(view[f"{name}/{array}"][...], file[array][...])
             scale = float(np.ravel(file["sst"].attrs["scale_factor"])[0])
@@ -263,14 +264,25 @@ PARALLEL = [2, "threads", "dask"]
 def test_names_of_files_that_are_odd(tmp_path: Path) -> None:
     folder = tmp_path / "my files"
     folder.mkdir()
-    for name in ("plain", "with space", "per%20cent", "ümlaut", "hash#1", "quest?"):
+    (folder / "#?[%]").mkdir()
+    for name in ("plain", "with space", "per%20cent", "ümlaut", "hash#1", "quest?", "#?[%]/deep"):
         write_swath(folder / f"{name}.h5", 1)
+    for name in (b"new\nline.h5", b"latin\xe9.h5"):
+        shutil.copy(folder / "plain.h5", os.fsencode(folder) + b"/" + name)
+    os.mkfifo(folder / "pipe.h5")
+    (folder / "gone.h5").symlink_to("nowhere")
+    (folder / "loop").symlink_to(folder)
     report = l2view.ingest(folder, tmp_path / "c")
-    assert sorted(one.id for one in report.failed) == ["hash#1", "quest?"]
-    assert "has # or ? in it" in report.failed[0].reason
+    reasons = {failure.id: failure.reason[:12] for failure in report.failed}
+    assert reasons == {
+        "gone": "it is a link",
+        "pipe": "it is a pipe",
+        "new_line": "its path has",
+        "latin\ufffd": "its path has",
+    }
     assert report.containers == [f"file://{folder}/"]
     view = l2view.open(tmp_path / "c")
-    assert len(view.names) == 4
+    assert len(view.names) == 7
     assert_as_in_files(view, folder)
     assert view.verify() == {}
 

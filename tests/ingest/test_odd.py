@@ -25,7 +25,7 @@ from l2view.errors import IngestError, L2ViewWarning
 from l2view.geolocation.cell_outlines import of_axes
 from l2view.geolocation.footprint import of_bounds, on_the_globe
 from l2view.ingest.entries import entries_of
-from l2view.ingest.granule import Entry, Failure
+from l2view.ingest.granule import Entry, Failure, Granule
 from l2view.ingest.harvest.attributes import harvest_attributes, parse_time
 from l2view.ingest.harvest.cmr import record_of
 from l2view.ingest.harvest.stac import item_of
@@ -104,16 +104,34 @@ def test_what_a_harvester_may_return(tmp_path: Path) -> None:
     assert row["odd"] == "café"
 
 
-@pytest.mark.parametrize("key", ["..", ".", "zarr.json", "a//b", ""])
-def test_assets_with_names_that_zarr_lacks(tmp_path: Path, key: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "name"),
+    [
+        *[("..", ".._"), (".", "._"), ("zarr.json", "zarr.json_"), ("a//b", "a__b"), ("", "")],
+        *[("other/sst", "other_sst"), ("other/", "other_"), ("\\", "_"), ("B04/10m", "B04/10m")],
+    ],
+)
+def test_assets_with_names_that_zarr_lacks(tmp_path: Path, key: str, name: str) -> None:
     path = write_swath(tmp_path / "s.h5", 1)
-    found = parse_granule(Entry("x", {key: path.as_uri(), "other": path.as_uri()}), ParseOptions())
-    if key:
-        assert isinstance(found, Failure)
-        assert "which Zarr can't hold" in found.reason
-    clash = parse_granule(Entry("x", {"a": path.as_uri(), "a/sst": path.as_uri()}), ParseOptions())
-    assert isinstance(clash, Failure)
-    assert "called like other arrays or groups: a/sst" in clash.reason
+    found = parse_granule(Entry("x", {"other": path.as_uri(), key: path.as_uri()}), ParseOptions())
+    assert isinstance(found, Granule), found
+    assert {"other/sst", f"{name}/sst".lstrip("/")} <= {a.path for a in found.references.arrays}
+    assert (f"its asset {key!r} is called {name}" in found.notes) == (name != key)
+
+
+@pytest.mark.parametrize("href", ["gone.h5", "text.h5", "https://h.example/get?id=1.h5", "//["])
+def test_an_asset_that_cannot_be_read_costs_itself_alone(tmp_path: Path, href: str) -> None:
+    path = write_swath(tmp_path / "s.h5", 1)
+    (tmp_path / "text.h5").write_text("text")
+    assets = {"bad": {"href": href}, "good": {"href": path.name}}
+    item = {"type": "Feature", "id": "x", "properties": {}, "assets": assets}
+    (tmp_path / "x.json").write_text(json.dumps(item))
+    (tmp_path / "y.json").write_text(json.dumps(item | {"id": "y", "assets": {"b": assets["bad"]}}))
+    report = l2view.ingest([tmp_path / "x.json", tmp_path / "y.json"], tmp_path / "c")
+    assert (report.added.ids, [failure.id for failure in report.failed]) == (["x"], ["y"])
+    assert [path for path, _ in report.omitted] == ["bad"]
+    assert "without bad: 1 granules, x the first" in str(report)
+    assert "sst" in l2view.open(tmp_path / "c")["x/good"]
 
 
 @pytest.mark.parametrize(

@@ -296,7 +296,7 @@ def test_a_record_from_afar_names_no_file_here(tmp_path: Path) -> None:
         "properties": {"datetime": "2025-06-01"},
         "assets": {"a": {"href": "file:///secret.h5", "type": "application/x-hdf5"}},
     }
-    with pytest.raises(IngestError, match="its asset a names a file of this machine"):
+    with pytest.raises(IngestError, match="a: it names a file of this machine"):
         item_of(item, "https://catalog.example/x.json")
     assert item_of(item, "file:///catalog/x.json").assets == {"a": "file:///secret.h5"}
     assert item_of(item).assets == {"a": "file:///secret.h5"}

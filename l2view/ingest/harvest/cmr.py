@@ -33,10 +33,11 @@ def umm_of(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
 def record_of(umm: Mapping[str, Any]) -> tuple[str, dict[str, str], dict[str, Any]]:
     """Return the id, files and fields of a UMM-G record; an `IngestError` says it has no file."""
     name = str(umm["GranuleUR"])
+    members = umm.get("RelatedUrls") or ()
+    links = [link for link in members if isinstance(link, Mapping) and link.get("URL")]
     urls: list[str] = []
     for kind in ("GET DATA", "GET DATA VIA DIRECT ACCESS"):
-        links = [link for link in umm.get("RelatedUrls") or () if link.get("Type") == kind]
-        urls = urls or [str(link["URL"]) for link in links]
+        urls = urls or [str(link["URL"]) for link in links if link.get("Type") == kind]
     if not urls:
         raise IngestError(f"the record {name} names no file to get")
     fields: dict[str, Any] = {"href": urls[0]}

@@ -54,19 +54,13 @@ def item_of(item: Mapping[str, Any], base: str = "") -> Entry:
     base = base or str(links.get("self") or "")
     base = url_of(base) if base else ""  # pystac has paths of this machine
     described = {key: a for key, a in item["assets"].items() if isinstance(a, Mapping)}
-    assets, omitted = _assets(described, base)
-    for key, href in assets.items():
-        if remote and href.lower().startswith("file:"):
-            raise IngestError(f"its asset {key} names a file of this machine, {href}")
+    hrefs, assets, omitted = _assets(described, base, remote)
     if not assets:
-        raise IngestError(f"the STAC Item {item.get('id')} has no asset with arrays")
+        reasons = "".join(f"; {key}: {reason}" for key, reason in omitted.items())
+        raise IngestError(f"the STAC Item {item.get('id')} has no asset with arrays{reasons}")
     fields = item_fields(item)
     fields |= grid_fields({**described[next(iter(assets))], **fields})
-    fields |= {
-        f"asset_{key}": _absolute(str(asset["href"]), base)
-        for key, asset in described.items()
-        if asset.get("href")
-    }
+    fields |= {f"asset_{key}": href for key, href in hrefs.items()}
     fields["href"] = links.get("self") or next(iter(assets.values()))
     packing = {key: _packing(described[key], fields) for key in assets}
     return Entry(str(item["id"]), assets, fields, omitted, packing)
@@ -112,22 +106,31 @@ def harvest_discovery(group: zarr.Group) -> dict[str, Any]:
 
 
 def _assets(
-    described: Mapping[str, Mapping[str, Any]], base: str
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the assets with arrays, and why those are left out that may have some."""
+    described: Mapping[str, Mapping[str, Any]], base: str, is_remote: bool
+) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """Return assets' URLs, those with arrays, and why those are left out that may have some."""
+    hrefs: dict[str, str] = {}
     assets: dict[str, str] = {}
     omitted: dict[str, str] = {}
     for key, asset in described.items():
-        kind, roles = str(asset.get("type") or "").lower(), set(asset.get("roles") or ())
-        if not asset.get("href") or (roles & NOT_DATA and "data" not in roles):
+        if not asset.get("href"):
             continue
-        href = _absolute(str(asset["href"]), base)
+        try:
+            href = hrefs[key] = _absolute(str(asset["href"]), base)
+            kind, roles = str(asset.get("type") or "").lower(), set(asset.get("roles") or ())
+        except (TypeError, ValueError) as error:
+            omitted[key] = f"its description isn't understood: {error}"
+            continue
+        if roles & NOT_DATA and "data" not in roles:
+            continue
         suffix = PurePosixPath(urlsplit(href).path).suffix.lower()
-        if any(name in kind for name in MEDIA) or (not kind and suffix in SUFFIXES):
+        if is_remote and href.lower().startswith("file:"):
+            omitted[key] = f"it names a file of this machine, {href}"
+        elif any(name in kind for name in MEDIA) or (not kind and suffix in SUFFIXES):
             assets[key] = href
         elif not kind or "data" in roles:
             omitted[key] = f"its media type is {kind or 'not said'}"
-    return assets, omitted
+    return hrefs, assets, omitted
 
 
 def _absolute(href: str, base: str) -> str:
