@@ -14,12 +14,11 @@ import pyarrow as pa
 import pyarrow.dataset as pads
 
 from l2view.errors import L2ViewWarning, warn
-from l2view.index.candidates import Candidates
 from l2view.index.files import IndexFiles
-from l2view.index.sorted import SortedIndexes, Span, read_sorted
+from l2view.index.sorted import SortedIndexes, read_sorted
 from l2view.index.storage import ZONES
 from l2view.index.trees import Trees, read_trees
-from l2view.meta.chunks import Chunks, Tally
+from l2view.meta.chunks import Tally
 from l2view.meta.schema import Field
 from l2view.meta.zones import Zones, from_bytes
 from l2view.stores.hierarchy import Hierarchy, join
@@ -80,13 +79,6 @@ class Indexes:
                     )
             index: T | None = self._loaded[kind, field.name]
             return index
-
-    def rows_with_values(
-        self, field: Field, spans: Sequence[Span], chunks: Chunks
-    ) -> Candidates | None:
-        """Find the rows whose value may lie in one of `spans`, None where no index helps."""
-        index = self.sorted_index(field)
-        return None if index is None else index.candidates(chunks, spans)
 
 
 def _read_zones(files: IndexFiles, field: Field) -> Zones | None:

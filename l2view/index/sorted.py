@@ -6,10 +6,9 @@ fences and then no more than the chunks between two of them. Values that are NUL
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -27,25 +26,40 @@ from l2view.meta.schema import Field
 from l2view.meta.zones import is_orderable
 from l2view.stores.hierarchy import JSON, Hierarchy, join
 
-MAX_BISECTED_SPANS = 32  # the most spans that are looked up by bisection, one after another
+MAX_EDGES = 32  # of more spans than these, the chunks at their ends count as others do
 
 
 @dataclass(frozen=True)
 class Span:
-    """Values between two ends."""
+    """Values between two ends; or several values, which are then both of them."""
 
-    # The ends, Arrow scalars of the field's type; None where it is open.
-    low: pa.Scalar | None = None
-    high: pa.Scalar | None = None
+    # The ends, arrays of the field's type; None where it is open.
+    low: pa.Array | None = None
+    high: pa.Array | None = None
     # Whether an end is included.
     with_low: bool = True
     with_high: bool = True
 
-    def positions(self, ordered: pa.Array) -> tuple[int, int]:
-        """First position of its values among ordered ones, and the one after the last."""
-        start = 0 if self.low is None else _bisect(ordered, self.low, not self.with_low)
-        stop = len(ordered) if self.high is None else _bisect(ordered, self.high, self.with_high)
-        return start, stop
+    @classmethod
+    def of_values(cls, values: pa.Array) -> Span:
+        """Make the span of some values alone."""
+        values = values.unique()
+        return cls(values, values)
+
+
+def _positions(
+    ordered: pa.Array, spans: Sequence[Span]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First positions of values in all spans among ordered ones, and those after the last."""
+    starts, stops = np.zeros(1, dtype=np.int64), np.full(1, len(ordered))
+    for span in spans:
+        if span.low is not None:
+            low = pc.search_sorted(ordered, span.low, "left" if span.with_low else "right")
+            starts = np.maximum.outer(starts, low.to_numpy().astype(np.int64)).ravel()
+        if span.high is not None:
+            high = pc.search_sorted(ordered, span.high, "right" if span.with_high else "left")
+            stops = np.minimum.outer(stops, high.to_numpy().astype(np.int64)).ravel()
+    return starts, stops
 
 
 @dataclass(frozen=True)
@@ -59,20 +73,11 @@ class SortedIndex(Segment):
     def find(
         self, chunks: Chunks, spans: Sequence[Span], max_rows: int
     ) -> tuple[NDArray[np.int64], pa.Array] | None:
-        """Find the rows whose values lie in one of `spans`, and those values.
+        """Find the rows whose values lie in all `spans`, and those values.
 
-        None where they may be far more than `max_rows`. Spans don't overlap.
+        None where they may be far more than `max_rows`.
         """
-        targets = None
-        if len(spans) > MAX_BISECTED_SPANS:
-            if any(span.low is None or span.high != span.low for span in spans):
-                return None
-            targets = pa.array([span.low for span in spans], self.field.type)
-            fences, points = (a.to_numpy(zero_copy_only=False) for a in (self.fences, targets))
-            starts, stops = (np.searchsorted(fences, points, side) for side in ("left", "right"))
-        else:
-            pairs = np.array([span.positions(self.fences) for span in spans], dtype=np.int64)
-            starts, stops = pairs.reshape(-1, 2).T
+        starts, stops = _positions(self.fences, spans)
         # The chunk whose fence is the last below the low end may hold it too.
         starts = np.maximum(starts - 1, 0)
         changes = np.zeros(len(self.fences) + 1, dtype=np.int64)
@@ -80,7 +85,7 @@ class SortedIndex(Segment):
         np.add.at(changes, np.maximum(starts, stops), -1)
         numbers = np.flatnonzero(changes.cumsum()[:-1] > 0).tolist()
         # Of the chunks at both ends of a span, most may lie outside.
-        edges = 2 * len(spans) if targets is None else 0
+        edges = 2 * len(starts) if len(starts) <= MAX_EDGES else 0
         if (len(numbers) - edges) * self.values.chunk_length > max_rows:
             return None
         if not numbers:
@@ -95,11 +100,9 @@ class SortedIndex(Segment):
             half[0] if len(half) == 1 else pa.concat_arrays(half)
             for half in (pieces[: len(numbers)], pieces[len(numbers) :])
         )
-        if targets is not None:
-            positions = np.flatnonzero(pc.is_in(values, targets))
-        else:
-            ranges = [np.arange(*span.positions(values)) for span in spans]
-            positions = np.concatenate([np.empty(0, dtype=np.int64), *ranges])
+        starts, stops = _positions(values, spans)
+        lengths = np.maximum(stops - starts, 0)
+        positions = np.repeat(stops - lengths.cumsum(), lengths) + np.arange(lengths.sum())
         matching_rows = rows.to_numpy()[positions]
         order = np.argsort(matching_rows)
         order = order[: np.searchsorted(matching_rows, self.rows.stop, sorter=order)]
@@ -110,9 +113,9 @@ class SortedIndexes(Segments[SortedIndex]):
     """The sorted indexes of a field."""
 
     def candidates(self, chunks: Chunks, spans: Sequence[Span]) -> Candidates | None:
-        """Find the rows whose value may lie in one of `spans`.
+        """Find the rows whose value may lie in all `spans`.
 
-        None where they are too many for the index to be of use. Spans don't overlap.
+        None where they are too many for the index to be of use.
         """
         matches = side_by_side(
             lambda index: index.find(chunks, spans, self.max_candidates), self.segments
@@ -122,27 +125,6 @@ class SortedIndexes(Segments[SortedIndex]):
             return None
         values = [match[1] for match in matches if match is not None]
         return self.candidates_at("sorted index", rows, values)
-
-
-def _bisect(ordered: pa.Array, value: pa.Scalar, after: bool) -> int:
-    """Find the position of `value` among ordered values: before those equal to it, or after.
-
-    Bisection, by Arrow's own comparison: of texts by their bytes.
-    """
-    compare = pc.less_equal if after else pc.less
-    low, high = 0, len(ordered)
-    while low < high:
-        middle = (low + high) // 2
-        if compare(ordered[middle], value).as_py():
-            low = middle + 1
-        else:
-            high = middle
-    return low
-
-
-def point_spans(values: Iterable[Any]) -> list[Span]:
-    """Make a span of each value."""
-    return [Span(value, value) for value in values]
 
 
 def can_be_sorted(field: Field) -> bool:

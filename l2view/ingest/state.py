@@ -19,7 +19,7 @@ from l2view.errors import IngestError
 from l2view.granules.layouts import LAYOUTS, StorageName, check_version, detect_storage
 from l2view.index.candidates import Candidates
 from l2view.index.indexes import Indexes
-from l2view.index.sorted import point_spans
+from l2view.index.sorted import Span
 from l2view.meta.chunks import Chunks
 from l2view.meta.columns import Kind, Kinds, are_exact, kind_of_array
 from l2view.meta.schema import read_fields
@@ -138,13 +138,10 @@ def _indexed_rows(store: Store, ids: Sequence[str]) -> Candidates | None:
     """Return the rows that a sorted index has for `ids`, None where that wouldn't be quicker."""
     hierarchy = Hierarchy(store)
     fields = {field.name: field for field in sync(read_fields(hierarchy, META))[0]}
-    indexes = Indexes(hierarchy)
-    index = indexes.sorted_index(fields["id"])
+    index = Indexes(hierarchy).sorted_index(fields["id"])
     if index is None or len(index.unindexed):
         return None
-    return indexes.rows_with_values(
-        fields["id"], point_spans(list(pa.array(sorted(set(ids))))), Chunks(store)
-    )
+    return index.candidates(Chunks(store), [Span.of_values(pa.array(ids, pa.string()))])
 
 
 def _positions(targets: NDArray[np.uint64], hashes: NDArray[np.uint64]) -> NDArray[np.int64]:

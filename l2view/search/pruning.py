@@ -20,7 +20,7 @@ from datafusion import Expr, SessionContext
 
 from l2view.index.candidates import EVERY, Candidates
 from l2view.index.rtree import Box
-from l2view.index.sorted import Span, point_spans
+from l2view.index.sorted import Span
 from l2view.index.trees import COVERINGS
 from l2view.meta.schema import Field
 from l2view.search.context import TABLE
@@ -44,16 +44,15 @@ MEETING = {
 }
 """Functions that are true only of geometries whose rectangles meet."""
 
-COMPARISONS: dict[str, Callable[[pa.Scalar], Span]] = {
-    "=": lambda value: Span(value, value),
+COMPARISONS: dict[str, Callable[[pa.Array], Span]] = {
+    "=": Span.of_values,
     "<": lambda value: Span(high=value, with_high=False),
     "<=": lambda value: Span(high=value),
     ">": lambda value: Span(low=value, with_low=False),
     ">=": lambda value: Span(low=value),
 }
-"""The values that a comparison with one leaves."""
+"""The values that a comparison leaves of those on its left."""
 
-FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<="}  # comparisons, the other way round
 ROUNDING = 1e-12  # how much of a sum of doubles may be lost, at most
 MAX_BOXES = 64  # geometries of more parts are tested by one bounding box
 
@@ -74,12 +73,9 @@ def find_candidates(context: SessionContext, plan: Any, meta: MetaTable) -> Cand
     boxes: dict[str, tuple[tuple[Box, ...], ...]] = {}
     conjuncts, complete = _conditions(plan)
     for condition in conjuncts:
-        if (comparison := _comparison_spans(condition, meta)) is not None:
-            name, more = comparison
-            if name in spans:  # each a union of spans
-                pairs = (_intersect(a, b) for a in spans[name] for b in more)
-                more = [span for span in pairs if span is not None]
-            spans[name] = more
+        if (comparison := _comparison(condition, meta)) is not None:
+            name, span = comparison
+            spans.setdefault(name, []).append(span)
         elif (test := _bbox_test(context, condition, meta)) is not None:
             tests.append(test)
             boxes[test.field] = (*boxes.get(test.field, ()), test.boxes)
@@ -114,7 +110,9 @@ def _index_matches(
         if tree is not None:
             yield tree.candidates(chunks, test.boxes, filled=test.filled)
     for name, field_spans in spans.items():
-        yield indexes.rows_with_values(meta.fields[name], field_spans, chunks)
+        index = indexes.sorted_index(meta.fields[name])
+        if index is not None:
+            yield index.candidates(chunks, field_spans)
 
 
 def _covering_box(covering: Sequence[str], spans: Mapping[str, list[Span]]) -> Box | None:
@@ -122,24 +120,23 @@ def _covering_box(covering: Sequence[str], spans: Mapping[str, list[Span]]) -> B
 
     None where a side is unbounded.
     """
-    if not covering or not all(spans.get(name) for name in covering):
+    if not covering:
         return None
-    xmin, ymin, xmax, ymax = (spans[name] for name in covering)
-    sides: list[list[Any]] = [[span.low for span in side] for side in (xmax, ymax)]
-    sides += [[span.high for span in side] for side in (xmin, ymin)]
-    if any(end is None for side in sides for end in side):
+    xmin, ymin, xmax, ymax = (spans.get(name, ()) for name in covering)
+    lows = [[pc.min(s.low).as_py() for s in side if s.low is not None] for side in (xmax, ymax)]
+    highs = [[pc.max(s.high).as_py() for s in side if s.high is not None] for side in (xmin, ymin)]
+    if not all([*lows, *highs]):
         return None
-    west, south, east, north = ([end.as_py() for end in side] for side in sides)
-    return min(west), min(south), max(east), max(north)
+    (west, south), (east, north) = map(max, lows), map(min, highs)
+    return west, south, east, north
 
 
 def with_values(meta: MetaTable, name: str, values: pa.Array) -> Candidates:
     """Return the rows that may have one of some values of a field."""
-    if meta.indexes is None or name not in meta.fields:
+    index = None if meta.indexes is None else meta.indexes.sorted_index(meta.fields[name])
+    if index is None:
         return EVERY
-    spans = point_spans(list(values.drop_null().unique().sort()))
-    candidates = meta.indexes.rows_with_values(meta.fields[name], spans, meta.chunks())
-    return EVERY if candidates is None else candidates
+    return index.candidates(meta.chunks(), [Span.of_values(values.drop_null())]) or EVERY
 
 
 type Conditions = tuple[tuple[Expr, ...], bool]
@@ -191,49 +188,41 @@ def _split(condition: Expr, operator: str) -> Iterator[Expr]:
         yield condition
 
 
-def _comparison_spans(condition: Expr, meta: MetaTable) -> tuple[str, list[Span]] | None:
-    """Return the field that a condition compares with constants, and the spans of its values.
+def _comparison(condition: Expr, meta: MetaTable) -> tuple[str, Span] | None:
+    """Return the field that a condition compares with constants, and its values.
 
-    None where the condition is no such comparison.
+    None where the condition is no such comparison. A plan has the constants on the right.
     """
     form = condition.variant_name()
     if form == "Like":
-        return _like_spans(condition, meta)
+        return _prefix(condition, meta)
     if form == "InList" and not condition.to_variant().negated():
-        subject, *options = condition.rex_call_operands()
-        comparisons = [("=", subject, option) for option in options]
+        subject, *literals = condition.rex_call_operands()
+        operators, subjects = {"="}, [subject]
     elif form == "BinaryExpr":
         terms = list(_split(condition, "OR"))
         if any(term.variant_name() != "BinaryExpr" for term in terms):
             return None
-        comparisons = []
-        for term in terms:
-            left, right = term.rex_call_operands()
-            comparisons.append((term.rex_call_operator(), left, right))
-        # Spans may not overlap.
-        if len(terms) > 1 and any(operator != "=" for operator, *_ in comparisons):
-            return None
+        operators = {term.rex_call_operator() for term in terms}
+        operands = [term.rex_call_operands() for term in terms]
+        subjects, literals = [pair[0] for pair in operands], [pair[1] for pair in operands]
     else:
         return None
-    spans, names = [], set()
-    for operator, subject, literal in comparisons:
-        if subject.variant_name() == "Literal":
-            subject, literal, operator = literal, subject, FLIPPED.get(operator, operator)
-        if subject.variant_name() != "Column" or operator not in COMPARISONS:
-            return None
-        name = subject.to_variant().name()
-        constant = _field_literal(literal, meta.fields.get(name))
-        if constant is None:
-            return None
-        names.add(name)
-        spans.append(COMPARISONS[operator](constant))
-    if len(names) != 1:
+    operator = operators.pop()
+    if operators or operator not in COMPARISONS or (operator != "=" and len(literals) > 1):
         return None
-    return names.pop(), list(dict.fromkeys(spans))  # a value may be named twice
+    if any(subject.variant_name() != "Column" for subject in subjects):
+        return None
+    name, *others = {str(subject.to_variant().name()) for subject in subjects}
+    field = meta.fields.get(name)
+    constants = [_field_literal(literal, field) for literal in literals]
+    if others or field is None or any(constant is None for constant in constants):
+        return None
+    return name, COMPARISONS[operator](pa.array(constants, field.type))
 
 
-def _like_spans(condition: Expr, meta: MetaTable) -> tuple[str, list[Span]] | None:
-    """Return the field and the span of texts of a LIKE with a constant prefix."""
+def _prefix(condition: Expr, meta: MetaTable) -> tuple[str, Span] | None:
+    """Return the field and the texts of a LIKE with a constant prefix."""
     like = condition.to_variant()
     column, pattern = like.expr(), like.pattern()
     # ILIKE is a LIKE too, which only its text tells.
@@ -248,8 +237,8 @@ def _like_spans(condition: Expr, meta: MetaTable) -> tuple[str, list[Span]] | No
     prefix = re.split("[%_]", text.as_py(), maxsplit=1)[0]
     if not prefix or ord(prefix[-1]) in (0xD7FF, 0x10FFFF):
         return None
-    after = pa.scalar(prefix[:-1] + chr(ord(prefix[-1]) + 1), text.type)
-    return name, [Span(pa.scalar(prefix, text.type), after, with_high=False)]
+    after = prefix[:-1] + chr(ord(prefix[-1]) + 1)
+    return name, Span(pa.array([prefix]), pa.array([after]), with_high=False)
 
 
 def _field_literal(expression: Expr, field: Field | None) -> pa.Scalar | None:
@@ -261,31 +250,6 @@ def _field_literal(expression: Expr, field: Field | None) -> pa.Scalar | None:
         return None
     is_nan = pa.types.is_floating(value.type) and math.isnan(value.as_py())
     return None if is_nan else value
-
-
-type End = tuple[pa.Scalar | None, bool]
-"""An end of a span, None where it is open, and whether it is included."""
-
-
-def _intersect(a: Span, b: Span) -> Span | None:
-    """Intersect two spans; None where no value lies in both."""
-    low, with_low = _tighter((a.low, a.with_low), (b.low, b.with_low), pc.greater)
-    high, with_high = _tighter((a.high, a.with_high), (b.high, b.with_high), pc.less)
-    if low is not None and high is not None:
-        if pc.greater(low, high).as_py():
-            return None
-        if pc.equal(low, high).as_py() and not (with_low and with_high):
-            return None
-    return Span(low, high, with_low, with_high)
-
-
-def _tighter(a: End, b: End, is_tighter: Callable[..., pa.Scalar]) -> End:
-    """Return the end that leaves fewer values."""
-    if a[0] is None or b[0] is None:
-        return b if a[0] is None else a
-    if pc.equal(a[0], b[0]).as_py():
-        return a[0], a[1] and b[1]
-    return a if is_tighter(a[0], b[0]).as_py() else b
 
 
 def _bbox_test(context: SessionContext, condition: Expr, meta: MetaTable) -> BboxTest | None:
