@@ -23,7 +23,7 @@ query = """
 for row in collection.sql(query, {"platform": "Metop-B"}).to_pylist():
     print(row)
 
-cells = collection.open("product = 'scene'", order_by="cloud_cover", limit=2).cells("2/2")
+cells = collection.open("product = 'scene'", order_by="cloud_cover", limit=2).cells("2")
 bright = (
     pl.scan_pyarrow_dataset(cells)
     .filter((pl.col("dim_0") < 16) & (pl.col("dim_1") < 16))

@@ -14,11 +14,11 @@ import xarray as xr
 from rich.console import Console
 from rich.table import Table
 
+from l2view import api
 from l2view.collection import Collection
 from l2view.demo.check import check_granule
 from l2view.demo.files import GranuleFile, require_packages, write_granules
 from l2view.demo.picture import draw
-from l2view.demo.repository import build_repository, container
 from l2view.errors import L2ViewError
 from l2view.progress import show_progress
 from l2view.view import View
@@ -61,19 +61,27 @@ def demo_command(
     title = "Virtualised into one Icechunk repository, with their metadata, in one commit"
     _step(console, 2, title)
     repository = folder / "collection"
-    snapshot = build_repository(files, granules, repository)
-    nbytes = sum(path.stat().st_size for path in repository.rglob("*") if path.is_file())
-    console.print(f"    snapshot {snapshot}, {nbytes / 1e3:.0f} kB: references, no copies")
+    fields = {granule.path.stem: granule.fields for granule in granules}
+    api.ingest(
+        [granule.path for granule in granules],
+        repository,
+        harvest=lambda group, url: fields[url.rpartition("/")[2].rpartition(".")[0]],
+        storage="groups",
+        strict=True,
+    )
+    container = f"{files.resolve().as_uri()}/"
+    collection = Collection(str(repository), authorize=[container])
+    size = sum(path.stat().st_size for path in repository.rglob("*") if path.is_file())
+    console.print(f"    snapshot {collection.snapshot}, {size / 1e3:.0f} kB: references, no copies")
 
     _step(console, 3, "Searched")
     console.print(
         f'    l2view.open({str(repository)!r}, "{CLOUDS}", params={{"most": 60}},\n'
         f"                bbox={BBOX}, datetime={DATETIME!r},\n"
-        f'                authorize=["{container(files)}"])',
+        f'                authorize=["{container}"])',
         markup=False,
         soft_wrap=True,
     )
-    collection = Collection(str(repository), authorize=[container(files)])
     view = collection.open(CLOUDS, params={"most": 60}, bbox=BBOX, datetime=DATETIME)
     _show_rows(console, view)
 

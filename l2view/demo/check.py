@@ -51,8 +51,8 @@ def _read(path: Path) -> tuple[str, dict[str, NDArray[Any]]]:
     import rasterio
 
     with rasterio.open(path) as full:
-        arrays, overviews = {"0/0": full.read(1)}, full.overviews(1)
+        arrays, overviews = {"0": full.read(1)}, full.overviews(1)
     for level in range(len(overviews)):
         with rasterio.open(path, overview_level=level) as overview:
-            arrays[f"{level + 1}/{level + 1}"] = overview.read(1)
+            arrays[f"{level + 1}"] = overview.read(1)
     return "rasterio", arrays

@@ -14,12 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import antimeridian
 import numpy as np
-import shapely
 import xarray as xr
 from numpy.typing import NDArray
-from pyproj import Transformer
 
 from l2view.errors import L2ViewError
 
@@ -31,7 +28,7 @@ type Cells = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 type Times = tuple[datetime, datetime]
 
-PACKAGES = ("h5netcdf", "matplotlib", "rasterio", "scipy", "virtual_tiff", "virtualizarr")
+PACKAGES = ("h5netcdf", "matplotlib", "rasterio", "scipy", "virtual_tiff")
 """What writing the demo's files, referring to them and drawing takes."""
 
 
@@ -44,11 +41,10 @@ def require_packages() -> None:
 
 @dataclass(frozen=True)
 class GranuleFile:
-    """A granule and its metadata."""
+    """A granule, and what its file doesn't say of itself."""
 
     path: Path
-    footprint: shapely.Geometry  # in EPSG:4326, cut at the antimeridian
-    fields: dict[str, Any]  # of ``/meta``
+    fields: dict[str, Any]
 
 
 def write_granules(folder: Path) -> Iterator[GranuleFile]:
@@ -66,16 +62,6 @@ def _swath(rows: int, columns: int, longitude: float, step: float) -> Cells:
     drift = 0.18 * (62 - along)[:, None]
     longitudes = longitude - drift + across / np.cos(np.radians(latitude))
     return latitude, (longitudes + 180) % 360 - 180
-
-
-def _outline(latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> shapely.Geometry:
-    """Return the outline of a swath, cut where it crosses the antimeridian."""
-    step = max(1, latitude.shape[0] // 12)
-    edges: list[Any] = [np.s_[::step, 0], np.s_[-1, :], np.s_[::-step, -1], np.s_[0, ::-1]]
-    points = [
-        point for edge in edges for point in zip(longitude[edge], latitude[edge], strict=True)
-    ]
-    return antimeridian.fix_polygon(shapely.Polygon(points))
 
 
 def _waves(latitude: NDArray[np.float64], longitude: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -102,12 +88,6 @@ def _dataset(
     )
 
 
-def _fields(name: str, times: Times, platform: str, product: str) -> dict[str, Any]:
-    start, end = times
-    fields = {"id": name, "datetime": start, "start_datetime": start, "end_datetime": end}
-    return {**fields, "cloud_cover": None, "platform": platform, "product": product}
-
-
 def _wind(folder: Path, number: int) -> GranuleFile:
     """Write a netCDF-3 swath of packed wind speed."""
     start = FIRST + timedelta(hours=31 * number)
@@ -124,7 +104,7 @@ def _wind(folder: Path, number: int) -> GranuleFile:
     _dataset("wind_speed", variable, cells, times, **described).to_netcdf(
         path, engine="scipy", format="NETCDF3_64BIT", encoding={"wind_speed": packing}
     )
-    return GranuleFile(path, _outline(*cells), _fields(name, times, "Metop-B", "wind"))
+    return GranuleFile(path, {"product": "wind"})
 
 
 def _temperature(folder: Path, number: int) -> GranuleFile:
@@ -150,7 +130,7 @@ def _temperature(folder: Path, number: int) -> GranuleFile:
     _dataset("sea_surface_temperature", variable, cells, times, **described).to_netcdf(
         path, engine="h5netcdf", encoding={"sea_surface_temperature": packing}
     )
-    return GranuleFile(path, _outline(*cells), _fields(name, times, "Aqua", "sst"))
+    return GranuleFile(path, {"product": "sst"})
 
 
 def _scene(folder: Path, number: int) -> GranuleFile:
@@ -188,7 +168,6 @@ def _scene(folder: Path, number: int) -> GranuleFile:
     ) as scene:
         scene.write(values, 1)
         scene.build_overviews([2, 4], Resampling.average)
-        to_degrees = Transformer.from_crs(scene.crs, "EPSG:4326", always_xy=True).transform
-        outline = shapely.transform(shapely.box(*scene.bounds), to_degrees, interleaved=False)
-    fields = _fields(name, (start, start), "Sentinel-2B", "scene")
-    return GranuleFile(path, outline, fields | {"cloud_cover": float(cover)})
+    times = dict.fromkeys(("datetime", "start_datetime", "end_datetime"), start)
+    fields = {"product": "scene", "platform": "Sentinel-2B", "cloud_cover": float(cover)}
+    return GranuleFile(path, fields | times)

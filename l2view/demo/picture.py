@@ -12,7 +12,7 @@ from l2view.arrays.cf import read_floats
 from l2view.display.plot import plot_footprints
 from l2view.view import View
 
-QUICKLOOKS = {"wind": "wind_speed", "sst": "sea_surface_temperature", "scene": "1/1"}
+QUICKLOOKS = {"wind": "wind_speed", "sst": "sea_surface_temperature", "scene": "1"}
 """The array to show of each product."""
 
 COLORS = {"wind": "viridis", "sst": "inferno", "scene": "gray"}
