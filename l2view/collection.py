@@ -269,8 +269,7 @@ class Collection:
         tree = self._search.tree(query, names, as_texts("variables", variables))
         if joining is not None:
             return View.of(ViewStore(plan_join(tree, joining)))
-        for message, category in sync(tree.warnings_on_open()):
-            warn(message, category)
+        tree.warn_on_open()
         return View.of(ViewStore(tree))
 
     def explain(

@@ -9,7 +9,6 @@ import pyarrow as pa
 import zarr
 from zarr import AsyncGroup
 from zarr.core.group import GroupMetadata
-from zarr.core.sync import sync
 from zarr.storage import StorePath
 
 from l2view.cells.granules import cells
@@ -318,7 +317,7 @@ class View(zarr.Group):
         options: JSON = {"intersects": place.wkt} if bbox is None else {"bbox": list(bbox)}
         if latitude is not None and longitude is not None:
             options |= {"latitude": latitude, "longitude": longitude}
-            paths = sync(tree.sample_arrays())
+            paths = tree.sample_arrays()
             for path in (latitude, longitude):
                 if paths and path not in paths:
                     raise QueryError(unknown_name("array", path, sorted(paths)))

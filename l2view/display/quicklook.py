@@ -16,7 +16,7 @@ from l2view.display.svg import ocean
 from l2view.errors import FieldError, L2ViewError
 from l2view.geolocation.granule import LocatedGranule, Positions
 from l2view.geolocation.windows import corners_of
-from l2view.regrid.projection import cell_extremes
+from l2view.regrid.projection import cell_extremes, longitude_arc, longitudes_around
 from l2view.text import join_names, unknown_name
 from l2view.virtual.crop import array_windows
 from l2view.virtual.store import ViewStore
@@ -181,14 +181,10 @@ def _draw_on_map(ax: Axes, image: GranuleImage, style: dict[str, Any]) -> QuadMe
 
 
 def _unwrap(lon: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return longitudes in one piece around their mean, unless they go around the globe."""
-    angles = np.radians(lon[np.isfinite(lon)])
-    if not len(angles):
-        return lon
-    centre = np.degrees(np.arctan2(np.sin(angles).mean(), np.cos(angles).mean()))
-    around_centre = (lon - centre + 180) % 360 - 180 + centre
-    width = np.nanmax(around_centre) - np.nanmin(around_centre)
-    return around_centre if width < 180 else (lon + 180) % 360 - 180
+    """Return longitudes in one piece, unless they go around the globe."""
+    west, width = longitude_arc(lon)
+    centre = (west + width / 2 + 180) % 360 - 180
+    return longitudes_around(lon, centre if width < 180 else 0.0)
 
 
 def _fill_from_neighbours(values: NDArray[np.float64]) -> NDArray[np.float64]:

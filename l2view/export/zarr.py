@@ -9,16 +9,13 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator
 from itertools import batched
 from typing import Any
 
 import icechunk
-import numpy as np
 import obstore.store
 from zarr.abc.store import Store
 from zarr.core.buffer import cpu, default_buffer_prototype
-from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 from zarr.core.sync import sync
 from zarr.storage import ObjectStore
 from zarr.storage._common import make_store
@@ -29,7 +26,8 @@ from l2view.progress import ReportProgress
 from l2view.stores.hierarchy import JSON, join
 from l2view.stores.urls import is_url
 from l2view.virtual.attributes import OWN
-from l2view.virtual.store import METADATA, ViewStore
+from l2view.virtual.chunk import chunk_keys
+from l2view.virtual.store import METADATA, ViewStore, read_nodes
 
 MARK = "l2view-copy/zarr.json"
 """The group by which a copy that isn't finished is known: the description of its view."""
@@ -60,7 +58,7 @@ async def _copy(view: ViewStore, target: Any, progress: ReportProgress) -> None:
         raise ExportError(
             f"a copy of another search was begun in {store}; finish it, or copy into another"
         )
-    documents = {path: document async for path, document in _nodes(view)}
+    documents = await read_nodes(view.shape, await view.shape.names(""))
     arrays = [(p, node) for p, node in documents.items() if node["node_type"] == "array"]
     groups = [(p, node) for p, node in documents.items() if node["node_type"] == "group"]
     for batch in batched(groups, CONCURRENT_WRITES):
@@ -70,18 +68,15 @@ async def _copy(view: ViewStore, target: Any, progress: ReportProgress) -> None:
     # Icechunk takes chunks of what is there only; and nothing shows before its commit.
     document_first = isinstance(store, icechunk.IcechunkStore)
     for path, document in arrays:
-        encoding = parse_chunk_key_encoding(document["chunk_key_encoding"])
-        grid = grid_of(document)
         if document_first:
             await _put(store, path, document)
         elif await store.exists(join(path, METADATA)):
-            done += math.prod(grid)
+            done += math.prod(grid_of(document))
             progress(done, total)
             continue
-        for indices in batched(np.ndindex(*grid), CONCURRENT_WRITES):
-            keys = [join(path, encoding.encode_chunk_key(index)) for index in indices]
+        for keys in batched(chunk_keys(path, document), CONCURRENT_WRITES):
             await asyncio.gather(*(_copy_chunk(view, store, key) for key in keys))
-            done += len(indices)
+            done += len(keys)
             progress(done, total)
         if not document_first:
             await _put(store, path, document)
@@ -100,19 +95,6 @@ async def _open_target(target: Any) -> Store:
     if isinstance(target, str) and is_url(target) and not target.startswith("file://"):
         return ObjectStore(obstore.store.from_url(target))
     return await make_store(target, mode="a")
-
-
-async def _nodes(view: ViewStore) -> AsyncIterator[tuple[str, JSON]]:
-    """Yield all groups and arrays of a view but its root with their documents."""
-    pending = [""]
-    while pending:
-        path = pending.pop()
-        paths = [join(path, name) for name in await view.shape.names(path)]
-        for child, document in zip(paths, await view.shape.documents(paths), strict=True):
-            if document is not None:
-                yield child, document
-                if document["node_type"] == "group":
-                    pending.append(child)
 
 
 async def _copy_chunk(view: ViewStore, store: Store, key: str) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from l2view.errors import QueryError
 from l2view.text import unknown_name
@@ -15,6 +15,7 @@ from l2view.virtual.store import ViewStore
 
 if TYPE_CHECKING:
     import xarray as xr
+    import zarr
     from numpy.typing import DTypeLike
 
     from l2view.geolocation.bands import Bands
@@ -31,16 +32,8 @@ EXTRAS = dict.fromkeys(("rasterio", "rasterix", "pykdtree", "dask"), "l2view[mos
 """The packages that a mosaic needs, and what to install for them."""
 
 
-class HasViewStore(Protocol):
-    """A view."""
-
-    @property
-    def view_store(self) -> ViewStore:
-        """Its store."""
-
-
 def mosaic(
-    view: HasViewStore,
+    view: zarr.Group,
     *,
     crs: Any = None,
     resolution: float | Sequence[float] | None = None,
@@ -128,7 +121,7 @@ def mosaic(
 
 
 def explain_mosaic(
-    view: HasViewStore,
+    view: zarr.Group,
     *,
     crs: Any = None,
     resolution: float | Sequence[float] | None = None,
@@ -163,16 +156,15 @@ def explain_mosaic(
     del options["view"], options["progress"]
     with require_extras():
         from l2view.mosaic.explain import explain_plan
-    plan = plan_view(view, options)
-    return explain_plan(view.view_store.tree, plan, progress)
+    return explain_plan(plan_view(view, options), progress)
 
 
-def plan_view(view: HasViewStore, options: dict[str, Any]) -> MosaicPlan:
+def plan_view(view: zarr.Group, options: dict[str, Any]) -> MosaicPlan:
     """Plan the mosaic of a view; the options are the fields of a `MosaicSpec`."""
     with require_extras():
         from l2view.mosaic.plan import plan_mosaic
         from l2view.mosaic.spec import MosaicSpec
-    store = getattr(view, "view_store", None)
+    store = getattr(view, "store", None)
     if not isinstance(store, ViewStore):
         raise QueryError(
             f"a mosaic is made of a view, and not of {type(view).__name__}: l2view.open(store) "

@@ -12,6 +12,7 @@ import numpy as np
 from affine import Affine
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
+from xarray.core.indexing import expanded_indexer
 
 from l2view.limits import limits
 from l2view.mosaic.composite import Reduce, composite
@@ -176,17 +177,10 @@ def bounding_ranges(
     key: Any, shape: tuple[int, ...]
 ) -> tuple[list[range], tuple[slice | int, ...]]:
     """Return the range of positions that an index needs along each axis, and the index in them."""
-    indices = key if isinstance(key, tuple) else (key,)
-    if Ellipsis in indices:
-        at = indices.index(Ellipsis)
-        missing = len(shape) - len(indices) + 1
-        indices = (*indices[:at], *(slice(None),) * missing, *indices[at + 1 :])
-    if len(indices) > len(shape):
-        raise IndexError(f"{len(indices)} indices for {len(shape)} axes")
-    indices = (*indices, *(slice(None),) * (len(shape) - len(indices)))
     ranges: list[range] = []
     index: list[slice | int] = []
-    for item, length in zip(indices, shape, strict=True):
+    items: Any = expanded_indexer(key, len(shape))  # type: ignore[no-untyped-call]
+    for item, length in zip(items, shape, strict=True):
         positions = range(length)[item]
         if isinstance(positions, int):
             ranges.append(range(positions, positions + 1))

@@ -29,7 +29,6 @@ from l2view.progress import ReportProgress, show_progress
 from l2view.regrid.projection import WGS84, apply_transform, project
 from l2view.regrid.target import crs_name
 from l2view.virtual.references import array_chunks, chunk_numbers, chunk_offsets
-from l2view.virtual.tree import Tree
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -171,10 +170,8 @@ class MosaicExplanation:
     __repr__ = __str__
 
 
-def explain_plan(
-    tree: Tree, plan: MosaicPlan, progress: bool | ReportProgress = False
-) -> MosaicExplanation:
-    """Return what the mosaic of a tree's granules would read."""
+def explain_plan(plan: MosaicPlan, progress: bool | ReportProgress = False) -> MosaicExplanation:
+    """Return what a mosaic would read."""
     columns: dict[str, list[Any]] = {name: [] for name in SCHEMA.names}
     sizes: dict[ImageArrays, ChunkSizes] = {}
     tiles = plan.tiles
@@ -189,7 +186,7 @@ def explain_plan(
             for images, number in band.images_in(window, group):
                 for read in images.reads(number, request):
                     if read.arrays not in sizes:
-                        sizes[read.arrays] = ChunkSizes(tree.reader, read.arrays)
+                        sizes[read.arrays] = ChunkSizes(plan.reader, read.arrays)
                     nchunks, nbytes = sizes[read.arrays].add(read)
                     values = (
                         band.name,
@@ -208,7 +205,7 @@ def explain_plan(
                     for name, value in zip(columns, values, strict=True):
                         columns[name].append(value)
         report(total, total)
-    names = tree.granules.names.cast(pa.large_string())
+    names = plan.reader.granules.names.cast(pa.large_string())
     granules = names.take(pa.array(columns["granule"], pa.int64()))
     table = pa.table({**columns, "granule": granules}, schema=SCHEMA)
     nbytes = sum(int(chunks.sizes[chunks.is_read].sum()) for chunks in sizes.values())

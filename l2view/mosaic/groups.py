@@ -72,19 +72,11 @@ def layering(granules: Granules, spec: MosaicSpec) -> Layering:
         )
     if missing.any():
         problem = f"are in no group of group_by={spec.group_by!r}, and no part of the mosaic"
-        rows = np.flatnonzero(missing)
-        warn(describe_granules(granules, rows, problem), L2ViewWarning)
+        warn(granules.describe(np.flatnonzero(missing), problem), L2ViewWarning)
     labels, numbers = np.unique(values, return_inverse=True)
     groups = np.full(len(granules), -1, dtype=np.int64)
     groups[~missing] = numbers
     return Layering(ranks, groups, labels, TIME if labels.dtype.kind == "M" else GROUP)
-
-
-def describe_granules(
-    granules: Granules, rows: Sequence[int] | NDArray[np.int64], problem: str
-) -> str:
-    """Return a message: how many granules have a problem, and the names of the first."""
-    return f"{len(rows):,} of {len(granules):,} granules {problem}: {granules.sample_names(rows)}"
 
 
 def _ranks(granules: Granules, order_by: str | Sequence[str] | None) -> NDArray[np.int64]:

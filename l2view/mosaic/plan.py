@@ -15,6 +15,7 @@ from rasterix import RasterIndex
 
 from l2view.cells.scan import require_free_loop
 from l2view.errors import L2ViewWarning, QueryError, warn
+from l2view.granules.reader import GranuleReader
 from l2view.mosaic.array import BandArray, MakeArray
 from l2view.mosaic.groups import Layering, layering
 from l2view.mosaic.images import Images, SwathImages
@@ -34,6 +35,7 @@ class MosaicPlan:
     chunks: tuple[int, int]  # the rows and columns of a chunk
     bands: tuple[BandArray, ...]
     layers: Layering
+    reader: GranuleReader
 
     @property
     def groups(self) -> range:
@@ -110,7 +112,7 @@ def plan_mosaic(tree: Tree, spec: MosaicSpec) -> MosaicPlan:
             "no granule of the view lies in the mosaic, which is empty: look at its bbox= or like=",
             L2ViewWarning,
         )
-    return MosaicPlan(grid, chunks, tuple(bands), layers)
+    return MosaicPlan(grid, chunks, tuple(bands), layers, tree.reader)
 
 
 def _grid(profiles: Sequence[ProfileImages], spec: MosaicSpec) -> GeoBox:

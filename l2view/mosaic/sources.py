@@ -32,7 +32,7 @@ from l2view.geolocation.placement import Placement
 from l2view.granules.reader import GranuleReader
 from l2view.granules.table import ArrayTable, GranuleTable, shared_attributes
 from l2view.meta.footprints import read_geometries
-from l2view.mosaic.groups import Layering, describe_granules
+from l2view.mosaic.groups import Layering
 from l2view.mosaic.images import ImageArrays, Images, RasterImages, SwathImages
 from l2view.mosaic.spec import MosaicSpec
 from l2view.regrid.projection import WGS84, project
@@ -194,11 +194,11 @@ def band_sources(tree: Tree, spec: MosaicSpec) -> list[BandSources]:
         undecoded = np.concatenate([_undecoded_rows(profile) for profile in profiles])
         if len(undecoded):
             problem = f'have a "{band.path}" whose bands differ in scale: values are as stored'
-            warn(describe_granules(tree.granules, undecoded, problem), UndecodedArrayWarning)
+            warn(tree.granules.describe(undecoded, problem), UndecodedArrayWarning)
         missing = np.setdiff1d(np.arange(len(tree.granules)), having)
         if len(missing):
             problem = f'have no band "{band.path}"'
-            lacking.append(describe_granules(tree.granules, missing, problem))
+            lacking.append(tree.granules.describe(missing, problem))
         images: list[ProfileImages] = []
         values: list[ValueDecoder] = []
         unplaced: list[int] = []
@@ -257,7 +257,7 @@ def _describe_unplaced(tree: Tree, band: Band, rows: Sequence[int], systems: Crs
         f'don\'t say where the cells of "{band.path}" lie, by a transform and a CRS, axes, or '
         "latitudes and longitudes of its shape"
     )
-    message = describe_granules(tree.granules, sorted(rows), problem)
+    message = tree.granules.describe(sorted(rows), problem)
     if systems.unknown:
         text = next(iter(systems.unknown))
         message += f". What is said to be a CRS isn't understood: {text[:60]}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from itertools import islice
@@ -35,9 +35,6 @@ BLOCK = 512  # the side of a TIFF's blocks
 WRITTEN_BY = "l2view:mosaic"
 SOFTWARE = "TIFFTAG_SOFTWARE"
 """The attribute of a group, and the tag of a TIFF, that say that they are a mosaic."""
-
-type PutChunk = Callable[[int, int, tuple[int, int], NDArray[Any]], None]
-"""Writes a band's and group's chunk, by its row and column among the chunks."""
 
 
 def write_mosaic(
@@ -118,36 +115,29 @@ def _require_one_image(plan: MosaicPlan, target: Path) -> None:
         )
 
 
-def _compute(plan: MosaicPlan, report: ReportProgress, put: PutChunk) -> None:
-    """Compute all chunks, as many at once as there are processors, and write them."""
-    tiles = plan.tiles
-    jobs = (
-        (band, group, tile)
-        for tile in np.ndindex(*tiles.shape.yx)
-        for group in plan.groups
-        for band in range(len(plan.bands))
-    )
-    total = tiles.shape.y * tiles.shape.x * len(plan.groups) * len(plan.bands)
-    done, workers = 0, os.cpu_count() or 1
+def _compute(
+    plan: MosaicPlan, report: ReportProgress
+) -> Iterator[tuple[int, int, tuple[int, ...], NDArray[Any]]]:
+    """Yield all chunks, as many computed at once as there are processors.
+
+    Each with the number of its band and group, and its row and column among the chunks.
+    """
+    tiles: Any = plan.tiles
+    grid, bands = np.ndindex(*tiles.shape.yx), range(len(plan.bands))
+    jobs = ((band, group, tile) for tile in grid for group in plan.groups for band in bands)
+    total = len(bands) * len(plan.groups) * tiles.shape.y * tiles.shape.x
+    workers = os.cpu_count() or 1
+    running: dict[Future[NDArray[Any]], tuple[int, int, tuple[int, ...]]] = {}
     report(0, total)
     with ThreadPoolExecutor(workers, "l2view-mosaic") as threads:
-        running: dict[Future[NDArray[Any]], tuple[int, int, Any]] = {}
-
-        def submit(count: int) -> None:
-            for band, group, tile in islice(jobs, count):
-                window = tiles[tile]
-                assert isinstance(window, GeoBox)
-                future = threads.submit(plan.bands[band].window, window, group)
-                running[future] = (band, group, tile)
-
         try:
-            submit(2 * workers)
-            while running:
-                for future in wait(running, return_when=FIRST_COMPLETED).done:
-                    put(*running.pop(future), future.result())
-                    submit(1)
-                    done += 1
-                    report(done, total)
+            for done in range(1, total + 1):
+                for band, group, tile in islice(jobs, 2 * workers - len(running)):
+                    future = threads.submit(plan.bands[band].window, tiles[tile], group)
+                    running[future] = band, group, tile
+                future = next(iter(wait(running, return_when=FIRST_COMPLETED).done))
+                yield *running.pop(future), future.result()
+                report(done, total)
         finally:
             for future in running:
                 future.cancel()
@@ -175,12 +165,9 @@ def _write_tiff(plan: MosaicPlan, path: Path, report: ReportProgress) -> None:
         with rasterio.open(plain, "w", "GTiff", width, height, len(plan.bands), **options) as file:
             file.update_tags(**{SOFTWARE: WRITTEN_BY})
             file.descriptions = [described.name for described in plan.bands]
-
-            def put(band: int, group: int, tile: tuple[int, int], values: NDArray[Any]) -> None:
+            for number, _, tile, values in _compute(plan, report):
                 left, top = tile[1] * plan.chunks[1], tile[0] * plan.chunks[0]
-                file.write(values, band + 1, window=Window(left, top, *values.shape[::-1]))
-
-            _compute(plan, report, put)
+                file.write(values, number + 1, window=Window(left, top, *values.shape[::-1]))
         rasterio.shutil.copy(
             plain,
             path,
@@ -211,15 +198,11 @@ def _write_zarr(plan: MosaicPlan, path: Path, report: ReportProgress) -> None:
     )
     group = zarr.open_group(path, mode="r+")
     group.attrs.update(_georeference(plan.grid) | {WRITTEN_BY: {"granules": plan.layers.count}})
-    arrays = [group[band.name] for band in plan.bands]
-
-    def put(band: int, index: int, tile: tuple[int, int], values: NDArray[Any]) -> None:
-        array: Any = arrays[band]
+    arrays: list[Any] = [group[band.name] for band in plan.bands]
+    for number, index, tile, values in _compute(plan, report):
         sides = zip(tile, plan.chunks, values.shape, strict=True)
         chunk = tuple(slice(n * length, n * length + size) for n, length, size in sides)
-        array[chunk if plan.layers.labels is None else (index, *chunk)] = values
-
-    _compute(plan, report, put)
+        arrays[number][chunk if plan.layers.labels is None else (index, *chunk)] = values
 
 
 def _georeference(grid: GeoBox) -> dict[str, Any]:

@@ -66,11 +66,23 @@ def longitude_arc(x: NDArray[np.float64]) -> tuple[float, float]:
     It begins between 0 and 360. What isn't finite doesn't count.
     """
     longitudes = np.unique(x[np.isfinite(x)] % TURN)
-    if not len(longitudes):
-        return 0.0, 0.0
-    gaps = np.diff(np.append(longitudes, longitudes[0] + TURN))
+    return narrowest_span(longitudes, longitudes) if len(longitudes) else (0.0, 0.0)
+
+
+def narrowest_span(west: NDArray[np.float64], east: NDArray[np.float64]) -> tuple[float, float]:
+    """Return where the narrowest span of longitudes begins that holds some spans, and its width.
+
+    It begins between 0 and 360, or at -180 where it is all.
+    """
+    order = np.argsort(west % TURN)
+    begins, widths = (west % TURN)[order], (east - west)[order]
+    ends = np.maximum.accumulate(begins + widths)
+    ends = np.maximum(ends, ends[-1] - TURN)
+    gaps = np.append(begins[1:], begins[0] + TURN) - ends
     widest = int(gaps.argmax())
-    return float(longitudes[(widest + 1) % len(longitudes)]), float(TURN - gaps[widest])
+    if gaps[widest] <= 0:
+        return -TURN / 2, TURN
+    return float(begins[(widest + 1) % len(begins)]), float(TURN - gaps[widest])
 
 
 def cell_extremes(corners: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:

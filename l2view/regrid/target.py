@@ -20,6 +20,7 @@ from l2view.regrid.projection import (
     Points,
     grid_pixels,
     longitudes_around,
+    narrowest_span,
     pixel_coordinates,
     project,
 )
@@ -146,24 +147,11 @@ def union_bounds(bounds: Sequence[NDArray[np.float64]], crs: CRS) -> NDArray[np.
     union = np.concatenate([np.fmin.reduce(stacked[:, :2]), np.fmax.reduce(stacked[:, 2:])])
     if crs.geographic and union[2] - union[0] > TURN / 2:
         west, _, east, _ = stacked[np.isfinite(stacked).all(axis=1)].T
-        start, width = _narrowest_span(west, east)
+        start, width = narrowest_span(west, east)
+        start = (start + TURN / 2) % TURN - TURN / 2
         if width <= TURN / 2 or union[2] - union[0] > TURN:
             union[[0, 2]] = start, start + width
     return union
-
-
-def _narrowest_span(west: NDArray[np.float64], east: NDArray[np.float64]) -> tuple[float, float]:
-    """Return where the narrowest span of longitudes begins that holds some, and its width."""
-    order = np.argsort(west % TURN)
-    begins, widths = (west % TURN)[order], (east - west)[order]
-    ends = np.maximum.accumulate(begins + widths)
-    ends = np.maximum(ends, ends[-1] - TURN)
-    gaps = np.append(begins[1:], begins[0] + TURN) - ends
-    widest = int(gaps.argmax())
-    if gaps[widest] <= 0:
-        return -TURN / 2, TURN
-    start = begins[(widest + 1) % len(begins)]
-    return float((start + TURN / 2) % TURN - TURN / 2), float(TURN - gaps[widest])
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,20 +11,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from zarr.abc.codec import CodecPipeline
-from zarr.abc.store import Store
 from zarr.core.array import create_codec_pipeline
 from zarr.core.array_spec import ArraySpec, parse_array_config
 from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.storage import StorePath
 
 from l2view.arrays.encoding import ArrayEncoding
 from l2view.errors import AuthorizationError, ChunkError
+from l2view.granules.chunks import grid_of
 from l2view.granules.profile import DEFAULT_KEYS
 from l2view.granules.reader import GranuleReader, NeedsMetadata, open_array
 from l2view.granules.table import regular_grid
-from l2view.stores.composed import ChunkSource, resolve_chunk
-from l2view.stores.hierarchy import JSON
+from l2view.stores.composed import resolve_chunk
+from l2view.stores.hierarchy import JSON, join
 from l2view.text import first_line
 
 
@@ -157,13 +158,8 @@ def chunk_index(key: str, grid: Sequence[int]) -> tuple[int, ...] | None:
     return index if all(i < n for i, n in zip(index, grid, strict=True)) else None
 
 
-async def existing_keys(
-    grid: Sequence[int], find: Callable[[str], ChunkSource], source: Store
-) -> AsyncIterator[str]:
-    """Yield the keys of the chunks that there are in a grid, stored or computed."""
-    for index in np.ndindex(*grid):
-        key = "/".join(["c", *map(str, index)])
-        chunk = await resolve_chunk(find(key))
-        exists = await source.exists(chunk) if isinstance(chunk, str) else chunk is not None
-        if exists:
-            yield key
+def chunk_keys(path: str, document: JSON) -> Iterator[str]:
+    """Yield the keys of all chunks that an array may have, by its path and document."""
+    encoding = parse_chunk_key_encoding(document["chunk_key_encoding"])
+    for index in np.ndindex(*grid_of(document)):
+        yield join(path, encoding.encode_chunk_key(index))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -37,7 +37,6 @@ from l2view.virtual.chunk import (
     ChunkEncoder,
     TranscodedChunk,
     chunk_index,
-    existing_keys,
 )
 from l2view.virtual.granules import submit
 
@@ -199,14 +198,9 @@ class CroppedArray:
             "chunk_key_encoding": DEFAULT_KEYS,
         }
 
-    @property
-    def grid(self) -> tuple[int, ...]:
-        """The number of chunks that are shown along each axis."""
-        return grid_of(self.document)
-
     def find(self, key: str) -> ChunkSource:
         """Return where the chunk at `key` comes from."""
-        index = chunk_index(key, self.grid)
+        index = chunk_index(key, grid_of(self.document))
         if index is None:
             return None
         if self.is_aligned:
@@ -224,10 +218,6 @@ class CroppedArray:
         return TranscodedChunk(
             self.reader, self.row, self.path, self.source, tuple(region), tuple(chunks), encoder
         )
-
-    def keys(self) -> AsyncIterator[str]:
-        """Yield the keys of the chunks that there are."""
-        return existing_keys(self.grid, self.find, self.reader.source)
 
 
 @dataclass(frozen=True, eq=False)

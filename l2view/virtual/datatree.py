@@ -6,18 +6,16 @@ when its values are first wanted.
 
 from __future__ import annotations
 
-import asyncio
 import uuid
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from itertools import batched
 from typing import Any
 
 import numpy as np
 import xarray as xr
 import zarr
 from xarray.backends.common import BackendArray
-from xarray.backends.zarr import ZarrArrayWrapper, ZarrStore, _compact_chunk_sizes
+from xarray.backends.zarr import ZarrArrayWrapper, _compact_chunk_sizes
 from xarray.conventions import decode_cf_variables
 from xarray.core import indexing
 from zarr.core.sync import sync
@@ -29,12 +27,10 @@ from l2view.errors import L2ViewError, UndecodedArrayWarning, warn
 from l2view.granules.reader import open_array
 from l2view.stores.hierarchy import JSON, join
 from l2view.text import first_line, join_names
-from l2view.virtual.store import ViewStore
+from l2view.virtual.store import ViewStore, read_nodes
 from l2view.virtual.tree import Tree
 
-CONCURRENCY = 128  # the granules that are read at a time
-
-type StoredGroup = tuple[JSON, Mapping[str, xr.Variable]]
+type StoredGroup = tuple[JSON, dict[str, xr.Variable]]
 """A group's attributes, and its arrays as they are stored."""
 
 
@@ -44,32 +40,18 @@ def datatree(store: ViewStore, chunks: Any = None, **decoding: Any) -> xr.DataTr
     `chunks` and the arguments of `decoding` are as for `xarray.open_datatree`; the root's fields
     of granules that are groups are in memory either way.
     """
+    datasets: dict[str, xr.Dataset] = {}
+    paths: Any = [""]
     if store.shape is store.tree:
-        groups = ((path, _variables(store, path, *g)) for path, g in sync(_read_groups(store)))
-        datasets = {"/": fields_dataset(store.tree, **decoding)}
-        return xr.DataTree.from_dict(datasets | _datasets(groups, chunks, decoding))
-    source: Any = store
-    stored = ZarrStore.open_store(source, group="/", consolidated=False)
-    groups = ((path, _load(group)) for path, group in stored.items())
-    return xr.DataTree.from_dict(_datasets(groups, chunks, decoding))
+        datasets["/"] = fields_dataset(store.tree, **decoding)
+        paths = store.tree.granules.names.to_pylist()
+    return xr.DataTree.from_dict(datasets | _datasets(_read_groups(store, paths), chunks, decoding))
 
 
 def joined_dataset(store: ViewStore, chunks: Any = None) -> xr.Dataset:
     """Return the arrays in the root of joined granules as a Dataset."""
-    source: Any = store
-    group = _load(ZarrStore.open_group(source, consolidated=False))
-    return _datasets([("", group)], chunks, {})[""]
-
-
-def _load(group: ZarrStore) -> StoredGroup:
-    variables, attributes = group.load()  # type: ignore[no-untyped-call]
-    for variable in variables.values():
-        variable.data = _cached(variable._data)
-    return dict(attributes), variables
-
-
-def _cached(array: Any) -> indexing.MemoryCachedArray:
-    return indexing.MemoryCachedArray(indexing.CopyOnWriteArray(array))  # type: ignore[no-untyped-call]
+    root = next(iter(_read_groups(store, [""])))
+    return _datasets([root], chunks, {})[""]
 
 
 def _datasets(
@@ -130,33 +112,17 @@ def fields_dataset(tree: Tree, **decoding: Any) -> xr.Dataset:
     return xr.decode_cf(xr.Dataset(variables, attrs=tree.root["attributes"]), **decoding)
 
 
-async def _read_groups(store: ViewStore) -> Iterable[tuple[str, tuple[JSON, dict[str, JSON]]]]:
-    """Return each group's attributes and its arrays' documents, parents before children."""
-    groups: dict[str, tuple[JSON, dict[str, JSON]]] = {}
-    for batch in batched(store.tree.granules.names.to_pylist(), CONCURRENCY):
-        level = list(batch)
-        while level:
-            documents = await store.shape.documents(level)
-            names = await asyncio.gather(*map(store.shape.names, level))
-            pairs = zip(level, documents, strict=True)
-            groups |= {path: (node["attributes"], {}) for path, node in pairs if node is not None}
-            children = [(path, n) for path, below in zip(level, names, strict=True) for n in below]
-            level = []
-            nodes = await store.shape.documents([join(*child) for child in children])
-            for (path, name), node in zip(children, nodes, strict=True):
-                if node is not None and node["node_type"] == "group":
-                    level.append(join(path, name))
-                elif node is not None:
-                    groups[path][1][name] = node
+def _read_groups(store: ViewStore, paths: Sequence[str]) -> Iterable[tuple[str, StoredGroup]]:
+    """Return the groups at some paths and below with their arrays, none of which is opened."""
+    groups: dict[str, StoredGroup] = {}
+    for path, node in sync(read_nodes(store.shape, paths)).items():
+        if node["node_type"] == "group":
+            attributes = node["attributes"].items()
+            groups[path] = {n: v for n, v in attributes if not n.lower().startswith("_nc")}, {}
+        else:
+            group, _, name = path.rpartition("/")
+            groups[group][1][name] = _variable(store, path, node)
     return groups.items()
-
-
-def _variables(
-    store: ViewStore, path: str, attributes: JSON, arrays: Mapping[str, JSON]
-) -> StoredGroup:
-    """Return a group with its arrays, none of which is opened."""
-    variables = {name: _variable(store, join(path, name), node) for name, node in arrays.items()}
-    return {n: v for n, v in attributes.items() if not n.lower().startswith("_nc")}, variables
 
 
 def _decode(
@@ -208,7 +174,8 @@ def _variable(store: ViewStore, path: str, document: JSON) -> xr.Variable:
             "variables=, or read it from the view itself"
         )
     lazy = LazyArray(store, path, document)
-    data = _cached(indexing.LazilyIndexedArray(lazy))
+    indexed: Any = indexing.LazilyIndexedArray(lazy)
+    data = indexing.MemoryCachedArray(indexing.CopyOnWriteArray(indexed))  # type: ignore[no-untyped-call]
     return xr.Variable(dimensions, data, xarray_attributes(document), _encoding(lazy))
 
 

@@ -71,11 +71,6 @@ class FieldArray:
         starts = range(0, max(self.length, 1), self.chunk_length)
         return np.concatenate([self.read(n, n + self.chunk_length) for n in starts])
 
-    @property
-    def keys(self) -> list[str]:
-        """The keys of its chunks."""
-        return [f"c/{index}" for index in range(self.chunk_count)]
-
     def chunk_at(self, key: str) -> bytes | None:
         """Return the encoded chunk at `key`, None where that is no chunk's."""
         index = chunk_index(key, [self.chunk_count])

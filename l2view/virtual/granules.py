@@ -10,8 +10,7 @@ import asyncio
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice
 from typing import Any, overload
 
@@ -27,7 +26,7 @@ from l2view.search.table import MetaTable
 from l2view.stores.hierarchy import JSON, METADATA_KEYS
 from l2view.text import join_names
 from l2view.virtual.attributes import json_columns
-from l2view.virtual.pickling import array_of, array_state, read_table, table_bytes
+from l2view.virtual.pickling import Compressed
 
 MAX_NAMES = 6  # how many granules a message names
 BLOCK = 256  # how many rows are turned into attributes at once
@@ -76,32 +75,13 @@ class Names(Sequence[str]):
         return f"<{len(self):,} names: {join_names(self[:3])}{', …' if len(self) > 3 else ''}>"
 
 
-@dataclass(frozen=True)
-class Origin:
-    """Where the fields of granules can be read again, so that a pickle needn't hold them.
-
-    `meta` is the table of a snapshot, which stays what it is; `fields` are the selected ones.
-    """
-
-    meta: MetaTable
-    fields: tuple[str, ...]
-
-    def table(self, rows: NDArray[np.int64]) -> pa.Table:
-        """Return the row numbers and selected fields of some rows."""
-        return self.meta.take(rows, [ROW, *self.fields])
-
-    def names(self, rows: NDArray[np.int64]) -> pa.LargeStringArray:
-        """Return the names of the groups of some rows."""
-        ids = self.meta.take(rows, ["id"]).column(0) if "id" in self.meta.fields else None
-        return group_names(pa.chunked_array([pa.array(rows)]), ids, {ROW, *self.fields})
-
-
 class Granules:
     """What a view knows of its granules.
 
     One row a granule, the `table` has the row number and the selected fields, `names` the name of
-    its group, both None where they are read from the `origin` when they are needed; `locations` the
-    fields that a layout locates it by, and `rows` the row number, where there is no `table` yet.
+    its group, `locations` the fields that a layout locates it by. Of a snapshot, which stays what
+    it is, the table and names of `rows` are read again from `meta` when they are needed, and a
+    pickle needn't hold them.
     """
 
     def __init__(
@@ -109,58 +89,46 @@ class Granules:
         table: pa.Table | None,
         names: pa.Array | None,
         locations: pa.Table,
-        origin: Origin | None = None,
+        meta: MetaTable | None = None,
+        selected: Sequence[str] = (),
         rows: NDArray[np.int64] | None = None,
     ) -> None:
-        self._table: Any = table
-        self._names = names
         self.locations = locations
-        self.origin = origin
-        self._rows = rows
-        self._order: NDArray[np.uint64] | None = None
+        self.meta: Any = meta
+        self.selected = selected
+        known = {"table": table, "names": names, "rows": rows}
+        self.__dict__.update({name: value for name, value in known.items() if value is not None})
         self._block = lru_cache(maxsize=32)(
             lambda block: json_columns(self.table.slice(block * BLOCK, BLOCK))
         )
         self.row = lru_cache(maxsize=4096)(self._find)
 
     def __getstate__(self) -> JSON:
-        state: JSON = {"locations": table_bytes(self.locations), "origin": self.origin}
-        if self.origin is not None:
-            return state | {"rows": array_state(self.rows)}
-        names = table_bytes(pa.table({"name": self.names}))
-        return state | {"table": table_bytes(self.table), "names": names}
+        names = ["locations", *(["table", "names"] if self.meta is None else ["rows"])]
+        state: JSON = {"table": None, "names": None, "meta": self.meta, "selected": self.selected}
+        return state | {name: Compressed(getattr(self, name)) for name in names}
 
     def __setstate__(self, state: JSON) -> None:
-        table = names = rows = None
-        if state["origin"] is not None:
-            rows = array_of(state["rows"])
-        else:
-            table = read_table(state["table"])
-            names = read_table(state["names"]).column(0).combine_chunks()
-        locations = read_table(state["locations"])
-        self.__init__(table, names, locations, state["origin"], rows)  # type: ignore[misc]
+        self.__init__(**state)  # type: ignore[misc]
 
     async def load(self) -> None:
         """Read again what a pickle left out; in a thread, as it takes an event loop."""
-        if self._table is None or self._names is None:
+        if not {"table", "names"} <= self.__dict__.keys():
             future = submit(lambda: (self.table, self.names))
             await asyncio.wrap_future(future)
 
-    @property
+    @cached_property
     def table(self) -> pa.Table:
         """The row number and the selected fields, one row a granule."""
-        if self._table is None:
-            assert self.origin is not None
-            self._table = self.origin.table(self.rows)
-        return self._table
+        return self.meta.take(self.rows, self.fields)
 
     @property
     def schema(self) -> pa.Schema:
         """The row number and the selected fields, as Arrow has them."""
-        if self.origin is None:
+        if self.meta is None:
             return self.table.schema
-        names = [ROW, *self.origin.fields]
-        return pa.schema([self.origin.meta.schema.field(name) for name in names])
+        names = [ROW, *self.selected]
+        return pa.schema([self.meta.schema.field(name) for name in names])
 
     @property
     def fields(self) -> list[str]:
@@ -170,49 +138,46 @@ class Granules:
     @property
     def all_fields(self) -> pa.Schema:
         """All fields of the granules, selected or not."""
-        return self.table.schema if self.origin is None else self.origin.meta.schema
+        return self.table.schema if self.meta is None else self.meta.schema
 
     def columns(self, names: Sequence[str]) -> pa.Table:
         """Read only these fields, selected or not."""
-        selected = self._table is not None and set(names) <= set(self._table.schema.names)
-        if self.origin is None or selected:
+        selected = "table" in self.__dict__ and set(names) <= set(self.table.schema.names)
+        if self.meta is None or selected:
             return self.table.select(list(names))
-        return self.origin.meta.take(self.rows, list(names))
+        return self.meta.take(self.rows, list(names))
 
     def available(self, names: Sequence[str]) -> pa.Table:
         """Read those of some fields that there are, selected or not."""
         return self.columns([name for name in names if name in self.all_fields.names])
 
-    @property
+    @cached_property
     def rows(self) -> NDArray[np.int64]:
         """The row numbers, of shape (n,)."""
-        if self._rows is None:
-            self._rows = self.table.column(ROW).to_numpy()
-        return self._rows
+        return np.asarray(self.table.column(ROW).to_numpy())
 
-    @property
+    @cached_property
     def names(self) -> Any:
         """The name of each granule's group, an Arrow array of shape (n,)."""
-        if self._names is None:
-            assert self.origin is not None
-            self._names = self.origin.names(self.rows)
-        return self._names
+        ids = self.meta.take(self.rows, ["id"]).column(0) if "id" in self.meta.fields else None
+        return group_names(pa.chunked_array([pa.array(self.rows)]), ids, {ROW, *self.selected})
+
+    @cached_property
+    def _order(self) -> NDArray[np.uint64]:
+        """The granules by their names' bytes."""
+        return np.asarray(pc.sort_indices(self.names).to_numpy())
 
     def __len__(self) -> int:
-        table = self.locations if self._table is None else self._table
-        return int(table.num_rows)
+        return int(self.locations.num_rows)
 
     def head(self, count: int) -> Granules:
         """Return the first `count` of the granules."""
-        # Without an origin: names that are made of fewer rows may be others.
+        # Not to be read again: names that are made of fewer rows may be others.
         tables = (self.table.slice(0, count), self.names.slice(0, count))
         return Granules(*tables, self.locations.slice(0, count))
 
     def _find(self, name: str) -> int | None:
         """Return the row of the granule called `name`, None where there is none."""
-        if self._order is None:
-            self._order = pc.sort_indices(self.names).to_numpy()
-        # Arrow sorts texts by their bytes.
         position = bisect_left(
             self._order, name.encode(), key=lambda row: self.name(int(row)).encode()
         )
@@ -228,6 +193,10 @@ class Granules:
         chosen = list(islice(rows, MAX_NAMES + 1))
         names = ", ".join(self.name(int(row)) for row in chosen[:MAX_NAMES])
         return names + (", …" if len(chosen) > MAX_NAMES else "")
+
+    def describe(self, rows: Sequence[int] | NDArray[np.int64], problem: str) -> str:
+        """Return a message: how many granules have a problem, and the names of the first."""
+        return f"{len(rows):,} of {len(self):,} granules {problem}: {self.sample_names(rows)}"
 
     def attributes(self, row: int) -> JSON:
         """Return the fields of one granule as JSON attributes."""

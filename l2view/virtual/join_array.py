@@ -8,14 +8,15 @@ array that it covers is read, brought into the common encoding, and encoded.
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
+from zarr.core.common import compress_rle
 
 from l2view.arrays.encoding import ArrayEncoding, encodable_codecs
 from l2view.granules.profile import with_leading_axis
@@ -29,9 +30,8 @@ from l2view.virtual.chunk import (
     TranscodedChunk,
     array_document,
     chunk_index,
-    existing_keys,
 )
-from l2view.virtual.pickling import array_of, array_state, field_state
+from l2view.virtual.pickling import Compressed, field_state
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,18 +48,12 @@ class JoinedArray:
     axis: int | None = None  # along which granules are concatenated; None for a new first axis
 
     def __getstate__(self) -> JSON:
-        columns = {
-            name: array_state(column)
+        columns: Any = {
+            name: Compressed(column)
             for name in ("variant_index", "shapes", "chunk_shapes", "starts", "stops")
             if (column := getattr(self.table, name)) is not None
         }
-        table = replace(self.table, **cast("Any", dict.fromkeys(columns)))
-        return field_state(self) | {"table": table, "columns": columns}
-
-    def __setstate__(self, state: JSON) -> None:
-        columns = {name: array_of(column) for name, column in state.pop("columns").items()}
-        table = replace(state["table"], **columns)
-        self.__dict__.update(state | {"table": table})
+        return field_state(self) | {"table": replace(self.table, **columns)}
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -170,7 +164,7 @@ class JoinedArray:
             chunks[self.axis] = int(self.chunk_lengths[0] if len(self.chunk_lengths) else longest)
             grid = regular_grid(chunks)
         else:
-            chunks[self.axis] = _run_lengths(self.chunk_lengths)
+            chunks[self.axis] = compress_rle(self.chunk_lengths.tolist())
             configuration = {"kind": "inline", "chunk_shapes": chunks}
             grid = {"name": "rectilinear", "configuration": configuration}
         return array_document(encoding, self.shape, grid, self.dimensions, self.attributes)
@@ -253,16 +247,3 @@ class JoinedArray:
             tuple(shape.tolist()),
             self.encoder,
         )
-
-    def keys(self, reader: GranuleReader) -> AsyncIterator[str]:
-        """Yield the keys of the chunks that there are."""
-        return existing_keys(self.grid, lambda key: self.find(reader, key), reader.source)
-
-
-def _run_lengths(lengths: NDArray[np.int64]) -> list[Any]:
-    """Return chunk lengths as Zarr has them: ``[length, count]`` where one is repeated."""
-    changes = np.flatnonzero(np.diff(lengths)) + 1
-    begins = np.concatenate([[0], changes])
-    counts = np.diff(begins, append=len(lengths)).tolist()
-    pairs = zip(lengths[begins].tolist(), counts, strict=True)
-    return [[length, count] if count > 1 else length for length, count in pairs]

@@ -9,6 +9,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from l2view.text import first_line, join_names, unknown_name
 from l2view.virtual.fields import DIMENSION, free_name
 from l2view.virtual.join_array import JoinedArray
 from l2view.virtual.join_conflicts import MemberArrays, dimension_conflicts
-from l2view.virtual.join_shape import NO_ROWS, JoinedGroup, JoinedView, JoinOptions, field_names
+from l2view.virtual.join_shape import JoinedGroup, JoinedView, JoinOptions, field_names
 from l2view.virtual.tree import Tree
 
 TITLES = (
@@ -111,15 +112,11 @@ def _with_time_units(bounds: ArrayTable, times: ArrayTable) -> ArrayTable:
 
 def warn_of_missing(tree: Tree, tables: Sequence[GranuleTable]) -> None:
     """Warn of the granules that have no arrays."""
-    rows = np.concatenate([NO_ROWS, *(table.rows for table in tables)])
-    missing = np.setdiff1d(np.arange(len(tree.granules)), rows)
+    numbers = np.arange(len(tree.granules))
+    missing = reduce(np.setdiff1d, (table.rows for table in tables), numbers)
     if len(missing):
-        names, collection = tree.granules.sample_names(missing), tree.description["collection"]
-        warn(
-            f"{len(missing):,} of {len(tree.granules):,} granules have no arrays in {collection}, "
-            f"and are left out: {names}",
-            MissingGranuleWarning,
-        )
+        problem = f"have no arrays in {tree.description['collection']}, and are left out"
+        warn(tree.granules.describe(missing, problem), MissingGranuleWarning)
 
 
 def _by_structure(tables: Sequence[GranuleTable], options: JoinOptions) -> list[list[GranuleTable]]:

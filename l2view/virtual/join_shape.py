@@ -6,10 +6,10 @@ holds a value of the arrays.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -24,7 +24,7 @@ from l2view.text import unknown_name
 from l2view.virtual.attributes import OWN
 from l2view.virtual.fields import FieldArray, field_arrays, free_name, owner_array
 from l2view.virtual.join_array import JoinedArray
-from l2view.virtual.pickling import array_of, array_state, field_state
+from l2view.virtual.pickling import Compressed, field_state
 from l2view.virtual.tree import Tree
 
 type ShapeName = Literal["tree", "stack", "concat"]
@@ -35,8 +35,6 @@ type EncodingName = Literal["keep", "unify"]
 
 type RaggedName = Literal["error", "pad"]
 """What becomes of granules of different shapes: an error, or the fill value beyond theirs."""
-
-NO_ROWS = np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -84,14 +82,9 @@ class JoinedGroup:
     tree: Tree
 
     def __getstate__(self) -> JSON:
-        # The arrays hold the same rows, which travel once.
-        arrays = {path: replace(array, rows=NO_ROWS) for path, array in self.arrays.items()}
-        return field_state(self) | {"rows": array_state(self.rows), "arrays": arrays}
-
-    def __setstate__(self, state: JSON) -> None:
-        rows = array_of(state["rows"])
-        arrays = {path: replace(array, rows=rows) for path, array in state["arrays"].items()}
-        self.__dict__.update(state | {"rows": rows, "arrays": arrays})
+        rows: Any = Compressed(self.rows)  # which the arrays hold as well, and travel once
+        arrays = {path: replace(array, rows=rows) for path, array in self.arrays.items()}
+        return field_state(self) | {"rows": rows, "arrays": arrays}
 
     @property
     def names(self) -> set[str]:
@@ -249,18 +242,6 @@ class JoinedView:
         if (array := group.arrays.get(path)) is not None:
             return array.find(self.tree.reader, chunk)
         return group.fields[path].chunk_at(chunk) if path in group.fields else None
-
-    async def chunk_keys(self, path: str) -> AsyncIterator[str]:
-        """Yield the keys of the chunks that there are of the array at `path`."""
-        group, inner = self._group_of(path)
-        if group is None:
-            return
-        if (array := group.arrays.get(inner)) is not None:
-            async for key in array.keys(self.tree.reader):
-                yield f"{path}/{key}"
-        elif inner in group.fields:
-            for key in group.fields[inner].keys:
-                yield f"{path}/{key}"
 
 
 def field_names(fields: Sequence[str], reserved: Collection[str]) -> dict[str, str]:

@@ -1,20 +1,20 @@
-"""Columns as few bytes, for a view that travels to other processes.
-
-Row numbers and slots ascend and shapes are mostly the same, so that Parquet's delta and
-dictionary encodings leave a byte or two of each.
-"""
+"""Columns as few bytes, for a view that travels to other processes."""
 
 from __future__ import annotations
 
-import io
+from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.ipc
+from numcodecs.zstd import Zstd
 from numpy.typing import NDArray
 
 from l2view.stores.hierarchy import JSON
+
+ZSTD = Zstd(level=9)
 
 
 def field_state(value: Any) -> JSON:
@@ -22,49 +22,39 @@ def field_state(value: Any) -> JSON:
     return {field.name: getattr(value, field.name) for field in fields(value)}
 
 
-def table_bytes(table: pa.Table) -> bytes:
-    """Return a table as compressed Parquet."""
-    import pyarrow.parquet as pq
+class Compressed:
+    """A table, column, or array of integers of shape (n,) or (n, k), in a pickle.
 
-    integers = [field.name for field in table.schema if pa.types.is_integer(field.type)]
-    buffer = io.BytesIO()
-    pq.write_table(
-        table,
-        buffer,
-        compression="zstd",
-        use_dictionary=[name for name in table.schema.names if name not in integers],
-        column_encoding=dict.fromkeys(integers, "DELTA_BINARY_PACKED") or None,
-        write_statistics=False,
-    )
-    return buffer.getvalue()
+    What is unpickled is the value itself; an array may not be written to.
+    """
 
+    def __init__(self, value: pa.Table | pa.Array | NDArray[Any]) -> None:
+        self.value = value
 
-def read_table(data: bytes) -> pa.Table:
-    """Return the table of `table_bytes`."""
-    import pyarrow.parquet as pq
-
-    return pq.read_table(io.BytesIO(data), use_threads=False)
-
-
-def array_state(array: NDArray[Any]) -> Any:
-    """Return an array of integers, of shape (n,) or (n, k), so that it pickles small."""
-    if not array.size:
-        return None, array.dtype.str, array.shape
-    if (array == array[:1]).all():
-        return len(array), array[:1].copy()
-    columns = array.reshape(len(array), -1).T
-    names = [str(number) for number in range(len(columns))]
-    table = pa.table(dict(zip(names, map(pa.array, columns), strict=True)))
-    return table_bytes(table), array.dtype.str, array.shape
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        value = self.value
+        if isinstance(value, pa.Table):
+            sink = pa.BufferOutputStream()
+            options = pyarrow.ipc.IpcWriteOptions(compression="zstd")
+            with pyarrow.ipc.new_stream(sink, value.schema, options=options) as stream:
+                stream.write_table(value)
+            return _read_table, (sink.getvalue().to_pybytes(),)
+        if isinstance(value, pa.Array):
+            return _read_column, (Compressed(pa.table({"": value})),)
+        if (value == value[:1]).all():
+            return np.broadcast_to, (value[:1].copy(), value.shape)
+        # Row numbers and slots ascend, so that their differences are small.
+        steps = np.diff(value, axis=0, prepend=np.zeros_like(value[:1]))
+        return _sum_steps, (ZSTD.encode(steps.tobytes()), value.dtype.str, value.shape)
 
 
-def array_of(state: Any) -> NDArray[Any]:
-    """Return the array of an `array_state`; it can't be written to."""
-    if len(state) == 2:
-        count, row = state
-        return np.broadcast_to(row, (count, *row.shape[1:]))
-    data, dtype, shape = state
-    if data is None:
-        return np.empty(shape, dtype)
-    columns = [column.to_numpy() for column in read_table(data).columns]
-    return np.stack(columns, axis=-1).astype(dtype).reshape(shape)
+def _read_table(data: bytes) -> pa.Table:
+    return pyarrow.ipc.open_stream(data).read_all()
+
+
+def _read_column(table: pa.Table) -> pa.Array:
+    return table.column(0).combine_chunks()
+
+
+def _sum_steps(data: bytes, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    return np.frombuffer(ZSTD.decode(data), dtype).reshape(shape).cumsum(axis=0, dtype=dtype)

@@ -15,7 +15,7 @@ from l2view.search.table import MetaTable
 from l2view.stores.hierarchy import META
 from l2view.stores.open import Source, SourceOptions, require_authorization
 from l2view.text import join_names, unknown_name
-from l2view.virtual.granules import Granules, Origin, group_names
+from l2view.virtual.granules import Granules, group_names
 from l2view.virtual.tree import Tree
 
 
@@ -67,8 +67,8 @@ class CollectionSearch:
         require_authorization(self.source)
         query, fields = self.with_fields(query), self.table.fields
         locating = [name for name in ("id", *self.layout.fields) if name in fields]
-        origin = Origin(self.table, tuple(names)) if self.source.snapshot is not None else None
-        later = later and origin is not None
+        meta = self.table if self.source.snapshot is not None else None
+        later = later and meta is not None
         read = list(dict.fromkeys([*(() if later else names), *locating]))
         rows = self.find(query, read).take([ROW, *read])
         ids = rows.column("id") if "id" in fields else None
@@ -84,7 +84,7 @@ class CollectionSearch:
         return Tree(
             source=self.source.store,
             layout=self.layout,
-            granules=Granules(table, titles, locations, origin, numbers),
+            granules=Granules(table, titles, locations, meta, names, numbers),
             description=description,
             variables=globs,
             field_attributes={name: fields[name].attributes for name in names},

@@ -6,8 +6,10 @@ another. `View.table` and `View.to_dataset` have the fields without that.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Sequence
 from functools import partial
+from itertools import batched
 from typing import NoReturn
 
 from zarr.abc.store import Store
@@ -22,11 +24,31 @@ from l2view.stores.composed import (
     resolve_chunk,
 )
 from l2view.stores.hierarchy import JSON, join
+from l2view.virtual.chunk import chunk_keys
 from l2view.virtual.join_shape import JoinedView
 from l2view.virtual.tree import Tree
 
 type Shape = Tree | JoinedView  # what a view shows: granules as groups, or joined into arrays
 METADATA = "zarr.json"  # the name of a node's document
+CONCURRENCY = 128  # how many nodes, mostly granules, are read together
+
+
+async def walk(shape: Shape, paths: Sequence[str]) -> AsyncIterator[tuple[str, JSON]]:
+    """Yield the nodes at some paths and all below them with their documents, parents first."""
+    for batch in batched(paths, CONCURRENCY):
+        documents = zip(batch, await shape.documents(batch), strict=True)
+        nodes = [(path, document) for path, document in documents if document is not None]
+        groups = [path for path, document in nodes if document["node_type"] == "group"]
+        names = zip(groups, await asyncio.gather(*map(shape.names, groups)), strict=True)
+        for node in nodes:
+            yield node
+        async for node in walk(shape, [join(path, n) for path, below in names for n in below]):
+            yield node
+
+
+async def read_nodes(shape: Shape, paths: Sequence[str]) -> dict[str, JSON]:
+    """Return the documents of these nodes, by path."""
+    return {path: document async for path, document in walk(shape, paths)}
 
 
 class ViewStore(ComposedStore):
@@ -81,57 +103,44 @@ class ViewStore(ComposedStore):
 
     async def list_dir(self, prefix: str) -> AsyncIterator[str]:
         """Yield the names directly below `prefix`."""
-        path = prefix.strip("/")
-        document = await self.shape.document(path)
-        if document is not None:
-            yield METADATA
-            if document["node_type"] == "group":
-                for name in await self.shape.names(path):
-                    yield name
-                return
-        array = path if document is not None else await self._array_above(path)
-        if array is None:
-            return
-        names = set()
-        async for key in self.shape.chunk_keys(array):
-            if key.startswith(f"{path}/"):
-                name = key[len(path) + 1 :].partition("/")[0]
-                if name not in names:
-                    names.add(name)
-                    yield name
-
-    async def _array_above(self, path: str) -> str | None:
-        """Return the path of the array that `path` may be a part of a chunk's key of."""
-        while path := path.rpartition("/")[0]:
-            document = await self.shape.document(path)
-            if document is not None:
-                return path if document["node_type"] == "array" else None
-        return None
+        path = array = prefix.strip("/")
+        while (document := await self.shape.document(array)) is None:  # within a chunk's key
+            array = array.rpartition("/")[0]
+        names = dict.fromkeys([METADATA] if array == path else [])
+        if document["node_type"] == "array":
+            async for key in self._chunk_keys(array, document):
+                if key.startswith(f"{path}/"):
+                    names[key[len(path) + 1 :].partition("/")[0]] = None
+        elif array == path:
+            names |= dict.fromkeys(await self.shape.names(path))
+        for name in names:
+            yield name
 
     async def list_prefix(self, prefix: str) -> AsyncIterator[str]:
         """Yield every key that begins with `prefix`."""
         first, slash, _ = prefix.partition("/")
         if METADATA.startswith(prefix):
             yield METADATA
-        for name in [first] if slash else await self.shape.names(""):
-            if name.startswith(first):
-                async for key in self._keys_below(name):
+        names = [first] if slash else await self.shape.names("")
+        async for path, document in walk(self.shape, [n for n in names if n.startswith(first)]):
+            if (key := join(path, METADATA)).startswith(prefix):
+                yield key
+            if document["node_type"] == "array":
+                async for key in self._chunk_keys(path, document):
                     if key.startswith(prefix):
                         yield key
 
-    async def _keys_below(self, path: str) -> AsyncIterator[str]:
-        """Yield every key of the node at `path`."""
-        document = await self.shape.document(path)
-        if document is None:
-            return
-        yield f"{path}/{METADATA}"
-        if document["node_type"] == "group":
-            for child in await self.shape.names(path):
-                async for key in self._keys_below(join(path, child)):
+    async def _chunk_keys(self, path: str, document: JSON) -> AsyncIterator[str]:
+        """Yield the keys of the chunks that there are of an array, stored or computed."""
+        source = await self.tree.source_path(path) if self.shape is self.tree else None
+        if source is None:
+            for key in chunk_keys(path, document):
+                if await self.exists(key):
                     yield key
-        else:
-            async for key in self.shape.chunk_keys(path):
-                yield key
+            return
+        async for key in self.source.list_prefix(f"{source}/"):
+            if not is_metadata(key):
+                yield path + key.removeprefix(source)
 
     def _check_writable(self) -> NoReturn:
         raise ReadOnlyViewError(

@@ -3,31 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 
 from zarr.abc.store import Store
+from zarr.core.sync import sync
 
 from l2view.arrays.cf import RELEVANT, zarr_attributes
 from l2view.errors import (
-    L2ViewWarning,
     MissingGranuleWarning,
     SkippedArrayWarning,
     UnsupportedArrayError,
     warn,
 )
 from l2view.granules import Layout
-from l2view.granules.chunks import grid_of
 from l2view.granules.reader import GranuleReader
 from l2view.granules.table import GranuleTable
 from l2view.limits import limits
 from l2view.stores.composed import ChunkSource, resolve_chunk
-from l2view.stores.hierarchy import JSON, METADATA_KEYS, group_document, join
+from l2view.stores.hierarchy import JSON, group_document, join
 from l2view.text import join_names
 from l2view.virtual.attributes import OWN, array_attributes, group_attributes
-from l2view.virtual.chunk import existing_keys
 from l2view.virtual.crop import Crop, CroppedChunk
 from l2view.virtual.fields import FieldArray, field_arrays
 from l2view.virtual.granules import Granules
@@ -86,10 +84,10 @@ class Tree:
         """The document of the root group."""
         return group_document({OWN: self.description})
 
-    async def sample_arrays(self) -> list[str]:
+    def sample_arrays(self) -> list[str]:
         """Return the paths of the first granule's arrays, shown or not."""
         locations = [self.granules.location(row) for row in range(min(len(self.granules), 1))]
-        tables = await self.layout.tables(locations, frozenset())
+        tables = sync(self.layout.tables(locations, frozenset()))
         return [path for table in tables for path in table.arrays]
 
     @property
@@ -97,47 +95,46 @@ class Tree:
         """The number of nodes directly below the root."""
         return len(self.fields) + len(self.granules)
 
-    async def warnings_on_open(self) -> list[tuple[str, type[L2ViewWarning]]]:
-        """Return warnings of granules without arrays, and of variables that the first has none of.
+    def warn_on_open(self) -> None:
+        """Warn of granules without arrays, and of variables that the first has none of.
 
         Of many granules only the first is looked at: each warns when it is asked for.
         """
-        if not len(self.granules):
-            return []
-        layout, collection = self.layout, self.description["collection"]
-        if not layout.fields:
-            message = f"the granules of {collection} have no arrays: {layout.missing(())}"
-            return [(message, MissingGranuleWarning)]
-        are_many = len(self.granules) > limits().checked_granules
-        if are_many and self.variables is None:
-            return []
-        messages: list[tuple[str, type[L2ViewWarning]]] = []
-        names = self.granules.names[: 1 if are_many else None].to_pylist()
-        locations = [self.granules.location(row) for row in range(len(names))]
-        await layout.prefetch([(location, "") for location in locations])
-        missing = {
-            name: layout.missing(location)
-            for name, location in zip(names, locations, strict=True)
-            if await layout.document(location, "") is None
-        }
+        collection, total = self.description["collection"], len(self.granules)
+        are_many = total > limits().checked_granules
+        if total and not self.layout.fields:
+            message = f"the granules of {collection} have no arrays: {self.layout.missing(())}"
+            warn(message, MissingGranuleWarning)
+            return
+        if not total or (are_many and self.variables is None):
+            return
+        missing = sync(self._find_missing(range(1 if are_many else total)))
         if missing and not are_many:
             reasons = list(dict.fromkeys(missing.values()))
             shown = "; ".join(reasons[:3]) + ("; …" if len(reasons) > 3 else "")
-            message = (
-                f"{len(missing)} of {len(names)} granules have no arrays in {collection}: "
-                f"{join_names(missing)}: {shown}"
+            warn(
+                f"{len(missing)} of {total} granules have no arrays in {collection}: "
+                f"{join_names(missing)}: {shown}",
+                MissingGranuleWarning,
             )
-            messages.append((message, MissingGranuleWarning))
-        if self.variables is None or names[0] in missing:
-            return messages
-        paths = await self.sample_arrays()
+        first = self.granules.name(0)
+        paths = [] if self.variables is None or first in missing else self.sample_arrays()
         if paths and not any(map(self.shows, paths)):
-            message = (
-                f"no array of {names[0]}, the first granule, matches "
-                f"variables={list(self.variables)}; it has {join_names(paths)}"
+            warn(
+                f"no array of {first}, the first granule, matches "
+                f"variables={list(self.variables or ())}; it has {join_names(paths)}",
+                SkippedArrayWarning,
             )
-            messages.append((message, SkippedArrayWarning))
-        return messages
+
+    async def _find_missing(self, rows: range) -> dict[str, str]:
+        """Return why granules have no group in the store, by the names of those that have none."""
+        locations = {self.granules.name(row): self.granules.location(row) for row in rows}
+        await self.layout.prefetch([(location, "") for location in locations.values()])
+        return {
+            name: self.layout.missing(location)
+            for name, location in locations.items()
+            if await self.layout.document(location, "") is None
+        }
 
     async def load(self, path: str) -> None:
         """Read what finding the node or chunk at `path` takes: names and fields."""
@@ -238,36 +235,16 @@ class Tree:
             return CroppedChunk(self.crop, self.reader, row, inner)
         return self.reader.chunk(row, inner)
 
-    async def chunk_keys(self, path: str) -> AsyncIterator[str]:
-        """Yield the keys of the chunks of the array at `path`."""
-        if path in self.fields:
-            for key in self.fields[path].keys:
-                yield f"{path}/{key}"
-            return
+    async def source_path(self, path: str) -> str | None:
+        """Return where the array at `path` lies in the source store, None where it does not.
+
+        Packed arrays hold chunks of other granules too, and cropped ones are others.
+        """
         row, inner = self._locate(path)
-        if row is None:
-            return
-        if self.crop is not None:
-            document = await self.layout.document(self.granules.location(row), inner)
-            array = await self.crop.array(self.reader, row, inner, document)
-            if array is not None:
-                async for key in array.keys():
-                    yield f"{path}/{key}"
-                return
-        prefix = await resolve_chunk(self.reader.chunk(row, inner))
-        if isinstance(prefix, str):
-            async for key in self.source.list_prefix(f"{prefix}/"):
-                if key.rpartition("/")[2] not in METADATA_KEYS:
-                    yield path + key.removeprefix(prefix)
-            return
-        # A packed array holds chunks of other granules too.
-        document = await self.layout.document(self.granules.location(row), inner)
-        if document is not None and document["node_type"] == "array":
-            chunks = existing_keys(
-                grid_of(document), lambda key: self.reader.chunk(row, join(inner, key)), self.source
-            )
-            async for key in chunks:
-                yield f"{path}/{key}"
+        if row is None or self.crop is not None:
+            return None
+        key = await resolve_chunk(self.reader.chunk(row, inner))
+        return key if isinstance(key, str) else None
 
 
 def is_shown(path: str, variables: Sequence[str] | None) -> bool:

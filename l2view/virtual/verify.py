@@ -7,19 +7,16 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import batched
 
-import numpy as np
 from zarr.abc.store import RangeByteRequest
 from zarr.core.buffer import default_buffer_prototype
-from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 from zarr.core.sync import sync
 
 from l2view.errors import AuthorizationError, ChunkError
-from l2view.granules.chunks import grid_of
-from l2view.stores.hierarchy import JSON, join
-from l2view.virtual.store import ViewStore
+from l2view.stores.hierarchy import join
+from l2view.virtual.chunk import chunk_keys
+from l2view.virtual.store import CONCURRENCY, ViewStore, walk
 from l2view.virtual.tree import Tree
 
-CONCURRENCY = 64  # how many granules are verified together
 READS = 256  # how many chunks of a granule are read together
 
 
@@ -46,14 +43,17 @@ async def _verify_granule(store: ViewStore, name: str) -> str | None:
     location = tree.granules.location(row)
     probes = await tree.layout.probes(location)
     try:
-        if probes is None:
-            await _read_each_array(store, name)
-            return None
-        for probe in probes:
+        if probes is None:  # a byte of the first chunk that there is of each array
+            async for path, node in walk(store.shape, [name]):
+                if node["node_type"] == "array":
+                    for key in chunk_keys(path, node):
+                        if await _read_byte(store, key):
+                            break
+        for probe in probes or ():
             path, is_array, _ = probe.partition("/c/*")
             if is_array:
                 document = await tree.layout.document(location, path)
-                keys = [] if document is None else _chunk_keys(join(name, path), document)
+                keys = [] if document is None else chunk_keys(join(name, path), document)
                 await _read(store, keys)
             else:
                 await _read(store, [join(name, probe)])
@@ -62,21 +62,6 @@ async def _verify_granule(store: ViewStore, name: str) -> str | None:
     except ChunkError as error:
         return str(error)
     return None
-
-
-async def _read_each_array(store: ViewStore, path: str) -> None:
-    """Read a byte of the first chunk that there is of each array below a group."""
-    for child in await store.shape.names(path):
-        inner = join(path, child)
-        document = await store.shape.document(inner)
-        if document is None:
-            continue
-        if document["node_type"] == "group":
-            await _read_each_array(store, inner)
-            continue
-        for key in _chunk_keys(inner, document):
-            if await _read_byte(store, key):
-                break
 
 
 async def _read(store: ViewStore, keys: Iterable[str]) -> None:
@@ -88,10 +73,3 @@ async def _read_byte(store: ViewStore, key: str) -> bool:
     """Read the first byte of a chunk, and return whether there is one."""
     byte = await store.get(key, default_buffer_prototype(), RangeByteRequest(0, 1))
     return byte is not None
-
-
-def _chunk_keys(path: str, document: JSON) -> Iterator[str]:
-    """Yield the keys of all chunks of an array."""
-    encoding = parse_chunk_key_encoding(document["chunk_key_encoding"])
-    for index in np.ndindex(*grid_of(document)):
-        yield join(path, encoding.encode_chunk_key(index))
