@@ -30,10 +30,9 @@ from l2view.virtual.datatree import datatree, fields_dataset, joined_dataset
 from l2view.virtual.granules import Names
 from l2view.virtual.join_plan import plan_join
 from l2view.virtual.join_shape import JoinedView
-from l2view.virtual.references import nbytes_by_container, references
+from l2view.virtual.references import nbytes_by_container, references, verify_granules
 from l2view.virtual.store import ViewStore
 from l2view.virtual.tree import Tree
-from l2view.virtual.verify import verify_granules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

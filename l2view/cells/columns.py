@@ -143,17 +143,13 @@ class ArraySet(Protocol):
     @property
     def columns(self) -> CellColumns:
         """The columns of the table of their cells."""
-        ...
 
     @property
     def shapes(self) -> NDArray[np.int64]:
         """Their shapes, of shape (n, rank)."""
-        ...
 
     def labels(self, names: Sequence[str]) -> pa.Table:
         """Return some labels, one row an array."""
-        ...
 
     def open(self, index: int, name: str) -> StoredArray:
         """Return the values (`VALUE`) or a coordinate of one of the arrays."""
-        ...

@@ -290,13 +290,10 @@ class GranuleArrays:
         granules, rows = self.tree.granules, pa.array(self._members[:, 0])
         if not names:
             return pa.table({"_": pa.nulls(len(rows))}).select([])
-        labels = [name for name in self.columns.labels if name != GRANULE]
-        stored = dict(zip(labels, granules.fields, strict=True))
-        fields = [stored[name] for name in names if name != GRANULE]
-        columns = {GRANULE: granules.names.cast(pa.string())}
-        if fields:
-            table = granules.columns(fields)
-            columns |= zip((n for n in names if n != GRANULE), table.columns, strict=True)
+        fields = dict(zip(self.columns.labels[1:], granules.fields, strict=True))
+        table = granules.columns([fields[name] for name in names if name != GRANULE])
+        columns = {name: table.column(fields[name]) for name in names if name != GRANULE}
+        columns[GRANULE] = granules.names.cast(pa.string())
         schema = pa.schema([self.columns.schema.field(name) for name in names])
         return pa.table([columns[name].take(rows) for name in names], schema=schema)
 

@@ -127,18 +127,17 @@ class CellTable:
         )
         if total > self.max_cells and not early and not is_narrowed:
             raise self.too_many(f"{total:,}")
-        scan = ScanState(self, early)
-        if early or not several or total <= limits().window_cells:
-            return [CellsPartition(scan, numbers).batches]
-        ahead = max(MAX_CELLS_AHEAD // WORKERS, limits().window_cells)
-        if sum(len(selected) for _, selected in numbers) < 4 * WORKERS:
-            return [
-                CellsPartition(scan, numbers, at, WORKERS, ahead).batches for at in range(WORKERS)
-            ]
-        shares = [(arrays, np.array_split(selected, WORKERS)) for arrays, selected in numbers]
+        scan, is_small = ScanState(self, early), total <= limits().window_cells
+        workers = 1 if early or not several or is_small else WORKERS
+        ahead = max(MAX_CELLS_AHEAD // workers, limits().window_cells)
+        # Many arrays are shared out, of few the windows.
+        count = workers if sum(len(selected) for _, selected in numbers) >= 4 * WORKERS else 1
+        shares = [(arrays, np.array_split(selected, count)) for arrays, selected in numbers]
         return [
-            CellsPartition(scan, [(a, share[at]) for a, share in shares], ahead=ahead).batches
-            for at in range(WORKERS)
+            CellsPartition(
+                scan, [(a, s[at % count]) for a, s in shares], at // count, workers // count, ahead
+            ).batches
+            for at in range(workers)
         ]
 
     def too_many(self, total: str) -> QueryError:
@@ -211,9 +210,9 @@ class CellsPartition:
 
     scan: ScanState
     arrays: Sequence[ArrayNumbers]
-    offset: int = 0
-    step: int = 1
-    ahead: int = MAX_CELLS_AHEAD
+    offset: int
+    step: int
+    ahead: int
 
     def batches(
         self, columns: Sequence[str], condition: Condition | None

@@ -27,7 +27,7 @@ from l2view.cli.output import AsFormat, Output, OutputFormat, choose_format, wri
 from l2view.collection import Collection
 from l2view.index.commands import Index
 from l2view.progress import show_progress
-from l2view.virtual.verify import verify_granules
+from l2view.virtual.references import verify_granules
 
 STALE = 3  # the exit code of `verify` where files changed; 1 is for errors
 MAX_NODES = 10_000  # the most groups and arrays that `tree` shows

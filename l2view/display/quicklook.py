@@ -70,7 +70,9 @@ def plot_granules(
     images = [image for row in rows if (image := _read_image(root, store.tree, row, variable))]
     if not images:
         raise FieldError(_undrawable(root, store.tree, variable))
-    low, high = _value_range(images)
+    values = np.concatenate([image.values[np.isfinite(image.values)] for image in images])
+    low, high = np.percentile(values, PERCENTILES).tolist() if len(values) else (0.0, 1.0)
+    high = high if high > low else low + 1
     appearance: dict[str, Any] = {"vmin": low, "vmax": high, "cmap": "viridis"} | style
     label = images[0].label
     if ncols is None:
@@ -141,14 +143,6 @@ def _undrawable(root: zarr.Group, tree: Tree, variable: str) -> str:
         return f"{variable} has no cells in the granules that would be drawn"
     names = [*granules.table.schema.names, *drawable]
     return unknown_name("field or variable of rows and columns", variable, names, "there are")
-
-
-def _value_range(images: list[GranuleImage]) -> tuple[float, float]:
-    values = np.concatenate([image.values[np.isfinite(image.values)] for image in images])
-    if not len(values):
-        return 0.0, 1.0
-    low, high = np.percentile(values, PERCENTILES)
-    return float(low), float(high if high > low else low + 1)
 
 
 def _shorten(name: str, most: int = 30) -> str:

@@ -18,7 +18,7 @@ import zarr
 from zarr.core.sync import sync
 
 from l2view.errors import ExportError, L2ViewWarning, warn
-from l2view.export.reference_table import ProfileReferences, profile_references
+from l2view.export.manifests import ProfileReferences, profile_references
 from l2view.granules import Location
 from l2view.granules.layouts import LOCATING_FIELDS, StorageName
 from l2view.granules.profile import DEFAULT_KEYS
@@ -35,8 +35,8 @@ from l2view.stores.repository import keep_containers, open_repository, with_cont
 from l2view.stores.urls import key_of, root_of
 from l2view.text import join_names
 from l2view.virtual.attributes import DECODING, is_geometry, json_values
+from l2view.virtual.references import verify_granules
 from l2view.virtual.tree import Tree
-from l2view.virtual.verify import verify_granules
 
 COMMIT_GRANULES = 10_000  # the granules in a commit
 CONCURRENT_READS = 256  # how many granules' documents, or files' headers, are read together

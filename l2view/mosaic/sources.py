@@ -229,8 +229,10 @@ def band_sources(tree: Tree, spec: MosaicSpec) -> list[BandSources]:
             require_swath_resampling(spec.resampling)
         shared = shared_attributes([a.attributes for p in profiles for a in p.arrays])
         attributes = {name: shared[name] for name in SHARED if name in shared}
-        dtype, fills = _common_dtype(band, values), _fill_values(values)
-        sources.append(BandSources(band, images, dtype, fills, attributes))
+        integers = (v.packing for v in values if v.packing and v.dtype.kind in "iu")
+        fills = dict.fromkeys(fill for packing in integers for fill in packing.missing.tolist())
+        dtype = _common_dtype(band, values)
+        sources.append(BandSources(band, images, dtype, tuple(fills), attributes))
     if not sources:
         raise QueryError("no band of the view says where it lies; name one with bands=")
     if lacking:
@@ -277,12 +279,6 @@ def _common_dtype(band: Band, values: Sequence[ValueDecoder]) -> np.dtype[Any]:
             f'"{band.path}" differs between granules: {error}; narrow the search to granules that '
             "are alike"
         ) from error
-
-
-def _fill_values(values: Sequence[ValueDecoder]) -> tuple[int, ...]:
-    """Return the integers that stand for what is missing, in the order in which they come."""
-    packings = [v.packing for v in values if v.packing is not None and v.dtype.kind in "iu"]
-    return tuple(dict.fromkeys(fill for packing in packings for fill in packing.missing.tolist()))
 
 
 def granule_footprints(tree: Tree) -> NDArray[Any]:

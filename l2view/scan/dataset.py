@@ -20,10 +20,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as pads
 import pyarrow.fs
-from pyarrow.acero import Declaration, ProjectNodeOptions, TableSourceNodeOptions
 
 from l2view.errors import FieldError, L2ViewError, StoreError
-from l2view.scan.filter import Condition, columns_of, with_sql_nulls
+from l2view.scan.filter import Condition, columns_of, project, with_sql_nulls
 from l2view.text import first_line, unknown_name
 
 BATCH_ROWS = 131_072  # the most rows in a batch, unless a caller asks for another number
@@ -43,7 +42,6 @@ class Table(Protocol):
     @property
     def schema(self) -> pa.Schema:
         """The columns."""
-        ...
 
     def partitions(
         self, condition: Condition | None, *, early: bool = False, several: bool = False
@@ -53,11 +51,9 @@ class Table(Protocol):
         The consumer may stop `early` (LIMIT). With `several` they are read in parallel; otherwise
         there is one.
         """
-        ...
 
     def count(self) -> int | None:
         """Count the rows, None where that takes reading."""
-        ...
 
 
 class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
@@ -167,7 +163,9 @@ class TableDataset(pads.FileSystemDataset):  # type: ignore[misc]
         schema = pa.schema([self.schema.field(name) for name in names])
         batches = self._batches(partition, names, self._full_condition(filter), batch_size)
         if isinstance(columns, dict):
-            return _project(schema, columns, batches)
+            tables = (project(pa.Table.from_batches([batch]), columns) for batch in batches)
+            batches = (batch for table in tables for batch in table.to_batches())
+            schema = project(schema.empty_table(), columns).schema
         return Scan(schema, batches)
 
     def _batches(
@@ -313,19 +311,3 @@ def _columns_read(columns: Columns, schema: pa.Schema) -> list[str]:
         if name not in names:
             raise FieldError(unknown_name("field", name, names))
     return list(columns)
-
-
-def _project(
-    schema: pa.Schema, columns: dict[str, pc.Expression], batches: Iterator[pa.RecordBatch]
-) -> Scan:
-    """Scan expressions over the columns of batches, by name."""
-    options = ProjectNodeOptions(list(columns.values()), list(columns))
-
-    def project(rows: pa.Table) -> pa.Table:
-        source = Declaration("table_source", TableSourceNodeOptions(rows))
-        projection = Declaration("project", options)
-        return Declaration.from_sequence([source, projection]).to_table(use_threads=False)
-
-    tables = (project(pa.Table.from_batches([batch])) for batch in batches)
-    projected_schema = project(schema.empty_table()).schema
-    return Scan(projected_schema, (batch for table in tables for batch in table.to_batches()))

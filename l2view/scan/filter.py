@@ -103,7 +103,8 @@ class Condition:
 
     def _by_blocks(self, known: Mapping[str, pa.Array], rows: int) -> NDArray[np.bool_]:
         """Ask Arrow where it may hold by the ranges of what is known: of blocks, then of rows."""
-        columns = {name: column for name, column in known.items() if _has_range(column.type)}
+        has_range = (pa.types.is_primitive, pa.types.is_string, pa.types.is_boolean)
+        columns = {n: c for n, c in known.items() if any(test(c.type) for test in has_range)}
         if not columns or rows == 0:
             return np.ones(rows, dtype=bool)
         mask = np.zeros(rows, dtype=bool)
@@ -137,15 +138,19 @@ def columns_of(expression: pc.Expression, schema: pa.Schema) -> list[str]:
 
 
 def passing(table: pa.Table, condition: pc.Expression) -> pa.ChunkedArray:
-    """Mask of rows that fulfil a condition, NULL where that is unknown.
+    """Mask of rows that fulfil a condition, NULL where that is unknown."""
+    return project(table, {"passes": condition}).column(0)
 
-    `pyarrow.Table.filter` with an expression has threads of its own, which takes longer for as
-    many rows as a scan has at a time.
+
+def project(table: pa.Table, columns: Mapping[str, pc.Expression]) -> pa.Table:
+    """Return expressions over the columns of a table, by name.
+
+    `pyarrow.Table.filter` and datasets have threads of their own, which takes longer for as many
+    rows as a scan has at a time.
     """
     source = Declaration("table_source", TableSourceNodeOptions(table))
-    project = Declaration("project", ProjectNodeOptions([condition], ["passes"]))
-    result = Declaration.from_sequence([source, project]).to_table(use_threads=False)
-    return result.column(0)
+    projection = Declaration("project", ProjectNodeOptions([*columns.values()], [*columns]))
+    return Declaration.from_sequence([source, projection]).to_table(use_threads=False)
 
 
 def with_sql_nulls(condition: pc.Expression) -> pc.Expression:
@@ -175,13 +180,6 @@ def _inconclusive(column: pa.Array) -> pa.Array:
         option if field.name == NULL_OPTION else column.field(field.name) for field in column.type
     ]
     return pa.StructArray.from_arrays(children, fields=list(column.type))
-
-
-def _has_range(kind: pa.DataType) -> bool:
-    """Whether Arrow prunes by ranges of this type."""
-    return bool(
-        pa.types.is_primitive(kind) or pa.types.is_string(kind) or pa.types.is_boolean(kind)
-    )
 
 
 def _range(columns: Mapping[str, pa.Array], rows: range) -> pc.Expression:

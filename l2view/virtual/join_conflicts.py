@@ -80,8 +80,10 @@ class MemberArrays:
         ]
         if options.ragged == "error":
             way = "" if options.layout == "concat" else ', or layout="concat" and dim='
+            shapes, counts = np.unique(self.table.lengths, axis=0, return_counts=True)
+            texts = [f"{tuple(s.tolist())} ({n})" for s, n in zip(shapes, counts, strict=True)]
             problems += [
-                f'{conflict} (all: {self._count_shapes()}); pass ragged="pad"{way}'
+                f'{conflict} (all: {join_names(texts, most=4)}); pass ragged="pad"{way}'
                 for conflict in self._length_conflicts(self.table.lengths, "the shape")
             ]
         if options.encoding == "unify":
@@ -123,11 +125,6 @@ class MemberArrays:
                 f"{self.table.path} has {kind} {first} in {self.name(0)} and {second} in "
                 f"{self.name(member)}"
             )
-
-    def _count_shapes(self) -> str:
-        shapes, counts = np.unique(self.table.lengths, axis=0, return_counts=True)
-        texts = [f"{tuple(s.tolist())} ({n})" for s, n in zip(shapes, counts, strict=True)]
-        return join_names(texts, most=4)
 
     def _attribute_conflicts(
         self,

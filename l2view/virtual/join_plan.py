@@ -191,7 +191,10 @@ class _Planner:
         for path, (name, _, is_axis) in group.sizes.items():
             if "/" not in path:
                 names += [path, f"{name}_{dimension}"] if is_axis else [path]
-        attributes[""] = _with_coordinates(attributes.get("", {}), names)
+        own = attributes.get("", {})
+        coordinates = [*str(own.get("coordinates", "")).split(), *names]
+        shown = " ".join(dict.fromkeys(name for name in coordinates if " " not in name))
+        attributes[""] = {**own, "coordinates": shown}
         return group
 
     def _dimension(self, arrays: Mapping[str, ArrayTable]) -> str:
@@ -352,13 +355,6 @@ def _common_codecs(weighted: Sequence[tuple[JSON, int]], in_stack: bool) -> Sequ
             counts[json.dumps(variant["codecs"])] += weight
     codecs: Sequence[JSON] | None = json.loads(counts.most_common(1)[0][0]) if counts else None
     return codecs
-
-
-def _with_coordinates(attributes: JSON, names: Sequence[str]) -> JSON:
-    """Return a group's attributes that say which of its arrays are coordinates."""
-    coordinates = str(attributes.get("coordinates", "")).split()
-    coordinates += [name for name in names if " " not in name]
-    return {**attributes, "coordinates": " ".join(dict.fromkeys(coordinates))}
 
 
 def _group_names(tree: Tree, groups: Sequence[JoinedGroup]) -> list[str]:

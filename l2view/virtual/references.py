@@ -1,4 +1,4 @@
-"""Where the chunks of a view lie: file, offset and length of each.
+"""Where the chunks of a view lie, and whether the files there are still what they were.
 
 Not good for a few granules of a large collection: Icechunk tells the chunks of an array from the
 first to the last, and they are gone through until those of the view were found.
@@ -6,9 +6,11 @@ first to the last, and they are gone through until those of the view were found.
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import batched
 from urllib.parse import quote
 
 import icechunk
@@ -16,9 +18,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
+from zarr.abc.store import RangeByteRequest
+from zarr.core.buffer import default_buffer_prototype
 from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 from zarr.core.sync import sync
 
+from l2view.errors import AuthorizationError, ChunkError
 from l2view.granules.chunks import (
     BATCH,
     KINDS,
@@ -30,8 +35,13 @@ from l2view.granules.chunks import (
     stored_chunks,
 )
 from l2view.granules.reader import GranuleReader
-from l2view.granules.table import ArrayTable, GranuleTable
+from l2view.granules.table import GranuleTable
+from l2view.stores.hierarchy import join
+from l2view.virtual.chunk import chunk_keys
+from l2view.virtual.store import CONCURRENCY, ViewStore, walk
 from l2view.virtual.tree import Tree
+
+READS = 256  # how many chunks of a granule are read together
 
 SCHEMA = pa.schema(
     [
@@ -60,19 +70,15 @@ async def array_chunks(
         variant = array.variants[array.variant_index[int(source.members[0])]]
         encoding = parse_chunk_key_encoding(variant["chunk_key_encoding"])
         async for chunks in stored_chunks(reader.source, source, stored_grids, encoding):
-            chunks = chunks if array.starts is None else _crop_chunks(chunks, array)
+            if array.starts is not None:  # then indices are counted from what is shown
+                index = chunks.index - array.first_chunks[chunks.members]
+                inside = ((index >= 0) & (index < array.grids[chunks.members])).all(axis=1)
+                chunks = replace(chunks, index=index).take(np.flatnonzero(inside))
             remaining -= len(chunks)
             if len(chunks):
                 yield chunks
             if remaining <= 0:
                 break
-
-
-def _crop_chunks(chunks: ChunkTable, array: ArrayTable) -> ChunkTable:
-    """Return those chunks that are shown, with the indices that they then have."""
-    index = chunks.index - array.first_chunks[chunks.members]
-    inside = ((index >= 0) & (index < array.grids[chunks.members])).all(axis=1)
-    return replace(chunks, index=index).take(np.flatnonzero(inside))
 
 
 def _iterate_arrays(tree: Tree) -> Iterator[tuple[GranuleTable, str, Iterator[ChunkTable]]]:
@@ -185,3 +191,53 @@ def nbytes_by_container(tree: Tree) -> dict[str, int]:
                 if size:
                     totals[next(filter(url.startswith, containers), "")] += int(size)
     return dict(sorted(totals.items()))
+
+
+def verify_granules(tree: Tree) -> Iterator[tuple[str, str | None]]:
+    """Yield the name of each granule, and what is wrong with its files, None where nothing is.
+
+    One byte of a chunk of each file is read: where the file isn't the one that was referred to,
+    that is an error. Of granules that l2view didn't ingest it is a chunk of each array.
+    """
+    store = ViewStore(replace(tree, crop=None))
+
+    async def verify(names: Sequence[str]) -> list[str | None]:
+        await store.shape.documents(names)
+        return await asyncio.gather(*(_verify_granule(store, name) for name in names))
+
+    for names in batched(tree.granules.names.to_pylist(), CONCURRENCY):
+        yield from zip(names, sync(verify(names)), strict=True)
+
+
+async def _verify_granule(store: ViewStore, name: str) -> str | None:
+    tree = store.tree
+    row = tree.granules.row(name)
+    assert row is not None
+    location = tree.granules.location(row)
+    probes = await tree.layout.probes(location)
+    try:
+        if probes is None:  # a byte of the first chunk that there is of each array
+            async for path, node in walk(store.shape, [name]):
+                if node["node_type"] == "array":
+                    for key in chunk_keys(path, node):
+                        if await _read_byte(store, key):
+                            break
+        for probe in probes or ():
+            path, is_array, _ = probe.partition("/c/*")
+            keys: Iterable[str] = [join(name, probe)]
+            if is_array:
+                document = await tree.layout.document(location, path)
+                keys = [] if document is None else chunk_keys(join(name, path), document)
+            for batch in batched(keys, READS):
+                await asyncio.gather(*(_read_byte(store, key) for key in batch))
+    except AuthorizationError:
+        raise
+    except ChunkError as error:
+        return str(error)
+    return None
+
+
+async def _read_byte(store: ViewStore, key: str) -> bool:
+    """Read the first byte of a chunk, and return whether there is one."""
+    byte = await store.get(key, default_buffer_prototype(), RangeByteRequest(0, 1))
+    return byte is not None
