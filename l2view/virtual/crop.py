@@ -8,37 +8,31 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import shapely
 import zarr
-from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 
-from l2view.arrays.encoding import ArrayEncoding, encodable_codecs
+from l2view.arrays.encoding import ArrayEncoding
 from l2view.errors import L2ViewWarning, warn
 from l2view.geolocation.dimensions import Dimension
 from l2view.geolocation.finder import georeference_fields
 from l2view.geolocation.granule import LocatedGranule
 from l2view.geolocation.granule_windows import GranuleWindows, granule_windows
 from l2view.geolocation.windows import Window
-from l2view.granules.chunks import grid_of
 from l2view.granules.groups import ALONE
-from l2view.granules.profile import DEFAULT_KEYS, split_chunk_key
+from l2view.granules.profile import split_chunk_key
 from l2view.granules.reader import GranuleReader
-from l2view.granules.table import GranuleTable, regular_grid
+from l2view.granules.table import ArrayTable, GranuleTable, find_variants
+from l2view.limits import limits
 from l2view.stores.composed import ChunkSource
-from l2view.stores.hierarchy import JSON, join
-from l2view.virtual.chunk import (
-    ChunkEncoder,
-    TranscodedChunk,
-    chunk_index,
-)
+from l2view.stores.hierarchy import JSON, RecentCache
 from l2view.virtual.granules import submit
+from l2view.virtual.join_array import JoinedArray
 
 CONCURRENCY = 8
 """How many granules' coordinates are read at a time; each may be as large as its swath."""
@@ -58,6 +52,9 @@ class Crop:
     _windows: dict[int, ArrayWindows] = field(default_factory=dict)
     _pending: dict[int, Future[ArrayWindows]] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
+    _arrays: RecentCache[tuple[int, str], JoinedArray] = field(
+        default_factory=lambda: RecentCache(limits().cached_documents)
+    )
 
     def __getstate__(self) -> JSON:
         names = ("place", "exact", "latitude", "longitude")
@@ -122,13 +119,25 @@ class Crop:
 
     async def array(
         self, reader: GranuleReader, row: int, path: str, document: JSON | None
-    ) -> CroppedArray | None:
+    ) -> JoinedArray | None:
         """Return the array at `path` with its windows, None where there is none or all is shown."""
         if document is None or document["node_type"] != "array":
             return None
         windows = array_windows(await self.windows(reader, row), path)
-        document = {**document, "attributes": document.get("attributes") or {}}
-        return CroppedArray(reader, row, path, document, windows) if windows else None
+        if not windows:
+            return None
+        if (array := self._arrays.get((row, path))) is None:
+            array = _cropped_array(row, path, document, windows)
+            self._arrays.put((row, path), array)
+        return array
+
+    async def find(self, reader: GranuleReader, row: int, key: str) -> ChunkSource:
+        """Return where the chunk at `key` below a granule comes from."""
+        path, chunk = split_chunk_key(key)
+        location = reader.granules.location(row)
+        document = await reader.layout.document(location, path) if path else None
+        array = await self.array(reader, row, path, document)
+        return reader.chunk(row, key) if array is None else array.find(reader, chunk)
 
 
 def _align_to_chunks(
@@ -162,84 +171,24 @@ def array_windows(windows: ArrayWindows, path: str) -> tuple[Window, ...]:
     return windows.get(path, ())
 
 
-@dataclass(frozen=True, eq=False)
-class CroppedArray:
-    """A granule's array of which a part is shown.
-
-    `source` is its Zarr v3 document, `windows` what is shown of it along each axis.
-    """
-
-    reader: GranuleReader
-    row: int
-    path: str
-    source: JSON
-    windows: tuple[Window, ...]
-
-    @property
-    def is_aligned(self) -> bool:
-        """Whether the windows begin where chunks do, so that chunks pass unchanged."""
-        pairs = zip(self.windows, _chunk_shape(self.source), strict=True)
-        return all(start % chunk == 0 for (start, _), chunk in pairs)
-
-    @cached_property
-    def document(self) -> JSON:
-        """The Zarr v3 document of what is shown."""
-        shape = [stop - start for start, stop in self.windows]
-        chunks, codecs = _chunk_shape(self.source), self.source["codecs"]
-        if not self.is_aligned:
-            # Chunks that are cut needn't be larger than what is shown, nor be shards.
-            chunks = [max(min(c, n), 1) for c, n in zip(chunks, shape, strict=True)]
-            codecs = list(encodable_codecs(codecs, self.source["data_type"]))
-        return {
-            **self.source,
-            "codecs": codecs,
-            "shape": shape,
-            "chunk_grid": regular_grid(chunks),
-            "chunk_key_encoding": DEFAULT_KEYS,
-        }
-
-    def find(self, key: str) -> ChunkSource:
-        """Return where the chunk at `key` comes from."""
-        index = chunk_index(key, grid_of(self.document))
-        if index is None:
-            return None
-        if self.is_aligned:
-            axes = zip(index, self.windows, _chunk_shape(self.source), strict=True)
-            own = tuple(i + start // chunk for i, (start, _), chunk in axes)
-            keys = parse_chunk_key_encoding(self.source["chunk_key_encoding"])
-            return self.reader.chunk(self.row, join(self.path, keys.encode_chunk_key(own)))
-        chunks = _chunk_shape(self.document)
-        region = [
-            slice(start + i * chunk, min(start + (i + 1) * chunk, stop))
-            for i, (start, stop), chunk in zip(index, self.windows, chunks, strict=True)
-        ]
-        encoding = ArrayEncoding.of_variant(self.source, self.document["codecs"], padded=False)
-        encoder = ChunkEncoder(encoding, len(chunks))
-        return TranscodedChunk(
-            self.reader, self.row, self.path, self.source, tuple(region), tuple(chunks), encoder
-        )
+def _cropped_array(row: int, path: str, document: JSON, windows: Sequence[Window]) -> JoinedArray:
+    """Return a granule's array of which a part is shown: a concatenation of nothing else."""
+    chunks = document["chunk_grid"]["configuration"]["chunk_shape"]
+    variants, index, _ = find_variants([document], np.zeros(1, dtype=np.int32))
+    starts, stops = (np.array([side], dtype=np.int64) for side in zip(*windows, strict=True))
+    sizes = np.array([document["shape"]]), np.array([chunks])
+    table = ArrayTable(path, variants, index, *sizes, {}, starts, stops)
+    shape = (stops - starts)[0].tolist()
+    if (starts % chunks).any():  # chunks that are cut needn't be larger than what is shown
+        chunks = [max(min(chunk, length), 1) for chunk, length in zip(chunks, shape, strict=True)]
+    encoding = ArrayEncoding.of_variant(variants[0], document["codecs"], padded=False)
+    grid = tuple(shape), tuple(chunks)
+    joined = JoinedArray(np.array([row]), table, encoding, {}, table.dimensions, *grid, axis=0)
+    return joined.with_encodable_codecs()
 
 
 @dataclass(frozen=True, eq=False)
 class CroppedChunk:
-    """A chunk, by its `key` below a granule whose arrays are cropped."""
+    """A chunk that takes the windows of a granule to be found."""
 
-    crop: Crop
-    reader: GranuleReader
-    row: int
-    key: str
-
-    async def resolve(self) -> ChunkSource:
-        """Return where it comes from."""
-        path, chunk = split_chunk_key(self.key)
-        location = self.reader.granules.location(self.row)
-        document = await self.reader.layout.document(location, path) if path else None
-        array = await self.crop.array(self.reader, self.row, path, document)
-        if array is None:
-            return self.reader.chunk(self.row, self.key)
-        return array.find(chunk)
-
-
-def _chunk_shape(document: JSON) -> list[int]:
-    chunks: list[int] = document["chunk_grid"]["configuration"]["chunk_shape"]
-    return chunks
+    resolve: Callable[[], Coroutine[Any, Any, ChunkSource]]

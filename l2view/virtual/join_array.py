@@ -141,8 +141,9 @@ class JoinedArray:
         lengths[self.chunk_offsets[present + 1] - 1] = remainders[present]
         # Zarr lets the last chunk of all reach beyond the end, as it does in its file; but not
         # if it is computed anyway, or if only without that all are of one length.
-        if len(present) and self.is_passthrough[present[-1]] and (lengths != lengths[0]).any():
-            lengths[-1] = chunks[present[-1]]
+        alone, passes = len(self.rows) == 1, self.is_passthrough[present[-1:]].any()
+        if (passes and alone) or ((passes or alone) and (lengths != lengths[:1]).any()):
+            lengths[-1:] = chunks[present[-1:]]
         return lengths
 
     @cached_property

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from functools import cached_property
+from functools import cached_property, partial
 
 from zarr.abc.store import Store
 from zarr.core.sync import sync
@@ -232,7 +232,7 @@ class Tree:
         if row is None:
             return None
         if self.crop is not None:
-            return CroppedChunk(self.crop, self.reader, row, inner)
+            return CroppedChunk(partial(self.crop.find, self.reader, row, inner))
         return self.reader.chunk(row, inner)
 
     async def source_path(self, path: str) -> str | None:
