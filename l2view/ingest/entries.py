@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from os import PathLike, fspath
 from typing import Any
 
@@ -16,7 +18,7 @@ from obspec_utils.protocols import ReadableFile
 from l2view.errors import IngestError
 from l2view.ingest.files import expand_path, open_file
 from l2view.ingest.formats import KERCHUNK
-from l2view.ingest.granule import Entry, Failure
+from l2view.ingest.granule import Entry, Failure, ids_of_file
 from l2view.ingest.harvest import cmr, stac
 from l2view.limits import limits
 from l2view.text import first_line, replace_surrogates, strip_credentials
@@ -38,16 +40,19 @@ def entries_of(granules: Any) -> Iterator[Entry | Failure]:
 
     An `IngestError` says that something is none of what may be passed, or names no granule.
     """
-    if isinstance(granules, Entry):
+    if isinstance(granules, Entry | Failure):
         yield granules
     elif isinstance(granules, str | PathLike):
-        for url in expand_path(fspath(granules)):
-            if url.lower().endswith(RECORDS):
-                yield from _read_records(url)
-            elif url.lower().endswith(TABLES):
-                yield from _read_table(url)
+        urls = list(expand_path(fspath(granules)))
+        yield from _entries_of_files(urls, _shared_ids(urls))
+    elif isinstance(granules, list | tuple):
+        listings = [_list_files(granule) for granule in granules]
+        shared = _shared_ids([u for urls in listings if isinstance(urls, _Urls) for u in urls])
+        for listing in listings:
+            if isinstance(listing, _Urls):
+                yield from _entries_of_files(listing, shared)
             else:
-                yield Entry.of_file(url)
+                yield from _entries_of_member(listing)
     elif hasattr(granules, "items_as_dicts"):  # a search of pystac-client, page by page
         yield from entries_of(granules.items_as_dicts())
     elif isinstance(granules, Mapping):
@@ -59,19 +64,53 @@ def entries_of(granules: Any) -> Iterator[Entry | Failure]:
         yield from _parse_record(granules.to_dict(**options), "")
     elif isinstance(granules, Iterable) and not isinstance(granules, bytes):
         for granule in granules:
-            try:
-                yield from entries_of(granule)
-            except UNLISTABLE as error:  # one of several costs itself alone
-                text = str(error) if isinstance(error, IngestError) else first_line(error)
-                is_path = isinstance(granule, str | PathLike)
-                name = fspath(granule) if is_path else f"({type(granule).__name__})"
-                name, text = replace_surrogates(name), replace_surrogates(text)
-                yield Failure(strip_credentials(name), "", text)
+            yield from _entries_of_member(granule)
     else:
         raise IngestError(
             "granules are paths, URLs, globs, STAC Items, CMR records, or an iterable of them, "
             f"not {type(granules).__name__}"
         )
+
+
+def _entries_of_member(granule: Any) -> Iterator[Entry | Failure]:
+    """Yield the granules of one of several, which costs itself alone."""
+    try:
+        yield from entries_of(granule)
+    except UNLISTABLE as error:
+        text = str(error) if isinstance(error, IngestError) else first_line(error)
+        is_path = isinstance(granule, str | PathLike)
+        name = fspath(granule) if is_path else f"({type(granule).__name__})"
+        yield Failure(strip_credentials(replace_surrogates(name)), "", replace_surrogates(text))
+
+
+class _Urls(list[str]):
+    """The URLs of the files that a path names."""
+
+
+def _list_files(granule: Any) -> Any:
+    """Return the files that a path names; what is none, and what can't be listed, as it is."""
+    try:
+        return _Urls(expand_path(granule)) if isinstance(granule, str | PathLike) else granule
+    except UNLISTABLE:
+        return granule
+
+
+def _shared_ids(urls: Sequence[str]) -> set[str]:
+    """Return the ids that several of the files could have."""
+    names = Counter(ids_of_file(url)[0] for url in set(urls))
+    alike = [ids for url in set(urls) if names[(ids := ids_of_file(url))[0]] > 1]
+    counts = Counter(chain.from_iterable(alike))
+    return {name for name, count in counts.items() if count > 1}
+
+
+def _entries_of_files(urls: Sequence[str], shared: Container[str]) -> Iterator[Entry | Failure]:
+    for url in urls:
+        if url.lower().endswith(RECORDS):
+            yield from _read_records(url, shared)
+        elif url.lower().endswith(TABLES):
+            yield from _read_table(url)
+        else:
+            yield Entry.of_file(url, shared)
 
 
 def _parse_record(record: Any, base: str) -> Iterator[Entry | Failure]:
@@ -107,7 +146,7 @@ def _record_name(record: Any, base: str) -> str:
     return Entry.of_file(base).id if base else "(no id)"
 
 
-def _read_records(url: str) -> Iterator[Entry | Failure]:
+def _read_records(url: str, shared: Container[str]) -> Iterator[Entry | Failure]:
     """Yield the granules of a file of records; Kerchunk's references are a granule themselves."""
     try:
         for line in _read_lines(url):
@@ -117,7 +156,7 @@ def _read_records(url: str) -> Iterator[Entry | Failure]:
                 yield Failure(Entry.of_file(url).id, url, f"it can't be read: {error}")
                 continue
             if isinstance(record, dict) and any(map(KERCHUNK.fullmatch, record)):
-                yield Entry.of_file(url)
+                yield Entry.of_file(url, shared)
                 continue
             for member in record if isinstance(record, list) else [record]:
                 yield from _parse_record(member, url)

@@ -52,6 +52,10 @@ UNREACHABLE = re.compile("[\0-\x1f\x7f\ud800-\udfff]")
 """The characters of local names, as Python has them, that object stores and Icechunk refuse."""
 
 
+class CollectionAsSourceError(IngestError):
+    """A collection of l2view stands where a granule should."""
+
+
 @dataclass(frozen=True)
 class FileInfo:
     """A file's entry in its store; size in bytes, no ETag where its store has none."""
@@ -253,16 +257,21 @@ def repository_store(root: str) -> icechunk.IcechunkStore:
 def repository_granules(url: str) -> list[str]:
     """Return the URLs of an Icechunk repository's granules.
 
-    They are the groups at its root, or the root itself where arrays lie there.
+    They are the groups at its root, or the root itself where arrays lie there. An `IngestError`
+    says that there is none; a collection has granules, but is none.
     """
     store = repository_store(unquote_url(url))
     hierarchy = Hierarchy(store)
     names = sync(hierarchy.children(""))
     root, *members = (sync(hierarchy.read(name)) for name in ["", *names])
     if root is not None and NAME in root["attributes"]:
-        raise IngestError(f"{strip_credentials(url)} is a collection of l2view, not a granule")
+        raise CollectionAsSourceError(
+            f"{strip_credentials(url)} is a collection of l2view, not a granule"
+        )
     if any(member and member["node_type"] == "array" for member in members):
         return [url]
+    if not names:
+        raise IngestError(f"{strip_credentials(url)} is an Icechunk repository without groups")
     return [f"{url}/{quote(name)}" for name in names]
 
 
@@ -301,8 +310,15 @@ def expand_path(path: str | os.PathLike[str]) -> Iterator[str]:
     is_empty = True
     for granule, is_folder in _list_granules(base):
         if re.fullmatch(pattern, key_of(granule)):
-            is_source = is_folder and is_repository(granule)
-            yield from repository_granules(granule) if is_source else [granule]
+            urls = [granule]
+            if is_folder and is_repository(granule):
+                try:
+                    urls = repository_granules(granule)
+                except CollectionAsSourceError:  # such as the one that is written to
+                    continue
+                except IngestError:  # which is said where it is opened
+                    pass
+            yield from urls
             is_empty = False
     if is_empty:
         raise IngestError(message)

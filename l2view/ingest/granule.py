@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -21,6 +21,31 @@ SUFFIXES = frozenset(
     )
 )
 """The ends of files' names that aren't part of a granule's id."""
+
+
+def ids_of_file(url: str) -> list[str]:
+    """Return the ids that a file may have: its name, then with ever more of its folders' names.
+
+    Examples
+    --------
+    >>> ids_of_file("s3://bucket/a/x.nc")
+    ['x', 'a_x', 'bucket_a_x']
+    """
+    split = urlsplit(url)
+    path = PurePosixPath(re.sub(r"[\0-\x1f\x7f]", "_", unquote(split.path)))
+    name = path.name
+    # Not every dot begins a suffix: "gfs.t00z.pgrb2.f003" is a name.
+    while (stem := PurePosixPath(name)).suffix.lower() in SUFFIXES and stem.stem:
+        name = stem.stem
+    folders = [name for name in (split.netloc, *path.parts[1:-1]) if name]
+    return ["_".join([*folders[at:], name]) for at in range(len(folders), -1, -1)]
+
+
+ALIASED = (
+    "the collection has another file of its name, so its id has a folder's name, too; if both are "
+    "the same granule, delete one of them"
+)
+"""What is said of a granule that has one of its aliases as its id."""
 
 type BandPacking = Mapping[str, list[Any]]
 """The attributes by which a file's stored numbers are read: the distinct values of its bands."""
@@ -40,6 +65,8 @@ class Entry:
         Why files of it are left out, by name.
     packing
         How its files' stored numbers are read where they don't say it, by name.
+    aliases
+        The ids that it may have where its own is another file's.
     """
 
     id: str
@@ -47,15 +74,14 @@ class Entry:
     fields: Mapping[str, Any] = field(default_factory=dict)
     omitted: Mapping[str, str] = field(default_factory=dict)
     packing: Mapping[str, BandPacking] = field(default_factory=dict)
+    aliases: tuple[str, ...] = ()
 
     @classmethod
-    def of_file(cls, url: str) -> Entry:
-        """Return the entry of a granule that is one file, whose id is the file's name."""
-        name = re.sub(r"[\0-\x1f\x7f]", "_", PurePosixPath(unquote(urlsplit(url).path)).name)
-        # Not every dot begins a suffix: "gfs.t00z.pgrb2.f003" is a name.
-        while (stem := PurePosixPath(name)).suffix.lower() in SUFFIXES and stem.stem:
-            name = stem.stem
-        return cls(name, {"": url})
+    def of_file(cls, url: str, shared: Container[str] = ()) -> Entry:
+        """Return the entry of a granule that is one file: its id isn't one of those `shared`."""
+        ids = ids_of_file(url)
+        at = next((at for at, name in enumerate(ids) if name not in shared), 0)
+        return cls(ids[at], {"": url}, aliases=(*ids[at + 1 :], *ids[:at]))
 
     @property
     def url(self) -> str:
@@ -72,12 +98,13 @@ class Entry:
 class Granule:
     """A granule that is ready to be written: its fields, ``id`` among them, and its arrays.
 
-    The notes say what its owner may want to mend.
+    The notes say what its owner may want to mend; the aliases are those of its `Entry`.
     """
 
     row: Mapping[str, Any]
     references: GranuleReferences
     notes: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ()
 
     @property
     def id(self) -> str:
@@ -88,6 +115,10 @@ class Granule:
     def source(self) -> str:
         """Its field ``href``, empty where it has none."""
         return str(self.row.get("href") or "")
+
+    def with_alias(self, name: str) -> Granule:
+        """Return it with one of its aliases as its id."""
+        return replace(self, row={**self.row, "id": name}, notes=(*self.notes, ALIASED))
 
     def failure(self, reason: str) -> Failure:
         """Return it as a granule that is left out."""

@@ -134,7 +134,8 @@ def _parse_entry(entry: Entry, options: ParseOptions, links: ExitStack) -> Granu
             f"it lacks what require= names, {join_names(required)}; name it in {WAYS_OUT}"
         )
     row, of_fields = _storable(row)
-    return Granule(row, references, tuple(notes + of_fields))
+    aliases = entry.aliases if row["id"] == entry.id else ()
+    return Granule(row, references, tuple(notes + of_fields), aliases)
 
 
 def _storable(row: Mapping[str, Any]) -> tuple[dict[str, Value], list[str]]:

@@ -27,7 +27,13 @@ from l2view.ingest.parse import parse_granule
 from l2view.ingest.progress import Show, show_ingest
 from l2view.ingest.report import IngestReport, report_file
 from l2view.ingest.state import CollectionState, read_state
-from l2view.ingest.writer import id_taken_message, is_other_source, plan_row, write_batch
+from l2view.ingest.writer import (
+    choose_id,
+    id_taken_message,
+    is_other_source,
+    plan_row,
+    write_batch,
+)
 from l2view.stores.repository import (
     containers_for,
     find_repository,
@@ -127,16 +133,16 @@ class _Run:
         compare = self.options.parsing.harvest is None
         for batch in batched(entries, LOOKED_UP):
             state = read_state(repository.readonly_session(self.options.branch).store)
-            sources = state.sources([entry.id for entry in batch])
+            rows = state.sources([name for e in batch for name in (e.id, *e.aliases)])
+            sources = {name: source for name, (_, source) in rows.items()}
             for entry in batch:
-                if entry.id not in sources:
+                name = choose_id((entry.id, *entry.aliases), entry.source, sources, sources)
+                if name not in sources:
                     yield entry
-                    continue
-                source = sources[entry.id][1]
-                if compare and is_other_source(entry.source, source):
-                    self.report.fail(Failure(entry.id, entry.url, id_taken_message(source)))
+                elif compare and is_other_source(entry.source, sources[name]):
+                    self.report.fail(Failure(name, entry.url, id_taken_message(sources[name])))
                 else:
-                    self.report.skip([entry.id])
+                    self.report.skip([name])
 
     def parsed_granules(self, parsed: Iterable[Granule | Failure]) -> Iterator[Granule]:
         """Yield the granules, and report the failures; `strict` stops at the first of them."""

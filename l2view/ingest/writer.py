@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import icechunk
@@ -145,28 +145,39 @@ def _select(
 ) -> tuple[list[Granule], dict[str, int]]:
     """Return the granules to write, each id once, and the rows of ids that are there."""
     unique: dict[str, Granule] = {}
-
-    def leave_out(granule: Granule, source: str, place: str) -> None:
-        if on_conflict == "error":
-            result.failed.append(granule.failure(f"its id is {place}"))
-        elif is_other_source(granule.source, source):
-            result.failed.append(granule.failure(id_taken_message(source)))
-        else:
-            result.skipped.append(granule.id)
-
+    present = state.sources(list({name for g in granules for name in (g.id, *g.aliases)}))
+    sources = {name: source for name, (_, source) in present.items()}
+    taken: dict[str, str] = {} if on_conflict == "replace" else dict(sources)
     for granule in granules:
-        previous = unique.get(granule.id)
-        if previous is not None and on_conflict != "replace":
-            leave_out(granule, previous.source, "twice in this ingest")
+        name = choose_id((granule.id, *granule.aliases), granule.source, sources, taken)
+        if name in taken and on_conflict != "replace":
+            place = "twice in this ingest" if name in unique else "in the collection already"
+            if on_conflict == "error":
+                result.failed.append(granule.failure(f"its id is {place}"))
+            elif is_other_source(granule.source, taken[name]):
+                result.failed.append(granule.failure(id_taken_message(taken[name])))
+            else:
+                result.skipped.append(name)
             continue
-        if previous is not None:
-            result.skipped.append(granule.id)
-        unique[granule.id] = granule
-    present = state.sources(list(unique))
-    if on_conflict != "replace":
-        for name, (_, source) in present.items():
-            leave_out(unique.pop(name), source, "in the collection already")
-    return list(unique.values()), {name: row for name, (row, _) in present.items()}
+        if name in unique:
+            result.skipped.append(name)
+        unique[name] = granule if name == granule.id else granule.with_alias(name)
+        sources[name] = taken[name] = granule.source
+    return list(unique.values()), {n: row for n, (row, _) in present.items() if n in unique}
+
+
+def choose_id(
+    names: Sequence[str], source: str, sources: Mapping[str, str], taken: Mapping[str, str]
+) -> str:
+    """Return the id of a file that may have one of several.
+
+    It is the one that the file has, by the `sources` of ids, else the first that isn't `taken`,
+    else the first of all. Two files of one folder aren't told apart: they may be one granule.
+    """
+    own = (n for n in names if n in sources and not is_other_source(source, sources[n]))
+    folder = taken.get(names[0], "").rpartition("/")[0]
+    free = (n for n in names if n not in taken and folder != source.rpartition("/")[0])
+    return next(own, next(free, names[0]))
 
 
 def is_other_source(source: str, known: str) -> bool:
@@ -177,8 +188,8 @@ def is_other_source(source: str, known: str) -> bool:
 def id_taken_message(source: str) -> str:
     """Say that an id is that of another file."""
     return (
-        f"its id is that of {source} too; give it one of its own in harvest=, or take it in the "
-        'place of the other with on_conflict="replace"'
+        f"its id is that of {source} too; give it one of its own in harvest= (--harvest), or take "
+        'it in the place of the other with on_conflict="replace" (--on-conflict replace)'
     )
 
 

@@ -302,22 +302,63 @@ def test_a_record_from_afar_names_no_file_here(tmp_path: Path) -> None:
     assert item_of(item).assets == {"a": "file:///secret.h5"}
 
 
-def test_two_files_with_one_name_are_not_one_granule(tmp_path: Path) -> None:
-    paths = []
-    for number, name in enumerate(("a", "b", "c")):
-        (tmp_path / name).mkdir()
-        paths.append(write_swath(tmp_path / name / "s.h5", number))
-    report = l2view.ingest([paths[0], paths[1], paths[0]], tmp_path / "x")
+@pytest.fixture
+def namesakes(tmp_path: Path) -> list[Path]:
+    folders = [tmp_path / name for name in ("p/a", "p/b", "q/b")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    return [write_swath(folder / "s.h5", number) for number, folder in enumerate(folders)]
+
+
+@pytest.mark.parametrize("order", [[0, 1, 2], [2, 1, 0, 1]])
+@pytest.mark.parametrize("batch", [1, 10])
+def test_files_of_one_name_have_the_fewest_folders_in_their_ids(
+    namesakes: list[Path], tmp_path: Path, order: list[int], batch: int
+) -> None:
+    store = tmp_path / "x"
+    report = l2view.ingest([namesakes[n] for n in order], store, batch=batch)
+    assert sorted(report.added.ids) == ["a_s", "p_b_s", "q_b_s"]
+    assert report.failed == []
+    hrefs = l2view.search(store)
+    sources = {path.as_uri() for path in namesakes}
+    assert set(hrefs["href"].to_pylist()) == sources
+    for granules in (namesakes[1], tmp_path, iter(namesakes), namesakes[::-1]):
+        for on_conflict, count in (("skip", "skipped"), ("replace", "replaced")):
+            again = l2view.ingest(granules, store, on_conflict=on_conflict)  # type: ignore[arg-type]
+            assert again.added.count == 0
+            assert set(getattr(again, count).ids) <= {"a_s", "p_b_s", "q_b_s"}
+    assert l2view.search(store).select(["id", "href"]) == hrefs.select(["id", "href"])
+
+
+def test_a_later_file_of_the_same_name_leaves_the_others_theirs(
+    namesakes: list[Path], tmp_path: Path
+) -> None:
+    store = tmp_path / "x"
+    assert l2view.ingest(namesakes[1], store).added.ids == ["s"]
+    report = l2view.ingest(namesakes[2], store)
+    assert report.added.ids == ["b_s"]
+    assert "the collection has another file of its name" in str(report)
+    again = l2view.ingest(namesakes[:0:-1], store)
+    assert (again.added.count, again.skipped.ids) == (0, ["b_s", "s"])
+    l2view.Collection(store).delete(ids=["s"])
+    assert l2view.ingest(namesakes[2], store).skipped.ids == ["b_s"]
+    assert l2view.ingest(iter(namesakes), store).added.ids == ["s", "p_b_s"]
+
+
+def test_two_files_with_one_name_are_not_one_granule(namesakes: list[Path], tmp_path: Path) -> None:
+    paths = namesakes
+    twin = write_swath(paths[0].with_suffix(".nc"), 3)
+    report = l2view.ingest([paths[0], twin, paths[0]], tmp_path / "x")
     assert report.added.ids == ["s"]
     assert report.skipped.ids == ["s"]
     ((failed),) = report.failed
-    assert failed.url == paths[1].as_uri()
+    assert failed.url == twin.as_uri()
     assert failed.reason.startswith(f"its id is that of {paths[0].as_uri()} too; give it one")
-    report = l2view.ingest(paths, tmp_path / "x")  # in the collection, not only in the batch
-    assert (report.skipped.count, report.failures, report.added.count) == (1, 2, 0)
+    report = l2view.ingest([paths[0], twin], tmp_path / "x")  # in the collection
+    assert (report.skipped.count, report.failures, report.added.count) == (1, 1, 0)
 
     def harvest(group: zarr.Group, url: str) -> dict[str, Any]:
-        return {"id": "/".join(url.split("/")[-2:])}
+        return {"id": "/".join(url.split("/")[-3:])}
 
     assert l2view.ingest(paths, tmp_path / "y", harvest=harvest).added.count == 3
     again = l2view.ingest(paths, tmp_path / "y", harvest=harvest)
