@@ -21,7 +21,7 @@ from numpy.lib.recfunctions import repack_fields
 from obspec_utils.protocols import ReadableFile
 from obspec_utils.registry import ObjectStoreRegistry
 from virtualizarr.codecs import zarr_codec_config_to_v3
-from virtualizarr.manifests import ChunkManifest, ManifestArray, ManifestGroup, ManifestStore
+from virtualizarr.manifests import ManifestArray, ManifestGroup, ManifestStore
 from virtualizarr.manifests.utils import copy_and_replace_metadata, create_v3_array_metadata
 from virtualizarr.parsers.hdf.filters import codecs_from_dataset
 from virtualizarr.parsers.hdf.hdf import _chunk_shape, _dataset_chunk_manifest, _read_compound
@@ -164,20 +164,14 @@ class _Parser:
 
 def _with_shape(array: ManifestArray, shape: Sequence[int]) -> ManifestArray:
     """Return a longer array, of whose further chunks there are none."""
-    manifest = array.manifest
-    grid = tuple(-(-n // max(c, 1)) for n, c in zip(shape, array.metadata.chunks, strict=True))
+    metadata = copy_and_replace_metadata(array.metadata, new_shape=list(shape))
+    chunks, manifest = Chunks.missing(metadata.to_dict()), array.manifest
     inside = tuple(map(slice, manifest.shape_chunk_grid))
-    paths = np.full(grid, "", dtype=np.dtypes.StringDType())
-    offsets, lengths = np.zeros(grid, np.uint64), np.zeros(grid, np.uint64)
     if (manifest._paths != "").any():  # without entries its grid may have another shape
-        paths[inside], offsets[inside] = manifest._paths, manifest._offsets
-        lengths[inside] = manifest._lengths
-    return ManifestArray(
-        copy_and_replace_metadata(array.metadata, new_shape=list(shape)),
-        ChunkManifest.from_arrays(
-            paths=paths, offsets=offsets, lengths=lengths, inlined=dict(manifest._inlined)
-        ),
-    )
+        chunks.paths[inside], chunks.offsets[inside] = manifest._paths, manifest._offsets
+        chunks.lengths[inside] = manifest._lengths
+    chunks.inlined.update(manifest._inlined)
+    return ManifestArray(metadata, chunks.to_manifest())
 
 
 def _follow(group: h5py.Group, name: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
@@ -160,6 +161,11 @@ def _storable(row: Mapping[str, Any]) -> tuple[dict[str, Value], list[str]]:
                 storable[name] = valid
         except FieldError as error:
             notes.append(f"{error}: it is left out; name it in harvest=")
+    start = storable.get("start_datetime", storable.get("datetime"))
+    end = storable.get("end_datetime")
+    if isinstance(start, datetime) and isinstance(end, datetime) and end < start:
+        del storable["end_datetime"]
+        notes.append(f"its end_datetime, {end}, is before its start, {start}: it is left out")
     return storable, notes
 
 

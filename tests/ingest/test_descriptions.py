@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+import re
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import rasterio
 import zarr
 from zarr.storage import MemoryStore
 
+import l2view
 from l2view.ingest.granule import Entry, Granule
-from l2view.ingest.harvest import harvest_files
+from l2view.ingest.harvest import harvest_files, valid_fields
 from l2view.ingest.harvest.attributes import (
     array_times,
     attribute_times,
@@ -21,6 +23,7 @@ from l2view.ingest.harvest.attributes import (
     parse_time,
 )
 from l2view.ingest.harvest.names import times_in_name
+from l2view.ingest.harvest.stac import item_fields
 from l2view.ingest.options import ParseOptions
 from l2view.ingest.parse import parse_granule
 from l2view.text import fold_name
@@ -82,13 +85,13 @@ def group_with(path: str, attributes: dict[str, Any]) -> zarr.Group:
             },
             None,
         ),
-        ({"start-date-time": "2019-12-02T23:15:00", "end date time": "2019-12-02T23:20"}, None),
+        ({"start-date-time": "2019-12-02T23:15:00", "end date time": "2019-12-02T23:20:00"}, None),
     ],
 )
 def test_products_say_their_times(
     path: str, attributes: dict[str, Any], platform: str | None
 ) -> None:
-    fields = harvest_attributes(group_with(path, attributes))
+    fields = harvest_attributes(group_with(path, attributes))[0]
     assert (fields["datetime"], fields["end_datetime"]) == (START, END)
     assert fields.get("platform") == platform
 
@@ -97,20 +100,20 @@ def test_an_inventory_that_is_an_array() -> None:
     root = zarr.create_group(MemoryStore())
     text = np.array(ODL.encode(), dtype=f"S{len(ODL) + 100}")
     root.create_array("HDFEOS INFORMATION/coremetadata.0", data=text)
-    assert harvest_attributes(root)["datetime"] == START
+    assert harvest_attributes(root)[0]["datetime"] == START
 
 
 def test_the_own_attributes_come_before_those_below() -> None:
     root = group_with("below", {"time_coverage_start": "2001-01-01", "platform": "B"})
     root.attrs.update({"time_coverage_start": "2002-01-01", "platform": "A"})
-    fields = harvest_attributes(root)
+    fields = harvest_attributes(root)[0]
     assert (fields["datetime"], fields["platform"]) == (datetime(2002, 1, 1), "A")
 
 
 @pytest.mark.parametrize("text", ["GROUP = X\nVALUE = \n=\nOBJECT", "a=b;c=d;", "", "\0"])
 @pytest.mark.parametrize("name", ["CoreMetadata.0", "FileHeader"])
 def test_texts_that_are_damaged_say_nothing(name: str, text: str) -> None:
-    assert "datetime" not in harvest_attributes(group_with("", {name: text}))
+    assert "datetime" not in harvest_attributes(group_with("", {name: text}))[0]
 
 
 @pytest.mark.parametrize(
@@ -132,7 +135,7 @@ def test_texts_that_are_damaged_say_nothing(name: str, text: str) -> None:
                 "sensing_start": "2020-01-01",
                 "sensing_end": "2020-01-02",
             },
-            (datetime(2020, 1, 1), datetime(2020, 1, 2)),
+            (datetime(2020, 1, 1), datetime(2020, 1, 2, 23, 59, 59, 999_999)),
         ),
     ],
 )
@@ -232,22 +235,87 @@ def test_calendars(calendar: str, start: str, end: str | None) -> None:
         assert "datetime" not in fields
         assert notes == ["its times are in the calendar 360_day, which has other days"]
     else:
-        assert (array_times(group), notes) == (expected, [])
+        assert array_times(group) == (*expected, notes) == (*expected, [])
+
+
+@pytest.mark.parametrize(
+    ("text", "end"),
+    [
+        ("2017-02", "2017-02-28T23:59:59.999999"),
+        ("2017-4-14", "2017-04-14T23:59:59.999999"),
+        ("2017-04-14 UTC", "2017-04-14T23:59:59.999999"),
+        ("2016366", "2016-12-31T23:59:59.999999"),
+        ("20170414", "2017-04-14T23:59:59.999999"),
+        ("9999-12-31", "9999-12-31T23:59:59.999999"),
+        ("2017-04-14T10", "2017-04-14T10:59:59.999999"),
+        ("2017-04-14T10:05+02:00", "2017-04-14T08:05:59.999999"),
+        ("2017-04-14T10:05:00Z", "2017-04-14T10:05"),
+        ("14-APR-2017 10:05:00", "2017-04-14T10:05"),
+    ],
+)
+def test_an_end_is_that_of_its_period(text: str, end: str) -> None:
+    expected = datetime.fromisoformat(end)
+    start, stop = "2010-01-01", {"end_datetime": text}
+    assert attribute_times({"timecoveragestart": start, "timecoverageend": text})[1] == expected
+    assert attribute_times({"startdate": start, "stopdate": text})[1] == expected
+    assert item_fields({"properties": stop})["end_datetime"] == expected
+    assert valid_fields(stop)[0]["end_datetime"] == expected
+
+
+def test_an_end_before_the_start_is_left_out(tmp_path: Path) -> None:
+    root = zarr.create_group(tmp_path / "g.zarr")
+    root.create_array("v", data=np.arange(3))
+    root.attrs.update({"time_coverage_start": "2020-01-02", "time_coverage_end": "2020-01-01"})
+    report = l2view.ingest(tmp_path / "g.zarr", tmp_path / "store")
+    (row,) = l2view.search(tmp_path / "store").to_pylist()
+    assert row["datetime"] == row["start_datetime"] == datetime(2020, 1, 2)
+    assert row.get("end_datetime") is None
+    assert (
+        "its end_datetime, 2020-01-01 23:59:59.999999, is before its start, 2020-01-02 00:00:00: "
+        "it is left out"
+    ) in report.notes
+
+
+DAY = 86_400.0
+
+
+@pytest.mark.parametrize(
+    ("seconds", "attributes", "expected", "note"),
+    [
+        # The first second of 2017 follows the leap second, which xarray doesn't count.
+        (1_167_264_018, {"units": "seconds since 1980-01-06 00:00:00 GPS"}, 0, ""),
+        (1_167_264_016, {"units": "seconds since 1980-1-6", "long_name": "GPS time"}, -1, ""),
+        (8766 * DAY + 10, {"units": "Seconds since 1993-1-1", "long_name": "TAI Time"}, 0, ""),
+        (21_550 * DAY + 37, {"units": "seconds since 1958-01-01", "time_system": "TAI93"}, 0, ""),
+        (0, {"units": "seconds since 2017-01-01", "long_name": "GPS time"}, 0, "GPS 18"),
+        (0, {"units": "seconds since 2017-01-01 TAI"}, 0, "TAI 37"),
+        (0, {"units": "seconds since 2017-01-01", "long_name": "UTC, not TAI"}, 0, ""),
+        (1_167_264_000, {"units": "seconds since 1980-01-06 UTC"}, 0, ""),
+        (0, {"units": "seconds since 2017-01-01", "long_name": "details"}, 0, ""),
+    ],
+)
+def test_scales_without_leap_seconds(
+    seconds: float, attributes: dict[str, str], expected: Any, note: str
+) -> None:
+    start, _, notes = array_times(array_of_times([seconds], **attributes))
+    at = datetime(2017, 1, 1) + timedelta(seconds=expected)
+    assert start == at
+    assert [re.sub(r"\D+", "", text) for text in notes] == note.split()[1:]
 
 
 def test_arrays_called_time_that_are_none() -> None:
     """Such as indices of passes, lengths of time, and the beginning of a forecast."""
     for units in ("days", "hours since 00:00 UTC", "1"):
-        assert array_times(array_of_times([1, 2], units=units)) == (None, None)
+        assert array_times(array_of_times([1, 2], units=units)) == (None, None, [])
     days = array_of_times(np.array([1, 2], "i1"), units="days since 2020-01-01")
-    assert array_times(days) == (datetime(2020, 1, 2), datetime(2020, 1, 3))
+    assert array_times(days) == (datetime(2020, 1, 2), datetime(2020, 1, 3), [])
     forecast = {"units": "days since 2020-01-01", "standard_name": "forecast_reference_time"}
-    assert array_times(array_of_times([1, 2], **forecast)) == (None, None)
+    assert array_times(array_of_times([1, 2], **forecast)) == (None, None, [])
 
 
 @pytest.mark.parametrize("quote", ['"', "'", ""])
 def test_inventories_with_other_quotes(quote: str) -> None:
-    fields = harvest_attributes(group_with("", {"CoreMetadata.0": ODL.replace('"', quote)}))
+    fields = harvest_attributes(group_with("", {"CoreMetadata.0": ODL.replace('"', quote)}))[0]
     assert (fields["datetime"], fields["end_datetime"]) == (START, END)
 
 
@@ -323,4 +391,4 @@ def test_times_of_other_things_are_not_the_granules(attributes: dict[str, Any]) 
     root = group_with("", attributes)
     time = root.create_array("time", data=np.array([0, 60]))
     time.attrs["units"] = "seconds since 2020-01-01"
-    assert harvest_attributes(root)["datetime"] == datetime(2020, 1, 1)
+    assert harvest_attributes(root)[0]["datetime"] == datetime(2020, 1, 1)

@@ -151,7 +151,7 @@ def test_times_and_places_of_arrays() -> None:
     below.create_array("time", data=np.array([60, -1, 30]), attributes=units)
     for name, values in (("latitude", [10.0, 11, 12]), ("longitude", [20.0, 21, 22])):
         below.create_array(name, data=np.array(values), dimension_names=["time"])
-    found = harvest_attributes(root)
+    found = harvest_attributes(root)[0]
     assert found["datetime"] == datetime(2000, 1, 1, 0, 0, 30)
     assert found["end_datetime"] == datetime(2000, 1, 1, 0, 1)
     shape = outline_of(root)
@@ -185,7 +185,7 @@ def test_fill_values_are_no_times(attributes: dict[str, Any], dtype: str, fill: 
     array = group.create_array("time", shape=(4,), dtype=dtype)
     array[:] = values
     array.attrs.update(attributes | {"units": "seconds since 2025-06-01"})
-    found = harvest_attributes(group)
+    found = harvest_attributes(group)[0]
     assert found["start_datetime"] == datetime(2025, 6, 1, 0, 1)
     assert found["end_datetime"] == datetime(2025, 6, 1, 1)
 
@@ -195,11 +195,11 @@ def test_times_that_are_packed_or_of_a_type_of_their_own() -> None:
     array = group.create_array("time", shape=(2,), dtype="i2", fill_value=-1)
     array[:] = [1, 3]
     array.attrs.update({"units": "seconds since 2025-06-01", "scale_factor": 0.5, "add_offset": 10})
-    assert harvest_attributes(group)["datetime"] == datetime(2025, 6, 1, 0, 0, 10, 500_000)
+    assert harvest_attributes(group)[0]["datetime"] == datetime(2025, 6, 1, 0, 0, 10, 500_000)
     group = zarr.create_group(MemoryStore())
     stamps = np.array(["2025-06-01T01", "NaT", "2025-05-01T01"], dtype="M8[s]")
     group.create_array("time", data=stamps)
-    found = harvest_attributes(group)
+    found = harvest_attributes(group)[0]
     assert found["start_datetime"] == datetime(2025, 5, 1, 1)
     assert found["end_datetime"] == datetime(2025, 6, 1, 1)
 

@@ -217,7 +217,7 @@ def test_times_of_older_files(text: str, expected: str | None) -> None:
 def test_fields_have_one_kind_in_all_files() -> None:
     group = zarr.create_group({})
     group.attrs.update({"product_version": 2.0, "orbit_number": "07", "cycle_number": [3]})
-    found = harvest_attributes(group)
+    found = harvest_attributes(group)[0]
     assert found["product_version"] == "2.0"
     assert found["orbit"] == 7
     assert found["cycle"] == 3

@@ -240,7 +240,7 @@ def lis(path: Path) -> None:
         path,
         degrees("lightning_event_lat lightning_event_lon", "number_of_events", *NADIR)
         | degrees("lightning_flash_lat lightning_flash_lon", "number_of_flashes", NADIR[0][::3], NADIR[1][::3])
-        | {"lightning_event_TAI93_time": V("number_of_events", seconds(TAI93), time),
+        | {"lightning_event_TAI93_time": V("number_of_events", seconds(TAI93) + 10, time),  # leap seconds
            "lightning_event_radiance": V("number_of_events", NADIR[0])},
         {"orbit_id": 1234},
     )  # fmt: skip

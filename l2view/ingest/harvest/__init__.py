@@ -22,8 +22,7 @@ from l2view.granules.layouts import LAYOUTS
 from l2view.ingest import plugins
 from l2view.ingest.harvest.attributes import (
     harvest_attributes,
-    parse_time,
-    unconverted_calendars,
+    parse_field,
 )
 from l2view.ingest.harvest.descriptions import descriptions, nodes_of
 from l2view.ingest.harvest.stac import TIMES as RECORD_TIMES
@@ -81,8 +80,9 @@ def _harvest_file(group: zarr.Group, known: Set[str]) -> tuple[dict[str, Any], l
         return discovered, notes
     nodes = nodes_of(group)
     described = list(descriptions(nodes))
-    attributes = _without_times(harvest_attributes(nodes, described), discovered)
-    own = {**attributes, **discovered}
+    attributes, of_times = harvest_attributes(nodes, described)
+    own = {**_without_times(attributes, discovered), **discovered}
+    notes += of_times if "datetime" not in known | discovered.keys() else []
     if "bbox" not in known | own.keys():
         try:
             shape, of_place = footprint_of(LocatedGranule(group, members=nodes), described)
@@ -90,11 +90,6 @@ def _harvest_file(group: zarr.Group, known: Set[str]) -> tuple[dict[str, Any], l
             shape, of_place = None, [f"PROJ can't tell its place: {first_line(error)}"]
         notes += of_place
         own |= {} if shape is None else {"bbox": shapely.to_wkb(shape)}
-    if "datetime" not in known | own.keys():
-        calendars = sorted(unconverted_calendars(nodes))
-        notes += [
-            f"its times are in the calendar {name}, which has other days" for name in calendars
-        ]
     return own, notes
 
 
@@ -128,7 +123,7 @@ def valid_fields(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 def time_of(name: str, value: Any) -> Any:
     """Return a field of times as a time; an `IngestError` says that it is none."""
     if isinstance(value, str) and value.strip():
-        value = parse_time(value) or value
+        value = parse_field(name, value) or value
     if value is None or isinstance(value, date | np.datetime64):
         return value
     raise IngestError(f'the field "{name}" is {value!r}, which is no time')

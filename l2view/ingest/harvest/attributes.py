@@ -8,6 +8,7 @@ ASCAT, Sentinel-6 and MODIS write.
 from __future__ import annotations
 
 import re
+from calendar import monthrange
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import zarr
+from numpy.typing import NDArray
 
 from l2view.arrays.cf import CALENDARS, Packing
 from l2view.ingest.harvest.descriptions import Nodes, descriptions, nodes_of
@@ -68,8 +70,12 @@ EARLIEST = 1850
 """The first year that digits without separators may be."""
 
 FORMS: Mapping[int, str] = {
+    5: "%y%j",
     7: "%Y%j",
+    8: "%Y%m%d",
+    9: "%y%j%H%M",
     10: "%Y%m%d%H",
+    11: "%Y%j%H%M",
     12: "%Y%m%d%H%M",
     13: "%Y%j%H%M%S",
     14: "%Y%m%d%H%M%S",
@@ -82,11 +88,33 @@ FORMS: Mapping[int, str] = {
 DATE_TIME = "TIFFTAG_DATETIME"
 """GDAL's name for when an image was made (TIFF 6.0, DateTime)."""
 
+PERIODS = {7: timedelta(1), 8: timedelta(1), 10: timedelta(hours=1), 12: timedelta(minutes=1)}
+"""How long the period takes that so many digits name: a day, an hour or a minute."""
+
+ZONE = re.compile(r"(?<=[T \d:]\d\d)([+-]\d\d:?\d\d)$")
+"""An offset from UTC behind a time (ISO 8601, 4.3.13)."""
+
+LEAP_SECONDS = np.array(
+    [
+        *("1981-07", "1982-07", "1983-07", "1985-07", "1988-01", "1990-01", "1991-01", "1992-07"),
+        *("1993-07", "1994-07", "1996-01", "1997-07", "1999-01", "2006-01", "2009-01", "2012-07"),
+        *("2015-07", "2017-01"),
+    ],
+    "M8[us]",
+)
+"""What follows each leap second since GPS's epoch (IERS, Bulletin C)."""
+
+EPOCHS = {"GPS 1980-01-06T00": 0, "TAI 1993-01-01T00": 8, "TAI 1958-01-01T00": -19}
+"""The epochs from which scales without leap seconds count, with those of UTC until then."""
+
+SCALE = re.compile(r"(?<![A-Z])(UTC|GPS|TAI)(?![A-Z])")
+"""What names a scale of time, in an array's attributes or its name."""
+
 WORDS = (
     *("%d-%b-%YT%H:%M:%S", "%d-%b-%Y %H:%M:%S", "%Y:%m:%d %H:%M:%S", "%b %d %Y %H:%M:%S"),
-    "%a %b %d %H:%M:%S %Y",
+    *("%a %b %d %H:%M:%S %Y", "%Y-%m"),
 )
-"""Forms of SNAP's and of TIFF's times (TIFF 6.0, DateTime), and of C's."""
+"""Forms of SNAP's and of TIFF's times (TIFF 6.0, DateTime), of C's, and of months."""
 
 SINGLE_DIGIT = re.compile(r"(?<![\d.,])(\d)(?!\d)")
 
@@ -124,8 +152,8 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 
 def harvest_attributes(
     file: zarr.Group | Nodes, described: Sequence[Mapping[str, Any]] | None = None
-) -> dict[str, Any]:
-    """Return a granule's time, platform, version, … by the descriptions of its file."""
+) -> tuple[dict[str, Any], list[str]]:
+    """Return a granule's time, platform, version, … by its file's descriptions, and notes."""
     described = list(descriptions(file)) if described is None else described
     fields: dict[str, Any] = {}
     for name, candidates in FIELDS.items():
@@ -134,13 +162,14 @@ def harvest_attributes(
         if value is not None:
             fields[name] = _convert(name, value)
     spans = (span for span in map(attribute_times, described) if span[0] is not None)
-    start, end = next(spans, None) or array_times(file)
+    span = next(spans, None)
+    start, end, notes = array_times(file) if span is None else (*span, [])
     if start is None:  # which may be the day on which the file was made
         start = next(filter(None, (_named_time(d, "date") for d in described)), None)
     if start is not None:
         fields["datetime"] = fields["start_datetime"] = start
-        fields["end_datetime"] = end if end is not None and end >= start else None
-    return fields
+        fields["end_datetime"] = end
+    return fields, notes
 
 
 def attribute_times(attributes: Mapping[str, Any]) -> tuple[datetime | None, datetime | None]:
@@ -148,7 +177,7 @@ def attribute_times(attributes: Mapping[str, Any]) -> tuple[datetime | None, dat
 
     Their names are as `fold_name` gives them.
     """
-    start, end = (parse_time(attributes.get(name)) for name in ACDD)
+    start, end = parse_time(attributes.get(ACDD[0])), parse_end(attributes.get(ACDD[1]))
     if start is not None:
         length = DURATION.fullmatch(str(attributes.get("timecoverageduration")))
         if end is None and length is not None:
@@ -159,8 +188,8 @@ def attribute_times(attributes: Mapping[str, Any]) -> tuple[datetime | None, dat
     names = [n for n in attributes if INSTANT.search(n) and not OTHER_TIMES.search(n)]
     for first, last in EDGES:
         for name in sorted((n for n in names if first in n), key=len):
-            span = (_named_time(attributes, n) for n in (name, name.replace(first, last)))
-            start, end = span
+            start = _named_time(attributes, name)
+            end = _named_time(attributes, name.replace(first, last), is_end=True)
             if start is not None and end is not None:
                 return start, end
     alone = (_named_time(attributes, name) for name in ALONE)
@@ -176,11 +205,14 @@ def _calendar_time(attributes: Mapping[str, Any]) -> datetime | None:
         return None
 
 
-def _named_time(attributes: Mapping[str, Any], name: str) -> datetime | None:
+def _named_time(
+    attributes: Mapping[str, Any], name: str, *, is_end: bool = False
+) -> datetime | None:
     """Return the time of an attribute, with that of the day if it has one of its own."""
     clock = "timeofday" if name == "calendardate" else name.replace("date", "time")
-    joined = parse_time(attributes.get(name), attributes.get(clock)) if clock != name else None
-    return joined or parse_time(attributes.get(name))
+    parse = parse_end if is_end else parse_time
+    joined = parse(attributes.get(name), attributes.get(clock)) if clock != name else None
+    return joined or parse(attributes.get(name))
 
 
 def parse_time(*parts: Any) -> datetime | None:
@@ -193,9 +225,7 @@ def parse_time(*parts: Any) -> datetime | None:
     """
     if not parts or not all(isinstance(part, str) and part.strip() for part in parts):
         return None
-    text = "T".join(part.strip() for part in parts).upper()  # RFC 3339 has t and z too
-    text = re.sub(r"\s*(UTC|GMT)$", "Z", text.removeprefix("UTC="))
-    text = SINGLE_DIGIT.sub(r"0\1", text)  # as in 1993-1-1
+    text = _plain_text(*parts)
     if (before := LEAP_SECOND.sub(r"\g<1>59", text)) != text:
         return _later(parse_time(before), timedelta(seconds=1))  # as in POSIX
     if (midnight := MIDNIGHT.sub("T00:00:00", text)) != text:
@@ -210,14 +240,49 @@ def parse_time(*parts: Any) -> datetime | None:
             return datetime.strptime(whole, form).replace(microsecond=_microseconds(fraction))
     match = COMPACT.fullmatch(text)
     digits = re.sub(r"\D", "", match[1]) if match else ""
-    if match is None or len(digits) not in FORMS:
+    instant = parse_digits(digits) if len(digits) not in (5, 9) else None
+    if match is None or instant is None or instant.year < EARLIEST:  # seconds since some epoch
         return None
+    return instant.replace(microsecond=_microseconds(match[2])) if match[2] else instant
+
+
+def parse_digits(digits: str) -> datetime | None:
+    """Return the time that digits without separators stand for; None where they don't."""
+    form = FORMS.get(len(digits), "-")
     with suppress(ValueError):
-        at = datetime.strptime(digits, FORMS[len(digits)])
-        if at.year < EARLIEST:  # seconds since some epoch
-            return None
-        return at if match[2] is None else at.replace(microsecond=_microseconds(match[2]))
+        at = datetime.strptime(digits, form)
+        # strptime takes day 366 of any year for the next one's first.
+        return at if at.strftime(form).startswith(digits) else None
     return None
+
+
+def parse_end(*parts: Any) -> datetime | None:
+    """Return the last instant of the month, day, hour or minute that texts stand for as an end.
+
+    Examples
+    --------
+    >>> parse_end("2017-04-14"), parse_end("2017-04-14T10:27:00")
+    (datetime.datetime(2017, 4, 14, 23, 59, 59, 999999), datetime.datetime(2017, 4, 14, 10, 27))
+    """
+    at = parse_time(*parts)
+    match = at and COMPACT.fullmatch(ZONE.sub("", _plain_text(*parts)))
+    if at is None or not match or match[2]:
+        return at
+    periods = {6: timedelta(monthrange(at.year, at.month)[1]), **PERIODS}
+    period = periods.get(len(re.sub(r"\D", "", match[1])))
+    return at if period is None else at + (period - timedelta.resolution)
+
+
+def parse_field(name: str, text: Any) -> datetime | None:
+    """Return the time that a field's text stands for."""
+    return parse_end(text) if name == "end_datetime" else parse_time(text)
+
+
+def _plain_text(*parts: str) -> str:
+    """Return a time's text in capitals, with Z for UTC, and days such as 1993-1-1 of two digits."""
+    text = "T".join(part.strip() for part in parts).upper()
+    text = re.sub(r"\s*(UTC|GMT)$", "Z", text.removeprefix("UTC="))
+    return SINGLE_DIGIT.sub(r"0\1", text)
 
 
 def _later(at: datetime | None, by: timedelta) -> datetime | None:
@@ -230,13 +295,14 @@ def _microseconds(digits: str) -> int:
     return int(digits[:6].ljust(6, "0"))
 
 
-def array_times(file: zarr.Group | Nodes) -> tuple[datetime | None, datetime | None]:
-    """Return the first and last value of a granule's array of times, None where it has none.
+def array_times(file: zarr.Group | Nodes) -> tuple[datetime | None, datetime | None, list[str]]:
+    """Return the first and last value of a granule's array of times, None without one, and notes.
 
     Those called otherwise than ``time`` come last. Times of other calendars are converted, if both
-    are days of the Gregorian one.
+    are days of the Gregorian one; those of scales without leap seconds, if their epoch is known.
     """
     nodes = nodes_of(file)
+    calendars: set[str] = set()
     for array in chain(_time_arrays(nodes), _time_arrays(nodes, OTHERWISE)):
         raw = np.asarray(array[...])
         packing = Packing.of_array(array)
@@ -244,25 +310,45 @@ def array_times(file: zarr.Group | Nodes) -> tuple[datetime | None, datetime | N
         times = raw.ravel() if valid is None else raw[valid]
         if times.size == 0 or not np.isfinite(times).all():
             continue
-        try:
+        with suppress(ValueError, OverflowError, ImportError):
             edges = packing.decode(np.array([times.min(), times.max()]), time_unit="us")
-        except (ValueError, OverflowError, ImportError):
-            continue
-        if edges.dtype.kind == "M":
-            start, end = edges.astype("datetime64[us]").tolist()
-            return start, end
-        if edges.dtype.kind == "O":
-            with suppress(ValueError, OverflowError):
+            if edges.dtype.kind == "M":
+                return _in_utc(edges.astype("datetime64[us]"), array)
+            if edges.dtype.kind == "O":
                 start, end = map(_gregorian, edges.tolist())
-                return start, end
-    return None, None
+                return start, end, []
+        calendars.add(str(array.attrs.get("calendar", "standard")))
+    others = sorted(name for name in calendars if name.lower() not in CALENDARS)
+    notes = [f"its times are in the calendar {name}, which has other days" for name in others]
+    return None, None, notes
 
 
-def unconverted_calendars(file: zarr.Group | Nodes) -> set[str]:
-    """Return the calendars of a granule's arrays of times that aren't the Gregorian one."""
-    arrays = _time_arrays(nodes_of(file))
-    calendars = {str(array.attrs.get("calendar", "standard")) for array in arrays}
-    return {name for name in calendars if name.lower() not in CALENDARS}
+def _in_utc(
+    edges: NDArray[np.datetime64], array: zarr.Array[Any]
+) -> tuple[datetime, datetime, list[str]]:
+    """Return the first and last value of an array as times in UTC, and a note if they may not be.
+
+    Values of GPS and TAI are decoded without leap seconds, as xarray does.
+    """
+    name = array.name.rpartition("/")[2]
+    texts = [*map(array.attrs.get, ("time_scale", "time_system", "long_name")), name]
+    named = (set(SCALE.findall(str(text).upper())) for text in (*texts, array.attrs.get("units")))
+    scales = next(filter(None, named), {"UTC"})
+    notes: list[str] = []
+    if "UTC" not in scales:
+        scale = min(scales)
+        units = {"units": array.attrs.get("units", "days since 0001-01-01")}
+        epochs = Packing.of(units, np.dtype("f8")).decode(np.zeros(1), time_unit="us")
+        before = EPOCHS.get(f"{scale} {epochs.astype('M8[h]')[0]}")
+        if before is None:
+            limit = {"GPS": 18, "TAI": 37}[scale]
+            notes = [f"its {name} is in {scale}, taken as UTC: it may be {limit} s off"]
+        else:
+            steps = np.arange(1, len(LEAP_SECONDS) + 1) - before
+            counts = [(LEAP_SECONDS + steps.astype("m8[s]") <= edge).sum() for edge in edges]
+            edges = edges - (np.array(counts) - before).astype("m8[s]")
+    start, end = edges.tolist()
+    return start, end, notes
 
 
 def _gregorian(at: Any) -> datetime:

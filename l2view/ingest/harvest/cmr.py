@@ -14,7 +14,7 @@ import shapely
 from l2view.errors import IngestError
 from l2view.geolocation.cell_outlines import of_ring, of_track
 from l2view.geolocation.globe import rectangle
-from l2view.ingest.harvest.attributes import parse_time
+from l2view.ingest.harvest.attributes import parse_end, parse_time
 
 SIDES = (
     "WestBoundingCoordinate",
@@ -48,7 +48,7 @@ def record_of(umm: Mapping[str, Any]) -> tuple[str, dict[str, str], dict[str, An
         end = span.get("EndingDateTime") or start
         # What is no time is named where all fields are looked at.
         fields["datetime"] = fields["start_datetime"] = parse_time(start) or start
-        fields["end_datetime"] = parse_time(end) or end
+        fields["end_datetime"] = parse_end(end) or end
     domain = umm.get("SpatialExtent", {}).get("HorizontalSpatialDomain", {})
     if shapes := list(_shapes(domain.get("Geometry", {}))):  # and not only an orbit
         fields["bbox"] = shapely.to_wkb(shapely.union_all(shapes))

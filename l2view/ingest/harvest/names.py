@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from pathlib import PurePosixPath
 from urllib.parse import unquote, urlsplit
 
+from l2view.ingest.harvest.attributes import parse_digits
+
 YEAR = r"(?:19[6-9]\d|20\d\d)"
 
 PATTERNS = tuple(
@@ -41,18 +43,6 @@ PATTERNS = tuple(
 )
 """Where times stand in names, the patterns that mean one thing first."""
 
-FORMS = {
-    5: "%y%j",
-    7: "%Y%j",
-    8: "%Y%m%d",
-    9: "%y%j%H%M",
-    11: "%Y%j%H%M",
-    12: "%Y%m%d%H%M",
-    13: "%Y%j%H%M%S",
-    14: "%Y%m%d%H%M%S",
-}
-"""Forms of times by the number of their digits; days are those of the month or of the year."""
-
 MAX_SPAN = timedelta(days=2)
 """The longest that a granule takes: a later time in its name is that of its making."""
 
@@ -85,10 +75,4 @@ def times_in_name(url: str) -> tuple[datetime | None, datetime | None]:
 def _parse(text: str) -> datetime | None:
     with suppress(ValueError):
         return datetime.strptime(text, "%d%b%Y_%H%M")
-    digits = re.sub(r"\D", "", text)
-    form = FORMS.get(len(digits), "-")
-    with suppress(ValueError):
-        at = datetime.strptime(digits, form)
-        # strptime takes day 366 of any year for the next one's first.
-        return at if at.strftime(form) == digits else None
-    return None
+    return parse_digits(re.sub(r"\D", "", text))

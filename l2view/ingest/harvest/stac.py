@@ -23,7 +23,7 @@ from l2view.geolocation.footprint import on_the_globe
 from l2view.geolocation.geometries import GEOMETRY_ERRORS, bbox_corners
 from l2view.geolocation.globe import rectangle
 from l2view.ingest.granule import SUFFIXES, BandPacking, Entry
-from l2view.ingest.harvest.attributes import parse_time
+from l2view.ingest.harvest.attributes import parse_field
 from l2view.stores.urls import url_of
 
 MEDIA = ("tiff", "geotiff", "netcdf", "hdf", "zarr", "fits", "grib")
@@ -90,7 +90,7 @@ def item_fields(item: Mapping[str, Any]) -> dict[str, Any]:
     for name in TIMES:
         if isinstance(fields.get(name), str):
             # What is no time is named where all fields are looked at.
-            fields[name] = parse_time(fields[name]) or fields[name]
+            fields[name] = parse_field(name, fields[name]) or fields[name]
     if fields.get("datetime") is None:
         fields["datetime"] = fields.get("start_datetime")
     fields["bbox"] = _outline(item)
