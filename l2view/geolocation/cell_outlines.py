@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from odc.geo import CRS
 
 from l2view.geolocation.crs import has_other_meridian
-from l2view.geolocation.globe import rectangle, wrap_geometry
+from l2view.geolocation.globe import GLOBE, rectangle, wrap_geometry
 from l2view.geolocation.granule import Georeference, Positions
 from l2view.regrid.projection import largest_difference, longitude_arc, unit_vectors
 
@@ -45,6 +45,7 @@ TRACK_TOLERANCES = (0.01, 0.02, 0.05, 0.1, 0.2)  # by how much its outline may b
 TRACK_VERTICES = 56  # the most vertices of a track's line
 TRACK_PIECES = 8  # into how many pieces the gaps of a track part it
 TRACK_POINTS = 4096  # the points by which a track is told from a cloud
+CLOUD_POINTS = 2**18  # the points of a cloud of which a hull is made at once
 JUMP = 10.0  # how many times as far as its neighbours' a step is where a track is parted
 
 HULL_GROWTH = 0.002
@@ -72,17 +73,22 @@ def _step(values: NDArray[Any]) -> float:
 
 def of_points(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
     """Return the outline of points: along their track, else their hull, which may be smaller."""
-    lat, lon = clean_positions(lat.ravel(), lon.ravel())
-    lat, lon = lat[np.isfinite(lat)], lon[np.isfinite(lat)]
+    lat, lon = _valid_positions(lat, lon)
     if len(lat) == 0:
         return None
     some = np.unique(np.linspace(0, len(lat) - 1, min(len(lat), TRACK_POINTS)).astype(int))
     outline = None if _is_scattered(lat[some], lon[some]) else _of_pieces(lat, lon)
     if outline is not None:
         # Those of a grid follow one another row by row.
-        hull = shapely.buffer(of_cloud(lat[some], lon[some]), 2 * TRACK_WIDTH)
+        hull = shapely.buffer(_hull(lat[some], lon[some]), 2 * TRACK_WIDTH)
         outline = None if outline.area > hull.area else outline
-    return of_cloud(lat, lon) if outline is None else outline
+    return _hull(lat, lon) if outline is None else outline
+
+
+def _valid_positions(lat: NDArray[Any], lon: NDArray[Any]) -> Positions:
+    lat, lon = clean_positions(lat.ravel(), lon.ravel())
+    valid = np.isfinite(lat)
+    return lat[valid], lon[valid]
 
 
 def _is_scattered(lat: NDArray[Any], lon: NDArray[Any]) -> bool:
@@ -123,8 +129,7 @@ def _line(lat: NDArray[Any], lon: NDArray[Any], tolerance: float) -> shapely.Geo
 
 def of_track(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
     """Return a narrow polygon along a track of points."""
-    lat, lon = clean_positions(lat, lon)
-    lat, lon = lat[np.isfinite(lat)], lon[np.isfinite(lat)]
+    lat, lon = _valid_positions(lat, lon)
     if len(lat) == 0:
         return None
     line = _line(lat, lon, TRACK_WIDTH / 5)
@@ -133,13 +138,16 @@ def of_track(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
 
 def of_cloud(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
     """Return the hull of points on the map, across the antimeridian where that is smaller."""
-    lat, lon = clean_positions(lat, lon)
-    lat, lon = lat[np.isfinite(lat)], lon[np.isfinite(lat)]
-    if len(lat) == 0:
-        return None
+    lat, lon = _valid_positions(lat, lon)
+    return _hull(lat, lon) if len(lat) else None
+
+
+def _hull(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry:
     west, _ = longitude_arc(lon)
     points = np.column_stack([(lon - west + TOLERANCE) % 360 + west - TOLERANCE, lat])
-    hull = shapely.MultiPoint(points).convex_hull
+    blocks = np.array_split(points, -(-len(points) // CLOUD_POINTS))
+    lines = (shapely.linestrings(np.concatenate([block, block[:1]])) for block in blocks)
+    hull = shapely.geometrycollections([line.convex_hull for line in lines]).convex_hull
     # Points along a line have a hull of next to no width.
     width = HULL_GROWTH * hull.area / hull.length if hull.area > SLIVER else TRACK_WIDTH
     return on_the_map(hull.buffer(width, quad_segs=1))
@@ -154,7 +162,7 @@ def of_swath(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
     lat, lon = clean_positions(lat, lon)
     row, column = (length // 2 for length in lat.shape)
     if _is_scattered(lat[:, column], lon[:, column]) or _is_scattered(lat[row], lon[row]):
-        return of_cloud(lat.ravel(), lon.ravel())
+        return of_cloud(lat, lon)
     if _steps(lat[:, column], lon[:, column]).sum() < _steps(lat[row], lon[row]).sum():
         lat, lon = lat.T, lon.T
     valid = np.isfinite(lat)
@@ -183,7 +191,7 @@ def _hold(
         return outline
     lat, lon = lat[outside], lon[outside]
     if len(lat) > MOST_OUTSIDE:
-        return shapely.union_all([outline, of_cloud(lat, lon)])
+        return shapely.union_all([outline, _hull(lat, lon)])
     across = np.minimum(width / np.maximum(np.cos(np.radians(lat)), SLIVER), 90)
     cells = shapely.box(lon - across, lat - width, lon + across, lat + width)
     return on_the_map(shapely.union_all([outline, *cells]))
@@ -213,7 +221,7 @@ def make_valid(shape: shapely.Geometry) -> shapely.Geometry:
 
 def on_the_map(shape: shapely.Geometry) -> shapely.Geometry:
     """Return the polygons of a shape, cut at the map's edges."""
-    inside = shapely.intersection(wrap_geometry(shape), shapely.box(-180, -90, 180, 90))
+    inside = shapely.intersection(wrap_geometry(shape), GLOBE)
     areas = [area for area in shapely.get_parts(inside) if area.geom_type == "Polygon"]
     return areas[0] if len(areas) == 1 else shapely.MultiPolygon(areas)
 

@@ -231,7 +231,7 @@ class Finder:
 
     def centres(
         self, levels: Levels, axes: Axes, member: int, crs: int
-    ) -> tuple[int, NDArray[np.float64], NDArray[np.float64]] | None:
+    ) -> tuple[int, tuple[NDArray[np.float64], NDArray[np.float64]]] | None:
         """Return the CRS of a granule's axes and the centres of its rows and columns in it.
 
         None where their units are unknown, or none of their CRS. A `crs` of -1 is none.
@@ -251,7 +251,7 @@ class Finder:
         mapping = None if axes.degrees else _mapping(self, levels)
         if mapping is not None and basename(mapping.path) in WESTWARD:
             x = -x
-        return crs, y, np.unwrap(x, period=360) if axes.degrees else x
+        return crs, (y, np.unwrap(x, period=360) if axes.degrees else x)
 
     def axes_transform(
         self, levels: Levels, axes: Axes, member: int, crs: int
@@ -259,8 +259,8 @@ class Finder:
         """Return the CRS and transform of a granule by its axes, None where they aren't even."""
         key = (levels.table.name, axes.y.path, axes.x.path, member)
         if key not in self._transforms:
-            number, *centres = self.centres(levels, axes, member, crs) or (-1,)
-            transform = axes_transform(*centres) if centres else None
+            number, centres = self.centres(levels, axes, member, crs) or (-1, None)
+            transform = None if centres is None else axes_transform(*centres)
             self._transforms[key] = None if transform is None else (number, transform)
         return self._transforms[key]
 

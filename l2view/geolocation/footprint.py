@@ -14,6 +14,7 @@ from odc.geo import CRS
 from l2view.arrays.cf import read_floats
 from l2view.errors import IngestError
 from l2view.geolocation.cell_outlines import (
+    CELLS,
     TOLERANCE,
     TRACK_WIDTH,
     clean_positions,
@@ -33,7 +34,7 @@ from l2view.geolocation.geometries import (
     POLE_MARGIN,
     parse_geometry,
 )
-from l2view.geolocation.globe import rectangle
+from l2view.geolocation.globe import GLOBE, rectangle
 from l2view.geolocation.granule import Georeference, LocatedGranule, Positions
 from l2view.geolocation.simplification import simplify_outward, sphere_area
 from l2view.geolocation.transforms import ground_points
@@ -54,8 +55,6 @@ BOUNDS = (
 STATION = (("longitude", "latitude"), ("lon", "lat"))
 """Attributes of an instrument that stands somewhere, as a radar; by `fold_name`."""
 
-GLOBE = shapely.box(-180, -90, 180, 90)
-
 CHECKED = 2**18
 """The most cells that are read although bounds are declared."""
 
@@ -63,6 +62,7 @@ SAMPLED = 2**22  # the most cells of a chunk that declared bounds are checked wi
 MOST_CELLS = 2**24  # the most cells of a granule's smaller pairs that its outline is taken from
 NEAR_SEAM = 0.5  # how near to ±180° or ±90° bounds are suspect, in degrees
 WIDEST = 350.0  # the width in degrees from which bounds are
+TOLERATED = 0.0101  # the part by which a footprint is larger than its outline without a note
 THINNEST = 1e-3  # the width in degrees below which a rectangle is none
 
 
@@ -76,7 +76,13 @@ def footprint_of(
     file, by names as `fold_name` gives them.
     """
     outline, notes = _outline(granule, list(descriptions))
-    return None if outline is None else simplify_outward(outline), notes
+    if outline is None:
+        return None, notes
+    simple = simplify_outward(outline)
+    growth = sphere_area(simple) / sphere_area(outline) - 1
+    if growth > TOLERATED:
+        notes += [f"its footprint of few vertices is {growth:.0%} larger than where its cells lie"]
+    return simple, notes
 
 
 def _outline(
@@ -139,8 +145,8 @@ def of_grids(granule: LocatedGranule, *, with_cells: bool = True) -> shapely.Geo
         if image.transform is not None:  # many images of a granule share one grid
             corners = (*(image.transform @ (0, 0)), *(image.transform @ image.shape[::-1]))
             grids.setdefault((image.crs, *np.round(corners, 6)), image)
-        elif with_cells and image.cells is not None:
-            grids.setdefault((id(image.cells),), image)
+        elif with_cells and image.centres is not None:
+            grids.setdefault((id(image.centres),), image)
     outlines = [
         of_coordinates(granule, grid) if grid.transform is None else of_grid(grid)
         for grid in grids.values()
@@ -315,7 +321,8 @@ def of_bounds(attributes: Mapping[str, Any]) -> shapely.Geometry | None:
 
 def of_coordinates(granule: LocatedGranule, pair: Georeference) -> shapely.Geometry | None:
     """Return the outline of latitudes and longitudes, None where none is valid."""
-    lat, lon = granule.cells(pair)
+    some = [np.unique(np.linspace(0, n - 1, min(n, CELLS)).astype(int)) for n in pair.shape]
+    lat, lon = granule.cells(pair, (some[0], some[-1]))
     if len(pair.dimensions) == 1:
         return of_points(lat, lon)
     if lat.ndim == 1:

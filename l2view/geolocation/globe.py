@@ -7,6 +7,8 @@ import math
 import shapely
 import shapely.affinity
 
+GLOBE = shapely.box(-180, -90, 180, 90)
+
 
 def wrap_geometry(shape: shapely.Geometry, *, both_sides: bool = False) -> shapely.Geometry:
     """Return a geometry whose longitudes go on beyond ±180 with every part moved within them.

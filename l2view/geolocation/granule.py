@@ -35,7 +35,7 @@ UNEVEN_AXES = "uneven axes"
 type Positions = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Latitudes and longitudes, of one shape; NaN where there is none."""
 
-type Part = tuple[slice, slice]  # which rows and columns of an image
+type Part = tuple[Any, Any]  # which rows and columns of an image, slices or positions
 
 EVERYTHING: Part = (slice(None), slice(None))
 
@@ -45,7 +45,7 @@ class Georeference:
     """Where the cells of an image, or the points of a track, of one granule lie.
 
     By a transform and its CRS; or by arrays of latitudes and longitudes, of which 1-D ones of an
-    image are its axes; or by the cells' own positions.
+    image are its axes; or by the centres of its rows and columns in its CRS.
     """
 
     kind: str  # the name of one of `KINDS`, `UNEVEN_AXES` or `COORDINATES`
@@ -55,7 +55,7 @@ class Georeference:
     crs: CRS | None = None
     transform: Affine | None = None  # from (column, row) to coordinates
     coordinates: tuple[str, str] | None = None  # the paths of the arrays
-    cells: Positions | None = None
+    centres: Positions | None = None  # y and x of uneven rows and columns
 
     def to_degrees(self, columns: NDArray[np.float64], rows: NDArray[np.float64]) -> Positions:
         """Return latitudes and longitudes by the transform; (0, 0) is the first pixel's corner."""
@@ -92,7 +92,7 @@ class LocatedGranule:
             fields=lambda rows: [dict(fields or {})] * len(rows),
         )
         self._placements: dict[str, Placement] = {}
-        self._cells: dict[tuple[str, str, int], Positions] = {}
+        self._centres: dict[tuple[str, str, int], tuple[int, Positions] | None] = {}
 
     def values(self, path: str) -> NDArray[np.float64]:
         """Return an array's values, NaN where one is missing."""
@@ -149,16 +149,15 @@ class LocatedGranule:
                 paths = latitudes.path, longitudes.path
                 return Georeference(COORDINATES, path, dimensions, shape, coordinates=paths)
         axes = self._finder.axes(levels) if len(levels.axes) == 2 else None
-        centres = None if axes is None else self._finder.centres(levels, axes, 0, crs)
+        if axes is None:
+            return None
+        key = axes.y.path, axes.x.path, crs  # which many images of a granule share
+        if key not in self._centres:
+            self._centres[key] = self._finder.centres(levels, axes, 0, crs)
+        number, centres = self._centres[key] or (-1, None)
         if centres is None:
             return None
-        assert axes is not None
-        number, y, x = centres
-        key = axes.y.path, axes.x.path, number  # which many images of a granule share
-        if key not in self._cells:
-            self._cells[key] = to_degrees(*np.meshgrid(x, y), systems[number])
-        cells = self._cells[key]
-        return Georeference(UNEVEN_AXES, path, dimensions, shape, systems[number], cells=cells)
+        return Georeference(UNEVEN_AXES, path, dimensions, shape, systems[number], centres=centres)
 
     def images(self) -> Iterator[Georeference]:
         """Yield the georeferences of the granule's images, of those that have one."""
@@ -206,11 +205,17 @@ class LocatedGranule:
         paths = latitudes, longitudes
         return Georeference(COORDINATES, latitudes, tuple(dimensions), shape, coordinates=paths)
 
-    def cells(self, georeference: Georeference) -> Positions:
-        """Return the latitudes and longitudes of what has no transform; of a grid its axes."""
+    def cells(self, georeference: Georeference, part: Part = EVERYTHING) -> Positions:
+        """Return the latitudes and longitudes of what has no transform; of a grid its axes.
+
+        Of uneven rows and columns those of a part are returned.
+        """
         if georeference.coordinates is None:
-            assert georeference.cells is not None
-            return georeference.cells
+            assert georeference.centres is not None
+            assert georeference.crs is not None
+            y, x = georeference.centres
+            columns, rows = np.meshgrid(x[part[1]], y[part[0]])
+            return to_degrees(columns, rows, georeference.crs)
         latitudes, longitudes = georeference.coordinates
         return self.values(latitudes), self.values(longitudes)
 
@@ -229,10 +234,11 @@ class LocatedGranule:
         paths = georeference.coordinates
         if paths is not None and self.arrays[paths[0]].ndim > 1:
             return self.image_values(paths[0], part), self.image_values(paths[1], part)
+        if paths is None:
+            return self.cells(georeference, part)
         lat, lon = self.cells(georeference)
-        if lat.ndim == 1:
-            lon, lat = np.meshgrid(lon, lat)
-        return lat[part], lon[part]
+        lat, lon = np.meshgrid(lat[rows], lon[columns], indexing="ij")
+        return lat, lon
 
 
 def _array_table(path: str, array: zarr.Array[Any]) -> ArrayTable:

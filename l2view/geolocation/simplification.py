@@ -6,28 +6,54 @@ import numpy as np
 import shapely
 from numpy.typing import NDArray
 
+from l2view.geolocation.globe import GLOBE
+
 SCENE, ORBIT = 64, 128  # the most vertices of an outline, by its length
 LONG = 180.0  # the length in degrees from which an outline is that of an orbit
 GOAL = 48  # the vertices below which only those are taken that say nothing
 GROWTH = (0.008, 0.002, 0.05)
 """The parts by which an outline may grow; the last where it has too many vertices else."""
 
+TRIANGLE = 4  # the vertices of the least polygon
+GAP = 2**-10  # the first gaps that are closed where that isn't enough, in parts of the extent
 NEGLIGIBLE = 1e-6  # the part of an outline's area that says nothing
 
 
 def simplify_outward(shape: shapely.Geometry) -> shapely.Geometry:
-    """Return polygons within ±180° and ±90° with fewer vertices, which hold the others.
+    """Return polygons within ±180° and ±90° with few vertices, which hold the others.
 
     Vertices are taken where the outline is hollow, and edges where their neighbours meet beyond
-    them, those first that add the least area on the sphere.
+    them, those first that add the least area on the sphere. Where parts and hollows are too many,
+    ever wider gaps are closed.
     """
+    west, south, east, north = shape.bounds
+    extent = max(east - west, north - south)
+    simplest, gap = _simplest(shape), GAP * extent
+    while _most(simplest) < shapely.get_num_coordinates(simplest):
+        wide = shape.buffer(gap, join_style="mitre").simplify(gap / 4)
+        closed = (
+            wide.buffer(-0.7 * gap, quad_segs=2) if gap < extent else shapely.box(*shape.bounds)
+        )
+        simplest = _simplest(shapely.intersection(shapely.union(closed, shape), GLOBE))
+        gap *= 2
+    return simplest
+
+
+def _most(shape: shapely.Geometry) -> int:
+    return ORBIT if shape.length > LONG else SCENE
+
+
+def _simplest(shape: shapely.Geometry) -> shapely.Geometry:
+    """Return polygons that grow by some per cent at most."""
     vertices = shapely.get_num_coordinates(shape)
-    most = ORBIT if shape.length > LONG else SCENE
+    if TRIANGLE * len(shapely.get_parts(shape)) > _most(shape):
+        return shape
     simplest, area = shape, sphere_area(shape)
     for growth in GROWTH:
-        if shapely.get_num_coordinates(simplest) <= (most if simplest is not shape else GOAL):
+        enough = _most(simplest) if simplest is not shape else GOAL
+        if shapely.get_num_coordinates(simplest) <= enough:
             break
-        simple = _simplify(shape, growth, GOAL if growth < GROWTH[-1] else most)
+        simple = _simplify(shape, growth, GOAL if growth < GROWTH[-1] else _most(shape))
         # A vertex that is taken may let edges cross.
         holds = simple.is_valid and shape.difference(simple).area <= NEGLIGIBLE**2 * shape.area
         if holds and sphere_area(simple) <= area * (1 + 1.25 * growth):
