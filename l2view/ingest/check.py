@@ -16,6 +16,7 @@ from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.core.sync import sync
 from zarr.storage import MemoryStore, StorePath
 
+from l2view.arrays.cf import Packing
 from l2view.arrays.dtypes import in_native_order, native_dtype
 from l2view.arrays.quiet import QUIET
 from l2view.granules.profile import DEFAULT_KEYS
@@ -45,6 +46,19 @@ def notes_on_chunks(arrays: Iterable[ArrayReferences]) -> list[str]:
     if not slow:
         return []
     return [f"the chunks of {join_names(slow)} are many and small, which is slow to read"]
+
+
+def notes_on_scales(arrays: Iterable[ArrayReferences]) -> list[str]:
+    """Return a note on arrays of HDF4 by whose scale a product may mean what CF doesn't."""
+    scales = {array.path: Packing.of_document(array.document).attributes for array in arrays}
+    doubtful = [
+        path
+        for path, attributes in scales.items()
+        if attributes.get("add_offset", 0) != 0 or attributes.get("scale_factor", 1) > 1
+    ]
+    meant = "scale_factor * (stored - add_offset), or stored / scale_factor"
+    decoded = "decode to scale_factor * stored + add_offset (CF), where products in HDF4 may mean"
+    return [f"{join_names(doubtful)} {decoded} {meant}"] if doubtful else []
 
 
 def range_error(array: ArrayReferences, files: Mapping[str, FileInfo]) -> str | None:

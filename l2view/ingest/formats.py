@@ -43,7 +43,8 @@ class FileFormat:
     Attributes
     ----------
     parser
-        VirtualiZarr's parser's class, or a `CheckedParser`, as ``"module:name"``.
+        A class of VirtualiZarr's parsers, or a function that is a `CheckedParser`, as
+        ``"module:name"``.
     magic
         What its files begin with, one of several.
     detect
@@ -51,8 +52,6 @@ class FileFormat:
         can't tell.
     needs, extra
         The packages that the parser takes beyond VirtualiZarr, and l2view's extra with them.
-    is_checked
-        Whether the parser is a `CheckedParser`.
     is_filled
         Whether netCDF's default fill values may stand for what was never written, and nothing
         says so.
@@ -64,7 +63,6 @@ class FileFormat:
     detect: Callable[[bytes], bool] = lambda head: False
     needs: tuple[str, ...] = ()
     extra: str = ""
-    is_checked: bool = False
     is_filled: bool = False
 
     def matches(self, head: bytes) -> bool:
@@ -87,7 +85,7 @@ class FileFormat:
                     f"{self.name} needs {package}: pip install 'l2view[{self.extra}]'"
                 ) from error
         parser = resolve_name(self.parser)
-        if not self.is_checked:
+        if isinstance(parser, type):
             return parser()(url, stores), {}
         checked: CheckedParser = parser
         return checked(url, reader, stores, threshold)
@@ -124,7 +122,6 @@ NETCDF3 = FileFormat(
     "netCDF-3",
     "l2view.ingest.netcdf3:parse_netcdf3",
     (b"CDF\x01", b"CDF\x02", b"CDF\x05"),
-    is_checked=True,
     is_filled=True,
 )
 TIFF = FileFormat(
@@ -133,7 +130,9 @@ TIFF = FileFormat(
     (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
     needs=("virtual_tiff", "imagecodecs"),
     extra="tiff",
-    is_checked=True,
+)
+HDF4 = FileFormat(
+    "HDF4", "l2view.ingest.hdf4:parse_hdf4", (b"\x0e\x03\x13\x01",), needs=("pyhdf",), extra="hdf4"
 )
 ZARR = FileFormat(
     "Zarr", "l2view.ingest.zarr_v2:HierarchyParser", needs=("arro3.core",), extra="zarr"
@@ -142,12 +141,9 @@ ZARR_ARRAY = FileFormat(
     "Zarr", "l2view.ingest.zarr_v2:ArrayParser", needs=("arro3.core",), extra="zarr"
 )
 KERCHUNK_PARQUET = FileFormat(
-    "Kerchunk Parquet",
-    "l2view.ingest.kerchunk:parse_reference_tables",
-    is_checked=True,
-    is_filled=True,
+    "Kerchunk Parquet", "l2view.ingest.kerchunk:parse_reference_tables", is_filled=True
 )
-ICECHUNK = FileFormat("Icechunk", "l2view.ingest.repositories:parse_repository", is_checked=True)
+ICECHUNK = FileFormat("Icechunk", "l2view.ingest.repositories:parse_repository")
 FORMATS = (
     NETCDF3,
     FileFormat(
@@ -157,24 +153,11 @@ FORMATS = (
         _has_user_block,
         needs=("h5py",),
         extra="hdf",
-        is_checked=True,
     ),
-    FileFormat(
-        "HDF4",
-        "l2view.ingest.hdf4:parse_hdf4",
-        (b"\x0e\x03\x13\x01",),
-        needs=("pyhdf",),
-        extra="hdf4",
-        is_checked=True,
-    ),
+    HDF4,
     TIFF,
     FileFormat(
-        "FITS",
-        "l2view.ingest.fits:parse_fits",
-        (b"SIMPLE  =",),
-        needs=("astropy",),
-        extra="fits",
-        is_checked=True,
+        "FITS", "l2view.ingest.fits:parse_fits", (b"SIMPLE  =",), needs=("astropy",), extra="fits"
     ),
     FileFormat(
         "GRIB",
@@ -194,16 +177,9 @@ FORMATS = (
         "Kerchunk JSON",
         "l2view.ingest.kerchunk:parse_references",
         detect=_is_kerchunk,
-        is_checked=True,
         is_filled=True,
     ),
-    FileFormat(
-        "DMR++",
-        "l2view.ingest.dmrpp:parse_dmrpp",
-        detect=_is_dmrpp,
-        is_checked=True,
-        is_filled=True,
-    ),
+    FileFormat("DMR++", "l2view.ingest.dmrpp:parse_dmrpp", detect=_is_dmrpp, is_filled=True),
 )
 """The formats of single files, each with the bytes of its specification."""
 

@@ -30,6 +30,7 @@ from virtualizarr.manifests import ManifestArray, ManifestGroup, ManifestStore
 from virtualizarr.manifests.utils import create_v3_array_metadata
 from zarr.core.metadata.v3 import ArrayV3Metadata
 
+from l2view.arrays.cf import Packing
 from l2view.errors import IngestError
 from l2view.ingest.check import decode_chunk, size_reason
 from l2view.ingest.hdf4_elements import LITTLE_ENDIAN, Elements, Extent, Layout, Table, dtype_of
@@ -121,19 +122,13 @@ class _Dataset:
 
     def _fill(self, dtype: np.dtype[Any]) -> Any:
         """Return the value that stands where none was written."""
-        default = FILLS[dtype.str[1:]]
-        value = self.attributes.get("_FillValue", default)
-        if dtype.kind == "S" and isinstance(value, str):
-            value = value.encode("latin-1")
-        try:
-            with np.errstate(all="ignore"):
-                said = np.asarray(value).reshape(-1)[:1]
-                fill = said.astype(dtype)
-            if dtype.kind == "S" or np.array_equal(fill, said, equal_nan=dtype.kind == "f"):
-                return fill[0]
-        except (ValueError, IndexError):  # a text, or nothing
-            pass
-        return np.array(default, dtype)[()]
+        value, default = self.attributes.get("_FillValue"), FILLS[dtype.str[1:]]
+        if dtype.kind == "S":
+            value = value.encode("latin-1") if isinstance(value, str) else default
+        else:
+            packing = Packing.of({"_FillValue": value}, dtype)
+            value = packing.attributes.get("_FillValue", default)
+        return np.array(value, dtype)[()]
 
     def read(self, start: Sequence[int], count: Sequence[int]) -> NDArray[Any]:
         """Read values; an `IngestError` says that the library can't."""

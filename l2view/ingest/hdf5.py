@@ -23,10 +23,11 @@ from obspec_utils.registry import ObjectStoreRegistry
 from virtualizarr.codecs import zarr_codec_config_to_v3
 from virtualizarr.manifests import ManifestArray, ManifestGroup, ManifestStore
 from virtualizarr.manifests.utils import copy_and_replace_metadata, create_v3_array_metadata
-from virtualizarr.parsers.hdf.filters import codecs_from_dataset
+from virtualizarr.parsers.hdf.filters import _filter_to_codec
 from virtualizarr.parsers.hdf.hdf import _chunk_shape, _dataset_chunk_manifest, _read_compound
 from zarr.core.buffer import default_buffer_prototype
 from zarr.core.sync import sync
+from zarr.registry import get_codec_class
 from zarr.storage import MemoryStore
 
 from l2view.errors import IngestError
@@ -44,6 +45,9 @@ PURE_DIMENSION = b"This is a netCDF dimension but not a netCDF variable"
 NOT_COORDINATE = "_nc4_non_coord_"
 """How the HDF5 name begins of a variable called like a dimension that it doesn't lie along
 (netCDF-4 file format, "HDF5 dimension scales")."""
+
+CODECS = {"307": {"id": "bz2", "level": 9}}
+"""Codecs of Zarr by the numbers of HDF5's filters, where VirtualiZarr has others."""
 
 
 def parse_hdf5(
@@ -295,9 +299,7 @@ def _refer(url: str, dataset: h5py.Dataset, described: JSON) -> ManifestArray:
         data_type=dataset.dtype,
         chunk_shape=chunks,
         fill_value=fill_value.item() if isinstance(fill_value, np.generic) else fill_value,
-        codecs=[
-            zarr_codec_config_to_v3(codec.get_config()) for codec in codecs_from_dataset(dataset)
-        ],
+        codecs=_codecs(dataset),
         **described,
     )
     if not dataset.id.get_storage_size():
@@ -312,6 +314,21 @@ def _refer(url: str, dataset: h5py.Dataset, described: JSON) -> ManifestArray:
 
 _compared: set[str] = set()
 """The data types with filters of which this process has compared a chunk."""
+
+
+def _codecs(dataset: h5py.Dataset) -> list[Any]:
+    """Return Zarr's codecs of a dataset's filters; an `IngestError` names one without."""
+    codecs: list[Any] = []
+    for number, (name, values) in enumerate(dataset._filters.items()):
+        try:
+            config = CODECS.get(name) or _filter_to_codec(name, values).get_config()
+            codecs.append(zarr_codec_config_to_v3(config))
+            get_codec_class(codecs[-1]["name"])
+        except Exception as error:  # of VirtualiZarr, numcodecs or zarr
+            label = dataset.id.get_create_plist().get_filter(number)[3].decode(errors="replace")
+            label = label.partition(";")[0] or name
+            raise IngestError(f"Zarr has no codec for its filter {label}") from error
+    return codecs
 
 
 def _compare(dataset: h5py.Dataset, metadata: Any) -> None:

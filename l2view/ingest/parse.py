@@ -20,7 +20,13 @@ from l2view.errors import FieldError, IngestError
 from l2view.geolocation.footprint import on_the_globe
 from l2view.geolocation.struct_metadata import STRUCTURE, read_structures
 from l2view.granules.references import ArrayReferences, Checksum, GranuleReferences
-from l2view.ingest.check import decodable_arrays, notes_on_chunks, range_error, size_reason
+from l2view.ingest.check import (
+    decodable_arrays,
+    notes_on_chunks,
+    notes_on_scales,
+    range_error,
+    size_reason,
+)
 from l2view.ingest.dimensions import name_dimensions
 from l2view.ingest.eos import place_grids
 from l2view.ingest.files import (
@@ -38,6 +44,7 @@ from l2view.ingest.files import (
     store_registry,
 )
 from l2view.ingest.formats import (
+    HDF4,
     HEAD,
     ICECHUNK,
     KERCHUNK_PARQUET,
@@ -248,6 +255,7 @@ def _parse_file(
         parsed, is_filled=file_format is not None and file_format.is_filled
     )
     omitted |= reasons
+    notes += notes_on_scales(parsed) if file_format is HDF4 else []
     parsed = [_quote_locations(array, source, url) for array in parsed]
     targets, unreachable = _targets(parsed, url, infos)
     arrays = []

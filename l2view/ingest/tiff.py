@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 from obspec_utils.protocols import ReadableFile
 from obspec_utils.registry import ObjectStoreRegistry
 from virtual_tiff import parser
-from virtualizarr.manifests import ChunkManifest, ManifestArray, ManifestGroup, ManifestStore
-from virtualizarr.manifests.manifest import INLINED_CHUNK_PATH
+from virtualizarr.manifests import ManifestArray, ManifestGroup, ManifestStore
 from zarr.abc.codec import BytesBytesCodec
 from zarr.core.dtype import parse_dtype
 from zarr.core.metadata.v3 import ArrayV3Metadata
@@ -25,6 +24,7 @@ from zarr.core.sync import sync
 
 from l2view.arrays.codecs import PackedIntegers
 from l2view.errors import IngestError
+from l2view.ingest.manifests import Chunks
 from l2view.ingest.tiff_codecs import BYTEWISE, SEPARATE, UNCOMPRESSED, pixel_codecs, pixel_type
 from l2view.ingest.tiff_metadata import absent_value, tag_attributes
 from l2view.text import first_line
@@ -98,11 +98,11 @@ def _image(directory: Any, url: str, endian: str, reader: ReadableFile) -> Manif
             raise IngestError("its tiles or strips are shorter than its pixels")
         counts = np.minimum(counts, full)
     paths = np.where(is_stored, url, "").astype(np.dtypes.StringDType())
-    manifest = ChunkManifest.from_arrays(
-        paths=paths.reshape(grid[-len(chunk) :]),
-        offsets=np.where(is_stored, offsets, 0).astype(np.uint64).reshape(grid[-len(chunk) :]),
-        lengths=np.where(is_stored, counts, 0).astype(np.uint64).reshape(grid[-len(chunk) :]),
+    shape = grid[-len(chunk) :]
+    offsets, counts = (
+        np.where(is_stored, values, 0).reshape(shape) for values in (offsets, counts)
     )
+    chunks = Chunks(paths.reshape(shape), offsets, counts)
     metadata = ArrayV3Metadata(
         shape=(*bands, height, width),
         data_type=parse_dtype(dtype, zarr_format=3),
@@ -114,8 +114,8 @@ def _image(directory: Any, url: str, endian: str, reader: ReadableFile) -> Manif
         dimension_names=("band", "y", "x") if bands else ("y", "x"),  # as rioxarray's
     )
     if is_partial:
-        manifest = _pad_last_strips(metadata, manifest, row * (height % rows), row * rows, reader)
-    return ManifestArray(metadata, manifest)
+        _pad_last_strips(metadata, chunks, row * (height % rows), row * rows, reader)
+    return ManifestArray(metadata, chunks.to_manifest())
 
 
 def _merge_strips(
@@ -144,34 +144,25 @@ def _merge_strips(
 
 
 def _pad_last_strips(
-    metadata: ArrayV3Metadata,
-    manifest: ChunkManifest,
-    nbytes: int,
-    full: int,
-    reader: ReadableFile,
-) -> ChunkManifest:
-    """Return the references of strips, the last of each plane copied in full length.
+    metadata: ArrayV3Metadata, chunks: Chunks, nbytes: int, full: int, reader: ReadableFile
+) -> None:
+    """Copy the last strip of each plane in full length.
 
     Rows follow each other within a strip, so that it is padded before it is compressed.
     """
-    paths = manifest._paths.copy()
-    offsets, lengths = manifest._offsets.copy(), manifest._lengths.copy()
     compressors: Any = [
         codec
         for codec in metadata.codecs
         if isinstance(codec, BytesBytesCodec) and not isinstance(codec, PackedIntegers)
     ]
-    inlined = {}
-    for index in np.ndindex(manifest.shape_chunk_grid):
-        if index[-2] != manifest.shape_chunk_grid[-2] - 1 or not paths[index]:
+    for index in np.ndindex(chunks.paths.shape):
+        if index[-2] != chunks.paths.shape[-2] - 1 or not chunks.paths[index]:
             continue
-        reader.seek(int(offsets[index]))
-        data: Any = reader.read(int(lengths[index]))
+        reader.seek(int(chunks.offsets[index]))
+        data: Any = reader.read(int(chunks.lengths[index]))
         for codec in reversed(compressors):
             data = codec._codec.decode(data)
         data = bytes(data)[:nbytes].ljust(full, b"\0")
         for codec in compressors:
             data = codec._codec.encode(data)
-        inlined[index] = bytes(data)
-        paths[index], offsets[index], lengths[index] = INLINED_CHUNK_PATH, 0, len(data)
-    return ChunkManifest.from_arrays(paths=paths, offsets=offsets, lengths=lengths, inlined=inlined)
+        chunks.copy(index, bytes(data))

@@ -36,6 +36,11 @@ SHAPE = (2, 2)
 NUMBERS: dict[str, tuple[list[float], str, dict[str, Any]]] = {
     "plain": ([1, 2, 3, -9], "i2", {}),
     "scaled": ([1, 2, 3, -9], "i2", {"scale_factor": 0.5, "add_offset": 10.0}),
+    "scaled_single": (
+        [1, 2, 3, -9],
+        "i2",
+        {"scale_factor": np.float32(0.01), "add_offset": np.float32(273.15)},
+    ),
     "fill": ([1, 2, 3, -9], "i2", {"_FillValue": -9}),
     "fill_scaled": ([1, 2, 3, -9], "i2", {"scale_factor": 0.5, "_FillValue": -9}),
     "fill_float": ([1, 2, 3, -999.5], "f4", {"_FillValue": -999.5}),

@@ -251,7 +251,9 @@ def test_scaled_values_are_decoded(tmp_path: Path) -> None:
     values = np.array([2, 4, 0], "u2")
     path = write(tmp_path / "g.hdf", Dataset("v", values, ("x",), fill=0, attributes=attributes))
     store = tmp_path / "store"
-    l2view.ingest(path, store, defaults=FIELDS)
+    report = l2view.ingest(path, store, defaults=FIELDS)
+    (note,) = report.notes
+    assert note.startswith("v decode to scale_factor * stored + add_offset (CF), where products in")
     decoded = l2view.open(store).to_datatree()["g/v"].values
     np.testing.assert_array_equal(decoded, [11, 12, np.nan])
 
