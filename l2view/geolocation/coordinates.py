@@ -36,6 +36,12 @@ OTHERS = frozenset({
 CELLS = frozenset({"fov", "pixel", "footprint", "cell"})
 """Words of the names of those of cells all the same, as of ``instrument_fov_latitude``."""
 
+LEVELS = re.compile(
+    r"(?:p?lev|level|layer|pressure|altitude|height|depth|elevation|band|channel|wavelength"
+    r"|wavenumber|frequency|frequencie|corner|vertex|vertice|bnd|bound)s?"
+)
+"""A word of the names of other axes than those of cells, and of what lies along these."""
+
 WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 DIRECTION = re.compile(r"(?:degrees?|deg|°)(north|n|east|e)")
 
@@ -162,6 +168,17 @@ def are_axes(
 def are_named(names: Sequence[str | None]) -> bool:
     """Whether all dimensions have names, and not ones that formats make up for want of some."""
     return all(name is not None and not name.startswith("phony_dim") for name in names)
+
+
+def are_levels(name: str) -> bool:
+    """Whether names say that numbers are levels, or bands, by `LEVELS`.
+
+    Examples
+    --------
+    >>> are_levels("nPressureLevels"), are_levels("along_track")
+    (True, False)
+    """
+    return any(LEVELS.fullmatch(word.lower()) for word in WORDS.findall(name))
 
 
 def basename(path: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import zarr
 
-from l2view.geolocation.coordinates import ancestors, are_named, parent
+from l2view.geolocation.coordinates import ancestors, are_levels, are_named, parent
 
 UNNAMED = "axis -"  # how the names begin that dimensions without one have here
 
@@ -86,7 +86,7 @@ def matching_axes(
     """Return the dimensions of an array with those of coordinates that may be the same.
 
     By name and length; where names are made up, by the lengths of all of the coordinates'
-    dimensions, if they stand at one place alone.
+    dimensions, at each place where they stand.
     """
     lengths = {axis.name: axis.length for axis in axes if axis.is_named}
     if any(lengths.get(other.name, other.length) != other.length for other in located):
@@ -95,11 +95,13 @@ def matching_axes(
     if matches or all(dimension.is_named for dimension in (*axes, *located)):
         return matches
     sizes = [other.length for other in located]
-    starts = [
-        start
-        for start in range(len(axes) - len(sizes) + 1)
-        if [axis.length for axis in axes[start : start + len(sizes)]] == sizes
-    ]
-    if len(starts) != 1 or max(sizes) < 2:
+    if max(sizes) < 2:
         return []
-    return list(zip(axes[starts[0] :], located, strict=False))
+    places = [axes[start:][: len(sizes)] for start in range(len(axes) - len(sizes) + 1)]
+    return [
+        pair
+        for place in places
+        if [axis.length for axis in place] == sizes
+        and not any(axis.is_named and are_levels(axis.name) for axis in place)
+        for pair in zip(place, located, strict=True)
+    ]

@@ -9,15 +9,23 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import shapely
 
-from l2view.geolocation.coordinates import common_words, distance, named_coordinates, parent
+from l2view.geolocation.coordinates import (
+    are_levels,
+    basename,
+    common_words,
+    distance,
+    named_coordinates,
+    parent,
+)
 from l2view.geolocation.dimensions import Dimension, GranuleDimensions, matching_axes
 from l2view.geolocation.granule import Georeference, LocatedGranule
 from l2view.geolocation.ragged import Ragged, cut_ragged, ragged_arrays
-from l2view.geolocation.tie_points import cut_tie_points, declared_tie_points, may_be_ties
+from l2view.geolocation.tie_points import cut_tie_points, declared_tie_points, unshared_ties
 from l2view.geolocation.windows import NOTHING, Window, georeference_windows, union
 from l2view.text import join_names
 
@@ -52,6 +60,11 @@ class Located:
         """The arrays that hold it."""
         return self.georeference.coordinates or (self.georeference.path,)
 
+    @property
+    def path(self) -> str:
+        """The first of them."""
+        return self.paths[0]
+
 
 type Notes = dict[str, list[Dimension]]
 """Why some dimensions aren't cut."""
@@ -69,7 +82,7 @@ def granule_windows(
     located = _located(granule, dimensions, named)
     if not located:
         return None
-    _link_arrays(granule, dimensions, located)
+    uncut = _link_arrays(granule, dimensions, located)
     tie_points = declared_tie_points(granule, dimensions)
     ragged = list(ragged_arrays(granule, dimensions))
     windows: dict[Dimension, Window] = {}
@@ -78,11 +91,11 @@ def granule_windows(
         for axis, window in zip(map(dimensions.resolve, member.axes), touching, strict=True):
             windows[axis] = union(windows.get(axis, NOTHING), window)
     windows |= cut_tie_points(windows, tie_points)
-    uncut = _possible_ties(granule, dimensions, located, windows) | _indexed(ragged, windows)
+    uncut |= _possible_ties(granule, dimensions, located, windows) | _indexed(ragged, windows)
     windows = cut_ragged(windows, ragged)
     linked = [{own.ties, own.data} for own in tie_points]
     linked += [{own.instances, own.samples} for own in ragged if own.ends is not None]
-    excluded = {axis for axes in uncut.values() for axis in axes}
+    excluded = {dimensions.resolve(axis) for axes in uncut.values() for axis in axes}
     while more := {axis for axes in linked if axes & excluded for axis in axes - excluded}:
         excluded |= more
     return GranuleWindows(
@@ -130,15 +143,18 @@ def _link(
 
 def _link_arrays(
     granule: LocatedGranule, dimensions: GranuleDimensions, located: Sequence[Located]
-) -> None:
+) -> Notes:
     """Link the dimensions of arrays with those of the georeferences that they belong to.
 
     An array belongs to those that its attribute ``coordinates`` names, or that share most of its
-    dimensions, then to the nearest, then to those whose names are alike.
+    dimensions, then to the nearest, then to those whose names are alike. Where there are no names,
+    lengths that say several things are notes.
     """
     have_place = {axis for member in located for axis in member.axes}
+    uncut: Notes = {}
     for path, axes in dimensions.by_array.items():
-        if have_place.issuperset(axes):
+        may_be_levels = _may_be_levels(granule, path, axes)
+        if have_place.issuperset(axes) and not may_be_levels:
             continue
         named = named_coordinates(granule.table.arrays[path], granule.table)
         candidates = []
@@ -150,17 +166,35 @@ def _link_arrays(
                     distance(parent(path), parent(member.paths[0])),
                     -common_words(path, "/".join(member.paths)),
                 )
-                candidates.append((rank, matches))
-        counts = Counter(rank for rank, _ in candidates)
+                candidates.append((rank, matches, member))
+        counts = Counter(rank for rank, _, _ in candidates)
         ranks: dict[Dimension, tuple[object, ...]] = {}
-        for rank, matches in sorted(candidates, key=lambda candidate: candidate[0]):
-            by_length = not all(axis.is_named for axis, _ in matches)
-            if by_length and counts[rank] > 1:
+        for rank, matches, member in sorted(candidates, key=lambda candidate: candidate[0]):
+            if any(ranks.get(axis, rank) != rank for axis, _ in matches):
                 continue
-            if all(ranks.get(axis, rank) == rank for axis, _ in matches):
-                for axis, other in matches:
-                    ranks[axis] = rank
-                    dimensions.link(other, axis)
+            ranks |= dict.fromkeys((axis for axis, _ in matches), rank)
+            by_length = not all(axis.is_named for axis, _ in matches)
+            is_doubtful = len(matches) > len(member.axes) or (may_be_levels and rank[0])
+            if by_length and (is_doubtful or counts[rank] > 1):
+                note = f"nothing but lengths says whether {path} lies along {member.path}: "
+                axes_in_doubt = [other for _, other in matches] if is_doubtful else []
+                uncut[note + "shown whole"] = axes_in_doubt
+                continue
+            for axis, other in matches:
+                dimensions.link(other, axis)
+    return uncut
+
+
+def _may_be_levels(granule: LocatedGranule, path: str, axes: Sequence[Dimension]) -> bool:
+    """Whether an array along a dimension without a name may be levels, or bands."""
+    array = granule.arrays[path]
+    if array.ndim != 1 or axes[0].is_named or array.dtype.kind not in "iuf":
+        return False
+    names = (basename(path), array.attrs.get("standard_name"), array.attrs.get("long_name"))
+    if not are_levels(" ".join(map(str, names))):
+        return False
+    steps = np.diff(granule.values(path))
+    return bool((steps > 0).all() or (steps < 0).all())
 
 
 def _possible_ties(
@@ -169,23 +203,26 @@ def _possible_ties(
     located: Sequence[Located],
     windows: Mapping[Dimension, Window],
 ) -> Notes:
-    """Return the dimensions of what may be tie points, and of their data; nothing declares it."""
+    """Return the dimensions of what may be tie points of data; nothing declares it."""
     data: dict[str, list[str]] = {}
     uncut: dict[str, list[Dimension]] = {}
+    tracks = {dimensions.resolve(own.axes[0]) for own in located if len(own.axes) == 1}
     swaths = [own for own in located if own.georeference.coordinates and len(own.axes) == 2]
     for path in granule.image_paths:
-        axes = [dimensions.resolve(dimensions.by_array[path][axis]) for axis in granule.axes(path)]
-        if windows.keys() >= set(axes):
+        axes = [dimensions.resolve(axis) for axis in dimensions.by_array[path]]
+        has_place = not tracks.isdisjoint(axes)
+        if has_place or windows.keys() >= {axes[axis] for axis in granule.axes(path)}:
             continue
-        for swath in sorted(swaths, key=lambda own: distance(parent(path), parent(own.paths[0]))):
+        for swath in sorted(swaths, key=lambda own: distance(parent(path), parent(own.path))):
             ties = [dimensions.resolve(axis) for axis in swath.axes]
-            if may_be_ties(ties, axes):
-                data.setdefault(swath.paths[0], []).append(path)
-                uncut.setdefault(swath.paths[0], []).extend([*ties, *axes])
+            pairs = combinations(axes, 2)
+            if unshared := [axis for pair in pairs for axis in unshared_ties(ties, pair)]:
+                data.setdefault(swath.path, []).append(path)
+                uncut.setdefault(swath.path, []).extend(unshared)
                 break
     return {
         f"{join_names(paths)} may lie between the tie points of {swath}, but no attribute declares "
-        "how: all are shown whole": uncut[swath]
+        "how: all are shown whole there": uncut[swath]
         for swath, paths in data.items()
     }
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import product
 
-from l2view.geolocation.coordinates import ancestors
+from l2view.geolocation.coordinates import ancestors, are_levels
 from l2view.geolocation.dimensions import Dimension, GranuleDimensions
 from l2view.geolocation.granule import LocatedGranule
 from l2view.geolocation.struct_metadata import read_structures
@@ -27,8 +27,6 @@ SENTINEL_3 = {
 
 SNAP_DIMENSION = re.compile(r"tp_([yx])\d*")
 """What SNAP calls the dimensions of tie points; those of data are ``y`` and ``x``."""
-
-MANY = 16  # along an axis, tie points that are surely no channels
 
 
 @dataclass(frozen=True)
@@ -140,20 +138,20 @@ def _snap(granule: LocatedGranule, dimensions: GranuleDimensions) -> Iterator[Ti
                     yield TiePoints(ties, data, offset, int(increment))
 
 
-def may_be_ties(ties: Sequence[Dimension], data: Sequence[Dimension]) -> bool:
-    """Whether data may lie between tie points: it has so many times their cells along both axes.
+def unshared_ties(ties: Sequence[Dimension], data: Sequence[Dimension]) -> list[Dimension]:
+    """Return the dimensions of a swath between whose points data may lie, none where it doesn't.
 
-    Where both have one of the dimensions, few cells along the other one are channels.
+    It has so many times their cells; levels and bands aren't between points. A dimension that both
+    have by its name is sure to be the same.
     """
-    pairs = list(zip(ties, data, strict=True))
-    shared = [a == b or (a.length == b.length and not a.is_named) for a, b in pairs]
-    fewest = MANY if any(shared) else 2
-    for (own, other), is_shared in zip(pairs, shared, strict=True):
+    pairs = [*zip(ties, data, strict=True)]
+    pairs = [(own, other) for own, other in pairs if own != other or not own.is_named]
+    for own, other in pairs:
         factor = max(round(other.length / max(own.length, 1)), 1)
         is_multiple = abs(other.length - factor * own.length) < factor
-        if not is_shared and (own.length < fewest or not is_multiple):
-            return False
-    return any(own.length < other.length for own, other in pairs)
+        if own.length < 2 or not is_multiple or are_levels(other.name):
+            return []
+    return [own for own, _ in pairs]
 
 
 def cut_tie_points(

@@ -203,6 +203,9 @@ def test_rows_and_columns_at_any_axis(names: tuple[str, ...]) -> None:
     assert parts.get("channel", (0, 4)) == (0, 4)
 
 
+UNEVEN: Any = tuple(v + 0.02 * np.sin(np.arange(60)) for v in track(60))
+
+
 @pytest.mark.parametrize("made_up", [False, True])
 def test_dimensions_without_names(made_up: bool) -> None:
     """They are known by the lengths of all coordinates' dimensions, as of ICESat-2's canopies."""
@@ -210,28 +213,61 @@ def test_dimensions_without_names(made_up: bool) -> None:
     def names(*numbers: int) -> tuple[str, ...] | None:
         return tuple(f"phony_dim_{n}" for n in numbers) if made_up else None
 
-    uneven = tuple(v + 0.02 * np.sin(np.arange(60)) for v in track(60))
-    finer = tuple(v[:, None] + 0.001 * np.arange(5) for v in uneven)
+    finer = tuple(v[:, None] + 0.001 * np.arange(5) for v in UNEVEN)
     layout = {
-        **coordinates(uneven, names(0), "land/{}"),  # type: ignore[arg-type]
+        **coordinates(UNEVEN, names(0), "land/{}"),  # type: ignore[arg-type]
         **coordinates(finer, names(0, 1), "land/{}_20m"),  # type: ignore[arg-type]
-        "land/canopy/height": (indices(60), names(2), {}),
+        "land/canopy/h_te": (indices(60), names(2), {}),
         "land/canopy/metrics": (indices(60, 18), names(2, 3), {}),
-        "land/canopy/height_20m": (indices(60, 5), names(2, 4), {}),
-        "land/canopy/square": (indices(60, 60), names(2, 5), {}),
+        "land/canopy/h_te_20m": (indices(60, 5), names(2, 4), {}),
         "orbit/numbers": (indices(7), names(6), {}),
     }
     view, notes = crop(layout)
     assert notes == []
-    (rows,) = windows(view, "land/canopy/height", (60,))
+    (rows,) = windows(view, "land/canopy/h_te", (60,))
     assert_coordinates(view, layout, "land/{}", [rows])
     assert_coordinates(view, layout, "land/{}_20m", [rows, (0, 5)])
     assert_place_is_shown(layout, "land/{}", [rows])
-    assert windows(view, "land/canopy/height_20m", (60, 5)) == [rows, (0, 5)]
+    assert windows(view, "land/canopy/h_te_20m", (60, 5)) == [rows, (0, 5)]
     assert windows(view, "land/canopy/metrics", (60, 18)) == [rows, (0, 18)]
     assert windows(view, "orbit/numbers", (7,)) == [(0, 7)]
-    # Which of two axes of one length has no name can't be known.
-    assert windows(view, "land/canopy/square", (60, 60)) == [(0, 60), (0, 60)]
+
+
+@pytest.mark.parametrize("names", [None, ("phony_dim_0",)])
+@pytest.mark.parametrize(
+    ("path", "values"),
+    [
+        ("pressure", np.linspace(1000, 1, 60)),
+        ("aux/level_index", np.arange(60)),
+        ("temperature", indices(60, 60)),
+    ],
+)
+def test_lengths_that_say_several_things(path: str, values: Any, names: Any) -> None:
+    """Levels may be as many as points; which of two axes is along the track can't be known."""
+    layout = {
+        **coordinates(UNEVEN, names),
+        "sst": (indices(60), names, {}),
+        path: (values, names and tuple(f"phony_dim_{n}" for n in range(values.ndim)), {}),
+    }
+    view, notes = crop(layout)
+    assert notes == [f"g: nothing but lengths says whether {path} lies along latitude: shown whole"]
+    assert view[f"g/{path}"].shape == values.shape  # type: ignore[union-attr]
+    assert windows(view, "sst", (60,)) == [(0, 60)]
+    assert_coordinates(view, layout, "{}", [(0, 60)])
+
+
+def test_dimensions_of_levels_are_no_points() -> None:
+    layout = {
+        **coordinates(UNEVEN, None),
+        "t": (indices(60, 60), ("point", "level"), {"coordinates": "latitude longitude"}),
+        "pressure": (np.linspace(1000, 1, 60), ("level",), {}),
+    }
+    view, notes = crop(layout)
+    (rows, levels) = windows(view, "t", (60, 60))
+    assert notes == []
+    assert levels == (0, 60)
+    assert_place_is_shown(layout, "{}", [rows])
+    assert view["g/pressure"].shape == (60,)  # type: ignore[union-attr]
 
 
 # Tie points
@@ -381,26 +417,46 @@ def test_tie_points_beside_data_with_its_own_locations() -> None:
         assert stop - start <= 40
 
 
-@pytest.mark.parametrize("rows", [None, "tl", "line"])
-def test_undeclared_tie_points_stay_with_their_data(rows: str | None) -> None:
-    """They may be as many as the data along one axis, also if both have its dimension."""
-    layout, _ = tie_layout("none", 2, 5)
-    if rows is not None:
-        ties = tuple(values[:, 2::5] for values in swath(LINES, PIXELS))
-        layout = {
-            **coordinates(ties, (rows, "tp")),  # type: ignore[arg-type]
-            "angle": (indices(*ties[0].shape), (rows, "tp"), {}),
-            "radiance": (indices(LINES, PIXELS), ("line", "pixel"), {}),
-            "channels": (indices(LINES, 50), ("line", "channel"), {}),
-        }
-    layout = {**layout, "lut": (indices(7, 9), ("i", "j"), {})}
+PHONY = ("phony_dim_0", "phony_dim_1")
+
+
+@pytest.mark.parametrize(
+    ("part", "ties", "data"),
+    [
+        ((slice(2, None, 5), slice(2, None, 5)), ("tl", "tp"), ("line", "pixel")),
+        ((slice(None), slice(2, None, 5)), ("tl", "tp"), ("line", "pixel")),
+        ((slice(None), slice(2, None, 5)), ("line", "tp"), ("line", "pixel")),
+        ((slice(None, None, 20), slice(None)), ("tl", "pixel"), ("line", "pixel")),
+        (
+            (slice(None, None, 20), slice(None)),
+            ("phony_dim_0", "phony_dim_1"),
+            ("phony_dim_2", "phony_dim_1"),
+        ),
+        ((slice(None, None, 20), slice(None)), None, None),
+        ((slice(None), slice(None)), ("tl", "tp"), ("line", "pixel")),
+    ],
+)
+def test_undeclared_tie_points_stay_with_their_data(part: Any, ties: Any, data: Any) -> None:
+    """They may be as many as the data along one axis; what both have by name is cut alike."""
+    places = tuple(values[part] for values in swath(LINES, PIXELS))
+    shape = places[0].shape
+    layout = {
+        **coordinates(places, ties),  # type: ignore[arg-type]
+        "angle": (indices(*shape), ties, {}),
+        "radiance": (indices(LINES, PIXELS), data, {}),
+        "lut": (indices(7, 9), data and ("i", "j"), {}),
+    }
     view, notes = crop(layout)
     assert len(notes) == 1
     assert "g: radiance may lie between the tie points of latitude" in notes[0]
-    assert windows(view, "radiance", (LINES, PIXELS)) == [(0, LINES), (0, PIXELS)]
-    shape = layout["angle"][0].shape
-    assert windows(view, "angle", shape) == [(0, length) for length in shape]
-    assert_coordinates(view, layout, "{}", [(0, length) for length in shape])
+    cut = windows(view, "radiance", (LINES, PIXELS))
+    is_shared = [ties and ties[n] == data[n] != PHONY[1] for n in range(2)]
+    for (start, stop), length, shared in zip(cut, (LINES, PIXELS), is_shared, strict=True):
+        assert (stop - start < length) == bool(shared)
+    expected = [cut[n] if is_shared[n] else (0, shape[n]) for n in range(2)]
+    assert windows(view, "angle", shape) == expected
+    assert_coordinates(view, layout, "{}", expected)
+    assert windows(view, "lut", (7, 9)) == [(0, 7), (0, 9)]
 
 
 def test_a_map_that_does_not_fit_declares_nothing() -> None:
