@@ -335,6 +335,7 @@ def ingest(
     from l2view.ingest.options import IngestOptions, ParseOptions
     from l2view.ingest.pipeline import run_ingest
 
+    require = [require] if isinstance(require, str) else require
     parsing = ParseOptions(
         parser, harvest, collection, dict(defaults or {}), tuple(require), inline_threshold, check
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
 from typing import Any
@@ -92,6 +93,7 @@ def summarize_view(store: ViewStore) -> Summary:
         "snapshot": description["snapshot"],
         "query": ", ".join(f"{name}={text}" for name, text in conditions.items()) or "all",
         "time": time_span(granules.table),
+        "missing": missing_values(granules.table.schema, lambda n: granules.table[n].null_count),
         "fields": join_names(granules.table.schema.names),
         "variables": None if variables is None else join_names(variables),
         **(_join_facts(store.shape) if isinstance(store.shape, JoinedView) else {}),
@@ -139,7 +141,14 @@ def summarize_collection(
     if time_fields and meta.rows <= MAX_SCANNED_ROWS:
         span = time_span(meta.take(np.arange(meta.rows), list(time_fields)))
     fields = "\n".join(f"{field.name}: {field.type}" for field in meta.schema)
-    facts = {"store": label, "snapshot": snapshot, "time": span, "fields": fields}
+    missing = missing_values(meta.schema, meta.null_count)
+    facts = {
+        "store": label,
+        "snapshot": snapshot,
+        "time": span,
+        "missing": missing,
+        "fields": fields,
+    }
     sample = meta.take(np.array(_sample_rows(meta), dtype=np.int64), meta.schema.names)
     return _summary(f"Collection of {meta.rows:,} granules", facts, sample, meta.rows)
 
@@ -176,6 +185,15 @@ def spread_rows(count: int, most: int | None = None) -> NDArray[np.int64]:
     if most is None or count <= most:
         return np.arange(count)
     return np.linspace(0, count - 1, most).astype(np.int64)
+
+
+def missing_values(schema: pa.Schema, null_count: Callable[[str], int | None]) -> str | None:
+    """Return how many granules lack a time or a place, None where none does or it isn't known."""
+    names = [field.name for field in schema if is_geometry(field)][:1]
+    with suppress(FieldError):
+        names.insert(0, time_field(schema))
+    counts = ((name, null_count(name)) for name in names)
+    return ", ".join(f"{count:,} without {name}" for name, count in counts if count) or None
 
 
 def time_span(table: pa.Table) -> str | None:

@@ -32,6 +32,7 @@ from l2view.geolocation.crs import geokeys_crs, to_degrees
 from l2view.geolocation.geometries import (
     GEOMETRY_ERRORS,
     POLE_MARGIN,
+    geometry_reason,
     parse_geometry,
 )
 from l2view.geolocation.globe import GLOBE, rectangle
@@ -39,7 +40,7 @@ from l2view.geolocation.granule import Georeference, LocatedGranule, Positions
 from l2view.geolocation.simplification import simplify_outward, sphere_area
 from l2view.geolocation.transforms import ground_points
 from l2view.regrid.projection import longitudes_around
-from l2view.text import first_line, join_names
+from l2view.text import join_names
 
 BOUNDS = (
     ("geospatiallonmin", "geospatiallatmin", "geospatiallonmax", "geospatiallatmax"),
@@ -276,8 +277,8 @@ def on_the_globe(footprint: Any) -> shapely.Geometry:
         shape = shapely.force_2d(parse_geometry(footprint))
     except GEOMETRY_ERRORS as error:
         raise IngestError(
-            f'the field "bbox" is no geometry, that is (west, south, east, north), WKT, GeoJSON, '
-            f"WKB or shapely's: {first_line(error)}"
+            'the field "bbox" is no geometry, that is west,south,east,north in degrees, WKT, '
+            f"GeoJSON, WKB or shapely's: {geometry_reason(error)}"
         ) from error
     coordinates = shapely.get_coordinates(shape)
     if len(coordinates) == 0 or not np.isfinite(coordinates).all():

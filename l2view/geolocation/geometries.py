@@ -27,6 +27,12 @@ GEOMETRY_ERRORS = (
 """What is raised of a value that is no geometry."""
 
 
+def geometry_reason(error: Exception) -> str:
+    """Say what is wrong with a value that is no geometry, by one of `GEOMETRY_ERRORS`."""
+    text = str(error).removeprefix("ParseException: ")
+    return f"it lacks {text}" if isinstance(error, KeyError) else text
+
+
 def parse_geometry(value: Any) -> shapely.Geometry:
     """Return a geometry from shapely, GeoJSON (dict or text), WKT, WKB or ``__geo_interface__``.
 
@@ -44,7 +50,7 @@ def parse_geometry(value: Any) -> shapely.Geometry:
         value = json.loads(value)
     value = getattr(value, "__geo_interface__", value)
     if not isinstance(value, dict):
-        raise TypeError(f"not {value!r}")
+        raise TypeError(f"it is {value!r}")
     if value.get("type") == "Feature":
         value = value["geometry"]
     if value.get("type") == "FeatureCollection":
@@ -69,6 +75,8 @@ def bbox_corners(bbox: Any) -> tuple[float, float, float, float]:
     corners = tuple(float(value) for value in bbox)
     if len(corners) == 6:  # GeoJSON (RFC 7946, section 5)
         corners = (*corners[:2], *corners[3:5])
+    if len(corners) != 4:
+        raise ValueError(f"{len(corners)} numbers are not west, south, east and north")
     west, south, east, north = corners
     if not (-90 - POLE_MARGIN <= south <= north <= 90 + POLE_MARGIN):
         raise ValueError(f"south ≤ north from -90 to 90, not {south:g} and {north:g}")

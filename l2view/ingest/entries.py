@@ -20,6 +20,7 @@ from l2view.ingest.files import expand_path, open_file
 from l2view.ingest.formats import KERCHUNK
 from l2view.ingest.granule import Entry, Failure, ids_of_file
 from l2view.ingest.harvest import cmr, stac
+from l2view.ingest.report import REPORT_HEAD
 from l2view.limits import limits
 from l2view.text import first_line, replace_surrogates, strip_credentials
 
@@ -150,6 +151,8 @@ def _read_records(url: str, shared: Container[str]) -> Iterator[Entry | Failure]
     """Yield the granules of a file of records; Kerchunk's references are a granule themselves."""
     try:
         for line in _read_lines(url):
+            if line.startswith(REPORT_HEAD):
+                return
             try:
                 record = json.loads(line)
             except ValueError as error:

@@ -217,6 +217,7 @@ OTHER_FORMATS = {
     b"\x00\x00\x27\x0a": "a shapefile, a table of geometries",
     b"SQLite format 3": "a database of SQLite, such as a GeoPackage",
     b"PAR1": "Parquet, a table",
+    b'{"l2view_report"': "a report of an ingest (--report)",
     b"<?xml": "XML; name the file of data that it is about",
     b"\xcd\xf3\x00\x01": "NASA's CDF",
     b"\x93NUMPY": "an array of NumPy",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Mapping
+from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +16,7 @@ from l2view.ingest.executors import Parallel
 from l2view.ingest.formats import Parser
 from l2view.ingest.harvest import TIMES, Harvester, time_of
 from l2view.meta.columns import plain, require_field_name
+from l2view.text import closest_name, unknown_name
 
 if TYPE_CHECKING:
     from l2view.ingest.report import IngestReport
@@ -36,6 +37,13 @@ class ParseOptions:
     inline_threshold: int = 2**20
     check: bool = True
 
+    def check_required(self, fields: Iterable[str]) -> None:
+        """Raise an `IngestError` where a required field is one of another name, misspelt."""
+        known = sorted({*TIMES, "bbox", *self.defaults, *fields})
+        for name in self.require:
+            if self.harvest is None and name not in known and closest_name(name, known):
+                raise IngestError(f"require= (--require): {unknown_name('field', name, known)}")
+
     def with_valid_defaults(self, reserved: Container[str]) -> ParseOptions:
         """Return them with the default time and place as fields hold them.
 
@@ -53,7 +61,7 @@ class ParseOptions:
                     valid = shapely.to_wkb(on_the_globe(value))
                 plain(name, valid)
             except (FieldError, IngestError) as error:
-                raise IngestError(f"defaults= can't be used: {error}") from error
+                raise IngestError(f"defaults= (--default) can't be used: {error}") from error
             defaults[name] = valid
         return replace(self, defaults=defaults)
 

@@ -55,7 +55,7 @@ from l2view.ingest.formats import (
     detect_format,
 )
 from l2view.ingest.granule import BandPacking, Entry, Failure, Granule
-from l2view.ingest.harvest import TIMES, Harvester, harvest_files, time_of, valid_fields
+from l2view.ingest.harvest import TIMES, call_harvester, harvest_files, time_of, valid_fields
 from l2view.ingest.harvest.attributes import DATE_TIME, parse_time
 from l2view.ingest.harvest.names import times_in_name
 from l2view.ingest.manifests import (
@@ -138,8 +138,10 @@ def _parse_entry(entry: Entry, options: ParseOptions, links: ExitStack) -> Granu
     notes += [f"without {HELPED_BY[n]}" for n in lacking if not (n == "bbox" and empty)]
     required = [name for name in options.require if row.get(name) is None]
     if required and not (empty and required == ["bbox"]):
+        fields = join_names(str(name) for name, value in row.items() if value is not None)
         raise IngestError(
-            f"it lacks what require= names, {join_names(required)}; name it in {WAYS_OUT}"
+            f"it lacks what require= names, {join_names(required)}; name it in {WAYS_OUT}, or "
+            f"require another of its fields, {fields}"
         )
     row, of_fields = _storable(row)
     aliases = entry.aliases if row["id"] == entry.id else ()
@@ -357,14 +359,6 @@ def _targets(
     return targets, unreachable
 
 
-def _call(harvester: Harvester, file: ParsedFile) -> Mapping[str, Any]:
-    """Return the fields that the caller's harvester gives; an `IngestError` says that it fails."""
-    try:
-        return dict(harvester(file.group, file.url))
-    except Exception as error:  # whatever a caller's function raises, or returns
-        raise IngestError(f"harvest= fails or returns no fields: {first_line(error)}") from error
-
-
 def _row(
     entry: Entry, options: ParseOptions, files: Sequence[ParsedFile]
 ) -> tuple[dict[str, Any], list[str]]:
@@ -385,7 +379,9 @@ def _row(
     as_parsed = row.get("bbox")
     if options.harvest is not None:
         for file in files:
-            row.update(_call(options.harvest, file))
+            row.update(
+                call_harvester(options.harvest, "harvest= (--harvest)", file.group, file.url)
+            )
     row.update({name: v for name, v in options.defaults.items() if row.get(name) is None})
     for name in TIMES:
         row[name] = time_of(name, row.get(name))

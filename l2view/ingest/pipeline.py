@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import batched, chain, islice
+from itertools import batched
 from os import PathLike
 from typing import Any
 
@@ -39,6 +39,7 @@ from l2view.stores.repository import (
     find_repository,
     keep_containers,
     open_repository,
+    remove_empty,
     with_containers,
 )
 from l2view.stores.urls import common_folders
@@ -61,6 +62,7 @@ def run_ingest(granules: Any, store: Any, options: IngestOptions) -> IngestRepor
     state = _state(repository, options.branch)
     storage = state.require_storage(options.storage)
     parsing = options.parsing.with_valid_defaults(LAYOUTS[storage].kinds)
+    parsing.check_required(state.kinds)
     options = replace(options, parsing=parsing)
     report = IngestReport(dry_run=options.dry_run)
     plugin_harvesters()  # whose warnings are for this process
@@ -74,10 +76,8 @@ def run_ingest(granules: Any, store: Any, options: IngestOptions) -> IngestRepor
         parsed = run.parsed_granules(map_tasks(pool, parse, entries, _worker_died))
         if options.dry_run:
             run.plan(parsed, state, storage)
-        elif first_parsed := list(islice(parsed, 1)):  # without any, no repository is made
-            if repository is None:
-                repository = open_repository(store)
-            run.write(chain(first_parsed, parsed), repository)
+        else:
+            run.write(parsed, repository, store)
         show(report)
     if options.strict and report.failures:
         raise IngestError(f"{report.failed[0]}. {report.added.count} granules were added before")
@@ -176,19 +176,33 @@ class _Run:
         self.report.containers.extend(containers_for(folders))
         self.report.fields = dict(kinds.known)
 
-    def write(self, granules: Iterable[Granule], repository: icechunk.Repository) -> None:
-        """Write granules, so many in a commit, and none that has waited for long."""
+    def write(
+        self, granules: Iterable[Granule], repository: icechunk.Repository | None, store: Any
+    ) -> None:
+        """Write granules, so many in a commit, and none that has waited for long.
+
+        The first commit makes the repository where there is none, and takes it away if it fails.
+        """
         pending: list[Granule] = []
         began = time.monotonic()
 
         def flush() -> None:
             nonlocal repository, began
-            if pending:
+            if not pending:
+                return
+            is_new = repository is None
+            current = open_repository(store) if repository is None else repository
+            try:
                 urls = {url for granule in pending for url in granule.references.urls}
-                repository, containers = with_containers(repository, urls)
+                current, containers = with_containers(current, urls)
                 self.report.containers.extend(containers)
-                self.report.add_batch(write_batch(repository, pending, self.options))
-                pending.clear()
+                self.report.add_batch(write_batch(current, pending, self.options))
+                repository = current
+            finally:
+                if is_new and remove_empty(current, store):
+                    repository = None
+                    self.report.containers.clear()
+            pending.clear()
             began = time.monotonic()
 
         for granule in granules:
@@ -196,6 +210,8 @@ class _Run:
             if len(pending) >= self.options.batch or time.monotonic() - began > SECONDS:
                 flush()
         flush()
+        if repository is None:
+            return
         if self.report.containers:
             keep_containers(repository, self.report.containers)
         if self.report.snapshots:

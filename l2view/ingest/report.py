@@ -19,6 +19,10 @@ LISTED = 1_000
 """The most ids of a kind that a report lists; it counts them all."""
 
 
+REPORT_HEAD = '{"l2view_report": 1, "granules": ['
+"""What a file of a report begins with, which is no granule where it lies among them."""
+
+
 @dataclass
 class GranuleCount:
     """How many granules there are of a kind, and the first ids."""
@@ -185,7 +189,8 @@ def report_file(path: str | PathLike[str] | None, report: IngestReport) -> Itera
     except OSError as error:
         raise IngestError(f"report= (--report) can't be written: {error}") from error
     with opened as file:
-        file.write('{"granules": [')
+        file.write(REPORT_HEAD)
+        file.flush()
         separator = "\n"
 
         def write_entry(entry: JSON) -> None:

@@ -14,7 +14,12 @@ import shapely
 from datafusion import Expr, SessionContext, literal, udf
 
 from l2view.errors import QueryError
-from l2view.geolocation.geometries import GEOMETRY_ERRORS, bbox_corners, parse_geometry
+from l2view.geolocation.geometries import (
+    GEOMETRY_ERRORS,
+    bbox_corners,
+    geometry_reason,
+    parse_geometry,
+)
 from l2view.geolocation.globe import wrap_geometry
 from l2view.meta.footprints import read_geometries
 from l2view.meta.schema import GEOMETRIES, Field, find_field
@@ -37,8 +42,8 @@ def corners(bbox: Any) -> tuple[float, float, float, float]:
         return bbox_corners(bbox)
     except GEOMETRY_ERRORS as error:
         raise QueryError(
-            f"bbox={bbox!r} is not (west, south, east, north) in degrees: {error}; "
-            "west > east crosses the antimeridian"
+            f"bbox={bbox!r} is not (west, south, east, north) in degrees: "
+            f"{geometry_reason(error)}; west > east crosses the antimeridian"
         ) from error
 
 
@@ -51,7 +56,8 @@ def geometry(value: Any) -> shapely.Geometry:
         shape = shapely.force_2d(parse_geometry(value))
     except GEOMETRY_ERRORS as error:
         raise QueryError(
-            f"intersects= is a shapely geometry, GeoJSON or WKT in EPSG:4326: {error}"
+            "intersects= is a shapely geometry, GeoJSON or WKT in EPSG:4326: "
+            f"{geometry_reason(error)}"
         ) from error
     if shape.is_empty:
         raise QueryError("intersects= is an empty geometry, which nothing intersects")

@@ -232,6 +232,12 @@ class MetaTable:
         """Tell if an index holds these columns of all candidates that it covers."""
         return {*names} <= {ROW, *self.candidates.columns}
 
+    def null_count(self, name: str) -> int | None:
+        """Return how many rows lack a field by its zone map, None where that doesn't tell."""
+        zones = self._stored_zones(name)
+        zone = None if zones is None else zones.zone(range(self.rows))
+        return None if zone is None else zone.nulls
+
     def _stored_zones(self, name: str) -> Zones | None:
         return None if self.indexes is None else self.indexes.zones(self.fields[name])
 

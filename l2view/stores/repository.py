@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
@@ -74,6 +76,15 @@ def find_repository(store: Any) -> icechunk.Repository | None:
     except icechunk.IcechunkError as error:
         raise unreadable_store(label, error) from error
     return None
+
+
+def remove_empty(repository: icechunk.Repository, store: Any) -> bool:
+    """Remove a repository at a path where nothing was ever committed; return whether it was."""
+    is_local = isinstance(store, str | os.PathLike) and not is_url(local_path(os.fspath(store)))
+    if not is_local or len(list(islice(repository.ancestry(branch="main"), 2))) > 1:
+        return False
+    shutil.rmtree(Path(local_path(os.fspath(store))).expanduser())
+    return True
 
 
 def _storage(store: Any) -> tuple[icechunk.Storage, str]:

@@ -10,14 +10,17 @@ import subprocess
 from pathlib import Path
 
 import duckdb
+import h5py
 import icechunk
 import pyarrow.parquet as pq
 import pytest
 import shapely
 import zarr
-from builders import put, texts, virtual_repository, write_collection
+from builders import put, texts, virtual_repository, write_collection, write_swath
 from command_line import PROGRAM, run, run_process
 from zarr.storage import LocalStore
+
+import l2view
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,19 @@ def test_info(store: str) -> None:
     said = json.loads(run("info", store, "--json").stdout)
     assert said["granules"] == 20
     assert said["fields"]["datetime"] == "timestamp[us]"
+
+
+def test_info_says_how_many_granules_no_search_by_time_or_place_finds(tmp_path: Path) -> None:
+    for number in range(3):
+        with h5py.File(tmp_path / f"s{number}.h5", "w") as file:
+            file["x"] = [1]
+    write_swath(tmp_path / "swath.h5", 1)
+    l2view.ingest(tmp_path / "*.h5", tmp_path / "c")
+    shown = run("info", str(tmp_path / "c")).stdout
+    assert "3 without datetime, 3 without bbox" in shown
+    shown = run("info", str(tmp_path / "c"), "--id", "s1").stdout
+    assert "1 without datetime, 1 without bbox" in shown
+    assert "without" not in run("info", str(tmp_path / "c"), "--id", "swath").stdout
 
 
 def test_search_as_a_table(store: str) -> None:

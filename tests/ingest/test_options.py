@@ -86,6 +86,7 @@ def test_a_default_place(tmp_path: Path, text: str) -> None:
     assert shapely.equals(shapely.from_wkb(row["bbox"]), expected)
     wrong = run(*arguments, "--default", "bbox=1,2,3", code=1)
     assert '"bbox" is no geometry' in wrong.stderr
+    assert "3 numbers are not west, south, east and north" in wrong.stderr
 
 
 def test_what_is_wrong_on_the_command_line_names_the_way_out(tmp_path: Path) -> None:
@@ -102,14 +103,30 @@ def test_what_is_wrong_on_the_command_line_names_the_way_out(tmp_path: Path) -> 
         (
             "--harvest",
             "harvesters:fails",
-        ): "harvest= fails or returns no fields: RuntimeError",
-        ("--harvest", "harvesters:nothing"): "harvest= fails or returns no fields: TypeError",
+        ): f"harvest= (--harvest) fails in line 2 of {tmp_path}/harvesters.py: RuntimeError: boom",
+        (
+            "--harvest",
+            "harvesters:nothing",
+        ): "harvest= (--harvest) returns NoneType, and not a dict",
+        ("--require", "datetme"): 'no field "datetme"; did you mean "datetime"? fields: bbox, date',
+        ("--require", "geometry"): "require another of its fields, href, id",
+        ("--default", "bbox=POLYGON((0 0"): "shapely's: Expected word but encountered end of",
+        ("--default", 'bbox={"type":"Point"}'): "shapely's: it lacks 'coordinates'",
         ("--report", str(tmp_path)): "report= (--report) can't be written",
     }.items():
         code = 1 if options else 0
         done = run(*arguments, "--dry-run", *options, code=code, cwd=tmp_path)
         text = " ".join((done.stdout + done.stderr).split())
         assert message in text
+
+
+def test_a_report_and_the_store_among_the_files_are_no_granules(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["x"] = [1]
+    command = ["ingest", str(tmp_path), "--store", str(tmp_path / "c"), "--report"]
+    for name in ("one.json", "two.json"):
+        run(*command, str(tmp_path / name))
+    assert json.loads((tmp_path / "two.json").read_text())["skipped"] == 1
 
 
 def test_a_report_has_every_granule(swaths: Path, tmp_path: Path) -> None:
@@ -149,7 +166,7 @@ def test_a_report_has_every_granule(swaths: Path, tmp_path: Path) -> None:
 )
 def test_defaults_are_checked_before(tmp_path: Path, defaults: Any, reason: str) -> None:
     """They are one error, and not one for each granule; nothing is read for it."""
-    with pytest.raises(IngestError, match="defaults= can't be used") as error:
+    with pytest.raises(IngestError, match=r"defaults= \(--default\) can't be used") as error:
         l2view.ingest(tmp_path / "none.nc", tmp_path / "c", defaults=defaults)
     assert reason in str(error.value)
     assert not (tmp_path / "c").exists()

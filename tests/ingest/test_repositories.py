@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ import zarr
 from builders import write_swath
 
 import l2view
+from l2view.ingest import files
+from l2view.ingest.files import locate_repository
 
 DEFAULTS = {"datetime": "2025-06-01", "bbox": shapely.box(0, 0, 1, 1)}
 
@@ -108,3 +111,28 @@ def test_a_collection_is_no_granule(tmp_path: Path) -> None:
     l2view.ingest(write_swath(tmp_path / "s.h5", 1), tmp_path / "c")
     with pytest.raises(l2view.IngestError, match="is a collection of l2view"):
         l2view.ingest(tmp_path / "c", tmp_path / "d")
+
+
+def test_sources_without_arrays_are_named(tmp_path: Path) -> None:
+    session = create(tmp_path / "empty.icechunk", 2, tmp_path)
+    zarr.open_group(session.store, mode="a")
+    session.commit("nothing")
+    (tmp_path / "refs.json").write_text(json.dumps({"refs": {".zgroup": '{"zarr_format":2}'}}))
+    for granules in (tmp_path, [tmp_path / "empty.icechunk", tmp_path / "refs.json"]):
+        report = l2view.ingest(granules, tmp_path / "c")
+        reasons = " ".join(failure.reason for failure in report.failed)
+        assert "no group" in reasons or "without groups" in reasons
+        assert "no array of it can be taken in; it has none" in reasons
+        assert (report.failures, (tmp_path / "c").exists()) == (2, False)
+
+
+@pytest.mark.parametrize(
+    ("url", "count"), [("s3://b/a/b/c/d/e/f/x.nc", 0), ("s3://b/a/b/c/d/e/f/x", 10)]
+)
+def test_a_missing_file_asks_a_server_little(
+    monkeypatch: pytest.MonkeyPatch, url: str, count: int
+) -> None:
+    requests: list[str] = []
+    monkeypatch.setattr(files, "file_info", requests.append)
+    assert locate_repository(url) is None
+    assert len(requests) == count

@@ -26,6 +26,7 @@ from command_line import run
 
 import l2view
 from l2view.errors import AuthorizationError, ChunkError, IngestError, L2ViewError
+from l2view.ingest import pipeline
 from l2view.ingest.files import FileInfo
 from l2view.stores import repository as repository_of_ingest
 from l2view.stores.repository import containers_for, keep_containers, open_repository
@@ -195,6 +196,27 @@ def test_an_ingest_of_nothing_leaves_nothing_behind(
         report = l2view.ingest(tmp_path / path, tmp_path / "c", **options)
         assert report.failures
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("function", ["parse_granule", "with_containers", "write_batch"])
+def test_an_interrupted_first_ingest_leaves_no_repository(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
+) -> None:
+    def interrupt(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    path = write_swath(tmp_path / "s.h5", 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, function, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            l2view.ingest(path, tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+    assert l2view.ingest(path, tmp_path / "c").added.count == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline, function, interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            l2view.ingest(path, tmp_path / "c", on_conflict="replace")
+    assert len(l2view.open(tmp_path / "c").names) == 1
 
 
 def test_containers_that_another_ingest_took_away(tmp_path: Path) -> None:

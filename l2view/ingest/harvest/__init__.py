@@ -6,6 +6,7 @@ they return wins over l2view's own. The caller's harvester wins over all.
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable, Iterable, Mapping, Set
 from datetime import date
 from typing import Any
@@ -45,6 +46,24 @@ def plugin_harvesters() -> Mapping[str, Harvester]:
     return plugins.load_plugins(plugins.HARVESTERS, Callable)
 
 
+def call_harvester(
+    harvester: Harvester, label: str, group: zarr.Group, url: str
+) -> Mapping[str, Any]:
+    """Return the fields by somebody's harvester; an `IngestError` says that it gives none."""
+    try:
+        fields = harvester(group, url)
+    except Exception as error:  # whatever somebody's function raises
+        frames = traceback.extract_tb(error.__traceback__)[1:2]
+        line = "".join(f" in line {frame.lineno} of {frame.filename}" for frame in frames)
+        raise IngestError(
+            f"{label} fails{line}: {first_line(error)}; it is called with a zarr.Group and a URL"
+        ) from error
+    if not isinstance(fields, Mapping):
+        kind = type(fields).__name__
+        raise IngestError(f"{label} returns {kind}, and not a dict of fields, {{}} for none")
+    return fields
+
+
 def harvest_files(
     files: Iterable[tuple[zarr.Group, str]], record: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[str]]:
@@ -64,10 +83,7 @@ def harvest_files(
             notes += of_file
             harvested = {**_without_times(own, record), **harvested}
         for name, harvester in plugin_harvesters().items():
-            try:
-                added = {**harvester(group, url), **added}
-            except Exception as error:  # whatever another package raises
-                raise IngestError(f"the harvester {name} fails: {first_line(error)}") from error
+            added = {**call_harvester(harvester, f"the harvester {name}", group, url), **added}
     if added.get("bbox") is not None:
         added["bbox"] = shapely.to_wkb(on_the_globe(added["bbox"]))
     return {**harvested, **added}, notes
