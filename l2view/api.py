@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from l2view.granules.layouts import StorageName
     from l2view.ingest.executors import Parallel
     from l2view.ingest.formats import Parser
+    from l2view.ingest.grouping import GranuleOf
     from l2view.ingest.harvest import Harvester
     from l2view.ingest.options import OnConflict
     from l2view.ingest.report import IngestReport
@@ -253,6 +254,7 @@ def ingest(
     store: Any,
     *,
     on_conflict: OnConflict = "skip",
+    granule_of: GranuleOf | str | None = None,
     harvest: Harvester | None = None,
     parser: Parser | None = None,
     collection: str | None = None,
@@ -281,6 +283,13 @@ def ingest(
     on_conflict
         What becomes of a granule whose id is there already: ``"skip"`` leaves it as it is,
         ``"replace"`` takes the new one in its place, ``"error"`` counts it as failed.
+    granule_of
+        Which files are one granule: called with the URL of each, it returns the granule's id, or
+        that and the file's name in it, or None for none. Or a regular expression, searched for in
+        the files' names (with a ``/`` in it in their URLs): what its groups match, joined by
+        ``_``, is the id; a group ``asset``, or else what the match leaves, the file's name. The
+        folders of Sentinels' products (``.SEN3``, ``.SAFE``) and the files of Landsat's scenes
+        are granules without it.
     harvest
         Your own fields: called with each of a granule's files as a `zarr.Group` and its URL, it
         returns fields, which win over all others. A ``bbox`` is (west, south, east, north) in
@@ -340,6 +349,16 @@ def ingest(
         parser, harvest, collection, dict(defaults or {}), tuple(require), inline_threshold, check
     )
     options = IngestOptions(
-        parsing, on_conflict, parallel, batch, strict, branch, storage, dry_run, progress, report
+        parsing,
+        on_conflict,
+        parallel,
+        batch,
+        strict,
+        branch,
+        storage,
+        dry_run,
+        progress,
+        report,
+        granule_of,
     )
     return run_ingest(granules, store, options)

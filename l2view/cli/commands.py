@@ -173,6 +173,12 @@ def ingest_command(
     on_conflict: Annotated[
         str, typer.Option(help="A granule that is there already: skip, replace or error.")
     ] = "skip",
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="REGEX", help="Files in whose names its groups match the same are one granule."
+        ),
+    ] = None,
     collection: Annotated[str | None, typer.Option(help="The field collection.")] = None,
     default: Annotated[
         list[str] | None,
@@ -226,6 +232,7 @@ def ingest_command(
         files,
         store,
         on_conflict=on_conflict,  # type: ignore[arg-type]
+        granule_of=group_by,
         collection=collection,
         harvest=None if harvest is None else load_function(harvest, "--harvest"),
         defaults=parse_assignments(default, "--default"),

@@ -196,7 +196,7 @@ def _declared(
             break
     for group in granule.table.groups.values():
         for attributes in group.variants:
-            polygon = _of_position_list(attributes.get("gml:posList"))
+            polygon = of_position_list(attributes.get("gml:posList"))
             if polygon is not None:
                 return polygon, False
     for attributes in descriptions:
@@ -207,7 +207,7 @@ def _declared(
     return box, is_suspect or box is None
 
 
-def _of_position_list(text: Any) -> shapely.Geometry | None:
+def of_position_list(text: Any) -> shapely.Geometry | None:
     """Return the polygon of GML's latitudes and longitudes (OGC 07-036, 10.1.4.2)."""
     try:
         points = np.array(str(text).split(), dtype=float)

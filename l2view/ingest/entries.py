@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 import json
 from collections import Counter
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Container, Iterable, Iterator, Mapping, Set
+from itertools import chain, islice
 from os import PathLike, fspath
 from typing import Any
 
@@ -19,6 +19,7 @@ from l2view.errors import IngestError
 from l2view.ingest.files import expand_path, open_file
 from l2view.ingest.formats import KERCHUNK
 from l2view.ingest.granule import Entry, Failure, ids_of_file
+from l2view.ingest.grouping import GranuleOf, group_files, product_folder
 from l2view.ingest.harvest import cmr, stac
 from l2view.ingest.report import REPORT_HEAD
 from l2view.limits import limits
@@ -32,30 +33,44 @@ TABLES = (".parquet", ".geoparquet")
 UNLISTABLE = (IngestError, OSError, ValueError, obstore.exceptions.BaseError)
 """What the name of granules raises that can't be listed."""
 
+LISTED = 100_000
+"""The files of a listing that are looked at together for those of one name; others follow."""
+
 BLOCK = 2**20
 """The bytes of a file of lines that are read at a time."""
 
 
-def entries_of(granules: Any) -> Iterator[Entry | Failure]:
+def entries_of(
+    granules: Any, granule_of: GranuleOf | str | None = None
+) -> Iterator[Entry | Failure]:
     """Yield an entry for each granule that a caller names (see `l2view.ingest`), or a failure.
 
     An `IngestError` says that something is none of what may be passed, or names no granule.
     """
+    members = group_files(_members(granules), granule_of)
+    # Whatever else is passed may take its time to give the next one.
+    is_listing = isinstance(granules, str | PathLike | list | tuple)
+    listed = list(islice(members, LISTED if is_listing else 0))
+    shared = _shared_ids({member for member in listed if isinstance(member, str)})
+    for member in chain(listed, members):
+        if not isinstance(member, str):
+            yield member
+        elif member.lower().endswith(RECORDS):
+            yield from _read_records(member, shared)
+        elif member.lower().endswith(TABLES):
+            yield from _read_table(member)
+        else:
+            yield Entry.of_file(member, shared)
+
+
+def _members(granules: Any) -> Iterator[str | Entry | Failure]:
+    """Yield the URLs of files, and the entries of records."""
     if isinstance(granules, Entry | Failure):
         yield granules
     elif isinstance(granules, str | PathLike):
-        urls = list(expand_path(fspath(granules)))
-        yield from _entries_of_files(urls, _shared_ids(urls))
-    elif isinstance(granules, list | tuple):
-        listings = [_list_files(granule) for granule in granules]
-        shared = _shared_ids([u for urls in listings if isinstance(urls, _Urls) for u in urls])
-        for listing in listings:
-            if isinstance(listing, _Urls):
-                yield from _entries_of_files(listing, shared)
-            else:
-                yield from _entries_of_member(listing)
+        yield from expand_path(product_folder(fspath(granules)))
     elif hasattr(granules, "items_as_dicts"):  # a search of pystac-client, page by page
-        yield from entries_of(granules.items_as_dicts())
+        yield from _members(granules.items_as_dicts())
     elif isinstance(granules, Mapping):
         yield from _parse_record(granules, "")
     elif hasattr(granules, "to_dict"):  # pystac's Item and ItemCollection
@@ -65,7 +80,14 @@ def entries_of(granules: Any) -> Iterator[Entry | Failure]:
         yield from _parse_record(granules.to_dict(**options), "")
     elif isinstance(granules, Iterable) and not isinstance(granules, bytes):
         for granule in granules:
-            yield from _entries_of_member(granule)
+            try:
+                yield from _members(granule)
+            except UNLISTABLE as error:  # one of several costs itself alone
+                text = str(error) if isinstance(error, IngestError) else first_line(error)
+                is_path = isinstance(granule, str | PathLike)
+                name = fspath(granule) if is_path else f"({type(granule).__name__})"
+                name, text = replace_surrogates(name), replace_surrogates(text)
+                yield Failure(strip_credentials(name), "", text)
     else:
         raise IngestError(
             "granules are paths, URLs, globs, STAC Items, CMR records, or an iterable of them, "
@@ -73,45 +95,12 @@ def entries_of(granules: Any) -> Iterator[Entry | Failure]:
         )
 
 
-def _entries_of_member(granule: Any) -> Iterator[Entry | Failure]:
-    """Yield the granules of one of several, which costs itself alone."""
-    try:
-        yield from entries_of(granule)
-    except UNLISTABLE as error:
-        text = str(error) if isinstance(error, IngestError) else first_line(error)
-        is_path = isinstance(granule, str | PathLike)
-        name = fspath(granule) if is_path else f"({type(granule).__name__})"
-        yield Failure(strip_credentials(replace_surrogates(name)), "", replace_surrogates(text))
-
-
-class _Urls(list[str]):
-    """The URLs of the files that a path names."""
-
-
-def _list_files(granule: Any) -> Any:
-    """Return the files that a path names; what is none, and what can't be listed, as it is."""
-    try:
-        return _Urls(expand_path(granule)) if isinstance(granule, str | PathLike) else granule
-    except UNLISTABLE:
-        return granule
-
-
-def _shared_ids(urls: Sequence[str]) -> set[str]:
+def _shared_ids(urls: Set[str]) -> set[str]:
     """Return the ids that several of the files could have."""
-    names = Counter(ids_of_file(url)[0] for url in set(urls))
-    alike = [ids for url in set(urls) if names[(ids := ids_of_file(url))[0]] > 1]
+    names = Counter(ids_of_file(url)[0] for url in urls)
+    alike = [ids for url in urls if names[(ids := ids_of_file(url))[0]] > 1]
     counts = Counter(chain.from_iterable(alike))
     return {name for name, count in counts.items() if count > 1}
-
-
-def _entries_of_files(urls: Sequence[str], shared: Container[str]) -> Iterator[Entry | Failure]:
-    for url in urls:
-        if url.lower().endswith(RECORDS):
-            yield from _read_records(url, shared)
-        elif url.lower().endswith(TABLES):
-            yield from _read_table(url)
-        else:
-            yield Entry.of_file(url, shared)
 
 
 def _parse_record(record: Any, base: str) -> Iterator[Entry | Failure]:

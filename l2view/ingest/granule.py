@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Container, Mapping
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
@@ -47,6 +48,10 @@ ALIASED = (
 )
 """What is said of a granule that has one of its aliases as its id."""
 
+SEPARATORS = re.compile(r"[._\-\s]+")
+STAMP = re.compile(r"\d{3,}|(?=(?:\D*\d){5}).*")
+"""A word of a file's name that differs from granule to granule: a time, an orbit, a version."""
+
 type BandPacking = Mapping[str, list[Any]]
 """The attributes by which a file's stored numbers are read: the distinct values of its bands."""
 
@@ -67,6 +72,8 @@ class Entry:
         How its files' stored numbers are read where they don't say it, by name.
     aliases
         The ids that it may have where its own is another file's.
+    manifest
+        The URL of what says more of a product of several files.
     """
 
     id: str
@@ -75,6 +82,7 @@ class Entry:
     omitted: Mapping[str, str] = field(default_factory=dict)
     packing: Mapping[str, BandPacking] = field(default_factory=dict)
     aliases: tuple[str, ...] = ()
+    manifest: str = ""
 
     @classmethod
     def of_file(cls, url: str, shared: Container[str] = ()) -> Entry:
@@ -92,6 +100,34 @@ class Entry:
     def source(self) -> str:
         """Its field ``href``, unless the caller's harvester says otherwise."""
         return strip_credentials(str(self.fields.get("href") or self.url))
+
+
+def name_assets(urls: Sequence[str], names: Sequence[str] = ()) -> dict[str, str]:
+    """Return the files of a granule by names, which are those of its like in other granules.
+
+    They are the `names` that a caller gives, if they tell all files apart; else the words of their
+    names, without stamps and those that all begin with.
+
+    Examples
+    --------
+    >>> list(name_assets(["VNP02MOD.A2020001.0006.002.nc", "VNP03MOD.A2020001.0006.002.nc"]))
+    ['VNP02MOD', 'VNP03MOD']
+    """
+    if len(urls) == 1 and not any(map(_words, names)):
+        return {"": urls[0]}
+    stems = [Entry.of_file(url).id for url in urls]
+    given, words = ([_words(text) for text in texts] for texts in (names, stems))
+    shared = len(os.path.commonprefix(words))  # noqa: RUF071 (of lists, word by word)
+    tails = [parts[shared:] for parts in words]
+    for choice in (given, tails, words, [[stem] for stem in stems]):
+        joined = ["_".join(parts) for parts in choice]
+        if all(joined) and len(set(joined)) == len(urls):
+            return dict(zip(joined, urls, strict=True))
+    return {f"{stem}_{n}": url for n, (stem, url) in enumerate(zip(stems, urls, strict=True))}
+
+
+def _words(text: str) -> list[str]:
+    return [word for word in SEPARATORS.split(text) if word and not STAMP.fullmatch(word)]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from l2view.geolocation.footprint import on_the_globe
 from l2view.granules.layouts import StorageName
 from l2view.ingest.executors import Parallel
 from l2view.ingest.formats import Parser
+from l2view.ingest.grouping import GranuleOf, pattern_grouping
 from l2view.ingest.harvest import TIMES, Harvester, time_of
 from l2view.meta.columns import plain, require_field_name
 from l2view.text import closest_name, unknown_name
@@ -83,9 +84,12 @@ class IngestOptions:
     dry_run: bool = False
     progress: bool | Callable[[IngestReport], None] = False
     report: str | PathLike[str] | None = None
+    granule_of: GranuleOf | str | None = None
 
     def __post_init__(self) -> None:
         if self.on_conflict not in ("skip", "replace", "error"):
             raise IngestError(f"on_conflict={self.on_conflict!r} is not skip, replace or error")
         if self.batch < 1:
             raise IngestError(f"batch={self.batch} is no number of granules")
+        if isinstance(self.granule_of, str):
+            pattern_grouping(self.granule_of)

@@ -58,6 +58,7 @@ from l2view.ingest.granule import BandPacking, Entry, Failure, Granule
 from l2view.ingest.harvest import TIMES, call_harvester, harvest_files, time_of, valid_fields
 from l2view.ingest.harvest.attributes import DATE_TIME, parse_time
 from l2view.ingest.harvest.names import times_in_name
+from l2view.ingest.harvest.products import describe_product
 from l2view.ingest.manifests import (
     drop_array,
     manifest_references,
@@ -118,6 +119,7 @@ def parse_granule(entry: Entry, options: ParseOptions) -> Granule | Failure:
 
 
 def _parse_entry(entry: Entry, options: ParseOptions, links: ExitStack) -> Granule:
+    entry, of_manifest = describe_product(entry)
     files, left_out = _parse_assets(entry, options, links)
     references = _merge([file.references for file in files], left_out)
     if options.check:
@@ -125,12 +127,12 @@ def _parse_entry(entry: Entry, options: ParseOptions, links: ExitStack) -> Granu
         for path in references.omitted.keys() - merged.omitted.keys():
             for file in files:
                 drop_array(file.root, path.removeprefix(f"{file.asset}/"))
-    if not references.arrays:
+    if not references.arrays and not (entry.manifest and files):
         reasons = (f"{path}: {reason}" for path, reason in references.omitted.items())
         raise IngestError(f"no array of it can be taken in; {next(reasons, 'it has none')}")
     _check_paths(references)
     row, notes = _row(entry, options, files)
-    notes += [note for file in files for note in file.notes]
+    notes += of_manifest + [note for file in files for note in file.notes]
     notes += notes_on_chunks(references.arrays)
     # What has no values needs no place.
     empty = bool(references.arrays) and all(0 in a.shape for a in references.arrays)
@@ -388,7 +390,8 @@ def _row(
     if row["datetime"] is None:
         row["datetime"] = row["start_datetime"]
     if row["datetime"] is None:
-        spans = [span for file in files if (span := times_in_name(file.url))[0] is not None]
+        names = [*(file.url for file in files), entry.id]
+        spans = [span for name in names if (span := times_in_name(name))[0] is not None]
         if spans:
             start, end = spans[0]
             row["datetime"] = row["start_datetime"] = start

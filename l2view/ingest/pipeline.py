@@ -21,6 +21,7 @@ from l2view.index.commands import Index, extend
 from l2view.ingest.entries import entries_of
 from l2view.ingest.executors import map_tasks, workers
 from l2view.ingest.granule import Entry, Failure, Granule
+from l2view.ingest.grouping import GranuleOf
 from l2view.ingest.harvest import plugin_harvesters
 from l2view.ingest.options import IngestOptions
 from l2view.ingest.parse import parse_granule
@@ -66,10 +67,10 @@ def run_ingest(granules: Any, store: Any, options: IngestOptions) -> IngestRepor
     options = replace(options, parsing=parsing)
     report = IngestReport(dry_run=options.dry_run)
     plugin_harvesters()  # whose warnings are for this process
-    progress = show_ingest(options.progress, partial(count_entries, granules))
+    progress = show_ingest(options.progress, partial(count_entries, granules, options.granule_of))
     with report_file(options.report, report), progress as show:
         run = _Run(options, report, show)
-        entries = run.valid_entries(entries_of(granules))
+        entries = run.valid_entries(entries_of(granules, options.granule_of))
         if options.on_conflict == "skip" and repository is not None:
             entries = run.new_entries(entries, repository)
         parse = partial(parse_granule, options=options.parsing)
@@ -84,13 +85,13 @@ def run_ingest(granules: Any, store: Any, options: IngestOptions) -> IngestRepor
     return report
 
 
-def count_entries(granules: Any) -> int | None:
+def count_entries(granules: Any, granule_of: GranuleOf | str | None = None) -> int | None:
     """Return how many granules there are, None where they may be gone through but once."""
     members = granules if isinstance(granules, list | tuple) else [granules]
     if not all(isinstance(member, str | PathLike | Mapping) for member in members):
         return None
     try:
-        return sum(1 for _ in entries_of(granules))
+        return sum(1 for _ in entries_of(granules, granule_of))
     except L2ViewError:  # which the ingest itself says
         return None
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
-from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import shapely
@@ -14,6 +11,7 @@ import shapely
 from l2view.errors import IngestError
 from l2view.geolocation.cell_outlines import of_ring, of_track
 from l2view.geolocation.globe import rectangle
+from l2view.ingest.granule import name_assets
 from l2view.ingest.harvest.attributes import parse_end, parse_time
 
 SIDES = (
@@ -67,17 +65,7 @@ def record_of(umm: Mapping[str, Any]) -> tuple[str, dict[str, str], dict[str, An
     orbits = umm.get("OrbitCalculatedSpatialDomains") or ()
     if orbits:
         fields["orbit"] = orbits[0].get("OrbitNumber") or orbits[0].get("BeginOrbitNumber")
-    return name, _assets(urls), {k: v for k, v in fields.items() if v is not None}
-
-
-def _assets(urls: list[str]) -> dict[str, str]:
-    """Return a record's files by the part of their names that differs, such as the band."""
-    if len(urls) == 1:
-        return {"": urls[0]}
-    stems = [PurePosixPath(urlsplit(url).path).stem for url in urls]
-    shared = len(os.path.commonprefix(stems))  # noqa: RUF071 (letter by letter)
-    names = [stem[shared:].strip("._- ") or stem for stem in stems]
-    return dict(zip(names if len(set(names)) == len(names) else stems, urls, strict=True))
+    return name, name_assets(urls), {k: v for k, v in fields.items() if v is not None}
 
 
 def _shapes(geometry: Mapping[str, Any]) -> Iterator[shapely.Geometry]:
