@@ -77,17 +77,11 @@ def _values(text: str) -> Iterator[tuple[str, Any]]:
             yield name, (element.text or "").strip()
             yield from ((f"{name}@{key}", value) for key, value in element.attrib.items())
     elif text.lstrip().startswith("{"):
-        yield from _leaves(json.loads(text))
+        pairs: list[tuple[str, Any]] = []
+        json.loads(text, object_pairs_hook=pairs.extend)  # of objects within objects, too
+        yield from pairs
     else:
         yield from ODL_LINE.findall(text)
-
-
-def _leaves(value: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key, member in value.items():
-        if isinstance(member, Mapping):
-            yield from _leaves(member)
-        else:
-            yield key, member
 
 
 def _sentinel_fields(values: Mapping[str, str]) -> dict[str, Any]:
