@@ -284,12 +284,9 @@ def ingest(
         What becomes of a granule whose id is there already: ``"skip"`` leaves it as it is,
         ``"replace"`` takes the new one in its place, ``"error"`` counts it as failed.
     granule_of
-        Which files are one granule: called with the URL of each, it returns the granule's id, or
-        that and the file's name in it, or None for none. Or a regular expression, searched for in
-        the files' names (with a ``/`` in it in their URLs): what its groups match, joined by
-        ``_``, is the id; a group ``asset``, or else what the match leaves, the file's name. The
-        folders of Sentinels' products (``.SEN3``, ``.SAFE``) and the files of Landsat's scenes
-        are granules without it.
+        Which files are one granule: called with a file's URL, it returns the granule's id, or that
+        and the file's name in it. Or a regular expression (see `l2view.ingest.grouping`). Folders
+        of Sentinels (``.SEN3``, ``.SAFE``) and Landsat's scenes are granules without it.
     harvest
         Your own fields: called with each of a granule's files as a `zarr.Group` and its URL, it
         returns fields, which win over all others. A ``bbox`` is (west, south, east, north) in
@@ -349,16 +346,7 @@ def ingest(
         parser, harvest, collection, dict(defaults or {}), tuple(require), inline_threshold, check
     )
     options = IngestOptions(
-        parsing,
-        on_conflict,
-        parallel,
-        batch,
-        strict,
-        branch,
-        storage,
-        dry_run,
-        progress,
-        report,
-        granule_of,
+        parsing, on_conflict, parallel, batch, strict, branch, storage, dry_run, progress
     )
+    options = replace(options, report=report, granule_of=granule_of)
     return run_ingest(granules, store, options)
