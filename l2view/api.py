@@ -322,8 +322,7 @@ def ingest(
     dry_run
         Whether to parse all and write nothing; the report then says which fields there are.
     progress
-        True for a bar where there is a terminal or a notebook; or what is called with the report
-        as granules come in.
+        True for a bar; or what is called with the report as granules come in.
     report
         A JSON file for what became of every granule, and why; written as they go in.
 
