@@ -288,12 +288,11 @@ class Elements:
         table, _, _, rank = [words.take(code) for code in "HiBiiiiHHHHi"][-4:]
         chunk_shape = tuple([words.take("i") for _ in range(3)][-1] for _ in range(rank))
         fill = words.data(words.take("i"))
-        record = np.dtype([("index", ">i4", (rank,)), ("tag", ">u2"), ("ref", ">u2")])
-        rows = np.frombuffer(self.read(TABLE, table), record, self._table(table).records)
+        origins, tags, refs = self.read_table(self._table(table)).values()
+        rows = zip(origins.reshape(-1, rank).tolist(), tags.tolist(), refs.tolist(), strict=True)
         chunks: dict[tuple[int, ...], list[Extent]] = {}
         deflated = set[bool]()
-        columns = (rows[name].tolist() for name in ("index", "tag", "ref"))
-        for index, tag, ref in zip(*columns, strict=True):
+        for index, tag, ref in rows:
             extents, is_deflated = self._chunk(tag, ref, prod(chunk_shape) * itemsize)
             if extents:
                 chunks[tuple(index)] = extents

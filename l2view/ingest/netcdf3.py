@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 from obspec_utils.protocols import ReadableFile
 from obspec_utils.registry import ObjectStoreRegistry
-from virtualizarr.manifests import ChunkManifest, ManifestArray, ManifestGroup, ManifestStore
+from virtualizarr.manifests import ManifestArray, ManifestGroup, ManifestStore
 from virtualizarr.manifests.utils import copy_and_replace_metadata
 from virtualizarr.parsers import netcdf3
 
-from l2view.ingest.manifests import copied_array
+from l2view.ingest.manifests import Chunks, copied_array
 
 MANY = 100
 """The records up to which each may be a chunk, however small."""
@@ -100,13 +100,9 @@ def _join_adjacent(array: ManifestArray) -> ManifestArray:
     if step * length < SMALL:
         step = records
     manifest = array.manifest
-    joined = ChunkManifest.from_arrays(
-        paths=manifest._paths[::step],
-        offsets=manifest._offsets[::step],
-        lengths=manifest._lengths[::step] * np.uint64(step),
-        validate_paths=False,
-    )
-    return ManifestArray(_with_records(array, step), joined)
+    lengths = manifest._lengths[::step] * np.uint64(step)
+    joined = Chunks(manifest._paths[::step], manifest._offsets[::step], lengths)
+    return ManifestArray(_with_records(array, step), joined.to_manifest())
 
 
 def _copy_records(array: ManifestArray, section: bytes, start: int) -> ManifestArray:

@@ -56,11 +56,12 @@ OTHERWISE = re.compile(
 )
 """The standard or very names of arrays of times, and other names."""
 
-MIDNIGHT = re.compile(r"T24:00(:00(\.0+)?)?(?=Z?$)")
-"""The end of a day (ISO 8601, 4.2.3)."""
-
-LEAP_SECOND = re.compile(r"(?<=\d)([T ]\d\d(:?)\d\d\2)60(?!\d)")
-"""A 60th second (ISO 8601, 4.3.3)."""
+LATER = (
+    (re.compile(r"(?<=\d)([T ]\d\d(:?)\d\d\2)60(?!\d)"), r"\g<1>59", timedelta(seconds=1)),
+    (re.compile(r"T24:00(:00(\.0+)?)?(?=Z?$)"), "T00:00:00", timedelta(days=1)),
+)
+"""A 60th second, as in POSIX, and the end of a day (ISO 8601, 4.3.3 and 4.2.3): what is how much
+later than which text says."""
 
 COMPACT = re.compile(r"([\d:T /_-]+?)(?:\.(\d+))?Z?")
 """Times that ISO 8601 doesn't have so, with what is left of a second."""
@@ -226,10 +227,12 @@ def parse_time(*parts: Any) -> datetime | None:
     if not parts or not all(isinstance(part, str) and part.strip() for part in parts):
         return None
     text = _plain_text(*parts)
-    if (before := LEAP_SECOND.sub(r"\g<1>59", text)) != text:
-        return _later(parse_time(before), timedelta(seconds=1))  # as in POSIX
-    if (midnight := MIDNIGHT.sub("T00:00:00", text)) != text:
-        return _later(parse_time(midnight), timedelta(days=1))
+    for pattern, earlier, by in LATER:
+        if (before := pattern.sub(earlier, text)) != text:
+            at = parse_time(before)
+            with suppress(OverflowError):  # after the year 9999
+                return None if at is None else at + by
+            return None
     if not DIGITS.fullmatch(text):  # of which ISO 8601's parser takes any as a separator
         with suppress(ValueError, OverflowError):  # in UTC it may be in the year 0
             at = datetime.fromisoformat(text)
@@ -285,12 +288,6 @@ def _plain_text(*parts: str) -> str:
     return SINGLE_DIGIT.sub(r"0\1", text)
 
 
-def _later(at: datetime | None, by: timedelta) -> datetime | None:
-    with suppress(OverflowError):  # after the year 9999
-        return None if at is None else at + by
-    return None
-
-
 def _microseconds(digits: str) -> int:
     return int(digits[:6].ljust(6, "0"))
 
@@ -344,9 +341,9 @@ def _in_utc(
             limit = {"GPS": 18, "TAI": 37}[scale]
             notes = [f"its {name} is in {scale}, taken as UTC: it may be {limit} s off"]
         else:
-            steps = np.arange(1, len(LEAP_SECONDS) + 1) - before
-            counts = [(LEAP_SECONDS + steps.astype("m8[s]") <= edge).sum() for edge in edges]
-            edges = edges - (np.array(counts) - before).astype("m8[s]")
+            steps = (np.arange(1, len(LEAP_SECONDS) + 1) - before).astype("m8[s]")
+            counts = (LEAP_SECONDS[:, None] + steps[:, None] <= edges).sum(axis=0)
+            edges = edges - (counts - before).astype("m8[s]")
     start, end = edges.tolist()
     return start, end, notes
 
