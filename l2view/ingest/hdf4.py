@@ -169,7 +169,7 @@ class _Parser:
                     raise IngestError("it is a table with the name of something else")
                 self._require_small(table.records * table.width)
                 arrays |= self._columns(table)
-            except (IngestError, ValueError) as error:
+            except (IngestError, TypeError, ValueError) as error:
                 self.omitted[name] = first_line(error)
         for name in self.elements.raster_images:
             self.omitted[_clean(name)] = "it is a raster image, which pyhdf doesn't read"

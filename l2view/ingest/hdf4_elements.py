@@ -209,14 +209,13 @@ class Elements:
             raise IngestError("some of its bytes were never written")
         fields: dict[str, NDArray[Any]] = {}
         for name, code, count in table.fields:
-            dtype, shape = dtype_of(code), (table.records, count)[: 1 + (count > 1)]
-            if dtype.kind == "S":
-                dtype, shape = np.dtype(f"S{count}"), shape[:1]
-            nbytes = count * (1 if dtype.kind == "S" else dtype.itemsize)
-            steps = (nbytes if table.is_by_field else table.width, dtype.itemsize)[: len(shape)]
-            values = np.ndarray(shape, dtype, data, at, steps)
-            fields[name] = values.astype(dtype.newbyteorder("="), order="C")
-            at += nbytes * (table.records if table.is_by_field else 1)
+            dtype, order = dtype_of(code), (count,) if count > 1 else ()
+            dtype = np.dtype(f"S{count}") if dtype.kind == "S" else np.dtype((dtype, order))
+            shape, step = (table.records, *dtype.shape), dtype.base.itemsize
+            steps = (dtype.itemsize if table.is_by_field else table.width, step)[: len(shape)]
+            values = np.ndarray(shape, dtype.base, data, at, steps)
+            fields[name] = values.astype(dtype.base.newbyteorder("="), order="C")
+            at += dtype.itemsize * (table.records if table.is_by_field else 1)
         return fields
 
     @property
