@@ -20,9 +20,7 @@ from l2view.geolocation.globe import GLOBE, rectangle, wrap_geometry
 from l2view.geolocation.granule import Georeference, Positions
 from l2view.regrid.projection import largest_difference, longitude_arc, unit_vectors
 
-TOLERANCE = 0.01
-"""By how many degrees latitudes may be beyond the poles."""
-
+TOLERANCE = 0.01  # by how many degrees latitudes may be beyond the poles
 RIBS = 48  # the rows of a swath that its outline is taken from where its edges are straight
 MOST_RIBS = 400  # the most rows that each edge adds to them
 POINTS = 9  # the most points of a row that it is taken from
@@ -294,7 +292,8 @@ def clean_positions(lat: NDArray[Any], lon: NDArray[Any]) -> Positions:
     """
     with np.errstate(invalid="ignore", over="ignore"):
         valid = (np.abs(lat) <= 90 + TOLERANCE) & (np.abs(lon) <= 360 + TOLERANCE)
-        unwritten = (_is_tiny(lat) | _is_tiny(lon)) & valid
+        tiny = [(values != 0) & (np.abs(values) < TINY) for values in (lat, lon)]
+        unwritten = (tiny[0] | tiny[1]) & valid
         lat, lon = np.clip(np.round(lat, 7), -90, 90), np.round(lon, 7)
         zero = valid & (lat == 0) & (lon == 0)
         is_near = valid & ~zero & (np.maximum(np.abs(lat), np.abs(lon)) < FAR)
@@ -306,10 +305,6 @@ def clean_positions(lat: NDArray[Any], lon: NDArray[Any]) -> Positions:
     if beyond.sum() > valid.sum() and len(np.unique(lon[beyond][:MOST_FILLS])) > MOST_FILLS / 4:
         valid = np.zeros_like(valid)
     return np.where(valid, lat, np.nan), np.where(valid, lon, np.nan)
-
-
-def _is_tiny(values: NDArray[Any]) -> NDArray[np.bool_]:
-    return np.asarray((values != 0) & (np.abs(values) < TINY))
 
 
 def wrap_longitudes(lon: NDArray[Any]) -> NDArray[np.float64]:

@@ -30,6 +30,7 @@ from l2view.geolocation.coordinates import (
     are_named,
     basename,
     coordinates_of,
+    is_coordinate,
     is_overview,
     named_coordinates,
     parent,
@@ -78,26 +79,17 @@ class ProfileArrays:
 
     def __init__(self, table: GranuleTable) -> None:
         self.table = table
+        self.axes = projection_axes(table)  # by group, and dimension or standard name
 
     @cached_property
-    def latitudes(self) -> list[ArrayTable]:
-        """Arrays of latitudes."""
-        return list(coordinates_of(self.table, LATITUDE))
-
-    @cached_property
-    def longitudes(self) -> list[ArrayTable]:
-        """Arrays of longitudes."""
-        return list(coordinates_of(self.table, LONGITUDE))
+    def coordinates(self) -> list[list[ArrayTable]]:
+        """Arrays of latitudes, and those of longitudes."""
+        return [list(coordinates_of(self.table, words)) for words in (LATITUDE, LONGITUDE)]
 
     @cached_property
     def images(self) -> list[Levels]:
         """Images, with their levels."""
         return list(images_of(self.table).values())
-
-    @cached_property
-    def axes(self) -> dict[tuple[str, str | None], ArrayTable]:
-        """Arrays along a dimension with the standard name of an axis, by group and dimension."""
-        return projection_axes(self.table)
 
     def axis_along(self, dimension: str | None, path: str) -> ArrayTable | None:
         """Return the nearest coordinate of an array's dimension, None where there is none.
@@ -138,7 +130,7 @@ class Finder:
     read: AxisReader
     fields: FieldReader = lambda rows: [{}] * len(rows)
     crs: CrsTable = field(default_factory=CrsTable)
-    _transforms: dict[tuple[str, str, str, int], tuple[int, Affine] | None] = field(
+    transforms: dict[tuple[str, str, str, int], tuple[int, Affine] | None] = field(
         default_factory=dict
     )
     _profiles: dict[int, ProfileArrays] = field(default_factory=dict)
@@ -189,7 +181,7 @@ class Finder:
         named = named_coordinates(array, levels.table)
         latitudes, longitudes = (
             sorted(sort_by_distance(arrays, array.path), key=lambda a: a.path not in named)
-            for arrays in (profile.latitudes, profile.longitudes)
+            for arrays in profile.coordinates
         )
         for latitude in latitudes:
             for longitude in longitudes:
@@ -218,15 +210,12 @@ class Finder:
             coordinate = profile.axis_along(array.dimensions[axis], array.path)
             if (
                 coordinate is None
-                or not _is_numeric(coordinate)
+                or any(native_dtype(v["data_type"]).kind not in "iuf" for v in coordinate.variants)
                 or (coordinate.shapes[:, 0] != array.shapes[:, axis]).any()
             ):
                 return None
             axes.append(coordinate)
-        degrees = all(
-            any(axis is array for array in arrays)
-            for axis, arrays in zip(axes, (profile.latitudes, profile.longitudes), strict=True)
-        )
+        degrees = all(map(is_coordinate, axes, (LATITUDE, LONGITUDE)))
         return Axes(axes[0], axes[1], degrees)
 
     def centres(
@@ -253,21 +242,6 @@ class Finder:
             x = -x
         return crs, (y, np.unwrap(x, period=360) if axes.degrees else x)
 
-    def axes_transform(
-        self, levels: Levels, axes: Axes, member: int, crs: int
-    ) -> tuple[int, Affine] | None:
-        """Return the CRS and transform of a granule by its axes, None where they aren't even."""
-        key = (levels.table.name, axes.y.path, axes.x.path, member)
-        if key not in self._transforms:
-            number, centres = self.centres(levels, axes, member, crs) or (-1, None)
-            transform = None if centres is None else axes_transform(*centres)
-            self._transforms[key] = None if transform is None else (number, transform)
-        return self._transforms[key]
-
-
-def _is_numeric(array: ArrayTable) -> bool:
-    return all(native_dtype(v["data_type"]).kind in "iuf" for v in array.variants)
-
 
 def value_decoders(array: ArrayTable) -> tuple[ValueDecoder, ...]:
     """Return the decoder of each variant of an array; a QueryError where it can't be decoded."""
@@ -284,8 +258,7 @@ def georeference_fields(
     table = reader.granules.available(FIELDS)
     if not table.num_columns:
         return [{}] * len(rows)
-    attributes: list[JSON] = table.take(pa.array(rows)).to_pylist()
-    return attributes
+    return list(table.take(pa.array(rows)).to_pylist())
 
 
 class Kind(NamedTuple):
@@ -299,16 +272,15 @@ def _attributes(
     convention: Convention, finder: Finder, levels: Levels, placement: Placement
 ) -> Iterator[DeclaredGeoreference]:
     """Yield the georeference by attributes of arrays, then of their groups, the nearest first."""
+    groups = levels.table.groups
     for level, array in enumerate(levels.arrays):
         attributes = [variant["attributes"] for variant in array.variants]
-        yield AttributeVariants(attributes, array.variant_index, level).declare(
-            convention, finder.crs, levels
-        )
-        for path in ancestors(array.path):
-            group = levels.table.groups.get(path)
-            if group is not None and any(group.variants):
-                holder = AttributeVariants(group.variants, group.variant_index, level, path)
-                yield holder.declare(convention, finder.crs, levels)
+        holders = [AttributeVariants(attributes, array.variant_index, level)]
+        for path in filter(groups.__contains__, ancestors(array.path)):
+            own = groups[path]
+            holders.append(AttributeVariants(own.variants, own.variant_index, level, path))
+        for holder in holders:
+            yield holder.declare(convention, finder.crs, levels)
 
 
 def _multiscales(
@@ -325,9 +297,8 @@ def _fields(finder: Finder, levels: Levels, placement: Placement) -> Iterator[De
         return
     rows = [field_attributes(row) for row in finder.fields(levels.table.rows)]
     if any(rows):
-        yield AttributeVariants(rows, np.arange(len(rows)), group="").declare(
-            SPATIAL, finder.crs, levels
-        )
+        holder = AttributeVariants(rows, np.arange(len(rows)), group="")
+        yield holder.declare(SPATIAL, finder.crs, levels)
 
 
 def _grid_mapping(
@@ -346,14 +317,13 @@ def _mapping(finder: Finder, levels: Levels) -> ArrayTable | None:
     array = levels.arrays[0]
     named = str(array.variants[0]["attributes"].get("grid_mapping", ""))
     name = re.split(r"[\s:]", named.strip(), maxsplit=1)[0]
-    arrays = levels.table.arrays
+    arrays, mappings = levels.table.arrays, finder.profile(levels.table).mappings
     for group in ancestors(array.path):
+        near = [mapping for mapping in mappings if parent(mapping.path) == group]
         if name and join(group, name) in arrays:
             return arrays[join(group, name)]
-        candidates = finder.profile(levels.table).mappings
-        mappings = [mapping for mapping in candidates if parent(mapping.path) == group]
-        if not name and len(mappings) == 1:
-            return mappings[0]
+        if not name and len(near) == 1:
+            return near[0]
     return None
 
 
@@ -369,15 +339,16 @@ def _even_axes(
     crs = np.full(len(levels.table.rows), -1)
 
     def read(member: int) -> None:
-        located = finder.axes_transform(levels, axes, member, int(placement.crs[member]))
-        if located is not None:
+        key = (levels.table.name, axes.y.path, axes.x.path, member)
+        if key not in finder.transforms:
+            centres = finder.centres(levels, axes, member, int(placement.crs[member]))
+            transform = axes_transform(*centres[1]) if centres else None
+            finder.transforms[key] = (centres[0], transform) if centres and transform else None
+        if (located := finder.transforms[key]) is not None:
             crs[member], transforms[member] = located[0], located[1][:6]
 
-    if len(members) == 1:
-        read(members[0])
-    else:
-        with ThreadPoolExecutor(min(THREADS, len(members)), "l2view-axes") as threads:
-            list(threads.map(read, members))
+    with ThreadPoolExecutor(min(THREADS, len(members)), "l2view-axes") as threads:
+        list(threads.map(read, members))
     yield DeclaredGeoreference(transforms, crs)
 
 
@@ -386,22 +357,18 @@ def _overview(
 ) -> Iterator[DeclaredGeoreference]:
     """Yield the georeference of a larger image of the same dimensions, scaled to this one."""
     names = [levels.arrays[0].dimensions[axis] for axis in levels.axes]
-    if np.isfinite(placement.transforms[:, 0]).any() or not are_named(names):
-        return
-    if finder.coordinates(levels) is not None:
+    is_known = np.isfinite(placement.transforms[:, 0]).any() or not are_named(names)
+    if is_known or finder.coordinates(levels) is not None:
         return
     shapes = levels.stored_shapes(0)
     for full in finder.profile(levels.table).images:
-        if [full.arrays[0].dimensions[axis] for axis in full.axes] != names:
-            continue
         larger = full.stored_shapes(0)
-        if (larger <= shapes).any() or not all(map(is_overview, shapes, larger)):
-            continue
-        finest = replace(full, arrays=full.arrays[:1], assets=full.assets[:1])
-        declared = finder.ask(finest, KINDS[:-1])
-        yield DeclaredGeoreference(
-            scale_transforms(declared.transforms[:, 0], larger / shapes), declared.crs
-        )
+        is_same = [full.arrays[0].dimensions[axis] for axis in full.axes] == names
+        if is_same and (larger > shapes).all() and all(map(is_overview, shapes, larger)):
+            finest = replace(full, arrays=full.arrays[:1], assets=full.assets[:1])
+            declared = finder.ask(finest, KINDS[:-1])
+            scaled = scale_transforms(declared.transforms[:, 0], larger / shapes)
+            yield DeclaredGeoreference(scaled, declared.crs)
 
 
 KINDS = (
@@ -422,18 +389,12 @@ Another kind is another row. Where none of them says it, latitudes and longitude
 
 def _is_along(coordinate: ArrayTable, levels: Levels, axis: int) -> bool:
     """Whether coordinates lie along a band's rows and columns, or along one of them."""
-    lengths, shape = coordinate.ends - coordinate.begins, levels.shapes(0)
-    if coordinate.rank == 0:
+    array, names = levels.arrays[0], list(coordinate.dimensions[-2:])
+    axes = levels.axes if coordinate.rank > 1 else levels.axes[axis : axis + 1] or levels.axes
+    if not 0 < len(names) <= len(axes) or is_ambiguous(array, coordinate.shapes[:, -2:]):
         return False
-    names = [levels.arrays[0].dimensions[image_axis] for image_axis in levels.axes]
-    if len(levels.axes) == 1:
-        differs = are_named([*names, *coordinate.dimensions]) and names != [*coordinate.dimensions]
-        return coordinate.rank == 1 and not differs and bool((lengths[:, 0] == shape[:, 0]).all())
-    if coordinate.rank > 1 and is_ambiguous(levels.arrays[0], coordinate.shapes[:, -2:]):
-        return False
-    coordinate_names = list(coordinate.dimensions[-2:])
-    if coordinate.rank == 1:
-        names, shape = names[axis : axis + 1], shape[:, axis : axis + 1]
-    differs = are_named([*names, *coordinate_names]) and names != coordinate_names
-    alone = bool((lengths[:, :-2] == 1).all())
-    return not differs and alone and bool((lengths[:, -2:] == shape).all())
+    image_names = [array.dimensions[image_axis] for image_axis in axes]
+    differs = are_named([*image_names, *names]) and image_names != names
+    alone = (coordinate.lengths[:, :-2] == 1).all()
+    same = (coordinate.lengths[:, -2:] == array.lengths[:, list(axes)]).all()
+    return not differs and bool(alone and same)

@@ -83,6 +83,8 @@ def granule_windows(
     if not located:
         return None
     uncut = _link_arrays(granule, dimensions, located)
+    doubtful = {dimensions.resolve(axis) for axes in uncut.values() for axis in axes}
+    located = [own for own in located if doubtful.isdisjoint(map(dimensions.resolve, own.axes))]
     tie_points = declared_tie_points(granule, dimensions)
     ragged = list(ragged_arrays(granule, dimensions))
     windows: dict[Dimension, Window] = {}

@@ -135,7 +135,7 @@ HDF4 = FileFormat(
     "HDF4", "l2view.ingest.hdf4:parse_hdf4", (b"\x0e\x03\x13\x01",), needs=("pyhdf",), extra="hdf4"
 )
 ZARR = FileFormat(
-    "Zarr", "l2view.ingest.zarr_v2:HierarchyParser", needs=("arro3.core",), extra="zarr"
+    "Zarr", "l2view.ingest.zarr_v2:parse_hierarchy", needs=("arro3.core",), extra="zarr"
 )
 ZARR_ARRAY = FileFormat(
     "Zarr", "l2view.ingest.zarr_v2:ArrayParser", needs=("arro3.core",), extra="zarr"
@@ -168,7 +168,7 @@ FORMATS = (
     ),
     FileFormat(
         "zipped Zarr",
-        "l2view.ingest.zarr_v2:ZippedHierarchyParser",
+        "l2view.ingest.zarr_v2:parse_archive",
         (b"PK\x03\x04",),
         needs=("arro3.core",),
         extra="zarr",

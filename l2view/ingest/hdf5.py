@@ -32,7 +32,7 @@ from zarr.storage import MemoryStore
 
 from l2view.errors import IngestError
 from l2view.ingest.check import LARGEST, decode_chunk, size_reason
-from l2view.ingest.manifests import Chunks, copied_array, json_attribute
+from l2view.ingest.manifests import Chunks, chunk_grid, copied_array, json_attribute
 from l2view.stores.hierarchy import JSON, join
 from l2view.text import first_line, replace_surrogates
 
@@ -302,9 +302,11 @@ def _refer(url: str, dataset: h5py.Dataset, described: JSON) -> ManifestArray:
         codecs=_codecs(dataset),
         **described,
     )
+    document = metadata.to_dict()
+    chunk_grid(document)
     if not dataset.id.get_storage_size():
         # VirtualiZarr's manifest of no chunks has an entry for each value.
-        return ManifestArray(metadata, Chunks.missing(metadata.to_dict()).to_manifest())
+        return ManifestArray(metadata, Chunks.missing(document).to_manifest())
     kind = f"{dataset.dtype} {dataset._filters}"
     if dataset._filters and kind not in _compared:
         _compare(dataset, copy_and_replace_metadata(metadata, new_shape=list(chunks)))

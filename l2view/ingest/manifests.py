@@ -21,6 +21,7 @@ from zarr.storage import StorePath
 
 from l2view.arrays.cf import zarr_attributes
 from l2view.arrays.quiet import QUIET
+from l2view.errors import IngestError
 from l2view.granules.profile import DEFAULT_KEYS
 from l2view.granules.references import ArrayReferences
 from l2view.granules.table import regular_grid
@@ -50,6 +51,22 @@ def _consolidated(group: ManifestGroup) -> GroupMetadata:
     return replace(group.metadata, consolidated_metadata=ConsolidatedMetadata(metadata=metadata))
 
 
+MOST_CHUNKS = 10**7
+"""The chunks of an array that may be held; VirtualiZarr holds those that aren't stored too."""
+
+
+def chunk_grid(document: JSON) -> list[int]:
+    """Return the chunks along each axis; an `IngestError` says that they are too many to hold."""
+    lengths = document["chunk_grid"]["configuration"]["chunk_shape"]
+    grid = [-(-n // max(c, 1)) for n, c in zip(document["shape"], lengths, strict=True)]
+    if math.prod(grid) > MOST_CHUNKS:
+        raise IngestError(
+            f"it is a grid of {math.prod(grid):,} chunks, stored or not; l2view refers to "
+            f"{MOST_CHUNKS:,} of an array at most: rechunk it"
+        )
+    return grid
+
+
 @dataclass(frozen=True)
 class Chunks:
     """The chunks of an array, each of which may be set; those without a path aren't stored."""
@@ -62,8 +79,7 @@ class Chunks:
     @classmethod
     def missing(cls, document: JSON) -> Self:
         """Return the chunks of an array with a Zarr v3 document, none of which is stored."""
-        lengths = document["chunk_grid"]["configuration"]["chunk_shape"]
-        grid = [-(-n // max(c, 1)) for n, c in zip(document["shape"], lengths, strict=True)]
+        grid = chunk_grid(document)
         paths = np.full(grid, "", np.dtypes.StringDType())
         return cls(paths, np.zeros(grid, np.uint64), np.zeros(grid, np.uint64))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 import zarr
+from obspec_utils.protocols import ReadableFile
 from obspec_utils.registry import ObjectStoreRegistry
 from virtualizarr.manifests import ManifestArray, ManifestGroup, ManifestStore
 from virtualizarr.parsers import ZarrParser, ZippedZarrParser
@@ -18,19 +19,55 @@ from virtualizarr.parsers.zarr.zip import _ZipMetadataStore, parse_zip_index
 from zarr.core.sync import sync
 from zarr.storage import ObjectStore
 
-from l2view.ingest.manifests import walk
+from l2view.errors import IngestError
+from l2view.geolocation.coordinates import basename
+from l2view.ingest.manifests import chunk_grid, walk
 from l2view.stores.hierarchy import Hierarchy, join
 
 
-class HierarchyParser(ZarrParser):
-    """Parses a Zarr hierarchy."""
+def parse_hierarchy(
+    url: str, reader: ReadableFile | None, stores: ObjectStoreRegistry[Any], threshold: int
+) -> tuple[ManifestStore, dict[str, str]]:
+    """Return a Zarr hierarchy as references (see `l2view.ingest.formats.CheckedParser`)."""
+    store, path = stores.resolve(url)
+    return _parse(ZarrParser, Hierarchy(ObjectStore(store), str(path)), url, stores)
 
-    def __call__(self, url: str, registry: ObjectStoreRegistry[Any]) -> ManifestStore:
-        """Return the hierarchy at a URL as references."""
-        manifests = super().__call__(url, registry)
-        store, path = registry.resolve(url)
-        sync(_add_fill_values(manifests._group, Hierarchy(ObjectStore(store), str(path))))
-        return manifests
+
+def parse_archive(
+    url: str, reader: ReadableFile | None, stores: ObjectStoreRegistry[Any], threshold: int
+) -> tuple[ManifestStore, dict[str, str]]:
+    """Return a Zarr hierarchy in a ZIP archive as references."""
+    store, path = stores.resolve(url)
+    index = sync(parse_zip_index(store, str(path)))
+    hierarchy = Hierarchy(_ZipMetadataStore(store, str(path), index))
+    return _parse(ZippedZarrParser, hierarchy, url, stores)
+
+
+def _parse(
+    parser: Any, hierarchy: Hierarchy, url: str, stores: ObjectStoreRegistry[Any]
+) -> tuple[ManifestStore, dict[str, str]]:
+    omitted = sync(_sparse_arrays(hierarchy))
+    manifests = parser(skip_variables=set(map(basename, omitted)))(url, stores)
+    sync(_add_fill_values(manifests._group, hierarchy))
+    return manifests, omitted
+
+
+async def _sparse_arrays(hierarchy: Hierarchy) -> dict[str, str]:
+    """Return why arrays have too many chunks, and those that are skipped with them by name."""
+    reasons: dict[str, str] = {}
+    paths = []
+    async for node in hierarchy.walk():
+        if node.is_array and node.document is not None:
+            paths.append(node.path)
+            try:
+                chunk_grid(node.document)
+            except IngestError as error:
+                reasons[node.path] = str(error)
+            except KeyError:  # another kind of grid
+                continue
+    names = set(map(basename, reasons))
+    skipped = [path for path in paths if basename(path) in names]
+    return {path: reasons.get(path, "an array of its name is left out") for path in skipped}
 
 
 class ArrayParser(ZarrParser):
@@ -46,19 +83,6 @@ class ArrayParser(ZarrParser):
         manifests = ManifestGroup({name: parsed})
         sync(_add_fill_values(manifests, Hierarchy(objects, key), name))
         return ManifestStore(manifests, registry=registry)
-
-
-class ZippedHierarchyParser(ZippedZarrParser):
-    """Parses a Zarr hierarchy in a ZIP archive."""
-
-    def __call__(self, url: str, registry: ObjectStoreRegistry[Any]) -> ManifestStore:
-        """Return the hierarchy in the archive at a URL as references."""
-        manifests = super().__call__(url, registry)
-        store, path = registry.resolve(url)
-        index = sync(parse_zip_index(store, str(path)))
-        metadata = _ZipMetadataStore(store, str(path), index)
-        sync(_add_fill_values(manifests._group, Hierarchy(metadata)))
-        return manifests
 
 
 async def _add_fill_values(group: ManifestGroup, hierarchy: Hierarchy, prefix: str = "") -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -51,7 +52,7 @@ def test_footprints_of_products(shared_data: Path) -> None:
     for path in sorted((shared_data / "real").iterdir()):
         if path.name in WITHOUT:
             continue
-        file = _parse_file("", path.as_uri(), ParseOptions(), {})
+        file = _parse_file("", path.as_uri(), ParseOptions(), {}, ExitStack())
         granule = LocatedGranule(file.group)
         full, notes = _outline(granule, list(descriptions(file.group)))
         assert full is not None, path.name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import shutil
 import struct
@@ -578,3 +579,33 @@ def test_references_without_a_group_of_their_own(tmp_path: Path) -> None:
     references = {"red/.zarray": json.dumps(document), "red/0": "base64:AQACAA=="}
     (tmp_path / "g.json").write_text(json.dumps(references))
     assert opened(tmp_path / "g.json")["g/red"][...].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("form", ["HDF5", "Zarr v2", "Zarr v3", "ZIP", "Kerchunk"])
+def test_arrays_of_too_many_chunks_cost_themselves_alone(tmp_path: Path, form: str) -> None:
+    """VirtualiZarr holds all of a grid, of which few chunks may be stored."""
+    path, shape, chunks = tmp_path / "g", (10**6, 10**6), (10, 10)
+    if form == "HDF5":
+        with h5py.File(path, "w") as file:
+            file.create_dataset("sparse", shape, "f4", chunks=chunks)[5, 5] = 1.0
+            file["w"] = np.arange(3)
+    elif form == "Kerchunk":
+        zarray = {"zarr_format": 2, "dtype": "<f4", "fill_value": 0, "order": "C"}
+        zarray |= {"compressor": None, "filters": None}
+        arrays = {
+            "sparse/.zarray": json.dumps(zarray | {"shape": shape, "chunks": chunks}),
+            "w/.zarray": json.dumps(zarray | {"shape": [3], "chunks": [3]}),
+        }
+        values = {"w/0": "base64:" + base64.b64encode(np.arange(3, dtype="<f4").tobytes()).decode()}
+        path.write_text(json.dumps({"version": 1, "refs": {".zgroup": "{}", **arrays, **values}}))
+    else:
+        store: Any = zarr.storage.ZipStore(path, mode="w") if form == "ZIP" else str(path)
+        group = zarr.create_group(store, zarr_format=2 if form == "Zarr v2" else 3)
+        group.create_array("sparse", shape=shape, chunks=chunks, dtype="f4")[5, 5] = 1.0
+        group.create_array("w", data=np.arange(3))
+        if form == "ZIP":
+            store.close()
+    report = l2view.ingest(path, tmp_path / "c")
+    assert [name for name, _ in report.omitted] == ["sparse"]
+    assert "10,000,000,000 chunks" in str(report.omitted)
+    assert l2view.open(tmp_path / "c")["g/w"][...].tolist() == [0, 1, 2]  # type: ignore[index]

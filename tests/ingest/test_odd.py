@@ -6,6 +6,7 @@ import json
 import math
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -242,7 +243,7 @@ def test_places_that_are_said_in_odd_ways() -> None:
             shape = outline_of(grid(np.arange(50) * 0.1, np.arange(count) * 0.1, names))
             assert shape is not None
             assert shape.area == pytest.approx(50 * count * 0.01)
-    track = outline_of(grid(np.sin(np.arange(50)), np.arange(50.0), ("x", "x")))
+    track = outline_of(grid(np.sin(np.arange(50) / 10), np.arange(50.0), ("x", "x")))
     assert track is not None
     assert track.area < 10
     with_time = np.broadcast_to(np.arange(4.0)[:, None], (1, 4, 3))
@@ -479,10 +480,13 @@ def test_axes_of_one_length_are_not_taken_for_each_other(
         file["lat"], file["lon"] = rows * 0.1, columns * 0.1
         file["red"] = np.broadcast_to(rows * 1000 + columns, shape)
     l2view.ingest(tmp_path / "g.h5", tmp_path / "c")
-    shown: Any = l2view.open(tmp_path / "c").sel(bbox=(1, 2, 1.2, 2.2), exact=True)["g"]
-    assert shown["lat"].shape == (3, 3)
-    assert shown["red"].shape == expected
-    if len(expected) == 2 or expected[0] == 5:
+    view = l2view.open(tmp_path / "c").sel(bbox=(1, 2, 1.2, 2.2), exact=True)
+    is_known = expected != shape
+    with nullcontext() if is_known else pytest.warns(L2ViewWarning, match="red lies along lat"):
+        shown: Any = view["g"]
+        assert shown["red"].shape == expected
+    assert shown["lat"].shape == expected[-2:]
+    if is_known:
         values = shown["red"][...].reshape(-1, 3, 3)[0]
         np.testing.assert_array_equal(
             values, np.round(shown["lat"][...] * 10) * 1000 + np.round(shown["lon"][...] * 10)
