@@ -31,6 +31,7 @@ from l2view.cells.columns import (
 from l2view.cells.scan import MAX_CELLS, CellTable
 from l2view.errors import L2ViewWarning, QueryError, warn
 from l2view.geolocation.bands import levels_at
+from l2view.geolocation.coordinates import basename
 from l2view.geolocation.finder import Finder
 from l2view.granules.table import ArrayTable, GranuleTable
 from l2view.scan.dataset import TableDataset
@@ -69,16 +70,12 @@ def _resolve_variable(variable: str, paths: Sequence[str]) -> str | None:
         raise QueryError(f"a variable is named by a text, not by {variable!r}")
     if resolve(variable) in paths:
         return resolve(variable)
-    named = [path for path in paths if _name(path) == variable]
+    named = [path for path in paths if basename(path) == variable]
     if len(named) > 1:
         raise QueryError(
             f'several arrays are called "{variable}": name one by its path, of {join_names(named)}'
         )
     return named[0] if named else None
-
-
-def _name(path: str) -> str:
-    return path.rpartition("/")[2]
 
 
 def _sets(
@@ -217,7 +214,7 @@ def _coordinates(
             shared = shared_axes(coordinate.dimensions, array.dimensions)
             is_alike = coordinate.rank == len(own) and own == tuple(sorted(own))
             axes = shared or (own if is_alike else ())
-            yield _name(coordinate.path), coordinate, axes
+            yield basename(coordinate.path), coordinate, axes
 
 
 def _common_types(

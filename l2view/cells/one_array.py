@@ -127,32 +127,21 @@ class SingleArray:
 
     def open(self, index: int, name: str) -> StoredArray:
         """Return the values or a coordinate."""
-        return self._stored[name]
+        return self._values if name == VALUE else self._coordinates[name][1]
 
     @cached_property
-    def _stored(self) -> dict[str, StoredArray]:
-        stored = {VALUE: StoredArray.of(self.name, self.array, self._decoder)}
-        for name, (_, array) in self._coordinates.items():
-            decoder = coordinate_decoder(
-                array.metadata.dtype,
-                Packing.of_array(array),
-                is_axis=dimensions_of(array) == (name,),
-            )
-            stored[name] = StoredArray.of(array.path, array, decoder)
-        return stored
-
-    @property
-    def _decoder(self) -> ValueDecoder:
+    def _values(self) -> StoredArray:
         data_type = self.array.metadata.dtype
-        if not self.decode:
-            return ValueDecoder.raw(data_type)
-        try:
-            return ValueDecoder.of_packing(data_type, Packing.of_array(self.array))
-        except ValueError as error:
-            raise QueryError(
-                f"{self.name} can't be decoded: {error}; leave decode out, and its values are the "
-                "stored numbers"
-            ) from error
+        decoder = ValueDecoder.raw(data_type)
+        if self.decode:
+            try:
+                decoder = ValueDecoder.of_packing(data_type, Packing.of_array(self.array))
+            except ValueError as error:
+                raise QueryError(
+                    f"{self.name} can't be decoded: {error}; leave decode out, and its values are "
+                    "the stored numbers"
+                ) from error
+        return StoredArray.of(self.name, self.array, decoder)
 
     @cached_property
     def _candidates(self) -> list[tuple[str, zarr.Array[Any] | None]]:
@@ -176,19 +165,22 @@ class SingleArray:
         return candidates
 
     @cached_property
-    def _coordinates(self) -> Mapping[str, tuple[tuple[int, ...], zarr.Array[Any]]]:
+    def _coordinates(self) -> Mapping[str, tuple[tuple[int, ...], StoredArray]]:
         """The coordinates, and the axes along which each lies."""
         dimensions = dimensions_of(self.array)
         reserved = {VALUE, *map(dimension_column, range(self.array.ndim))}
-        coordinates: dict[str, tuple[tuple[int, ...], zarr.Array[Any]]] = {}
+        coordinates: dict[str, tuple[tuple[int, ...], StoredArray]] = {}
         for name, array in self._candidates:
             if array is None:
                 warn(f"{name} beside {self.name} can't be opened, and is no column", L2ViewWarning)
                 continue
-            axes = shared_axes(dimensions_of(array), dimensions)
+            own = dimensions_of(array)
+            axes = shared_axes(own, dimensions)
             same = array.shape == tuple(self.array.shape[axis] for axis in axes)
             if axes and same and name not in {*reserved, *coordinates}:
-                coordinates[name] = (axes, array)
+                packing, data_type = Packing.of_array(array), array.metadata.dtype
+                decoder = coordinate_decoder(data_type, packing, is_axis=own == (name,))
+                coordinates[name] = axes, StoredArray.of(array.path, array, decoder)
         return coordinates
 
 

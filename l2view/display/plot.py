@@ -89,7 +89,6 @@ def _color_by(ax: Axes, paths: PathCollection, values: pa.ChunkedArray, name: st
     """Colour paths by `values`, one for each, and say what the colours mean."""
     import matplotlib.dates as mdates
     from matplotlib.patches import Patch
-    from matplotlib.ticker import AutoLocator, ScalarFormatter
 
     dates: Any = mdates  # without types
     timed = pa.types.is_timestamp(values.type)
@@ -97,8 +96,8 @@ def _color_by(ax: Axes, paths: PathCollection, values: pa.ChunkedArray, name: st
         numbers = values.to_numpy()
         scaled = dates.date2num(numbers) if timed else numbers.astype(float)
         paths.set_array(np.ma.masked_invalid(scaled))
-        locator: Any = dates.AutoDateLocator() if timed else AutoLocator()
-        form: Any = dates.AutoDateFormatter(locator) if timed else ScalarFormatter()
+        locator = dates.AutoDateLocator() if timed else None
+        form = dates.AutoDateFormatter(locator) if timed else None
         ax.figure.colorbar(paths, ax=ax, label=name, ticks=locator, format=form, shrink=0.8)
         return
     texts = ["NULL" if v is None else str(v) for v in json_values(values.combine_chunks())]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from html import escape
 from typing import Any
 
@@ -31,7 +32,6 @@ MAX_ARRAYS = 12  # the most arrays of a joined view
 MAX_SCANNED_ROWS = 2_000_000  # a collection with more rows is summarized without its time span
 
 CELL = 'style="text-align:left;padding:1px 10px 1px 0;vertical-align:top"'
-ONE_LINE = 'style="text-align:left;padding:1px 10px 1px 0;white-space:nowrap"'
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,10 @@ class Summary:
     def to_html(self) -> str:
         """Return it as HTML, with a map of the footprints."""
         facts = "".join(
-            f"<tr><th {CELL}>{escape(name)}</th>"
-            f"<td {CELL}>{escape(value).replace('\n', '<br>')}</td></tr>"
+            f"<tr>{_html_cells('th', [name])}{_html_cells('td', [value])}</tr>"
             for name, value in self.facts.items()
         )
-        head = "".join(f"<th {CELL}>{escape(name)}</th>" for name in self.columns)
-        rows = "".join(
-            "<tr>" + "".join(f"<td {ONE_LINE}>{escape(text)}</td>" for text in row) + "</tr>"
-            for row in self.rows
-        )
+        head, rows = _html_cells("th", self.columns), map(partial(_html_cells, "td"), self.rows)
         footprints = ""
         if len(self.footprints):
             drawing = map_svg(self.footprints, "Map of the footprints")
@@ -73,10 +68,15 @@ class Summary:
         return (
             f'<div class="l2view"><div><strong>l2view {escape(self.title)}</strong></div>'
             '<div style="display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start">'
-            f"<table>{facts}</table>{footprints}</div>"
-            '<div style="overflow-x:auto">'
-            f"<table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div></div>"
+            f'<table style="white-space:pre-line">{facts}</table>{footprints}</div>'
+            '<div style="overflow-x:auto;white-space:nowrap">'
+            f"<table><thead><tr>{head}</tr></thead><tbody><tr>{'</tr><tr>'.join(rows)}</tr></tbody>"
+            "</table></div></div>"
         )
+
+
+def _html_cells(tag: str, texts: Iterable[str]) -> str:
+    return "".join(f"<{tag} {CELL}>{escape(text)}</{tag}>" for text in texts)
 
 
 def summarize_view(store: ViewStore) -> Summary:

@@ -72,11 +72,9 @@ def _path(geometries: Any, box: Box, scale: float) -> str:
     moved = shapely.transform(geometries, lambda at: (at - [west, north]) * [scale, -scale])
     parts = shapely.get_parts(shapely.get_parts(moved))
     segments = []
+    is_point = shapely.get_type_id(parts) == 0
+    parts[is_point] = shapely.buffer(parts[is_point], 1.5, cap_style="square")
     for geometry in parts[~shapely.is_empty(parts)]:
-        if geometry.geom_type == "Point":
-            x, y = geometry.x, geometry.y
-            segments.append(f"M{x - 1.5:.1f} {y:.1f}h3M{x:.1f} {y - 1.5:.1f}v3")
-            continue
         is_polygon = geometry.geom_type == "Polygon"
         for line in shapely.get_rings(geometry) if is_polygon else [geometry]:
             points = "L".join(f"{x:.1f} {y:.1f}" for x, y in shapely.get_coordinates(line))

@@ -107,16 +107,9 @@ def _paste(values: NDArray[Any], filled: NDArray[np.bool_], tile: Tile) -> int:
     empty = ~filled[tile.target]
     if tile.valid is not None:
         empty &= tile.valid
-    count = int(np.count_nonzero(empty))
-    if count:
-        pasted = cast(tile.values, values.dtype)
-        if count == empty.size:
-            values[tile.target] = pasted
-            filled[tile.target] = True
-        else:
-            np.copyto(values[tile.target], pasted, where=empty)
-            filled[tile.target] |= empty
-    return count
+    np.copyto(values[tile.target], cast(tile.values, values.dtype), where=empty)
+    filled[tile.target] |= empty
+    return int(np.count_nonzero(empty))
 
 
 def _layers(images: PendingImages, shape: Shape) -> Iterator[Tile]:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from l2view.errors import L2ViewWarning, QueryError, warn
 from l2view.mosaic.spec import MosaicSpec
 from l2view.search import planning
+from l2view.search.parameters import as_texts
 from l2view.search.time import time_field
 from l2view.virtual.granules import Granules
 
@@ -80,15 +81,11 @@ def layering(granules: Granules, spec: MosaicSpec) -> Layering:
 
 
 def _ranks(granules: Granules, order_by: str | Sequence[str] | None) -> NDArray[np.int64]:
-    if order_by is None:
+    keys = as_texts("order_by", order_by)
+    if not keys:
         return np.arange(len(granules))
-    sequence = isinstance(order_by, Sequence)
-    if not sequence or not all(isinstance(key, str) for key in order_by):
-        raise QueryError(
-            f'order_by={order_by!r} is no SQL sort expression, such as "datetime DESC"'
-        )
     names = granules.all_fields.names
-    return planning.ranks(order_by, len(granules), names, granules.available)
+    return planning.ranks(keys, len(granules), names, granules.available)
 
 
 def _group_values(granules: Granules, group_by: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:

@@ -286,11 +286,7 @@ def _sides(
     steps: NDArray[np.float32], axis: int
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Return the steps between cells as those before and after each cell, NaN at the edges."""
-    if not steps.size:
-        shape = [n + 1 if at == axis else n for at, n in enumerate(steps.shape)]
-        nothing = np.full(shape, np.nan, np.float32)
-        return nothing, nothing
-    edge = np.full_like(np.take(steps, [0], axis=axis), np.nan)
+    edge = np.full_like(steps, np.nan, shape=(*steps.shape[:axis], 1, *steps.shape[axis + 1 :]))
     return np.concatenate([edge, steps], axis=axis), np.concatenate([steps, edge], axis=axis)
 
 

@@ -20,7 +20,7 @@ def is_allowed(location: str, allowed: AllowStores) -> bool:
     """Whether a query may read the store at a path or URL."""
     if isinstance(allowed, bool):
         return allowed
-    prefixes = [allowed] if isinstance(allowed, str) else list(allowed)
+    prefixes = [allowed] if isinstance(allowed, str) else allowed
     return any(_is_below(location, prefix) for prefix in prefixes)
 
 

@@ -7,6 +7,7 @@ array that it covers is read, brought into the common encoding, and encoded.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,22 +16,24 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from zarr.abc.codec import CodecPipeline
+from zarr.core.array import create_codec_pipeline
+from zarr.core.array_spec import ArraySpec, parse_array_config
+from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.chunk_key_encodings import parse_chunk_key_encoding
 from zarr.core.common import compress_rle
+from zarr.core.metadata.v3 import ArrayV3Metadata
+from zarr.storage import StorePath
 
 from l2view.arrays.encoding import ArrayEncoding, encodable_codecs
+from l2view.errors import AuthorizationError, ChunkError
 from l2view.granules.profile import with_leading_axis
-from l2view.granules.reader import GranuleReader
+from l2view.granules.reader import GranuleReader, NeedsMetadata, open_array
 from l2view.granules.table import ArrayTable, regular_grid
-from l2view.stores.composed import ChunkSource
+from l2view.stores.composed import ChunkSource, resolve_chunk
 from l2view.stores.hierarchy import JSON, join
-from l2view.virtual.chunk import (
-    ChunkEncoder,
-    ChunkOrFill,
-    TranscodedChunk,
-    array_document,
-    chunk_index,
-)
+from l2view.text import first_line
+from l2view.virtual.chunk import array_document, chunk_index
 from l2view.virtual.pickling import Compressed, field_state
 
 
@@ -117,11 +120,6 @@ class JoinedArray:
         if codecs == self.encoding.codecs or (self.all_passthrough & self.same_fill).all():
             return self
         return replace(self, encoding=replace(self.encoding, codecs=codecs))
-
-    @cached_property
-    def encoder(self) -> ChunkEncoder:
-        """What encodes computed chunks."""
-        return ChunkEncoder(self.encoding, self.table.rank)
 
     @cached_property
     def chunk_offsets(self) -> NDArray[np.int64]:
@@ -239,12 +237,86 @@ class JoinedArray:
         """Return the chunk that covers a region of a granule."""
         begin = self.starts[member] + start
         end = begin + np.minimum(self.lengths[member] - start, shape)
-        return TranscodedChunk(
-            reader,
-            int(self.rows[member]),
-            self.table.path,
-            self.table.document(member),
-            tuple(map(slice, begin.tolist(), end.tolist())),
-            tuple(shape.tolist()),
-            self.encoder,
+        window = tuple(map(slice, begin.tolist(), end.tolist()))
+        return TranscodedChunk(reader, self, member, window, tuple(shape.tolist()))
+
+    @cached_property
+    def _pipeline(self) -> tuple[ArrayV3Metadata, CodecPipeline]:
+        """What encodes chunks with the axes of a granule's array."""
+        ones = [1] * self.table.rank
+        document = array_document(self.encoding, ones, regular_grid(ones), [None] * len(ones))
+        metadata = ArrayV3Metadata.from_dict(document)
+        return metadata, create_codec_pipeline(metadata)
+
+    def chunk_of(
+        self, stored: NDArray[Any], document: JSON, shape: tuple[int, ...]
+    ) -> NDArray[Any]:
+        """Return a granule's stored values in the encoding, with the fill value up to `shape`."""
+        values = self.encoding.encode(stored, document)
+        chunk = np.full(shape, self._pipeline[0].fill_value, dtype=values.dtype)
+        chunk[tuple(map(slice, values.shape))] = values
+        return chunk
+
+    async def encode(self, chunk: NDArray[Any], prototype: BufferPrototype) -> Buffer | None:
+        """Return an encoded chunk."""
+        metadata, pipeline = self._pipeline
+        spec = ArraySpec(
+            shape=chunk.shape,
+            dtype=metadata.dtype,
+            fill_value=metadata.fill_value,
+            config=parse_array_config({"write_empty_chunks": True}),
+            prototype=prototype,
         )
+        (encoded,) = await pipeline.encode([(prototype.nd_buffer.from_numpy_array(chunk), spec)])
+        return encoded
+
+
+@dataclass(frozen=True, eq=False)
+class TranscodedChunk:
+    """A chunk that holds a window of a granule's array in the encoding of a joined one.
+
+    The chunk's `shape` may reach beyond the `window`, where it holds the fill value.
+    """
+
+    reader: GranuleReader
+    array: JoinedArray
+    member: int
+    window: tuple[slice, ...]
+    shape: tuple[int, ...]
+
+    async def read(self, prototype: BufferPrototype) -> Buffer | None:
+        """Return the encoded chunk.
+
+        A `ChunkError` says that values can't be read, or brought into the encoding.
+        """
+        table, row = self.array.table, int(self.array.rows[self.member])
+        try:
+            document = table.document(self.member)
+            array = open_array(StorePath(self.reader.store(row), table.path), document)
+            stored = np.asarray(await array.getitem(self.window))
+            chunk = await asyncio.to_thread(self.array.chunk_of, stored, document, self.shape)
+        except AuthorizationError:
+            raise
+        except Exception as error:  # codecs raise what they like
+            name = await asyncio.to_thread(self.reader.granules.name, row)
+            raise ChunkError(f"{name}/{table.path} can't be read: {first_line(error)}") from error
+        return await self.array.encode(chunk, prototype)
+
+
+@dataclass(frozen=True, eq=False)
+class ChunkOrFill:
+    """A granule's own chunk, or its fill value where the source store has none.
+
+    The view's array has another fill value, so that `fill` computes such a chunk.
+    """
+
+    chunk: str | NeedsMetadata
+    fill: TranscodedChunk
+
+    async def read(self, prototype: BufferPrototype) -> Buffer | None:
+        """Return the chunk."""
+        key = await resolve_chunk(self.chunk)
+        if not isinstance(key, str):
+            return None
+        buffer = await self.fill.reader.source.get(key, prototype)
+        return await self.fill.read(prototype) if buffer is None else buffer

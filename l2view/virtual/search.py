@@ -73,8 +73,7 @@ class CollectionSearch:
         rows = self.find(query, read).take([ROW, *read])
         ids = rows.column("id") if "id" in fields else None
         titles = group_names(rows.column(ROW), ids, {ROW, *names})
-        table = None if later else rows.select([ROW, *names])
-        numbers = rows.column(ROW).to_numpy() if later else None
+        table, numbers = None if later else rows.select([ROW, *names]), rows.column(ROW).to_numpy()
         locations = rows.select(list(self.layout.fields))
         description = view_attributes(query, self.source, names, len(rows), globs)
         if self.options.group != META:
