@@ -81,11 +81,10 @@ def layering(granules: Granules, spec: MosaicSpec) -> Layering:
 
 
 def _ranks(granules: Granules, order_by: str | Sequence[str] | None) -> NDArray[np.int64]:
-    keys = as_texts("order_by", order_by)
-    if not keys:
+    if order_by is None or not as_texts("order_by", order_by):
         return np.arange(len(granules))
     names = granules.all_fields.names
-    return planning.ranks(keys, len(granules), names, granules.available)
+    return planning.ranks(order_by, len(granules), names, granules.available)
 
 
 def _group_values(granules: Granules, group_by: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:

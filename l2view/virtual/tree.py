@@ -108,33 +108,27 @@ class Tree:
             return
         if not total or (are_many and self.variables is None):
             return
-        missing = sync(self._find_missing(range(1 if are_many else total)))
+        missing = sync(self._missing_rows(range(1 if are_many else total)))
         if missing and not are_many:
-            reasons = list(dict.fromkeys(missing.values()))
+            locations = map(self.granules.location, missing)
+            reasons = list(dict.fromkeys(map(self.layout.missing, locations)))
             shown = "; ".join(reasons[:3]) + ("; …" if len(reasons) > 3 else "")
-            warn(
-                f"{len(missing)} of {total} granules have no arrays in {collection}: "
-                f"{join_names(missing)}: {shown}",
-                MissingGranuleWarning,
-            )
-        first = self.granules.name(0)
-        paths = [] if self.variables is None or first in missing else self.sample_arrays()
+            problem = self.granules.describe(missing, f"have no arrays in {collection}")
+            warn(f"{problem}: {shown}", MissingGranuleWarning)
+        paths = [] if self.variables is None or 0 in missing else self.sample_arrays()
         if paths and not any(map(self.shows, paths)):
             warn(
-                f"no array of {first}, the first granule, matches "
+                f"no array of {self.granules.name(0)}, the first granule, matches "
                 f"variables={list(self.variables or ())}; it has {join_names(paths)}",
                 SkippedArrayWarning,
             )
 
-    async def _find_missing(self, rows: range) -> dict[str, str]:
-        """Return why granules have no group in the store, by the names of those that have none."""
-        locations = {self.granules.name(row): self.granules.location(row) for row in rows}
-        await self.layout.prefetch([(location, "") for location in locations.values()])
-        return {
-            name: self.layout.missing(location)
-            for name, location in locations.items()
-            if await self.layout.document(location, "") is None
-        }
+    async def _missing_rows(self, rows: range) -> list[int]:
+        """Return the rows of granules that have no group in the store."""
+        locations = list(map(self.granules.location, rows))
+        await self.layout.prefetch([(location, "") for location in locations])
+        documents = [await self.layout.document(location, "") for location in locations]
+        return [row for row, document in zip(rows, documents, strict=True) if document is None]
 
     async def load(self, path: str) -> None:
         """Read what finding the node or chunk at `path` takes: names and fields."""
