@@ -8,11 +8,11 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import obstore.exceptions
 import pyarrow as pa
 import zarr
 import zarr.errors
 from numpy.typing import NDArray
+from obstore.exceptions import PermissionDeniedError, UnauthenticatedError
 
 from l2view.arrays.cf import Packing
 from l2view.arrays.stored import StoredArray
@@ -31,12 +31,7 @@ from l2view.errors import L2ViewWarning, QueryError, warn
 from l2view.scan.dataset import TableDataset
 from l2view.stores.zarr_v2 import DIMENSIONS
 
-ABSENT = (
-    FileNotFoundError,
-    PermissionError,
-    obstore.exceptions.PermissionDeniedError,
-    obstore.exceptions.UnauthenticatedError,
-)
+ABSENT = (FileNotFoundError, PermissionError, PermissionDeniedError, UnauthenticatedError)
 """What stores say of what isn't there: some refuse it, so as not to tell."""
 
 

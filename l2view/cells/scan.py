@@ -87,10 +87,6 @@ def _submit[*A, R](call: Callable[[*A], R], *arguments: *A) -> Future[R]:
     return thread_pool("cells", max(8, WORKERS)).submit(call, *arguments)
 
 
-type ArrayNumbers = tuple[ArraySet, NDArray[np.int64]]
-"""Some of the arrays of a set, by their numbers."""
-
-
 @dataclass(frozen=True)
 class CellTable:
     """The cells of sets of arrays that have the same columns; messages call them `name`."""
@@ -205,11 +201,12 @@ class ScanState:
 class CellsPartition:
     """The cells of some arrays: of their window at `offset`, and every `step`-th after it.
 
-    `ahead` is the most cells that are read before they are asked for.
+    The `arrays` are those of sets by their numbers, `ahead` is the most cells that are read before
+    they are asked for.
     """
 
     scan: ScanState
-    arrays: Sequence[ArrayNumbers]
+    arrays: Sequence[tuple[ArraySet, NDArray[np.int64]]]
     offset: int
     step: int
     ahead: int

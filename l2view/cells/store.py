@@ -51,24 +51,15 @@ GROUPS = pa.schema(
 
 ARRAYS = pa.schema(
     {
-        "store_path": pa.string(),
-        "array_path": pa.string(),
-        "zarr_format": pa.int64(),
-        "rank": pa.int64(),
-        "shape": INTEGERS,
-        "chunk_shape": INTEGERS,
-        "dtype": pa.string(),
-        "order": pa.string(),
-        "compressor": pa.string(),
-        "dimension_separator": pa.string(),
-        "metadata_path": pa.string(),
-        "codecs": pa.string(),
-        "fill_value": pa.string(),
+        **dict.fromkeys(("store_path", "array_path"), pa.string()),
+        **dict.fromkeys(("zarr_format", "rank"), pa.int64()),
+        **dict.fromkeys(("shape", "chunk_shape"), INTEGERS),
+        **dict.fromkeys(("dtype", "order", "compressor", "dimension_separator"), pa.string()),
+        **dict.fromkeys(("metadata_path", "codecs", "fill_value"), pa.string()),
         "dimension_names": pa.list_(pa.string()),
         "shard_shape": INTEGERS,
         "chunk_count": pa.int64(),
-        "chunk_key_encoding": pa.string(),
-        "attributes": pa.string(),
+        **dict.fromkeys(("chunk_key_encoding", "attributes"), pa.string()),
     }
 )
 """The columns of arrays."""

@@ -25,9 +25,6 @@ type Mask = NDArray[np.bool_]
 type Column = pa.Array | NDArray[np.generic]
 """Values of a column: of small windows as Arrow has them, of large ones as they are stored."""
 
-type ReadWindow = tuple[CellWindow, Mapping[str, Column]]
-"""A window with what was read of it, by column."""
-
 
 @dataclass(frozen=True, eq=False)
 class LabelledArray:
@@ -179,8 +176,10 @@ class CellWindow:
         axes = [condition.looks_at(columns.along(axis)) for axis in range(len(self.window))]
         return sum(axes) > 1 and (condition.is_strict or not condition.looks_at(columns.by_cell))
 
-    def read(self, columns: Sequence[str], condition: Condition | None) -> list[ReadWindow]:
-        """Read the columns of rows, those of the condition first."""
+    def read(
+        self, columns: Sequence[str], condition: Condition | None
+    ) -> list[tuple[CellWindow, Mapping[str, Column]]]:
+        """Read the columns of rows, those of the condition first, of windows that may have some."""
         by_cell, coordinates = self.array.columns.by_cell, self.array.columns.coordinates
         for name in {*columns} & coordinates.keys() - by_cell:
             self.array.stored(name).keep()

@@ -13,6 +13,7 @@ from affine import Affine
 from numpy.typing import NDArray
 from odc.geo import CRS
 from odc.geo.geobox import GeoBox
+from odc.geo.roi import roi_shape
 
 from l2view.arrays.cache import CELLS
 from l2view.arrays.cf import MISSING, RELEVANT
@@ -255,7 +256,7 @@ class RasterImages(StoredImages):
         self, number: int, overlap: Overlap, request: WindowRequest, target: Target
     ) -> Iterator[Tile]:
         """Yield what an image gives a part of a window, reading `Limits.image_pixels` at once."""
-        too_large = overlap.pixels > limits().image_pixels and target_shape(target) != (1, 1)
+        too_large = overlap.pixels > limits().image_pixels and roi_shape(target) != (1, 1)
         if target == overlap.target and not too_large:
             yield self._tile(number, overlap, request)
             return
@@ -356,15 +357,9 @@ class SwathImages(StoredImages):
         return degrees if valid is None else np.where(valid, degrees, np.nan)
 
 
-def target_shape(target: Target) -> tuple[int, int]:
-    """Return the rows and columns of a target."""
-    rows, columns = target
-    return rows.stop - rows.start, columns.stop - columns.start
-
-
 def halve(target: Target) -> list[Target]:
     """Return both halves of a target, along its longer side."""
-    height, width = target_shape(target)
+    height, width = roi_shape(target)
     rows, columns = target
     if height >= width:
         middle = rows.start + height // 2

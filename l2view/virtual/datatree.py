@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 import zarr
+from xarray.backends.api import _chunk_ds
 from xarray.backends.common import BackendArray
 from xarray.backends.zarr import ZarrArrayWrapper, _compact_chunk_sizes
 from xarray.conventions import decode_cf_variables
@@ -73,7 +74,10 @@ def _datasets(
             errors = dict(_undecodable(variables, decoding))
             dataset = _decode(variables, errors, attributes, decoding)
         undecoded |= {join(path, name): error for name, error in errors.items()}
-        datasets[path] = dataset if chunks is None else _chunk(dataset, chunks, f"{path}-{token}")
+        if chunks is not None:
+            name = f"{path}-{token}"
+            dataset = _chunk_ds(dataset, name, "l2view", chunks, False, False, None, {})  # type: ignore[no-untyped-call]
+        datasets[path] = dataset
     if undecoded:
         reason = first_line(next(iter(undecoded.values())))
         verb = "array is shown as it is" if len(undecoded) == 1 else "arrays are shown as they are"
@@ -82,22 +86,6 @@ def _datasets(
             UndecodedArrayWarning,
         )
     return datasets
-
-
-def _chunk(dataset: xr.Dataset, chunks: Any, token: str) -> xr.Dataset:
-    """Return a Dataset of Dask arrays, with the stored chunks where `chunks` says nothing."""
-    arrays = {}
-    for name, variable in dataset.variables.items():
-        sizes = chunks
-        if isinstance(chunks, Mapping):
-            named = {dim: chunks[dim] for dim in variable.dims if dim in chunks}
-            sizes = {**variable.encoding.get("preferred_chunks", {}), **named}
-        if sizes == "auto" and variable.dtype.kind not in "biufcmMSU":
-            sizes = variable.encoding.get("preferred_chunks", {})  # Dask knows no size of texts
-        arrays[name] = variable.chunk(sizes, name=f"{name}-{token}")
-    return dataset.assign({name: arrays[name] for name in dataset.data_vars}).assign_coords(
-        {name: arrays[name] for name in dataset.coords if name not in dataset.xindexes}
-    )
 
 
 def fields_dataset(tree: Tree, **decoding: Any) -> xr.Dataset:
