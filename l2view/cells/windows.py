@@ -294,7 +294,8 @@ class CellWindow:
         cells = np.ones((1,) * len(slab), dtype=bool)
         for axis, mask in enumerate(self.axis_masks):
             if mask is not None:
-                cells = cells & rows.along(axis, mask[slab[axis].start : slab[axis].stop])
+                spread = [-1 if at == axis else 1 for at in range(len(slab))]
+                cells = cells & mask[slab[axis].start : slab[axis].stop].reshape(spread)
         return rows.narrow(np.broadcast_to(cells, tuple(map(len, slab))))
 
     def _offset(self, slab: Window) -> int:
@@ -369,10 +370,6 @@ class SlabRows:
     def narrow(self, mask: Mask) -> SlabRows:
         """Return those of the slab's cells that pass."""
         return SlabRows(self.slab, None if mask.all() else np.flatnonzero(mask))
-
-    def along[Scalar: np.generic](self, axis: int, values: NDArray[Scalar]) -> NDArray[Scalar]:
-        """Return values along an axis in a shape that spreads over the slab."""
-        return values.reshape([-1 if at == axis else 1 for at in range(len(self.slab))])
 
     def index(self, axes: tuple[int, ...], shape: tuple[int, ...] = (0,)) -> NDArray[np.int64]:
         """Return the numbers, in C order, of the cells' places along some axes of the window.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Literal, get_args
 
@@ -23,13 +22,8 @@ type Reduce = ReduceName | Callable[[np.ma.MaskedArray[Any, Any]], Any]
 """A name, or a function of all images of a window, of shape (images, rows, columns)."""
 
 
-@dataclass(frozen=True)
-class PendingTile:
-    """What an image could give a part of an output window, before it is read."""
-
-    target: Target
-    read: Callable[[Target], Iterator[Tile]]  # reads it, or what lies within a smaller part
-
+type PendingTile = tuple[Target, Callable[[Target], Iterator[Tile]]]
+"""A part of an output window that an image may give something, and what reads a part of that."""
 
 type PendingImages = Iterable[Sequence[PendingTile]]  # all that each image could give
 type Shape = tuple[int, int]  # rows and columns
@@ -75,11 +69,11 @@ def _compose_first(images: PendingImages, shape: Shape, dtype: np.dtype[Any]) ->
     values: NDArray[Any] | None = None
     filled = np.zeros(shape, bool)
     remaining = shape[0] * shape[1]
-    for pending in chain.from_iterable(images):
+    for pending, read in chain.from_iterable(images):
         if remaining == 0:
             break
-        target = pending.target if values is None else _unfilled_part(filled, pending.target)
-        for tile in () if target is None else pending.read(target):
+        target = pending if values is None else _unfilled_part(filled, pending)
+        for tile in () if target is None else read(target):
             if values is None:
                 if tile.values.shape == shape and tile.valid is None:
                     return cast(tile.values, dtype), None
@@ -115,7 +109,7 @@ def _paste(values: NDArray[Any], filled: NDArray[np.bool_], tile: Tile) -> int:
 def _layers(images: PendingImages, shape: Shape) -> Iterator[Tile]:
     """Yield one tile for each image that gives something."""
     for image in images:
-        tiles = [tile for pending in image for tile in pending.read(pending.target)]
+        tiles = [tile for target, read in image for tile in read(target)]
         if len(tiles) > 1:
             dtype = np.result_type(*(tile.values for tile in tiles))
             values, filled = _nothing(shape, dtype)

@@ -185,20 +185,21 @@ def explain_plan(plan: MosaicPlan, progress: bool | ReportProgress = False) -> M
             request = band.request(window)
             for images, number in band.images_in(window, group):
                 for read in images.reads(number, request):
-                    if read.arrays not in sizes:
-                        sizes[read.arrays] = ChunkSizes(plan.reader, read.arrays)
-                    nchunks, nbytes = sizes[read.arrays].add(read)
+                    arrays, rows, spans = read
+                    if arrays not in sizes:
+                        sizes[arrays] = ChunkSizes(plan.reader, arrays)
+                    nchunks, nbytes = sizes[arrays].add(read, int(images.members[number]))
                     values = (
                         band.name,
                         group,
                         *tile,
                         int(images.rows[number]),
-                        read.arrays.array.path,
-                        read.level,
-                        read.rows.start,
-                        read.rows.stop,
-                        read.columns[0].start,
-                        read.columns[0].start + sum(map(len, read.columns)),
+                        arrays.array.path,
+                        int(images.levels[number]),
+                        rows.start,
+                        rows.stop,
+                        spans[0].start,
+                        spans[0].start + sum(map(len, spans)),
                         nchunks,
                         nbytes,
                     )
@@ -229,12 +230,12 @@ class ChunkSizes:
             numbers = chunk_numbers(batch.members, batch.index, self.grids, self.offsets)
             self.sizes[numbers] = batch.lengths
 
-    def add(self, read: ArrayRead) -> tuple[int, int]:
-        """Return how many chunks a window reads, and their bytes."""
-        member = read.member
+    def add(self, read: ArrayRead, member: int) -> tuple[int, int]:
+        """Return how many chunks a window reads of one granule's array, and their bytes."""
+        arrays, rows, spans = read
         numbers = [np.zeros(0, dtype=np.int64)]
-        for columns in read.columns:
-            window = read.arrays.window(read.rows, columns)
+        for columns in spans:
+            window = arrays.window(rows, columns)
             starts, stops = np.array([(side.start, side.stop) for side in window]).T
             starts, stops = starts + self.begins[member], stops + self.begins[member]
             first = starts // self.chunk_shapes[member] - self.origins[member]

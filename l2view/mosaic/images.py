@@ -129,15 +129,8 @@ def _with_missing(variant: JSON, nodata: float) -> JSON:
     return {**variant, "attributes": {**attributes, "_FillValue": nodata}}
 
 
-@dataclass(frozen=True, eq=False)
-class ArrayRead:
-    """What a window reads of a granule's array."""
-
-    arrays: ImageArrays
-    member: int  # the granule's number among them
-    level: int  # 0 for the finest resolution
-    rows: range
-    columns: Sequence[range]  # several of an image that goes around the globe
+type ArrayRead = tuple[ImageArrays, range, list[range]]
+"""What a window reads of arrays: rows, and columns, several if an image goes around the globe."""
 
 
 class OutlineIndex:
@@ -236,21 +229,18 @@ class RasterImages(StoredImages):
 
     def reads(self, number: int, request: WindowRequest) -> Iterator[ArrayRead]:
         """Yield what a window reads of an image."""
-        arrays, level = self.arrays_of(number), int(self.levels[number])
+        arrays = self.arrays_of(number)
         for overlap in self._overlaps(number, request):
             columns = list(wrap_columns(overlap.columns, int(self.shapes[number, 1])))
-            member = int(self.members[number])
+            masks = arrays.masks_of(int(self.members[number]))
             path = arrays.array.path  # of which alpha, mostly in the same chunks, is a band
-            masks = [mask for mask in arrays.masks_of(member) if mask.array.path != path]
-            for read in (arrays, *masks):
-                yield ArrayRead(read, member, level, overlap.rows, columns)
+            for read in (arrays, *(mask for mask in masks if mask.array.path != path)):
+                yield read, overlap.rows, columns
 
     def pending_tiles(self, number: int, request: WindowRequest) -> list[PendingTile]:
         """Return what an image could give a window."""
-        return [
-            PendingTile(overlap.target, partial(self._tiles, number, overlap, request))
-            for overlap in self._overlaps(number, request)
-        ]
+        overlapping = self._overlaps(number, request)
+        return [(part.target, partial(self._tiles, number, part, request)) for part in overlapping]
 
     def _tiles(
         self, number: int, overlap: Overlap, request: WindowRequest, target: Target
@@ -309,13 +299,13 @@ class SwathImages(StoredImages):
         member = int(self.members[number])
         for arrays in (self.arrays_of(number), self.latitudes, self.longitudes):
             rows, columns = map(range, arrays.shapes[member].tolist())
-            yield ArrayRead(arrays, member, 0, rows, [columns])
+            yield arrays, rows, [columns]
 
     def pending_tiles(self, number: int, request: WindowRequest) -> list[PendingTile]:
         """Return what a swath could give a window."""
         height, width = request.window.shape
         target = (slice(0, height), slice(0, width))
-        return [PendingTile(target, partial(self._tiles, number, request))]
+        return [(target, partial(self._tiles, number, request))]
 
     def _tiles(self, number: int, request: WindowRequest, target: Target) -> Iterator[Tile]:
         cells = self._cells(number)

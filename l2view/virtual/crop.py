@@ -7,7 +7,6 @@ or its transform; and then hold for all of its arrays along the same dimensions.
 from __future__ import annotations
 
 import asyncio
-import threading
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -51,7 +50,6 @@ class Crop:
     longitude: str | None = None
     _windows: dict[int, ArrayWindows] = field(default_factory=dict)
     _pending: dict[int, Future[ArrayWindows]] = field(default_factory=dict)
-    _lock: threading.Lock = field(default_factory=threading.Lock)
     _arrays: RecentCache[tuple[int, str], JoinedArray] = field(
         default_factory=lambda: RecentCache(limits().cached_documents)
     )
@@ -68,15 +66,12 @@ class Crop:
         if row not in self._windows:
             # In a thread, for zarr's own groups and arrays are read on the way; and in one of our
             # own, for zarr's loop needs its threads for that.
-            with self._lock:
-                if row not in self._pending:
-                    self._pending[row] = submit(self._find_windows, reader, row)
-                pending = self._pending[row]
+            pending = self._pending.get(row) or submit(self._find_windows, reader, row)
+            self._pending[row] = pending
             try:
                 self._windows[row] = await asyncio.wrap_future(pending)
             finally:  # what failed may not fail again
-                with self._lock:
-                    self._pending.pop(row, None)
+                self._pending.pop(row, None)
         return self._windows[row]
 
     def _find_windows(self, reader: GranuleReader, row: int) -> ArrayWindows:

@@ -149,17 +149,18 @@ def _encode_column(column: pa.ChunkedArray, geometry: bool) -> tuple[ArrayEncodi
         return _encoding(dtype, "NaN"), _fill_nulls(float("nan"), kind)
     if pa.types.is_boolean(kind):
         if not column.null_count:
-            return _encoding("bool", False), _to_numpy
+            return _encoding("bool", False), _fill_nulls(False, kind)
         return _encoding("int8", 0, {"_FillValue": -1}), _fill_nulls(-1, pa.int8())
     if pa.types.is_integer(kind):
-        if not column.null_count:
-            return _encoding(str(kind), 0), _to_numpy
-        fill = _unused_number(column)
-        return _encoding(str(kind), 0, {"_FillValue": fill}), _fill_nulls(fill, kind)
+        fill = _unused_number(column) if column.null_count else 0
+        missing = {"_FillValue": fill} if column.null_count else {}
+        return _encoding(str(kind), 0, missing), _fill_nulls(fill, kind)
     null = _unused_text(column) if column.null_count else ""
     # xarray knows no _FillValue of a string.
-    missing = {"missing_value": null} if column.null_count else {}
-    return _encoding("string", "", missing), _to_texts(geometry, null)
+    attributes = {"missing_value": null} if column.null_count else {}
+    return _encoding("string", "", attributes), lambda array: np.array(
+        [null if text is None else text for text in json_values(array, geometry)], dtype=object
+    )
 
 
 def _encoding(
@@ -217,20 +218,9 @@ def _descriptive(attributes: JSON) -> JSON:
     return result
 
 
-def _to_numpy(array: pa.Array) -> NDArray[Any]:
-    return np.asarray(array.to_numpy(zero_copy_only=False))
-
-
 def _fill_nulls(null: Any, kind: pa.DataType) -> ColumnEncoder:
-    return lambda array: _to_numpy(pc.fill_null(array.cast(kind), pa.scalar(null, kind)))
-
-
-def _to_texts(geometry: bool, null: str) -> ColumnEncoder:
-    def encode(array: pa.Array) -> NDArray[Any]:
-        texts = json_values(array, geometry)
-        return np.array([null if text is None else text for text in texts], dtype=object)
-
-    return encode
+    fill = pa.scalar(null, kind)
+    return lambda array: pc.fill_null(array.cast(kind), fill).to_numpy(zero_copy_only=False)
 
 
 def _unused_number(column: pa.ChunkedArray) -> int:
