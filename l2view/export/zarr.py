@@ -23,9 +23,8 @@ from zarr.storage._common import make_store
 from l2view.errors import ExportError
 from l2view.granules.chunks import grid_of
 from l2view.progress import ReportProgress
-from l2view.stores.hierarchy import JSON, join
+from l2view.stores.hierarchy import JSON, OWN, join
 from l2view.stores.urls import is_url
-from l2view.virtual.attributes import OWN
 from l2view.virtual.chunk import chunk_keys
 from l2view.virtual.store import METADATA, ViewStore, read_nodes
 

@@ -32,7 +32,7 @@ METADATA_KEYS = frozenset({"zarr.json", ".zarray", ".zgroup", ".zattrs", ".zmeta
 
 NO_NODES = METADATA_KEYS | {".", ".."}  # names within paths that lead to no node
 
-OWN = "l2view"  # the group of a collection with what only l2view reads
+OWN = "l2view"  # the group, and the attribute, of what only l2view says or reads
 META = "meta"  # the group of a collection with its fields
 WALKED = 256  # the nodes that are read together
 

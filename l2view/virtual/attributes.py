@@ -26,15 +26,11 @@ From the CF conventions 1.12, appendix A, and `xarray.conventions`. No field eve
 their place, or the array would be read as something else.
 """
 
-DECODING_GROUP = frozenset({"coordinates"})
-"""The same of a group: xarray takes the names in it for coordinates."""
-
-OWN = "l2view"  # the attribute in which l2view speaks for itself
-
 
 def group_attributes(source: JSON, fields: JSON) -> JSON:
     """Return a granule group's attributes: on a clash the field wins."""
-    return source | {name: value for name, value in fields.items() if name not in DECODING_GROUP}
+    # xarray takes the names in ``coordinates`` for coordinates.
+    return source | {name: value for name, value in fields.items() if name != "coordinates"}
 
 
 def array_attributes(source: JSON, fields: JSON) -> JSON:

@@ -33,9 +33,6 @@ DIMENSION = "granule"  # the dimension of the root's arrays, where no field has 
 
 CF_UNITS = {"s": "seconds", "ms": "milliseconds", "us": "microseconds", "ns": "nanoseconds"}
 
-NANOSECONDS = {"s": 10**9, "ms": 10**6, "us": 10**3, "ns": 1}
-"""Arrow's units of time in nanoseconds."""
-
 DESCRIPTIVE = frozenset({"units", "standard_name", "flag_values", "flag_masks", "flag_meanings"})
 """Of the attributes that may decode, those that don't change a plain number."""
 
@@ -201,7 +198,7 @@ def owner_array(sizes: NDArray[np.int64], dimension: str, instances: str) -> Fie
 def _fits_nanoseconds(column: pa.ChunkedArray) -> bool:
     """Return whether int64 holds every time of a column in nanoseconds."""
     extremes = pc.min_max(column.cast(pa.int64())).as_py().values()
-    limit = 2**63 // NANOSECONDS[column.type.unit]
+    limit = 2**63 // int(np.timedelta64(1, column.type.unit) / np.timedelta64(1, "ns"))
     return all(value is None or -limit < value < limit for value in extremes)
 
 

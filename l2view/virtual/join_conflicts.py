@@ -20,8 +20,6 @@ from l2view.text import join_names
 from l2view.virtual.granules import Granules
 from l2view.virtual.join_shape import JoinOptions
 
-UNITS_EXTRA = ". Other words for the same unit are told with the extra l2view[units]"
-
 
 def same_meaning(name: str, first: Any, second: Any) -> bool:
     """Return whether two values of an attribute in `MEANING` mean the same.
@@ -73,9 +71,10 @@ class MemberArrays:
         """Return what keeps the arrays from being joined."""
         path, variants = self.table.path, self.table.variants
         meanings = [meaning_of(variant) for variant in variants]
+        extra = ". Other words for the same unit are told with the extra l2view[units]"
         problems = [
             f"{conflict}, which no encoding makes the same; leave it out with variables="
-            + (UNITS_EXTRA if name == "units" and not knows_units() else "")
+            + (extra if name == "units" and not knows_units() else "")
             for name, conflict in self._attribute_conflicts(meanings, meanings, same_meaning)
         ]
         if options.ragged == "error":

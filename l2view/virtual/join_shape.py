@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 from l2view.errors import QueryError
 from l2view.granules.profile import split_chunk_key
 from l2view.stores.composed import ChunkSource
-from l2view.stores.hierarchy import JSON, group_document, join
+from l2view.stores.hierarchy import JSON, OWN, group_document, join
 from l2view.text import unknown_name
-from l2view.virtual.attributes import OWN
 from l2view.virtual.fields import FieldArray, field_arrays, free_name, owner_array
 from l2view.virtual.join_array import JoinedArray
 from l2view.virtual.pickling import Compressed, field_state

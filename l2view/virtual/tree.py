@@ -23,9 +23,9 @@ from l2view.granules.reader import GranuleReader
 from l2view.granules.table import GranuleTable
 from l2view.limits import limits
 from l2view.stores.composed import ChunkSource, resolve_chunk
-from l2view.stores.hierarchy import JSON, group_document, join
+from l2view.stores.hierarchy import JSON, OWN, group_document, join
 from l2view.text import join_names
-from l2view.virtual.attributes import OWN, array_attributes, group_attributes
+from l2view.virtual.attributes import array_attributes, group_attributes
 from l2view.virtual.crop import Crop, CroppedChunk
 from l2view.virtual.fields import FieldArray, field_arrays
 from l2view.virtual.granules import Granules
