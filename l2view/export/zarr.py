@@ -25,7 +25,7 @@ from l2view.granules.chunks import grid_of
 from l2view.progress import ReportProgress
 from l2view.stores.hierarchy import JSON, OWN, join
 from l2view.stores.urls import is_url
-from l2view.virtual.chunk import chunk_keys
+from l2view.virtual.join_array import chunk_keys
 from l2view.virtual.store import METADATA, ViewStore, read_nodes
 
 MARK = "l2view-copy/zarr.json"

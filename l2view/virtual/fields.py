@@ -24,7 +24,7 @@ from l2view.granules.table import regular_grid
 from l2view.limits import limits
 from l2view.stores.hierarchy import JSON
 from l2view.virtual.attributes import DECODING, is_geometry, json_values
-from l2view.virtual.chunk import array_document, chunk_index
+from l2view.virtual.join_array import array_document, chunk_index
 
 type ColumnEncoder = Callable[[pa.Array], NDArray[Any]]
 """Returns the values of an Arrow array as the data type of a Zarr array has them."""

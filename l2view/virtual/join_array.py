@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -27,13 +27,13 @@ from zarr.storage import StorePath
 
 from l2view.arrays.encoding import ArrayEncoding, encodable_codecs
 from l2view.errors import AuthorizationError, ChunkError
-from l2view.granules.profile import with_leading_axis
+from l2view.granules.chunks import grid_of
+from l2view.granules.profile import DEFAULT_KEYS, with_leading_axis
 from l2view.granules.reader import GranuleReader, NeedsMetadata, open_array
 from l2view.granules.table import ArrayTable, regular_grid
 from l2view.stores.composed import ChunkSource, resolve_chunk
 from l2view.stores.hierarchy import JSON, join
 from l2view.text import first_line
-from l2view.virtual.chunk import array_document, chunk_index
 from l2view.virtual.pickling import Compressed, field_state
 
 
@@ -320,3 +320,47 @@ class ChunkOrFill:
             return None
         buffer = await self.fill.reader.source.get(key, prototype)
         return await self.fill.read(prototype) if buffer is None else buffer
+
+
+def array_document(
+    encoding: ArrayEncoding,
+    shape: Sequence[int],
+    chunk_grid: JSON,
+    dimensions: Sequence[str | None],
+    attributes: JSON | None = None,
+) -> JSON:
+    """Return the Zarr v3 document of an array of a view."""
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": list(shape),
+        "data_type": encoding.data_type,
+        "chunk_grid": chunk_grid,
+        "chunk_key_encoding": DEFAULT_KEYS,
+        "fill_value": encoding.fill_value,
+        "codecs": list(encoding.codecs),
+        "attributes": attributes or {},
+        "dimension_names": list(dimensions),
+    }
+
+
+def chunk_index(key: str, grid: Sequence[int]) -> tuple[int, ...] | None:
+    """Return the index of the chunk with the key `key`, None where the grid has none.
+
+    Examples
+    --------
+    >>> chunk_index("c/0/2", (1, 3)), chunk_index("c/0/3", (1, 3)), chunk_index("c", ())
+    ((0, 2), None, ())
+    """
+    prefix, *numbers = key.split("/")
+    if prefix != "c" or len(numbers) != len(grid) or not all(map(str.isdecimal, numbers)):
+        return None
+    index = tuple(map(int, numbers))
+    return index if all(i < n for i, n in zip(index, grid, strict=True)) else None
+
+
+def chunk_keys(path: str, document: JSON) -> Iterator[str]:
+    """Yield the keys of all chunks that an array may have, by its path and document."""
+    encoding = parse_chunk_key_encoding(document["chunk_key_encoding"])
+    for index in np.ndindex(*grid_of(document)):
+        yield join(path, encoding.encode_chunk_key(index))

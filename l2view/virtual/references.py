@@ -37,7 +37,7 @@ from l2view.granules.chunks import (
 from l2view.granules.reader import GranuleReader
 from l2view.granules.table import GranuleTable
 from l2view.stores.hierarchy import join
-from l2view.virtual.chunk import chunk_keys
+from l2view.virtual.join_array import chunk_keys
 from l2view.virtual.store import CONCURRENCY, ViewStore, walk
 from l2view.virtual.tree import Tree
 

@@ -24,7 +24,7 @@ from l2view.stores.composed import (
     resolve_chunk,
 )
 from l2view.stores.hierarchy import JSON, join
-from l2view.virtual.chunk import chunk_keys
+from l2view.virtual.join_array import chunk_keys
 from l2view.virtual.join_shape import JoinedView
 from l2view.virtual.tree import Tree
 
