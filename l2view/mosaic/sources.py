@@ -17,13 +17,7 @@ from zarr.core.sync import sync
 
 from l2view.arrays.dtypes import common_dtype, in_native_order
 from l2view.arrays.values import ValueDecoder
-from l2view.errors import (
-    FieldError,
-    L2ViewWarning,
-    QueryError,
-    UndecodedArrayWarning,
-    warn,
-)
+from l2view.errors import FieldError, L2ViewWarning, QueryError, UndecodedArrayWarning, warn
 from l2view.geolocation.bands import Band, Levels, match_band, resolve_bands
 from l2view.geolocation.crs import CrsTable
 from l2view.geolocation.declarations import ATTRIBUTES, UNDECODED

@@ -27,7 +27,6 @@ from l2view.granules.groups import ALONE
 from l2view.granules.profile import split_chunk_key
 from l2view.granules.reader import GranuleReader
 from l2view.granules.table import ArrayTable, GranuleTable, find_variants
-from l2view.limits import limits
 from l2view.stores.composed import ChunkSource
 from l2view.stores.hierarchy import JSON, RecentCache
 from l2view.virtual.granules import submit
@@ -51,7 +50,7 @@ class Crop:
     _windows: dict[int, ArrayWindows] = field(default_factory=dict)
     _pending: dict[int, Future[ArrayWindows]] = field(default_factory=dict)
     _arrays: RecentCache[tuple[int, str], JoinedArray] = field(
-        default_factory=lambda: RecentCache(limits().cached_documents)
+        default_factory=lambda: RecentCache(256)
     )
 
     def __getstate__(self) -> JSON:

@@ -12,12 +12,7 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 
 from l2view.arrays.cf import RELEVANT, zarr_attributes
-from l2view.errors import (
-    MissingGranuleWarning,
-    SkippedArrayWarning,
-    UnsupportedArrayError,
-    warn,
-)
+from l2view.errors import MissingGranuleWarning, SkippedArrayWarning, UnsupportedArrayError, warn
 from l2view.granules import Layout
 from l2view.granules.reader import GranuleReader
 from l2view.granules.table import GranuleTable
