@@ -17,7 +17,6 @@ from l2view.errors import FieldError, L2ViewWarning, NotACollectionError, warn
 from l2view.search.query import Query, as_query
 from l2view.search.table import MetaTable
 from l2view.sql.access import AllowStores
-from l2view.sql.functions import TableFunctions
 from l2view.sql.session import SqlSession
 from l2view.stores.hierarchy import Hierarchy
 from l2view.stores.open import Authorize, SourceOptions, StoreLike, open_source
@@ -245,8 +244,8 @@ def open_session(
             raise
         if isinstance(error, FieldError):
             warn(f"there is no table meta: {error}", L2ViewWarning)
-    functions = TableFunctions(source, None, allow_stores, max_cells)
-    return SqlSession(MetaTable(source.store, {}), tables, functions)
+    table = MetaTable(source.store, {})
+    return SqlSession(table, tables, source, None, allow_stores, max_cells)
 
 
 def ingest(

@@ -33,7 +33,6 @@ from l2view.search.result import SearchCost, find_rows
 from l2view.search.table import MetaTable
 from l2view.search.time import ENDS, STARTS, time_field
 from l2view.sql.access import AllowStores
-from l2view.sql.functions import TableFunctions
 from l2view.sql.session import SqlSession
 from l2view.stores.hierarchy import META, Hierarchy
 from l2view.stores.open import Authorize, SourceOptions, StoreLike, open_source
@@ -241,8 +240,8 @@ class Collection:
         max_cells: int = MAX_CELLS,
     ) -> SqlSession:
         """Return a DataFusion session with the tables that `sql` has."""
-        functions = TableFunctions(self._search.source, self._search, allow_stores, max_cells)
-        return SqlSession(self.table, tables, functions)
+        source = self._search.source
+        return SqlSession(self.table, tables, source, self._search, allow_stores, max_cells)
 
     def open(
         self,

@@ -61,7 +61,7 @@ def test_public_names() -> None:
 SHARED = """
 import l2view, types
 import l2view.config, l2view.ingest.pipeline, l2view.mosaic.plan, l2view.search.engine
-import l2view.sql.functions
+import l2view.sql.access
 import l2view.search.query as query, l2view.mosaic.spec as spec, l2view.sql.session as session
 from l2view.ingest import pipeline
 from l2view import ingest
