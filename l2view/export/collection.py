@@ -18,7 +18,7 @@ import zarr
 from zarr.core.sync import sync
 
 from l2view.errors import ExportError, L2ViewWarning, warn
-from l2view.export.manifests import ProfileReferences, profile_references
+from l2view.export.manifests import ReferenceTable, shown_references
 from l2view.granules import Location
 from l2view.granules.layouts import LOCATING_FIELDS, StorageName
 from l2view.granules.profile import DEFAULT_KEYS
@@ -163,27 +163,24 @@ async def _checksums(urls: set[str]) -> dict[str, Checksum]:
 def _granules(tree: Tree, copy_native: bool) -> Iterator[tuple[dict[str, Any], GranuleReferences]]:
     """Yield the fields and references of each granule, in the view's order."""
     members = {
-        row: (profile, member)
-        for profile in profile_references(tree, copy_native=copy_native)
-        for member, row in enumerate(profile.table.rows.tolist())
+        row: (table, references, member)
+        for table, references in shown_references(tree, copy_native)
+        for member, row in enumerate(table.rows.tolist())
     }
     for rows in batched(sorted(members), CONCURRENT_READS):
-        granules = [members[row] for row in rows]
         nodes = [
-            (profile.table.locations[member], path)
-            for profile, member in granules
-            for path in (*profile.table.groups, *profile.references)
+            (table.locations[member], path)
+            for table, references, member in map(members.__getitem__, rows)
+            for path in (*table.groups, *references)
         ]
         documents = sync(_read_documents(tree, nodes))
-        for fields, (profile, member) in zip(_ingest_fields(tree, rows), granules, strict=True):
-            location = profile.table.locations[member]
-            groups = {
-                path: documents[location, path].get("attributes") or {}
-                for path in profile.table.groups
-            }
+        for row, fields in zip(rows, _ingest_fields(tree, rows), strict=True):
+            table, references, member = members[row]
+            location = table.locations[member]
+            groups = {p: documents[location, p].get("attributes") or {} for p in table.groups}
             arrays = (
-                _array_references(profile, path, member, documents[location, path])
-                for path in profile.references
+                _array_references(path, shown, member, documents[location, path])
+                for path, shown in references.items()
             )
             yield fields, GranuleReferences(tuple(arrays), groups)
 
@@ -197,10 +194,9 @@ async def _read_documents(
 
 
 def _array_references(
-    profile: ProfileReferences, path: str, member: int, document: JSON
+    path: str, table: ReferenceTable, member: int, document: JSON
 ) -> ArrayReferences:
     """Return the references of one granule's array, with the shape that is shown."""
-    table = profile.references[path]
     shape, grid, chunks = table.shapes[member], table.grids[member], table.slice_of(member)
     inlined = {}
     for position in range(chunks.start, chunks.stop) if table.inlined else ():

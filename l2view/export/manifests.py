@@ -6,9 +6,8 @@ What lies in files is referred to. The fields, and chunks of Icechunk's own, tra
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
 from itertools import batched
 from math import prod
 
@@ -63,93 +62,86 @@ class ReferenceTable:
         return [self.urls[code] if code >= 0 else "" for code in codes.tolist()]
 
 
-@dataclass(frozen=True, eq=False)
-class ProfileReferences:
-    """Reads the chunk references of the granules of one profile."""
+def shown_references(
+    tree: Tree, copy_native: bool
+) -> Iterator[tuple[GranuleTable, dict[str, ReferenceTable]]]:
+    """Yield the references of a tree's arrays by path, profile by profile."""
+    for table in sync(tree.tables()):
+        shown = filter(tree.shows, table.arrays)
+        yield table, {path: read_references(tree, table, path, copy_native) for path in shown}
 
-    tree: Tree
-    table: GranuleTable
-    copy_native: bool  # whether to read chunks that nothing else can refer to, to write them again
 
-    @cached_property
-    def references(self) -> dict[str, ReferenceTable]:
-        """The references of all arrays that are shown, by path."""
-        return {path: self.read(path) for path in self.table.arrays if self.tree.shows(path)}
+def read_references(
+    tree: Tree, table: GranuleTable, path: str, copy_native: bool
+) -> ReferenceTable:
+    """Read the references of the arrays at a path below the granules of one profile.
 
-    def read(self, path: str) -> ReferenceTable:
-        """Read the references of the arrays at a path below their granules.
-
-        A chunk that nothing can refer to, and that isn't to be copied, is an ExportError.
-        """
-        array, tree = self.table.arrays[path], self.tree
-        if (array.begins % np.maximum(array.chunk_shapes, 1)).any():
+    A chunk that nothing can refer to is an ExportError, or with `copy_native` is read.
+    """
+    array = table.arrays[path]
+    if (array.begins % np.maximum(array.chunk_shapes, 1)).any():
+        raise ExportError(
+            f"{path} is cropped within its chunks, to a part of which nothing can refer; crop "
+            "with sel(exact=False), or copy the view with to_zarr()"
+        )
+    grids = array.grids
+    starts = chunk_offsets(grids)
+    offsets, lengths = np.zeros((2, starts[-1]), dtype=np.uint64)
+    codes = np.full(starts[-1], -1, dtype=np.int32)
+    references = ReferenceTable(array.lengths, grids, starts, codes, offsets, lengths)
+    url_codes: dict[str, int] = {}
+    for chunks in iterate_sync(array_chunks(tree.reader, table, path)):
+        positions = chunk_numbers(chunks.members, chunks.index, grids, starts)
+        files = pa.array(chunks.paths, pa.string()).dictionary_encode()
+        # What has no URL is a value of the store, or within its manifest.
+        codes_of_files = [
+            url_codes.setdefault(file, len(url_codes)) if "://" in file else -1
+            for file in files.dictionary.to_pylist()
+        ]
+        chunk_codes = np.array(codes_of_files, dtype=np.int32)[files.indices.to_numpy()]
+        in_file = chunk_codes >= 0
+        codes[positions] = chunk_codes
+        offsets[positions] = np.where(in_file, chunks.offsets, 0)
+        lengths[positions] = np.where(in_file, chunks.lengths, 0)
+        for index, data in chunks.inlined.items():
+            references.inlined[int(positions[index])] = bytes(data)
+        native = np.flatnonzero(~in_file & (chunks.kinds != INLINE))
+        if len(native) and not copy_native:
+            rows = np.unique(table.rows[chunks.members[native]])
             raise ExportError(
-                f"{path} is cropped within its chunks, to a part of which nothing can refer; crop "
-                "with sel(exact=False), or copy the view with to_zarr()"
+                f"chunks of {path} are values of {tree.description['collection']} itself, to "
+                f"which nothing else can refer ({tree.granules.sample_names(rows)}); pass "
+                "copy_native=True to copy them, or leave the array out with variables="
             )
-        grids = array.grids
-        starts = chunk_offsets(grids)
-        offsets, lengths = np.zeros((2, starts[-1]), dtype=np.uint64)
-        codes = np.full(starts[-1], -1, dtype=np.int32)
-        shapes = array.ends - array.begins
-        references = ReferenceTable(shapes, grids, starts, codes, offsets, lengths)
-        url_codes: dict[str, int] = {}
-        for chunks in iterate_sync(array_chunks(tree.reader, self.table, path)):
-            positions = chunk_numbers(chunks.members, chunks.index, grids, starts)
-            files = pa.array(chunks.paths, pa.string()).dictionary_encode()
-            # What has no URL is a value of the store, or within its manifest.
-            codes_of_files = [
-                url_codes.setdefault(file, len(url_codes)) if "://" in file else -1
-                for file in files.dictionary.to_pylist()
-            ]
-            chunk_codes = np.array(codes_of_files, dtype=np.int32)[files.indices.to_numpy()]
-            in_file = chunk_codes >= 0
-            codes[positions] = chunk_codes
-            offsets[positions] = np.where(in_file, chunks.offsets, 0)
-            lengths[positions] = np.where(in_file, chunks.lengths, 0)
-            for index, data in chunks.inlined.items():
-                references.inlined[int(positions[index])] = bytes(data)
-            native = np.flatnonzero(~in_file & (chunks.kinds != INLINE))
-            if len(native) and not self.copy_native:
-                rows = np.unique(self.table.rows[chunks.members[native]])
-                raise ExportError(
-                    f"chunks of {path} are values of {tree.description['collection']} itself, to "
-                    f"which nothing else can refer ({tree.granules.sample_names(rows)}); pass "
-                    "copy_native=True to copy them, or leave the array out with variables="
-                )
-            for batch in batched(native.tolist(), CONCURRENT_READS):
-                contents = sync(self._read_native(path, chunks, batch))
-                numbers = positions[list(batch)].tolist()
-                references.inlined |= dict(zip(numbers, contents, strict=True))
-        references.urls = list(url_codes)
-        return references
-
-    async def _read_native(
-        self, path: str, chunks: ChunkTable, batch: Sequence[int]
-    ) -> list[bytes]:
-        """Read chunks from the store that holds them."""
-        array, tree = self.table.arrays[path], self.tree
-
-        async def read(position: int) -> bytes:
-            member = int(chunks.members[position])
-            variant = array.variants[array.variant_index[member]]
-            encoding = parse_chunk_key_encoding(variant["chunk_key_encoding"])
-            index = chunks.index[position] + array.first_chunks[member]
-            chunk_key = encoding.encode_chunk_key(tuple(index.tolist()))
-            row = int(self.table.rows[member])
-            source_key = await resolve_chunk(tree.reader.chunk(row, join(path, chunk_key)))
-            assert isinstance(source_key, str)
-            data = await tree.source.get(source_key, default_buffer_prototype())
-            if data is None:
-                raise ChunkError(f"{source_key} is gone from {tree.description['collection']}")
-            return data.to_bytes()
-
-        return list(await asyncio.gather(*map(read, batch)))
+        for batch in batched(native.tolist(), CONCURRENT_READS):
+            contents = sync(_read_native(tree, table, path, chunks, batch))
+            numbers = positions[list(batch)].tolist()
+            references.inlined |= dict(zip(numbers, contents, strict=True))
+    references.urls = list(url_codes)
+    return references
 
 
-def profile_references(tree: Tree, *, copy_native: bool) -> list[ProfileReferences]:
-    """Return what reads the references of a tree's granules, profile by profile."""
-    return [ProfileReferences(tree, table, copy_native) for table in sync(tree.tables())]
+async def _read_native(
+    tree: Tree, table: GranuleTable, path: str, chunks: ChunkTable, batch: Sequence[int]
+) -> list[bytes]:
+    """Read chunks from the store that holds them."""
+    array = table.arrays[path]
+
+    async def read(position: int) -> bytes:
+        member = int(chunks.members[position])
+        variant = array.variants[array.variant_index[member]]
+        encoding = parse_chunk_key_encoding(variant["chunk_key_encoding"])
+        index = chunks.index[position] + array.first_chunks[member]
+        chunk_key = encoding.encode_chunk_key(tuple(index.tolist()))
+        row = int(table.rows[member])
+        source_key = await resolve_chunk(tree.reader.chunk(row, join(path, chunk_key)))
+        assert isinstance(source_key, str)
+        data = await tree.source.get(source_key, default_buffer_prototype())
+        if data is None:
+            raise ChunkError(f"{source_key} is gone from {tree.description['collection']}")
+        return data.to_bytes()
+
+    return list(await asyncio.gather(*map(read, batch)))
 
 
 def to_manifest_store(shape: Shape, *, copy_native: bool = False) -> ManifestStore:
@@ -196,11 +188,10 @@ def manifest_nodes(shape: Shape, *, copy_native: bool = False) -> ManifestNodes:
 
 def _add_granules(nodes: ManifestNodes, tree: Tree, copy_native: bool) -> None:
     nodes.arrays.update({name: _field_manifest(array) for name, array in tree.fields.items()})
-    for profile in profile_references(tree, copy_native=copy_native):
-        tables = profile.references
+    for granules, tables in shown_references(tree, copy_native):
         nodes.urls.update(url for table in tables.values() for url in table.urls)
-        for member, row in enumerate(profile.table.rows.tolist()):
-            inner = [*profile.table.groups, *tables]
+        for member, row in enumerate(granules.rows.tolist()):
+            inner = [*granules.groups, *tables]
             paths = [join(tree.granules.name(row), path) for path in inner]
             documents = sync(tree.documents(paths))
             for path, at, document in zip(inner, paths, documents, strict=True):
@@ -215,7 +206,7 @@ def _add_granules(nodes: ManifestNodes, tree: Tree, copy_native: bool) -> None:
 
 def _add_joined(nodes: ManifestNodes, shape: JoinedView, copy_native: bool) -> None:
     tree = shape.tree
-    profiles = profile_references(tree, copy_native=copy_native)
+    profiles = sync(tree.tables())
     for name, stack in shape.joined_groups.items():
         for path, attributes in stack.groups.items():
             if name or path:
@@ -226,9 +217,9 @@ def _add_joined(nodes: ManifestNodes, shape: JoinedView, copy_native: bool) -> N
             _require_passthrough(tree, array)
             manifest = ArrayManifest(array.grid)
             for profile in profiles:
-                rows = profile.table.rows
-                if path in profile.table.arrays and np.isin(rows, array.rows).all():
-                    table, members = profile.read(path), np.searchsorted(array.rows, rows)
+                if path in profile.arrays and np.isin(profile.rows, array.rows).all():
+                    members = np.searchsorted(array.rows, profile.rows)
+                    table = read_references(tree, profile, path, copy_native)
                     numbers = _numbers_in_join(array, table, members)
                     manifest.put_references(table, slice(0, len(numbers)), numbers)
                     nodes.urls.update(table.urls)
