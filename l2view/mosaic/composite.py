@@ -43,13 +43,12 @@ def composite(images: PendingImages, shape: Shape, dtype: np.dtype[Any], reduce:
     """
     if reduce in ("first", "last"):
         return _compose_first(images, shape, dtype)
+    if reduce == "count":
+        return _count(images, shape)
     if reduce in ("min", "max"):
         return _extreme(images, shape, dtype, np.minimum if reduce == "min" else np.maximum)
-    if reduce in ("count", "mean"):
-        total, count = _add(images, shape)
-        if reduce == "count":
-            return count, None
-        return _with_valid(np.divide(total, count, out=total, where=count > 0), count > 0)
+    if reduce == "mean":
+        return _mean(images, shape)
     stack = _stack(images, shape, dtype)
     if not len(stack):
         return _nothing(shape, dtype)
@@ -146,15 +145,21 @@ def _extreme(
     return _with_valid(values, filled)
 
 
-def _add(images: PendingImages, shape: Shape) -> tuple[NDArray[Any], NDArray[np.int32]]:
-    """Return the sum of all images, and how many have each pixel."""
+def _count(images: PendingImages, shape: Shape) -> Masked:
+    counts = np.zeros(shape, np.int32)
+    for tile in _layers(images, shape):
+        counts[tile.target] += 1 if tile.valid is None else tile.valid
+    return counts, None
+
+
+def _mean(images: PendingImages, shape: Shape) -> Masked:
     total, count = np.zeros(shape), np.zeros(shape, np.int32)
     for tile in _layers(images, shape):
         valid: Any = True if tile.valid is None else tile.valid
         target = total[tile.target]
         np.add(target, tile.values, out=target, where=valid)
         count[tile.target] += valid
-    return total, count
+    return _with_valid(np.divide(total, count, out=total, where=count > 0), count > 0)
 
 
 def _median(stack: np.ma.MaskedArray[Any, Any]) -> Masked:
