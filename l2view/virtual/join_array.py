@@ -253,6 +253,8 @@ class JoinedArray:
     ) -> NDArray[Any]:
         """Return a granule's stored values in the encoding, with the fill value up to `shape`."""
         values = self.encoding.encode(stored, document)
+        if values.shape == shape:
+            return np.ascontiguousarray(values)
         chunk = np.full(shape, self._pipeline[0].fill_value, dtype=values.dtype)
         chunk[tuple(map(slice, values.shape))] = values
         return chunk
