@@ -102,9 +102,6 @@ class Meridian:
     half: bool = False  # for pixels within 90° of `centre` alone, of a window around a pole
 
 
-GREENWICH = Meridian()
-
-
 @dataclass(frozen=True)
 class Overlap:
     """What a raster and an output window have in common."""
@@ -112,7 +109,7 @@ class Overlap:
     rows: range
     columns: range  # of a raster that goes around the globe also beyond both of its edges
     target: tuple[slice, slice]  # the rows and columns of the window
-    meridian: Meridian = GREENWICH
+    meridian: Meridian = Meridian()
     # For the pixels at a pole, whose corners have no longitude: they take the raster's nearest
     # where there would be nothing else.
     singular: bool = False
@@ -276,7 +273,7 @@ class _Mesh:
         raster: Raster,
         x: NDArray[np.float64],
         y: NDArray[np.float64],
-        meridian: Meridian = GREENWICH,
+        meridian: Meridian = Meridian(),
         corners: Sequence[tuple[float, float]] = (),
     ) -> Iterator[Overlap]:
         """Yield the overlap where the points, and more `corners`, lie at some coordinates."""

@@ -145,11 +145,8 @@ def _require_dimension(tree: Tree, structures: Sequence[Sequence[GranuleTable]],
     lacking = [t.rows for members, dims in pairs if dim not in dims for t in members]
     if lacking:
         rows = np.sort(np.concatenate(lacking))
-        names = tree.granules.sample_names(rows)
-        raise ShapeError(
-            f"{len(rows)} of the granules have no dimension {dim} ({names}); search without "
-            "them, or name the arrays with variables="
-        )
+        problem = tree.granules.describe(rows, f"have no dimension {dim}")
+        raise ShapeError(f"{problem}; search without them, or name the arrays with variables=")
 
 
 @dataclass(frozen=True, eq=False)

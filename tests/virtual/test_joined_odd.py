@@ -467,7 +467,7 @@ def test_granules_without_the_dimension_are_named() -> None:
         array(group, "v", np.arange(3), dimension_names=names)
 
     store = collection(3, write)
-    with pytest.raises(l2view.ShapeError, match=r"1 of the granules have no dimension y \(g0\)"):
+    with pytest.raises(l2view.ShapeError, match=r"1 of 3 granules have no dimension y: g0"):
         l2view.open(store, layout="concat", dim="y")
 
 
