@@ -77,13 +77,13 @@ def coordinate_rank(array: ArrayTable, words: tuple[str, ...]) -> int | None:
 
 def coordinates_of(table: GranuleTable, words: tuple[str, ...]) -> Iterator[ArrayTable]:
     """Yield the arrays of a profile that are latitudes, or longitudes, the surest first."""
-    ranks: dict[str, int] = {}
-    for path, array in table.arrays.items():
-        if native_dtype(array.variants[0]["data_type"]).kind in "iuf":
-            rank = coordinate_rank(array, words)
-            if rank is not None:
-                ranks[path] = rank
-    for path in sorted(ranks, key=lambda path: ranks[path]):
+    ranks = {
+        path: coordinate_rank(array, words)
+        for path, array in table.arrays.items()
+        if native_dtype(array.variants[0]["data_type"]).kind in "iuf"
+    }
+    known = [(rank, path) for path, rank in ranks.items() if rank is not None]
+    for _, path in sorted(known, key=lambda pair: pair[0]):
         yield table.arrays[path]
 
 

@@ -166,10 +166,10 @@ class Finder:
         """Return what kinds of georeference declare of a band, whole arrays at their own levels."""
         count = len(levels.table.rows)
         transforms = np.full((count, len(levels.arrays), 6), np.nan)
-        placement = Placement(transforms, np.full(count, -1), np.full(count, -1))
-        for number, kind in enumerate(kinds):
-            for declared in kind.declare(self, levels, placement):
-                placement.fill(declared, number)
+        placement = Placement(transforms, np.full(count, -1))
+        for declare in kinds:
+            for declared in declare(self, levels, placement):
+                placement.fill(declared)
         return placement
 
     def coordinates(self, levels: Levels) -> Coordinates | None:
@@ -261,11 +261,8 @@ def georeference_fields(
     return list(table.take(pa.array(rows)).to_pylist())
 
 
-class Kind(NamedTuple):
-    """A kind of georeference: it declares something of a band, given what is known already."""
-
-    name: str
-    declare: Callable[[Finder, Levels, Placement], Iterator[DeclaredGeoreference]]
+type Kind = Callable[[Finder, Levels, Placement], Iterator[DeclaredGeoreference]]
+"""A kind of georeference: it declares something of a band, given what is known already."""
 
 
 def _attributes(
@@ -371,15 +368,15 @@ def _overview(
             yield DeclaredGeoreference(scaled, declared.crs)
 
 
-KINDS = (
-    Kind("conventions spatial and proj", partial(_attributes, SPATIAL)),
-    Kind("GeoTIFF keys", partial(_attributes, GEOTIFF)),
-    Kind("parameters of PROJ", partial(_attributes, PROJ_PARAMETERS)),
-    Kind("convention multiscales", _multiscales),
-    Kind("fields of /meta", _fields),
-    Kind("grid mapping with GeoTransform", _grid_mapping),
-    Kind("even axes", _even_axes),
-    Kind("overview of another image", _overview),
+KINDS: tuple[Kind, ...] = (
+    partial(_attributes, SPATIAL),  # conventions spatial and proj
+    partial(_attributes, GEOTIFF),
+    partial(_attributes, PROJ_PARAMETERS),
+    _multiscales,
+    _fields,
+    _grid_mapping,
+    _even_axes,
+    _overview,
 )
 """The kinds of georeference that give a transform, in the order in which they are asked.
 

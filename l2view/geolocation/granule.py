@@ -21,16 +21,12 @@ from l2view.geolocation.bands import Levels, images_of, levels_at
 from l2view.geolocation.coordinates import are_axes, coordinate_pairs
 from l2view.geolocation.crs import has_other_meridian, to_degrees
 from l2view.geolocation.dimensions import dimension_names
-from l2view.geolocation.finder import KINDS, Finder
+from l2view.geolocation.finder import Finder
 from l2view.geolocation.image_axes import image_axes
 from l2view.geolocation.placement import Placement
 from l2view.granules.table import ArrayTable, GranuleTable, GroupTable
 from l2view.regrid.projection import apply_transform
 from l2view.stores.hierarchy import JSON
-
-COORDINATES = "latitudes and longitudes"  # the kind of georeference that gives no transform
-
-UNEVEN_AXES = "uneven axes"
 
 type Positions = tuple[NDArray[np.float64], NDArray[np.float64]]
 """Latitudes and longitudes, of one shape; NaN where there is none."""
@@ -48,7 +44,6 @@ class Georeference:
     image are its axes; or by the centres of its rows and columns in its CRS.
     """
 
-    kind: str  # the name of one of `KINDS`, `UNEVEN_AXES` or `COORDINATES`
     path: str  # of the array that it was found for, or the latitudes
     dimensions: tuple[str, ...]  # the names of rows and columns; of the points of a track alone
     shape: tuple[int, ...]  # their lengths
@@ -137,9 +132,8 @@ class LocatedGranule:
         shape = tuple(lengths[axis] for axis in levels.axes)
         crs, systems = int(placement.crs[0]), self._finder.crs.entries
         if crs >= 0 and placement.usable[0, level]:
-            kind = KINDS[placement.kinds[0]].name
             transform = Affine(*placement.transforms[0, level])
-            return Georeference(kind, path, dimensions, shape, systems[crs], transform)
+            return Georeference(path, dimensions, shape, systems[crs], transform)
         if level > 0:
             return None
         is_shifted = crs >= 0 and has_other_meridian(systems[crs])
@@ -147,7 +141,7 @@ class LocatedGranule:
             latitudes, longitudes = placement.coordinates
             if latitudes.rank > 1 or not is_shifted:
                 paths = latitudes.path, longitudes.path
-                return Georeference(COORDINATES, path, dimensions, shape, coordinates=paths)
+                return Georeference(path, dimensions, shape, coordinates=paths)
         axes = self._finder.axes(levels) if len(levels.axes) == 2 else None
         if axes is None:
             return None
@@ -157,7 +151,7 @@ class LocatedGranule:
         number, centres = self._centres[key] or (-1, None)
         if centres is None:
             return None
-        return Georeference(UNEVEN_AXES, path, dimensions, shape, systems[number], centres=centres)
+        return Georeference(path, dimensions, shape, systems[number], centres=centres)
 
     def images(self) -> Iterator[Georeference]:
         """Yield the georeferences of the granule's images, of those that have one."""
@@ -203,7 +197,7 @@ class LocatedGranule:
         elif lat.shape != lon.shape or lat.ndim == 0:
             return None
         paths = latitudes, longitudes
-        return Georeference(COORDINATES, latitudes, tuple(dimensions), shape, coordinates=paths)
+        return Georeference(latitudes, tuple(dimensions), shape, coordinates=paths)
 
     def cells(self, georeference: Georeference, part: Part = EVERYTHING) -> Positions:
         """Return the latitudes and longitudes of what has no transform; of a grid its axes.

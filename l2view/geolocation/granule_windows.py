@@ -60,11 +60,6 @@ class Located:
         """The arrays that hold it."""
         return self.georeference.coordinates or (self.georeference.path,)
 
-    @property
-    def path(self) -> str:
-        """The first of them."""
-        return self.paths[0]
-
 
 type Notes = dict[str, list[Dimension]]
 """Why some dimensions aren't cut."""
@@ -178,7 +173,7 @@ def _link_arrays(
             by_length = not all(axis.is_named for axis, _ in matches)
             is_doubtful = len(matches) > len(member.axes) or (may_be_levels and rank[0])
             if by_length and (is_doubtful or counts[rank] > 1):
-                note = f"nothing but lengths says whether {path} lies along {member.path}: "
+                note = f"nothing but lengths says whether {path} lies along {member.paths[0]}: "
                 axes_in_doubt = [other for _, other in matches] if is_doubtful else []
                 uncut[note + "shown whole"] = axes_in_doubt
                 continue
@@ -215,12 +210,12 @@ def _possible_ties(
         has_place = not tracks.isdisjoint(axes)
         if has_place or windows.keys() >= {axes[axis] for axis in granule.axes(path)}:
             continue
-        for swath in sorted(swaths, key=lambda own: distance(parent(path), parent(own.path))):
+        for swath in sorted(swaths, key=lambda own: distance(parent(path), parent(own.paths[0]))):
             ties = [dimensions.resolve(axis) for axis in swath.axes]
             pairs = combinations(axes, 2)
             if unshared := [axis for pair in pairs for axis in unshared_ties(ties, pair)]:
-                data.setdefault(swath.path, []).append(path)
-                uncut.setdefault(swath.path, []).extend(unshared)
+                data.setdefault(swath.paths[0], []).append(path)
+                uncut.setdefault(swath.paths[0], []).extend(unshared)
                 break
     return {
         f"{join_names(paths)} may lie between the tie points of {swath}, but no attribute declares "

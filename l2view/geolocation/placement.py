@@ -20,13 +20,12 @@ class Placement:
     """Where the images of one band of a profile's n granules lie.
 
     `transforms` are from (column, row) of each level to coordinates, of shape (n, levels, 6), NaN
-    where a level can't be used; `crs` numbers of a `CrsTable`, and `kinds` of `KINDS`, are of shape
-    (n,), -1 for none. Granules without a transform have `coordinates`, if there are any.
+    where a level can't be used; `crs`, numbers of a `CrsTable`, are of shape (n,), -1 for none.
+    Granules without a transform have `coordinates`, if there are any.
     """
 
     transforms: NDArray[np.float64]
     crs: NDArray[np.int64]
-    kinds: NDArray[np.int64]
     coordinates: Coordinates | None = None
 
     @property
@@ -40,7 +39,7 @@ class Placement:
         a, b, _, d, e, _ = np.moveaxis(self.transforms, 2, 0)
         return np.asarray(np.isfinite(self.transforms).all(axis=2) & (a * e - b * d != 0))
 
-    def fill(self, declared: DeclaredGeoreference, kind: int) -> None:
+    def fill(self, declared: DeclaredGeoreference) -> None:
         """Take what is declared where nothing is known yet.
 
         A CRS that comes with a transform wins over one that was declared alone.
@@ -49,7 +48,6 @@ class Placement:
         new = ~has_transform[:, declared.level] & np.isfinite(declared.transforms[:, 0])
         newly_located = new & ~has_transform.any(axis=1)
         self.transforms[new, declared.level] = declared.transforms[new]
-        self.kinds[newly_located] = kind
         crs = (declared.crs >= 0) & (newly_located | (self.crs < 0))
         self.crs[crs] = declared.crs[crs]
 
