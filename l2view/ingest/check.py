@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from math import prod
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import zarr
@@ -21,8 +22,13 @@ from l2view.arrays.dtypes import in_native_order, native_dtype
 from l2view.arrays.quiet import QUIET
 from l2view.granules.profile import DEFAULT_KEYS
 from l2view.granules.references import ArrayReferences, GranuleReferences
-from l2view.ingest.files import FileInfo, read_range
-from l2view.text import first_line, join_names
+from l2view.ingest.files import FileInfo, file_info, read_range
+from l2view.stores.hierarchy import METADATA_KEYS
+from l2view.stores.urls import root_of
+from l2view.text import first_line, join_names, strip_credentials
+
+CONTAINED = frozenset({"file", "s3", "s3a", "gs", "gcs", "http", "https"})
+"""The schemes of files that Icechunk can refer to."""
 
 LARGEST = 2**25
 """The bytes of values up to which a chunk is decoded."""
@@ -59,6 +65,40 @@ def notes_on_scales(arrays: Iterable[ArrayReferences]) -> list[str]:
     meant = "scale_factor * (stored - add_offset), or stored / scale_factor"
     decoded = "decode to scale_factor * stored + add_offset (CF), where products in HDF4 may mean"
     return [f"{join_names(doubtful)} {decoded} {meant}"] if doubtful else []
+
+
+def unfound_chunks(array: ArrayReferences, folder: str, infos: list[FileInfo]) -> str | None:
+    """Return why a Zarr array in a folder is left out, None where its parser found all of it."""
+    if array.files or array.inlined or 0 in array.shape:
+        return None
+    inside = f"{folder}/"
+    names = (info.url.rpartition("/")[2] for info in infos if info.url.startswith(inside))
+    if any(name not in METADATA_KEYS for name in names):
+        return "its chunks have names that VirtualiZarr's parser doesn't look for"
+    return None
+
+
+def find_targets(
+    arrays: Sequence[ArrayReferences], url: str, infos: Sequence[FileInfo]
+) -> tuple[dict[str, FileInfo], dict[str, str]]:
+    """Return a file and those that it refers to, and why others can't be referred to, by URL."""
+    targets = {info.url: info for info in infos}
+    unreachable: dict[str, str] = {}
+    for target in sorted({location for array in arrays for location in array.files}):
+        if urlsplit(target).scheme not in CONTAINED:
+            root = strip_credentials(root_of(target))
+            unreachable[target] = f"Icechunk can't refer to files at {root}"
+        elif target.startswith("file:") and not url.startswith("file://"):
+            unreachable[target] = f"it refers to a file of this machine, {target}"
+        elif target in targets:
+            continue
+        elif (info := file_info(target)) is None:
+            unreachable[target] = (
+                f"it refers to {strip_credentials(target)}, where there is no file"
+            )
+        else:
+            targets[target] = info
+    return targets, unreachable
 
 
 def range_error(array: ArrayReferences, files: Mapping[str, FileInfo]) -> str | None:

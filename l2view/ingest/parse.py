@@ -22,16 +22,16 @@ from l2view.geolocation.struct_metadata import STRUCTURE, read_structures
 from l2view.granules.references import ArrayReferences, Checksum, GranuleReferences
 from l2view.ingest.check import (
     decodable_arrays,
+    find_targets,
     notes_on_chunks,
     notes_on_scales,
     range_error,
     size_reason,
+    unfound_chunks,
 )
 from l2view.ingest.dimensions import name_dimensions
 from l2view.ingest.eos import place_grids
 from l2view.ingest.files import (
-    FileInfo,
-    file_info,
     is_kerchunk_parquet,
     is_zarr,
     is_zarr_array,
@@ -69,12 +69,9 @@ from l2view.ingest.manifests import (
 from l2view.ingest.opening import make_openable
 from l2view.ingest.options import ParseOptions
 from l2view.meta.columns import Value, plain, require_field_name
-from l2view.stores.hierarchy import JSON, METADATA_KEYS, join, parents, resolve
+from l2view.stores.hierarchy import JSON, join, parents, resolve
 from l2view.stores.urls import key_of, root_of
 from l2view.text import first_line, join_names, strip_credentials
-
-CONTAINED = frozenset({"file", "s3", "s3a", "gs", "gcs", "http", "https"})
-"""The schemes of files that Icechunk can refer to."""
 
 WAYS_OUT = "harvest= or defaults= (--harvest, --default)"
 """Where a caller may name what granules don't say."""
@@ -135,7 +132,7 @@ def _parse_entry(entry: Entry, options: ParseOptions, links: ExitStack) -> Granu
     notes += of_manifest + [note for file in files for note in file.notes]
     notes += notes_on_chunks(references.arrays)
     # What has no values needs no place.
-    empty = bool(references.arrays) and all(0 in a.shape for a in references.arrays)
+    empty = all(0 in array.shape for array in references.arrays)
     lacking = [name for name in HELPED_BY if row.get(name) is None]
     notes += [f"without {HELPED_BY[n]}" for n in lacking if not (n == "bbox" and empty)]
     required = [name for name in options.require if row.get(name) is None]
@@ -261,12 +258,12 @@ def _parse_file(
     omitted |= reasons
     notes += notes_on_scales(parsed) if file_format is HDF4 else []
     parsed = [_quote_locations(array, source, url) for array in parsed]
-    targets, unreachable = _targets(parsed, url, infos)
+    targets, unreachable = find_targets(parsed, url, infos)
     arrays = []
     for array in parsed:
         chunks = url if file_format is ZARR_ARRAY else f"{url}/{quote(array.path)}"
         is_zarr_node = file_format in (ZARR, ZARR_ARRAY)
-        reason = _unfound_chunks(array, chunks, infos) if is_zarr_node else None
+        reason = unfound_chunks(array, chunks, infos) if is_zarr_node else None
         reason = reason or next((unreachable[u] for u in array.files & unreachable.keys()), None)
         reason = reason or range_error(array, targets)
         if reason is not None:
@@ -293,31 +290,19 @@ def _parse_file(
 
 def _detect(url: str, reader: ReadableFile | None) -> FileFormat:
     """Return the format of what is at `url`, a file or a Zarr hierarchy."""
-    try:
-        if reader is not None:
+    if reader is not None:
+        try:
             return detect_format(read_head(reader, HEAD))
-    except IngestError:
-        if not is_zarr(url):  # a server may answer for a folder with a page
-            raise
-        return ZARR_ARRAY if is_zarr_array(url) else ZARR
-    if not is_zarr(url):
+        except IngestError:
+            if not is_zarr(url):  # a server may answer for a folder with a page
+                raise
+    elif not is_zarr(url):
         if locate_repository(url) is not None:
             return ICECHUNK
         raise IngestError("there is no such file")
-    if is_kerchunk_parquet(url):
+    elif is_kerchunk_parquet(url):
         return KERCHUNK_PARQUET
     return ZARR_ARRAY if is_zarr_array(url) else ZARR
-
-
-def _unfound_chunks(array: ArrayReferences, folder: str, infos: list[FileInfo]) -> str | None:
-    """Return why a Zarr array in a folder is left out, None where its parser found all of it."""
-    if array.files or array.inlined or 0 in array.shape:
-        return None
-    inside = f"{folder}/"
-    names = (info.url.rpartition("/")[2] for info in infos if info.url.startswith(inside))
-    if any(name not in METADATA_KEYS for name in names):
-        return "its chunks have names that VirtualiZarr's parser doesn't look for"
-    return None
 
 
 def _quote_locations(array: ArrayReferences, source: str, url: str) -> ArrayReferences:
@@ -336,29 +321,6 @@ def _quote_locations(array: ArrayReferences, source: str, url: str) -> ArrayRefe
         for location in array.locations
     ]
     return replace(array, locations=locations)
-
-
-def _targets(
-    arrays: Sequence[ArrayReferences], url: str, infos: Sequence[FileInfo]
-) -> tuple[dict[str, FileInfo], dict[str, str]]:
-    """Return a file and those that it refers to, and why others can't be referred to, by URL."""
-    targets = {info.url: info for info in infos}
-    unreachable: dict[str, str] = {}
-    for target in sorted({location for array in arrays for location in array.files}):
-        if urlsplit(target).scheme not in CONTAINED:
-            root = strip_credentials(root_of(target))
-            unreachable[target] = f"Icechunk can't refer to files at {root}"
-        elif target.startswith("file:") and not url.startswith("file://"):
-            unreachable[target] = f"it refers to a file of this machine, {target}"
-        elif target in targets:
-            continue
-        elif (info := file_info(target)) is None:
-            unreachable[target] = (
-                f"it refers to {strip_credentials(target)}, where there is no file"
-            )
-        else:
-            targets[target] = info
-    return targets, unreachable
 
 
 def _row(

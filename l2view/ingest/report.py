@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from os import PathLike
@@ -34,6 +34,13 @@ class GranuleCount:
         """Add granules."""
         self.count += len(ids)
         self.ids.extend(ids[: LISTED - len(self.ids)])
+
+
+def _count[T](counts: dict[T, GranuleCount], keys: Iterable[T], name: str) -> None:
+    """Add a granule to what is counted by some keys, the first of which are kept."""
+    for key in keys:
+        if key in counts or len(counts) < LISTED:
+            counts.setdefault(key, GranuleCount()).add([name])
 
 
 def _ignore(entry: JSON) -> None:
@@ -119,12 +126,8 @@ class IngestReport:
             self.bytes += int(array.lengths.sum())
         name = references.profile.name
         self.profiles[name] = self.profiles.get(name, 0) + 1
-        for note in granule.notes:
-            if note in self.notes or len(self.notes) < LISTED:
-                self.notes.setdefault(note, GranuleCount()).add([granule.id])
-        for left_out in references.omitted.items():
-            if left_out in self.omitted or len(self.omitted) < LISTED:
-                self.omitted.setdefault(left_out, GranuleCount()).add([granule.id])
+        _count(self.notes, granule.notes, granule.id)
+        _count(self.omitted, references.omitted.items(), granule.id)
 
     def add_batch(self, batch: BatchResult) -> None:
         """Add what became of a batch."""
@@ -139,18 +142,19 @@ class IngestReport:
         for granule in batch.granules:
             self.add_granule(granule, "replaced" if granule.id in replaced else "added")
 
+    def counts(self) -> dict[str, int]:
+        """Return the number of granules by what became of them."""
+        counted = {name: getattr(self, name).count for name in ("added", "replaced", "skipped")}
+        return {**counted, "failed": self.failures}
+
     def __repr__(self) -> str:
         return str(self)
 
     def __str__(self) -> str:
         """Return the report as a table."""
-        counts = [
-            ("would add" if self.dry_run else "added", self.added.count),
-            ("replaced", self.replaced.count),
-            ("skipped", self.skipped.count),
-            ("failed", self.failures),
-        ]
-        lines = [f"{name:<9}{count:>11,}" for name, count in counts]
+        lines = [f"{name:<9}{count:>11,}" for name, count in self.counts().items()]
+        if self.dry_run:
+            lines[0] = f"would add{self.added.count:>11,}"
         lines.append(f"{self.references:,} chunks of {self.bytes / 1e6:,.1f} MB referred to")
         lines.extend(f"may be read: {prefix}" for prefix in self.containers)
         lines.extend(f"more rows: {index}" for index in self.indexes)
@@ -203,12 +207,6 @@ def report_file(path: str | PathLike[str] | None, report: IngestReport) -> Itera
             yield
         finally:
             report.write_entry = _ignore
-            counts = {
-                "added": report.added.count,
-                "replaced": report.replaced.count,
-                "skipped": report.skipped.count,
-                "failed": report.failures,
-                "dry_run": report.dry_run,
-                "snapshots": report.snapshots,
-            }
-            file.write(f"\n], {json.dumps(counts)[1:]}\n")
+            counts = report.counts()
+            end = json.dumps({**counts, "dry_run": report.dry_run, "snapshots": report.snapshots})
+            file.write(f"\n], {end[1:]}\n")

@@ -9,21 +9,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import zarr
 from numpy.typing import NDArray
 from zarr.abc.store import Store
-from zarr.core.sync import sync
 
 from l2view.errors import IngestError
 from l2view.granules.layouts import LAYOUTS, StorageName, check_version, detect_storage
-from l2view.index.candidates import Candidates
-from l2view.index.indexes import Indexes
-from l2view.index.sorted import Span
-from l2view.meta.chunks import Chunks
 from l2view.meta.columns import Kind, Kinds, are_exact, kind_of_array
-from l2view.meta.schema import read_fields
-from l2view.stores.hierarchy import META, OWN, Hierarchy, join
+from l2view.stores.hierarchy import META, OWN, join
 
 SEARCHED: Mapping[str, Kind] = {"datetime": "time", "bbox": "bytes"}
 """The fields of a new collection, by which granules are searched, whether they have them or not."""
@@ -120,28 +113,15 @@ def find_rows(root: zarr.Group, ids: Sequence[str]) -> dict[str, int]:
     """Return the row numbers of those of `ids` that are in the collection at `root`."""
     hashes = _array(root, IDS)
     targets = hash_ids(ids)
-    candidates: list[NDArray[np.int64]] = []
-    begin = 0
-    if (indexed := _indexed_rows(root.store, ids)) is not None:
-        candidates, begin = [indexed.rows], indexed.tail
+    candidates = [np.empty(0, dtype=np.int64)]
     step = 16 * int(hashes.chunks[0])
-    for start in range(begin, int(hashes.shape[0]), step):
+    for start in range(0, int(hashes.shape[0]), step):
         block = np.asarray(hashes[start : start + step])
         candidates.append(start + _positions(targets, block))
-    rows = np.concatenate(candidates) if candidates else np.empty(0, dtype=np.int64)
+    rows = np.concatenate(candidates)
     names = set(ids)  # and not only their hashes
     pairs = zip(_texts_at(root, "id", rows), rows.tolist(), strict=True)
     return {name: row for name, row in pairs if name in names}
-
-
-def _indexed_rows(store: Store, ids: Sequence[str]) -> Candidates | None:
-    """Return the rows that a sorted index has for `ids`, None where that wouldn't be quicker."""
-    hierarchy = Hierarchy(store)
-    fields = {field.name: field for field in sync(read_fields(hierarchy, META))[0]}
-    index = Indexes(hierarchy).sorted_index(fields["id"])
-    if index is None or len(index.unindexed):
-        return None
-    return index.candidates(Chunks(store), [Span.of_values(pa.array(ids, pa.string()))])
 
 
 def _positions(targets: NDArray[np.uint64], hashes: NDArray[np.uint64]) -> NDArray[np.int64]:
