@@ -39,14 +39,14 @@ class Product:
         How the URLs of its files begin, and those of no other.
     manifests
         The URLs that its manifest may have.
-    has_stamps
-        Whether the names of its files have what differs from product to product.
+    is_folder
+        Whether it is a folder.
     """
 
     id: str
     prefix: str
     manifests: tuple[str, ...]
-    has_stamps: bool = False
+    is_folder: bool
 
 
 def group_files(
@@ -65,8 +65,11 @@ def group_files(
     for product, files in groupby(members, _product_of):
         if product is None:
             yield from files
-        else:
-            yield _product_entry(product, [str(url) for url in files])
+            continue
+        urls = [str(url) for url in files]
+        # Bands of Landsat without metadata are what somebody has chosen of a scene.
+        is_product = product.is_folder or not set(urls).isdisjoint(product.manifests)
+        yield from [_product_entry(product, urls)] if is_product else urls
 
 
 def product_folder(path: str) -> str:
@@ -137,11 +140,11 @@ def _product_of(url: str | Entry | Failure) -> Product | None:
         stem, dot, suffix = unquote(part).rpartition(".")
         if stem and (manifest := FOLDERS.get(dot + suffix.lower())) is not None:
             path = "/".join(parts[:end])
-            return Product(stem, f"{path}/", (f"{path}/{manifest}",), has_stamps=suffix == "SAFE")
+            return Product(stem, f"{path}/", (f"{path}/{manifest}",), is_folder=True)
     if (scene := LANDSAT.fullmatch(name)) is None:
         return None
     prefix = f"{folder}/{scene[1]}_"
-    return Product(scene[1], prefix, tuple(prefix + end for end in LANDSAT_MANIFESTS))
+    return Product(scene[1], prefix, tuple(prefix + end for end in LANDSAT_MANIFESTS), False)
 
 
 def _product_entry(product: Product, urls: Sequence[str]) -> Entry | Failure:
@@ -152,7 +155,9 @@ def _product_entry(product: Product, urls: Sequence[str]) -> Entry | Failure:
         has_images = any(name.lower().endswith(".jp2") for name in names.values())
         kind = "JPEG 2000, of which GDAL makes COGs" if has_images else "of no format with arrays"
         return Failure(product.id, product.prefix, f"its files are {kind}")
-    stems = () if product.has_stamps else [Entry.of_file(names[url]).id for url in data]
+    # Those of Sentinel-1 have stamps.
+    has_stamps = product.prefix.lower().endswith(".safe/")
+    stems = () if has_stamps else [Entry.of_file(names[url]).id for url in data]
     manifest = next((url for url in product.manifests if url in names), product.manifests[0])
     others = [name for url, name in names.items() if url not in data and url != manifest]
     return Entry(

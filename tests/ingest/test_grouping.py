@@ -16,6 +16,7 @@ from command_line import run
 
 import l2view
 from l2view.errors import IngestError
+from l2view.ingest.entries import entries_of
 from l2view.ingest.granule import name_assets
 
 ROWS, COLUMNS = 12, 10
@@ -266,3 +267,11 @@ def test_a_scene_of_landsat_is_a_granule(shared_data: Path, tmp_path: Path, mani
     expected = np.where(stored == 0, np.nan, stored * 2.75e-05 - 0.2)
     np.testing.assert_allclose(scene.SR_B2.values, expected, rtol=1e-6)
     assert scene.QA_PIXEL.dtype.kind == "u"
+
+
+def test_bands_without_their_scenes_metadata_are_granules(tmp_path: Path) -> None:
+    name = "LC08_L2SP_005009_20150710_20200908_02_T2_SR_B{}"
+    for band in (4, 5):
+        write_netcdf(tmp_path / f"{name.format(band)}.nc", data=np.ones((ROWS, COLUMNS)))
+    ids = [entry.id for entry in entries_of(tmp_path)]
+    assert sorted(ids) == [name.format(4), name.format(5)]
