@@ -98,7 +98,7 @@ def build_indexes(
     else:
         indexes = _requested_indexes(available, fields)
     for index in indexes:
-        work = partial(_drop, index) if drop else partial(_build, index, available, progress)
+        work = partial(_drop, index) if drop else partial(_build, index, progress)
         if repository is None:
             work(Hierarchy(_writable(source.store), source.path))
         else:
@@ -130,7 +130,7 @@ def extend(
     extended = []
     for index in _existing_indexes(Hierarchy(repository.readonly_session(branch).store)):
         try:
-            work = partial(_extend, index, progress)
+            work = partial(_build, index, progress, extends=True)
             if index.kind != "zones" and _commit(repository, branch, f"index: {index}", work):
                 extended.append(index)
         except IngestError as error:
@@ -139,10 +139,17 @@ def extend(
     return extended
 
 
-def _extend(index: Index, progress: IndexProgress, hierarchy: Hierarchy) -> bool:
-    """Index appended rows, where they are many."""
-    field = _current_field(hierarchy, index)
-    begin = None if field is None else _segment_start(hierarchy, index, field)
+def _build(
+    index: Index, progress: IndexProgress, hierarchy: Hierarchy, *, extends: bool = False
+) -> bool:
+    """Build an index in a store; with `extends`, of appended rows alone, where they are many."""
+    fields, _ = sync(read_fields(hierarchy, META, index.field if index.kind == "tree" else None))
+    if index.kind == "zones":
+        total = sum(field.length for field in fields if has_zones(field))
+        build_zones(hierarchy, progress=_counting(index, total, progress))
+        return True
+    field = next((field for field in fields if field.name == index.field), None)
+    begin = _segment_start(hierarchy, index, field) if extends and field is not None else 0
     if field is None or begin is None:
         return False
     report = _counting(index, field.length - begin, progress)
@@ -160,12 +167,6 @@ def _counting(index: Index, total: int, progress: IndexProgress) -> Progress:
         progress(index, done, total)
 
     return report
-
-
-def _current_field(hierarchy: Hierarchy, index: Index) -> Field | None:
-    """Read the field of an index, None where it was deleted."""
-    fields, _ = sync(read_fields(hierarchy, META, index.field if index.kind == "tree" else None))
-    return next((field for field in fields if field.name == index.field), None)
 
 
 def _segment_start(hierarchy: Hierarchy, index: Index, field: Field) -> int | None:
@@ -209,19 +210,6 @@ def _existing_indexes(hierarchy: Hierarchy) -> list[Index]:
         Index("tree", name) for name, document in documents.items() if is_ours(document or {})
     ]
     return indexes + [Index("sorted", name) for name in sync(hierarchy.children(storage.SORTED))]
-
-
-def _build(
-    index: Index, available: dict[str, Field], progress: IndexProgress, hierarchy: Hierarchy
-) -> bool:
-    """Build an index in a store."""
-    rows = next(iter(available.values())).length
-    if index.kind == "zones":
-        total = rows * sum(map(has_zones, available.values()))
-        build_zones(hierarchy, progress=_counting(index, total, progress))
-    elif (field := _current_field(hierarchy, index)) is not None:  # which may have more rows by now
-        BUILDERS[index.kind](hierarchy, field, _counting(index, rows, progress))
-    return True
 
 
 def _drop(index: Index, hierarchy: Hierarchy) -> bool:

@@ -40,27 +40,24 @@ type ReadRecords = Callable[[Sequence[Records]], list[NDArray[np.void]]]
 
 def boxes_meet(corners: NDArray[Any], boxes: Iterable[Box]) -> NDArray[np.bool_]:
     """Mask of the rectangles, of shape (n, 4), that meet one of `boxes`; NaN never does."""
-    meets = np.zeros(len(corners), dtype=bool)
-    for west, south, east, north in boxes:
-        meets |= (
-            (corners[:, 0] <= east)
-            & (corners[:, 2] >= west)
-            & (corners[:, 1] <= north)
-            & (corners[:, 3] >= south)
-        )
-    return meets
+    west, south, east, north = corners.T
+    return _in_boxes((east, north), (west, south), boxes)
 
 
 def within(corners: NDArray[Any], boxes: Iterable[Box]) -> NDArray[np.bool_]:
     """Mask of the rectangles, of shape (n, 4), that lie in one of `boxes`."""
-    is_inside = np.zeros(len(corners), dtype=bool)
+    west, south, east, north = corners.T
+    return _in_boxes((west, south), (east, north), boxes)
+
+
+type Axes = tuple[NDArray[Any], NDArray[Any]]  # x and y
+
+
+def _in_boxes(low: Axes, high: Axes, boxes: Iterable[Box]) -> NDArray[np.bool_]:
+    is_inside = np.zeros(len(low[0]), dtype=bool)
     for west, south, east, north in boxes:
-        is_inside |= (
-            (corners[:, 0] >= west)
-            & (corners[:, 2] <= east)
-            & (corners[:, 1] >= south)
-            & (corners[:, 3] <= north)
-        )
+        along = (low[0] >= west) & (high[0] <= east)
+        is_inside |= along & (low[1] >= south) & (high[1] <= north)
     return is_inside
 
 

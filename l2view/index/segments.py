@@ -26,6 +26,15 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Matches:
+    """Rows that a segment found."""
+
+    rows: NDArray[np.int64]  # ascending
+    values: pa.Array | None = None  # those of the field at them, None where they must be read
+    is_certain: NDArray[np.bool_] | slice = slice(0)  # which of them match for sure
+
+
+@dataclass(frozen=True)
 class Segments[S: Segment]:
     """The indexes of a field."""
 
@@ -47,29 +56,31 @@ class Segments[S: Segment]:
         """The most candidates for which an index is of use."""
         return self.tail // limits().scan_fraction
 
-    def matching_rows(
-        self, matches: Sequence[NDArray[np.int64] | None]
-    ) -> NDArray[np.int64] | None:
-        """Concatenate the rows that each segment found; None where they are too many to be of use.
+    def combine(self, kind: str, matches: Sequence[Matches | None]) -> Candidates | None:
+        """Make candidates of what each segment found; None where they are too many to be of use.
 
         None for a segment means too many, then all rows of a small one are.
         """
-        sets = []
-        for segment, rows in zip(self.segments, matches, strict=True):
-            if rows is None and len(segment.rows) > self.max_candidates:
+        most, every = self.max_candidates, []
+        for segment, match in zip(self.segments, matches, strict=True):
+            if match is None and len(segment.rows) > most:
                 return None
-            sets.append(np.arange(segment.rows.start, segment.rows.stop) if rows is None else rows)
-        return None if sum(map(len, sets)) > self.max_candidates else np.concatenate(sets)
-
-    def candidates_at(
-        self, kind: str, rows: NDArray[np.int64], values: Sequence[pa.Array]
-    ) -> Candidates:
-        """Make candidates of rows and of the field's values at them, if each segment has some."""
+            every.append(match or Matches(np.arange(segment.rows.start, segment.rows.stop)))
+        rows = np.concatenate([match.rows for match in every])
+        if len(rows) > most:
+            return None
+        values = [match.values for match in every if match.values is not None]
         columns = {}
-        if len(values) == len(self.segments) and not len(self.unindexed):
+        if len(values) == len(every) and not len(self.unindexed):
             columns[self.field.name] = pa.concat_arrays(values)
-        rows = np.union1d(rows, self.unindexed)
-        return Candidates(rows, self.tail, columns, pruned_by=(f"{kind} of {self.field.name}",))
+        certain = np.concatenate([match.rows[match.is_certain] for match in every])
+        return Candidates(
+            np.union1d(rows, self.unindexed),
+            self.tail,
+            columns,
+            pruned_by=(f"{kind} of {self.field.name}",),
+            certain=np.setdiff1d(certain, self.unindexed, assume_unique=True),
+        )
 
 
 def read_segments[S: Segment, Index](

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from l2view.index import storage
 from l2view.index.candidates import Candidates
 from l2view.index.files import FENCES, IndexFiles
-from l2view.index.segments import Segment, Segments, read_segments
+from l2view.index.segments import Matches, Segment, Segments, read_segments
 from l2view.index.storage import Progress
 from l2view.limits import limits
 from l2view.meta.chunks import Chunks, side_by_side
@@ -70,10 +70,8 @@ class SortedIndex(Segment):
     row_numbers: Field  # their rows as an array, int64
     fences: pa.Array  # the first value of each chunk of `values`
 
-    def find(
-        self, chunks: Chunks, spans: Sequence[Span], max_rows: int
-    ) -> tuple[NDArray[np.int64], pa.Array] | None:
-        """Find the rows whose values lie in all `spans`, and those values.
+    def find(self, chunks: Chunks, spans: Sequence[Span], max_rows: int) -> Matches | None:
+        """Find the rows whose values lie in all `spans`.
 
         None where they may be far more than `max_rows`.
         """
@@ -89,7 +87,7 @@ class SortedIndex(Segment):
         if (len(numbers) - edges) * self.values.chunk_length > max_rows:
             return None
         if not numbers:
-            return np.empty(0, dtype=np.int64), pa.array([], self.field.type)
+            return Matches(np.empty(0, dtype=np.int64), pa.array([], self.field.type))
         pieces = chunks.read(
             [(array, number) for array in (self.values, self.row_numbers) for number in numbers],
             scanned=False,
@@ -106,7 +104,7 @@ class SortedIndex(Segment):
         matching_rows = rows.to_numpy()[positions]
         order = np.argsort(matching_rows)
         order = order[: np.searchsorted(matching_rows, self.rows.stop, sorter=order)]
-        return matching_rows[order], values.take(pa.array(positions[order]))
+        return Matches(matching_rows[order], values.take(pa.array(positions[order])))
 
 
 class SortedIndexes(Segments[SortedIndex]):
@@ -117,14 +115,9 @@ class SortedIndexes(Segments[SortedIndex]):
 
         None where they are too many for the index to be of use.
         """
-        matches = side_by_side(
-            lambda index: index.find(chunks, spans, self.max_candidates), self.segments
-        )
-        rows = self.matching_rows([None if match is None else match[0] for match in matches])
-        if rows is None:
-            return None
-        values = [match[1] for match in matches if match is not None]
-        return self.candidates_at("sorted index", rows, values)
+        most = self.max_candidates
+        matches = side_by_side(lambda index: index.find(chunks, spans, most), self.segments)
+        return self.combine("sorted index", matches)
 
 
 def can_be_sorted(field: Field) -> bool:

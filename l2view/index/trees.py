@@ -13,6 +13,7 @@ from functools import cached_property, partial
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from zarr.core.sync import sync
 
@@ -21,13 +22,13 @@ from l2view.index import rtree, storage
 from l2view.index.candidates import Candidates
 from l2view.index.files import IndexFiles
 from l2view.index.rtree import Box, Records
-from l2view.index.segments import Segment, Segments, read_segments
+from l2view.index.segments import Matches, Segment, Segments, read_segments
 from l2view.index.storage import Progress
 from l2view.limits import limits
 from l2view.meta.chunks import Chunks, side_by_side
 from l2view.meta.decode import decode
 from l2view.meta.footprints import are_rectangles, bounds
-from l2view.meta.reader import RowReader, inverse_order, row_runs
+from l2view.meta.reader import RowReader, row_runs
 from l2view.meta.schema import Field, read_fields
 from l2view.stores.hierarchy import JSON, META, OWN, Hierarchy, join
 
@@ -46,8 +47,13 @@ class Tree(Segment):
     # The fields that hold west, south, east and north of each footprint, if any do.
     covering: tuple[str, ...]
 
-    def leaves(self, chunks: Chunks, boxes: Sequence[Box], max_rows: int) -> rtree.Leaves | None:
-        """Find the leaves that meet one of `boxes`, by row; None for more than `max_rows`."""
+    def find(
+        self, chunks: Chunks, boxes: Sequence[Box], max_rows: int, *, filled: bool
+    ) -> Matches | None:
+        """Find the rows whose footprints may meet one of `boxes`; None for more than `max_rows`.
+
+        Where the boxes are `filled`, those in them certainly do, and so do rectangles.
+        """
 
         def read(records: Sequence[Records]) -> list[NDArray[np.void]]:
             return _read_records(chunks, self.bytes, records)
@@ -58,7 +64,16 @@ class Tree(Segment):
             return None
         leaves = leaves[np.argsort(leaves.rows)]
         leaves = leaves[leaves.rows < len(self.rows)]
-        return replace(leaves, rows=self.rows.start + leaves.rows)
+        is_certain = rtree.within(leaves.corners, boxes) & (filled and self.outward)
+        values = None
+        if self.copies is not None:
+            values = _values_at(chunks, self.copies, leaves.positions)
+            if filled:
+                uncertain = np.flatnonzero(~is_certain)
+                remaining = values.take(pa.array(uncertain))
+                meets = rtree.boxes_meet(bounds(remaining, self.field), boxes)
+                is_certain[uncertain] = are_rectangles(remaining, self.field) & meets
+        return Matches(self.rows.start + leaves.rows, values, is_certain)
 
 
 class Trees(Segments[Tree]):
@@ -78,57 +93,21 @@ class Trees(Segments[Tree]):
         filled: bool = False,
         with_covering: bool = False,
     ) -> Candidates | None:
-        """Find the rows whose footprints may meet one of `boxes`.
+        """Find the rows whose footprints may meet one of `boxes` (see `Tree.find`).
 
-        None where they are too many for the index to be of use. Where the boxes are `filled`,
-        those in them certainly do.
+        None where they are too many for the index to be of use.
         """
-        field = self.field
-        leaves_by_tree = side_by_side(
-            lambda tree: tree.leaves(chunks, boxes, self.max_candidates), self.segments
+        most = self.max_candidates
+        candidates = self.combine(
+            "R-tree",
+            side_by_side(lambda tree: tree.find(chunks, boxes, most, filled=filled), self.segments),
         )
-        pairs = list(zip(self.segments, leaves_by_tree, strict=True))
-        rows = self.matching_rows(
-            [None if leaves is None else leaves.rows for leaves in leaves_by_tree]
-        )
-        if rows is None:
-            return None
-        is_certain = np.concatenate(
-            [
-                np.zeros(len(tree.rows), dtype=bool)
-                if leaves is None
-                else rtree.within(leaves.corners, boxes) & (filled and tree.outward)
-                for tree, leaves in pairs
-            ]
-        )
-        stored_copies = [
-            (tree.copies, leaves.positions)
-            for tree, leaves in pairs
-            if tree.copies is not None and leaves is not None
-        ]
-        values: list[pa.Array] = []
-        if len(stored_copies) == len(self.segments) and not len(self.unindexed):
-            values = side_by_side(lambda copy: _values_at(chunks, *copy), stored_copies)
-        candidates = self.candidates_at("R-tree", rows, values)
-        columns = dict(candidates.columns)
-        if columns and with_covering:
-            corners = bounds(columns[field.name], field) + 0.0  # which makes 0.0 of -0.0
-            columns |= zip(self.covering, map(pa.array, corners.T), strict=True)
-        if columns and filled:
-            _mark_rectangles_that_meet(is_certain, columns[field.name], field, boxes)
-        certain = np.setdiff1d(rows[is_certain], self.unindexed, assume_unique=True)
-        return replace(candidates, columns=columns, certain=certain)
-
-
-def _mark_rectangles_that_meet(
-    is_certain: NDArray[np.bool_], footprints: pa.Array, field: Field, boxes: Sequence[Box]
-) -> None:
-    """Mark as certain the footprints that are rectangles and meet one of `boxes`."""
-    uncertain = np.flatnonzero(~is_certain)
-    remaining = footprints.take(pa.array(uncertain))
-    is_certain[uncertain] = are_rectangles(remaining, field) & rtree.boxes_meet(
-        bounds(remaining, field), boxes
-    )
+        if candidates is None or not with_covering or not candidates.columns:
+            return candidates
+        footprints = candidates.columns[self.field.name]
+        corners = bounds(footprints, self.field) + 0.0  # which makes 0.0 of -0.0
+        named = zip(self.covering, map(pa.array, corners.T), strict=True)
+        return replace(candidates, columns={**candidates.columns, **dict(named)})
 
 
 def _read_records(
@@ -167,7 +146,7 @@ def _values_at(chunks: Chunks, field: Field, positions: NDArray[np.int64]) -> pa
     values = chunks.read([(field, number) for number in numbers.tolist()], scanned=False)
     inside = np.split(ascending % field.chunk_length, starts[1:])
     pieces = [chunk.take(pa.array(offsets)) for chunk, offsets in zip(values, inside, strict=True)]
-    return pa.concat_arrays(pieces).take(pa.array(inverse_order(order)))
+    return pa.concat_arrays(pieces).take(pc.inverse_permutation(pa.array(order)))
 
 
 def _paths(field: Field, first_row: int) -> tuple[str, str]:
@@ -318,7 +297,8 @@ def _put_copies(
                     pieces.append(values.take(pa.array(ascending[low:high] - first_row)))
             wide = pa.large_binary() if is_binary else pa.large_string()
             column = pa.chunked_array(pieces).cast(wide).combine_chunks()
-            yield column.take(pa.array(inverse_order(order))).fill_null(b"" if is_binary else "")
+            column = column.take(pc.inverse_permutation(pa.array(order)))
+            yield column.fill_null(b"" if is_binary else "")
 
     attributes = {"order": "of the leaves of the R-tree"}
     shape = (len(rows), chunk_rows)

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from l2view.errors import L2ViewWarning, warn
@@ -109,7 +110,7 @@ class RowReader:
         table = pa.Table.from_batches(self.read_grouped(selections, names), self.schema(names))
         if np.array_equal(ascending, rows):
             return table
-        positions = pa.array(inverse_order(order))
+        positions = pc.inverse_permutation(pa.array(order))
         columns = [_take(column, positions) for column in table.columns]
         return pa.table(columns, schema=table.schema)
 
@@ -135,13 +136,6 @@ class RowReader:
                 L2ViewWarning,
             )
         return mask_rows(column, bad)
-
-
-def inverse_order(order: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Positions that undo a permutation."""
-    positions = np.empty_like(order)
-    positions[order] = np.arange(len(order))
-    return positions
 
 
 def row_runs(fields: Mapping[str, Field], begin: int = 0) -> Iterator[range]:

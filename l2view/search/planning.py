@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from datafusion import DataFrame, Expr, col
 from numpy.typing import NDArray
 
 from l2view.errors import FieldError, L2ViewError, QueryError
 from l2view.geolocation.globe import rectangle
-from l2view.meta.reader import inverse_order
 from l2view.meta.schema import ROW
 from l2view.search.context import TABLE, column, geo_context
 from l2view.search.engine import Session
@@ -184,8 +184,8 @@ def ranks(
     """
     with _frame(str(order_by), count, fields, known) as frame:
         keys = [*sort_keys(frame, order_by), column(NUMBER).sort()]
-        order = frame.sort(*keys).select(NUMBER).to_arrow_table().column(0).to_numpy()
-    return inverse_order(order)
+        order = frame.sort(*keys).select(NUMBER).to_arrow_table().column(0)
+    return np.asarray(pc.inverse_permutation(order))
 
 
 def values(expression: str, count: int, fields: Sequence[str], known: Known) -> pa.ChunkedArray:
