@@ -9,7 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -50,27 +50,23 @@ class ChunkDecoder:
     chunks: tuple[int, ...] | None
     shards: tuple[int, ...]  # how many chunks along each axis lie in one object
     key: Callable[[Index], str]  # returns the key of an object by its place among the objects
-    # What decodes a chunk, which is an object of its own, at once; None where zarr must.
-    transform: ChunkTransform | None = None
-    spec: ArraySpec | None = None
-    # Whether chunks are nothing but numbers in the machine's byte order in Zstandard, which Arrow
-    # decompresses into memory that it has already.
-    zstd: bool = False
+    # Decodes a chunk, which is an object of its own, at once; None where zarr must.
+    decode: Callable[[Buffer], NDArray[Any]] | None = None
+    fill_value: Any = None  # the value of a chunk that isn't there
 
     @classmethod
     def of(cls, array: zarr.Array[Any]) -> ChunkDecoder:
         """Return the decoder of an array, and of others like it."""
         metadata = array.metadata
-        key = metadata.encode_chunk_key
-        ones = (1,) * array.ndim
+        plain = cls(array.dtype, None, (1,) * array.ndim, metadata.encode_chunk_key)
         if isinstance(metadata, ArrayV3Metadata) and hasattr(metadata.chunk_grid, "chunk_shapes"):
-            return cls(array.dtype, None, ones, key)
+            return plain
+        plain = replace(plain, chunks=array.chunks)
+        if 0 in array.chunks:
+            return plain
         if array.shards is not None:
             pairs = zip(array.shards, array.chunks, strict=True)
-            shards = tuple(shard // chunk for shard, chunk in pairs)
-            return cls(array.dtype, array.chunks, shards, key)
-        if 0 in array.chunks:
-            return cls(array.dtype, array.chunks, ones, key)
+            return replace(plain, shards=tuple(shard // chunk for shard, chunk in pairs))
         pipeline: Any = array.async_array.codec_pipeline
         config = array.async_array.config
         if not isinstance(metadata, ArrayV3Metadata):  # which says it, and the array doesn't
@@ -78,40 +74,31 @@ class ChunkDecoder:
         try:
             transform = ChunkTransform(codecs=tuple(map(faster_codec, pipeline)))
         except TypeError:  # of a codec that is asynchronous only
-            return cls(array.dtype, array.chunks, ones, key)
-        spec = ArraySpec(
-            shape=array.chunks,
-            dtype=metadata.dtype,
-            fill_value=metadata.fill_value,
-            config=config,
-            prototype=default_buffer_prototype(),
-        )
+            return plain
+        fill_value = metadata.fill_value
+        prototype = default_buffer_prototype()
+        spec = ArraySpec(array.chunks, metadata.dtype, fill_value, config, prototype)
+        decode = partial(_decode, transform, spec)
         match tuple(pipeline):
-            case (BytesCodec(endian=endian), ZstdCodec()):
-                order = getattr(endian, "value", endian)
-                zstd = array.dtype.kind in "iuf" and order in (None, sys.byteorder)
-            case _:
-                zstd = False
-        return cls(array.dtype, array.chunks, ones, key, transform, spec, zstd)
+            case (BytesCodec(endian=endian), ZstdCodec()) if array.dtype.kind in "iuf":
+                if getattr(endian, "value", endian) in (None, sys.byteorder):
+                    decode = partial(_decompress, array.dtype.newbyteorder("="), array.chunks)
+        if fill_value is None:  # which Zarr v2 may leave open
+            fill_value = metadata.dtype.default_scalar()
+        return replace(plain, decode=decode, fill_value=fill_value)
 
-    def fill(self, shape: tuple[int, ...]) -> NDArray[Any]:
-        """Return the values of a chunk that isn't there."""
-        assert self.spec is not None
-        value = self.spec.fill_value
-        if value is None:  # which Zarr v2 may leave open
-            value = self.spec.dtype.default_scalar()
-        return np.full(shape, value, self.dtype)
 
-    def decode(self, raw: Buffer) -> NDArray[Any]:
-        """Return a whole chunk."""
-        assert self.spec is not None
-        assert self.transform is not None
-        with _decode_slots(os.getpid()):
-            if not self.zstd:
-                return np.asarray(self.transform.decode_chunk(raw, self.spec).as_numpy_array())
-            nbytes = math.prod(self.spec.shape) * self.dtype.itemsize
-            values = pa.Codec("zstd").decompress(raw.as_buffer_like(), nbytes)
-            return np.frombuffer(values, self.dtype.newbyteorder("=")).reshape(self.spec.shape)
+def _decode(transform: ChunkTransform, spec: ArraySpec, raw: Buffer) -> NDArray[Any]:
+    with _decode_slots(os.getpid()):
+        return np.asarray(transform.decode_chunk(raw, spec).as_numpy_array())
+
+
+def _decompress(dtype: np.dtype[Any], shape: tuple[int, ...], raw: Buffer) -> NDArray[Any]:
+    """Decode numbers in Zstandard: Arrow decompresses into memory that it has already."""
+    with _decode_slots(os.getpid()):
+        nbytes = math.prod(shape) * dtype.itemsize
+        values = pa.Codec("zstd").decompress(raw.as_buffer_like(), nbytes)
+        return np.frombuffer(values, dtype).reshape(shape)
 
 
 @dataclass(eq=False)
@@ -244,7 +231,7 @@ class StoredArray:
 
     def _window(self, window: Window) -> NDArray[Any]:
         spans = self.chunks(window)
-        if self.decoder.transform and size(spans) == 1 and self.extent(spans) == window:
+        if self.decoder.decode and size(spans) == 1 and self.extent(spans) == window:
             # zarr copies what it decodes into an array, which takes as long as decoding.
             return self._chunks([tuple(span.start for span in spans)])[0]
         pairs = zip(window, self.begin, strict=True)
@@ -254,15 +241,15 @@ class StoredArray:
     def _chunks(self, indices: Sequence[Index]) -> list[NDArray[Any]]:
         """Return chunks as they are stored, as far as they are shown."""
         extents = [self._chunk_extent(index) for index in indices]
-        if self.decoder.transform is None:
-            return [self._window(extent) for extent in extents]
         decoder, decoded = self.decoder, []
+        if decoder.decode is None:
+            return [self._window(extent) for extent in extents]
         keys = [join(self.store_path.path, self.key(index)) for index in indices]
         buffers = get_values(self.store_path.store, keys)
         for index, extent, raw in zip(indices, extents, buffers, strict=True):
             shape = tuple(map(len, extent))
             if raw is None:
-                decoded.append(decoder.fill(shape))
+                decoded.append(np.full(shape, decoder.fill_value, decoder.dtype))
                 continue
             hidden = [  # what lies before the part that is shown
                 begin % chunk if at == 0 else 0

@@ -205,14 +205,14 @@ class Chunks:
         elif isinstance(self.store, LocalStore):
             tags = [tag_of_file(self.store, name) for name in names]
         elif self._objects is not None:
-            tags = self._full_tags(names, self._objects.list_etags(names))
+            return list(map(self._object_key, refs, self._objects.list_etags(names)))
         return [_key(tag, ref) for tag, ref in zip(tags, refs, strict=True)]
 
-    def _full_tags(self, names: Sequence[str], tags: Sequence[str | None]) -> list[Hashable | None]:
-        """Identify objects in any store by their store, name and ETag."""
+    def _object_key(self, ref: ChunkRef, etag: str | None) -> Key | None:
+        """Cache key of an object in any store, by its store, name and ETag."""
         assert self._objects is not None
-        identity, pairs = self._objects.identity, zip(names, tags, strict=True)
-        return [None if tag is None else (*identity, name, tag) for name, tag in pairs]
+        name = ref[0].chunk_key(ref[1])
+        return None if etag is None else _key((*self._objects.identity, name, etag), ref)
 
     def _revalidate(
         self, refs: Sequence[ChunkRef], derived: Derived
@@ -222,7 +222,7 @@ class Chunks:
             return self._keys(refs), {}
         names = [field.chunk_key(number) for field, number in refs]
         tags = [self._tags.get(name) or self._objects.cached_etag(name) for name in names]
-        keys = [_key(tag, ref) for tag, ref in zip(self._full_tags(names, tags), refs, strict=True)]
+        keys = list(map(self._object_key, refs, tags))
         cached = [
             _lookup(key, derived, ref) is not None or _lookup(key, "values", ref) is not None
             for key, ref in zip(keys, refs, strict=True)
@@ -249,7 +249,7 @@ class Chunks:
                 raw[i] = buffer
             if tag is not None:
                 self._tags[names[i]] = tag
-            keys[i] = _key(self._full_tags([names[i]], [tag])[0], refs[i])
+            keys[i] = self._object_key(refs[i], tag)
         return keys, raw
 
 

@@ -10,21 +10,16 @@ import asyncio
 import json
 import re
 from abc import abstractmethod
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn, Protocol, runtime_checkable
 
 import icechunk
 import obstore.exceptions
-from zarr.abc.store import (
-    ByteRequest,
-    OffsetByteRequest,
-    RangeByteRequest,
-    Store,
-    SuffixByteRequest,
-)
+from zarr.abc.store import ByteRequest, Store
 from zarr.core.buffer import Buffer, BufferPrototype, default_buffer_prototype
 from zarr.core.sync import sync
+from zarr.storage._utils import _normalize_byte_range_index
 
 from l2view.errors import AuthorizationError, ChunkError, ReadOnlyViewError
 from l2view.stores.hierarchy import JSON, METADATA_KEYS, reads_sync
@@ -107,9 +102,13 @@ class ComposedStore(Store):
             if isinstance(source, str):
                 return await self.source.get(source, prototype, byte_range)
             if isinstance(source, bytes):
-                return _slice(prototype.buffer.from_bytes(source), byte_range)
-            buffer = await source.read(prototype)
-            return None if buffer is None else _slice(buffer, byte_range)
+                buffer: Buffer | None = prototype.buffer.from_bytes(source)
+            else:
+                buffer = await source.read(prototype)
+            if buffer is None:
+                return None
+            start, stop = _normalize_byte_range_index(buffer, byte_range)
+            return buffer[start:stop]
         except Exception as error:
             raise_chunk_error(error, self._label(key))
 
@@ -163,14 +162,6 @@ class ComposedStore(Store):
                 yield group
         except Exception as error:
             raise_chunk_error(error, self._label(key))
-
-    async def _get_many(
-        self, requests: Iterable[tuple[str, BufferPrototype, ByteRequest | None]]
-    ) -> AsyncGenerator[tuple[str, Buffer | None], None]:
-        requests = list(requests)
-        buffers = await asyncio.gather(*(self.get(*request) for request in requests))
-        for (key, _, _), buffer in zip(requests, buffers, strict=True):
-            yield key, buffer
 
     async def exists(self, key: str) -> bool:
         """Return whether there is a value at `key`."""
@@ -231,18 +222,6 @@ class ComposedStore(Store):
 def is_metadata(key: str) -> bool:
     """Return whether a key is one under which Zarr keeps metadata."""
     return key.rpartition("/")[2] in METADATA_KEYS
-
-
-def _slice(buffer: Buffer, byte_range: ByteRequest | None) -> Buffer:
-    match byte_range:
-        case None:
-            return buffer
-        case RangeByteRequest(start, end):
-            return buffer[start:end]
-        case OffsetByteRequest(offset):
-            return buffer[offset:]
-        case SuffixByteRequest(suffix):
-            return buffer[max(len(buffer) - suffix, 0) :]
 
 
 def raise_chunk_error(error: Exception, key: str) -> NoReturn:

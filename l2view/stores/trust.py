@@ -82,10 +82,5 @@ def _read() -> dict[str, dict[str, str]]:
         repositories = json.loads(state_file().read_text())
     except (OSError, ValueError):
         return {}
-    if not isinstance(repositories, dict):
-        return {}
-    return {
-        name: containers
-        for name, containers in repositories.items()
-        if isinstance(containers, dict)
-    }
+    names = repositories if isinstance(repositories, dict) else {}
+    return {name: names[name] for name in names if isinstance(names[name], dict)}

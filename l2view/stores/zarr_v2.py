@@ -41,6 +41,11 @@ def array_document(zarray: JSON, attributes: JSON, *, masked: bool) -> JSON:
             if scalar is None:
                 scalar = metadata.dtype.default_scalar()
             fill_value = metadata.dtype.to_json_scalar(scalar, zarr_format=3)
+            if masked and metadata.fill_value is not None:  # where CF and xarray look for it in v3
+                mask: Any = metadata.dtype.to_json_scalar(scalar, zarr_format=2)
+                if isinstance(scalar, bytes):
+                    mask = scalar.decode("latin-1")
+                attributes = {**attributes, "_FillValue": mask}
         except (ValueError, TypeError, KeyError, UnknownCodecError, NotImplementedError) as error:
             raise UnsupportedArrayError(f"this Zarr v2 array has no v3 form: {error}") from error
     dimensions, attributes = _dimension_names(attributes, len(metadata.shape))
@@ -51,7 +56,7 @@ def array_document(zarray: JSON, attributes: JSON, *, masked: bool) -> JSON:
         "data_type": data_type,
         "fill_value": fill_value,
         "codecs": codecs,
-        "attributes": _fill_value_attribute(metadata, attributes) if masked else attributes,
+        "attributes": attributes,
     }
     if dimensions is not None:
         document["dimension_names"] = dimensions
@@ -87,18 +92,6 @@ def _dimension_names(attributes: JSON, rank: int) -> tuple[list[str] | None, JSO
             names = references and [str(path).rsplit("/", 1)[-1] for path in references]
     usable = isinstance(names, list) and len(names) == rank
     return ([str(name) for name in names] if usable else None), attributes
-
-
-def _fill_value_attribute(metadata: ArrayV2Metadata, attributes: JSON) -> JSON:
-    """Put the v2 fill value where CF and xarray look for it in v3: in ``_FillValue``."""
-    if metadata.fill_value is None:
-        return attributes
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        value = metadata.dtype.to_json_scalar(metadata.fill_value, zarr_format=2)
-    if isinstance(metadata.fill_value, bytes):
-        value = metadata.fill_value.decode("latin-1")
-    return {**attributes, "_FillValue": value}
 
 
 def _codecs(metadata: ArrayV2Metadata) -> list[JSON]:
