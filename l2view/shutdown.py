@@ -68,15 +68,11 @@ def wait_for_threads() -> None:
         return
     if len(list(THREADS.iterdir())) == 1:
         return
-    deadline, idle = time.monotonic() + MAX_WAIT, 0
+    deadline, idle, own = time.monotonic() + MAX_WAIT, 0, str(threading.get_native_id())
     while idle < 2 and time.monotonic() < deadline:
         time.sleep(INTERVAL)
-        idle = 0 if _other_threads_run() else idle + 1
-
-
-def _other_threads_run() -> bool:
-    own = str(threading.get_native_id())
-    return any(_is_running(thread) for thread in THREADS.iterdir() if thread.name != own)
+        others = [thread for thread in THREADS.iterdir() if thread.name != own]
+        idle = 0 if any(map(_is_running, others)) else idle + 1
 
 
 def _is_running(thread: Path) -> bool:

@@ -93,10 +93,6 @@ def replace_surrogates(text: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError:
-        return re.sub("[\ud800-\udfff]", lambda half: _latin(half.group()), text)
+        text = re.sub("[\udc80-\udcff]", lambda half: chr(ord(half.group()) - 0xDC00), text)
+        return re.sub("[\ud800-\udfff]", "\ufffd", text)
     return text
-
-
-def _latin(half: str) -> str:
-    code = ord(half) - 0xDC00
-    return chr(code) if 0x80 <= code <= 0xFF else "\ufffd"

@@ -59,11 +59,9 @@ class ValueDecoder:
     def of_document(cls, document: JSON, *, decode: bool = True) -> ValueDecoder:
         """Return the decoder of the array with a Zarr v3 document (see `of_packing`, `raw`)."""
         data_type = zarr_dtype(document["data_type"])
-        return (
-            cls.of_packing(data_type, Packing.of_document(document))
-            if decode
-            else cls.raw(data_type)
-        )
+        if not decode:
+            return cls.raw(data_type)
+        return cls.of_packing(data_type, Packing.of_document(document))
 
     def cast(self, dtype: np.dtype[Any]) -> ValueDecoder:
         """Return the same values in a dtype that has all of them."""

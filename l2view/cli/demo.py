@@ -99,18 +99,14 @@ def demo_command(
     _step(console, 5, "Checked against the files, read by other libraries")
     paths = {granule.path.stem: granule.path for granule in granules}
     everything = collection.open()
-    totals: dict[str, list[int]] = {}
-    wrong: list[str] = []
-    for name in everything.names:
-        checked = check_granule(everything.get_group(name), paths[name])
-        counted = totals.setdefault(checked.reader, [0, 0, 0])
-        for index, value in enumerate((1, checked.arrays, checked.values)):
-            counted[index] += value
-        wrong.extend(f"{name}/{array}" for array in checked.different)
-    for reader, (granule_count, arrays, values) in totals.items():
+    checks = {n: check_granule(everything.get_group(n), paths[n]) for n in everything.names}
+    wrong = [f"{name}/{array}" for name, check in checks.items() for array in check.different]
+    for reader in dict.fromkeys(check.reader for check in checks.values()):
+        own = [check for check in checks.values() if check.reader == reader]
+        arrays, values = sum(check.arrays for check in own), sum(check.values for check in own)
+        outcome = "compared" if wrong else "the same"
         console.print(
-            f"    {reader:<9} {granule_count} granules, {arrays} arrays, {values:,} values: "
-            f"{'the same' if not wrong else 'compared'}"
+            f"    {reader:<9} {len(own)} granules, {arrays} arrays, {values:,} values: {outcome}"
         )
     picture = folder / "demo.png"
     draw(everything.table, view, picture)

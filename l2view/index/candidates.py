@@ -83,14 +83,11 @@ class Candidates:
             bounded = self if self.tail else other
             return replace(bounded, bbox_tests=bbox_tests, pruned_by=pruned_by)
         tail = min(self.tail, other.tail)
-        mine, theirs = (side.rows[side.rows < tail] for side in (self, other))
-        rows, indices, their_indices = np.intersect1d(
-            mine, theirs, assume_unique=True, return_indices=True
-        )
-        columns = {name: values.take(pa.array(indices)) for name, values in self.columns.items()}
-        columns |= {name: v.take(pa.array(their_indices)) for name, v in other.columns.items()}
+        mine = self._filter((self.rows < tail) & np.isin(self.rows, other.rows))
+        theirs = other._filter((other.rows < tail) & np.isin(other.rows, self.rows))
         certain = np.intersect1d(self.certain, other.certain, assume_unique=True)
-        return Candidates(rows, tail, columns, bbox_tests, pruned_by, certain[certain < tail])
+        columns = {**mine.columns, **theirs.columns}
+        return Candidates(mine.rows, tail, columns, bbox_tests, pruned_by, certain[certain < tail])
 
 
 EVERY = Candidates()  # all rows

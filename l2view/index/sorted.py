@@ -158,23 +158,20 @@ def build_sorted(hierarchy: Hierarchy, field: Field, progress: Progress, begin: 
         valid_chunks.append(values.filter(is_valid))
         row_chunks.append(first_row + np.flatnonzero(is_valid))
         progress(len(values))
-    is_text = pa.types.is_string(field.type)
-    arrow_type = pa.large_string() if is_text else field.type
-    column = pa.chunked_array(valid_chunks, field.type).cast(arrow_type).combine_chunks()
-    del valid_chunks
-    order = pc.array_sort_indices(column).to_numpy()
-    rows = np.concatenate(row_chunks)[order]
+    column = pa.chunked_array(valid_chunks, field.type)
+    order = pc.sort_indices(column)
+    rows = np.concatenate(row_chunks)[order.to_numpy()]
     del row_chunks
     path, size = _path(field, begin), limits().sorted_chunk_rows
     storage.put_groups(hierarchy, path)
     storage.remove(hierarchy, path)
     blocks = [slice(start, start + size) for start in range(0, len(rows), size)]
-    values = (column.take(pa.array(order[block])).cast(field.type) for block in blocks)
+    values = (column.take(order[block]).combine_chunks() for block in blocks)
     shape = (len(rows), size)
     storage.put_column(hierarchy, join(path, "values"), field.type, values, shape=shape)
     row_arrays = (pa.array(rows[block]) for block in blocks)
     storage.put_column(hierarchy, join(path, "rows"), pa.int64(), row_arrays, shape=shape)
-    fences = pa.table({"fences": column.take(pa.array(order[::size])).cast(field.type)})
+    fences = pa.table({"fences": column.take(order[::size])})
     storage.put_fences(hierarchy, path, fences, {"rows": field.length, "always": []})
     storage.register_segment(
         hierarchy, join(storage.SORTED, field.name), range(begin, field.length)

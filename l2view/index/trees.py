@@ -285,20 +285,14 @@ def _put_copies(
     block_count = max(1, -(-nbytes // limits().copy_bytes))
     step = -(-len(rows) // block_count // chunk_rows) * chunk_rows or chunk_rows
 
+    # Without a geometry, as they are stored.
+    reader = RowReader(chunks, {field.name: replace(field, geometry=None)})
+
     def blocks() -> Iterator[pa.Array]:
         for start in range(0, len(rows), step):
-            block = rows[start : start + step]
-            order = np.argsort(block)
-            ascending = block[order]
-            pieces = []
-            for first_row, values in storage.chunk_values(chunks, field, int(ascending[0])):
-                low, high = np.searchsorted(ascending, (first_row, first_row + len(values)))
-                if low < high:
-                    pieces.append(values.take(pa.array(ascending[low:high] - first_row)))
-            wide = pa.large_binary() if is_binary else pa.large_string()
-            column = pa.chunked_array(pieces).cast(wide).combine_chunks()
-            column = column.take(pc.inverse_permutation(pa.array(order)))
-            yield column.fill_null(b"" if is_binary else "")
+            block, runs = rows[start : start + step], row_runs(reader.fields)
+            column = reader.take(block, runs, [field.name]).column(0)
+            yield column.combine_chunks().fill_null(b"" if is_binary else "")
 
     attributes = {"order": "of the leaves of the R-tree"}
     shape = (len(rows), chunk_rows)

@@ -113,15 +113,6 @@ def kind_of_array(array: zarr.Array[Any]) -> Kind:
     return kind
 
 
-def common_kind(current: Kind | None, new: Kind | None) -> Kind | None:
-    """Kind that holds the values of both. A `ValueError` is raised where there is none."""
-    if current is None or new is None or current == new:
-        return current or new
-    if {current, new} == {"int", "float"}:
-        return "float"
-    raise ValueError(f"{new}, and {current} so far")
-
-
 def require_field_name(name: str) -> None:
     """Raise a `FieldError` where no field can be called so: Zarr, SQL or l2view mean another."""
     text = replace_surrogates(name)
@@ -154,10 +145,12 @@ class Kinds:
             require_field_name(name)
             if name in GEOMETRIES and not isinstance(value, bytes | None):
                 raise FieldError(f'the field "{name}" is a footprint, as WKB, and not {value!r}')
-            try:
-                kind = common_kind(self.known.get(name), kind_of(value))
-            except ValueError as error:
-                raise FieldError(f'the field "{name}" is {error}') from None
+            current, new = self.known.get(name), kind_of(value)
+            kind = current or new
+            if current is not None and new is not None and current != new:
+                if {current, new} != {"int", "float"}:
+                    raise FieldError(f'the field "{name}" is {new}, and {current} so far')
+                kind = "float"
             if kind is not None:
                 kinds[name] = kind
             if isinstance(value, int) and abs(value) > EXACT:

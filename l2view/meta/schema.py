@@ -184,7 +184,11 @@ async def read_fields(
                 fields.append(_field(name, hierarchy.key(path), document, geometry))
             except ValueError as error:
                 skipped[name] = str(error)
-    _require_one_length(fields)
+    lengths = sorted({field.length for field in fields})
+    if len(lengths) > 1:
+        same = {n: join_names(f.name for f in fields if f.length == n) for n in lengths}
+        rows = "; ".join(f"{length:,} rows in {names}" for length, names in same.items())
+        raise FieldError(f"the fields of meta differ in length: {rows}")
     return tuple(fields), skipped
 
 
@@ -249,17 +253,6 @@ def _null_values(attributes: JSON, kind: pa.DataType) -> tuple[Any, ...]:
             elif pa.types.is_temporal(kind) and isinstance(item, int | float) and item == item // 1:
                 nulls.append(int(item))
     return tuple(nulls)
-
-
-def _require_one_length(fields: list[Field]) -> None:
-    lengths: dict[int, list[str]] = {}
-    for field in fields:
-        lengths.setdefault(field.length, []).append(field.name)
-    if len(lengths) > 1:
-        rows = "; ".join(
-            f"{length:,} rows in {join_names(names)}" for length, names in sorted(lengths.items())
-        )
-        raise FieldError(f"the fields of meta differ in length: {rows}")
 
 
 def find_field(

@@ -123,19 +123,16 @@ class Zones:
         """The greatest value of each chunk."""
         return self.table.column("high").combine_chunks()
 
-    def covers(self, rows: range) -> bool:
-        """Whether the zones cover all of `rows`."""
-        chunks = chunks_of(self.field, rows)
-        inside = rows.stop <= self.rows and chunks.stop <= len(self.nulls)
-        # Of a chunk that has grown since, what is known holds for its first rows alone.
-        needed = min(chunks.stop * self.field.chunk_length, self.field.length)
-        return bool(
-            inside and needed <= self.rows and (self.nulls[chunks.start : chunks.stop] >= 0).all()
-        )
-
     def zone(self, rows: range) -> Zone | None:
         """Zone of `rows`, None where they aren't covered."""
-        return self.merge(chunks_of(self.field, rows)) if self.covers(rows) else None
+        chunks = chunks_of(self.field, rows)
+        # Of a chunk that has grown since, what is known holds for its first rows alone.
+        needed = min(chunks.stop * self.field.chunk_length, self.field.length)
+        return self._covered(chunks) if needed <= self.rows else None
+
+    def _covered(self, chunks: range) -> Zone | None:
+        is_known = self.nulls[chunks.start : chunks.stop] >= 0
+        return self.merge(chunks) if len(is_known) == len(chunks) and is_known.all() else None
 
     def merge(self, chunks: range) -> Zone:
         """Zone of covered chunks."""
@@ -157,9 +154,7 @@ class Zones:
         None where rows before `stop` aren't covered.
         """
         number = start // self.field.chunk_length
-        if self.rows < stop or number >= len(self.nulls) or self.nulls[number] < 0:
-            return None
-        return self.merge(range(number, number + 1))
+        return self._covered(range(number, number + 1)) if stop <= self.rows else None
 
     def to_bytes(self) -> bytes:
         """Encode them as an Arrow IPC stream whose metadata has the number of rows."""

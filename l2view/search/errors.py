@@ -52,7 +52,9 @@ def explain(message: str, fields: Sequence[str], tables: Sequence[str]) -> Query
         name = match.group(1) or match.group(2)
         return FieldError(unknown_name("field", name, fields) + _quoting(name, fields))
     if match := re.search(r"Invalid function '([^']+)'", message):
-        return QueryError(_no_function(match.group(1)))
+        close = closest_name(match.group(1), function_names())
+        hint = f'did you mean "{close}"?' if close else "DataFusion's functions and ST_* are there"
+        return QueryError(f'no function "{match.group(1)}"; {hint}')
     if match := re.search(
         r"argument types '([^']+)'.*Candidate functions:(.+)", message, re.DOTALL
     ):
@@ -95,12 +97,6 @@ def _quoting(name: str, fields: Sequence[str]) -> str:
     if closest == closest.lower():
         return ""
     return f'. SQL reads unquoted names in lower case: write "{closest}" in double quotes'
-
-
-def _no_function(name: str) -> str:
-    close = closest_name(name, function_names())
-    hint = f'did you mean "{close}"?' if close else "DataFusion's functions and ST_* are there"
-    return f'no function "{name}"; {hint}'
 
 
 def _no_signature(call: str, candidates: Sequence[str], message: str) -> str:

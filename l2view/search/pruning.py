@@ -267,16 +267,14 @@ def _bbox_test(context: SessionContext, condition: Expr, meta: MetaTable) -> Bbo
     function = condition.rex_call_operator()
     if function not in functions:
         return None
-    footprint, target, *options = condition.rex_call_operands()
+    first, second, *options = condition.rex_call_operands()
     if function == WITHIN:
         margin = value(options[0])
     if not isinstance(margin, int | float) or not 0 <= margin < math.inf:
         return None
-    if footprint.variant_name() != "Column":
-        footprint, target = target, footprint
-    if footprint.variant_name() != "Column":
-        return None
-    field = meta.fields.get(footprint.to_variant().name())
+    footprint, target = (first, second) if first.variant_name() == "Column" else (second, first)
+    is_column = footprint.variant_name() == "Column"
+    field = meta.fields.get(footprint.to_variant().name()) if is_column else None
     if field is None or field.geometry is None:
         return None
     shape = _constant_geometry(context, target)

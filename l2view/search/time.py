@@ -91,7 +91,7 @@ def _instant(value: Any) -> Interval:
     if value is None or (isinstance(value, str) and value.strip() in ("", "..")):
         return Interval(None, None)
     if isinstance(value, np.datetime64) and not np.isnat(value):
-        return _calendar_span(value, *np.datetime_data(value.dtype))
+        return Interval(*_calendar_span(value, *np.datetime_data(value.dtype)))
     if isinstance(value, datetime) and value == value:  # which pandas' NaT is not
         instant = nanoseconds(value)
         return Interval(instant, instant + 1)
@@ -104,16 +104,17 @@ def _instant(value: Any) -> Interval:
     text, fraction, zone = match.groups()
     unit = _PRECISIONS[len(text)]
     try:
-        span = _calendar_span(np.datetime64(text, cast("Any", unit)), unit)
+        start, stop = _calendar_span(np.datetime64(text, cast("Any", unit)), unit)
     except ValueError as error:
         raise QueryError(f"datetime={value!r}: {error}") from error
-    if fraction and span.start is not None:
-        instant = span.start + int(fraction[1:].ljust(9, "0"))
-        span = Interval(instant, instant + 1)
-    if zone and zone.upper() != "Z":
-        minutes = int(zone[1:3]) * 60 + int(zone[-2:])
-        return _shift(span, (minutes if zone[0] == "-" else -minutes) * 60 * SECOND)
-    return span
+    if fraction:
+        start += int(fraction[1:].ljust(9, "0"))
+        stop = start + 1
+    offset = 0
+    if zone and zone != "Z":
+        offset = (int(zone[1:3]) * 60 + int(zone[-2:])) * 60 * SECOND
+        offset = offset if zone[0] == "-" else -offset
+    return Interval(start + offset, stop + offset)
 
 
 def nanoseconds(instant: datetime) -> int:
@@ -124,21 +125,15 @@ def nanoseconds(instant: datetime) -> int:
     return microseconds + int(getattr(elapsed, "nanoseconds", 0))  # of a pandas Timestamp
 
 
-def _calendar_span(instant: np.datetime64, unit: str, count: int = 1) -> Interval:
-    """Return the whole year, day, second, … that `instant` lies in, or so many from it on."""
+def _calendar_span(instant: np.datetime64, unit: str, count: int = 1) -> tuple[int, int]:
+    """Return the ends of the year, day, second, … that `instant` lies in, or so many from it on."""
     begin = instant.astype(f"datetime64[{unit}]")
     if unit in UNITS:  # whose last one ends beyond what NumPy has
         start = int(begin.astype(np.int64)) * UNITS[unit]
-        return Interval(start, start + count * UNITS[unit])
-    end = begin + np.timedelta64(count, cast("Any", unit))
-    start, stop = (
-        int(edge.astype("datetime64[s]").astype(np.int64)) * SECOND for edge in (begin, end)
-    )
-    return Interval(start, stop)
-
-
-def _shift(span: Interval, offset: int) -> Interval:
-    return Interval(*(None if edge is None else edge + offset for edge in (span.start, span.stop)))
+        return start, start + count * UNITS[unit]
+    ends = np.array([begin, begin + np.timedelta64(count, cast("Any", unit))])
+    start, stop = ends.astype("datetime64[s]").astype(np.int64).tolist()
+    return start * SECOND, stop * SECOND
 
 
 def _text(instant: int) -> str:
