@@ -19,16 +19,11 @@ from zarr.core.buffer import Buffer, cpu
 from zarr.storage import MemoryStore
 
 from l2view.arrays.arrow import in_unit, text_array, without_negative_zero
+from l2view.arrays.dtypes import native_dtype
 from l2view.arrays.quiet import QUIET
 from l2view.errors import FieldError
-from l2view.meta.schema import NUMBERS, Field, raw_bits, type_name
+from l2view.meta.schema import Field, raw_bits
 from l2view.stores.hierarchy import JSON
-
-RUST_TYPES = frozenset(
-    {*NUMBERS, "string", "bytes", "variable_length_bytes", "numpy.datetime64", "numpy.timedelta64"}
-)
-"""Data types whose values zarrista hands over as this module expects them."""
-
 
 POOL = pa.system_memory_pool()
 """Where values lie that may be kept. Arrow's default pool takes huge pages, of which what is kept
@@ -64,16 +59,9 @@ def decode_with_arrow(document: JSON, raw: Any) -> NDArray[Any] | None:
     endian = numbers.get("configuration", {}).get("endian", "little")
     if raw is None or numbers["name"] != "bytes" or endian != "little":
         return None
-    data_type = document["data_type"]
-    name = type_name(data_type)
-    if name in ("numpy.datetime64", "numpy.timedelta64"):
-        inner = data_type["configuration"]
-        kind = name.removeprefix("numpy.")
-        dtype = np.dtype(f"{kind}[{inner.get('scale_factor', 1)}{inner['unit']}]")
-    elif name in NUMBERS and name != "bool":
-        dtype = np.dtype(name)
-    else:
+    if raw_bits(document["data_type"]) or native_dtype(document["data_type"]).kind not in "iufmM":
         return None
+    dtype = native_dtype(document["data_type"])
     size = document["shape"][0] * dtype.itemsize
     match [codec["name"] for codec in compressors]:
         case [] if len(raw) == size:
@@ -88,7 +76,8 @@ def decode_with_arrow(document: JSON, raw: Any) -> NDArray[Any] | None:
 def decode_with_rust(document: JSON, raw: Any) -> NDArray[Any] | pa.Array | None:
     """Decode a chunk with zarrista, or return None where it lacks a codec or data type."""
     bits = raw_bits(document["data_type"])
-    if bits is None and type_name(document["data_type"]) not in RUST_TYPES:
+    # What is of a fixed length it hands over in other ways.
+    if bits is None and native_dtype(document["data_type"]).kind not in "biufmMTO":
         return None
     try:
         metadata = cast("Any", document)

@@ -15,8 +15,9 @@ from typing import Any, Literal
 import numpy as np
 import pyarrow as pa
 
-from l2view.arrays.arrow import TIME_UNITS, TIMESTAMP_UNITS
+from l2view.arrays.arrow import arrow_type as column_type
 from l2view.arrays.cf import MISSING, Packing, require_calendar
+from l2view.arrays.dtypes import native_dtype
 from l2view.errors import FieldError, L2ViewError, NotACollectionError, UnsupportedArrayError
 from l2view.stores.hierarchy import JSON, Hierarchy, describe_root, join
 from l2view.stores.open import unreadable_store
@@ -27,20 +28,6 @@ GEOMETRIES = ("bbox", "geometry")  # fields that are taken as geometries by thei
 
 CRS = {"crs": "EPSG:4326", "crs_type": "authority_code"}
 """GeoArrow's description of longitude and latitude on WGS 84."""
-
-NUMBERS: dict[str, pa.DataType] = {
-    **{
-        f"{sign}int{bits}": pa.from_numpy_dtype(f"{sign}int{bits}")
-        for sign in ("", "u")
-        for bits in (8, 16, 32, 64)
-    },
-    "bool": pa.bool_(),
-    "float16": pa.float32(),  # query engines compare singles, and a half is one exactly
-    "float32": pa.float32(),
-    "float64": pa.float64(),
-}
-STRINGS = ("string", "fixed_length_utf32", "null_terminated_bytes")
-BINARIES = ("bytes", "variable_length_bytes", "raw_bytes")
 
 
 @dataclass(frozen=True)
@@ -113,22 +100,24 @@ def raw_bits(data_type: str | JSON) -> int | None:
 
 def arrow_type(data_type: str | JSON) -> pa.DataType:
     """Return the Arrow type for a Zarr v3 data type. A `ValueError` says why there is none."""
-    name = type_name(data_type)
-    configuration = {} if isinstance(data_type, str) else data_type.get("configuration", {})
-    if name in NUMBERS:
-        return NUMBERS[name]
-    if name in STRINGS:
-        return pa.string()
-    if name in BINARIES or raw_bits(data_type) is not None:
+    if raw_bits(data_type) is not None:
         return pa.binary()
-    if name.startswith("complex"):
-        raise ValueError("SQL has no complex numbers")
-    unit = configuration.get("unit")
-    if name == "numpy.datetime64" and unit in TIMESTAMP_UNITS:
-        return pa.timestamp(TIMESTAMP_UNITS[unit])
-    if name == "numpy.timedelta64" and unit in TIME_UNITS:
-        return pa.duration(TIME_UNITS[unit])
-    raise ValueError(f"the data type {name}{f' in {unit}' if unit else ''} has no Arrow type here")
+    try:
+        dtype = native_dtype(data_type)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the data type {type_name(data_type)} has no Arrow type here") from error
+    match dtype.kind:
+        case "c":
+            raise ValueError("SQL has no complex numbers")
+        case "S":
+            return pa.string()
+        case "O" | "V" if dtype.names is None:  # objects are bytes
+            return pa.binary()
+    kind = column_type(dtype)
+    if pa.types.is_nested(kind) or (dtype.kind in "mM" and pa.types.is_int64(kind)):
+        unit = f" in {np.datetime_data(dtype)[0]}" if dtype.kind in "mM" else ""
+        raise ValueError(f"the data type {type_name(data_type)}{unit} has no Arrow type here")
+    return kind
 
 
 async def fields_of(
@@ -201,7 +190,7 @@ def _field(name: str, path: str, document: JSON, geometry: str | None) -> Field:
         raise ValueError(f"its chunk grid is {document['chunk_grid']['name']}, not regular")
     attributes = document.get("attributes") or {}
     stored = arrow_type(document["data_type"])
-    packing = _packing(document["data_type"], attributes)
+    packing = _packing(document["data_type"], stored, attributes)
     kind = stored if packing is None else _column_type(stored, packing)
     encoding: Literal["WKB", "WKT"] | None = None
     if name in GEOMETRIES or name == geometry:
@@ -213,12 +202,13 @@ def _field(name: str, path: str, document: JSON, geometry: str | None) -> Field:
     return Field(name, path, document, kind, nulls, encoding, packing)
 
 
-def _packing(data_type: str | JSON, attributes: JSON) -> Packing | None:
+def _packing(data_type: str | JSON, kind: pa.DataType, attributes: JSON) -> Packing | None:
     """Return how numbers or texts are packed, None of anything else."""
-    name = type_name(data_type)
-    if name not in NUMBERS and name not in STRINGS:
+    if pa.types.is_string(kind):
+        return Packing.of(attributes, np.dtypes.StringDType())
+    if pa.types.is_binary(kind) or pa.types.is_temporal(kind):
         return None
-    return Packing.of(attributes, np.dtype(name) if name in NUMBERS else np.dtypes.StringDType())
+    return Packing.of(attributes, native_dtype(data_type))
 
 
 def _column_type(kind: pa.DataType, packing: Packing) -> pa.DataType:
