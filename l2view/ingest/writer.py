@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from l2view.errors import FieldError, IngestError
 from l2view.granules.layouts import LAYOUTS, NAME, StorageName, declare_convention
 from l2view.index.storage import ZONES, limit_indexes
-from l2view.index.zone_maps import build_zones, extend_zones
+from l2view.index.zone_maps import build_zones
 from l2view.ingest.granule import BatchResult, Granule
 from l2view.ingest.options import IngestOptions, OnConflict
 from l2view.ingest.state import IDS, CollectionState, hash_ids, read_state
@@ -123,8 +123,8 @@ def write_to_session(
         else:
             result.added.append(granule.id)
             added.append(row | location)
-    new, again = write(root.require_group(META), kinds.known, state.rows, added, replaced)
-    extend_zones(store, state.rows, new, again)
+    write(root.require_group(META), kinds.known, state.rows, added, replaced)
+    build_zones(Hierarchy(store), state.rows, replaced)
     if replaced:
         limit_indexes(store, rewritten=sorted(replaced))
     if IDS not in root:

@@ -214,14 +214,12 @@ def write(
     start: int,
     added: Sequence[Mapping[str, Value]],
     replaced: Mapping[int, Mapping[str, Value]],
-) -> tuple[dict[str, NDArray[Any]], dict[str, tuple[NDArray[np.int64], NDArray[Any]]]]:
-    """Write rows of ``/meta``, and return their values, those replaced with their numbers.
+) -> None:
+    """Write rows of ``/meta``.
 
     There are `start` rows so far; `replaced` are put in the place of others, by their numbers. Each
     of `kinds` is a field that there is then.
     """
-    new: dict[str, NDArray[Any]] = {}
-    changed: dict[str, tuple[NDArray[np.int64], NDArray[Any]]] = {}
     with QUIET:  # of dtypes without a v3 specification
         for name, kind in sorted(kinds.items()):
             stop = start + len(added)
@@ -229,13 +227,10 @@ def write(
             if array.shape != (stop,):
                 array.resize((stop,))
             if added:
-                new[name] = array[start:stop] = column(kind, (row.get(name) for row in added))
+                array[start:stop] = column(kind, (row.get(name) for row in added))
             if replaced:
-                numbers = np.array(sorted(replaced))
-                values = column(kind, (replaced[number].get(name) for number in sorted(replaced)))
-                changed[name] = numbers, values
-                array.oindex[numbers] = values
-    return new, changed
+                values = (replaced[number].get(name) for number in sorted(replaced))
+                array.oindex[np.array(sorted(replaced))] = column(kind, values)
 
 
 def _field(group: zarr.Group, name: str, kind: Kind, rows: int) -> zarr.Array[Any]:

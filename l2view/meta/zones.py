@@ -87,11 +87,6 @@ def _next(char: str) -> str:
     return chr(0xE000 if 0xD800 <= code <= 0xDFFF else code)
 
 
-def merge_zones(field: Field, zones: Sequence[Zone | None]) -> Zone:
-    """Merge the zones of some rows of a field."""
-    return zones_of(field, zones, 0).merge(range(len(zones)))
-
-
 @dataclass(frozen=True)
 class Zones:
     """The zones of a field, one a chunk."""
@@ -128,11 +123,10 @@ class Zones:
         chunks = chunks_of(self.field, rows)
         # Of a chunk that has grown since, what is known holds for its first rows alone.
         needed = min(chunks.stop * self.field.chunk_length, self.field.length)
-        return self._covered(chunks) if needed <= self.rows else None
-
-    def _covered(self, chunks: range) -> Zone | None:
         is_known = self.nulls[chunks.start : chunks.stop] >= 0
-        return self.merge(chunks) if len(is_known) == len(chunks) and is_known.all() else None
+        if needed > self.rows or len(is_known) < len(chunks) or not is_known.all():
+            return None
+        return self.merge(chunks)
 
     def merge(self, chunks: range) -> Zone:
         """Zone of covered chunks."""
@@ -147,14 +141,6 @@ class Zones:
         open_ended = (highs.is_null().to_numpy(False) & lows.is_valid().to_numpy(False)).any()
         high = pa.scalar(None, highs.type) if open_ended else pc.max(highs)
         return Zone(pc.min(lows), high, total)
-
-    def chunk_zone(self, start: int, stop: int) -> Zone | None:
-        """Zone of the chunk that begins at the row `start`, up to `stop`.
-
-        None where rows before `stop` aren't covered.
-        """
-        number = start // self.field.chunk_length
-        return self._covered(range(number, number + 1)) if stop <= self.rows else None
 
     def to_bytes(self) -> bytes:
         """Encode them as an Arrow IPC stream whose metadata has the number of rows."""
