@@ -251,16 +251,12 @@ def _root_url(objects: Any) -> str:
     """Return the URL of an obstore store's root, empty where it has none."""
     prefix = getattr(objects, "prefix", None)
     below = f"/{prefix}" if prefix else ""
-    match type(objects).__name__:
-        case "S3Store":
-            return f"s3://{objects.config['bucket']}{below}"
-        case "GCSStore":
-            return f"gs://{objects.config['bucket']}{below}"
-        case "HTTPStore":
-            return str(objects.url).rstrip("/")
-        case "LocalStore":
-            return f"file://{quote(str(prefix or ''))}"
-    return ""
+    name = type(objects).__name__
+    if scheme := {"S3Store": "s3", "GCSStore": "gs"}.get(name):
+        return f"{scheme}://{objects.config['bucket']}{below}"
+    if name == "HTTPStore":
+        return str(objects.url).rstrip("/")
+    return f"file://{quote(str(prefix or ''))}" if name == "LocalStore" else ""
 
 
 def iterate_sync[Item](items: AsyncIterator[Item]) -> Iterator[Item]:

@@ -163,7 +163,6 @@ def build_sorted(hierarchy: Hierarchy, field: Field, progress: Progress, begin: 
     rows = np.concatenate(row_chunks)[order.to_numpy()]
     del row_chunks
     path, size = _path(field, begin), limits().sorted_chunk_rows
-    storage.put_groups(hierarchy, path)
     storage.remove(hierarchy, path)
     blocks = [slice(start, start + size) for start in range(0, len(rows), size)]
     values = (column.take(order[block]).combine_chunks() for block in blocks)

@@ -279,7 +279,6 @@ def _put_copies(
     nbytes: int,
 ) -> None:
     """Write footprints in the order `rows`, in blocks that fit in memory."""
-    storage.put_groups(hierarchy, path)
     storage.remove(hierarchy, path)
     is_binary, chunk_rows = pa.types.is_binary(field.type), limits().copy_chunk_rows
     block_count = max(1, -(-nbytes // limits().copy_bytes))

@@ -113,7 +113,10 @@ def as_field_array(values: NDArray[Any] | pa.Array, field: Field) -> pa.Array:
     if isinstance(values, np.ndarray) and values.dtype.kind in "biufmM":
         array = _numbers(values, field)
     else:
-        array = _with_nulls(text_array(values, field.type), field.nulls)
+        array = text_array(values, field.type)
+        if field.nulls:
+            is_null = pc.is_in(array, pa.array(field.nulls, array.type))
+            array = pc.if_else(is_null, pa.scalar(None, array.type), array)
     if field.geometry is not None:  # Zarr's strings have no NULL, and nothing has no outline
         empty = pc.equal(pc.binary_length(array), 0)
         if pc.any(empty).as_py():
@@ -148,11 +151,3 @@ def _numbers(values: NDArray[Any], field: Field) -> pa.Array:
     else:
         values = values.astype(values.dtype.newbyteorder("="), copy=False)
     return pa.array(values, mask=missing if missing.any() else None)
-
-
-def _with_nulls(array: pa.Array, nulls: tuple[Any, ...]) -> pa.Array:
-    """Replace each of `nulls` by NULL."""
-    if not nulls:
-        return array
-    is_null = pc.is_in(array, pa.array(nulls, array.type))
-    return pc.if_else(is_null, pa.scalar(None, array.type), array)
