@@ -15,9 +15,9 @@ from zarr.core.sync import sync
 from l2view.errors import FieldError, IngestError, L2ViewWarning, StoreError, warn
 from l2view.index import storage
 from l2view.index.indexes import Indexes
-from l2view.index.sorted import build_sorted, can_be_sorted
+from l2view.index.sorted import build_sorted, can_be_sorted, read_sorted
 from l2view.index.storage import Progress
-from l2view.index.trees import build_tree, is_ours
+from l2view.index.trees import build_tree, is_ours, read_trees
 from l2view.index.zone_maps import build_zones, has_zones
 from l2view.limits import limits
 from l2view.meta.schema import Field, read_fields
@@ -172,7 +172,7 @@ def _counting(index: Index, total: int, progress: IndexProgress) -> Progress:
 def _segment_start(hierarchy: Hierarchy, index: Index, field: Field) -> int | None:
     """First row of a new segment, None where too few rows aren't covered."""
     indexes = Indexes(hierarchy)
-    stored = indexes.tree(field) if index.kind == "tree" else indexes.sorted_index(field)
+    stored = (read_trees if index.kind == "tree" else read_sorted)(indexes, field)
     ranges = [] if stored is None else [segment.rows for segment in stored.segments]
     begin = ranges[-1].stop if ranges else 0
     if field.length - begin < limits().segment_rows:

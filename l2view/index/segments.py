@@ -10,7 +10,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from l2view.index.candidates import Candidates
-from l2view.index.files import IndexFiles
+from l2view.index.indexes import Indexes
 from l2view.index.storage import segment_path, segment_ranges
 from l2view.limits import limits
 from l2view.meta.schema import Field
@@ -84,10 +84,11 @@ class Segments[S: Segment]:
 
 
 def read_segments[S: Segment, Index](
+    kind: str,
     make: Callable[[tuple[S, ...], NDArray[np.int64]], Index],
-    read: Callable[[IndexFiles, Field, int], tuple[S, JSON] | None],
+    read: Callable[[Indexes, Field, int], tuple[S, JSON] | None],
     names: Sequence[str],
-    files: IndexFiles,
+    indexes: Indexes,
     field: Field,
 ) -> Index | None:
     """Make an index of its segments and the rows that they leave out, None where none is stored.
@@ -95,16 +96,20 @@ def read_segments[S: Segment, Index](
     `read` reads the segment that begins at a row, and the metadata beside it; `names` are the files
     of a segment to fetch together.
     """
-    base = read(files, field, 0)
-    if base is None:
-        return None
-    segments, metadata = [base[0]], base[1]
-    ranges = segment_ranges(metadata)
-    files.fetch([join(segment_path(field, r.start), name) for r in ranges for name in names])
-    for rows in ranges:
-        segment = read(files, field, rows.start)
-        is_complete = segment is not None and segment[0].rows.stop >= rows.stop
-        if segment is None or not is_complete or rows.start != segments[-1].rows.stop:
-            break  # what isn't covered is scanned
-        segments.append(replace(segment[0], rows=rows))
-    return make(tuple(segments), np.array(metadata.get("always", ()), dtype=np.int64))
+
+    def load() -> Index | None:
+        base = read(indexes, field, 0)
+        if base is None:
+            return None
+        segments, metadata = [base[0]], base[1]
+        ranges = segment_ranges(metadata)
+        indexes.fetch([join(segment_path(field, r.start), name) for r in ranges for name in names])
+        for rows in ranges:
+            segment = read(indexes, field, rows.start)
+            is_complete = segment is not None and segment[0].rows.stop >= rows.stop
+            if segment is None or not is_complete or rows.start != segments[-1].rows.stop:
+                break  # what isn't covered is scanned
+            segments.append(replace(segment[0], rows=rows))
+        return make(tuple(segments), np.array(metadata.get("always", ()), dtype=np.int64))
+
+    return indexes.load(kind, field, load)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from l2view.index import storage
 from l2view.index.candidates import Candidates
-from l2view.index.files import FENCES, IndexFiles
+from l2view.index.indexes import FENCES, Indexes
 from l2view.index.segments import Matches, Segment, Segments, read_segments
 from l2view.index.storage import Progress
 from l2view.limits import limits
@@ -130,15 +130,15 @@ def _path(field: Field, begin: int) -> str:
     return storage.segment_path(field, begin) if begin else join(storage.SORTED, field.name)
 
 
-def _read_index(files: IndexFiles, field: Field, begin: int) -> tuple[SortedIndex, JSON] | None:
+def _read_index(indexes: Indexes, field: Field, begin: int) -> tuple[SortedIndex, JSON] | None:
     """Read the sorted index of the rows from `begin`, and its metadata."""
     path = _path(field, begin)
-    buffer = files.read(join(path, "fences/c/0"))
+    buffer = indexes.read(join(path, "fences/c/0"))
     if buffer is None:
         return None
     table, metadata = storage.read_fences(buffer)
-    values = files.array(join(path, "values"), field.type)
-    row_numbers = files.array(join(path, "rows"), pa.int64())
+    values = indexes.array(join(path, "values"), field.type)
+    row_numbers = indexes.array(join(path, "rows"), pa.int64())
     fences = table.column("fences").combine_chunks()
     if values is None or row_numbers is None or fences.type != field.type:
         return None
@@ -146,7 +146,7 @@ def _read_index(files: IndexFiles, field: Field, begin: int) -> tuple[SortedInde
     return SortedIndex(field, rows, values, row_numbers, fences), metadata
 
 
-read_sorted = partial(read_segments, SortedIndexes, _read_index, FENCES)
+read_sorted = partial(read_segments, "sorted index", SortedIndexes, _read_index, FENCES)
 """Reads the sorted indexes of a field, None where none is stored."""
 
 

@@ -20,7 +20,7 @@ from zarr.core.sync import sync
 from l2view.errors import IngestError
 from l2view.index import rtree, storage
 from l2view.index.candidates import Candidates
-from l2view.index.files import IndexFiles
+from l2view.index.indexes import Indexes
 from l2view.index.rtree import Box, Records
 from l2view.index.segments import Matches, Segment, Segments, read_segments
 from l2view.index.storage import Progress
@@ -157,14 +157,14 @@ def _paths(field: Field, first_row: int) -> tuple[str, str]:
     return join(segment, "tree"), join(segment, "footprints")
 
 
-def _read_tree(files: IndexFiles, field: Field, first_row: int) -> tuple[Tree, JSON] | None:
+def _read_tree(indexes: Indexes, field: Field, first_row: int) -> tuple[Tree, JSON] | None:
     """Read the R-tree of the rows from `first_row`, and its metadata."""
     path, copies_path = _paths(field, first_row)
-    array = files.array(path, pa.uint8())
+    array = indexes.array(path, pa.uint8())
     if array is None or array.length < rtree.HEADER.size:
         return None
     try:
-        head = files.read(join(path, "c/0"))
+        head = indexes.read(join(path, "c/0"))
         if head is None:  # what is written last
             return None
         layout = rtree.layout(np.asarray(decode(array, head)[: rtree.HEADER.size]).tobytes())
@@ -178,7 +178,7 @@ def _read_tree(files: IndexFiles, field: Field, first_row: int) -> tuple[Tree, J
     is_stale = layout.items > field.length and "rows" not in metadata
     if layout.nbytes != array.length or is_stale:
         return None
-    copies = files.array(copies_path, field.type, field)
+    copies = indexes.array(copies_path, field.type, field)
     if copies is not None and copies.length != layout.items:
         copies = None
     covering = tuple(metadata.get("covering", ()))
@@ -188,7 +188,7 @@ def _read_tree(files: IndexFiles, field: Field, first_row: int) -> tuple[Tree, J
 
 
 TREE_FILES = ("tree/zarr.json", "tree/c/0", "footprints/zarr.json")
-read_trees = partial(read_segments, Trees, _read_tree, TREE_FILES)
+read_trees = partial(read_segments, "R-tree", Trees, _read_tree, TREE_FILES)
 """Reads the R-trees of a field of footprints, None where none is stored."""
 
 

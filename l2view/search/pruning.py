@@ -20,8 +20,8 @@ from datafusion import Expr, SessionContext
 
 from l2view.index.candidates import EVERY, Candidates
 from l2view.index.rtree import Box
-from l2view.index.sorted import Span
-from l2view.index.trees import COVERINGS
+from l2view.index.sorted import Span, read_sorted
+from l2view.index.trees import COVERINGS, read_trees
 from l2view.meta.schema import Field
 from l2view.search.context import TABLE
 from l2view.search.logical_plan import SUBQUERY, kind, renames_columns, value
@@ -101,16 +101,16 @@ def _index_matches(
     searched = {*spans, *(field.name for field in (*tested, *footprints))}
     indexes.prefetch([meta.fields[name] for name in searched], meta.tally)
     for field in footprints:
-        tree = indexes.tree(field)
+        tree = read_trees(indexes, field)
         box = None if tree is None else _covering_box(tree.covering, spans)
         if tree is not None and box is not None:
             yield tree.candidates(chunks, [box], with_covering=True)
     for field, test in zip(tested, tests, strict=True):
-        tree = indexes.tree(field)
+        tree = read_trees(indexes, field)
         if tree is not None:
             yield tree.candidates(chunks, test.boxes, filled=test.filled)
     for name, field_spans in spans.items():
-        index = indexes.sorted_index(meta.fields[name])
+        index = read_sorted(indexes, meta.fields[name])
         if index is not None:
             yield index.candidates(chunks, field_spans)
 
@@ -133,7 +133,7 @@ def _covering_box(covering: Sequence[str], spans: Mapping[str, list[Span]]) -> B
 
 def with_values(meta: MetaTable, name: str, values: pa.Array) -> Candidates:
     """Return the rows that may have one of some values of a field."""
-    index = None if meta.indexes is None else meta.indexes.sorted_index(meta.fields[name])
+    index = None if meta.indexes is None else read_sorted(meta.indexes, meta.fields[name])
     if index is None:
         return EVERY
     return index.candidates(meta.chunks(), [Span.of_values(values.drop_null())]) or EVERY

@@ -23,6 +23,8 @@ from zarr.storage import LocalStore
 import l2view
 from l2view.errors import FieldError, IngestError, L2ViewWarning, StoreError
 from l2view.index.commands import build_indexes, extend
+from l2view.index.sorted import read_sorted
+from l2view.index.trees import read_trees
 from l2view.ingest.granule import Granule
 from l2view.ingest.options import IngestOptions
 from l2view.ingest.writer import write_batch
@@ -269,10 +271,10 @@ def covered(repository: icechunk.Repository, name: str) -> list[tuple[int, int]]
     indexes, field = collection.table.indexes, collection.table.fields[name]
     assert indexes is not None
     if name == "bbox":
-        trees = indexes.tree(field)
+        trees = read_trees(indexes, field)
         assert trees is not None
         return [(part.rows.start, part.rows.stop) for part in trees.segments]
-    ordered = indexes.sorted_index(field)
+    ordered = read_sorted(indexes, field)
     assert ordered is not None
     return [(part.rows.start, part.rows.stop) for part in ordered.segments]
 
