@@ -114,7 +114,7 @@ class Packing:
             ]
             packing: JSON = {}
             if texts:
-                packing["missing_value"] = texts[0] if len(texts) == 1 else texts
+                packing["missing_value"] = _single(texts)
             if dtype.kind == "S" and "_Encoding" in attributes:
                 packing["_Encoding"] = str(attributes["_Encoding"])
             return cls(dtype, packing)
@@ -133,7 +133,7 @@ class Packing:
             missing = missing + fills  # all of which xarray masks
         missing = list(filter(_is_number, missing))
         if missing:
-            packing["missing_value"] = missing[0] if len(missing) == 1 else missing
+            packing["missing_value"] = _single(missing)
         fill = _fill_value(attributes.get("_FillValue"), dtype, "_Unsigned" in packing)
         if fill is not None:
             packing["_FillValue"] = fill
@@ -311,13 +311,9 @@ def xarray_attributes(document: JSON) -> JSON:
     """
     packing = Packing.of_document(document)
     attributes = dict(packing.attributes)
-    if (
-        packing.dtype.kind == "S"
-        and "_Encoding" not in attributes
-        and "missing_value" in attributes
-    ):
-        texts = [text.encode() for text in _values_of(attributes["missing_value"])]
-        attributes["missing_value"] = texts[0] if len(texts) == 1 else texts
+    texts = _values_of(attributes.get("missing_value"))
+    if packing.dtype.kind == "S" and "_Encoding" not in attributes and texts:
+        attributes["missing_value"] = _single([text.encode() for text in texts])
     return _rewrite(document["attributes"], attributes)
 
 

@@ -28,9 +28,6 @@ from l2view.stores.hierarchy import JSON, RecentCache, join
 
 DECODERS = 256  # the decoders that a reader remembers
 
-type DecoderKey = tuple[int, int, tuple[int, ...]]
-"""The id of a table's arrays, a variant of theirs, and a chunk shape."""
-
 
 class GranuleRows(Protocol):
     """Granules by their positions, with their names and fields."""
@@ -136,9 +133,9 @@ class GranuleReader:
         self.source = source
         self.layout = layout
         self.granules = granules
-        # With the arrays, which are held so that no other takes an id's place.
-        self._decoders: RecentCache[DecoderKey, tuple[ArrayTable, ChunkDecoder]]
-        self._decoders = RecentCache(DECODERS)
+        # By the id of a table's arrays, a variant of theirs, and a chunk shape; with the arrays,
+        # which are held so that no other takes an id's place.
+        self._decoders = RecentCache[tuple[Any, ...], tuple[ArrayTable, ChunkDecoder]](DECODERS)
 
     def __getstate__(self) -> JSON:
         return {"source": self.source, "layout": self.layout, "granules": self.granules}

@@ -78,12 +78,10 @@ def nonfinite_rows(column: pa.Array, field: Field) -> NDArray[np.int64]:
 
 def _suspects(column: pa.Array) -> NDArray[np.int64]:
     """Positions of WKB in which a double's exponent may be all ones."""
-    _, offsets, data = column.buffers()
-    if data is None:
+    if not len(column):
         return np.empty(0, dtype=np.int64)
-    width = np.int64 if pa.types.is_large_binary(column.type) else np.int32
-    bounds = np.frombuffer(offsets, dtype=width)[column.offset : column.offset + len(column) + 1]
-    raw = np.frombuffer(data, dtype=np.uint8)[bounds[0] : bounds[-1]]
+    bounds, raw = _bytes_of(column)
+    raw = raw[bounds[0] : bounds[-1]]
     # Sign and the first seven bits of the exponent; the other four stand in the byte beside.
     ones = np.flatnonzero((raw & 0x7F) == 0x7F)
     hit = np.zeros(len(ones), dtype=bool)
@@ -92,6 +90,13 @@ def _suspects(column: pa.Array) -> NDArray[np.int64]:
         hit[inside] |= (raw[positions[inside]] & 0xF0) == 0xF0
     owners = np.searchsorted(bounds - bounds[0], ones[hit], side="right") - 1
     return np.unique(owners).astype(np.int64)
+
+
+def _bytes_of(column: pa.Array) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
+    """Where each value begins and the last ends, and the bytes of all."""
+    _, offsets, data = column.buffers()
+    bounds = np.frombuffer(offsets, dtype=np.int32)[column.offset : column.offset + len(column) + 1]
+    return bounds, np.frombuffer(data or b"", dtype=np.uint8)
 
 
 def bounds(column: pa.Array, field: Field) -> NDArray[np.float64]:
@@ -144,11 +149,8 @@ def _polygons(
     """
     if field.geometry != "WKB" or not len(column):
         return
-    _, offsets, data = column.buffers()
-    width = np.int64 if pa.types.is_large_binary(column.type) else np.int32
-    starts = np.frombuffer(offsets, dtype=width)[column.offset : column.offset + len(column) + 1]
+    starts, raw = _bytes_of(column)
     sizes = np.diff(starts)
-    raw = np.frombuffer(data or b"", dtype=np.uint8)
     for size in np.unique(sizes).tolist():
         points = (size - HEAD.itemsize) // 16
         if points < 4 or HEAD.itemsize + 16 * points != size:

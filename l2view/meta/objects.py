@@ -7,6 +7,7 @@ a folder is listed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -29,14 +30,10 @@ class Unchanged:
     """An object that is what it was."""
 
 
-type Identity = tuple[str, ...]
-"""What identifies an object store: its kind, bucket, prefix, endpoint and region."""
-
-
 class Objects:
-    """The objects of one store."""
+    """The objects of one store, whose `identity` is its kind, bucket, prefix, endpoint, region."""
 
-    def __init__(self, store: Any, identity: Identity) -> None:
+    def __init__(self, store: Any, identity: tuple[str, ...]) -> None:
         self.store = store
         self.identity = identity
         self._etags: dict[str, dict[str, str | None]] = {}
@@ -56,16 +53,13 @@ class Objects:
     def list_etags(self, keys: Sequence[str]) -> list[str | None]:
         """List the ETags of objects, None in folders of which nothing is cached."""
         for folder in {_folder(key) for key in keys} - self._etags.keys():
-            is_cached = (*self.identity, folder) in CACHED_FOLDERS
-            self._etags[folder] = self._list(folder) if is_cached else {}
+            self._etags[folder] = {}
+            if (*self.identity, folder) in CACHED_FOLDERS:
+                with contextlib.suppress(BaseError, OSError):  # who may read may not list
+                    pages = obstore.list(self.store, f"{folder}/")
+                    items = {item["path"]: item["e_tag"] for page in pages for item in page}
+                    self._etags[folder] = items
         return [self._etags[_folder(key)].get(key) for key in keys]
-
-    def _list(self, folder: str) -> dict[str, str | None]:
-        try:
-            pages = obstore.list(self.store, f"{folder}/")
-            return {item["path"]: item["e_tag"] for page in pages for item in page}
-        except (BaseError, OSError):  # who may read may not list
-            return {}
 
     def fetch(
         self, keys: Sequence[str], tags: Sequence[str | None]

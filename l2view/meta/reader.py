@@ -27,10 +27,6 @@ type Selection = tuple[range, NDArray[np.int64] | None]
 """A run of rows, and the selected rows among them, ascending; None for all."""
 
 
-type KnownValues = Callable[[str, NDArray[np.int64]], pa.Array | None]
-"""Returns a field's values at some rows, None where they must be read."""
-
-
 @dataclass(frozen=True)
 class RowReader:
     """Reads rows of fields."""
@@ -38,7 +34,8 @@ class RowReader:
     chunks: Chunks
     fields: Mapping[str, Field]  # the fields by name, all of one length
     checked: bool = False  # whether footprints are parsed, and NULL where they can't be
-    known: KnownValues = lambda name, rows: None
+    # Returns a field's values at some rows, None where they must be read.
+    known: Callable[[str, NDArray[np.int64]], pa.Array | None] = lambda name, rows: None
 
     def schema(self, names: Sequence[str]) -> pa.Schema:
         """Select these columns from the table's schema."""

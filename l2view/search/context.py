@@ -1,6 +1,10 @@
-"""DataFusion's sessions, with functions of SQL that it and geodatafusion lack or have slower."""
+"""DataFusion's sessions and plans, with functions of SQL that it lacks or has slower."""
 
 from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
 
 import geodatafusion
 import pyarrow as pa
@@ -11,6 +15,12 @@ from l2view.meta.footprints import read_geometries
 from l2view.scan.dataset import BATCH_ROWS
 
 TABLE = "meta"  # the name of the table in SQL
+
+SUBQUERY = re.compile("<subquery>|Subquery:")
+"""How a plan's text shows a subquery within an expression, which is no part of the plan that can
+be gone through."""
+
+RANDOM = re.compile(r"\b(random|uuid)\(\)")  # functions that answer otherwise each time
 
 
 def column(name: str) -> Expr:
@@ -61,3 +71,37 @@ def geo_context(partitions: int | None = None) -> SessionContext:
     for function in FUNCTIONS:
         context.register_udf(function)
     return context
+
+
+def kind(node: Any) -> str:
+    """Return the kind of a plan's node: ``TableScan``, ``Filter``, …."""
+    return type(node).__name__
+
+
+def plan_nodes(plan: Any) -> list[Any]:
+    """Return the nodes of a plan from its root, as far as each has one input.
+
+    There are none where one of them has a subquery, or answers otherwise each time.
+    """
+    text = plan.display_indent()
+    return [] if SUBQUERY.search(text) or RANDOM.search(text) else list(_down(plan))
+
+
+def _down(plan: Any) -> Iterator[Any]:
+    yield plan.to_variant()
+    inputs = plan.inputs()
+    if len(inputs) == 1:
+        yield from _down(inputs[0])
+
+
+def renames_columns(projection: Any) -> bool:
+    """Tell if a projection computes or renames a column."""
+    return any(term.variant_name() != "Column" for term in projection.projections())
+
+
+def value(literal: Expr) -> Any:
+    """Return the value of a literal, None of any other expression."""
+    if literal.variant_name() != "Literal":
+        return None
+    constant = literal.python_value()
+    return constant.as_py() if isinstance(constant, pa.Scalar) else constant

@@ -21,10 +21,9 @@ from numpy.typing import NDArray
 from l2view.errors import FieldError, L2ViewError, QueryError
 from l2view.geolocation.globe import rectangle
 from l2view.meta.schema import ROW
-from l2view.search.context import TABLE, column, geo_context
+from l2view.search.context import RANDOM, TABLE, column, geo_context
 from l2view.search.engine import Session
 from l2view.search.errors import explain
-from l2view.search.logical_plan import RANDOM
 from l2view.search.parameters import parameters
 from l2view.search.place import geometry_field, place_conditions
 from l2view.search.query import Query

@@ -23,8 +23,7 @@ from l2view.index.rtree import Box
 from l2view.index.sorted import Span, read_sorted
 from l2view.index.trees import COVERINGS, read_trees
 from l2view.meta.schema import Field
-from l2view.search.context import TABLE
-from l2view.search.logical_plan import SUBQUERY, kind, renames_columns, value
+from l2view.search.context import SUBQUERY, TABLE, kind, renames_columns, value
 from l2view.search.table import MetaTable
 
 INTERSECTS, WITHIN, DISTANCE = "st_intersects", "st_dwithin", "st_distance"

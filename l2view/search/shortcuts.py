@@ -23,8 +23,7 @@ from l2view.meta.reader import growing_groups
 from l2view.meta.schema import ROW, Field
 from l2view.meta.zones import chunks_of
 from l2view.scan.dataset import TableDataset
-from l2view.search.context import TABLE, column, plain_context
-from l2view.search.logical_plan import kind, renames_columns, value
+from l2view.search.context import TABLE, column, kind, plain_context, renames_columns, value
 from l2view.search.table import MetaTable
 
 ROWS = "count(Int64(1))"  # what DataFusion calls the number of rows of a group

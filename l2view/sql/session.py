@@ -27,9 +27,8 @@ from l2view.cells.scan import MAX_CELLS, require_free_loop
 from l2view.cells.store import StoreTable, nodes
 from l2view.errors import L2ViewError, QueryError, StoreError, UnsupportedArrayError
 from l2view.scan.dataset import ArrowTable, TableDataset
-from l2view.search.context import TABLE
+from l2view.search.context import TABLE, plan_nodes
 from l2view.search.engine import Session
-from l2view.search.logical_plan import plan_nodes
 from l2view.search.pruning import find_candidates
 from l2view.search.query import Query
 from l2view.search.shortcuts import count_by_chunk, first_rows, stops_early
