@@ -12,16 +12,15 @@ from typing import Annotated
 import typer
 import xarray as xr
 from rich.console import Console
-from rich.table import Table
 
 from l2view import api
+from l2view.cli.output import OutputFormat, write_table
 from l2view.collection import Collection
 from l2view.demo.check import check_granule
 from l2view.demo.files import GranuleFile, require_packages, write_granules
 from l2view.demo.picture import draw
 from l2view.errors import L2ViewError
 from l2view.progress import show_progress
-from l2view.view import View
 
 MARK = ".l2view-demo"  # the file by which the demo knows a folder as its own
 
@@ -83,7 +82,9 @@ def demo_command(
         soft_wrap=True,
     )
     view = collection.open(CLOUDS, params={"most": 60}, bbox=BBOX, datetime=DATETIME)
-    _show_rows(console, view)
+    shown = view.table.select(["id", "product", "start_datetime", "cloud_cover"])
+    write_table(shown, OutputFormat.table)
+    console.print(f"    {len(shown)} granules found")
 
     _step(console, 4, "Opened in xarray")
     dataset = xr.open_zarr(view.store)
@@ -134,14 +135,3 @@ def prepare_folder(folder: Path) -> Path:
 
 def _step(console: Console, number: int, title: str) -> None:
     console.print(f"[bold]{number}  {title}[/]")
-
-
-def _show_rows(console: Console, view: View) -> None:
-    columns = ("   granule", "product", "start", "cloud cover")
-    table = Table(*columns, box=None, pad_edge=False, header_style="dim")
-    rows = view.table.select(["product", "start_datetime", "cloud_cover"]).to_pylist()
-    for name, row in zip(view.names, rows, strict=True):
-        cover = "" if row["cloud_cover"] is None else f"{row['cloud_cover']:.0f} %"
-        table.add_row(f"   {name}", row["product"], f"{row['start_datetime']:%d %B %H:%M}", cover)
-    console.print(table)
-    console.print(f"    {len(rows)} granules found")

@@ -136,7 +136,6 @@ def _temperature(folder: Path, number: int) -> GranuleFile:
 def _scene(folder: Path, number: int) -> GranuleFile:
     """Write a GeoTIFF scene, tiled and compressed, with overviews."""
     import rasterio
-    from rasterio.enums import Resampling
     from rasterio.transform import from_origin
 
     start = FIRST + timedelta(days=1 + 2 * number, hours=1)
@@ -153,21 +152,19 @@ def _scene(folder: Path, number: int) -> GranuleFile:
     with rasterio.open(
         path,
         "w",
-        driver="GTiff",
+        driver="COG",
         width=size,
         height=size,
         count=1,
         dtype="uint16",
         crs=f"EPSG:{32600 + zone}",
         transform=from_origin(west, north, resolution, resolution),
-        tiled=True,
-        blockxsize=256,
-        blockysize=256,
+        blocksize=256,
         compress="deflate",
+        overview_resampling="average",
         nodata=0,
     ) as scene:
         scene.write(values, 1)
-        scene.build_overviews([2, 4], Resampling.average)
     times = dict.fromkeys(("datetime", "start_datetime", "end_datetime"), start)
     fields = {"product": "scene", "platform": "Sentinel-2B", "cloud_cover": float(cover)}
     return GranuleFile(path, fields | times)
