@@ -6,6 +6,7 @@ is cut there. Footprints are expected to be cut the same way.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import numpy as np
@@ -90,10 +91,15 @@ def place_conditions(context: SessionContext, field: Field, shape: shapely.Geome
     conditions = [intersects(column(field.name), literal(pa.scalar(shapely.to_wkb(envelope))))]
     if shape.geom_type.endswith("Polygon") and shape.is_valid and shape.equals(envelope):
         return conditions
-    shapely.prepare(shape)
+    # GEOS looks at a prepared geometry in one thread at a time.
+    wkb, prepared = shapely.to_wkb(shape), dict[int, shapely.Geometry]()
 
     def exact(values: pa.Array) -> pa.Array:
-        return pa.array(shapely.intersects(shape, read_geometries(values)))
+        thread = threading.get_ident()
+        if thread not in prepared:
+            prepared[thread] = shapely.from_wkb(wkb)
+            shapely.prepare(prepared[thread])
+        return pa.array(shapely.intersects(prepared[thread], read_geometries(values)))
 
     function = udf(exact, [field.type], pa.bool_(), "immutable", "meets_the_shape")
     return [*conditions, function(column(field.name))]

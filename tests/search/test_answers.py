@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -414,3 +416,24 @@ def test_fields_that_are_not_the_bounds_are_read(tmp_path: Path) -> None:
         hit = (corners[:, 0] <= -179) | ((np.arange(70) == 40) & (other == -179.5))
         assert cost.found == np.count_nonzero(hit)
         assert ("R-tree of bbox" in str(cost)) == (other != -179.5)
+
+
+POLYGON_OF_THREADS = """
+import numpy, shapely, zarr, l2view
+from l2view.limits import override_limits
+from zarr.dtype import VariableLengthBytes
+x, y = numpy.random.default_rng(0).uniform(-60, 60, (2, 20_000))
+meta = zarr.create_group({}).create_group("meta")
+bbox = meta.create_array("bbox", shape=x.shape, chunks=(500,), dtype=VariableLengthBytes())
+bbox[:] = shapely.to_wkb(shapely.box(x, y, x + 3, y + 3))
+with override_limits(run_rows=500):
+    collection = l2view.Collection(bbox.store)
+    shape = shapely.Point(0, 0).buffer(40, quad_segs=500)
+    print(*{len(collection.search(intersects=shape, fields=[])) for _ in range(20)})
+"""
+
+
+def test_threads_share_no_prepared_polygon() -> None:
+    command = [sys.executable, "-W", "ignore", "-c", POLYGON_OF_THREADS]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "7744\n")
