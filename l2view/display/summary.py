@@ -105,7 +105,7 @@ def summarize_view(store: ViewStore) -> Summary:
 
 def _summary(title: str, facts: Mapping[str, str | None], table: pa.Table, count: int) -> Summary:
     """Return a summary of `count` granules, of which `table` has some or all."""
-    footprints, _ = read_footprints(table, MAX_FOOTPRINTS)
+    footprints, _ = read_footprints(table)
     drawn = min(len(table), MAX_FOOTPRINTS)
     map_note = f"{drawn:,} of {count:,} footprints" if drawn < count else ""
     known = {name: value for name, value in facts.items() if value}
@@ -164,12 +164,12 @@ def _sample_rows(meta: MetaTable) -> list[int]:
 
 
 def read_footprints(
-    table: pa.Table, most: int | None = None
+    table: pa.Table, most: int = MAX_FOOTPRINTS
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Return the footprints of a table's first geometry field, and their rows, of shape (n,).
 
-    Rows without a footprint, or with an empty one, are left out. With `most`, the rows are as
-    many at even distances.
+    Of more rows than `most` these are as many at even distances. Those without a footprint, or
+    with an empty one, are left out.
     """
     field = next((field for field in table.schema if is_geometry(field)), None)
     if field is None:
@@ -180,11 +180,9 @@ def read_footprints(
     return shapes[drawable], rows[drawable]
 
 
-def spread_rows(count: int, most: int | None = None) -> NDArray[np.int64]:
+def spread_rows(count: int, most: int) -> NDArray[np.int64]:
     """Return the numbers of `count` rows, or of `most` of them at even distances."""
-    if most is None or count <= most:
-        return np.arange(count)
-    return np.linspace(0, count - 1, most).astype(np.int64)
+    return np.linspace(0, max(count - 1, 0), min(count, most)).astype(np.int64)
 
 
 def missing_values(schema: pa.Schema, null_count: Callable[[str], int | None]) -> str | None:

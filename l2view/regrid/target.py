@@ -105,10 +105,8 @@ def _project_bbox(bbox: Sequence[float], crs: CRS) -> NDArray[np.float64]:
         east += 360
     if crs.geographic:
         return np.array([west, south, east, north])
-    longitudes, latitudes = np.meshgrid(
-        np.linspace(west, east, POINTS), np.linspace(south, north, POINTS)
-    )
-    return point_bounds(*project(longitudes, latitudes, WGS84, crs), crs)
+    sides = np.linspace(west, east, POINTS), np.linspace(south, north, POINTS)
+    return point_bounds(*project(*np.meshgrid(*sides), WGS84, crs), crs)
 
 
 def point_bounds(x: NDArray[np.float64], y: NDArray[np.float64], crs: CRS) -> NDArray[np.float64]:
