@@ -263,6 +263,29 @@ def test_results_of_earthaccess(shared_data: Path) -> None:
     assert only([DataGranule(record)]) == plain
 
 
+@pytest.mark.parametrize(
+    "broken",
+    [
+        {"SpatialExtent": {"HorizontalSpatialDomain": {"Geometry": {"GPolygons": [{"x": 1}]}}}},
+        {"SpatialExtent": {"HorizontalSpatialDomain": {"Geometry": "everywhere"}}},
+        {"SpatialExtent": None, "TemporalExtent": None, "CloudCover": "none"},
+        {"TemporalExtent": [], "Platforms": [{}], "DataGranule": 1, "CollectionReference": "x"},
+        {"TemporalExtent": {"RangeDateTime": {"BeginningDateTime": "soon"}}, "Platforms": "x"},
+    ],
+)
+def test_what_a_record_says_wrongly_comes_from_its_file(
+    broken: dict[str, Any], tmp_path: Path
+) -> None:
+    path = write_swath(tmp_path / "swath.h5", 1)
+    record = {"GranuleUR": "x", "RelatedUrls": [{"URL": path.as_uri(), "Type": "GET DATA"}]}
+    report = l2view.ingest([{**record, **broken}], tmp_path / "c")
+    l2view.ingest(path, tmp_path / "plain")
+    assert report.added.ids == ["x"]
+    names = ["datetime", "bbox"]
+    rows = l2view.search(tmp_path / "c", fields=names).select(names)
+    assert rows.equals(l2view.search(tmp_path / "plain", fields=names).select(names))
+
+
 def test_overviews_say_what_they_are_of(shared_data: Path, tmp_path: Path) -> None:
     source = shared_data / "l2" / "cog.tif"
     defaults = {"datetime": "2016-01-01"}

@@ -10,6 +10,7 @@ import shapely
 
 from l2view.errors import IngestError
 from l2view.geolocation.cell_outlines import of_ring, of_track
+from l2view.geolocation.geometries import GEOMETRY_ERRORS
 from l2view.geolocation.globe import rectangle
 from l2view.ingest.granule import name_assets
 from l2view.ingest.harvest.attributes import parse_end, parse_time
@@ -20,6 +21,16 @@ SIDES = (
     "EastBoundingCoordinate",
     "NorthBoundingCoordinate",
 )
+
+FIELDS: Mapping[str, tuple[str | int, ...]] = {
+    "collection": ("CollectionReference", "ShortName"),
+    "product_version": ("CollectionReference", "Version"),
+    "platform": ("Platforms", 0, "ShortName"),
+    "instrument": ("Platforms", 0, "Instruments", 0, "ShortName"),
+    "day_night": ("DataGranule", "DayNightFlag"),
+    "cloud_cover": ("CloudCover",),
+}
+"""Fields, and where they stand in a record."""
 
 
 def umm_of(record: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -39,33 +50,36 @@ def record_of(umm: Mapping[str, Any]) -> tuple[str, dict[str, str], dict[str, An
     if not urls:
         raise IngestError(f"the record {name} names no file to get")
     fields: dict[str, Any] = {"href": urls[0]}
-    temporal = umm.get("TemporalExtent", {})
-    span = temporal.get("RangeDateTime", {})
-    start = span.get("BeginningDateTime") or temporal.get("SingleDateTime")
+    extent = umm.get("TemporalExtent")
+    span = _at(extent, "RangeDateTime")
+    start = _at(span, "BeginningDateTime") or _at(extent, "SingleDateTime")
     if start:
-        end = span.get("EndingDateTime") or start
-        # What is no time is named where all fields are looked at.
+        end = _at(span, "EndingDateTime") or start
+        # What is no time, or no place, is named where all fields are looked at.
         fields["datetime"] = fields["start_datetime"] = parse_time(start) or start
         fields["end_datetime"] = parse_end(end) or end
-    domain = umm.get("SpatialExtent", {}).get("HorizontalSpatialDomain", {})
-    if shapes := list(_shapes(domain.get("Geometry", {}))):  # and not only an orbit
-        fields["bbox"] = shapely.to_wkb(shapely.union_all(shapes))
-    reference = umm.get("CollectionReference", {})
-    if reference.get("ShortName"):
-        fields["collection"] = reference["ShortName"]
-        fields["product_version"] = reference.get("Version")
-    platforms = umm.get("Platforms") or ()
-    if platforms:
-        fields["platform"] = platforms[0].get("ShortName")
-        instruments = platforms[0].get("Instruments") or ()
-        fields["instrument"] = instruments[0].get("ShortName") if instruments else None
-    fields["day_night"] = umm.get("DataGranule", {}).get("DayNightFlag")
-    cover = umm.get("CloudCover")
-    fields["cloud_cover"] = None if cover is None else float(cover)
-    orbits = umm.get("OrbitCalculatedSpatialDomains") or ()
-    if orbits:
-        fields["orbit"] = orbits[0].get("OrbitNumber") or orbits[0].get("BeginOrbitNumber")
+    geometry = _at(umm, "SpatialExtent", "HorizontalSpatialDomain", "Geometry")
+    try:
+        shapes = list(_shapes(geometry or {}))  # there may be but an orbit
+        fields["bbox"] = shapely.to_wkb(shapely.union_all(shapes)) if shapes else None
+    except GEOMETRY_ERRORS:
+        fields["bbox"] = geometry
+    fields |= {name: _at(umm, *keys) for name, keys in FIELDS.items()}
+    orbit = _at(umm, "OrbitCalculatedSpatialDomains", 0)
+    fields["orbit"] = _at(orbit, "OrbitNumber") or _at(orbit, "BeginOrbitNumber")
+    cover = fields["cloud_cover"]
+    fields["cloud_cover"] = float(cover) if isinstance(cover, int | float) else None
     return name, name_assets(urls), {k: v for k, v in fields.items() if v is not None}
+
+
+def _at(value: Any, *keys: str | int) -> Any:
+    """Return what stands within a record at some keys, None where nothing does."""
+    for key in keys:
+        try:
+            value = value[key]
+        except (LookupError, TypeError):
+            return None
+    return value
 
 
 def _shapes(geometry: Mapping[str, Any]) -> Iterator[shapely.Geometry]:
