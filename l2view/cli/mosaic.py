@@ -41,8 +41,12 @@ def mosaic_command(
         str, typer.Option(help="first, last, min, max, mean, median or count.")
     ] = "first",
     group_by: Annotated[
-        str | None, typer.Option(help="An image for each P1D, P1M, …, or SQL expression.")
+        str | None,
+        typer.Option(help="An image for each P1D, P1M, …, solar_day, or SQL expression."),
     ] = None,
+    epoch: Annotated[
+        str, typer.Option(help="From when several days, weeks, … are counted, as of P16D.")
+    ] = "2000-01-01",
     nodata: Annotated[float | None, typer.Option(help="The value of empty pixels.")] = None,
     dtype: Annotated[str | None, typer.Option(help="The data type, such as float32.")] = None,
     chunks: Annotated[int, typer.Option(min=16, help="The side of a chunk in pixels.")] = 1024,
@@ -78,6 +82,7 @@ def mosaic_command(
         "dtype": dtype,
         "reduce": reduce,
         "group_by": group_by,
+        "epoch": epoch,
     }
     if explain:
         typer.echo(explain_mosaic(view, progress=True, **spec))

@@ -47,6 +47,7 @@ def mosaic(
     order_by: str | Sequence[str] | None = None,
     reduce: Reduce = "first",
     group_by: str | None = None,
+    epoch: Any = "2000-01-01",
     engine: Engine = "dask",
 ) -> xr.Dataset:
     """Put a view's granules together on one grid, as one lazy image.
@@ -94,8 +95,11 @@ def mosaic(
         ``"max"``, ``"mean"``, ``"median"``, ``"count"``; or a function that makes an image of a
         masked array of shape (granules, rows, columns). What the first or last hides isn't read.
     group_by
-        An image for each period, such as ``"P1D"``, ``"P1W"``, ``"P1M"`` or ``"PT6H"``, along
-        ``time``; or for each value of an SQL expression, along ``group`` if that is no time.
+        An image for each period, such as ``"P1D"``, ``"P1W"``, ``"P1M"`` or ``"PT6H"``, or for
+        each ``"solar_day"`` where the granules lie, along ``time``; or for each value of an SQL
+        expression, along ``group`` if that is no time.
+    epoch
+        The time from which several days, weeks, months, … are counted, as of ``"P16D"``.
     engine
         Whose arrays the bands are: ``"dask"`` or ``"cubed"``.
 
@@ -135,6 +139,7 @@ def explain_mosaic(
     order_by: str | Sequence[str] | None = None,
     reduce: Reduce = "first",
     group_by: str | None = None,
+    epoch: Any = "2000-01-01",
     progress: bool | Callable[[int, int], None] = False,
 ) -> MosaicExplanation:
     """Explain what a mosaic would read, without reading it.

@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import shapely
 from numpy.typing import NDArray
 
 from l2view.errors import L2ViewWarning, QueryError, warn
+from l2view.meta.footprints import read_geometries
 from l2view.mosaic.spec import MosaicSpec
 from l2view.search import planning
 from l2view.search.parameters import as_texts
+from l2view.search.place import geometry_field
 from l2view.search.time import time_field
 from l2view.virtual.granules import Granules
 
@@ -28,6 +31,12 @@ MAX_YEARS = 100_000  # the longest period
 
 FARTHEST_YEARS = 180_000
 """Years from 1970 that an instant may be: 64 bits then hold the start of the longest period."""
+
+EPOCH = np.datetime64("2000-01-01", "us")
+"""What several days, months, … are counted from by default."""
+
+SOLAR_DAY = "solar_day"
+TINY_AREA = 1e-9  # in square degrees, what a point counts for
 
 NUMBER = r"[0-9]+(?:[.,][0-9]+)?"
 DURATION = re.compile(rf"P(?:{NUMBER}[DWMY])*(?:T(?:{NUMBER}[HMS])+)?", re.IGNORECASE | re.ASCII)
@@ -65,7 +74,7 @@ def layering(granules: Granules, spec: MosaicSpec) -> Layering:
     ranks = _ranks(granules, spec.order_by)
     if spec.group_by is None:
         return Layering(ranks, np.zeros(len(granules), dtype=np.int64))
-    values, missing = _group_values(granules, spec.group_by)
+    values, missing = _group_values(granules, spec.group_by, spec.first_instant)
     if missing.all():
         raise QueryError(
             f"no granule is in a group of group_by={spec.group_by!r}: all are NULL; group by "
@@ -87,7 +96,9 @@ def _ranks(granules: Granules, order_by: str | Sequence[str] | None) -> NDArray[
     return planning.ranks(order_by, len(granules), names, granules.available)
 
 
-def _group_values(granules: Granules, group_by: str) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+def _group_values(
+    granules: Granules, group_by: str, epoch: np.datetime64
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
     """Return the values by which granules are grouped, and which granules have none."""
     if not isinstance(group_by, str) or not group_by.strip():
         raise QueryError(
@@ -96,13 +107,17 @@ def _group_values(granules: Granules, group_by: str) -> tuple[NDArray[Any], NDAr
     text = group_by.strip()
     if re.fullmatch(r"[Tt]?\d+[DWMYHdwmyh]", text):
         raise QueryError(f'group_by={group_by!r}: did you mean "P{text}"?')
-    period = period_of(text)
+    names = granules.all_fields.names
+    is_solar = text == SOLAR_DAY and SOLAR_DAY not in names
+    period = Period(1, "D") if is_solar else period_of(text)
     if period is not None:
         column = granules.available([time_field(granules.all_fields)]).column(0)
         times = column.cast(pa.timestamp("us")).to_numpy().astype("M8[us]")
+        if is_solar:
+            field = geometry_field(granules.all_fields)
+            times += solar_offsets(read_geometries(granules.available([field]).column(0)))
         missing = np.isnat(times)
-        return period.starts(times[~missing]), missing
-    names = granules.all_fields.names
+        return period.starts(times[~missing], epoch), missing
     values = planning.values(group_by, len(granules), names, granules.available)
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
@@ -121,6 +136,26 @@ def _group_values(granules: Granules, group_by: str) -> tuple[NDArray[Any], NDAr
     raise QueryError(f"group_by= gives {kind}: group by times, texts or numbers")
 
 
+def solar_offsets(shapes: NDArray[Any]) -> NDArray[np.timedelta64]:
+    """Return how much later than in Greenwich it is at geometries in degrees, by their longitudes.
+
+    It is NaT for None, and for what is empty.
+    """
+    parts, rows = shapely.get_parts(shapes, return_index=True)
+    has_points = ~shapely.is_empty(parts)
+    parts, rows = parts[has_points], rows[has_points]
+    # Directions, of which the mean of parts on both sides of the antimeridian lies there, too.
+    angles = np.radians(shapely.get_x(shapely.centroid(parts)))
+    east, north = (
+        np.bincount(rows, side * (shapely.area(parts) + TINY_AREA), len(shapes))
+        for side in (np.cos(angles), np.sin(angles))
+    )
+    hours = np.arctan2(north, east) * 12 / np.pi
+    has_place = np.isfinite(hours) & ((east != 0) | (north != 0))
+    offsets = (np.where(has_place, hours, 0) * 3.6e9).astype("m8[us]")
+    return np.where(has_place, offsets, np.timedelta64("NaT", "us"))
+
+
 @dataclass(frozen=True)
 class Period:
     """A period of time, one after another."""
@@ -128,35 +163,30 @@ class Period:
     count: int  # how many units it lasts, 1 or more
     unit: str  # one of `SECONDS`
 
-    def starts(self, times: NDArray[np.datetime64]) -> NDArray[np.datetime64]:
+    def starts(
+        self, times: NDArray[np.datetime64], epoch: np.datetime64 = EPOCH
+    ) -> NDArray[np.datetime64]:
         """Return the instants in microseconds at which the periods of `times` begin.
 
-        - One day, week, month or year is the calendar's; a week begins on Monday.
-        - Several months are counted from January 1970: 3 are the quarters, 6 the half-years.
-        - Several years are counted from the year 0: 10 are the decades 1990, 2000, …
-        - Several days are counted from the day of the earliest of `times`, several weeks from
-          the Monday of its week.
-        - Hours, minutes and seconds are counted from midnight of the earliest's day.
+        Days, weeks, months and years are the calendar's; a week begins on Monday. Several of a
+        unit are counted from that of the epoch, so that periods don't depend on the granules.
 
         NaT has no period. An instant too far from 1970 is a QueryError.
         """
         starts, known = np.full(times.shape, np.datetime64("NaT", "us")), ~np.isnat(times)
         if not known.any():
             return starts
-        earliest = times[known].min()
-        for time in (earliest, times[known].max()):
+        for time in (times[known].min(), times[known].max()):
             if abs(int(time.astype(np.int64))) > FARTHEST_YEARS * SECONDS["Y"] * 10**6:
                 raise QueryError(
                     f"the time {time} is more than {FARTHEST_YEARS:,} years from 1970, too far to "
                     "be put into a period; leave out the granules with such times"
                 )
-        weeks = self.unit == "W"
-        tick, step = ("D", 7 * self.count) if weeks else (self.unit, self.count)
+        tick, step = ("D", 7 * self.count) if self.unit == "W" else (self.unit, self.count)
         ticks = times[known].astype(f"datetime64[{tick}]").astype(np.int64)
-        day = int(earliest.astype("datetime64[D]").astype(np.int64))
-        monday = day - (day + 3) % 7  # 1970 began on a Thursday
-        midnight = day * SECONDS["D"] // SECONDS[tick]
-        origin = {"Y": -1970, "M": 0, "W": monday}.get(self.unit, midnight)
+        origin = int(epoch.astype(f"datetime64[{tick}]").astype(np.int64))
+        if self.unit == "W":
+            origin -= (origin + 3) % 7  # 1970 began on a Thursday
         begins = origin + (ticks - origin) // step * step
         starts[known] = begins.astype(f"datetime64[{tick}]").astype("datetime64[us]")
         return starts

@@ -53,6 +53,7 @@ class MosaicSpec:
     order_by: str | Sequence[str] | None = None
     reduce: Reduce = "first"
     group_by: str | None = None
+    epoch: Any = "2000-01-01"
 
     def __post_init__(self) -> None:
         if self.nodata is not None and not _is_real(self.nodata):
@@ -63,7 +64,7 @@ class MosaicSpec:
             raise QueryError("a mosaic takes crs= and resolution=, or like=")
         if self.like is not None and (self.crs, self.resolution, self.bbox) != (None,) * 3:
             raise QueryError("like= is the whole grid: leave crs=, resolution= and bbox= out")
-        _ = self.corners, self.result_dtype, self.target_crs, self.pixel_size
+        _ = self.corners, self.result_dtype, self.target_crs, self.pixel_size, self.first_instant
 
     @cached_property
     def grid(self) -> GeoBox | None:
@@ -87,6 +88,17 @@ class MosaicSpec:
         if self.grid is None:
             return _parse_resolution(self.resolution)
         return abs(self.grid.resolution.x), abs(self.grid.resolution.y)
+
+    @cached_property
+    def first_instant(self) -> np.datetime64:
+        """The epoch, in microseconds."""
+        try:
+            instant = np.datetime64(self.epoch, "us")
+        except (TypeError, ValueError) as error:
+            raise QueryError(f"epoch={self.epoch!r} is no time, such as 2000-01-01") from error
+        if np.isnat(instant):
+            raise QueryError(f"epoch={self.epoch!r} is no time, such as 2000-01-01")
+        return instant
 
     @cached_property
     def result_dtype(self) -> np.dtype[Any] | None:

@@ -206,8 +206,19 @@ def test_groups_of_times() -> None:
         assert lazy["red"].dims == ("time", "y", "x")
         assert lazy["time"].to_numpy().astype("M8[D]").astype(str).tolist() == starts, grouping
         assert lazy["red"].chunks[0] == (1,) * len(starts)
+    shifted = l2view.mosaic(found, like=GRID, bands="red", group_by="P16D", epoch="2025-01-30")
+    assert shifted["time"].to_numpy()[0] == np.datetime64("2025-01-30")
+    with pytest.raises(l2view.QueryError, match="epoch='soon' is no time"):
+        l2view.mosaic(found, like=GRID, bands="red", group_by="P16D", epoch="soon")
     monthly = l2view.mosaic(found, like=GRID, bands="red", group_by="P1M", reduce="max")
     assert monthly["red"].max(("x", "y")).to_numpy().tolist() == [1, 3, 4]
+
+
+def test_groups_of_solar_days() -> None:
+    found = times("2025-01-30T23:55", "2025-01-31T00:05", "2025-01-31T23:40")  # 3° east
+    lazy = l2view.mosaic(found, like=GRID, bands="red", group_by="solar_day", reduce="max")
+    assert lazy["time"].to_numpy().astype("M8[D]").astype(str).tolist() == ["2025-01-31"]
+    assert int(lazy["red"].max()) == 3
 
 
 def test_groups_of_other_values() -> None:
