@@ -83,7 +83,13 @@ class ValueDecoder:
         if self.packing is None:
             return to_arrow(self._cast(stored), self.type)
         if pa.types.is_string(self.type):
-            return _text_array(stored.reshape(-1), self.packing)
+            texts = stored.reshape(-1)
+            if texts.dtype.kind == "S":
+                encoding = str(self.packing.attributes.get("_Encoding", "utf-8"))
+                texts = np.strings.decode(texts, encoding).astype(np.dtypes.StringDType())
+            array = to_arrow(texts, self.type)
+            missing = pa.array(self.packing.missing.tolist(), self.type)
+            return pc.if_else(pc.is_in(array, missing), pa.scalar(None, self.type), array)
         if not self.packing.is_mask:
             decoded = self.packing.decode(stored)
             if decoded.dtype.kind == "O":
@@ -111,16 +117,6 @@ class ValueDecoder:
         """Return values in the dtype of this column."""
         is_same = in_native_order(values.dtype) == in_native_order(self.dtype)
         return values if is_same or values.dtype.kind in "SUTOV" else values.astype(self.dtype)
-
-
-def _text_array(values: NDArray[Any], packing: Packing) -> pa.Array:
-    """Return texts, with NULL for those that stand for what is missing."""
-    if values.dtype.kind == "S":
-        encoding = str(packing.attributes.get("_Encoding", "utf-8"))
-        values = np.strings.decode(values, encoding).astype(np.dtypes.StringDType())
-    texts = to_arrow(values, pa.string())
-    missing = pa.array(packing.missing.tolist(), pa.string())
-    return pc.if_else(pc.is_in(texts, missing), pa.scalar(None, pa.string()), texts)
 
 
 def read_text(array: zarr.Array[Any]) -> str:

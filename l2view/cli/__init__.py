@@ -86,7 +86,7 @@ def version(
 
 def main() -> None:
     """Run the command: 0 where it worked, 1 for an error of the data, 2 for one of usage."""
-    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    warnings.showwarning = lambda message, *_: _show("[yellow]warning:[/]", message)
     # Of texts of a fixed length: zarr's warning to those who write arrays of them.
     warnings.filterwarnings("ignore", ".*does not have a Zarr V3 specification")
     try:
@@ -94,10 +94,6 @@ def main() -> None:
     except (L2ViewError, OSError) as error:
         _show("[red]error:[/]", error)
         sys.exit(1)
-
-
-def _show_warning(message: Warning | str, *_: Any) -> None:
-    _show("[yellow]warning:[/]", message)
 
 
 def _show(kind: str, message: object) -> None:

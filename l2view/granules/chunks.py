@@ -107,7 +107,11 @@ async def stored_chunks(
     `StoreError` says that the store can't list, and there may be more chunks than can be asked for.
     """
     if isinstance(store, icechunk.IcechunkStore):
-        pages = _from_icechunk(store, source)
+        batches: Any = store.array_chunk_iterator(f"/{source.path}", BATCH)
+        pages: AsyncIterator[ChunkTable] = (
+            ChunkTable(np.zeros(len(index), np.int64), index.astype(np.int64), *columns)
+            async for index, *columns in batches
+        )
     else:
         pages = _from_listing(store, source, grid, encoding)
     async for page in pages:
@@ -130,16 +134,6 @@ def _assign_members(chunks: ChunkTable, source: SourceArray) -> ChunkTable:
     members = source.members[order[np.repeat(begins, counts) + within]]
     chunks = replace(chunks, index=chunks.index[:, 1:])
     return replace(chunks if (counts == 1).all() else chunks.take(rows), members=members)
-
-
-async def _from_icechunk(
-    store: icechunk.IcechunkStore, source: SourceArray
-) -> AsyncIterator[ChunkTable]:
-    """Yield chunks from Icechunk's manifests, by the indices that they have there."""
-    chunks = store.array_chunk_iterator(f"/{source.path}", BATCH)
-    async for indices, kinds, paths, offsets, lengths, inlined in chunks:
-        index, members = indices.astype(np.int64), np.zeros(len(indices), dtype=np.int64)
-        yield ChunkTable(members, index, kinds, paths, offsets, lengths, inlined)
 
 
 type StoredObject = tuple[str, str, int, str | None]

@@ -29,13 +29,15 @@ ATTRIBUTE_SLOTS = 256
 """The slots in a chunk of a profile's attributes, and in a block that is read at a time."""
 
 
-def _extend(extent: JSON, array: ArrayReferences) -> JSON:
+def _extend(extent: JSON | None, array: ArrayReferences) -> JSON:
     """Return the extent of a packed array with another granule's array.
 
     `shape` and `grid` are the largest of the granules' shapes and numbers of chunks along each
     axis; `chunk_shape` is None where theirs differ.
     """
     chunk_shape = list(array.chunk_shape)
+    if extent is None:
+        return {"shape": list(array.shape), "grid": list(array.grid), "chunk_shape": chunk_shape}
     return {
         "shape": list(map(max, extent["shape"], array.shape)),
         "grid": list(map(max, extent["grid"], array.grid)),
@@ -73,9 +75,9 @@ def _append(
     state: JSON = group.attrs.asdict()
     extents: dict[str, JSON] = state["packed"]
     arrays = [{array.path: array for array in granule.arrays} for granule in granules]
-    for name in extents:
-        for by_path in arrays:
-            extents[name] = _extend(extents[name], by_path[name])
+    for by_path in arrays:
+        for name, array in by_path.items():
+            extents[name] = _extend(extents.get(name), array)
     documents = {
         packed_path(profile.name, array.path): array.packed_document(stop, **extents[array.path])
         for array in profile.arrays
@@ -106,20 +108,12 @@ def _create(
     store: icechunk.IcechunkStore, root: zarr.Group, profile: Profile, granule: GranuleReferences
 ) -> None:
     """Create the groups and arrays of a profile without granules."""
-    extents = {
-        array.path: {
-            "shape": list(array.shape),
-            "grid": list(array.grid),
-            "chunk_shape": list(array.chunk_shape),
-        }
-        for array in granule.arrays
-    }
     own = root.create_group(
         own_path(profile.name),
         attributes={
             "profile": profile.to_json(),
             "attributes": encode_floats(_node_attributes(granule)),
-            "packed": extents,
+            "packed": {},
         },
     )
     for name in ("shapes", "chunk_shapes"):
