@@ -54,10 +54,7 @@ class Tree(Segment):
 
         Where the boxes are `filled`, those in them certainly do, and so do rectangles.
         """
-
-        def read(records: Sequence[Records]) -> list[NDArray[np.void]]:
-            return _read_records(chunks, self.bytes, records)
-
+        read = partial(_read_records, chunks, self.bytes)
         query_boxes = boxes if self.outward else rtree.widen_boxes(boxes, self.layout.dtype)
         leaves = rtree.search_tree(self.layout, read, query_boxes, max_rows)
         if leaves is None:
