@@ -22,7 +22,7 @@ from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore, WrapperStore
 
 import l2view
-from l2view.arrays.cache import CACHE
+from l2view.cache import CACHE
 
 from . import rows
 from .measure import Row

@@ -15,7 +15,7 @@ from command_line import run_process
 from hypothesis import HealthCheck, settings
 from rows import CHUNK
 
-from l2view.arrays.cache import CACHE
+from l2view.cache import CACHE
 from l2view.limits import override_limits
 
 icechunk.set_logs_filter("error")

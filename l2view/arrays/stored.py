@@ -23,10 +23,10 @@ from zarr.core.chunk_utils import ChunkTransform
 from zarr.core.metadata.v3 import ArrayV3Metadata
 from zarr.storage import StorePath
 
-from l2view.arrays.cache import CHUNKS
 from l2view.arrays.codecs import faster_codec
 from l2view.arrays.grid import Edges, Window, overlap, regular_edges, size
 from l2view.arrays.values import ValueDecoder
+from l2view.cache import CHUNKS
 from l2view.errors import ChunkError, L2ViewError
 from l2view.limits import limits
 from l2view.stores.hierarchy import get_values, join

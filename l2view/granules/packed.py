@@ -18,6 +18,7 @@ import zarr.api.asynchronous as zarr_async
 from numpy.typing import NDArray
 from zarr import AsyncArray, AsyncGroup
 
+from l2view.cache import RecentCache
 from l2view.granules import Location, UnreadError
 from l2view.granules.profile import (
     DEFAULT_KEYS,
@@ -29,7 +30,7 @@ from l2view.granules.profile import (
     split_chunk_key,
 )
 from l2view.granules.table import ArrayTable, GranuleTable, GroupTable, SourceArray, find_variants
-from l2view.stores.hierarchy import JSON, Hierarchy, RecentCache, group_document, resolve
+from l2view.stores.hierarchy import JSON, Hierarchy, group_document, resolve
 
 BLOCKS = 64  # the blocks of slots that a layout remembers
 

@@ -20,11 +20,12 @@ from zarr.storage import StorePath
 
 from l2view.arrays.stored import ChunkDecoder, StoredArray
 from l2view.arrays.values import ValueDecoder
+from l2view.cache import RecentCache
 from l2view.errors import UnsupportedArrayError
 from l2view.granules import Layout, Location, UnreadError
 from l2view.granules.table import ArrayTable
 from l2view.stores.composed import ChunkSource, ComposedStore, MetadataDocument, is_metadata
-from l2view.stores.hierarchy import JSON, RecentCache, join
+from l2view.stores.hierarchy import JSON, join
 
 DECODERS = 256  # the decoders that a reader remembers
 

@@ -27,12 +27,13 @@ from obspec_utils.registry import ObjectStoreRegistry
 from zarr.core.sync import sync
 from zarr.storage import ObjectStore
 
+from l2view.cache import RecentCache
 from l2view.errors import IngestError, UnsupportedArrayError
 from l2view.granules.layouts import NAME
 from l2view.granules.references import Checksum
 from l2view.ingest.granule import SUFFIXES
 from l2view.stores.environment import icechunk_storage
-from l2view.stores.hierarchy import METADATA_KEYS, Hierarchy, RecentCache, parents
+from l2view.stores.hierarchy import METADATA_KEYS, Hierarchy, parents
 from l2view.stores.urls import is_url, key_of, root_of, unquote_url, url_of
 from l2view.text import first_line, strip_credentials
 

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from zarr.abc.store import Store
 from zarr.storage import LocalStore
 
-from l2view.arrays.cache import CACHE
 from l2view.arrays.threads import thread_pool
+from l2view.cache import CACHE
 from l2view.limits import limits
 from l2view.meta.decode import POOL, decode
 from l2view.meta.disk import FOLDER

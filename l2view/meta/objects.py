@@ -19,7 +19,7 @@ from zarr.abc.store import Store
 from zarr.core.sync import sync
 from zarr.storage import ObjectStore
 
-from l2view.arrays.cache import CACHE
+from l2view.cache import CACHE
 from l2view.meta.disk import FOLDER
 
 CACHED_FOLDERS: set[tuple[str, ...]] = set()

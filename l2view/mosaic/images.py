@@ -15,11 +15,11 @@ from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 from odc.geo.roi import roi_shape
 
-from l2view.arrays.cache import CELLS
 from l2view.arrays.cf import MISSING, RELEVANT
 from l2view.arrays.grid import Window
 from l2view.arrays.stored import StoredArray
 from l2view.arrays.values import ValueDecoder
+from l2view.cache import CELLS
 from l2view.geolocation.bands import Levels, image_shapes
 from l2view.geolocation.finder import value_decoders
 from l2view.geolocation.masks import masks_of
@@ -338,7 +338,8 @@ class SwathImages(StoredImages):
             return [SwathCells.of(*flat)]
 
         key = (self.mosaic, int(self.rows[number]), self.latitudes.array.path, is_track)
-        return CELLS.fetch([key], locate, lambda cells: cells.nbytes if cells else 0)[0]
+        cells: list[SwathCells | None] = CELLS.fetch([key], locate, lambda c: c.nbytes if c else 0)
+        return cells[0]
 
     def _degrees(self, number: int, arrays: ImageArrays) -> NDArray[np.float64]:
         stored = self.open(number, arrays)

@@ -8,9 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import threading
-from collections import OrderedDict
-from collections.abc import AsyncIterator, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, TypeGuard
@@ -20,6 +18,7 @@ from zarr.abc.store import Store, SupportsGetSync
 from zarr.core.buffer import Buffer, cpu, default_buffer_prototype
 from zarr.core.sync import sync
 
+from l2view.cache import RecentCache
 from l2view.errors import UnsupportedArrayError
 from l2view.limits import limits
 from l2view.stores import zarr_v2
@@ -35,32 +34,6 @@ NO_NODES = METADATA_KEYS | {".", ".."}  # names within paths that lead to no nod
 OWN = "l2view"  # the group, and the attribute, of what only l2view says or reads
 META = "meta"  # the group of a collection with its fields
 WALKED = 256  # the nodes that are read together
-
-
-class RecentCache[K: Hashable, V]:
-    """The `size` values that were used last, by key, for several threads."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-        self._values: OrderedDict[K, V] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, key: K) -> V | None:
-        """Return the value of `key`, None where there is none."""
-        with self._lock:
-            if key in self._values:
-                self._values.move_to_end(key)
-            return self._values.get(key)
-
-    def put(self, key: K, value: V) -> None:
-        """Remember a value."""
-        with self._lock:
-            self._values[key] = value
-            if len(self._values) > self.size:
-                self._values.popitem(last=False)
-
-    def __contains__(self, key: K) -> bool:
-        return key in self._values
 
 
 def join(*parts: str) -> str:

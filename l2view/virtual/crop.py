@@ -17,6 +17,7 @@ import shapely
 import zarr
 
 from l2view.arrays.encoding import ArrayEncoding
+from l2view.cache import RecentCache
 from l2view.errors import L2ViewWarning, warn
 from l2view.geolocation.dimensions import Dimension
 from l2view.geolocation.finder import georeference_fields
@@ -28,7 +29,7 @@ from l2view.granules.profile import split_chunk_key
 from l2view.granules.reader import GranuleReader
 from l2view.granules.table import ArrayTable, GranuleTable, find_variants
 from l2view.stores.composed import ChunkSource
-from l2view.stores.hierarchy import JSON, RecentCache
+from l2view.stores.hierarchy import JSON
 from l2view.virtual.granules import submit
 from l2view.virtual.join_array import JoinedArray
 

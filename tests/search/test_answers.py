@@ -25,7 +25,7 @@ from rows import EPOCH, ROWS, Row, as_table, box, found, wide, write
 from zarr.storage import LocalStore
 
 import l2view
-from l2view.arrays.cache import CACHE
+from l2view.cache import CACHE
 from l2view.index.commands import build_indexes
 from l2view.meta.chunks import Tally
 

@@ -15,7 +15,7 @@ from obstore.store import S3Store
 from rows import found, wide, write
 
 import l2view
-from l2view.arrays.cache import CACHE, ChunkCache
+from l2view.cache import CACHE, Cache
 from l2view.index.commands import build_indexes
 from l2view.limits import override_limits
 from l2view.meta.chunks import Tally
@@ -71,20 +71,19 @@ def test_a_sort_with_a_limit_reads_the_rest_for_few(tmp_path: Path) -> None:
 
 
 def test_the_cache_keeps_to_its_budget() -> None:
-    cache = ChunkCache("cache.bytes")
-    with l2view.config.set({"cache.bytes": 3000}):
-        for number in range(10):
-            cache.put(number, b"", 500)
-        assert cache.nbytes <= 3000
-        assert len(cache) == 3
-        assert cache.get(9) == b""
-        assert cache.get(0) is None
-        cache.put("large", b"", 5000)
-        assert cache.get("large") is None
-        cache.get(7)
-        cache.put("new", b"", 500)
-        assert cache.get(7) == b""  # which was asked for
-        assert cache.get(8) is None
+    cache = Cache[object, bytes](lambda: 3000)
+    for number in range(10):
+        cache.put(number, b"", 500)
+    assert cache.nbytes <= 3000
+    assert len(cache) == 3
+    assert cache.get(9) == b""
+    assert cache.get(0) is None
+    cache.put("large", b"", 5000)
+    assert cache.get("large") is None
+    cache.get(7)
+    cache.put("new", b"", 500)
+    assert cache.get(7) == b""  # which was asked for
+    assert cache.get(8) is None
 
 
 def test_a_chunk_that_changes_is_read_again(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from rows import ROWS, Row, as_table, wide, write
 
 import l2view
-from l2view.arrays.cache import CACHE
+from l2view.cache import CACHE
 from l2view.index.commands import build_indexes
 from l2view.meta.chunks import Tally
 

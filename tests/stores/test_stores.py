@@ -23,7 +23,7 @@ from builders import put, texts, virtual_repository, write_collection
 from zarr.storage import LocalStore, MemoryStore, ObjectStore, StorePath, ZipStore
 
 import l2view
-from l2view.arrays.cache import CACHE
+from l2view.cache import CACHE
 from l2view.errors import AuthorizationError, ChunkError, StoreError
 from l2view.text import strip_credentials
 

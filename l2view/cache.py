@@ -13,21 +13,23 @@ from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from typing import Any
 
+from numpy.typing import NDArray
+
 from l2view.config import most_bytes
 
 ENTRY = 256  # bytes that an entry takes beside its value
 
 
-class ChunkCache:
+class Cache[Key: Hashable, Value]:
     """Values by key; those that were not asked for the longest are given up first.
 
-    `setting` of `l2view.config` is the budget, looked at whenever something is added.
+    `budget` tells the most bytes that are kept, and is asked whenever something is added.
     """
 
-    def __init__(self, setting: str) -> None:
-        self._setting = setting
-        self._values: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
-        self._pending: dict[Hashable, Future[Any]] = {}
+    def __init__(self, budget: Callable[[], int]) -> None:
+        self._budget = budget
+        self._values: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
+        self._pending: dict[Key, Future[Value]] = {}
         self._lock = threading.Lock()
         self.nbytes = 0
 
@@ -36,10 +38,13 @@ class ChunkCache:
 
     @property
     def budget(self) -> int:
-        """The most bytes that are kept (see `most_bytes`)."""
-        return most_bytes(self._setting)
+        """The most bytes that are kept."""
+        return self._budget()
 
-    def get(self, key: Hashable) -> Any:
+    def __contains__(self, key: Key) -> bool:
+        return key in self._values
+
+    def get(self, key: Key) -> Value | None:
         """Return the value of `key`, None where it isn't kept."""
         with self._lock:
             entry = self._values.get(key)
@@ -48,7 +53,7 @@ class ChunkCache:
             self._values.move_to_end(key)
             return entry[0]
 
-    def put(self, key: Hashable, value: Any, nbytes: int) -> None:
+    def put(self, key: Key, value: Value, nbytes: int = 0) -> None:
         """Keep a value of `nbytes` bytes, if there is room for it at all."""
         nbytes += ENTRY
         budget = self.budget
@@ -61,9 +66,9 @@ class ChunkCache:
             while self.nbytes > budget:
                 self.nbytes -= self._values.popitem(last=False)[1][1]
 
-    def fetch[Value](
+    def fetch(
         self,
-        keys: Sequence[Hashable],
+        keys: Sequence[Key],
         make: Callable[[Sequence[int]], Sequence[Value]],
         sizeof: Callable[[Value], int],
     ) -> list[Value]:
@@ -109,6 +114,14 @@ class ChunkCache:
             self.nbytes = 0
 
 
-CACHE = ChunkCache("cache.bytes")  # decoded chunks and indexes of collections, of this process
-CHUNKS = ChunkCache("mosaic.bytes")  # decoded chunks of images
-CELLS = ChunkCache("mosaic.cells_bytes")  # where the cells of swaths lie
+class RecentCache[Key: Hashable, Value](Cache[Key, Value]):
+    """The `size` values that were used last, by key."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(lambda: size * ENTRY)
+
+
+# Decoded chunks and indexes of collections, of this process.
+CACHE: Cache[Hashable, Any] = Cache(lambda: most_bytes("cache.bytes"))
+CHUNKS: Cache[Hashable, NDArray[Any]] = Cache(lambda: most_bytes("mosaic.bytes"))  # of images
+CELLS: Cache[Hashable, Any] = Cache(lambda: most_bytes("mosaic.cells_bytes"))  # of swaths
