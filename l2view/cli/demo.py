@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import time
-import warnings
 from collections import Counter
 from pathlib import Path
 from typing import Annotated
@@ -41,7 +40,6 @@ def demo_command(
     require_packages()
     started = time.perf_counter()
     console = Console(highlight=False)
-    warnings.filterwarnings("ignore", message=".*does not have a Zarr V3 specification.*")
     files = prepare_folder(folder)
 
     _step(console, 1, "Granules, as their providers write them")

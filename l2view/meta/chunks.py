@@ -10,7 +10,6 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -193,7 +192,7 @@ class Chunks:
             self.tally.add("decode", start, decoded=index in unread)
 
         if missing:
-            _run_all(work, missing)
+            side_by_side(work, missing, "decode", os.cpu_count() or 1)
         return results
 
     def _keys(self, refs: Sequence[ChunkRef]) -> list[Key | None]:
@@ -325,19 +324,12 @@ def tag_of_file(store: LocalStore, key: str) -> tuple[Any, ...]:
 
 
 def side_by_side[Item, Result](
-    work: Callable[[Item], Result], items: Sequence[Item]
+    work: Callable[[Item], Result],
+    items: Sequence[Item],
+    pool: str = "index",
+    threads: int | None = None,
 ) -> list[Result]:
-    """Map `work` over items in one thread each: a remote store gets all requests at once."""
+    """Map `work` over items, by default in a thread each: a remote store gets all requests."""
     if len(items) == 1:
         return [work(items[0])]
-    with ThreadPoolExecutor(len(items), thread_name_prefix="l2view-index") as pool:
-        return list(pool.map(work, items))
-
-
-def _run_all(work: Callable[[int], None], tasks: Sequence[int]) -> None:
-    """Do all of the tasks, several at a time where there are several."""
-    if len(tasks) == 1:
-        work(tasks[0])
-        return
-    for _ in thread_pool("decode", os.cpu_count() or 1).map(work, tasks):
-        pass
+    return list(thread_pool(pool, threads or len(items)).map(work, items))
