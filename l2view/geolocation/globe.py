@@ -30,9 +30,12 @@ def wrap_geometry(shape: shapely.Geometry, *, both_sides: bool = False) -> shape
     return shape if moved.equals(shape) else moved
 
 
-def rectangle(west: float, south: float, east: float, north: float) -> shapely.Geometry:
+def rectangle(
+    west: float, south: float, east: float, north: float, *, both_sides: bool = False
+) -> shapely.Geometry:
     """Return a rectangle; west > east, or east > 180, crosses the antimeridian."""
     if east - west >= 360 - 1e-9:
         return shapely.box(-180, south, 180, north)
     turns = max(math.ceil((west - east) / 360), 0)
-    return wrap_geometry(shapely.box(west, south, east + 360 * turns, north))
+    box = shapely.box(west, south, east + 360 * turns, north)
+    return wrap_geometry(box, both_sides=both_sides)

@@ -66,7 +66,8 @@ def plan_query(session: Session, query: Query, names: Sequence[str]) -> DataFram
 def _conditions(session: Session, query: Query) -> list[Expr]:
     """Return the conditions for place and time."""
     schema = session.table.schema
-    shapes = [] if query.bbox is None else [rectangle(*query.bbox)]
+    bbox: Any = query.bbox
+    shapes = [] if bbox is None else [rectangle(*bbox, both_sides=bbox[0] > bbox[2])]
     shapes += [] if query.intersects is None else [query.intersects]
     conditions = []
     for shape in shapes:
