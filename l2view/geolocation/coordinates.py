@@ -122,7 +122,7 @@ def coordinate_pairs(
         for array in coordinates_of(table, words):
             if array.shapes.prod(axis=1).all() and (array.rank == 0) == (rank == 0):
                 groups.setdefault(parent(array.path), ([], []))[axis].append(array)
-    for group in sorted(groups, key=lambda path: (depth(path), path)):
+    for group in sorted(groups, key=lambda path: (len(ancestors(path)), path)):
         latitudes, longitudes = groups[group]
         pairs: dict[Any, tuple[ArrayTable, ArrayTable]] = {}
         for latitude in latitudes:
@@ -228,11 +228,6 @@ def common_words(path: str, other: str) -> int:
     """
     words, others = (set(re.split(r"[\W_]+", text.lower())) for text in (path, other))
     return len(words & others)
-
-
-def depth(path: str) -> int:
-    """Return the number of groups in a path."""
-    return path.count("/") + bool(path)
 
 
 def is_overview(shape: Sequence[int], full: Sequence[int]) -> bool:

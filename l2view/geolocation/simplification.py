@@ -68,12 +68,13 @@ def sphere_area(shape: shapely.Geometry) -> float:
     area = 0.0
     for polygon in shapely.get_parts(shape):
         for ring, sign in ((polygon.exterior, 1), *((hole, -1) for hole in polygon.interiors)):
-            area += sign * _ring_area(shapely.get_coordinates(ring))
+            area += sign * _ring_area(ring)
     return area
 
 
-def _ring_area(points: NDArray[np.float64]) -> float:
-    x, y = points[:, 0], np.radians(points[:, 1])
+def _ring_area(ring: shapely.LinearRing) -> float:
+    x, y = shapely.get_coordinates(ring).T
+    y = np.radians(y)
     middle, half = (y[1:] + y[:-1]) / 2, np.diff(y) / 2
     # The mean sine along an edge, which is straight on the map.
     return abs(float(np.degrees((np.diff(x) * np.sin(middle) * np.sinc(half / np.pi)).sum())))
@@ -85,8 +86,8 @@ def _simplify(shape: shapely.Geometry, growth: float, goal: int) -> shapely.Geom
     least, left = NEGLIGIBLE * area, growth * area
     polygons: list[list[NDArray[np.float64]]] = []
     for polygon in shapely.get_parts(shapely.orient_polygons(shape)):
-        holes = [hole for hole in polygon.interiors if _hole_area(hole) > growth / 20 * area]
-        left -= sum(map(_hole_area, polygon.interiors)) - sum(map(_hole_area, holes))
+        holes = [hole for hole in polygon.interiors if _ring_area(hole) > growth / 20 * area]
+        left -= sum(map(_ring_area, polygon.interiors)) - sum(map(_ring_area, holes))
         edges = (polygon.exterior, *holes)
         polygons.append([shapely.get_coordinates(ring)[:-1] for ring in edges])
     limit, count = least, sum(len(ring) + 1 for rings in polygons for ring in rings)
@@ -105,10 +106,6 @@ def _simplify(shape: shapely.Geometry, growth: float, goal: int) -> shapely.Geom
         return parts[0]
     separate = all(part.is_valid for part in parts)
     return shapely.union_all(parts) if separate else shapely.multipolygons(parts)
-
-
-def _hole_area(hole: shapely.LinearRing) -> float:
-    return _ring_area(shapely.get_coordinates(hole))
 
 
 def _take(

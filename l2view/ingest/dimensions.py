@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 from typing import Any
 
+from l2view.geolocation.coordinates import ancestors
 from l2view.geolocation.struct_metadata import Structure
 from l2view.granules.references import ArrayReferences
 
@@ -124,7 +125,7 @@ def _reconcile(
     # their own dimension.
     lengths: dict[str, dict[Any, int]] = {"": {GRANULE: -1}}
     for group, paths in _by_group(names):
-        own = dict(lengths[_nearest(group, lengths)])
+        own = dict(lengths[next(path for path in [group, *ancestors(group)] if path in lengths)])
         # A scalar's name is that of no dimension.
         own |= {path.rpartition("/")[2]: -1 for path in paths if not names[path]}
         lengths[group] = own
@@ -145,10 +146,3 @@ def _reconcile(
                 document = {**array.document, "dimension_names": axes}
                 by_path[path] = replace(array, document=document)
     return list(by_path.values())
-
-
-def _nearest(group: str, groups: Container[str]) -> str:
-    """Return the nearest group above another that is one of `groups`."""
-    while group and group not in groups:
-        group = group.rpartition("/")[0]
-    return group

@@ -14,10 +14,11 @@ from xml.etree import ElementTree as ET
 
 from obspec_utils.protocols import ReadableFile
 from obspec_utils.registry import ObjectStoreRegistry
-from virtualizarr.manifests import ManifestGroup, ManifestStore
+from virtualizarr.manifests import ManifestGroup
 from virtualizarr.parsers import DMRPPParser
 
 from l2view.errors import IngestError
+from l2view.ingest.manifests import Manifests
 from l2view.stores.hierarchy import join
 
 DAP = "{http://xml.opendap.org/ns/DAP/4.0#}"
@@ -26,38 +27,34 @@ NOT_VARIABLES = frozenset(f"{DAP}{name}" for name in ("Attribute", "Dimension", 
 
 def parse_dmrpp(
     url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], threshold: int
-) -> tuple[ManifestStore, dict[str, str]]:
+) -> Manifests:
     """Return a DMR++ file as references (see `l2view.ingest.formats.CheckedParser`)."""
     try:
         reader.seek(0)
         root = ET.parse(io.BytesIO(reader.read())).getroot()  # noqa: S314 (expat has limits)
     except ET.ParseError as error:
         raise IngestError(f"it is no DMR++: {error}") from error
-    omitted: dict[str, str] = {}
-    group = _group(root, "", lambda path: _parse(url, path, stores), omitted)
-    return ManifestStore(group, registry=stores), omitted
+    manifests = Manifests()
+
+    def add(element: ET.Element, path: str) -> None:
+        members = [child for child in element if child.tag != f"{DAP}Group"]
+        # The parser doesn't know a group without members.
+        manifests.add(_parse(url, path, stores) if members else ManifestGroup(), path)
+        for member in members:
+            name = member.get("name")
+            is_variable = member.tag.startswith(DAP) and member.tag not in NOT_VARIABLES
+            if is_variable and name is not None and join(path, name) not in manifests.arrays:
+                kind = member.tag.removeprefix(DAP)
+                reason = f"its description, as {kind}, can't be parsed"
+                manifests.omitted[join(path, name)] = reason
+        for child in element.iterfind(f"{DAP}Group"):
+            add(child, join(path, str(child.get("name"))))
+
+    add(root, "")
+    return manifests
 
 
 def _parse(url: str, path: str, stores: ObjectStoreRegistry[Any]) -> ManifestGroup:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of what is passed over, which is looked for by name
         return DMRPPParser(group=f"/{path}")(url, stores)._group
-
-
-def _group(element: ET.Element, path: str, parse: Any, omitted: dict[str, str]) -> ManifestGroup:
-    """Return a group and all below it."""
-    members = [child for child in element if child.tag != f"{DAP}Group"]
-    # The parser doesn't know a group without members.
-    parsed = parse(path) if members else ManifestGroup()
-    for member in members:
-        name = member.get("name")
-        is_variable = member.tag.startswith(DAP) and member.tag not in NOT_VARIABLES
-        if is_variable and name is not None and name not in parsed.arrays:
-            kind = member.tag.removeprefix(DAP)
-            omitted[join(path, name)] = f"its description, as {kind}, can't be parsed"
-    groups = {
-        name: _group(child, join(path, name), parse, omitted)
-        for child in element.iterfind(f"{DAP}Group")
-        for name in [str(child.get("name"))]
-    }
-    return ManifestGroup(dict(parsed.arrays), groups, dict(parsed.metadata.attributes))

@@ -13,10 +13,9 @@ from typing import Any
 import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
-from obspec_utils.protocols import ReadableFile
 
 from l2view.errors import IngestError
-from l2view.ingest.files import expand_path, open_file
+from l2view.ingest.files import expand_path, open_present
 from l2view.ingest.formats import KERCHUNK
 from l2view.ingest.granule import Entry, Failure, ids_of_file
 from l2view.ingest.grouping import GranuleOf, group_files, product_folder
@@ -158,16 +157,9 @@ def _read_records(url: str, shared: Container[str]) -> Iterator[Entry | Failure]
         yield Failure(Entry.of_file(url).id, url, f"it can't be read: {first_line(error)}")
 
 
-def _open_records(url: str) -> ReadableFile:
-    file = open_file(url)
-    if file is None:
-        raise IngestError("there is no such file")
-    return file[1]
-
-
 def _read_lines(url: str) -> Iterator[str]:
     """Yield the texts of a file of records, one of them in memory."""
-    file = _open_records(url)
+    file = open_present(url)
     if not url.lower().endswith(LINES):
         yield file.read().decode()
         return
@@ -186,7 +178,7 @@ def _read_table(url: str) -> Iterator[Entry | Failure]:
     except ImportError as error:
         raise IngestError("stac-geoparquet needs rustac: pip install 'l2view[stac]'") from error
     try:
-        table = pq.ParquetFile(_open_records(url))
+        table = pq.ParquetFile(open_present(url))
         for batch in table.iter_batches(batch_size=limits().record_rows):
             rows = pa.Table.from_batches([batch], schema=table.schema_arrow)
             yield from _parse_record(rustac.from_arrow(rows), url)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
 
 import pyproj
 from pyproj.exceptions import CRSError
-from virtualizarr.manifests import ManifestArray, ManifestGroup
+from virtualizarr.manifests import ManifestArray
 
 from l2view.geolocation.struct_metadata import Structure
-from l2view.granules.references import ArrayReferences
-from l2view.ingest.manifests import walk
 from l2view.stores.hierarchy import JSON
 
 SPHERES = {0: "+ellps=clrk66", 8: "+ellps=GRS80", 12: "+datum=WGS84", 19: "+R=6370997"}
@@ -30,37 +27,26 @@ PROJECTIONS = {
 """GCTP's projections in PROJ's words (HDF-EOS Library User's Guide, "GCTP Projection Codes")."""
 
 
-def place_grids(
-    root: ManifestGroup, arrays: Sequence[ArrayReferences], structures: Sequence[Structure]
-) -> list[ArrayReferences]:
+def place_grids(arrays: Mapping[str, ManifestArray], structures: Iterable[Structure]) -> None:
     """Add to the arrays of a file's grids where they lie, unless they have another shape.
 
-    That is by the attributes of Zarr's conventions ``spatial`` and ``proj``. They are added to the
-    manifests too, which harvesters read.
+    That is by the attributes of Zarr's conventions ``spatial`` and ``proj``.
     """
-    places: dict[str, JSON] = {}
-    grids = [(grid, place) for grid in structures if (place := _place(grid)) is not None]
-    nodes = dict(walk(root)) if grids else {}
-    for grid, place in grids:
+    for grid in structures:
+        if (place := _place(grid)) is None:
+            continue
         for path, name, dimensions in grid.paths():
             paths = (path, f"{grid.name}/{name}", name)
-            path = next((path for path in paths if path in nodes), "")
-            array = nodes[path]
-            if not isinstance(array, ManifestArray) or "YDim" not in dimensions:
+            array = next((arrays[path] for path in paths if path in arrays), None)
+            if array is None or "YDim" not in dimensions:
                 continue
             axis = dimensions.index("YDim")
             is_of_grid = dimensions[axis + 1 : axis + 2] == ("XDim",)
             if is_of_grid and list(array.shape[axis : axis + 2]) == place["spatial:shape"]:
                 own = array.metadata.dimension_names or ()
                 names = own if any(name.startswith("YDim") for name in own if name) else dimensions
-                places[path] = {"spatial:dimensions": list(names[axis : axis + 2]), **place}
-                array.metadata.attributes.update(places[path])
-    return [_with_attributes(a, places[a.path]) if a.path in places else a for a in arrays]
-
-
-def _with_attributes(array: ArrayReferences, attributes: JSON) -> ArrayReferences:
-    attributes = array.document["attributes"] | attributes
-    return replace(array, document={**array.document, "attributes": attributes})
+                attributes = {"spatial:dimensions": list(names[axis : axis + 2]), **place}
+                array.metadata.attributes.update(attributes)
 
 
 def _place(grid: Structure) -> JSON | None:

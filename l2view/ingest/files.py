@@ -145,6 +145,13 @@ def open_file(url: str) -> tuple[FileInfo, ReadableFile] | None:
         return info, BlockStoreReader(store, key)
 
 
+def open_present(url: str) -> ReadableFile:
+    """Return a file's bytes; an `IngestError` says that there is no such file."""
+    if (file := open_file(url)) is None:
+        raise IngestError("there is no such file")
+    return file[1]
+
+
 def _require_readable(path: Path) -> None:
     """Raise an `IngestError` where what lies at a path of this machine can't be read as a file."""
     if UNREACHABLE.search(str(path)):

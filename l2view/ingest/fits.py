@@ -11,36 +11,34 @@ from typing import Any
 from astropy.io import fits
 from obspec_utils.protocols import ReadableFile
 from obspec_utils.registry import ObjectStoreRegistry
-from virtualizarr.manifests import ManifestGroup, ManifestStore
 from virtualizarr.parsers.fits import _attributes, _build_manifest_array, _hdu_names
 
+from l2view.ingest.manifests import Manifests
 from l2view.text import first_line
 
 
 def parse_fits(
     url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], threshold: int
-) -> tuple[ManifestStore, dict[str, str]]:
+) -> Manifests:
     """Return a FITS file as references (see `l2view.ingest.formats.CheckedParser`)."""
-    arrays: dict[str, Any] = {}
-    omitted: dict[str, str] = {}
-    attributes: dict[str, Any] = {}
+    manifests = Manifests()
     reader.seek(0)
     with fits.open(reader, do_not_scale_image_data=True) as hdus:
         for index, (name, hdu) in enumerate(zip(_hdu_names(hdus), hdus, strict=True)):
             header = hdu.header
             str(header)  # which mends cards that don't conform
             if index == 0:
-                attributes = _attributes(header)
+                manifests.groups[""] = _attributes(header)
             if header.get("NAXIS", 0) == 0:
                 continue
             try:
                 if (reason := _unreadable(hdu)) is None:
-                    arrays[name] = _build_manifest_array(hdu, name, url)
+                    manifests.arrays[name] = _build_manifest_array(hdu, name, url)
                     continue
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 reason = first_line(error)
-            omitted[name] = reason
-    return ManifestStore(ManifestGroup(arrays, attributes=attributes), registry=stores), omitted
+            manifests.omitted[name] = reason
+    return manifests
 
 
 def _unreadable(hdu: Any) -> str | None:

@@ -21,15 +21,16 @@ if TYPE_CHECKING:
     from obspec_utils.registry import ObjectStoreRegistry
     from virtualizarr.manifests import ManifestStore
 
+    from l2view.ingest.manifests import Manifests
+
 type Parser = Callable[..., ManifestStore]
 """VirtualiZarr's protocol: called with a URL and a registry of stores."""
 
-type CheckedParser = Callable[..., tuple[ManifestStore, dict[str, str]]]
+type CheckedParser = Callable[..., Manifests]
 """A parser around VirtualiZarr's that finds what that can't refer to or would get wrong.
 
 Called with a file's URL as VirtualiZarr names it, its bytes, the registry with its store, and the
-most bytes of an array that are copied where they can't be referred to. It returns the references,
-and why arrays are left out, by path.
+most bytes of an array that are copied where they can't be referred to.
 """
 
 HEAD = 4096
@@ -75,7 +76,7 @@ class FileFormat:
         reader: ReadableFile | None,
         stores: ObjectStoreRegistry[Any],
         threshold: int,
-    ) -> tuple[ManifestStore, dict[str, str]]:
+    ) -> Manifests | ManifestStore:
         """Call the parser as a `CheckedParser`; an `IngestError` names a package that it lacks."""
         for package in self.needs:
             try:
@@ -86,7 +87,8 @@ class FileFormat:
                 ) from error
         parser = resolve_name(self.parser)
         if isinstance(parser, type):
-            return parser()(url, stores), {}
+            store: ManifestStore = parser()(url, stores)
+            return store
         checked: CheckedParser = parser
         return checked(url, reader, stores, threshold)
 
@@ -138,7 +140,7 @@ ZARR = FileFormat(
     "Zarr", "l2view.ingest.zarr_v2:parse_hierarchy", needs=("arro3.core",), extra="zarr"
 )
 ZARR_ARRAY = FileFormat(
-    "Zarr", "l2view.ingest.zarr_v2:ArrayParser", needs=("arro3.core",), extra="zarr"
+    "Zarr", "l2view.ingest.zarr_v2:parse_array", needs=("arro3.core",), extra="zarr"
 )
 KERCHUNK_PARQUET = FileFormat(
     "Kerchunk Parquet", "l2view.ingest.kerchunk:parse_reference_tables", is_filled=True

@@ -12,7 +12,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from math import prod
 from pathlib import Path
@@ -26,7 +26,7 @@ from obspec_utils.registry import ObjectStoreRegistry
 from pyhdf import hdfext
 from pyhdf.error import HDF4Error
 from pyhdf.SD import SD
-from virtualizarr.manifests import ManifestArray, ManifestGroup, ManifestStore
+from virtualizarr.manifests import ManifestArray
 from virtualizarr.manifests.utils import create_v3_array_metadata
 from zarr.core.metadata.v3 import ArrayV3Metadata
 
@@ -34,7 +34,7 @@ from l2view.arrays.cf import Packing
 from l2view.errors import IngestError
 from l2view.ingest.check import decode_chunk, size_reason
 from l2view.ingest.hdf4_elements import LITTLE_ENDIAN, Elements, Extent, Layout, Table, dtype_of
-from l2view.ingest.manifests import Chunks, copied_array, nest_arrays
+from l2view.ingest.manifests import Chunks, Manifests, copied_array
 from l2view.stores.hierarchy import JSON, join
 from l2view.text import first_line, replace_surrogates
 
@@ -53,7 +53,7 @@ LIBRARY = Lock()
 
 def parse_hdf4(
     url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], threshold: int
-) -> tuple[ManifestStore, dict[str, str]]:
+) -> Manifests:
     """Return an HDF4 file as references (see `l2view.ingest.formats.CheckedParser`).
 
     A file that isn't on a local disk is copied to one for as long as this takes. An `IngestError`
@@ -66,8 +66,7 @@ def parse_hdf4(
         except HDF4Error as error:
             raise IngestError(f"pyhdf can't open it: {error}") from error
         try:
-            parser = _Parser(url, path, elements, threshold)
-            return ManifestStore(parser.parse(datasets), registry=stores), parser.omitted
+            return _Parser(url, elements, threshold, {}).parse(datasets)
         finally:
             datasets.end()
 
@@ -146,13 +145,11 @@ class _Dataset:
 @dataclass
 class _Parser:
     url: str
-    path: str
     elements: Elements
     threshold: int
-    omitted: dict[str, str] = field(default_factory=dict)
-    """Why datasets and other members are left out, by path."""
+    omitted: dict[str, str]  # why datasets and other members are left out, by path
 
-    def parse(self, file: Any) -> ManifestGroup:
+    def parse(self, file: Any) -> Manifests:
         """Return all of a file."""
         arrays: dict[str, ManifestArray] = {}
         for dataset in self._datasets(file):
@@ -173,7 +170,7 @@ class _Parser:
                 self.omitted[name] = first_line(error)
         for name in self.elements.raster_images:
             self.omitted[_clean(name)] = "it is a raster image, which pyhdf doesn't read"
-        return nest_arrays(arrays, {"": self._attributes(file, "its own")})
+        return Manifests(arrays, {"": self._attributes(file, "its own")}, self.omitted)
 
     def _datasets(self, file: Any) -> list[_Dataset]:
         """Return the datasets, each with as many records as the longest along its dimension."""

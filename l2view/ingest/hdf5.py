@@ -21,7 +21,7 @@ from numpy.lib.recfunctions import repack_fields
 from obspec_utils.protocols import ReadableFile
 from obspec_utils.registry import ObjectStoreRegistry
 from virtualizarr.codecs import zarr_codec_config_to_v3
-from virtualizarr.manifests import ManifestArray, ManifestGroup, ManifestStore
+from virtualizarr.manifests import ManifestArray
 from virtualizarr.manifests.utils import copy_and_replace_metadata, create_v3_array_metadata
 from virtualizarr.parsers.hdf.filters import _filter_to_codec
 from virtualizarr.parsers.hdf.hdf import _chunk_shape, _dataset_chunk_manifest, _read_compound
@@ -32,7 +32,7 @@ from zarr.storage import MemoryStore
 
 from l2view.errors import IngestError
 from l2view.ingest.check import LARGEST, decode_chunk, size_reason
-from l2view.ingest.manifests import Chunks, chunk_grid, copied_array, json_attribute
+from l2view.ingest.manifests import Chunks, Manifests, chunk_grid, copied_array, json_attribute
 from l2view.stores.hierarchy import JSON, join
 from l2view.text import first_line, replace_surrogates
 
@@ -52,33 +52,33 @@ CODECS = {"307": {"id": "bz2", "level": 9}}
 
 def parse_hdf5(
     url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], threshold: int
-) -> tuple[ManifestStore, dict[str, str]]:
+) -> Manifests:
     """Return an HDF5 file as references (see `l2view.ingest.formats.CheckedParser`).
 
     An `OSError` says that it is no HDF5 file, or is cut off.
     """
     parser = _Parser(url, threshold)
     with h5py.File(reader, mode="r") as file:
-        group = parser.parse_group(file, "", ())
-    return ManifestStore(parser.pad(group), registry=stores), parser.omitted
+        parser.parse_group(file, "", ())
+    parser.pad()
+    return parser.manifests
 
 
 @dataclass
 class _Parser:
     url: str
     threshold: int
-    omitted: dict[str, str] = field(default_factory=dict)
-    """Why datasets and links are left out, by path."""
+    manifests: Manifests = field(default_factory=Manifests)
     lengths: dict[str, int] = field(default_factory=dict)
     """The most values along each unlimited dimension, by the path of its scale."""
     unlimited: dict[int, dict[int, str]] = field(default_factory=dict)
     """The unlimited dimensions by axis, of arrays by their identity."""
 
-    def parse_group(self, group: h5py.Group, path: str, above: tuple[int, ...]) -> ManifestGroup:
+    def parse_group(self, group: h5py.Group, path: str, above: tuple[int, ...]) -> None:
         """Parse a group and all below it; it lies in those at the addresses `above`."""
         above = (*above, _address(group))
-        arrays: dict[str, ManifestArray] = {}
-        groups: dict[str, ManifestGroup] = {}
+        groups, arrays = self.manifests.groups, dict[str, ManifestArray]()
+        groups[path] = self._attributes(group, path or "its own")
         for raw in group:
             name = os.fsdecode(raw)  # h5py has names that aren't UTF-8 as bytes
             member = join(path, replace_surrogates(name))
@@ -88,20 +88,20 @@ class _Parser:
                 if isinstance(node, h5py.Group):
                     if _address(node) in above:
                         raise IngestError("it is a link to a group that it lies in")
-                    groups[name] = self.parse_group(node, member, above)
-                elif isinstance(node, h5py.Dataset) and not _is_pure_dimension(node.id):
+                    self.parse_group(node, member, above)
+                elif isinstance(node, h5py.Dataset) and not _is_pure_dimension(node):
                     scales = _scale_paths(node)
                     names = _dimension_names(node, scales)
                     arrays[name] = self._parse_dataset(node, member, names)
                     self._note_unlimited(node, arrays[name], scales)
             except Exception as error:  # of one member, which costs no other
-                self.omitted[member] = first_line(error)
+                self.manifests.omitted[member] = first_line(error)
                 if isinstance(node, h5py.Dataset) and h5py.check_ref_dtype(node.dtype) is not None:
                     # Of VIIRS and others, whose granules' metadata are attributes of these.
-                    groups[name] = ManifestGroup(attributes=self._attributes(node, member))
-        attributes = self._attributes(group, path or "its own")
+                    groups[member] = self._attributes(node, member)
         renamed = {name.removeprefix(NOT_COORDINATE): array for name, array in arrays.items()}
-        return ManifestGroup(renamed if len(renamed) == len(arrays) else arrays, groups, attributes)
+        arrays = renamed if len(renamed) == len(arrays) else arrays
+        self.manifests.arrays |= {join(path, name): array for name, array in arrays.items()}
 
     def _note_unlimited(
         self, dataset: h5py.Dataset, array: ManifestArray, paths: Sequence[str | None]
@@ -118,21 +118,19 @@ class _Parser:
         if scales:
             self.unlimited[id(array)] = scales
 
-    def pad(self, group: ManifestGroup) -> ManifestGroup:
-        """Return a group whose arrays are as long as their unlimited dimensions.
+    def pad(self) -> None:
+        """Make arrays as long as their unlimited dimensions.
 
         netCDF reads what was written less far than another variable as fill values.
         """
-        arrays = {}
-        for name, array in group.arrays.items():
+        arrays = self.manifests.arrays
+        for path, array in list(arrays.items()):
             scales = self.unlimited.get(id(array), {})
             longer = [
                 self.lengths[scales[axis]] if axis in scales else length
                 for axis, length in enumerate(array.shape)
             ]
-            arrays[name] = array if longer == list(array.shape) else _with_shape(array, longer)
-        groups = {name: self.pad(child) for name, child in group.groups.items()}
-        return ManifestGroup(arrays, groups, dict(group.metadata.attributes))
+            arrays[path] = array if longer == list(array.shape) else _with_shape(array, longer)
 
     def _parse_dataset(
         self, dataset: h5py.Dataset, path: str, names: Sequence[str]
@@ -162,7 +160,7 @@ class _Parser:
             try:
                 attributes[name] = _json(node.attrs[name], node.file)
             except Exception as error:  # of HDF5 or h5py, which lack some types
-                self.omitted[f"{path} attribute {name}"] = first_line(error)
+                self.manifests.omitted[f"{path} attribute {name}"] = first_line(error)
         return attributes
 
 
@@ -234,14 +232,9 @@ def _packed(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return repack_fields(dtype, align=False, recurse=True) if dtype.names else dtype
 
 
-def _is_pure_dimension(dataset: h5py.h5d.DatasetID) -> bool:
+def _is_pure_dimension(dataset: h5py.Dataset) -> bool:
     """Return whether a dataset is only a dimension of netCDF-4."""
-    if not h5py.h5a.exists(dataset, b"NAME"):
-        return False
-    attribute = h5py.h5a.open(dataset, b"NAME")
-    value = np.empty(attribute.shape, attribute.dtype)
-    attribute.read(value)
-    name = value.tolist()
+    name = dataset.attrs.get("NAME")
     text = name.encode(errors="replace") if isinstance(name, str) else name
     return isinstance(text, bytes) and text.startswith(PURE_DIMENSION)
 

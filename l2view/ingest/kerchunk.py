@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -20,24 +20,20 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from obspec_utils.protocols import ReadableFile
 from obspec_utils.registry import ObjectStoreRegistry
-from virtualizarr.manifests import ManifestArray, ManifestStore
 
 from l2view.errors import IngestError
 from l2view.ingest.files import file_info, object_store
-from l2view.ingest.manifests import Chunks, nest_arrays, to_manifest_array
+from l2view.ingest.manifests import Chunks, Manifests, ReadChunks, read_nodes
 from l2view.stores.hierarchy import JSON, METADATA_KEYS, Node
 from l2view.stores.urls import is_url, root_of, unquote_url, url_of
-from l2view.text import first_line, strip_credentials
+from l2view.text import strip_credentials
 
 TEMPLATE = re.compile(r"\{\{\s*(\w+)\s*\}\}")
-
-type ReadChunks = Callable[[str, JSON], Chunks]
-"""Returns the chunks of the array at a path with a Zarr v3 document."""
 
 
 def parse_references(
     url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], threshold: int
-) -> tuple[ManifestStore, dict[str, str]]:
+) -> Manifests:
     """Return Kerchunk's JSON as references (see `l2view.ingest.formats.CheckedParser`)."""
     reader.seek(0)
     content = json.loads(reader.read())
@@ -67,15 +63,15 @@ def parse_references(
                 _put(chunks, index, key, value, templates)
         return chunks
 
-    arrays, attributes, omitted = _parse(metadata, read)
-    for path in folders.keys() - omitted.keys():
-        omitted[path] = "its references are of no array"
-    return ManifestStore(nest_arrays(arrays, attributes), registry=stores), omitted
+    manifests = _parse(metadata, read)
+    for path in folders.keys() - manifests.omitted.keys():
+        manifests.omitted[path] = "its references are of no array"
+    return manifests
 
 
 def parse_reference_tables(
     url: str, reader: ReadableFile | None, stores: ObjectStoreRegistry[Any], threshold: int
-) -> tuple[ManifestStore, dict[str, str]]:
+) -> Manifests:
     """Return a folder of Kerchunk's Parquet as references.
 
     Each array has tables of ``record_size`` chunks, in C order of its chunk grid.
@@ -94,43 +90,25 @@ def parse_reference_tables(
             _put_table(chunks, record * rows, pq.read_table(pa.BufferReader(bytes(data))))
         return chunks
 
-    arrays, attributes, omitted = _parse(content["metadata"], read)
-    return ManifestStore(nest_arrays(arrays, attributes), registry=stores), omitted
+    return _parse(content["metadata"], read)
 
 
 def _name(key: str) -> str:
     return key.rpartition("/")[2]
 
 
-def _parse(
-    metadata: JSON, read: ReadChunks
-) -> tuple[dict[str, ManifestArray], dict[str, JSON], dict[str, str]]:
-    """Return arrays and groups' attributes by path, and why arrays are left out."""
-    by_path: defaultdict[str, JSON] = defaultdict(dict)
+def _parse(metadata: JSON, read: ReadChunks) -> Manifests:
+    texts: defaultdict[str, JSON] = defaultdict(dict)
     for key, value in metadata.items():
-        by_path[key.rpartition("/")[0]][_name(key)] = value
-    arrays: dict[str, ManifestArray] = {}
-    attributes: dict[str, JSON] = {"": {}}
-    omitted: dict[str, str] = {}
-    for path, documents in by_path.items():
-        try:
-            node = _node(path, {name: _json(value) for name, value in documents.items()})
-            document = node.to_v3()
-            if node.is_array and not path:
-                raise IngestError("it is an array without a name")
-            if node.is_array:
-                arrays[path] = to_manifest_array(document, read(path, document))
-            else:
-                attributes[path] = document.get("attributes", {})
-        except Exception as error:  # whatever may be wrong in somebody's JSON
-            omitted[path] = first_line(error)
-    return arrays, attributes, omitted
+        texts[key.rpartition("/")[0]][_name(key)] = value
 
+    def node_at(path: str) -> Node:
+        documents = {name: _json(text) for name, text in texts[path].items()}
+        if "zarr.json" in documents:
+            return Node(path, 3, documents["zarr.json"])
+        return Node(path, 2, documents.get(".zarray"), documents.get(".zattrs", {}))
 
-def _node(path: str, documents: Mapping[str, JSON]) -> Node:
-    if "zarr.json" in documents:
-        return Node(path, 3, documents["zarr.json"])
-    return Node(path, 2, documents.get(".zarray"), documents.get(".zattrs", {}))
+    return read_nodes(texts, node_at, read)
 
 
 def _json(value: Any) -> JSON:

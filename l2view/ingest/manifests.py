@@ -1,4 +1,4 @@
-"""VirtualiZarr's manifests as a granule's references."""
+"""VirtualiZarr's manifests of a file's arrays, and a granule's references from them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import math
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
@@ -22,11 +22,12 @@ from zarr.storage import StorePath
 from l2view.arrays.cf import zarr_attributes
 from l2view.arrays.quiet import QUIET
 from l2view.errors import IngestError
+from l2view.geolocation.coordinates import basename, parent
 from l2view.granules.profile import DEFAULT_KEYS
 from l2view.granules.references import ArrayReferences
 from l2view.granules.table import regular_grid
-from l2view.stores.hierarchy import JSON, NO_NODES, join, parents
-from l2view.text import replace_surrogates
+from l2view.stores.hierarchy import JSON, NO_NODES, Node, join, parents
+from l2view.text import first_line, replace_surrogates
 
 
 class NamelessStore(ManifestStore):
@@ -39,8 +40,35 @@ class NamelessStore(ManifestStore):
         return "virtual"
 
 
-def readable_group(root: ManifestGroup, registry: Any) -> zarr.Group:
+@dataclass
+class Manifests:
+    """What a parser makes of a file: arrays, the attributes of groups, and why others are left out.
+
+    All are by path; a group of which nothing is said may be missing.
+    """
+
+    arrays: dict[str, ManifestArray] = field(default_factory=dict)
+    groups: dict[str, JSON] = field(default_factory=lambda: {"": {}})
+    omitted: dict[str, str] = field(default_factory=dict)
+
+    def add(self, group: ManifestGroup, path: str = "") -> Self:
+        """Add a group of VirtualiZarr's, and all below it."""
+        self.groups[path] = group.metadata.attributes
+        self.arrays |= {join(path, name): array for name, array in group.arrays.items()}
+        for name, child in group.groups.items():
+            self.add(child, join(path, name))
+        return self
+
+    def drop(self, path: str) -> None:
+        """Take out what lies at a path, for harvesters not to read it."""
+        for nodes in (self.arrays, self.groups):
+            for node in [node for node in nodes if node == path or node.startswith(f"{path}/")]:
+                del nodes[node]
+
+
+def readable_group(manifests: Manifests, registry: Any) -> zarr.Group:
     """Return a file's references as a group whose metadata is in memory, its chunks readable."""
+    root = _nest(manifests)
     path = StorePath(NamelessStore(root, registry=registry))
     return zarr.Group(zarr.AsyncGroup(_consolidated(root), path))
 
@@ -122,47 +150,53 @@ def copied_array(metadata: ArrayV3Metadata, data: bytes) -> ManifestArray:
     return ManifestArray(metadata, chunks.to_manifest())
 
 
-def nest_arrays(
-    arrays: Mapping[str, ManifestArray], attributes: Mapping[str, JSON]
-) -> ManifestGroup:
-    """Return the root of arrays and groups, told by their paths."""
-    groups = {"", *attributes}.union(*map(parents, [*arrays, *attributes]))
-    members: defaultdict[str, dict[str, ManifestArray]] = defaultdict(dict)
-    children: defaultdict[str, list[str]] = defaultdict(list)
-    for path, array in arrays.items():
+type ReadChunks = Callable[[str, JSON], Chunks]
+"""Returns the chunks of the array at a path with a Zarr v3 document."""
+
+
+def read_nodes(paths: Iterable[str], node_at: Callable[[str], Node], read: ReadChunks) -> Manifests:
+    """Return the nodes of a Zarr hierarchy."""
+    manifests = Manifests()
+    for path in paths:
+        try:
+            document = (node := node_at(path)).to_v3()
+            if not node.is_array:
+                manifests.groups[path] = document.get("attributes", {})
+            elif path:
+                manifests.arrays[path] = to_manifest_array(document, read(path, document))
+            else:
+                raise IngestError("it is an array without a name")
+        except Exception as error:  # of JSON, or of data types and grids that zarr lacks
+            manifests.omitted[path] = first_line(error)
+    return manifests
+
+
+def _nest(manifests: Manifests) -> ManifestGroup:
+    arrays: defaultdict[str, dict[str, ManifestArray]] = defaultdict(dict)
+    groups: defaultdict[str, dict[str, ManifestGroup]] = defaultdict(dict)
+    for path, array in manifests.arrays.items():
         group, _, name = path.rpartition("/")
-        members[group][name] = array
-    for path in sorted(groups - {""}):
-        children[path.rpartition("/")[0]].append(path)
-
-    def nest(path: str) -> ManifestGroup:
-        below = {child.rpartition("/")[2]: nest(child) for child in children[path]}
-        return ManifestGroup(members[path], below, attributes.get(path, {}))
-
-    return nest("")
+        arrays[group][name] = array
+    for path in sorted(manifests.groups, reverse=True):  # what lies in a group before it
+        group, _, name = path.rpartition("/")
+        groups[group][name] = ManifestGroup(arrays[path], groups[path], manifests.groups[path])
+    return groups[""][""]
 
 
-def manifest_references(group: ManifestGroup) -> tuple[list[ArrayReferences], dict[str, JSON]]:
-    """Return the arrays of a VirtualiZarr group, and the attributes of its groups by path."""
-    nodes = dict(walk(group))
-    arrays = {path: node for path, node in nodes.items() if isinstance(node, ManifestArray)}
-    attributes = {
-        path: node.metadata.attributes
-        for path, node in nodes.items()
-        if isinstance(node, ManifestGroup)
-    }
+def manifest_references(manifests: Manifests) -> tuple[list[ArrayReferences], dict[str, JSON]]:
+    """Return the references of arrays, and the attributes of groups by path."""
+    arrays = manifests.arrays
     # All of a granule's metadata by way of JSON at once, which costs less than one by one.
     text = json.dumps(
-        [[array.metadata.to_dict() for array in arrays.values()], attributes],
+        [[array.metadata.to_dict() for array in arrays.values()], manifests.groups],
         default=json_attribute,
         ensure_ascii=False,
     )
     documents, attributes = json.loads(text if text.isascii() else replace_surrogates(text))
     # Harvesters read them, and what JSON lacks can't be read.
+    manifests.groups |= attributes
     for array, document in zip(arrays.values(), documents, strict=True):
         array.metadata.attributes.update(document["attributes"])
-    for path, values in attributes.items():
-        nodes[path].metadata.attributes.update(values)
     pairs = zip(arrays.items(), documents, strict=True)
     return [_references(array, path, document) for (path, array), document in pairs], attributes
 
@@ -176,43 +210,27 @@ def storable_name(name: str, taken: Collection[str]) -> str:
     return storable
 
 
-def rename_nodes(group: ManifestGroup, path: str = "") -> tuple[ManifestGroup, list[str]]:
-    """Return a group whose members have names that Zarr can hold, and notes on those renamed."""
-    notes: list[str] = []
-    names: dict[str, str] = {}
-    members = {**group.arrays, **group.groups}
-    for name in members:
-        names[name] = storable = storable_name(name, {*members, *names.values()})
+def rename_nodes(manifests: Manifests) -> tuple[Manifests, list[str]]:
+    """Return nodes in all their groups, by names that Zarr can hold, and notes on those renamed."""
+    arrays, groups = manifests.arrays, manifests.groups
+    paths = {*arrays, *groups}.union(*map(parents, [*arrays, *groups])) - {""}
+    names: defaultdict[str, set[str]] = defaultdict(set)
+    for path in paths:
+        names[parent(path)].add(basename(path))
+    renamed, notes = {"": ""}, []
+    for path in sorted(paths):
+        group, siblings, name = renamed[parent(path)], names[parent(path)], basename(path)
+        storable = storable_name(name, siblings)
+        siblings.add(storable)
+        renamed[path] = join(group, storable)
         if storable != name:
-            notes.append(f"{join(path, name)!r} is called {storable}, as Zarr has no such name")
-    groups = {}
-    for name, child in group.groups.items():
-        groups[names[name]], of_child = rename_nodes(child, join(path, names[name]))
-        notes += of_child
-    if not notes:
-        return group, []
-    arrays = {names[name]: array for name, array in group.arrays.items()}
-    return ManifestGroup(arrays, groups, dict(group.metadata.attributes)), notes
-
-
-def drop_array(group: ManifestGroup, path: str) -> None:
-    """Take an array that can't be read out of a file's groups, for harvesters not to read it."""
-    *names, name = path.split("/")
-    for child in names:
-        group = group.groups.get(child, ManifestGroup())
-    members: Any = group._members
-    members.pop(name, None)
-
-
-def walk(
-    group: ManifestGroup, path: str = ""
-) -> Iterator[tuple[str, ManifestArray | ManifestGroup]]:
-    """Yield a group and all below it, each with its path."""
-    yield path, group
-    for name, array in group.arrays.items():
-        yield join(path, name), array
-    for name, child in group.groups.items():
-        yield from walk(child, join(path, name))
+            notes.append(f"{join(group, name)!r} is called {storable}, as Zarr has no such name")
+    holders = {path for path in renamed if path not in arrays}.union(groups)
+    return Manifests(
+        {renamed[path]: array for path, array in arrays.items()},
+        {renamed[path]: groups.get(path, {}) for path in holders},
+        manifests.omitted,
+    ), notes
 
 
 def _references(array: ManifestArray, path: str, document: JSON) -> ArrayReferences:

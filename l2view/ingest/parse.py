@@ -14,7 +14,7 @@ import shapely
 import zarr
 from obspec_utils.protocols import ReadableFile
 from obspec_utils.registry import ObjectStoreRegistry
-from virtualizarr.manifests import ManifestGroup
+from virtualizarr.manifests import ManifestStore
 
 from l2view.errors import FieldError, IngestError
 from l2view.geolocation.footprint import on_the_globe
@@ -60,7 +60,7 @@ from l2view.ingest.harvest.attributes import DATE_TIME, parse_time
 from l2view.ingest.harvest.names import times_in_name
 from l2view.ingest.harvest.products import describe_product
 from l2view.ingest.manifests import (
-    drop_array,
+    Manifests,
     manifest_references,
     readable_group,
     rename_nodes,
@@ -95,7 +95,7 @@ class ParsedFile:
 
     asset: str
     url: str
-    root: ManifestGroup
+    manifests: Manifests
     registry: ObjectStoreRegistry[Any]
     references: GranuleReferences
     notes: tuple[str, ...] = ()
@@ -103,7 +103,7 @@ class ParsedFile:
     @cached_property
     def group(self) -> zarr.Group:
         """The file without what was dropped, once it is asked for."""
-        return readable_group(self.root, self.registry)
+        return readable_group(self.manifests, self.registry)
 
 
 def parse_granule(entry: Entry, options: ParseOptions) -> Granule | Failure:
@@ -123,7 +123,7 @@ def _parse_entry(entry: Entry, options: ParseOptions, links: ExitStack) -> Granu
         merged, references = references, decodable_arrays(references)
         for path in references.omitted.keys() - merged.omitted.keys():
             for file in files:
-                drop_array(file.root, path.removeprefix(f"{file.asset}/"))
+                file.manifests.drop(path.removeprefix(f"{file.asset}/"))
     if not references.arrays and not (entry.manifest and files):
         reasons = (f"{path}: {reason}" for path, reason in references.omitted.items())
         raise IngestError(f"no array of it can be taken in; {next(reasons, 'it has none')}")
@@ -229,18 +229,21 @@ def _parse_file(
     # What changes from here on until the granule is written has another checksum.
     infos = list(list_files(url)) if file is None else [file[0]]
     source, registry = parsable_url(url, links), store_registry(url)
-    omitted: dict[str, str] = {}
+    made: Manifests | ManifestStore = Manifests()
     if options.parser is not None:
-        store = options.parser(source, registry)
+        made = options.parser(source, registry)
     elif file_format is not None:
-        store, omitted = file_format.parse(source, reader, registry, options.inline_threshold)
-    root, renamed = rename_nodes(store._group)
-    parsed, attributes = manifest_references(root)
-    described = [array.path for array in parsed if STRUCTURE.fullmatch(array.path)]
-    group = readable_group(root, store._registry) if described else None
+        made = file_format.parse(source, reader, registry, options.inline_threshold)
+    if isinstance(made, ManifestStore):
+        registry, made = made._registry, Manifests().add(made._group)
+    manifests, renamed = rename_nodes(made)
+    omitted = manifests.omitted
+    described = [path for path in manifests.arrays if STRUCTURE.fullmatch(path)]
+    group = readable_group(manifests, registry) if described else None
     texts: Any = {} if group is None else {path: group[path] for path in described}
-    structures = read_structures(attributes[""], texts)
-    parsed = place_grids(root, parsed, structures)
+    structures = read_structures(manifests.groups[""], texts)
+    place_grids(manifests.arrays, structures)
+    parsed, attributes = manifest_references(manifests)
     if file_format is TIFF:
         # virtual-tiff, which only TIFFs need, is an extra.
         from l2view.ingest.tiff_images import flatten_images, pack_images
@@ -267,7 +270,7 @@ def _parse_file(
         reason = reason or next((unreachable[u] for u in array.files & unreachable.keys()), None)
         reason = reason or range_error(array, targets)
         if reason is not None:
-            drop_array(root, array.path)
+            manifests.drop(array.path)
         if reason is None and array.inlined_bytes > options.inline_threshold:
             size = size_reason(array.inlined_bytes, options.inline_threshold)
             reason = f"it can't be referred to, and {size}"
@@ -285,7 +288,7 @@ def _parse_file(
         {join(asset, path): reason for path, reason in omitted.items()},
     )
     notes = [join(asset, note) for note in notes + renamed]
-    return ParsedFile(asset, url, root, store._registry, references, tuple(notes))
+    return ParsedFile(asset, url, manifests, registry, references, tuple(notes))
 
 
 def _detect(url: str, reader: ReadableFile | None) -> FileFormat:

@@ -12,41 +12,34 @@ import icechunk
 import numpy as np
 from obspec_utils.protocols import ReadableFile
 from obspec_utils.registry import ObjectStoreRegistry
-from virtualizarr.manifests import ManifestArray, ManifestStore
 from zarr.core.sync import sync
 
 from l2view.errors import IngestError
 from l2view.granules.chunks import BATCH, INLINE, NATIVE, iterate_sync
 from l2view.ingest.files import locate_repository, repository_store
-from l2view.ingest.manifests import Chunks, nest_arrays, to_manifest_array
+from l2view.ingest.manifests import Chunks, Manifests, read_nodes
 from l2view.stores.hierarchy import JSON, Hierarchy, Node, join
-from l2view.text import first_line
 
 
 def parse_repository(
     url: str, reader: ReadableFile | None, stores: ObjectStoreRegistry[Any], threshold: int
-) -> tuple[ManifestStore, dict[str, str]]:
+) -> Manifests:
     """Return a group of a repository as references (see `l2view.ingest.formats.CheckedParser`)."""
     location = locate_repository(url)
     assert location is not None
     root, group = location
     store = repository_store(root)
-    arrays: dict[str, ManifestArray] = {}
-    attributes: dict[str, JSON] = {"": {}}
-    omitted: dict[str, str] = {}
-    for node in sync(_nodes(Hierarchy(store, group))):
-        try:
-            document = node.to_v3()
-            if node.is_array:
-                chunks = _chunks(store, join(group, node.path), document, root)
-                arrays[node.path] = to_manifest_array(document, chunks)
-            else:
-                attributes[node.path] = document["attributes"]
-        except Exception as error:  # zarr and VirtualiZarr lack some data types and grids
-            omitted[node.path] = first_line(error)
-    if "" in arrays or not (arrays or attributes[""] or omitted):
+    nodes = {node.path: node for node in sync(_nodes(Hierarchy(store, group)))}
+
+    def read(path: str, document: JSON) -> Chunks:
+        return _chunks(store, join(group, path), document, root)
+
+    manifests = read_nodes(nodes, nodes.__getitem__, read)
+    if "" in manifests.omitted or not (
+        manifests.arrays or manifests.groups[""] or manifests.omitted
+    ):
         raise IngestError("it is no group of its Icechunk repository")
-    return ManifestStore(nest_arrays(arrays, attributes), registry=stores), omitted
+    return manifests
 
 
 async def _nodes(hierarchy: Hierarchy) -> list[Node]:

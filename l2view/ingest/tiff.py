@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from obspec_utils.protocols import ReadableFile
 from obspec_utils.registry import ObjectStoreRegistry
 from virtual_tiff import parser
-from virtualizarr.manifests import ManifestArray, ManifestGroup, ManifestStore
+from virtualizarr.manifests import ManifestArray
 from zarr.abc.codec import BytesBytesCodec
 from zarr.core.dtype import parse_dtype
 from zarr.core.metadata.v3 import ArrayV3Metadata
@@ -24,7 +24,7 @@ from zarr.core.sync import sync
 
 from l2view.arrays.codecs import PackedIntegers
 from l2view.errors import IngestError
-from l2view.ingest.manifests import Chunks
+from l2view.ingest.manifests import Chunks, Manifests
 from l2view.ingest.tiff_codecs import BYTEWISE, SEPARATE, UNCOMPRESSED, pixel_codecs, pixel_type
 from l2view.ingest.tiff_metadata import absent_value, tag_attributes
 from l2view.text import first_line
@@ -37,7 +37,7 @@ MAX_STRIP = 2**23
 
 def parse_tiff(
     url: str, reader: ReadableFile, stores: ObjectStoreRegistry[Any], threshold: int
-) -> tuple[ManifestStore, dict[str, str]]:
+) -> Manifests:
     """Return a TIFF as references (see `l2view.ingest.formats.CheckedParser`)."""
     store, path = stores.resolve(url)
     try:
@@ -47,18 +47,18 @@ def parse_tiff(
             raise
         raise IngestError("async-tiff can't read its tags, which may be damaged") from error
     endian = ENDIAN[tiff.endianness]
-    groups: dict[str, ManifestGroup] = {}
-    omitted: dict[str, str] = {}
+    manifests = Manifests()
     with warnings.catch_warnings():
         # Of codecs that are virtual-tiff's own, which the documentation names.
         warnings.filterwarnings("ignore", message="imagecodecs codecs are not in the Zarr")
         for name, directory in ((str(n), ifd) for n, ifd in enumerate(tiff.ifds)):
             try:
                 array = _image(directory, url, endian, reader)
-                groups[name] = ManifestGroup({name: array}, attributes=array.metadata.attributes)
+                manifests.arrays[f"{name}/{name}"] = array
+                manifests.groups[name] = dict(array.metadata.attributes)
             except Exception as error:  # of codecs, and of tags that contradict each other
-                omitted[name] = first_line(error)
-    return ManifestStore(ManifestGroup(groups=groups), registry=stores), omitted
+                manifests.omitted[name] = first_line(error)
+    return manifests
 
 
 def _image(directory: Any, url: str, endian: str, reader: ReadableFile) -> ManifestArray:

@@ -6,7 +6,7 @@ the group names them by the multiscales convention for Zarr.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,13 +14,12 @@ import numpy as np
 from zarr_cm import multiscales
 
 from l2view.arrays.cf import SCALING, zarr_attributes
+from l2view.geolocation.bands import is_mask
+from l2view.geolocation.coordinates import is_overview
 from l2view.granules.references import ArrayReferences
 from l2view.ingest.granule import BandPacking
 from l2view.stores.hierarchy import JSON
 from l2view.text import join_names
-
-TRANSPARENCY_MASK = 4
-"""The photometric interpretation of a mask (TIFF 6.0, 8)."""
 
 
 def flatten_images(
@@ -56,15 +55,11 @@ def pack_images(
         if several:
             names = join_names(sorted(several))
             notes.append(f"{array.path} isn't decoded: its bands differ in {names}")
-        elif not _is_mask(array):
+        elif not is_mask(attributes):
             attributes = attributes | {name: value for name, (value,) in added.items()}
             attributes = zarr_attributes(attributes, array.document["data_type"])
         packed.append(replace(array, document={**array.document, "attributes": attributes}))
     return packed, notes
-
-
-def _is_mask(array: ArrayReferences) -> bool:
-    return bool(array.document["attributes"].get("photometric_interpretation") == TRANSPARENCY_MASK)
 
 
 def _levels(arrays: list[ArrayReferences]) -> list[ArrayReferences]:
@@ -75,21 +70,15 @@ def _levels(arrays: list[ArrayReferences]) -> list[ArrayReferences]:
     levels = [full]
     for array in sorted(arrays, key=lambda image: -image.shape[-1] * image.shape[-2]):
         smaller = all(a < b for a, b in zip(array.shape[-2:], levels[-1].shape[-2:], strict=True))
-        is_overview = (
+        is_like = (
             len(array.shape) == len(full.shape)
             and array.document["data_type"] == full.document["data_type"]
-            and not _is_mask(array)
-            and _is_reduction(full.shape[-2:], array.shape[-2:])
+            and not is_mask(array.document["attributes"])
         )
-        if smaller and is_overview:
+        # An image of other proportions is another page.
+        if smaller and is_like and is_overview(array.shape[-2:], full.shape[-2:]):
             levels.append(array)
     return levels
-
-
-def _is_reduction(full: Sequence[int], small: Sequence[int]) -> bool:
-    """Whether an image is another one by one scale, but for a pixel: else it is another page."""
-    (height, width), (rows, columns) = full, small
-    return abs(height * columns - width * rows) <= max(height, width)
 
 
 def _multiscales_layout(levels: list[ArrayReferences]) -> list[multiscales.LayoutObject]:

@@ -12,7 +12,6 @@ from typing import Any
 import zarr
 from obspec_utils.protocols import ReadableFile
 from obspec_utils.registry import ObjectStoreRegistry
-from virtualizarr.manifests import ManifestArray, ManifestGroup, ManifestStore
 from virtualizarr.parsers import ZarrParser, ZippedZarrParser
 from virtualizarr.parsers.zarr.zarr import construct_manifest_array
 from virtualizarr.parsers.zarr.zip import _ZipMetadataStore, parse_zip_index
@@ -21,13 +20,13 @@ from zarr.storage import ObjectStore
 
 from l2view.errors import IngestError
 from l2view.geolocation.coordinates import basename
-from l2view.ingest.manifests import chunk_grid, walk
+from l2view.ingest.manifests import Manifests, chunk_grid
 from l2view.stores.hierarchy import Hierarchy, join
 
 
 def parse_hierarchy(
     url: str, reader: ReadableFile | None, stores: ObjectStoreRegistry[Any], threshold: int
-) -> tuple[ManifestStore, dict[str, str]]:
+) -> Manifests:
     """Return a Zarr hierarchy as references (see `l2view.ingest.formats.CheckedParser`)."""
     store, path = stores.resolve(url)
     return _parse(ZarrParser, Hierarchy(ObjectStore(store), str(path)), url, stores)
@@ -35,7 +34,7 @@ def parse_hierarchy(
 
 def parse_archive(
     url: str, reader: ReadableFile | None, stores: ObjectStoreRegistry[Any], threshold: int
-) -> tuple[ManifestStore, dict[str, str]]:
+) -> Manifests:
     """Return a Zarr hierarchy in a ZIP archive as references."""
     store, path = stores.resolve(url)
     index = sync(parse_zip_index(store, str(path)))
@@ -45,11 +44,12 @@ def parse_archive(
 
 def _parse(
     parser: Any, hierarchy: Hierarchy, url: str, stores: ObjectStoreRegistry[Any]
-) -> tuple[ManifestStore, dict[str, str]]:
+) -> Manifests:
     omitted = sync(_sparse_arrays(hierarchy))
-    manifests = parser(skip_variables=set(map(basename, omitted)))(url, stores)
-    sync(_add_fill_values(manifests._group, hierarchy))
-    return manifests, omitted
+    store = parser(skip_variables=set(map(basename, omitted)))(url, stores)
+    manifests = Manifests(omitted=omitted).add(store._group)
+    sync(_add_fill_values(manifests, hierarchy))
+    return manifests
 
 
 async def _sparse_arrays(hierarchy: Hierarchy) -> dict[str, str]:
@@ -70,30 +70,27 @@ async def _sparse_arrays(hierarchy: Hierarchy) -> dict[str, str]:
     return {path: reasons.get(path, "an array of its name is left out") for path in skipped}
 
 
-class ArrayParser(ZarrParser):
-    """Parses an array that is no member of a hierarchy, as one in a group, by its folder's name."""
-
-    def __call__(self, url: str, registry: ObjectStoreRegistry[Any]) -> ManifestStore:
-        """Return the array at a URL as references."""
-        store, path = registry.resolve(url)
-        key, objects = str(path), ObjectStore(store)
-        array = sync(zarr.api.asynchronous.open_array(store=objects, path=key, mode="r"))
-        parsed = sync(construct_manifest_array(array, url.removesuffix(key)))
-        name = key.rpartition("/")[2]
-        manifests = ManifestGroup({name: parsed})
-        sync(_add_fill_values(manifests, Hierarchy(objects, key), name))
-        return ManifestStore(manifests, registry=registry)
+def parse_array(
+    url: str, reader: ReadableFile | None, stores: ObjectStoreRegistry[Any], threshold: int
+) -> Manifests:
+    """Return an array that is no member of a hierarchy, as one in a group, by its folder's name."""
+    store, path = stores.resolve(url)
+    key, objects = str(path), ObjectStore(store)
+    array = sync(zarr.api.asynchronous.open_array(store=objects, path=key, mode="r"))
+    name = basename(key)
+    manifests = Manifests({name: sync(construct_manifest_array(array, url.removesuffix(key)))})
+    sync(_add_fill_values(manifests, Hierarchy(objects, key), name))
+    return manifests
 
 
-async def _add_fill_values(group: ManifestGroup, hierarchy: Hierarchy, prefix: str = "") -> None:
-    """Add the attribute to the arrays of a group, at or below `prefix`, that are of Zarr v2."""
+async def _add_fill_values(manifests: Manifests, hierarchy: Hierarchy, prefix: str = "") -> None:
+    """Add the attribute to the arrays at or below `prefix` that are of Zarr v2."""
     root = await hierarchy.read("")
     if root is not None and hierarchy.zarr_format == 3:
         return
-    arrays = dict(walk(group))
     async for node in hierarchy.walk():
-        array = arrays.get(join(prefix, node.path))
+        array = manifests.arrays.get(join(prefix, node.path))
         has_fill = node.zarray.get("fill_value") is not None
-        if isinstance(array, ManifestArray) and has_fill and node.document:
+        if array is not None and has_fill and node.document:
             fill = node.document["attributes"]["_FillValue"]
             array.metadata.attributes["_FillValue"] = fill

@@ -20,7 +20,7 @@ import shapely
 from l2view.errors import IngestError
 from l2view.geolocation.cell_outlines import of_ring
 from l2view.geolocation.footprint import of_position_list
-from l2view.ingest.files import open_file
+from l2view.ingest.files import open_present
 from l2view.ingest.granule import BandPacking, Entry
 from l2view.ingest.harvest.attributes import parse_time
 from l2view.text import first_line, strip_credentials
@@ -137,10 +137,7 @@ def describe_product(entry: Entry) -> tuple[Entry, list[str]]:
     if not entry.manifest:
         return entry, []
     try:
-        file = open_file(entry.manifest)
-        if file is None:
-            raise IngestError("there is no such file")
-        fields, packing = read_manifest(file[1].read().decode())
+        fields, packing = read_manifest(open_present(entry.manifest).read().decode())
     except (IngestError, OSError, ValueError) as error:
         return entry, [f"its manifest {strip_credentials(entry.manifest)}: {first_line(error)}"]
     stems = {Entry.of_file(url).id: asset for asset, url in entry.assets.items()}
