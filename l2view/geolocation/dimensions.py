@@ -68,11 +68,6 @@ class GranuleDimensions:
         if first != other:
             self._links[other] = first
 
-    def of_names(self, path: str, names: Sequence[str]) -> tuple[Dimension, ...]:
-        """Return those of an array's dimensions that have some names."""
-        by_name = {dimension.name: dimension for dimension in self.by_array[path]}
-        return tuple(by_name[name] for name in names)
-
 
 def dimension_names(array: zarr.Array[Any]) -> list[str]:
     """Return the names of an array's dimensions, made up where it has none."""

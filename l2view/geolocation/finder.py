@@ -49,7 +49,7 @@ from l2view.geolocation.declarations import (
     field_attributes,
     layout_entries,
 )
-from l2view.geolocation.image_axes import is_ambiguous, projection_axes
+from l2view.geolocation.image_axes import axis_along, is_ambiguous, projection_axes
 from l2view.geolocation.placement import (
     Coordinates,
     Placement,
@@ -90,19 +90,6 @@ class ProfileArrays:
     def images(self) -> list[Levels]:
         """Images, with their levels."""
         return list(images_of(self.table).values())
-
-    def axis_along(self, dimension: str | None, path: str) -> ArrayTable | None:
-        """Return the nearest coordinate of an array's dimension, None where there is none.
-
-        It is called as the dimension is, or has an axis' standard name.
-        """
-        for group in ancestors(path) if dimension is not None else ():
-            coordinate = self.table.arrays.get(join(group, str(dimension)))
-            if coordinate is not None and coordinate.rank == 1:
-                return coordinate
-            if (group, dimension) in self.axes:
-                return self.axes[group, dimension]
-        return None
 
     @cached_property
     def mappings(self) -> list[ArrayTable]:
@@ -207,7 +194,7 @@ class Finder:
         """Return the nearest arrays along a band's dimensions, None where it lacks them."""
         array, axes, profile = levels.arrays[0], [], self.profile(levels.table)
         for axis in levels.axes:
-            coordinate = profile.axis_along(array.dimensions[axis], array.path)
+            coordinate = axis_along(axis, array, levels.table, profile.axes)
             if (
                 coordinate is None
                 or any(native_dtype(v["data_type"]).kind not in "iuf" for v in coordinate.variants)

@@ -97,10 +97,8 @@ def _outline(
         outline, notes = _of_pairs(granule, pairs)
         if outline is not None:  # stations may stand beside an image
             images = of_grids(granule, with_cells=False)
-            return (
-                outline if images is None else shapely.union_all([outline, images]),
-                notes,
-            )
+            outline = outline if images is None else shapely.union_all([outline, images])
+            return outline, notes
     grids = None if pairs and not is_suspect else of_grids(granule)
     stations = (of_points(*point) for point in (*granule.points(), *_stations(descriptions)))
     points = None if grids is not None else of_ground_points(granule)

@@ -119,7 +119,7 @@ def _located(
     by_paths = {pair.coordinates: of_pair(pair) for pair in pairs}
     by_axes: dict[tuple[Dimension, ...], Located] = {}
     for image in granule.images():
-        axes = dimensions.of_names(image.path, image.dimensions)
+        axes = tuple(dimensions.by_array[image.path][axis] for axis in granule.axes(image.path))
         paths = image.coordinates
         if paths is None:
             by_axes.setdefault(axes, Located(image, axes))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
 
 import numpy as np
@@ -40,7 +41,7 @@ def image_axes(array: ArrayTable, table: GranuleTable) -> tuple[int, ...]:
         return array.dimensions.index(names[0]), array.dimensions.index(names[1])
     if array.rank < 2:
         return (0,)
-    sides = [_side(name, array, table) for name in array.dimensions]
+    sides = [_side(axis, array, table) for axis in range(array.rank)]
     if sides.count(NORTH) == sides.count(EAST) == 1:
         return sides.index(NORTH), sides.index(EAST)
     if array.rank > 2 and (axes := _axes_of_latitudes(array, table)) is not None:
@@ -76,20 +77,36 @@ def is_ambiguous(array: ArrayTable, lengths: NDArray[np.int64]) -> bool:
     return [*combinations(shape, 2)].count(rows_and_columns) > 1
 
 
-def _side(dimension: str | None, array: ArrayTable, table: GranuleTable) -> frozenset[str] | None:
-    """Return to which side a dimension points, by its coordinate's standard name or its own."""
-    name = str(dimension).lower()
+def _side(axis: int, array: ArrayTable, table: GranuleTable) -> frozenset[str] | None:
+    """Return to which side an axis points, by its coordinate's standard name or its own."""
+    coordinate = axis_along(axis, array, table)
+    attributes = {} if coordinate is None else coordinate.variants[0]["attributes"]
+    names = str(attributes.get("standard_name")), str(array.dimensions[axis]).lower()
+    sides = (words for name in names for words in (NORTH, EAST) if name in words)
+    return next(sides, None)
+
+
+type ProjectionAxes = Mapping[tuple[str, str | None], ArrayTable]
+
+
+def axis_along(
+    axis: int, array: ArrayTable, table: GranuleTable, named: ProjectionAxes | None = None
+) -> ArrayTable | None:
+    """Return the nearest coordinate along an axis of an array, None where there is none.
+
+    It is called as the dimension is, or is one of those `named` by an axis' standard name.
+    """
+    dimension = array.dimensions[axis]
     for group in ancestors(array.path) if dimension is not None else ():
         coordinate = table.arrays.get(join(group, str(dimension)))
         if coordinate is not None and coordinate.rank == 1:
-            standard_name = coordinate.variants[0]["attributes"].get("standard_name")
-            if isinstance(standard_name, str) and standard_name in NORTH | EAST:
-                name = standard_name
-            break
-    return next((words for words in (NORTH, EAST) if name in words), None)
+            return coordinate
+        if named is not None and (group, dimension) in named:
+            return named[group, dimension]
+    return None
 
 
-def projection_axes(table: GranuleTable) -> dict[tuple[str, str | None], ArrayTable]:
+def projection_axes(table: GranuleTable) -> ProjectionAxes:
     """Return the arrays along a dimension that have an axis' standard name, by group and that."""
     axes: dict[tuple[str, str | None], ArrayTable] = {}
     for path, array in table.arrays.items():

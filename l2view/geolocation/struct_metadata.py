@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -82,17 +83,10 @@ def _parse(text: str) -> list[Structure]:
         elif key in DIMENSION_MAP:
             mapped[key] = value
             if key == DIMENSION_MAP[-1]:
-                structures[-1].maps += _dimension_maps(mapped)
+                with suppress(KeyError, ValueError):  # where they aren't all of a map
+                    ties, data, offset, increment = (mapped[key] for key in DIMENSION_MAP)
+                    structures[-1].maps.append((ties, data, int(offset), int(increment)))
                 mapped = {}
         elif key not in ("GROUP", "END_GROUP", "OBJECT", "END_OBJECT"):
             structures[-1].values.setdefault(key, value)
     return structures
-
-
-def _dimension_maps(values: Mapping[str, str]) -> Iterator[DimensionMap]:
-    """Yield the map that values stand for, if they are all of it."""
-    try:
-        ties, data, offset, increment = (values[key] for key in DIMENSION_MAP)
-        yield ties, data, int(offset), int(increment)
-    except (KeyError, ValueError):
-        return

@@ -54,11 +54,9 @@ def workers(parallel: Parallel) -> Workers:
         return Workers(lambda: nullcontext(executor), WINDOW)
     if parallel is True:
         parallel = cpu_count() or 1
-    if parallel is False:
+    if parallel is False or parallel == 1:
         return Workers(None, 1)
-    if isinstance(parallel, int) and parallel >= 1:
-        if parallel == 1:
-            return Workers(None, 1)
+    if isinstance(parallel, int) and parallel > 1:
         make = partial(
             ProcessPoolExecutor,
             parallel,

@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
+from io import BytesIO
 from itertools import takewhile
 from math import gcd, prod
 from typing import Any, BinaryIO, Literal, NamedTuple
@@ -183,11 +184,11 @@ class Elements:
         return [self._group(ref) for tag, ref in self._extents if tag == GROUP]
 
     def _group(self, ref: int) -> Group:
-        words = _Words(self.read(GROUP, ref))
-        count = words.take("H")
-        tags = [words.take("H") for _ in range(count)]
-        members = [(tag, words.take("H")) for tag in tags]
-        return Group(ref, words.text(), words.text(), members)
+        words = BytesIO(self.read(GROUP, ref))
+        count = _take(words, "H")
+        tags = [_take(words, "H") for _ in range(count)]
+        members = [(tag, _take(words, "H")) for tag in tags]
+        return Group(ref, _text(words), _text(words), members)
 
     @cached_property
     def tables(self) -> list[Table]:
@@ -195,12 +196,12 @@ class Elements:
         return [self._table(ref) for tag, ref in self._extents if tag == TABLE_HEADER]
 
     def _table(self, ref: int) -> Table:
-        words = _Words(self.read(TABLE_HEADER, ref))
-        interlace, records, width, count = (words.take(code) for code in "HiHH")
-        codes, _, _, orders = ([words.take("H") for _ in range(count)] for _ in range(4))
-        names = [words.text() for _ in range(count)]
+        words = BytesIO(self.read(TABLE_HEADER, ref))
+        interlace, records, width, count = (_take(words, code) for code in "HiHH")
+        codes, _, _, orders = ([_take(words, "H") for _ in range(count)] for _ in range(4))
+        names = [_text(words) for _ in range(count)]
         fields = list(zip(names, codes, orders, strict=True))
-        return Table(ref, words.text(), words.text(), records, width, interlace == 1, fields)
+        return Table(ref, _text(words), _text(words), records, width, interlace == 1, fields)
 
     def read_table(self, table: Table) -> dict[str, NDArray[Any]]:
         """Read a Vdata's fields, each of shape (records,), or (records, values) if it has more."""
@@ -283,10 +284,10 @@ class Elements:
         return Layout((nbytes // row, *shape[1:]), chunks, is_deflated, order)
 
     def _chunked(self, header: bytes, order: Order, itemsize: int) -> Layout:
-        words = _Words(header)
-        table, _, _, rank = [words.take(code) for code in "HiBiiiiHHHHi"][-4:]
-        chunk_shape = tuple([words.take("i") for _ in range(3)][-1] for _ in range(rank))
-        fill = words.data(words.take("i"))
+        words = BytesIO(header)
+        table, _, _, rank = [_take(words, code) for code in "HiBiiiiHHHHi"][-4:]
+        chunk_shape = tuple([_take(words, "i") for _ in range(3)][-1] for _ in range(rank))
+        fill = words.read(_take(words, "i"))
         origins, tags, refs = self.read_table(self._table(table)).values()
         rows = zip(origins.reshape(-1, rank).tolist(), tags.tolist(), refs.tolist(), strict=True)
         chunks: dict[tuple[int, ...], list[Extent]] = {}
@@ -333,20 +334,11 @@ def _first_bytes(extents: Iterable[Extent], nbytes: int) -> list[Extent]:
     return joined
 
 
-class _Words:
-    """The big-endian numbers and texts of an element, one after another."""
+def _take(words: BytesIO, code: str) -> int:
+    """Return the next big-endian number of an element."""
+    (value,) = struct.unpack(f">{code}", words.read(struct.calcsize(f">{code}")))
+    return int(value)
 
-    def __init__(self, data: bytes):
-        self._data, self._at = data, 0
 
-    def take(self, code: str) -> int:
-        (value,) = struct.unpack_from(f">{code}", self._data, self._at)
-        self._at += struct.calcsize(f">{code}")
-        return int(value)
-
-    def data(self, length: int) -> bytes:
-        self._at += length
-        return self._data[self._at - length : self._at]
-
-    def text(self) -> str:
-        return self.data(self.take("H")).decode("latin-1")
+def _text(words: BytesIO) -> str:
+    return words.read(_take(words, "H")).decode("latin-1")

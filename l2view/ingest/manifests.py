@@ -225,6 +225,8 @@ def rename_nodes(manifests: Manifests) -> tuple[Manifests, list[str]]:
         renamed[path] = join(group, storable)
         if storable != name:
             notes.append(f"{join(group, name)!r} is called {storable}, as Zarr has no such name")
+    if len({renamed[path] for path in arrays}) < len(arrays):  # as "/a" is "a"
+        raise IngestError("several of its arrays have one name")
     holders = {path for path in renamed if path not in arrays}.union(groups)
     return Manifests(
         {renamed[path]: array for path, array in arrays.items()},

@@ -28,13 +28,7 @@ from l2view.ingest.parse import parse_granule
 from l2view.ingest.progress import Show, show_ingest
 from l2view.ingest.report import IngestReport, report_file
 from l2view.ingest.state import CollectionState, read_state
-from l2view.ingest.writer import (
-    choose_id,
-    id_taken_message,
-    is_other_source,
-    plan_row,
-    write_batch,
-)
+from l2view.ingest.writer import choose_id, id_taken_message, is_other_source, plan_row, write_batch
 from l2view.stores.repository import (
     containers_for,
     find_repository,

@@ -21,10 +21,7 @@ from l2view.geolocation.footprint import footprint_of, on_the_globe
 from l2view.geolocation.granule import LocatedGranule
 from l2view.granules.layouts import LAYOUTS
 from l2view.ingest import plugins
-from l2view.ingest.harvest.attributes import (
-    harvest_attributes,
-    parse_field,
-)
+from l2view.ingest.harvest.attributes import harvest_attributes, parse_field
 from l2view.ingest.harvest.descriptions import descriptions, nodes_of
 from l2view.ingest.harvest.stac import TIMES as RECORD_TIMES
 from l2view.ingest.harvest.stac import harvest_discovery
