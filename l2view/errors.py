@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 PACKAGE = os.path.dirname(__file__)  # noqa: PTH120 (what `warnings` compares is text)
 
@@ -57,6 +59,17 @@ class ReadOnlyViewError(L2ViewError, ValueError):
 
 class ChunkError(L2ViewError, OSError):
     """The bytes of a chunk can't be read from where they lie."""
+
+
+@contextmanager
+def explain_missing(
+    needs: str, package: str, error_class: type[L2ViewError] = L2ViewError
+) -> Iterator[None]:
+    """Raise an error of what an import within lacks: what needs it, and the package to install."""
+    try:
+        yield
+    except ImportError as error:
+        raise error_class(f"{needs}: pip install {package}") from error
 
 
 class UnsupportedArrayError(L2ViewError):

@@ -31,7 +31,7 @@ from l2view.cells.columns import (
 from l2view.cells.scan import MAX_CELLS, CellTable
 from l2view.errors import L2ViewWarning, QueryError, warn
 from l2view.geolocation.bands import levels_at
-from l2view.geolocation.coordinates import basename
+from l2view.geolocation.coordinates import basename, named_path
 from l2view.geolocation.finder import Finder
 from l2view.granules.table import ArrayTable, GranuleTable
 from l2view.scan.dataset import TableDataset
@@ -70,12 +70,7 @@ def _resolve_variable(variable: str, paths: Sequence[str]) -> str | None:
         raise QueryError(f"a variable is named by a text, not by {variable!r}")
     if resolve(variable) in paths:
         return resolve(variable)
-    named = [path for path in paths if basename(path) == variable]
-    if len(named) > 1:
-        raise QueryError(
-            f'several arrays are called "{variable}": name one by its path, of {join_names(named)}'
-        )
-    return named[0] if named else None
+    return named_path(variable, paths, "arrays")
 
 
 def _sets(

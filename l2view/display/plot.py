@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from l2view.display.summary import read_footprints
 from l2view.display.svg import map_box, ocean
-from l2view.errors import FieldError, L2ViewError
+from l2view.errors import FieldError, explain_missing
 from l2view.limits import limits
 from l2view.text import unknown_name
 from l2view.virtual.attributes import is_geometry, json_values
@@ -27,13 +27,7 @@ CYCLE = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#bbb
 """Colours of a legend: the bright scheme of Paul Tol, "Colour Schemes" (2021), and black."""
 
 
-@contextmanager
-def requiring_matplotlib() -> Iterator[None]:
-    """Raise an error that names the extra, where matplotlib isn't installed."""
-    try:
-        yield
-    except ImportError as error:
-        raise L2ViewError("plots need matplotlib: pip install 'l2view[plot]'") from error
+requiring_matplotlib = partial(explain_missing, "plots need matplotlib", "'l2view[plot]'")
 
 
 def plot_footprints(

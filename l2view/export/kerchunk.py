@@ -15,7 +15,7 @@ from virtualizarr.writers.kerchunk import variable_to_kerchunk_arr_refs
 from zarr.core.buffer import default_buffer_prototype
 
 from l2view.arrays.cf import xarray_attributes
-from l2view.errors import ExportError
+from l2view.errors import ExportError, explain_missing
 from l2view.export.manifests import ManifestNodes, manifest_nodes
 from l2view.stores.hierarchy import JSON, join
 from l2view.text import first_line
@@ -42,12 +42,9 @@ def to_kerchunk(
     if format == "json":
         target.write_text(json.dumps(refs))
         return
-    try:
+    needs = "references in Parquet need kerchunk and fastparquet"
+    with explain_missing(needs, "'l2view[kerchunk]'", ExportError):
         from kerchunk.df import refs_to_dataframe
-    except ImportError as error:
-        raise ExportError(
-            "references in Parquet need kerchunk and fastparquet: pip install 'l2view[kerchunk]'"
-        ) from error
     target.mkdir(exist_ok=True)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # pandas', of the engine that kerchunk writes with

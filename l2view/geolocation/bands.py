@@ -20,6 +20,7 @@ from l2view.geolocation.coordinates import (
     basename,
     is_coordinate,
     is_overview,
+    named_path,
     parent,
 )
 from l2view.geolocation.image_axes import image_axes
@@ -315,13 +316,7 @@ def _match_path(name: str, images: Mapping[str, Levels], table: GranuleTable) ->
         finest = [image for image, levels in images.items() if levels.group == path]
         if len(finest) == 1:
             return finest[0]
-    matches = [image for image in images if basename(image) == name]
-    matches = matches or [array for array in table.arrays if basename(array) == name]
-    if len(matches) > 1:
-        raise QueryError(
-            f'several bands are called "{name}": name one by its path, of {join_names(matches)}'
-        )
-    return matches[0] if matches else None
+    return named_path(name, images, "bands") or named_path(name, table.arrays, "bands")
 
 
 def _levels_of_band(

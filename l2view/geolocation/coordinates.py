@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from l2view.arrays.dtypes import native_dtype
+from l2view.errors import QueryError
 from l2view.geolocation.transforms import axes_transform
 from l2view.granules.table import ArrayTable, GranuleTable
 from l2view.stores.hierarchy import join
+from l2view.text import join_names
 
 LATITUDE = ("latitude", "lat", "north")
 LONGITUDE = ("longitude", "lon", "east")
@@ -179,6 +181,16 @@ def are_levels(name: str) -> bool:
     (True, False)
     """
     return any(LEVELS.fullmatch(word.lower()) for word in WORDS.findall(name))
+
+
+def named_path(name: str, paths: Iterable[str], kind: str) -> str | None:
+    """Return the path that is called so, None where none is; a `QueryError` names several."""
+    named = [path for path in paths if basename(path) == name]
+    if len(named) > 1:
+        raise QueryError(
+            f'several {kind} are called "{name}": name one by its path, of {join_names(named)}'
+        )
+    return named[0] if named else None
 
 
 def basename(path: str) -> str:

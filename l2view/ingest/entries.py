@@ -14,7 +14,7 @@ import obstore
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from l2view.errors import IngestError
+from l2view.errors import IngestError, explain_missing
 from l2view.ingest.files import expand_path, open_present
 from l2view.ingest.formats import KERCHUNK
 from l2view.ingest.granule import Entry, Failure, ids_of_file
@@ -173,10 +173,8 @@ def _read_lines(url: str) -> Iterator[str]:
 
 def _read_table(url: str) -> Iterator[Entry | Failure]:
     """Yield the granules of a file of stac-geoparquet, some of its rows in memory."""
-    try:
+    with explain_missing("stac-geoparquet needs rustac", "'l2view[stac]'", IngestError):
         import rustac
-    except ImportError as error:
-        raise IngestError("stac-geoparquet needs rustac: pip install 'l2view[stac]'") from error
     try:
         table = pq.ParquetFile(open_present(url))
         for batch in table.iter_batches(batch_size=limits().record_rows):

@@ -15,7 +15,7 @@ from multiprocessing import get_context
 from os import cpu_count
 from typing import Any
 
-from l2view.errors import IngestError
+from l2view.errors import IngestError, explain_missing
 from l2view.shutdown import exit_without_finalization
 from l2view.text import first_line
 
@@ -70,12 +70,8 @@ def workers(parallel: Parallel) -> Workers:
     if parallel in ("dask", "lithops"):
         from virtualizarr.parallel import get_executor
 
-        try:
+        with explain_missing(f"parallel={parallel!r} needs {parallel}", parallel, IngestError):
             importlib.import_module(parallel)
-        except ImportError as error:
-            raise IngestError(
-                f"parallel={parallel!r} needs {parallel}: pip install {parallel}"
-            ) from error
         make_any: Any = get_executor(parallel)  # type: ignore[arg-type]
         return Workers(make_any, WINDOW)
     raise IngestError(

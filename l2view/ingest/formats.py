@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
-from l2view.errors import IngestError
+from l2view.errors import IngestError, explain_missing
 from l2view.ingest import plugins
 
 if TYPE_CHECKING:
@@ -79,12 +79,9 @@ class FileFormat:
     ) -> Manifests | ManifestStore:
         """Call the parser as a `CheckedParser`; an `IngestError` names a package that it lacks."""
         for package in self.needs:
-            try:
+            extra = f"'l2view[{self.extra}]'"
+            with explain_missing(f"{self.name} needs {package}", extra, IngestError):
                 importlib.import_module(package)
-            except ImportError as error:
-                raise IngestError(
-                    f"{self.name} needs {package}: pip install 'l2view[{self.extra}]'"
-                ) from error
         parser = resolve_name(self.parser)
         if isinstance(parser, type):
             store: ManifestStore = parser()(url, stores)
