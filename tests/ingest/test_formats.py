@@ -314,6 +314,13 @@ def test_scalars_in_kerchunk(tmp_path: Path, raw: Path, key: str) -> None:
     assert (view["k/n"][()], report.omitted) == (2, {})
 
 
+def test_arrays_of_one_name_in_kerchunk(tmp_path: Path, raw: Path) -> None:
+    """None of them is taken for the other."""
+    refs = {f"{n}/.zarray": json.dumps(ARRAY) for n in ("n", "/n")}
+    _, report = kerchunk(tmp_path, {"version": 1, "refs": refs})
+    assert [failure.reason for failure in report.failed] == ["several of its arrays have one name"]
+
+
 def test_times_in_kerchunk_that_were_not_written(tmp_path: Path) -> None:
     """Kerchunk has no fill value of what netCDF fills by default; xarray opens it all the same."""
     (tmp_path / "raw").write_bytes(np.array([1, 9.969209968386869e36]).tobytes())
