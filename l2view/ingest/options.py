@@ -7,15 +7,12 @@ from dataclasses import dataclass, field, replace
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
-import shapely
-
 from l2view.errors import FieldError, IngestError
-from l2view.geolocation.footprint import on_the_globe
 from l2view.granules.layouts import StorageName
 from l2view.ingest.executors import Parallel
 from l2view.ingest.formats import Parser
 from l2view.ingest.grouping import GranuleOf, pattern_grouping
-from l2view.ingest.harvest import TIMES, Harvester, time_of
+from l2view.ingest.harvest import TIMES, Harvester, field_value
 from l2view.meta.columns import plain, require_field_name
 from l2view.text import closest_name, unknown_name
 
@@ -57,9 +54,7 @@ class ParseOptions:
                 if not isinstance(name, str) or name in reserved:
                     raise FieldError(f"no granule can have a field {name!r} of its own")
                 require_field_name(name.replace("/", "_"))
-                valid = time_of(name, value) if name in TIMES else value
-                if name == "bbox" and value is not None:
-                    valid = shapely.to_wkb(on_the_globe(value))
+                valid = field_value(name, value) if name in (*TIMES, "bbox") else value
                 plain(name, valid)
             except (FieldError, IngestError) as error:
                 raise IngestError(f"defaults= (--default) can't be used: {error}") from error

@@ -10,14 +10,12 @@ from functools import cached_property
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlsplit
 
-import shapely
 import zarr
 from obspec_utils.protocols import ReadableFile
 from obspec_utils.registry import ObjectStoreRegistry
 from virtualizarr.manifests import ManifestStore
 
 from l2view.errors import FieldError, IngestError
-from l2view.geolocation.footprint import on_the_globe
 from l2view.geolocation.struct_metadata import STRUCTURE, read_structures
 from l2view.granules.references import ArrayReferences, Checksum, GranuleReferences
 from l2view.ingest.check import (
@@ -55,7 +53,7 @@ from l2view.ingest.formats import (
     detect_format,
 )
 from l2view.ingest.granule import BandPacking, Entry, Failure, Granule
-from l2view.ingest.harvest import TIMES, call_harvester, harvest_files, time_of, valid_fields
+from l2view.ingest.harvest import TIMES, call_harvester, field_value, harvest_files, valid_fields
 from l2view.ingest.harvest.attributes import DATE_TIME, parse_time
 from l2view.ingest.harvest.names import times_in_name
 from l2view.ingest.harvest.products import describe_product
@@ -351,7 +349,7 @@ def _row(
             )
     row.update({name: v for name, v in options.defaults.items() if row.get(name) is None})
     for name in TIMES:
-        row[name] = time_of(name, row.get(name))
+        row[name] = field_value(name, row.get(name))
     if row["datetime"] is None:
         row["datetime"] = row["start_datetime"]
     if row["datetime"] is None:
@@ -370,7 +368,7 @@ def _row(
     if not isinstance(row["id"], str) or not row["id"]:
         raise IngestError(f"its id is {row['id']!r}, and not a text")
     if row.get("bbox") is not None and row["bbox"] is not as_parsed:  # it is the caller's
-        row["bbox"] = shapely.to_wkb(on_the_globe(row["bbox"]))
+        row["bbox"] = field_value("bbox", row["bbox"])
     return row, notes
 
 

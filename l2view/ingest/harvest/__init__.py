@@ -82,7 +82,7 @@ def harvest_files(
         for name, harvester in plugin_harvesters().items():
             added = {**call_harvester(harvester, f"the harvester {name}", group, url), **added}
     if added.get("bbox") is not None:
-        added["bbox"] = shapely.to_wkb(on_the_globe(added["bbox"]))
+        added["bbox"] = field_value("bbox", added["bbox"])
     return {**harvested, **added}, notes
 
 
@@ -121,11 +121,8 @@ def valid_fields(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     for name in (*RECORD_TIMES, "bbox"):
         value = valid.pop(name, None)
         if value is not None:
-            is_place = name == "bbox"
             try:
-                valid[name] = (
-                    shapely.to_wkb(on_the_globe(value)) if is_place else time_of(name, value)
-                )
+                valid[name] = field_value(name, value)
             except IngestError as error:
                 notes.append(f"{error}: it is left out")
     if "start_datetime" in valid:
@@ -133,8 +130,10 @@ def valid_fields(fields: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     return valid, notes
 
 
-def time_of(name: str, value: Any) -> Any:
-    """Return a field of times as a time; an `IngestError` says that it is none."""
+def field_value(name: str, value: Any) -> Any:
+    """Return a time, or a place, as fields hold it; an `IngestError` says that it is none."""
+    if name == "bbox":
+        return None if value is None else shapely.to_wkb(on_the_globe(value))
     if isinstance(value, str) and value.strip():
         value = parse_field(name, value) or value
     if value is None or isinstance(value, date | np.datetime64):
