@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import traceback
 from collections.abc import Callable, Iterable, Mapping, Set
-from datetime import date
+from datetime import date, datetime
 from typing import Any
 
 import numpy as np
@@ -134,6 +134,8 @@ def field_value(name: str, value: Any) -> Any:
     """Return a time, or a place, as fields hold it; an `IngestError` says that it is none."""
     if name == "bbox":
         return None if value is None else shapely.to_wkb(on_the_globe(value))
+    if isinstance(value, date) and not isinstance(value, datetime):
+        value = value.isoformat()  # whose end is that of the day
     if isinstance(value, str) and value.strip():
         value = parse_field(name, value) or value
     if value is None or isinstance(value, date | np.datetime64):
