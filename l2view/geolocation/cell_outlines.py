@@ -270,6 +270,9 @@ def of_ring(points: NDArray[Any]) -> shapely.Geometry | None:
     ring = _unwrap(points)
     if abs(ring[-1, 0] - ring[0, 0]) > 180:  # it goes around a pole
         cap = math.copysign(90, ring[:, 1].mean())
+        # From where it is nearest to the pole nothing of it is in between.
+        nearest = int(np.abs(ring[:-1, 1] - cap).argmin())
+        ring = _unwrap(np.concatenate([points[nearest:-1], points[: nearest + 1]]))
         ring = np.concatenate([ring, [(ring[-1, 0], cap), (ring[0, 0], cap)]])
     polygon = shapely.Polygon(ring)
     if polygon.area < 1e-12:
