@@ -18,7 +18,7 @@ from l2view.errors import IngestError, explain_missing
 from l2view.ingest.files import expand_path, open_present
 from l2view.ingest.formats import KERCHUNK
 from l2view.ingest.granule import Entry, Failure, ids_of_file
-from l2view.ingest.grouping import GranuleOf, group_files, product_folder
+from l2view.ingest.grouping import GranuleOf, group_files
 from l2view.ingest.harvest import cmr, stac
 from l2view.ingest.report import REPORT_HEAD
 from l2view.limits import limits
@@ -50,7 +50,8 @@ def entries_of(
     # Whatever else is passed may take its time to give the next one.
     is_listing = isinstance(granules, str | PathLike | list | tuple)
     listed = list(islice(members, LISTED if is_listing else 0))
-    shared = _shared_ids({member for member in listed if isinstance(member, str)})
+    urls = {member for member in listed if isinstance(member, str)}
+    shared = _shared_ids({url for url in urls if not url.lower().endswith((*RECORDS, *TABLES))})
     for member in chain(listed, members):
         if not isinstance(member, str):
             yield member
@@ -67,7 +68,7 @@ def _members(granules: Any) -> Iterator[str | Entry | Failure]:
     if isinstance(granules, Entry | Failure):
         yield granules
     elif isinstance(granules, str | PathLike):
-        yield from expand_path(product_folder(fspath(granules)))
+        yield from expand_path(fspath(granules))
     elif hasattr(granules, "items_as_dicts"):  # a search of pystac-client, page by page
         yield from _members(granules.items_as_dicts())
     elif isinstance(granules, Mapping):
@@ -173,8 +174,12 @@ def _read_lines(url: str) -> Iterator[str]:
 
 def _read_table(url: str) -> Iterator[Entry | Failure]:
     """Yield the granules of a file of stac-geoparquet, some of its rows in memory."""
-    with explain_missing("stac-geoparquet needs rustac", "'l2view[stac]'", IngestError):
-        import rustac
+    try:
+        with explain_missing("stac-geoparquet needs rustac", "'l2view[stac]'", IngestError):
+            import rustac
+    except IngestError as error:
+        yield Failure(Entry.of_file(url).id, url, str(error))
+        return
     try:
         table = pq.ParquetFile(open_present(url))
         for batch in table.iter_batches(batch_size=limits().record_rows):

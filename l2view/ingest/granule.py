@@ -113,21 +113,21 @@ def name_assets(urls: Sequence[str], names: Sequence[str] = ()) -> dict[str, str
     >>> list(name_assets(["VNP02MOD.A2020001.0006.002.nc", "VNP03MOD.A2020001.0006.002.nc"]))
     ['VNP02MOD', 'VNP03MOD']
     """
-    if len(urls) == 1 and not any(map(_words, names)):
+    if len(urls) == 1 and not any(names):
         return {"": urls[0]}
     stems = [Entry.of_file(url).id for url in urls]
-    given, words = ([_words(text) for text in texts] for texts in (names, stems))
+    words = [split_words(stem) for stem in stems]
     shared = len(os.path.commonprefix(words))  # noqa: RUF071 (of lists, word by word)
-    tails = [parts[shared:] for parts in words]
-    for choice in (given, tails, words, [[stem] for stem in stems]):
-        joined = ["_".join(parts) for parts in choice]
-        if all(joined) and len(set(joined)) == len(urls):
-            return dict(zip(joined, urls, strict=True))
+    tails, plain = (["_".join(parts[at:]) for parts in words] for at in (shared, 0))
+    for choice in (names, tails, plain, stems):
+        if all(choice) and len(set(choice)) == len(urls):
+            return dict(zip(choice, urls, strict=True))
     return {f"{stem}_{n}": url for n, (stem, url) in enumerate(zip(stems, urls, strict=True))}
 
 
-def _words(text: str) -> list[str]:
-    return [word for word in SEPARATORS.split(text) if word and not STAMP.fullmatch(word)]
+def split_words(name: str) -> list[str]:
+    """Return the words of a file's name without stamps."""
+    return [word for word in SEPARATORS.split(name) if word and not STAMP.fullmatch(word)]
 
 
 @dataclass(frozen=True)

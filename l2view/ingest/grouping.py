@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby
 from pathlib import PurePosixPath
 from urllib.parse import unquote
 
 from l2view.errors import IngestError
-from l2view.ingest.granule import SUFFIXES, Entry, Failure, name_assets
+from l2view.ingest.files import file_info, list_files
+from l2view.ingest.granule import SUFFIXES, Entry, Failure, name_assets, split_words
 from l2view.stores.urls import unquote_url
 from l2view.text import first_line
 
@@ -24,6 +26,9 @@ LANDSAT = re.compile(r"(L[COTEM]\d\d_\w{4}_\d{6}_\d{8}_\d{8}_\d\d_[A-Z]\w)_([^/]
 """The names of a Landsat scene's files (Collection 2; LSDS-1328), and what differs in them."""
 
 LANDSAT_MANIFESTS = ("MTL.json", "MTL.xml", "MTL.txt")
+
+OPEN = 10_000
+"""The products whose files may come in between those of another."""
 
 ARRAYS = SUFFIXES - {".json"}
 """How the names of a product's files with arrays end."""
@@ -54,29 +59,26 @@ def group_files(
 ) -> Iterator[str | Entry | Failure]:
     """Yield the granules of several files that are among some URLs, and all else as it is.
 
-    Without `granule_of` the files of a product follow one another, as they do in listings; with
-    it all are gone through to their end before the first granule of several files is yielded.
+    Without `granule_of` the files of a product needn't follow one another, but its granule comes
+    once `OPEN` others have begun after it; with it all are gone through to their end before the
+    first granule of several files is yielded.
     """
     if isinstance(granule_of, str):
         granule_of = pattern_grouping(granule_of)
     if granule_of is not None:
         yield from _group_by(members, granule_of)
         return
-    for product, files in groupby(members, _product_of):
+    products: dict[Product, list[str]] = {}
+    for member in members:
+        product = _product_of(member) if isinstance(member, str) else None
         if product is None:
-            yield from files
+            yield member
             continue
-        urls = [str(url) for url in files]
-        # Bands of Landsat without metadata are what somebody has chosen of a scene.
-        is_product = product.is_folder or not set(urls).isdisjoint(product.manifests)
-        yield from [_product_entry(product, urls)] if is_product else urls
-
-
-def product_folder(path: str) -> str:
-    """Return the folder of the product that a path is the manifest of; any other path as it is."""
-    folder, _, name = path.rpartition("/")
-    is_manifest = name in FOLDERS.values() and _product_of(path) is not None
-    return folder if is_manifest else path
+        products.setdefault(product, []).append(str(member))
+        if len(products) > OPEN:
+            yield from _product_granules(first := next(iter(products)), products.pop(first))
+    for product, urls in products.items():
+        yield from _product_granules(product, urls)
 
 
 def pattern_grouping(pattern: str) -> GranuleOf:
@@ -104,7 +106,8 @@ def pattern_grouping(pattern: str) -> GranuleOf:
         name = "_".join(texts) or match[0]
         if number is not None:
             return name, match[number] or ""
-        return name, Entry.of_file(url).id.replace(Entry.of_file(match[0]).id, "", 1)
+        rest = Entry.of_file(url).id.replace(Entry.of_file(match[0]).id, "", 1)
+        return name, "_".join(split_words(rest))
 
     return granule_of
 
@@ -118,52 +121,87 @@ def _group_by(
             yield url
             continue
         try:
-            if not (answer := granule_of(url)):
+            if (answer := granule_of(url)) is None:
                 raise IngestError("it names no granule of this file")
-            name, asset = (answer, "") if isinstance(answer, str) else map(str, answer)
+            name, asset = answer if isinstance(answer, tuple) else (answer, "")
+            if not (name and isinstance(name, str) and isinstance(asset, str)):
+                raise IngestError(f"it gives {answer!r}, and neither an id nor an id and a name")
         except Exception as error:  # whatever a caller's function raises, or returns
             reason = f"granule_of= (--group-by): {first_line(error)}"
             yield Failure(Entry.of_file(url).id, url, reason)
             continue
         groups.setdefault(name, {})[url] = asset
     for name, assets in groups.items():
-        yield Entry(name, name_assets(list(assets), list(assets.values())))
+        # The folder is the same in whatever order, and with however many of the files.
+        folder = os.path.commonprefix([url.split("/")[:-1] for url in assets])  # noqa: RUF071
+        href = "/".join(folder) if len(assets) > 1 else next(iter(assets))
+        yield Entry(name, name_assets(list(assets), list(assets.values())), {"href": href})
 
 
-def _product_of(url: str | Entry | Failure) -> Product | None:
+def _product_of(url: str) -> Product | None:
     """Return the product that a file belongs to, None where it is one of its own."""
-    if not isinstance(url, str):
-        return None
     folder, _, name = url.rpartition("/")
     parts = folder.split("/")
-    for end, part in enumerate(parts, 1):
-        stem, dot, suffix = unquote(part).rpartition(".")
+    for end in range(len(parts), 0, -1):  # the innermost folder is that with the manifest
+        stem, dot, suffix = unquote(parts[end - 1]).rpartition(".")
         if stem and (manifest := FOLDERS.get(dot + suffix.lower())) is not None:
             path = "/".join(parts[:end])
-            return Product(stem, f"{path}/", (f"{path}/{manifest}",), is_folder=True)
+            return Product(stem, f"{path}/", (f"{path}/{manifest}",), True)
     if (scene := LANDSAT.fullmatch(name)) is None:
         return None
     prefix = f"{folder}/{scene[1]}_"
     return Product(scene[1], prefix, tuple(prefix + end for end in LANDSAT_MANIFESTS), False)
 
 
-def _product_entry(product: Product, urls: Sequence[str]) -> Entry | Failure:
-    """Return the granule of a product's files; a failure where none has arrays."""
-    names = {url: unquote(url.removeprefix(product.prefix)) for url in urls}
+def _product_granules(product: Product, urls: list[str]) -> Iterator[str | Entry | Failure]:
+    """Yield a product's granule; the files of a scene without metadata, which somebody chose."""
+    manifest = next((url for url in product.manifests if url in urls), None)
+    if manifest is None and not product.is_folder:
+        manifest = next(filter(_is_file, product.manifests), None)
+        if manifest is None:
+            yield from urls
+            return
+    if urls == [manifest]:  # which stands for all of its product
+        urls = [file.url for file in list_files(product.prefix.rpartition("/")[0])]
+        urls = [url for url in urls if url.startswith(product.prefix)]
+    names = {url: unquote(url.removeprefix(product.prefix)) for url in dict.fromkeys(urls)}
     data = [url for url, name in names.items() if PurePosixPath(name).suffix.lower() in ARRAYS]
     if not data:
         has_images = any(name.lower().endswith(".jp2") for name in names.values())
         kind = "JPEG 2000, of which GDAL makes COGs" if has_images else "of no format with arrays"
-        return Failure(product.id, product.prefix, f"its files are {kind}")
-    # Those of Sentinel-1 have stamps.
-    has_stamps = product.prefix.lower().endswith(".safe/")
-    stems = () if has_stamps else [Entry.of_file(names[url]).id for url in data]
-    manifest = next((url for url in product.manifests if url in names), product.manifests[0])
-    others = [name for url, name in names.items() if url not in data and url != manifest]
-    return Entry(
+        yield Failure(product.id, product.prefix, f"its files are {kind}")
+        return
+    manifest = manifest or product.manifests[0]
+    others = Counter(
+        f"*{PurePosixPath(name).suffix}"
+        for url, name in names.items()
+        if url not in data and url not in product.manifests
+    )
+    yield Entry(
         product.id,
-        name_assets(data, stems),
+        _asset_names(product, {url: names[url] for url in data}),
         {"href": product.prefix.rstrip("/_")},
-        dict.fromkeys(others, "it is of no format with arrays"),
+        {name: f"{count} files of no format with arrays" for name, count in others.items()},
         manifest=manifest,
     )
+
+
+def _asset_names(product: Product, names: Mapping[str, str]) -> dict[str, str]:
+    """Return a product's files by names: those of its like in other products.
+
+    Sentinel-1's have the words of the product in them, and Sentinel-3's single files stamps.
+    """
+    stems = [Entry.of_file(name).id for name in names.values()]
+    if product.prefix.lower().endswith(".safe/"):
+        own = {word.lower() for word in split_words(product.id)}
+        stems = ["_".join(w for w in split_words(s) if w.lower() not in own) for s in stems]
+    elif product.is_folder and len(names) == 1:
+        return {"": next(iter(names))}
+    return name_assets(list(names), stems)
+
+
+def _is_file(url: str) -> bool:
+    try:
+        return file_info(url) is not None
+    except IngestError:  # a server's way to say that there is no such file
+        return False

@@ -6,6 +6,7 @@ import re
 import shutil
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import netCDF4
 import numpy as np
@@ -17,7 +18,8 @@ from command_line import run
 import l2view
 from l2view.errors import IngestError
 from l2view.ingest.entries import entries_of
-from l2view.ingest.granule import name_assets
+from l2view.ingest.granule import Failure, name_assets
+from l2view.ingest.harvest.products import read_manifest
 
 ROWS, COLUMNS = 12, 10
 OLCI = "S3A_OL_2_WFR____20210604T0{0}1016_20210604T0{0}1316_20210604T021918_0179_072_273_1440_MAR"
@@ -89,7 +91,7 @@ def test_folders_of_sentinel_3_are_granules(tmp_path: Path, named: str) -> None:
     with xr.open_dataset(second / "Oa08_reflectance.nc") as original:
         shown = tree[f"{second.stem}/Oa08_reflectance"].to_dataset()
         xr.testing.assert_equal(shown.Oa08_reflectance.load(), original.Oa08_reflectance)
-    assert "quicklook.jpg" in str(report)
+    assert "*.jpg" in str(report)
 
 
 def test_a_crop_cuts_the_files_of_a_product_alike(tmp_path: Path) -> None:
@@ -125,7 +127,59 @@ def test_damaged_manifests_cost_what_they_say_alone(tmp_path: Path) -> None:
     (product / "xfdumanifest.xml").write_text("<a><b>")
     report = l2view.ingest(tmp_path / "in", tmp_path / "store")
     assert report.added.ids == [product.stem]
-    assert "its manifest can't be read" in str(report)
+    assert "xfdumanifest.xml: it can't be read" in str(report)
+
+
+@pytest.mark.parametrize("bulk", [b"", b"<html><p>log in</p></html>", b"[" * 100_000, b"\0" * 99])
+def test_manifests_that_say_nothing_are_named(tmp_path: Path, bulk: bytes) -> None:
+    product = write_olci(tmp_path / "in", 1)
+    (product / "xfdumanifest.xml").write_bytes(bulk)
+    report = l2view.ingest(tmp_path / "in", tmp_path / "store")
+    assert report.added.ids == [product.stem]
+    assert "its manifest" in str(report)
+
+
+def test_manifests_of_other_encodings_and_odd_numbers(tmp_path: Path) -> None:
+    text = SENTINEL3.format(1).replace('1.0"?>', '1.0" encoding="UTF-16"?>', 1)
+    text = text.replace("<s3:productType>", "<s:orbitNumber>n/a</s:orbitNumber><s3:productType>")
+    fields, _ = read_manifest(text.encode("utf-16"))
+    assert fields["cloud_cover"] == 17
+    assert "orbit" not in fields
+
+
+def test_files_of_products_in_any_order(tmp_path: Path) -> None:
+    products = [write_olci(tmp_path / "in", number) for number in (1, 2)]
+    names = ("chl_nn.nc", "geo_coordinates.nc", "Oa08_reflectance.nc")
+    files = [product / name for name in names for product in products]
+    report = l2view.ingest(files, tmp_path / "store")
+    assert report.added.count == 2
+    view = l2view.open(tmp_path / "store")
+    for product in products:
+        assert len(list(view[product.stem].group_keys())) == 3
+
+
+def test_a_product_within_a_folder_of_its_name(tmp_path: Path) -> None:
+    inner = write_olci(tmp_path / "in" / f"{OLCI.format(1)}.SEN3", 1)
+    report = l2view.ingest(tmp_path / "in", tmp_path / "store")
+    assert report.added.ids == [inner.stem]
+    assert l2view.search(tmp_path / "store")["cloud_cover"].to_pylist() == [17]
+
+
+@pytest.mark.parametrize(
+    ("datatake", "polarizations"),
+    [("049F13", ("vh", "vv")), ("0052FC", ("vh", "vv")), ("049F13", ("vv",))],
+)
+def test_sentinel_1_has_the_same_names_in_all_products(
+    tmp_path: Path, datatake: str, polarizations: tuple[str, ...]
+) -> None:
+    stamp = "20210809T173953_20210809T174018_039156"
+    product = tmp_path / f"S1A_IW_GRDH_1SDV_{stamp}_{datatake}_6FF8.SAFE"
+    (product / "measurement").mkdir(parents=True)
+    for number, name in enumerate(polarizations, 1):
+        stem = f"s1a-iw-grd-{name}-{stamp}-{datatake}-{number:03}".lower().replace("_", "-")
+        (product / "measurement" / f"{stem}.tiff").touch()
+    (entry,) = entries_of(product)
+    assert list(entry.assets) == [f"grd_{name}" for name in polarizations]
 
 
 def test_images_in_jpeg_2000_are_named(tmp_path: Path) -> None:
@@ -275,3 +329,29 @@ def test_bands_without_their_scenes_metadata_are_granules(tmp_path: Path) -> Non
         write_netcdf(tmp_path / f"{name.format(band)}.nc", data=np.ones((ROWS, COLUMNS)))
     ids = [entry.id for entry in entries_of(tmp_path)]
     assert sorted(ids) == [name.format(4), name.format(5)]
+
+
+@pytest.mark.parametrize("answer", [(None, "a"), ("g", None), b"ab", "", 5, ("a", "b", "c")])
+def test_answers_that_are_no_ids_cost_their_file(tmp_path: Path, answer: Any) -> None:
+    write_netcdf(tmp_path / "x.nc", data=np.ones((ROWS, COLUMNS)))
+    (failure,) = entries_of(tmp_path, lambda url: answer)
+    assert isinstance(failure, Failure)
+    assert "granule_of= (--group-by)" in failure.reason
+
+
+def test_names_that_a_caller_gives_stay(tmp_path: Path) -> None:
+    for day in ("A2025154", "A2025155"):
+        for band in (412, 443):
+            path = tmp_path / "in" / f"{day}.L3m.Rrs_{band}.nc"
+            path.parent.mkdir(exist_ok=True)
+            write_netcdf(path, data=np.ones((ROWS, COLUMNS)))
+    entries = list(entries_of(tmp_path / "in", r"(A\d{7})\.L3m\.(?P<asset>Rrs_\d+)"))
+    assert [list(entry.assets) for entry in entries] == [["Rrs_412", "Rrs_443"]] * 2
+
+
+def test_grouped_files_are_known_again_in_any_order(tmp_path: Path) -> None:
+    write_viirs(tmp_path / "in")
+    files = sorted((tmp_path / "in").iterdir())
+    first = l2view.ingest(files, tmp_path / "store", granule_of=VIIRS)
+    again = l2view.ingest(files[::-1], tmp_path / "store", granule_of=VIIRS)
+    assert (first.added.count, again.skipped.count, again.failures) == (2, 2, 0)

@@ -52,36 +52,48 @@ SCALED = ("REFLECTANCE", "TEMPERATURE")
 ODL_LINE = re.compile(r'^\s*(\w+) = "?([^"\n]*)"?\s*$', re.MULTILINE)
 
 
-def read_manifest(text: str) -> tuple[dict[str, Any], dict[str, BandPacking]]:
+def read_manifest(data: bytes) -> tuple[dict[str, Any], dict[str, BandPacking]]:
     """Return the fields of a manifest, and how its files' numbers are read, by their names.
 
     An `IngestError` says that it is none.
     """
     try:
-        values = dict(reversed(list(_values(text))))  # of those of one name the first
-    except (ET.ParseError, ValueError) as error:
-        raise IngestError(f"its manifest can't be read: {error}") from error
+        values = dict(reversed(list(_values(data))))  # of those of one name the first
+    except (ET.ParseError, ValueError, RecursionError) as error:
+        raise IngestError(f"it can't be read: {error}") from error
     if "SPACECRAFT_ID" in values:
         fields, packing = _landsat_fields(values), dict(_landsat_packing(values))
     else:
         fields, packing = _sentinel_fields(values), {}
-    valid = {name: value for name, value in fields.items() if value not in (None, "")}
-    return {name: NUMBERS.get(name, lambda v: v)(value) for name, value in valid.items()}, packing
+    fields = {name: _number(name, value) for name, value in fields.items()}
+    fields = {name: value for name, value in fields.items() if value not in (None, "")}
+    if not fields:
+        raise IngestError("it says nothing that is known")
+    return fields, packing
 
 
-def _values(text: str) -> Iterator[tuple[str, Any]]:
+def _number(name: str, value: Any) -> Any:
+    """Return the value of a field, None where it is to be a number and is none."""
+    try:
+        return NUMBERS[name](value) if name in NUMBERS else value
+    except (TypeError, ValueError):
+        return None
+
+
+def _values(data: bytes) -> Iterator[tuple[str, Any]]:
     """Yield the names and texts of a manifest's elements, without namespaces."""
-    if text.lstrip("\ufeff \r\n\t").startswith("<"):
-        for element in ET.fromstring(text.lstrip("\ufeff")).iter():  # noqa: S314 - as in TIFFs
-            name = element.tag.rpartition("}")[2]
-            yield name, (element.text or "").strip()
-            yield from ((f"{name}@{key}", value) for key, value in element.attrib.items())
-    elif text.lstrip().startswith("{"):
+    text = data.decode(errors="replace").lstrip("\ufeff \r\n\t")
+    if text.startswith("{"):
         pairs: list[tuple[str, Any]] = []
         json.loads(text, object_pairs_hook=pairs.extend)  # of objects within objects, too
         yield from pairs
+    elif lines := ODL_LINE.findall(text):
+        yield from lines
     else:
-        yield from ODL_LINE.findall(text)
+        for element in ET.fromstring(data).iter():  # noqa: S314 - as in TIFFs
+            name = element.tag.rpartition("}")[2]
+            yield name, (element.text or "").strip()
+            yield from ((f"{name}@{key}", value) for key, value in element.attrib.items())
 
 
 def _sentinel_fields(values: Mapping[str, str]) -> dict[str, Any]:
@@ -137,8 +149,8 @@ def describe_product(entry: Entry) -> tuple[Entry, list[str]]:
     if not entry.manifest:
         return entry, []
     try:
-        fields, packing = read_manifest(open_present(entry.manifest).read().decode())
-    except (IngestError, OSError, ValueError) as error:
+        fields, packing = read_manifest(open_present(entry.manifest).read())
+    except (IngestError, OSError) as error:
         return entry, [f"its manifest {strip_credentials(entry.manifest)}: {first_line(error)}"]
     stems = {Entry.of_file(url).id: asset for asset, url in entry.assets.items()}
     of_assets = {stems[stem]: packing[stem] for stem in stems.keys() & packing.keys()}
