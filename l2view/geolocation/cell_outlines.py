@@ -18,7 +18,12 @@ from odc.geo import CRS
 from l2view.geolocation.crs import has_other_meridian
 from l2view.geolocation.globe import GLOBE, rectangle, wrap_geometry
 from l2view.geolocation.granule import Georeference, Positions
-from l2view.regrid.projection import largest_difference, longitude_arc, unit_vectors
+from l2view.regrid.projection import (
+    FARTHEST_LONGITUDE,
+    largest_difference,
+    longitude_arc,
+    unit_vectors,
+)
 
 TOLERANCE = 0.01  # by how many degrees latitudes may be beyond the poles
 RIBS = 48  # the rows of a swath that its outline is taken from where its edges are straight
@@ -53,7 +58,7 @@ HULL_GROWTH = 0.002
 def of_axes(lat: NDArray[Any], lon: NDArray[Any]) -> shapely.Geometry | None:
     """Return the rectangle that a grid covers, with half a cell around its centres."""
     with np.errstate(invalid="ignore"):
-        lat, lon = lat[np.abs(lat) <= 90 + TOLERANCE], lon[np.abs(lon) <= 360 + TOLERANCE]
+        lat, lon = lat[np.abs(lat) <= 90 + TOLERANCE], lon[np.abs(lon) <= FARTHEST_LONGITUDE]
     is_unwritten = len(lat) > 1 and len(lon) > 1 and not (lat.any() or lon.any())
     if len(lat) == 0 or len(lon) == 0 or is_unwritten:
         return None
@@ -294,7 +299,7 @@ def clean_positions(lat: NDArray[Any], lon: NDArray[Any]) -> Positions:
     and not by a few fill values, they are numbers of another scale.
     """
     with np.errstate(invalid="ignore", over="ignore"):
-        valid = (np.abs(lat) <= 90 + TOLERANCE) & (np.abs(lon) <= 360 + TOLERANCE)
+        valid = (np.abs(lat) <= 90 + TOLERANCE) & (np.abs(lon) <= FARTHEST_LONGITUDE)
         tiny = [(values != 0) & (np.abs(values) < TINY) for values in (lat, lon)]
         unwritten = (tiny[0] | tiny[1]) & valid
         lat, lon = np.clip(np.round(lat, 7), -90, 90), np.round(lon, 7)

@@ -17,7 +17,7 @@ import shapely.affinity
 from numpy.typing import NDArray
 from odc.geo import CRS
 
-from l2view.geolocation.cell_outlines import of_grid
+from l2view.geolocation.cell_outlines import clean_positions, of_grid
 from l2view.geolocation.granule import Georeference, LocatedGranule
 from l2view.regrid.projection import WGS84, cell_extremes, longitudes_around, project, unit_vectors
 
@@ -49,15 +49,17 @@ def swath_windows(
     ----------
     lat, lon
         Of the cells' centres in degrees, of shape (…, rows, columns), NaN where there is none.
-        Several swaths lie on top of one another, as those that begin with a time.
+        Several swaths lie on top of one another, as those that begin with a time. What is no
+        position is none (see `clean_positions`).
     place
         In EPSG:4326, within ±180° of longitude.
     """
     touching = np.zeros(lat.shape[-2:], dtype=bool)
+    lat, lon = clean_positions(lat, lon)
     for layer in np.ndindex(lat.shape[:-2]):
         corners = corners_of(lat[layer], lon[layer])
         for geometry in shapely.get_parts(place):
-            touching |= _touching(*corners, geometry)
+            touching |= _touching(*corners, geometry) | _within(lat[layer], lon[layer], geometry)
     return _window(touching.any(axis=1)), _window(touching.any(axis=0))
 
 
@@ -132,6 +134,21 @@ def _touching(
         geometry, shapely.polygons(rings[valid])
     )
     return touching
+
+
+def _within(lat: NDArray[Any], lon: NDArray[Any], geometry: shapely.Geometry) -> NDArray[np.bool_]:
+    """Return the mask of centres in a geometry in one piece.
+
+    The cell of a centre without neighbours isn't known, and where a scan turns back a cell, which
+    is half-way to its neighbours, doesn't hold its centre.
+    """
+    west, south, east, north = geometry.bounds
+    lon = longitudes_around(lon, (west + east) / 2)
+    with np.errstate(invalid="ignore"):
+        within = (lon >= west) & (lon <= east) & (lat >= south) & (lat <= north)
+    if not geometry.equals(shapely.box(west, south, east, north)):
+        within[within] = shapely.intersects_xy(geometry, lon[within], lat[within])
+    return np.asarray(within)
 
 
 def _wind_around_pole(lon: NDArray[Any]) -> NDArray[np.bool_]:

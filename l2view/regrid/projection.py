@@ -13,6 +13,9 @@ from odc.geo import CRS
 from odc.geo.geobox import GeoBox
 
 WGS84 = CRS("EPSG:4326")  # the CRS of longitudes and latitudes that say no other
+FARTHEST_LONGITUDE = 450.0
+"""The largest that is one, in degrees: those of models of the ocean go on from 74° to 434°."""
+
 TURN = 360.0  # a turn of longitude in degrees
 
 type Points = tuple[NDArray[np.float64], NDArray[np.float64]]

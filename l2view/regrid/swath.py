@@ -21,6 +21,7 @@ from pykdtree.kdtree import KDTree
 from l2view.errors import QueryError
 from l2view.regrid.overlaps import mesh
 from l2view.regrid.projection import (
+    FARTHEST_LONGITUDE,
     TURN,
     WGS84,
     apply_transform,
@@ -73,7 +74,7 @@ class SwathCells:
     def of(cls, lat: NDArray[np.float64], lon: NDArray[np.float64]) -> SwathCells | None:
         """Return the cells with centres in degrees, of shape (rows, columns); None for none."""
         with np.errstate(invalid="ignore"):
-            on_globe = (np.abs(lat) <= 90) & (np.abs(lon) <= 360)
+            on_globe = (np.abs(lat) <= 90) & (np.abs(lon) <= FARTHEST_LONGITUDE)
         points = unit_vectors(np.where(on_globe, lat, np.nan), np.where(on_globe, lon, np.nan))
         numbers = np.flatnonzero(on_globe)
         if not len(numbers):
