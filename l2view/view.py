@@ -309,7 +309,7 @@ class View(zarr.Group):
         if (latitude is None) != (longitude is None):
             raise QueryError("pass both latitude= and longitude=, or neither")
         bbox = None if bbox is None else corners(bbox)
-        place = geometry(intersects) if bbox is None else rectangle(*bbox)
+        place = geometry(intersects) if bbox is None else rectangle(*bbox, both_sides=True)
         tree = self.view_store.tree
         if tree.crop is not None:
             raise QueryError("this view is cropped already; crop the view that it was made of")

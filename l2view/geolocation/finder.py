@@ -167,16 +167,17 @@ class Finder:
         profile, array = self.profile(levels.table), levels.arrays[0]
         named = named_coordinates(array, levels.table)
         latitudes, longitudes = (
-            sorted(sort_by_distance(arrays, array.path), key=lambda a: a.path not in named)
-            for arrays in profile.coordinates
+            sorted(
+                sort_by_distance([a for a in arrays if _is_along(a, levels, axis)], array.path),
+                key=lambda a: a.path not in named,
+            )
+            for axis, arrays in enumerate(profile.coordinates)
         )
         for latitude in latitudes:
             for longitude in longitudes:
                 if (
                     parent(latitude.path) == parent(longitude.path)
                     and (latitude.rank == 1) == (longitude.rank == 1)
-                    and _is_along(latitude, levels, 0)
-                    and _is_along(longitude, levels, 1)
                     and not self._is_track(levels, latitude, longitude)
                 ):
                     return latitude, longitude

@@ -67,7 +67,7 @@ def _conditions(session: Session, query: Query) -> list[Expr]:
     """Return the conditions for place and time."""
     schema = session.table.schema
     bbox: Any = query.bbox
-    shapes = [] if bbox is None else [rectangle(*bbox, both_sides=bbox[0] > bbox[2])]
+    shapes = [] if bbox is None else [rectangle(*bbox, both_sides=True)]
     shapes += [] if query.intersects is None else [query.intersects]
     conditions = []
     for shape in shapes:

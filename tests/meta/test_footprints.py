@@ -115,10 +115,15 @@ def test_places_are_those_that_shapely_finds(
     assert found == np.flatnonzero(wanted).tolist()
 
 
-def test_a_bbox_that_is_the_antimeridian() -> None:
+@pytest.mark.parametrize("sides", [(180, -180), (175, 180), (-180, -175), (-185, -180), (180, 185)])
+def test_a_bbox_that_touches_the_antimeridian(sides: tuple[float, float]) -> None:
     root = zarr.create_group(MemoryStore())
     put_wkb(root.create_group("meta"), "bbox", shapely.box([170, -180, 0], 0, [180, -170, 9], 9))
-    assert l2view.search(root.store, bbox=(180, 0, -180, 5))["idx"].to_pylist() == [0, 1]
+    west, east = sides
+    assert l2view.search(root.store, bbox=(west, 0, east, 5))["idx"].to_pylist() == [0, 1]
+    if west < east:
+        place = shapely.box(west, 0, east, 5)
+        assert l2view.search(root.store, intersects=place)["idx"].to_pylist() == [0, 1]
 
 
 @pytest.mark.parametrize("shape", ["POINT EMPTY", "POINT Z EMPTY", "CIRCULARSTRING(0 0,1 1,2 0)"])

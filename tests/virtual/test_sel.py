@@ -16,11 +16,13 @@ import zarr
 from builders import put, texts, write_swath
 from hypothesis import given
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from rasterio.transform import from_origin
 from rasterio.windows import from_bounds
 from zarr.storage import MemoryStore
 
 import l2view
+from l2view.geolocation.globe import wrap_geometry
 from l2view.geolocation.windows import NOTHING, axis_window, swath_windows
 
 
@@ -65,6 +67,7 @@ def test_rows_and_columns_of_swaths(
     rectangle: bool,
 ) -> None:
     """The cells within the window are those that touch, and none is left out."""
+    lat, lon = round(lat, 6), round(lon, 6)  # tiny numbers are memory that wasn't written
     y, x = swath(rows, columns, lat, lon, turn)
     plane = shapely.box(lon + dx, lat + dy, lon + dx + size, lat + dy + size)
     if not rectangle:
@@ -93,6 +96,35 @@ def test_rows_and_columns_of_swaths(
         if not rectangle and window != NOTHING:  # and none that surely doesn't
             assert reached[0] <= window[0]
             assert reached[-1] >= window[1] - 1
+
+
+@given(
+    lat=arrays(float, (5, 4), elements=st.floats(-3, 3)),
+    lon=arrays(float, (5, 4), elements=st.floats(-183, -177)),
+    missing=arrays(bool, (5, 4)),
+    fill=st.sampled_from([np.nan, -999.0, 1e20]),
+    at=st.tuples(st.integers(0, 4), st.integers(0, 3)),
+    is_triangle=st.booleans(),
+)
+def test_every_position_in_a_place_is_shown(
+    lat: np.ndarray,
+    lon: np.ndarray,
+    missing: np.ndarray,
+    fill: float,
+    at: tuple[int, int],
+    is_triangle: bool,
+) -> None:
+    """Also those without neighbours, with fill values among them, and where a path turns back."""
+    lat, lon = np.round(lat, 3), np.round(lon, 3)  # tiny numbers are memory that wasn't written
+    missing[at] = missing[0, 0] = missing[4, 3] = False
+    west, south = (lon[at] + 540) % 360 - 180 - 0.01, lat[at] - 0.01
+    place = shapely.box(west, south, west + 0.05, south + 0.05)
+    if is_triangle:
+        place = shapely.Polygon([(west, south), (west + 0.05, south), (west, south + 0.05)])
+    lat, lon = np.where(missing, fill, lat), np.where(missing, fill, lon)
+    (top, bottom), (left, right) = swath_windows(lat, lon, wrap_geometry(place, both_sides=True))
+    assert top <= at[0] < bottom
+    assert left <= at[1] < right
 
 
 def test_cells_at_a_pole_and_across_the_antimeridian() -> None:
