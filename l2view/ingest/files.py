@@ -374,17 +374,28 @@ def _list_granules(base: str) -> Iterator[tuple[str, bool]]:
 
 
 def _local_urls(top: str) -> Iterator[str]:
-    """Yield the URLs of the files below a folder of this machine, links followed.
+    """Yield the URLs of the files below a folder of this machine, links that lead out followed.
 
-    Those of files and folders that can't be read are among them, so that each fails by its name.
+    What links within the folder lead to is among them already. Those of files and folders that
+    can't be read are there, too, so that each fails by its name.
     """
     closed: list[OSError] = []
+    seen = {Path(top).resolve()}
+
+    def is_new(path: Path) -> bool:
+        target = path.resolve() if path.is_symlink() else None
+        if target is None or not target.exists():
+            return True
+        if any(target.is_relative_to(folder) for folder in seen):
+            return False
+        if target.is_dir():
+            seen.add(target)
+        return True
+
     for folder, folders, names in os.walk(top, onerror=closed.append, followlinks=True):
         path = Path(folder)
-        # A link to a folder above would have no end.
-        loops = {n for n in folders if path.resolve().is_relative_to((path / n).resolve())}
-        folders[:] = sorted(set(folders) - loops)
-        yield from (url_of(path / name) for name in sorted(names))
+        folders[:] = [name for name in sorted(folders) if is_new(path / name)]
+        yield from (url_of(path / name) for name in sorted(names) if is_new(path / name))
     yield from (url_of(error.filename) for error in closed)
 
 

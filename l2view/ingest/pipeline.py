@@ -178,6 +178,7 @@ class _Run:
 
         The first commit makes the repository where there is none, and takes it away if it fails.
         """
+        written: dict[str, str] = {}  # what other files of this ingest don't replace
         pending: list[Granule] = []
         began = time.monotonic()
 
@@ -191,7 +192,10 @@ class _Run:
                 urls = {url for granule in pending for url in granule.references.urls}
                 current, containers = with_containers(current, urls)
                 self.report.containers.extend(containers)
-                self.report.add_batch(write_batch(current, pending, self.options))
+                batch = write_batch(current, pending, self.options, written)
+                self.report.add_batch(batch)
+                if self.options.on_conflict == "replace":
+                    written.update((granule.id, granule.source) for granule in batch.granules)
                 repository = current
             finally:
                 if is_new and remove_empty(current, store):

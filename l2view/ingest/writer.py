@@ -11,6 +11,8 @@ import random
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import icechunk
@@ -60,17 +62,19 @@ def write_batch(
     repository: icechunk.Repository,
     granules: Sequence[Granule],
     options: IngestOptions = IngestOptions(),
+    written: Mapping[str, str] = MappingProxyType({}),
 ) -> BatchResult:
     """Write a batch in one commit.
 
     The repository's virtual chunk containers cover the granules' files. Of several granules with
-    one id, the first counts (the last with ``on_conflict="replace"``).
+    one id, the first counts; with ``on_conflict="replace"`` the last, if they are of one source.
+    `written` are the ids, with their sources, that no other source replaces.
     """
     result = BatchResult()
 
     def change(session: icechunk.Session) -> str | None:
         nonlocal result
-        result = write_to_session(session.store, granules, options)
+        result = write_to_session(session.store, granules, options, written)
         count = len(result.added) + len(result.replaced)
         return f"ingest {count} granules" if count else None
 
@@ -93,13 +97,16 @@ def plan_row(granule: Granule, kinds: Kinds, storage: StorageName) -> dict[str, 
 
 
 def write_to_session(
-    store: icechunk.IcechunkStore, granules: Sequence[Granule], options: IngestOptions
+    store: icechunk.IcechunkStore,
+    granules: Sequence[Granule],
+    options: IngestOptions,
+    written: Mapping[str, str] = MappingProxyType({}),
 ) -> BatchResult:
     """Write what can be written into a session, and say what became of each granule."""
     state = read_state(store)
     storage = state.require_storage(options.storage)
     result = BatchResult()
-    selection, present = _select(granules, state, options.on_conflict, result)
+    selection, present = _select(granules, state, options.on_conflict, written, result)
     kinds = state.field_kinds(storage)
     rows: list[dict[str, Value]] = []
     for granule in selection:
@@ -141,29 +148,38 @@ def _select(
     granules: Sequence[Granule],
     state: CollectionState,
     on_conflict: OnConflict,
+    written: Mapping[str, str],
     result: BatchResult,
 ) -> tuple[list[Granule], dict[str, int]]:
     """Return the granules to write, each id once, and the rows of ids that are there."""
     unique: dict[str, Granule] = {}
     present = state.sources(list({name for g in granules for name in (g.id, *g.aliases)}))
     sources = {name: source for name, (_, source) in present.items()}
-    taken: dict[str, str] = {} if on_conflict == "replace" else dict(sources)
+    replaces = on_conflict == "replace"
+    taken: dict[str, str] = dict(written if replaces else sources)
     for granule in granules:
         name = choose_id((granule.id, *granule.aliases), granule.source, sources, taken)
-        if name in taken and on_conflict != "replace":
+        is_other = is_other_source(granule.source, taken.get(name, ""))
+        if name in taken and (is_other or not replaces):
             place = "twice in this ingest" if name in unique else "in the collection already"
             if on_conflict == "error":
                 result.failed.append(granule.failure(f"its id is {place}"))
-            elif is_other_source(granule.source, taken[name]):
+            elif is_other:
                 result.failed.append(granule.failure(id_taken_message(taken[name])))
             else:
                 result.skipped.append(name)
             continue
         if name in unique:
             result.skipped.append(name)
+        elif name in sources and is_other_source(granule.source, sources[name]):
+            granule = replace(granule, notes=(*granule.notes, REPLACED))
         unique[name] = granule if name == granule.id else granule.with_alias(name)
         sources[name] = taken[name] = granule.source
     return list(unique.values()), {n: row for n, (row, _) in present.items() if n in unique}
+
+
+REPLACED = "it takes the place of another file's granule, which had its id"
+"""What is said of a granule that replaces one of another source."""
 
 
 def choose_id(

@@ -27,6 +27,7 @@ from command_line import run
 import l2view
 from l2view.errors import AuthorizationError, ChunkError, IngestError, L2ViewError
 from l2view.ingest import pipeline
+from l2view.ingest.entries import entries_of
 from l2view.ingest.files import FileInfo
 from l2view.stores import repository as repository_of_ingest
 from l2view.stores.repository import containers_for, keep_containers, open_repository
@@ -412,3 +413,35 @@ def test_the_command_says_no_more_than_its_report(tmp_path: Path) -> None:
         command = [sys.executable, "-m", "l2view", "ingest", *files, "--store", "c"]
         done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
         assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("batch", [1, 1000])
+def test_replacing_replaces_no_other_file_of_the_same_ingest(tmp_path: Path, batch: int) -> None:
+    for year in (2021, 2022):
+        (tmp_path / "in" / str(year)).mkdir(parents=True)
+        write_swath(tmp_path / "in" / str(year) / "x.h5", year - 2000)
+    files = sorted((tmp_path / "in").rglob("*.h5"))
+    options: Any = {"on_conflict": "replace", "batch": batch}
+    report = l2view.ingest(iter(files), tmp_path / "c", **options)
+    assert (report.added.count, report.replaced.count, report.failures) == (2, 0, 0)
+    assert l2view.search(tmp_path / "c")["id"].to_pylist() == ["x", "2022_x"]
+    again = l2view.ingest(iter(files), tmp_path / "c", **options)
+    assert (again.added.count, again.replaced.count) == (0, 2)
+    (tmp_path / "in").rename(tmp_path / "moved")
+    moved = l2view.ingest(tmp_path / "moved" / "2021", tmp_path / "c", **options)
+    assert moved.replaced.count == 1
+    assert "takes the place of another file's granule" in str(moved)
+
+
+def test_links_within_a_folder_are_no_granules_of_their_own(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "2021").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    write_swath(folder / "2021" / "x.h5", 1)
+    write_swath(tmp_path / "elsewhere" / "y.h5", 2)
+    (folder / "latest").symlink_to(folder / "2021")
+    (folder / "newest.h5").symlink_to(folder / "2021" / "x.h5")
+    (folder / "2021" / "up").symlink_to(folder)
+    (folder / "other").symlink_to(tmp_path / "elsewhere")
+    (folder / "again").symlink_to(tmp_path / "elsewhere")
+    assert sorted(entry.id for entry in entries_of(folder)) == ["x", "y"]
