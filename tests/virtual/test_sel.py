@@ -67,8 +67,7 @@ def test_rows_and_columns_of_swaths(
     rectangle: bool,
 ) -> None:
     """The cells within the window are those that touch, and none is left out."""
-    lat, lon = round(lat, 6), round(lon, 6)  # tiny numbers are memory that wasn't written
-    y, x = swath(rows, columns, lat, lon, turn)
+    y, x = np.round(swath(rows, columns, lat, lon, turn), 9)  # tiny ones weren't written
     plane = shapely.box(lon + dx, lat + dy, lon + dx + size, lat + dy + size)
     if not rectangle:
         plane = plane.centroid.buffer(size / 2)
