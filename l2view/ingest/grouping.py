@@ -161,11 +161,12 @@ def _product_granules(product: Product, urls: list[str]) -> Iterator[str | Entry
         if manifest is None:
             yield from urls
             return
-    if urls == [manifest]:  # which stands for all of its product
+    if manifest in urls and not any(map(_may_have_arrays, urls)):
+        # It stands for all of its product.
         urls = [file.url for file in list_files(product.prefix.rpartition("/")[0])]
         urls = [url for url in urls if url.startswith(product.prefix)]
     names = {url: unquote(url.removeprefix(product.prefix)) for url in dict.fromkeys(urls)}
-    data = [url for url, name in names.items() if PurePosixPath(name).suffix.lower() in ARRAYS]
+    data = list(filter(_may_have_arrays, names))
     if not data:
         has_images = any(name.lower().endswith(".jp2") for name in names.values())
         kind = "JPEG 2000, of which GDAL makes COGs" if has_images else "of no format with arrays"
@@ -198,6 +199,10 @@ def _asset_names(product: Product, names: Mapping[str, str]) -> dict[str, str]:
     elif product.is_folder and len(names) == 1:
         return {"": next(iter(names))}
     return name_assets(list(names), stems)
+
+
+def _may_have_arrays(url: str) -> bool:
+    return PurePosixPath(unquote(url)).suffix.lower() in ARRAYS
 
 
 def _is_file(url: str) -> bool:

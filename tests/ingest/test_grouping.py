@@ -303,9 +303,13 @@ def test_a_scene_of_landsat_is_a_granule(shared_data: Path, tmp_path: Path, mani
             shutil.copy(file, tmp_path / "in" / file.name.replace(name, scene))
         text = (originals / f"{name}_{manifest}").read_text()
         (tmp_path / "in" / f"{scene}_{manifest}").write_text(text.replace(name, scene))
+    (tmp_path / "in" / f"{name}_SR_stac.json").write_text("{}")
     report = l2view.ingest(tmp_path / "in", tmp_path / "store")
     assert not report.failures
     assert report.added.count == 2
+    for pattern in ("*.TIF", "*MTL*", "*.json", "*"):
+        ids = {entry.id for entry in entries_of(f"{tmp_path}/in/{pattern}")}
+        assert name in ids, pattern
     first, second = l2view.search(tmp_path / "store", order_by="id").to_pylist()
     assert first["id"] == name
     assert first["profile"] == second["profile"]
