@@ -117,8 +117,10 @@ def coordinate_pairs(
     """Yield the latitudes and longitudes of each group, the granule's own first.
 
     Several pairs of a group are told apart by their dimensions: of those that have the same, the
-    surest counts. Scalars are yielded for `rank` 0 alone.
+    surest counts, and those that an attribute ``coordinates`` names. Scalars are yielded for
+    `rank` 0 alone.
     """
+    named = {path for array in table.arrays.values() for path in named_coordinates(array, table)}
     groups: dict[str, tuple[list[ArrayTable], list[ArrayTable]]] = {}
     for axis, words in enumerate((LATITUDE, LONGITUDE)):
         for array in coordinates_of(table, words):
@@ -134,7 +136,9 @@ def coordinate_pairs(
                 if latitude.dimensions == longitude.dimensions
                 and np.array_equal(latitude.shapes, longitude.shapes)
             ]
-            key = (latitude.dimensions, latitude.shapes.tobytes())
+            key: tuple[Any, ...] = (latitude.dimensions, latitude.shapes.tobytes())
+            if key in pairs and latitude.path in named:
+                key = (*key, latitude.path)
             # "event_lat" belongs to "event_lon", wherever "group_lon" stands.
             alike.sort(key=lambda longitude: _stem(longitude.path) != _stem(latitude.path))
             if alike and key not in pairs:

@@ -191,6 +191,18 @@ def test_coordinates_that_an_array_names_by_absolute_paths() -> None:
     assert georeference.coordinates == ("geo_b/latitude", "geo_b/longitude")
 
 
+def test_pairs_of_one_shape_that_arrays_name() -> None:
+    group = zarr.create_group(MemoryStore())
+    lat, lon = np.meshgrid(np.linspace(0, 1, 8), np.linspace(0, 1, 9), indexing="ij")
+    for name, west in (("a", 10.0), ("b", 50.0)):
+        write(group, f"lat_{name}", lat, ("y", "x"), units="degrees_north")
+        write(group, f"lon_{name}", lon + west, ("y", "x"), units="degrees_east")
+        named = f"lat_{name} lon_{name}"
+        write(group, f"v_{name}", np.zeros((8, 9)), ("y", "x"), coordinates=named)
+    for west in (10.0, 50.0):
+        assert holds(outline_of(group), lat, lon + west)
+
+
 @pytest.mark.parametrize("order", [slice(None), slice(None, None, -1)])
 def test_texts_with_polygons(order: slice) -> None:
     ring = np.array([(20, 10), (30, 12), (29, 18), (19, 16), (20, 10)])[:, order]
